@@ -1,0 +1,53 @@
+# make setup   create .venv with the tested versions          make sweep   the README's sweep
+# make test    lint, types and tests                          make format  rewrite the code in the house style
+#
+# A GPU: TORCH_BACKEND=auto picks the CUDA build of torch that fits the driver (or name one: cu126, cu128, ...).
+
+PYTHON ?= python3
+TORCH_BACKEND ?= cpu
+
+BIN := .venv/bin
+READY := .venv/ready-$(TORCH_BACKEND)
+
+.PHONY: setup sweep test lint types format constraints model
+
+setup: $(READY)
+
+# torch comes first and from its own index: the default index has only the CUDA build for Linux, of several GB.
+# Where that index cannot be reached, the default one is asked for the same version.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14) and "Python 3.10 to 3.13 is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt uv
+	UV_HTTP_RETRIES=1 $(BIN)/uv pip install -q --python $(BIN)/python --torch-backend=$(TORCH_BACKEND) -c constraints.txt torch \
+	  || { echo "torch's own index cannot be reached; asking the default one"; $(BIN)/python -m pip install -q -c constraints.txt torch; }
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	rm -f .venv/ready-* && touch $@
+
+sweep: setup
+	$(BIN)/python launch.py -m sae=batchtopk,topk,jumprelu dict_size=3072,6144
+
+test: lint types
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Take the newest versions of everything but torch and write them down. torch pins its own CUDA packages.
+constraints: setup
+	grep '^torch==' constraints.txt > .venv/torch.txt
+	$(BIN)/uv pip compile -q pyproject.toml -c .venv/torch.txt --extra dev --universal --python-version 3.10 --upgrade \
+	  --no-annotate --custom-compile-command "make constraints" -o constraints.txt
+	sed -i.bak -E '/^(nvidia|cuda|triton)/d' constraints.txt && rm constraints.txt.bak
+
+# Train the embedded language model again: about an hour on two cores.
+model: setup
+	$(BIN)/python embedded/train.py

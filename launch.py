@@ -1,0 +1,15 @@
+"""The one command: `python launch.py --help`."""
+
+import hydra
+from omegaconf import DictConfig
+
+from sae_sweeps import app
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> None:
+    app.run(cfg)
+
+
+if __name__ == "__main__":
+    app.command_line(main)

@@ -1,0 +1,139 @@
+"""From a composed configuration to a task: check everything, run, report."""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from sae_sweeps.config import Config, point_name, register, to_config
+from sae_sweeps.errors import ConfigError
+from sae_sweeps.launchers.local import LocalLauncher
+from sae_sweeps.preflight import check, unwritable
+
+log = logging.getLogger(__name__)
+
+register()
+Plugins.instance().register(LocalLauncher)
+
+
+def command_line(main: Callable[[], None]) -> None:
+    """Run Hydra's main function; what a user did wrong ends in one line and exit code 1, without a traceback."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # have Hydra raise its errors, to be told here
+    try:
+        main()
+    except ConfigError as error:
+        _refuse([str(error)])
+    except (HydraException, OmegaConfBaseException) as error:
+        _refuse([_one_line(error)])
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _refuse([str(unwritable(error.filename, error))])
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def _refuse(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    """Hydra's message without its line breaks; its causes too, where they say more."""
+    parts = []
+    cause: BaseException | None = error
+    while cause is not None:
+        text = " ".join(str(cause).split())
+        if text and not any(text in part for part in parts):
+            parts.append(text)
+        cause = cause.__cause__
+    return ": ".join(parts)
+
+
+def run(cfg: DictConfig) -> None:
+    """Hydra's task function. Alone it is a sweep of one point; under a launcher, one of its points."""
+    if HydraConfig.get().mode is not None and HydraConfig.get().mode.name == "MULTIRUN":
+        _run_task(cfg)
+        return
+    run_sweep([cfg], _attempt)
+
+
+def _attempt(cfg: DictConfig) -> JobReturn:
+    """Run a task that Hydra has prepared already."""
+    try:
+        return JobReturn(status=JobStatus.COMPLETED, _return_value=_run_task(cfg))
+    except Exception as error:
+        return JobReturn(status=JobStatus.FAILED, _return_value=error)
+
+
+def _run_task(cfg: DictConfig) -> None:
+    config = to_config(cfg)
+    task = importlib.import_module(f"sae_sweeps.tasks.{config.task.name}")
+    task.run(config, Path(HydraConfig.get().runtime.output_dir))
+
+
+def run_sweep(cfgs: Sequence[DictConfig], run_point: Callable[[DictConfig], JobReturn]) -> list[JobReturn]:
+    """Check all points, run each, report. Exits with 1 if one was refused or failed."""
+    points = {point_name(cfg): cfg for cfg in cfgs}  # points that are equal are run once
+    configs = {folder: to_config(cfg) for folder, cfg in points.items()}
+    refuse_invalid(configs)
+
+    from sae_sweeps.display import Display
+    from sae_sweeps.sweep import Sweep, report
+
+    sweep = Sweep(next(iter(configs.values())))
+    sweep.add(configs)
+    results, failures = [], {}
+    with Display(len(points)).live() as display:
+        for folder, cfg in points.items():
+            sweep.set_state(folder, "running")
+            result = run_point(cfg)
+            results.append(result)
+            reason = _failure(result)
+            sweep.set_state(folder, "failed" if reason else "done", reason)
+            if reason:
+                failures[folder] = reason
+            display.point_finished()
+    report(sweep, list(points), failures)
+    if failures:
+        sys.exit(1)
+    return results
+
+
+def _failure(result: JobReturn) -> str | None:
+    """Why a point failed, in one line; None if it did not. Its traceback goes to the log, unless it was foreseen."""
+    if result.status == JobStatus.COMPLETED:
+        return None
+    error = result._return_value
+    if isinstance(error, ConfigError):
+        return str(error)
+    log.error("%s", error, exc_info=error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def refuse_invalid(configs: dict[str, Config]) -> None:
+    """Exit with 1, naming every problem once, if any point cannot run."""
+    lines: dict[str, list[str]] = {}
+    for folder, config in configs.items():
+        for problem in check(config):
+            lines.setdefault(str(problem), []).append(folder)
+    if not lines:
+        return
+    if len(configs) == 1:
+        _refuse(list(lines))
+    bad = {folder for folders in lines.values() for folder in folders}
+    _refuse(
+        [f"{len(bad)} of {len(configs)} points are invalid; nothing was run"]
+        + [line if len(folders) == len(configs) else f"{line} (in {', '.join(folders)})" for line, folders in lines.items()]
+    )

@@ -1,0 +1,81 @@
+"""Resumable states: each complete or absent, checksummed, the newest two kept. Safetensors only.
+
+    checkpoint/step-00000200/state.safetensors     every tensor of the state
+    checkpoint/step-00000200/state.sha256          its checksum, as `sha256sum -c` reads it
+"""
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+KEPT = 2
+STATE, CHECKSUM = "state.safetensors", "state.sha256"
+
+
+def save(folder: Path, step: int, state: dict[str, Tensor]) -> None:
+    """Write the state of `step` whole, then remove all but the newest states.
+
+    A state appears under its name only when it is on the disk: it is written beside it and renamed.
+    """
+    target = folder / f"step-{step:08d}"
+    partial = folder / f".partial-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial / STATE)
+    (partial / CHECKSUM).write_text(f"{_sha256(partial / STATE)}  {STATE}\n")
+    for file in (partial / STATE, partial / CHECKSUM, partial):
+        _sync(file)
+    shutil.rmtree(target, ignore_errors=True)  # left by a run that this one overtakes
+    partial.rename(target)
+    _sync(folder)
+    for old in _steps(folder)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def load_newest(folder: Path) -> dict[str, Tensor] | None:
+    """The newest state that is intact, or None. A damaged one is passed over with a warning and removed."""
+    for leftover in folder.glob(".partial-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for candidate in reversed(_steps(folder)):
+        try:
+            expected = (candidate / CHECKSUM).read_text().split()[0]
+            if _sha256(candidate / STATE) != expected:
+                raise ValueError("its checksum does not match")
+            return load_file(candidate / STATE)
+        except (OSError, ValueError, IndexError, SafetensorError) as error:
+            log.warning("checkpoint %s is damaged (%s); falling back to an older state", candidate, error)
+            shutil.rmtree(candidate)
+    return None
+
+
+def _steps(folder: Path) -> list[Path]:
+    """The states in `folder`, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry for entry in folder.iterdir() if re.fullmatch(r"step-\d{8,}", entry.name))
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written to a file or folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,16 @@
+"""The two ways a point can end early: a setting that must change, or a computation that broke down."""
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work. Its text is one line: the setting, its value, what is wrong, the fix."""
+
+    def __init__(self, setting: str, value: object, problem: str, fix: str) -> None:
+        self.setting, self.value, self.problem, self.fix = setting, value, problem, fix
+        super().__init__(setting, value, problem, fix)
+
+    def __str__(self) -> str:
+        return f"{self.setting}={self.value}: {self.problem}. Fix: {self.fix}"
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on (a loss that is not finite, say); the point is marked failed with this text."""

@@ -1,0 +1,159 @@
+"""Documents: the strings of a data set in a fixed order, which of them are held out, and rows of tokens from them.
+
+Document i is held out for evaluation if i is a multiple of `dataset.holdout_every`; no document is ever on both sides.
+Where there are fewer documents than that rule needs, they are first cut into pieces (`split_documents`).
+
+The documents of each side are joined, an end-of-text token behind each (where the tokenizer has one), and cut into
+rows. With `dataset.prepend_bos` every row starts with a BOS token and `seq_len - 1` tokens of text follow.
+"""
+
+import glob
+import gzip
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from sae_sweeps.config import DatasetConfig
+from sae_sweeps.errors import ConfigError
+
+Encode = Callable[[list[str]], list[list[int]]]
+DOCUMENTS_PER_CALL = 64  # tokenized together
+PIECES = 200  # wanted when a few long documents are cut, so that holding out one in 20 leaves an even sample
+SHORTEST_PIECE = 2000  # characters
+
+
+def is_held_out(index: int, holdout_every: int) -> bool:
+    return index % holdout_every == 0
+
+
+def find_files(dataset: DatasetConfig) -> list[str]:
+    """The local files of a data set, sorted. Raises: ConfigError if a glob matches no file."""
+    found: list[str] = []
+    for pattern in dataset.globs:
+        matches = [path for path in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(path)]
+        if not matches:
+            raise ConfigError(
+                "dataset.files", pattern, "matches no file", "check the path, and quote the glob for the shell"
+            )
+        found += matches
+    return sorted(set(found))
+
+
+def read_documents(dataset: DatasetConfig) -> Iterator[str]:
+    """All documents in order, empty ones left out.
+
+    A text file is one document; json (lines) and parquet files and hub data sets have one per row, in
+    `dataset.text_column`.
+    Raises: ConfigError if files, data set or column are not there.
+    """
+    if dataset.format == "text":
+        rows = _read_text_files(find_files(dataset))
+    else:
+        rows = _read_rows(dataset)
+    return (text for text in rows if text.strip())
+
+
+def _read_text_files(files: list[str]) -> Iterator[str]:
+    for file in files:
+        try:
+            data = gzip.decompress(Path(file).read_bytes()) if file.endswith(".gz") else Path(file).read_bytes()
+            yield data.decode("utf-8")
+        except (UnicodeDecodeError, gzip.BadGzipFile) as error:
+            raise ConfigError(
+                "dataset.files", file, f"is not UTF-8 text ({error})", "convert it, or narrow the glob"
+            ) from None
+
+
+def _read_rows(dataset: DatasetConfig) -> Iterator[str]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+    from datasets.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    try:
+        if dataset.format == "hub":
+            rows = load_dataset(dataset.name, dataset.subset, split=dataset.split, streaming=dataset.streaming)
+        else:
+            rows = load_dataset(dataset.format, data_files=find_files(dataset), split="train", streaming=True)
+        for row in rows:
+            if dataset.text_column not in row:
+                raise ConfigError(
+                    "dataset.text_column", dataset.text_column, f"no such column; there are {', '.join(row)}",
+                    f"dataset.text_column={next(iter(row), 'text')}",
+                )  # fmt: skip
+            yield str(row[dataset.text_column])
+    except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
+        raise ConfigError(
+            "dataset.name", dataset.name, f"cannot be loaded ({_first_line(error)})",
+            "check the name and the network, or use local files: dataset=text 'dataset.files=folder/*.txt'",
+        ) from None  # fmt: skip
+    except (DatasetGenerationError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            "dataset.files" if dataset.format != "hub" else "dataset.name",
+            dataset.files if dataset.format != "hub" else dataset.name,
+            f"cannot be read as {dataset.format} ({_first_line(error)})",
+            "check the files, or name their format: dataset=text, json or parquet",
+        ) from None  # fmt: skip
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def split_documents(documents: Iterator[str], holdout_every: int) -> Iterator[str]:
+    """The documents themselves; or, if there are fewer than `holdout_every`, pieces of them.
+
+    A piece ends behind a line, or behind a word where lines are long. Nothing is lost or doubled.
+    """
+    head = list(islice(documents, holdout_every))
+    if len(head) == holdout_every:
+        yield from head
+        yield from documents
+        return
+    length = max(sum(map(len, head)) // PIECES, min(SHORTEST_PIECE, sum(map(len, head)) // holdout_every), 1)
+    for text in head:
+        start = 0
+        while start < len(text):
+            end = start + length
+            for boundary in ("\n", " "):
+                cut = text.find(boundary, end, end + length)
+                if cut >= 0:
+                    end = cut + 1
+                    break
+            yield text[start:end]
+            start = end
+
+
+def side(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
+    """The documents that are held out, or all others."""
+    documents = read_documents(dataset)
+    if not dataset.streaming:
+        documents = split_documents(documents, dataset.holdout_every)
+    return (text for index, text in enumerate(documents) if is_held_out(index, dataset.holdout_every) == held_out)
+
+
+def pack(documents: Iterable[str], encode: Encode, bos: int | None, eos: int | None, seq_len: int) -> Iterator[list[int]]:
+    """Rows of exactly `seq_len` tokens; what is left at the end and does not fill a row is dropped."""
+    start = [] if bos is None else [bos]
+    end = [] if eos is None else [eos]
+    width = seq_len - len(start)
+    pending: list[int] = []
+    iterator = iter(documents)
+    while texts := list(islice(iterator, DOCUMENTS_PER_CALL)):
+        for tokens in encode(texts):
+            pending += tokens + end
+        full = len(pending) // width * width
+        for at in range(0, full, width):
+            yield start + pending[at : at + width]
+        pending = pending[full:]
+
+
+def too_short(dataset: DatasetConfig, held_out: bool) -> ConfigError:
+    return ConfigError(
+        "dataset.seq_len", dataset.seq_len,
+        f"the {'held-out' if held_out else 'training'} text is shorter than one sequence of that many tokens",
+        "give more text or lower dataset.seq_len",
+    )  # fmt: skip

@@ -1,0 +1,118 @@
+"""The language model: activations at a hook, and the cross entropy when they are replaced.
+
+Models are run through TransformerLens' TransformerBridge, which loads every Hugging Face decoder under one set of hook
+names; versions 3 and 4 both have it.
+"""
+
+# N sequences, S positions, D model width, V vocabulary
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_sweeps.config import ModelConfig
+from sae_sweeps.errors import ConfigError
+from sae_sweeps.language.model_files import hook_layer
+
+log = logging.getLogger(__name__)
+
+LOGITS_IN_MEMORY = 2**26  # elements of a batch's (N, S, V) logits
+
+
+class LanguageModel:
+    """A frozen decoder and its tokenizer.
+
+    Raises: ConfigError if the folder or hub name cannot be loaded, or if the model has no such hook.
+    """
+
+    def __init__(self, config: ModelConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.hook = config.hook
+        self._bridge = _load(config, device)
+        if self.hook not in self._bridge.hook_dict:
+            raise ConfigError("model.hook", self.hook, "the model has no such hook", "see model.hook in the README")
+        self.tokenizer = self._bridge.tokenizer
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+
+    @property
+    def bos(self) -> int | None:
+        return self.tokenizer.bos_token_id
+
+    @property
+    def eos(self) -> int | None:
+        return self.tokenizer.eos_token_id
+
+    @torch.no_grad()
+    def activations(self, tokens_NS: Tensor) -> Tensor:
+        """Activations at the hook, (N, S, D) in float32; the model stops behind it."""
+        layer = hook_layer(self.hook)
+        hook, stop = self.hook, layer + 1
+        if layer > 0 and hook.endswith("hook_resid_pre"):
+            # the same tensor one block earlier, which saves running the block behind it
+            hook, stop = f"blocks.{layer - 1}.hook_resid_post", layer
+        found: list[Tensor] = []
+
+        def collect(acts: Tensor, hook: object) -> None:
+            found.append(acts.float())
+
+        for batch_NS in tokens_NS.split(self.config.batch_sequences):
+            self._bridge.run_with_hooks(
+                batch_NS.to(self.device), fwd_hooks=[(hook, collect)], return_type=None, stop_at_layer=stop
+            )
+        return torch.cat(found)
+
+    @torch.no_grad()
+    def cross_entropy(self, tokens_NS: Tensor, replace: Callable[[Tensor, int], Tensor] | None = None) -> float:
+        """Mean cross entropy in nats per predicted token.
+
+        `replace` is given the activations (n, S, D) of the sequences from a position on and returns what the model goes
+        on with.
+        """
+        nats, first = 0.0, 0
+        per_batch = max(1, LOGITS_IN_MEMORY // (tokens_NS.shape[1] * self._bridge.cfg.d_vocab))
+        for batch_NS in tokens_NS.split(min(per_batch, self.config.batch_sequences)):
+            hooks = []
+            if replace is not None:
+
+                def substitute(acts: Tensor, hook: object, first: int = first) -> Tensor:
+                    return replace(acts.float(), first).to(acts.dtype)
+
+                hooks = [(self.hook, substitute)]
+            batch_NS = batch_NS.to(self.device)
+            logits_NSV = self._bridge.run_with_hooks(batch_NS, fwd_hooks=hooks, return_type="logits")
+            predicted = logits_NSV[:, :-1].float().flatten(0, 1)
+            nats += torch.nn.functional.cross_entropy(predicted, batch_NS[:, 1:].flatten(), reduction="sum").item()
+            first += len(batch_NS)
+        return nats / (tokens_NS.shape[0] * (tokens_NS.shape[1] - 1))
+
+
+def _load(config: ModelConfig, device: torch.device) -> Any:
+    log.info("loading %s", config.name)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    import transformers
+    from transformer_lens.model_bridge import TransformerBridge
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        bridge = TransformerBridge.boot_transformers(
+            os.path.expanduser(config.name), device=str(device), dtype=getattr(torch, config.dtype)
+        )
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            "model.name", config.name, f"cannot be loaded ({reason})", "check the folder's files or the hub name"
+        ) from error
+    bridge.eval()
+    for parameter in bridge.parameters():
+        parameter.requires_grad_(False)
+    return bridge

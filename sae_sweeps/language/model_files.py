@@ -1,0 +1,120 @@
+"""What a model's folder says of it, read without loading it: cheap enough to check every setting first."""
+
+import difflib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sae_sweeps.errors import ConfigError
+
+# the points of a transformer block at which the activation has the model's width
+WIDE_HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
+HUB_TIMEOUT_SECONDS = 5.0
+
+
+@dataclass
+class ModelFacts:
+    """What config.json tells: layers, width, and the longest sequence (None where it does not say)."""
+
+    n_layers: int
+    d_model: int
+    context: int | None
+
+
+def looks_local(name: str) -> bool:
+    """Whether `name` can only mean a folder: hub names are `name` or `owner/name`."""
+    return os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or os.path.exists(name)
+
+
+def model_facts(name: str) -> ModelFacts:
+    """Facts of the model in a local folder, in the hub's local cache, or on the hub.
+
+    Raises: ConfigError if there is no such folder, if the hub has no such model or cannot be reached, or if its
+    config.json is not that of a language model with transformer blocks.
+    """
+    if looks_local(name):
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise ConfigError("model.name", name, "no such folder", "give the path of a Hugging Face model folder")
+        path = folder / "config.json"
+        if not path.is_file():
+            raise ConfigError(
+                "model.name", name, "the folder has no config.json", "give a folder saved by save_pretrained"
+            )
+    else:
+        path = _hub_config(name)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config = config.get("text_config", config)  # models with several modalities nest the language part
+        return ModelFacts(
+            n_layers=int(_first(config, "num_hidden_layers", "n_layer", "num_layers")),
+            d_model=int(_first(config, "hidden_size", "n_embd", "d_model")),
+            context=config.get("max_position_embeddings", config.get("n_positions")),
+        )
+    except (ValueError, KeyError, AttributeError):
+        raise ConfigError(
+            "model.name", name, "its config.json does not describe a transformer", "choose a decoder language model"
+        ) from None
+
+
+def _first(config: dict, *keys: str) -> object:
+    for key in keys:
+        if key in config:
+            return config[key]
+    raise KeyError(keys[0])
+
+
+def _hub_config(name: str) -> Path:
+    """config.json of a model on the hub: from the local cache, or fetched.
+
+    The first request is made by hand because the hub's own download retries for 20 s when there is no network.
+    """
+    import huggingface_hub as hub
+    from huggingface_hub.errors import HFValidationError
+
+    fix = "give the path of a local folder, or run once where the hub can be reached"
+    try:
+        cached = hub.try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str):
+            return Path(cached)
+        response = hub.get_session().head(
+            hub.hf_hub_url(name, "config.json"),
+            timeout=HUB_TIMEOUT_SECONDS,
+            follow_redirects=True,
+            headers=hub.utils.build_hf_headers(),
+        )
+    except HFValidationError:
+        raise ConfigError("model.name", name, "is neither a folder nor a hub name", fix) from None
+    except Exception as error:  # the hub's client raises whatever its transport raises
+        reason = "is not a local folder, not in the local cache, and the hub cannot be reached"
+        raise ConfigError("model.name", name, f"{reason} ({type(error).__name__})", fix) from None
+    if response.status_code in (401, 403):
+        raise ConfigError(
+            "model.name", name, "the hub refuses it (gated, private, or no such model)",
+            "check the name, accept the model's terms there and log in with `hf auth login`",
+        )  # fmt: skip
+    if response.status_code >= 400:
+        raise ConfigError("model.name", name, f"the hub has no such model (HTTP {response.status_code})", fix)
+    return Path(hub.hf_hub_download(name, "config.json"))
+
+
+def check_hook(hook: str, facts: ModelFacts) -> None:
+    """Raises: ConfigError, listing near names, if the model has no such hook of width d_model."""
+    known = [f"blocks.{layer}.{place}" for layer in range(facts.n_layers) for place in WIDE_HOOKS]
+    if hook in known:
+        return
+    near = difflib.get_close_matches(hook, known, n=3, cutoff=0.3)
+    match = re.fullmatch(r"blocks\.(\d+)\.(\w+)", hook)
+    if match and match[2] in WIDE_HOOKS:
+        problem = f"the model has layers 0 to {facts.n_layers - 1}"
+        near = [f"blocks.{facts.n_layers - 1}.{match[2]}", *near][:3]
+    else:
+        problem = "the model has no such hook"
+    near = list(dict.fromkeys(near)) or [f"blocks.{facts.n_layers // 2}.hook_resid_pre"]
+    raise ConfigError("model.hook", hook, f"{problem}; near names: {', '.join(near)}", f"model.hook={near[0]}")
+
+
+def hook_layer(hook: str) -> int:
+    return int(hook.split(".")[1])

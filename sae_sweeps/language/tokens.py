@@ -1,0 +1,92 @@
+"""Token sequences: documents to rows of token ids, for training and for evaluation."""
+
+# N sequences, S positions in a sequence (dataset.seq_len)
+
+import logging
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_sweeps.config import DatasetConfig
+from sae_sweeps.language.documents import Encode, pack, side, too_short
+
+log = logging.getLogger(__name__)
+
+class TokenSource:
+    """The token sequences of a data set, split into training and held-out ones.
+
+    A finite data set is tokenized once and its training sequences are visited in a random order, another in every
+    epoch, decided by `dataset.seed`. A streamed one is visited in its own order and never held in memory: going back,
+    as after a restart, reads it again from its beginning.
+    """
+
+    def __init__(self, dataset: DatasetConfig, encode: Encode, bos: int | None, eos: int | None) -> None:
+        self.dataset, self._encode, self._bos, self._eos = dataset, encode, bos, eos
+        self._finite: Tensor | None = None
+        self._stream: Iterator[list[int]] = iter(())
+        self._position = -1  # of the stream; -1: not begun
+        self._orders: dict[int, Tensor] = {}
+
+    def _rows(self, held_out: bool) -> Iterator[list[int]]:
+        return pack(side(self.dataset, held_out), self._encode, self._bos, self._eos, self.dataset.seq_len)
+
+    def held_out(self, count: int) -> Tensor:
+        """Up to `count` held-out sequences, (N, S): a random choice of a finite data set, the first of a stream.
+
+        Raises: ConfigError if the held-out documents do not fill one sequence.
+        """
+        rows = self._rows(held_out=True)
+        sequences = list(islice(rows, count) if self.dataset.streaming else rows)
+        if not sequences:
+            raise too_short(self.dataset, held_out=True)
+        sequences_NS = torch.tensor(np.array(sequences, dtype=np.int64))
+        if self.dataset.streaming:
+            return sequences_NS
+        order = torch.randperm(len(sequences_NS), generator=torch.Generator().manual_seed(0))
+        return sequences_NS[order[:count]]
+
+    def training(self, start: int, count: int) -> Tensor:
+        """Training sequences `start` to `start + count`, (count, S), counted through all epochs.
+
+        Raises: ConfigError if the training documents do not fill one sequence.
+        """
+        if self.dataset.streaming:
+            return self._streamed(start, count)
+        if self._finite is None:
+            rows = np.array(list(self._rows(held_out=False)), dtype=np.int32)
+            if len(rows) == 0:
+                raise too_short(self.dataset, held_out=False)
+            self._finite = torch.from_numpy(rows)
+            log.info("%d training sequences of %d tokens", *rows.shape)
+        size = len(self._finite)
+        index_N = torch.tensor([self._order(at // size)[at % size] for at in range(start, start + count)])
+        return self._finite[index_N].long()
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            assert self._finite is not None, "set before the first sequence is asked for"
+            if epoch > 0:
+                log.info("epoch %d: the text has %d sequences, and training wants more", epoch + 1, len(self._finite))
+            generator = torch.Generator().manual_seed(self.dataset.seed * 1_000_003 + epoch)
+            self._orders = {epoch: torch.randperm(len(self._finite), generator=generator), **self._orders}
+        return self._orders[epoch]
+
+    def _streamed(self, start: int, count: int) -> Tensor:
+        if self._position < 0 or start < self._position:
+            self._stream, self._position = self._endless(), 0
+        rows = list(islice(self._stream, start - self._position, start - self._position + count))
+        self._position = start + count
+        return torch.tensor(np.array(rows, dtype=np.int64))
+
+    def _endless(self) -> Iterator[list[int]]:
+        while True:
+            empty = True
+            for row in self._rows(held_out=False):
+                empty = False
+                yield row
+            if empty:
+                raise too_short(self.dataset, held_out=False)
+            log.info("the streamed text has ended; it starts again")

@@ -1,0 +1,74 @@
+"""Weights & Biases, behind the few calls that training needs. Nothing here is imported when tracking is off."""
+
+import logging
+import secrets
+from pathlib import Path
+from typing import Any
+
+from sae_sweeps.config import TrackingConfig
+from sae_sweeps.files import read_json, write_json
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """One run in W&B, or nothing at all when tracking is off. Metrics are plotted against `tokens`."""
+
+    def __init__(self, run: Any = None) -> None:
+        self._run = run
+
+    def log(self, metrics: dict[str, float]) -> None:
+        if self._run is not None:
+            self._run.log(metrics)
+
+    def finish(self, summary: dict[str, Any] | None = None, *, failed: bool = False) -> None:
+        if self._run is not None:
+            self._run.summary.update(summary or {})
+            self._run.finish(exit_code=int(failed))
+            self._run = None
+
+
+def start_run(tracking: TrackingConfig, folder: Path, *, group: str, job_type: str, config: dict[str, Any]) -> Run:
+    """Begin the run of the point in `folder`, or go on with the one it began before.
+
+    The run's id is kept in the folder, so that a resumed point stays one run. If W&B cannot be reached or refuses the
+    key, the run goes on offline and a line says how to upload it.
+    """
+    if tracking.mode == "off":
+        return Run()
+    import wandb
+
+    identity = folder / "wandb_run.json"
+    known = read_json(identity)
+    run_id = known["id"] if known else secrets.token_hex(4)
+    write_json(identity, {"id": run_id, "project": tracking.project, "entity": tracking.entity})
+
+    def begin(mode: str) -> Any:
+        return wandb.init(
+            project=tracking.project,
+            entity=tracking.entity,
+            id=run_id,
+            name=folder.name,
+            group=group,
+            job_type=job_type,
+            config=config,
+            dir=str(folder),
+            mode=mode,
+            resume="allow" if mode == "online" else None,
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+        )
+
+    try:
+        run = begin(tracking.mode)
+    except wandb.Error as error:
+        if tracking.mode == "offline":
+            raise
+        log.warning(
+            "W&B: %s; the run goes on offline, upload it later with `wandb sync %s/wandb/offline-run-*`",
+            str(error).splitlines()[0], folder,
+        )  # fmt: skip
+        run = begin("offline")
+    run.define_metric("tokens")
+    run.define_metric("*", step_metric="tokens")
+    return Run(run)

@@ -1,0 +1,92 @@
+"""Train an SAE on an activation stream, one step at a time, from any step on."""
+
+# B activations in a batch, D model width, F latents
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sae_sweeps.config import TrainingConfig
+from sae_sweeps.errors import TrainingError
+from sae_sweeps.language.activations import ActivationStream
+from sae_sweeps.saes import SAE
+from sae_sweeps.saes.base import Step
+
+
+class Trainer:
+    """An SAE, its optimizer, and all else that a step depends on: `state` holds everything.
+
+    Adam, with the decoder rows' norms fixed: the radial part of their gradient is removed before the update and the
+    norm restored after it (arXiv:2412.06410, appendix).
+    """
+
+    def __init__(self, sae: SAE, config: TrainingConfig) -> None:
+        self.sae, self.config = sae, config
+        self.steps_done = 0
+        self.idle_tokens_F = torch.zeros(sae.dict_size, dtype=torch.int64, device=sae.W_dec.device)
+        self._optimizer = torch.optim.Adam(sae.parameters(), lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True)
+
+    @property
+    def tokens_done(self) -> int:
+        return self.steps_done * self.config.batch_size
+
+    @property
+    def dead_F(self) -> Tensor:
+        """Latents that have been silent for `dead_after_tokens` activations, bool (F,)."""
+        return self.idle_tokens_F > self.config.dead_after_tokens
+
+    def lr(self) -> float:
+        """The learning rate of the coming step."""
+        config, scale = self.config, 1.0
+        if config.warmup_steps > 0:
+            scale = min(scale, (self.steps_done + 1) / config.warmup_steps)
+        if config.decay_fraction > 0:
+            scale = min(scale, (config.steps - self.steps_done) / (config.decay_fraction * config.steps))
+        return config.lr * scale
+
+    def step(self, x_BD: Tensor) -> Step:
+        """One update on a batch of raw activations. Raises: TrainingError if the loss is not finite."""
+        sae = self.sae
+        step = sae.training_step(sae.normalize(x_BD).x_BD, self.dead_F)
+        if not torch.isfinite(step.loss):
+            raise TrainingError(f"the loss is {step.loss.item()} at step {self.steps_done + 1}")
+        sae.remove_radial_gradient()
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.lr()
+        self._optimizer.step()
+        sae.after_update()
+        self.idle_tokens_F += len(x_BD)
+        self.idle_tokens_F[step.fired_F] = 0
+        self.steps_done += 1
+        return step
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the coming steps depend on, as named tensors."""
+        state = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        for name, parameter in self.sae.named_parameters():
+            for slot, tensor in self._optimizer.state[parameter].items():
+                state[f"adam.{name}.{slot}"] = tensor
+        state["idle_tokens"] = self.idle_tokens_F
+        state["steps_done"] = torch.tensor(self.steps_done)
+        return state
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from what `state` returned."""
+        self.sae.load_state_dict({name[4:]: tensor for name, tensor in state.items() if name.startswith("sae.")})
+        for name, parameter in self.sae.named_parameters():
+            prefix = f"adam.{name}."
+            self._optimizer.state[parameter] = {
+                key[len(prefix) :]: tensor.to(parameter.device) for key, tensor in state.items() if key.startswith(prefix)
+            }
+        self.idle_tokens_F = state["idle_tokens"].to(self.idle_tokens_F.device)
+        self.steps_done = int(state["steps_done"])
+
+
+def train(trainer: Trainer, stream: ActivationStream) -> Iterator[Step]:
+    """Take the steps that are left, yielding what each computed."""
+    while trainer.steps_done < trainer.config.steps:
+        chunk_index, batch_index = divmod(trainer.steps_done, stream.chunk_batches)
+        batches = stream.chunk(chunk_index).split(stream.batch_size)
+        for x_BD in batches[batch_index : batch_index + trainer.config.steps - trainer.steps_done]:
+            yield trainer.step(x_BD)
