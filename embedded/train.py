@@ -23,14 +23,16 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from sae_sweeps.language.documents import is_held_out, read_documents
+from sae_sweeps.config import DatasetConfig
+from sae_sweeps.language.documents import side
 
 HERE = Path(__file__).parent
 TEXT = HERE / "text" / "state_of_the_union.jsonl.gz"
-HOLDOUT_EVERY = 20  # documents 0, 20, 40, ... are held out: the rule of conf/dataset/embedded.yaml
+HOLDOUT_EVERY = 20  # documents 0, 20, 40, ... are held out, as in conf/dataset/embedded.yaml
 BOS = "<|endoftext|>"
 CONTEXT = 256
 VOCABULARY = 4096
+LOG_EVERY = 50  # steps
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -107,11 +109,11 @@ def xz_bits_per_byte(train: list[str], held_out: list[str]) -> tuple[float, floa
     return size(held_out) / held_out_bytes, (size(train + held_out) - size(train)) / held_out_bytes
 
 
-def train(model: GPT2LMHeadModel, tokens: torch.Tensor, steps: int, batch: int, log_every: int) -> None:
+def train(model: GPT2LMHeadModel, tokens: torch.Tensor, steps: int, batch: int, seed: int) -> None:
     """Random windows of the text; a short warm-up, then the rates fall linearly to zero over the last 70 %."""
     steppers = optimizers(model)
     peaks = [group["lr"] for stepper in steppers for group in stepper.param_groups]
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     began = time.time()
     for step in range(steps):
         scale = min(1.0, (step + 1) / 50, (steps - step) / (0.7 * steps))
@@ -126,7 +128,7 @@ def train(model: GPT2LMHeadModel, tokens: torch.Tensor, steps: int, batch: int, 
         for stepper in steppers:
             stepper.step()
         model.zero_grad(set_to_none=True)
-        if step % log_every == 0 or step == steps - 1:
+        if step % LOG_EVERY == 0 or step == steps - 1:
             rate = (step + 1) * batch * CONTEXT / (time.time() - began)
             print(f"step {step:5d}  loss {loss.item():.3f} nats/token  {rate:.0f} tokens/s", flush=True)
 
@@ -140,15 +142,14 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
-    documents = list(read_documents("json", [str(TEXT)], text_column="text"))
-    held_out = [text for index, text in enumerate(documents) if is_held_out(index, HOLDOUT_EVERY)]
-    train_texts = [text for index, text in enumerate(documents) if not is_held_out(index, HOLDOUT_EVERY)]
+    dataset = DatasetConfig(format="json", files=str(TEXT), holdout_every=HOLDOUT_EVERY)
+    held_out, train_texts = list(side(dataset, held_out=True)), list(side(dataset, held_out=False))
 
     tokenizer = train_tokenizer(train_texts)
     tokens = encode(tokenizer, train_texts)
     model = new_model(tokenizer)
     began = time.time()
-    train(model, tokens, args.steps, args.batch, log_every=50)
+    train(model, tokens, args.steps, args.batch, args.seed)
     minutes = (time.time() - began) / 60
 
     model.eval()

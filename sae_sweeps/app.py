@@ -8,32 +8,35 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sae_sweeps.config import Config, point_name, register, to_config
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.launchers.local import LocalLauncher
+from sae_sweeps.hydra_errors import as_config_error
 from sae_sweeps.preflight import check, unwritable
 
 log = logging.getLogger(__name__)
 
 register()
-Plugins.instance().register(LocalLauncher)
 
 
 def command_line(main: Callable[[], None]) -> None:
     """Run Hydra's main function; what a user did wrong ends in one line and exit code 1, without a traceback."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # have Hydra raise its errors, to be told here
+    for flag in {"-m", "--multirun"}.intersection(sys.argv[1:]):
+        # Hydra wants it before the first setting or behind the last; here it may stand anywhere
+        sys.argv.remove(flag)
+        sys.argv.insert(1, flag)
     try:
         main()
     except ConfigError as error:
         _refuse([str(error)])
     except (HydraException, OmegaConfBaseException) as error:
-        _refuse([_one_line(error)])
+        _refuse([str(as_config_error(error) or " ".join(str(error).split()))])
     except OSError as error:
         if error.filename is None:
             raise
@@ -49,21 +52,9 @@ def _refuse(lines: Sequence[str]) -> None:
     sys.exit(1)
 
 
-def _one_line(error: Exception) -> str:
-    """Hydra's message without its line breaks; its causes too, where they say more."""
-    parts = []
-    cause: BaseException | None = error
-    while cause is not None:
-        text = " ".join(str(cause).split())
-        if text and not any(text in part for part in parts):
-            parts.append(text)
-        cause = cause.__cause__
-    return ": ".join(parts)
-
-
 def run(cfg: DictConfig) -> None:
     """Hydra's task function. Alone it is a sweep of one point; under a launcher, one of its points."""
-    if HydraConfig.get().mode is not None and HydraConfig.get().mode.name == "MULTIRUN":
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
         _run_task(cfg)
         return
     run_sweep([cfg], _attempt)
@@ -72,7 +63,8 @@ def run(cfg: DictConfig) -> None:
 def _attempt(cfg: DictConfig) -> JobReturn:
     """Run a task that Hydra has prepared already."""
     try:
-        return JobReturn(status=JobStatus.COMPLETED, _return_value=_run_task(cfg))
+        _run_task(cfg)
+        return JobReturn(status=JobStatus.COMPLETED)
     except Exception as error:
         return JobReturn(status=JobStatus.FAILED, _return_value=error)
 
@@ -133,7 +125,8 @@ def refuse_invalid(configs: dict[str, Config]) -> None:
     if len(configs) == 1:
         _refuse(list(lines))
     bad = {folder for folders in lines.values() for folder in folders}
-    _refuse(
-        [f"{len(bad)} of {len(configs)} points are invalid; nothing was run"]
-        + [line if len(folders) == len(configs) else f"{line} (in {', '.join(folders)})" for line, folders in lines.items()]
-    )
+    refusals = [f"{len(bad)} of {len(configs)} points are invalid; nothing was run"]
+    for line, folders in lines.items():
+        everywhere = len(folders) == len(configs)
+        refusals.append(f"{line} (in {'every point' if everywhere else ', '.join(folders)})")
+    _refuse(refusals)

@@ -1,7 +1,7 @@
 """Resumable states: each complete or absent, checksummed, the newest two kept. Safetensors only.
 
-    checkpoint/step-00000200/state.safetensors     every tensor of the state
-    checkpoint/step-00000200/state.sha256          its checksum, as `sha256sum -c` reads it
+checkpoint/step-00000200/state.safetensors     every tensor of the state
+checkpoint/step-00000200/state.sha256          its checksum, as `sha256sum -c` reads it
 """
 
 import hashlib
@@ -31,7 +31,7 @@ def save(folder: Path, step: int, state: dict[str, Tensor]) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial / STATE)
-    (partial / CHECKSUM).write_text(f"{_sha256(partial / STATE)}  {STATE}\n")
+    (partial / CHECKSUM).write_text(_checksum_line(partial / STATE))
     for file in (partial / STATE, partial / CHECKSUM, partial):
         _sync(file)
     shutil.rmtree(target, ignore_errors=True)  # left by a run that this one overtakes
@@ -47,11 +47,10 @@ def load_newest(folder: Path) -> dict[str, Tensor] | None:
         shutil.rmtree(leftover, ignore_errors=True)
     for candidate in reversed(_steps(folder)):
         try:
-            expected = (candidate / CHECKSUM).read_text().split()[0]
-            if _sha256(candidate / STATE) != expected:
+            if (candidate / CHECKSUM).read_text() != _checksum_line(candidate / STATE):
                 raise ValueError("its checksum does not match")
             return load_file(candidate / STATE)
-        except (OSError, ValueError, IndexError, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             log.warning("checkpoint %s is damaged (%s); falling back to an older state", candidate, error)
             shutil.rmtree(candidate)
     return None
@@ -64,12 +63,12 @@ def _steps(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if re.fullmatch(r"step-\d{8,}", entry.name))
 
 
-def _sha256(file: Path) -> str:
+def _checksum_line(file: Path) -> str:
     digest = hashlib.sha256()
     with open(file, "rb") as stream:
         while block := stream.read(2**20):
             digest.update(block)
-    return digest.hexdigest()
+    return f"{digest.hexdigest()}  {file.name}\n"
 
 
 def _sync(path: Path) -> None:

@@ -4,6 +4,7 @@ Hydra composes conf/*.yaml and the command line over these schemas, so an unknow
 there; `problems` finds values out of range and values that contradict each other. Nothing here touches a file.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -184,87 +185,74 @@ def problems(config: Config) -> list[ConfigError]:
     """Every value that cannot work, each with its fix; empty if there is none."""
     found: list[ConfigError] = []
 
-    def require(holds: bool, setting: str, value: object, problem: str, fix: str) -> None:
+    def require(setting: str, holds: bool, problem: str, fix: str) -> None:
         if not holds:
-            found.append(ConfigError(setting, value, problem, fix))
+            found.append(ConfigError(setting, value_of(config, setting), problem, fix))
 
     def require_positive(*settings: str) -> None:
         for setting in settings:
-            value: Any = config
-            for part in setting.split("."):
-                value = getattr(value, part)
-            # the comparison is false for nan as well
-            require(0 < value < math.inf, setting, value, "must be greater than 0", f"give {setting} a positive number")
+            holds = 0 < value_of(config, setting) < math.inf  # false for nan as well
+            require(setting, holds, "must be greater than 0", f"give {setting} a positive number")
 
-    def require_one_of(setting: str, value: str, choices: tuple[str, ...]) -> None:
-        require(value in choices, setting, value, f"must be one of {', '.join(choices)}", f"{setting}={choices[0]}")
+    def require_one_of(setting: str, choices: tuple[str, ...]) -> None:
+        known = value_of(config, setting) in choices
+        require(setting, known, f"must be one of {', '.join(choices)}", f"{setting}={choices[0]}")
 
-    sae, training, dataset = config.sae, config.training, config.dataset
-    require_positive("dict_size", "k", "model.batch_sequences", "training.tokens", "training.batch_size")
-    require_positive("training.lr", "training.chunk_batches", "training.checkpoint_every", "training.log_every")
-    require_positive("training.dead_after_tokens", "evaluation.tokens")
-    if config.dict_size > 0:
-        require(
-            config.k <= config.dict_size, "k", config.k, f"is larger than dict_size={config.dict_size}",
-            "lower k or raise dict_size",
-        )  # fmt: skip
+    dict_size, k, sae = config.dict_size, config.k, config.sae
+    require_positive("dict_size", "k")
+    too_many = 0 < dict_size < k
+    require("k", not too_many, f"is larger than dict_size={dict_size}", "lower k or raise dict_size")
+    require("seed", config.seed >= 0, "must be at least 0", "seed=0")
     plain = bool(config.name) and config.name not in (".", "..") and "/" not in config.name
-    require(plain, "name", config.name, "must be a plain folder name", "name=my-sweep")
-    require(config.seed >= 0, "seed", config.seed, "must be at least 0", "seed=0")
-    require_one_of("model.dtype", config.model.dtype, DTYPES)
-    require_one_of("dataset.format", dataset.format, FORMATS)
-    require_one_of("tracking.mode", config.tracking.mode, TRACKING_MODES)
-    require(
-        dataset.seq_len >= 2, "dataset.seq_len", dataset.seq_len, "must be at least 2 tokens", "dataset.seq_len=128"
-    )
-    require(
-        dataset.holdout_every >= 2, "dataset.holdout_every", dataset.holdout_every,
-        "would leave no document to train on", "dataset.holdout_every=20",
-    )  # fmt: skip
-    if dataset.format == "hub":
-        require(
-            dataset.name is not None, "dataset.name", dataset.name, "is needed for format hub", "dataset.name=NAME"
-        )
+    require("name", plain, "must be a plain folder name", "name=my-sweep")
+    require_positive("model.batch_sequences", "evaluation.tokens")
+    require_one_of("model.dtype", DTYPES)
+    require_one_of("tracking.mode", TRACKING_MODES)
+
+    data = config.dataset
+    require_one_of("dataset.format", FORMATS)
+    require("dataset.seq_len", data.seq_len >= 2, "must be at least 2 tokens", "dataset.seq_len=128")
+    leaves_some = data.holdout_every >= 2
+    require("dataset.holdout_every", leaves_some, "would leave no document to train on", "dataset.holdout_every=20")
+    if data.format == "hub":
+        require("dataset.name", data.name is not None, "is needed for format hub", "dataset.name=NAME")
     else:
-        require(
-            bool(dataset.globs), "dataset.files", dataset.files, f"is needed for format {dataset.format}",
-            "'dataset.files=folder/*.txt'",
-        )  # fmt: skip
-    require(
-        training.tokens <= 0 or training.tokens >= training.batch_size, "training.tokens", training.tokens,
-        f"is less than one batch of training.batch_size={training.batch_size}", "raise it or lower the batch size",
-    )  # fmt: skip
-    require(
-        len(training.betas) == 2 and all(0 <= beta < 1 for beta in training.betas), "training.betas", training.betas,
-        "must be two numbers in [0, 1)", "training.betas=[0.9,0.99]",
-    )  # fmt: skip
-    require(training.warmup_steps >= 0, "training.warmup_steps", training.warmup_steps, "must be at least 0", "use 0")
-    require(
-        0 <= training.decay_fraction <= 1, "training.decay_fraction", training.decay_fraction, "must be in [0, 1]",
-        "training.decay_fraction=0.2",
-    )  # fmt: skip
+        require("dataset.files", bool(data.globs), f"is needed for format {data.format}", "'dataset.files=texts/*.txt'")
+
+    training = config.training
+    require_positive("training.tokens", "training.batch_size", "training.lr", "training.dead_after_tokens")
+    require_positive("training.chunk_batches", "training.checkpoint_every", "training.log_every")
+    less = 0 < training.tokens < training.batch_size
+    fix = "raise it or lower the batch size"
+    require("training.tokens", not less, f"is less than one batch of training.batch_size={training.batch_size}", fix)
+    betas = len(training.betas) == 2 and all(0 <= beta < 1 for beta in training.betas)
+    require("training.betas", betas, "must be two numbers in [0, 1)", "training.betas=[0.9,0.99]")
+    require("training.warmup_steps", training.warmup_steps >= 0, "must be at least 0", "training.warmup_steps=0")
+    decay = 0 <= training.decay_fraction <= 1
+    require("training.decay_fraction", decay, "must be in [0, 1]", "training.decay_fraction=0.2")
+
     if isinstance(sae, TopKConfig):
         require_positive("sae.aux_latents")
-        require(sae.aux_coefficient >= 0, "sae.aux_coefficient", sae.aux_coefficient, "must be at least 0", "use 0")
+        require("sae.aux_coefficient", 0 <= sae.aux_coefficient < math.inf, "must be at least 0", "use 0 for none")
     if isinstance(sae, BatchTopKConfig):
-        momentum = sae.threshold_momentum
-        require(0 <= momentum < 1, "sae.threshold_momentum", momentum, "must be in [0, 1)", "use 0.99")
+        momentum = 0 <= sae.threshold_momentum < 1
+        require("sae.threshold_momentum", momentum, "must be in [0, 1)", "sae.threshold_momentum=0.99")
     if isinstance(sae, JumpReLUConfig):
         require_positive("sae.bandwidth", "sae.initial_threshold")
+        listed = config.model.sparsity_coefficients.values
         if sae.sparsity_coefficient is not None:
-            require(
-                0 <= sae.sparsity_coefficient < math.inf, "sae.sparsity_coefficient", sae.sparsity_coefficient,
-                "must be a number of at least 0", "sae.sparsity_coefficient=0.001",
-            )  # fmt: skip
-        else:
-            listed = config.model.sparsity_coefficients.values
+            finite = 0 <= sae.sparsity_coefficient < math.inf
+            require("sae.sparsity_coefficient", finite, "must be at least 0", "sae.sparsity_coefficient=0.001")
+        elif k > 0:
             known = ", ".join(f"k={k}: {value:g}" for k, value in sorted(listed.items())) or "none"
-            require(
-                config.k in listed, "k", config.k,
-                f"the model lists no JumpReLU coefficient for it (listed: {known})",
-                "choose a listed k or set sae.sparsity_coefficient",
-            )  # fmt: skip
+            problem = f"the model lists no JumpReLU coefficient for it (listed: {known})"
+            require("k", k in listed, problem, "choose a listed k or set sae.sparsity_coefficient")
     return found
+
+
+def value_of(config: Config, setting: str) -> Any:
+    """The value of a setting by its full name, e.g. training.lr."""
+    return functools.reduce(getattr, setting.split("."), config)
 
 
 def sparsity_coefficient(config: Config) -> tuple[float, str]:

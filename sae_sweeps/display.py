@@ -74,9 +74,13 @@ class Display:
         self._done = 0
         if console.is_terminal:
             self.bars = Progress(
-                TextColumn("{task.description}"), BarColumn(bar_width=24), _Count(), TimeRemainingColumn(),
-                TextColumn("{task.fields[status]}"), console=console,
-            )  # fmt: skip
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                _Count(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[status]}"),
+                console=console,
+            )
 
     def point(self, name: str) -> PointDisplay:
         return PointDisplay(self, name)
@@ -112,7 +116,11 @@ class _Count(MofNCompleteColumn):
     """`3/6` for points; tokens are told as a rate."""
 
     def render(self, task):  # type: ignore[no-untyped-def]
-        return super().render(task) if task.description == "points" else TextColumn("{task.percentage:>3.0f}%").render(task)
+        return (
+            super().render(task)
+            if task.description == "points"
+            else TextColumn("{task.percentage:>3.0f}%").render(task)
+        )
 
 
 _current: Display | None = None

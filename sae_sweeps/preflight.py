@@ -52,9 +52,11 @@ def _model(config: Config) -> None:
     check_hook(config.model.hook, facts)
     if facts.context is not None and config.dataset.seq_len > facts.context:
         raise ConfigError(
-            "dataset.seq_len", config.dataset.seq_len, f"the model reads at most {facts.context} tokens",
+            "dataset.seq_len",
+            config.dataset.seq_len,
+            f"the model reads at most {facts.context} tokens",
             f"dataset.seq_len={facts.context}",
-        )  # fmt: skip
+        )
 
 
 def _dataset(config: Config) -> None:
@@ -88,7 +90,9 @@ def _fills_a_sequence(config: Config) -> None:
 
 def _tracking(config: Config) -> None:
     if config.tracking.mode != "off" and importlib.util.find_spec("wandb") is None:
-        raise ConfigError("tracking", config.tracking.mode, "wandb is not installed", "pip install wandb, or tracking=off")
+        raise ConfigError(
+            "tracking", config.tracking.mode, "wandb is not installed", "pip install wandb, or tracking=off"
+        )
 
 
 def _device(config: Config) -> None:

@@ -14,7 +14,7 @@ PACKAGES = ("torch", "transformer-lens", "transformers", "tokenizers", "datasets
 @lru_cache(maxsize=1)
 def provenance() -> dict[str, Any]:
     """Git commit, whether the work tree had changes, Python and package versions."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
@@ -31,7 +31,9 @@ def provenance() -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", PROJECT, *arguments], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", "-C", PROJECT, *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -43,7 +43,7 @@ def start_run(tracking: TrackingConfig, folder: Path, *, group: str, job_type: s
     run_id = known["id"] if known else secrets.token_hex(4)
     write_json(identity, {"id": run_id, "project": tracking.project, "entity": tracking.entity})
 
-    def begin(mode: str) -> Any:
+    def begin(mode: Any) -> Any:
         return wandb.init(
             project=tracking.project,
             entity=tracking.entity,
@@ -66,8 +66,9 @@ def start_run(tracking: TrackingConfig, folder: Path, *, group: str, job_type: s
             raise
         log.warning(
             "W&B: %s; the run goes on offline, upload it later with `wandb sync %s/wandb/offline-run-*`",
-            str(error).splitlines()[0], folder,
-        )  # fmt: skip
+            str(error).splitlines()[0],
+            folder,
+        )
         run = begin("offline")
     run.define_metric("tokens")
     run.define_metric("*", step_metric="tokens")

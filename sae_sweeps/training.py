@@ -25,7 +25,9 @@ class Trainer:
         self.sae, self.config = sae, config
         self.steps_done = 0
         self.idle_tokens_F = torch.zeros(sae.dict_size, dtype=torch.int64, device=sae.W_dec.device)
-        self._optimizer = torch.optim.Adam(sae.parameters(), lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True)
+        self._optimizer = torch.optim.Adam(
+            sae.parameters(), lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True
+        )
 
     @property
     def tokens_done(self) -> int:
@@ -76,9 +78,8 @@ class Trainer:
         self.sae.load_state_dict({name[4:]: tensor for name, tensor in state.items() if name.startswith("sae.")})
         for name, parameter in self.sae.named_parameters():
             prefix = f"adam.{name}."
-            self._optimizer.state[parameter] = {
-                key[len(prefix) :]: tensor.to(parameter.device) for key, tensor in state.items() if key.startswith(prefix)
-            }
+            slots = {key[len(prefix) :]: tensor for key, tensor in state.items() if key.startswith(prefix)}
+            self._optimizer.state[parameter] = {slot: tensor.to(parameter.device) for slot, tensor in slots.items()}
         self.idle_tokens_F = state["idle_tokens"].to(self.idle_tokens_F.device)
         self.steps_done = int(state["steps_done"])
 

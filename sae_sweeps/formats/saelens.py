@@ -22,7 +22,7 @@ def write_sae(folder: Path, sae: SAE, metadata: dict[str, Any]) -> None:
 
     cfg.json is written last, so a folder that has one is complete.
     """
-    weights = {"W_enc": sae.W_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
+    weights: dict[str, Tensor] = {"W_enc": sae.W_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     origin: dict[str, Any] = {"architecture": sae.architecture}
     config: dict[str, Any] = {
         "d_in": sae.d_in,

@@ -47,10 +47,7 @@ def read_documents(dataset: DatasetConfig) -> Iterator[str]:
     `dataset.text_column`.
     Raises: ConfigError if files, data set or column are not there.
     """
-    if dataset.format == "text":
-        rows = _read_text_files(find_files(dataset))
-    else:
-        rows = _read_rows(dataset)
+    rows = _read_text_files(find_files(dataset)) if dataset.format == "text" else _read_rows(dataset)
     return (text for text in rows if text.strip())
 
 
@@ -79,15 +76,19 @@ def _read_rows(dataset: DatasetConfig) -> Iterator[str]:
         for row in rows:
             if dataset.text_column not in row:
                 raise ConfigError(
-                    "dataset.text_column", dataset.text_column, f"no such column; there are {', '.join(row)}",
+                    "dataset.text_column",
+                    dataset.text_column,
+                    f"no such column; there are {', '.join(row)}",
                     f"dataset.text_column={next(iter(row), 'text')}",
-                )  # fmt: skip
+                )
             yield str(row[dataset.text_column])
     except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
         raise ConfigError(
-            "dataset.name", dataset.name, f"cannot be loaded ({_first_line(error)})",
+            "dataset.name",
+            dataset.name,
+            f"cannot be loaded ({_first_line(error)})",
             "check the name and the network, or use local files: dataset=text 'dataset.files=folder/*.txt'",
-        ) from None  # fmt: skip
+        ) from None
     except (DatasetGenerationError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -96,7 +97,7 @@ def _read_rows(dataset: DatasetConfig) -> Iterator[str]:
             dataset.files if dataset.format != "hub" else dataset.name,
             f"cannot be read as {dataset.format} ({_first_line(error)})",
             "check the files, or name their format: dataset=text, json or parquet",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _first_line(error: Exception) -> str:
@@ -135,7 +136,9 @@ def side(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
     return (text for index, text in enumerate(documents) if is_held_out(index, dataset.holdout_every) == held_out)
 
 
-def pack(documents: Iterable[str], encode: Encode, bos: int | None, eos: int | None, seq_len: int) -> Iterator[list[int]]:
+def pack(
+    documents: Iterable[str], encode: Encode, bos: int | None, eos: int | None, seq_len: int
+) -> Iterator[list[int]]:
     """Rows of exactly `seq_len` tokens; what is left at the end and does not fill a row is dropped."""
     start = [] if bos is None else [bos]
     end = [] if eos is None else [eos]
@@ -153,7 +156,8 @@ def pack(documents: Iterable[str], encode: Encode, bos: int | None, eos: int | N
 
 def too_short(dataset: DatasetConfig, held_out: bool) -> ConfigError:
     return ConfigError(
-        "dataset.seq_len", dataset.seq_len,
+        "dataset.seq_len",
+        dataset.seq_len,
         f"the {'held-out' if held_out else 'training'} text is shorter than one sequence of that many tokens",
         "give more text or lower dataset.seq_len",
-    )  # fmt: skip
+    )

@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sae_sweeps.errors import ConfigError
 
@@ -53,13 +54,13 @@ def model_facts(name: str) -> ModelFacts:
             d_model=int(_first(config, "hidden_size", "n_embd", "d_model")),
             context=config.get("max_position_embeddings", config.get("n_positions")),
         )
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise ConfigError(
             "model.name", name, "its config.json does not describe a transformer", "choose a decoder language model"
         ) from None
 
 
-def _first(config: dict, *keys: str) -> object:
+def _first(config: dict[str, Any], *keys: str) -> Any:
     for key in keys:
         if key in config:
             return config[key]
@@ -92,9 +93,11 @@ def _hub_config(name: str) -> Path:
         raise ConfigError("model.name", name, f"{reason} ({type(error).__name__})", fix) from None
     if response.status_code in (401, 403):
         raise ConfigError(
-            "model.name", name, "the hub refuses it (gated, private, or no such model)",
+            "model.name",
+            name,
+            "the hub refuses it (gated, private, or no such model)",
             "check the name, accept the model's terms there and log in with `hf auth login`",
-        )  # fmt: skip
+        )
     if response.status_code >= 400:
         raise ConfigError("model.name", name, f"the hub has no such model (HTTP {response.status_code})", fix)
     return Path(hub.hf_hub_download(name, "config.json"))

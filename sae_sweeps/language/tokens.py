@@ -15,6 +15,7 @@ from sae_sweeps.language.documents import Encode, pack, side, too_short
 
 log = logging.getLogger(__name__)
 
+
 class TokenSource:
     """The token sequences of a data set, split into training and held-out ones.
 

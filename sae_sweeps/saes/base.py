@@ -168,4 +168,4 @@ class SAE(nn.Module, ABC):
     @torch.no_grad()
     def after_update(self) -> None:
         """Restore what the optimizer's step does not keep: decoder rows of unit norm."""
-        self.W_dec /= self.W_dec.norm(dim=1, keepdim=True)
+        self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))

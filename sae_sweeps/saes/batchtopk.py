@@ -2,6 +2,8 @@
 
 # B activations in a batch, D model width, F latents (dict_size)
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,7 @@ class BatchTopKSAE(TopKSAE):
     threshold: Tensor
     threshold_weight: Tensor
 
-    def __init__(self, d_in: int, dict_size: int, k: int, *, threshold_momentum: float = 0.99, **options) -> None:
+    def __init__(self, d_in: int, dict_size: int, k: int, *, threshold_momentum: float = 0.99, **options: Any) -> None:
         super().__init__(d_in, dict_size, k, **options)
         self.threshold_momentum = threshold_momentum
         self.register_buffer("threshold", torch.zeros(()))

@@ -58,7 +58,7 @@ class JumpReLUSAE(SAE):
         near_N = ~active_N | (kept.value_N - threshold_N < self.bandwidth / 2)  # inactive ones were kept for being near
         per_entry_N = near_N * (threshold_N * value_grad_N + self.sparsity_coefficient / batch) / -self.bandwidth
         self.threshold.grad = kept.column_sums(per_entry_N)
-        return value_grad_N * active_N, self.sparsity_coefficient * active_N.sum() / batch
+        return value_grad_N * active_N, self.sparsity_coefficient * active_N.to(value_grad_N.dtype).sum() / batch
 
     def bias_gradients(self, pre_grad_F: Tensor) -> None:
         self.b_enc.grad = pre_grad_F

@@ -50,15 +50,16 @@ def run(config: Config, folder: Path) -> None:
 def _run(config: Config, folder: Path, display: Any) -> None:
     device = choose_device(config.device)
     display.stage("loading the model and the text")
-    model, tokens, data = load_inputs(
-        _Key(config.model), _Key(config.dataset), config.evaluation.tokens, device
-    )
+    model, tokens, data = load_inputs(_Key(config.model), _Key(config.dataset), config.evaluation.tokens, device)
     sae = new_sae(config, data.acts_AD.shape[1]).to(device)
     trainer = Trainer(sae, config.training)
+    steps = config.training.steps
     state = checkpoints.load_newest(folder / "checkpoint")
     if state is not None:
         trainer.load_state(state)
-        log.info("%s: goes on at step %d of %d", folder.name, trainer.steps_done, config.training.steps)
+        log.info("%s: goes on at step %d of %d", folder.name, trainer.steps_done, steps)
+    else:
+        log.info("%s: %d steps of %d activations on %s", folder.name, steps, config.training.batch_size, device)
     metrics_file = folder / "metrics.jsonl"
     _drop_metrics_after(metrics_file, trainer.steps_done)
     tracker = start_run(
@@ -68,24 +69,31 @@ def _run(config: Config, folder: Path, display: Any) -> None:
         _train(config, folder, trainer, model, tokens, metrics_file, tracker, display)
         display.stage("evaluating")
         metrics = evaluate(sae, model, data)
+        log.info("%s: %s", folder.name, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
         write_sae(folder / "sae", sae, sae_metadata(config))
         seconds = sum(line["seconds"] for line in _read_metrics(metrics_file))
         write_json(
             folder / RESULTS,
             {
                 "point": {
-                    "architecture": sae.architecture, "dict_size": sae.dict_size, "k": config.k, "seed": config.seed,
-                    "model": config.model.name, "hook": config.model.hook,
+                    "architecture": sae.architecture,
+                    "dict_size": sae.dict_size,
+                    "k": config.k,
+                    "seed": config.seed,
+                    "model": config.model.name,
+                    "hook": config.model.hook,
                 },
                 "metrics": metrics,
                 "training": {
-                    "tokens": trainer.tokens_done, "steps": trainer.steps_done, "seconds": seconds,
+                    "tokens": trainer.tokens_done,
+                    "steps": trainer.steps_done,
+                    "seconds": seconds,
                     "tokens_per_second": trainer.tokens_done / seconds,
                 },
                 "config": asdict(config),
                 "provenance": provenance(),
             },
-        )  # fmt: skip
+        )
     except BaseException:
         tracker.finish(failed=True)
         raise
@@ -94,9 +102,15 @@ def _run(config: Config, folder: Path, display: Any) -> None:
 
 
 def _train(
-    config: Config, folder: Path, trainer: Trainer, model: LanguageModel, tokens: TokenSource, metrics_file: Path,
-    tracker: Run, display: Any,
-) -> None:  # fmt: skip
+    config: Config,
+    folder: Path,
+    trainer: Trainer,
+    model: LanguageModel,
+    tokens: TokenSource,
+    metrics_file: Path,
+    tracker: Run,
+    display: Any,
+) -> None:
     training = config.training
     stream = ActivationStream(
         model, tokens, batch_size=training.batch_size, chunk_batches=training.chunk_batches, seed=config.dataset.seed
@@ -104,9 +118,7 @@ def _train(
     since = time.perf_counter()
     for step in train(trainer, stream):
         done = trainer.steps_done
-        display.progress(
-            trainer.tokens_done, training.steps * training.batch_size, step.loss.item(), step.l0.item()
-        )
+        display.progress(trainer.tokens_done, training.steps * training.batch_size, step.loss.item(), step.l0.item())
         last = done == training.steps
         if done % training.log_every == 0 or last or done % training.checkpoint_every == 0:
             line = training_metrics(trainer, step)

@@ -1,0 +1,81 @@
+"""What is saved is what SAELens 6 reads: its formulas, written out here, on the saved files."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from sae_sweeps.formats.saelens import read_sae, write_sae
+from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE
+
+D, F = 8, 24
+
+
+def trained(sae):
+    """Not really: parameters away from their initial values."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in sae.named_parameters():
+            parameter += (
+                0.1 * torch.randn_like(parameter).abs() if name == "threshold" else 0.1 * torch.randn_like(parameter)
+            )
+    if isinstance(sae, BatchTopKSAE):
+        sae.threshold.fill_(0.7)
+    return sae
+
+
+SAES = {
+    "topk": lambda **options: trained(TopKSAE(D, F, 3, **options)),
+    "batchtopk": lambda **options: trained(BatchTopKSAE(D, F, 3, **options)),
+    "jumprelu": lambda **options: trained(JumpReLUSAE(D, F, 0.1, initial_threshold=0.5, **options)),
+}
+
+
+def as_saelens_would(folder, x_BD):
+    """Encode and decode by SAELens' documented rules from its cfg.json and weights."""
+    cfg, w = json.loads((folder / "cfg.json").read_text()), load_file(folder / "sae_weights.safetensors")
+    mean_B1, std_B1 = torch.zeros(1), torch.ones(1)
+    if cfg["normalize_activations"] == "layer_norm":
+        mean_B1 = x_BD.mean(-1, keepdim=True)
+        std_B1 = (x_BD - mean_B1).std(-1, keepdim=True)
+        x_BD = (x_BD - mean_B1) / (std_B1 + 1e-5)
+    pre_BF = (x_BD - cfg["apply_b_dec_to_input"] * w["b_dec"]) @ w["W_enc"] + w["b_enc"]
+    if cfg["architecture"] == "topk":
+        top = torch.topk(pre_BF, cfg["k"], dim=-1)
+        acts_BF = torch.zeros_like(pre_BF).scatter(-1, top.indices, top.values.relu())
+    else:
+        assert cfg["architecture"] == "jumprelu"
+        acts_BF = pre_BF.relu() * (pre_BF > w["threshold"])
+    return acts_BF, (acts_BF @ w["W_dec"] + w["b_dec"]) * std_B1 + mean_B1
+
+
+@pytest.mark.parametrize("normalize_input", [True, False])
+@pytest.mark.parametrize("architecture", SAES)
+def test_saelens_formulas_give_the_same(architecture, normalize_input, tmp_path):
+    sae = SAES[architecture](normalize_input=normalize_input)
+    write_sae(tmp_path, sae, {"model_name": "m", "hook_name": "h"})
+    x_BD = 2 * torch.randn(50, D) + 1
+    acts_BF, recon_BD = as_saelens_would(tmp_path, x_BD)
+    assert_close(sae.encode(x_BD), acts_BF, rtol=1e-5, atol=1e-5)
+    assert_close(sae(x_BD), recon_BD, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", SAES)
+def test_reading_gives_the_same_sae_back(architecture, tmp_path):
+    sae = SAES[architecture]()
+    write_sae(tmp_path, sae, {})
+    again = read_sae(tmp_path)
+    assert type(again) is type(sae)
+    x_BD = torch.randn(20, D)
+    assert torch.equal(again(x_BD), sae(x_BD))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+
+
+def test_other_folders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no SAE"):
+        read_sae(tmp_path)
+    (tmp_path / "cfg.json").write_text('{"architecture": "topk"}')
+    with pytest.raises(ValueError, match="no SAE"):
+        read_sae(tmp_path)

@@ -1,0 +1,90 @@
+import gzip
+import json
+
+import pytest
+
+from sae_sweeps.config import DatasetConfig
+from sae_sweeps.errors import ConfigError
+from sae_sweeps.language.documents import find_files, pack, read_documents, side, split_documents
+
+
+def letters(texts):
+    """A tokenizer of one token per character."""
+    return [[ord(letter) for letter in text] for text in texts]
+
+
+def text_files(folder, *texts):
+    for number, text in enumerate(texts):
+        (folder / f"{number:03d}.txt").write_text(text)
+    return DatasetConfig(format="text", files=f"{folder}/*.txt", holdout_every=2)
+
+
+def test_rows_start_with_bos_and_documents_end_with_eos():
+    rows = list(pack(["ab", "cdefg"], letters, bos=1, eos=2, seq_len=4))
+    #                  a b <eos> | c d e | f g <eos>
+    assert rows == [[1, 97, 98, 2], [1, 99, 100, 101], [1, 102, 103, 2]]
+
+
+def test_without_special_tokens_only_text_remains_and_the_rest_is_dropped():
+    assert list(pack(["ab", "cde"], letters, bos=None, eos=None, seq_len=2)) == [[97, 98], [99, 100]]
+
+
+def test_every_format_gives_the_same_documents(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    texts = ["one\ntwo", "three", "ünïcode"]
+    plain = text_files(tmp_path, *texts)
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    with gzip.open(tmp_path / "b.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.write("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "c.parquet")
+    with gzip.open(tmp_path / "d.txt.gz", "wt", encoding="utf-8") as file:
+        file.write(texts[0])
+    assert list(read_documents(plain)) == texts
+    assert list(read_documents(DatasetConfig(format="json", files=str(tmp_path / "a.jsonl")))) == texts
+    assert list(read_documents(DatasetConfig(format="json", files=str(tmp_path / "b.jsonl.gz")))) == texts
+    assert list(read_documents(DatasetConfig(format="parquet", files=[str(tmp_path / "c.parquet")]))) == texts
+    assert list(read_documents(DatasetConfig(format="text", files=str(tmp_path / "d.txt.gz")))) == texts[:1]
+
+
+def test_no_document_is_on_both_sides(tmp_path):
+    dataset = text_files(tmp_path, *[f"document {number}" for number in range(9)])
+    held_out, training = list(side(dataset, True)), list(side(dataset, False))
+    assert held_out == [f"document {number}" for number in (0, 2, 4, 6, 8)]
+    assert not set(held_out) & set(training)
+    assert len(held_out) + len(training) == 9
+
+
+def test_few_documents_are_cut_behind_lines_without_loss():
+    text = "".join(f"line {number} of the only document\n" for number in range(3000))
+    pieces = list(split_documents(iter([text]), 20))
+    assert "".join(pieces) == text
+    assert len(pieces) > 20
+    assert all(piece.endswith("\n") for piece in pieces)
+
+
+def test_cutting_leaves_words_whole_where_lines_are_long():
+    text = "word " * 20_000
+    pieces = list(split_documents(iter([text]), 20))
+    assert "".join(pieces) == text
+    assert all(piece.endswith(" ") for piece in pieces)
+
+
+def test_enough_documents_are_not_cut():
+    texts = [str(number) for number in range(25)]
+    assert list(split_documents(iter(texts), 20)) == texts
+
+
+def test_errors_name_what_is_wrong(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere/\*\.txt: matches no file"):
+        find_files(DatasetConfig(format="text", files=f"{tmp_path}/nowhere/*.txt"))
+    (tmp_path / "a.jsonl").write_text('{"body": "x"}\n')
+    with pytest.raises(ConfigError, match="no such column; there are body"):
+        list(read_documents(DatasetConfig(format="json", files=str(tmp_path / "a.jsonl"))))
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        list(read_documents(DatasetConfig(format="text", files=str(tmp_path / "b.txt"))))
+    (tmp_path / "c.parquet").write_bytes(b"not parquet")
+    with pytest.raises(ConfigError, match="cannot be read as parquet"):
+        list(read_documents(DatasetConfig(format="parquet", files=str(tmp_path / "c.parquet"))))

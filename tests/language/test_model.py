@@ -1,0 +1,61 @@
+"""The model's activations and cross entropy, against Hugging Face's own."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import GPT2LMHeadModel
+
+from sae_sweeps.config import ModelConfig
+from sae_sweeps.errors import ConfigError
+from sae_sweeps.language.model import LanguageModel
+
+TOKENS_NS = torch.randint(1, 300, (7, 16), generator=torch.Generator().manual_seed(0))
+
+
+def load(folder, hook, **options):
+    return LanguageModel(ModelConfig(name=str(folder), hook=hook, batch_sequences=3, **options), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("hook", "layer"),
+    [("blocks.0.hook_resid_pre", 0), ("blocks.1.hook_resid_pre", 1), ("blocks.0.hook_resid_post", 1)],
+)
+def test_activations_are_the_hidden_states(tiny_model, hook, layer):
+    reference = GPT2LMHeadModel.from_pretrained(tiny_model)
+    with torch.no_grad():
+        hidden = reference(TOKENS_NS, output_hidden_states=True).hidden_states[layer]
+    assert_close(load(tiny_model, hook).activations(TOKENS_NS), hidden, rtol=1e-5, atol=1e-5)
+
+
+def test_cross_entropy_is_the_models_own(tiny_model):
+    reference = GPT2LMHeadModel.from_pretrained(tiny_model)
+    with torch.no_grad():
+        loss = reference(TOKENS_NS, labels=TOKENS_NS).loss.item()
+    model = load(tiny_model, "blocks.1.hook_resid_pre")
+    assert model.cross_entropy(TOKENS_NS) == pytest.approx(loss, rel=1e-5)
+    assert model.cross_entropy(TOKENS_NS, lambda acts, first: acts) == pytest.approx(loss, rel=1e-5)
+    assert model.cross_entropy(TOKENS_NS, lambda acts, first: 0 * acts) != pytest.approx(loss, rel=1e-3)
+
+
+def test_replacements_reach_the_right_sequences(tiny_model):
+    model = load(tiny_model, "blocks.1.hook_resid_pre")
+    acts_NSD = model.activations(TOKENS_NS)
+    seen = []
+
+    def replace(acts, first):
+        assert_close(acts, acts_NSD[first : first + len(acts)])
+        seen.append((first, len(acts)))
+        return acts
+
+    model.cross_entropy(TOKENS_NS, replace)
+    assert seen == [(0, 3), (3, 3), (6, 1)]
+
+
+def test_activations_are_float32_whatever_the_model_computes_in(tiny_model):
+    assert load(tiny_model, "blocks.1.hook_resid_pre", dtype="bfloat16").activations(TOKENS_NS).dtype == torch.float32
+
+
+def test_a_folder_without_weights_is_refused(tiny_model, tmp_path):
+    (tmp_path / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
+    with pytest.raises(ConfigError, match=r"model.name=.*cannot be loaded"):
+        load(tmp_path, "blocks.1.hook_resid_pre")

@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+from sae_sweeps.errors import ConfigError
+from sae_sweeps.language.model_files import ModelFacts, check_hook, model_facts
+
+FACTS = ModelFacts(n_layers=6, d_model=192, context=256)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"n_layer": 6, "n_embd": 192, "n_positions": 256},
+        {"num_hidden_layers": 6, "hidden_size": 192, "max_position_embeddings": 256},
+        {"text_config": {"num_hidden_layers": 6, "hidden_size": 192, "max_position_embeddings": 256}},
+    ],
+)
+def test_facts_are_read_from_the_spellings_in_use(tmp_path, config):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert model_facts(str(tmp_path)) == FACTS
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"n_layer": "many"}'])
+def test_another_config_json_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match="does not describe a transformer"):
+        model_facts(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "~/nowhere-at-all", "a/b/c"])
+def test_a_folder_that_is_not_there(name):
+    with pytest.raises(ConfigError, match="no such folder"):
+        model_facts(name)
+
+
+def test_a_name_that_is_neither(tmp_path):
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        model_facts(str(tmp_path))
+    with pytest.raises(ConfigError, match="hub"):
+        model_facts("not a name!")
+
+
+@pytest.mark.parametrize(
+    ("hook", "near"),
+    [
+        ("blocks.6.hook_resid_pre", "blocks.5.hook_resid_pre"),
+        ("blocks.99.hook_mlp_out", "blocks.5.hook_mlp_out"),
+        ("blocks.3.resid_pre", "blocks.3.hook_resid_pre"),
+        ("blocks.3.hook_resid_prev", "blocks.3.hook_resid_pre"),
+        ("zzz", "blocks.3.hook_resid_pre"),
+    ],
+)
+def test_an_unknown_hook_lists_near_names(hook, near):
+    with pytest.raises(ConfigError, match="near names") as caught:
+        check_hook(hook, FACTS)
+    assert near in str(caught.value)
+    assert hook in str(caught.value)
+
+
+def test_known_hooks_pass():
+    for place in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"):
+        check_hook(f"blocks.5.hook_{place}", FACTS)

@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from sae_sweeps.config import DatasetConfig
+from sae_sweeps.errors import ConfigError
+from sae_sweeps.language.tokens import TokenSource
+from tests.language.test_documents import letters
+
+
+def source(folder, documents=40, **options):
+    for number in range(documents):
+        (folder / f"{number:03d}.txt").write_text(chr(1000 + number) * 9)
+    settings = {"format": "text", "files": f"{folder}/*.txt", "holdout_every": 10, "seq_len": 4, **options}
+    return TokenSource(DatasetConfig(**settings), letters, bos=1, eos=None)
+
+
+def test_an_epoch_visits_every_sequence_once_and_the_next_in_another_order(tmp_path):
+    tokens = source(tmp_path)
+    size = 36 * 9 // 3
+    first, second = tokens.training(0, size), tokens.training(size, size)
+    assert first.shape == (size, 4)
+    assert (first[:, 0] == 1).all()
+    assert not torch.equal(first, second)
+    assert torch.equal(first.sort(dim=0).values, second.sort(dim=0).values)
+
+
+def test_any_stretch_can_be_recomputed(tmp_path):
+    whole = source(tmp_path).training(0, 400)
+    again = source(tmp_path)
+    for start, count in ((390, 10), (0, 7), (100, 50), (7, 100)):
+        assert torch.equal(again.training(start, count), whole[start : start + count])
+
+
+def test_the_seed_decides_the_order(tmp_path):
+    assert not torch.equal(source(tmp_path).training(0, 50), source(tmp_path, seed=1).training(0, 50))
+
+
+def test_training_and_held_out_share_no_document(tmp_path):
+    tokens = source(tmp_path)
+    seen, held_out = tokens.training(0, 108), tokens.held_out(1000)
+    assert set(held_out.flatten().tolist()) == {1, 1000, 1010, 1020, 1030}
+    assert not set(seen.flatten().tolist()) & {1000, 1010, 1020, 1030}
+
+
+def test_a_stream_is_in_order_and_can_go_back(tmp_path):
+    tokens = source(tmp_path, streaming=True)
+    whole = tokens.training(0, 200)
+    assert whole[0].tolist() == [1, 1001, 1001, 1001]
+    assert torch.equal(whole[108:], whole[: 200 - 108])  # it starts again where the text ends
+    for start, count in ((50, 20), (70, 10), (3, 4)):
+        assert torch.equal(tokens.training(start, count), whole[start : start + count])
+    assert tokens.held_out(2).tolist() == [[1, 1000, 1000, 1000]] * 2
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_too_little_text(tmp_path, streaming):
+    tokens = source(tmp_path, documents=1, seq_len=64, streaming=streaming)
+    with pytest.raises(ConfigError, match="held-out text is shorter"):
+        tokens.held_out(1)
+    with pytest.raises(ConfigError, match="training text is shorter"):
+        tokens.training(0, 1)

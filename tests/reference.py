@@ -1,0 +1,61 @@
+"""The slow, obvious way: every architecture's loss on dense matrices, differentiated by autograd."""
+
+# B activations in a batch, D model width, F latents
+
+import torch
+from torch import Tensor
+
+from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
+
+
+class StepWithKernel(torch.autograd.Function):
+    """1 where pre > threshold; towards the threshold, the rectangle kernel of arXiv:2407.14435."""
+
+    @staticmethod
+    def forward(ctx, pre_BF, threshold_F, bandwidth):
+        ctx.save_for_backward(pre_BF, threshold_F)
+        ctx.bandwidth = bandwidth
+        return (pre_BF > threshold_F).to(pre_BF.dtype)
+
+    @staticmethod
+    def backward(ctx, grad_BF):
+        pre_BF, threshold_F = ctx.saved_tensors
+        # relu has zeroed what is not positive, and that is never near enough to count
+        near_BF = ((pre_BF - threshold_F).abs() < ctx.bandwidth / 2) & (pre_BF > 0)
+        return None, (grad_BF * near_BF / -ctx.bandwidth).sum(0), None
+
+
+def top_mask(values: Tensor, count: int) -> Tensor:
+    mask = torch.zeros_like(values, dtype=torch.bool)
+    mask.view(-1)[values.reshape(-1).topk(count).indices] = True
+    return mask
+
+
+def dense_step(sae: SAE, x_BD: Tensor, dead_F: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of `sae.training_step` and the gradient of every parameter."""
+    p = {name: value.detach().clone().requires_grad_() for name, value in sae.named_parameters()}
+    if isinstance(sae, JumpReLUSAE):
+        pre_BF = torch.relu(x_BD @ p["W_enc"] + p["b_enc"])
+        # z = pre * H(pre - threshold): with the value held fixed, d z / d threshold is threshold * d H / d threshold
+        active_BF = StepWithKernel.apply(pre_BF, p["threshold"], sae.bandwidth)
+        z_BF = pre_BF * active_BF.detach() + p["threshold"].detach() * (active_BF - active_BF.detach())
+        error_BD = z_BF @ p["W_dec"] + p["b_dec"] - x_BD
+        loss = error_BD.square().mean() + sae.sparsity_coefficient * active_BF.sum(1).mean()
+    else:
+        assert isinstance(sae, TopKSAE)
+        pre_BF = torch.relu((x_BD - p["b_dec"]) @ p["W_enc"])
+        k = min(sae.k, sae.dict_size)
+        if isinstance(sae, BatchTopKSAE):
+            mask_BF = top_mask(pre_BF, k * len(x_BD))
+        else:
+            mask_BF = torch.stack([top_mask(row_F, k) for row_F in pre_BF])
+        error_BD = (pre_BF * mask_BF) @ p["W_dec"] + p["b_dec"] - x_BD
+        loss = error_BD.square().mean()
+        if dead_F.any() and sae.aux_coefficient > 0:
+            dead_pre_BF = pre_BF * dead_F
+            count = min(sae.aux_latents, int(dead_F.sum()))
+            aux_mask_BF = torch.stack([top_mask(torch.where(dead_F, row_F, -1.0), count) for row_F in pre_BF])
+            aux_error_BD = (dead_pre_BF * aux_mask_BF) @ p["W_dec"] + error_BD.detach()
+            loss = loss + sae.aux_coefficient * aux_error_BD.square().mean()
+    loss.backward()
+    return loss.detach(), {name: value.grad for name, value in p.items()}

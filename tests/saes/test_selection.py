@@ -1,0 +1,73 @@
+"""Which latents each architecture keeps, on matrices small enough to see."""
+
+import torch
+from torch.testing import assert_close
+
+from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE
+from sae_sweeps.saes.batchtopk import top_of_batch
+from sae_sweeps.saes.topk import top_per_row
+
+PRE_BF = torch.tensor([[5.0, 4.0, 3.0, 0.0], [2.0, 1.0, 0.0, 0.0]])
+
+
+def test_topk_keeps_k_in_every_row():
+    assert_close(top_per_row(PRE_BF, 1).dense(), torch.tensor([[5.0, 0, 0, 0], [2.0, 0, 0, 0]]))
+
+
+def test_batchtopk_shares_its_budget_across_the_batch():
+    assert_close(top_of_batch(PRE_BF, 1).dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 0, 0, 0]]))
+
+
+def test_more_than_there_is_keeps_all():
+    assert_close(top_per_row(PRE_BF, 9).dense(), PRE_BF)
+    assert_close(top_of_batch(PRE_BF, 9).dense(), PRE_BF)
+
+
+def test_ties_keep_exactly_the_budget():
+    ties_BF = torch.ones(3, 5)
+    assert (top_of_batch(ties_BF, 2).dense() > 0).sum() == 6
+    assert ((top_per_row(ties_BF, 2).dense() > 0).sum(1) == 2).all()
+
+
+def test_the_threshold_is_the_mean_of_the_smallest_kept():
+    sae = BatchTopKSAE(4, 4, k=1, threshold_momentum=0.5)
+    sae.keep(torch.tensor([[5.0, 4.0, 3.0, 0.0], [2.0, 1.0, 0.0, 0.0]]))  # smallest kept: 4
+    assert_close(sae.threshold, torch.tensor(4.0))
+    sae.keep(torch.tensor([[2.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]))  # smallest kept: 1
+    # weights 0.25 and 0.5 of the two batches, normalised
+    assert_close(sae.threshold, torch.tensor((0.25 * 4 + 0.5 * 1) / 0.75))
+
+
+def test_batchtopk_uses_its_threshold_at_inference():
+    sae = BatchTopKSAE(4, 4, k=1)
+    sae.threshold.fill_(2.5)
+    assert_close(sae.keep_for_inference(PRE_BF).dense(), torch.tensor([[5.0, 4.0, 3.0, 0.0], [0.0, 0, 0, 0]]))
+
+
+def test_topk_zeros_do_not_count_as_active():
+    sae = TopKSAE(4, 4, k=3)
+    kept = sae.keep_for_inference(PRE_BF)
+    assert (kept.value_N > 0).sum() == 5
+
+
+def test_jumprelu_keeps_what_exceeds_its_own_threshold():
+    sae = JumpReLUSAE(4, 4, 0.1)
+    with torch.no_grad():
+        sae.threshold.copy_(torch.tensor([3.0, 0.5, 3.0, 0.5]))
+    assert_close(sae.keep_for_inference(PRE_BF).dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 1.0, 0, 0]]))
+
+
+def test_encode_and_forward_agree():
+    torch.manual_seed(0)
+    x_BD = 3 * torch.randn(6, 8) + 2
+    for sae in (TopKSAE(8, 20, 3), BatchTopKSAE(8, 20, 3), JumpReLUSAE(8, 20, 0.1)):
+        normalized = sae.normalize(x_BD)
+        by_hand = normalized.restore(sae.encode(x_BD) @ sae.W_dec + sae.b_dec)
+        assert_close(sae(x_BD), by_hand)
+
+
+def test_normalisation_removes_mean_and_scale():
+    sae = TopKSAE(8, 20, 3)
+    x_BD = torch.randn(5, 8)
+    assert_close(sae.normalize(x_BD).x_BD, sae.normalize(7 * x_BD + 3).x_BD, rtol=1e-4, atol=1e-4)
+    assert_close(sae.normalize(x_BD).restore(sae.normalize(x_BD).x_BD), x_BD, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,74 @@
+"""The training step on kept entries against the dense definition, in float64 and float32."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE
+from tests.reference import dense_step
+
+D, F = 12, 37
+SAES = {
+    "topk": lambda k, d: TopKSAE(d, F, k, aux_latents=5),
+    "batchtopk": lambda k, d: BatchTopKSAE(d, F, k, aux_latents=5),
+    # a wide kernel, so that many entries lie in it
+    "jumprelu": lambda k, d: JumpReLUSAE(d, F, 0.01 * k, bandwidth=0.3, initial_threshold=0.4),
+}
+
+
+def perturbed(sae, dtype):
+    """Parameters away from their initial values, so that no term vanishes."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in sae.named_parameters():
+            if name != "threshold":
+                parameter += 0.1 * torch.randn_like(parameter)
+            else:
+                parameter *= 0.5 + torch.rand_like(parameter)
+        sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)
+    return sae.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dead", ["none", "some", "all"])
+@pytest.mark.parametrize(("batch", "k"), [(1, 1), (1, 3), (17, 4), (64, 5), (5, F), (5, 2 * F)])
+@pytest.mark.parametrize("architecture", SAES)
+def test_equals_the_dense_definition(architecture, batch, k, dead, dtype):
+    sae = perturbed(SAES[architecture](k, D), dtype)
+    torch.manual_seed(2)
+    x_BD = torch.randn(batch, D, dtype=dtype)
+    dead_F = {"none": torch.zeros(F), "some": (torch.arange(F) % 3 == 0), "all": torch.ones(F)}[dead].bool()
+
+    step = sae.training_step(x_BD, dead_F)
+
+    loss, gradients = dense_step(sae, x_BD, dead_F)
+    rtol, atol = (1e-10, 1e-13) if dtype == torch.float64 else (1e-5, 1e-6)
+    assert_close(step.loss, loss, rtol=rtol, atol=atol)
+    for name, parameter in sae.named_parameters():
+        assert_close(
+            parameter.grad, gradients[name], rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("architecture", SAES)
+def test_a_batch_on_which_nothing_fires(architecture):
+    sae = SAES[architecture](3, D)
+    with torch.no_grad():
+        sae.W_enc.zero_()
+    x_BD = torch.randn(4, D)
+    step = sae.training_step(x_BD, torch.zeros(F, dtype=torch.bool))
+    assert step.l0 == 0
+    assert not step.fired_F.any()
+    assert_close(step.mse, x_BD.square().mean())
+    assert all(torch.isfinite(parameter.grad).all() for parameter in sae.parameters())
+
+
+@pytest.mark.parametrize("architecture", SAES)
+def test_fired_and_l0_count_what_is_active(architecture):
+    sae = SAES[architecture](3, D)
+    x_BD = torch.randn(9, D)
+    step = sae.training_step(x_BD, torch.zeros(F, dtype=torch.bool))
+    pre_BF = sae.pre_activations(sae.encoder_input(x_BD)).detach()
+    active_BF = sae.keep(pre_BF).dense() > 0
+    assert_close(step.l0, active_BF.sum() / 9)
+    assert_close(step.fired_F, active_BF.any(0))

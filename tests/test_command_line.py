@@ -1,0 +1,187 @@
+"""The command as a user meets it: help, errors, a sweep, and going on after a kill."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+from sae_sweeps.config import PROJECT
+from tests.conftest import launch
+
+
+def test_help_lists_groups_and_settings(tmp_path):
+    done = launch("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for word in ("sae: batchtopk, jumprelu, topk", "experiment: gemma2_2b, gpt2_small", "dict_size: 3072"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "setting", "parts"),
+    [
+        (["k=0"], "k=0", ["greater than 0"]),
+        (["k=9999"], "k=9999", ["dict_size=3072"]),
+        (["dict_size=-1"], "dict_size=-1", ["greater than 0"]),
+        (["dict_size=many"], "dict_size=many", ["Integer"]),
+        (["sae=unknown"], "sae=unknown", ["batchtopk, jumprelu, topk"]),
+        (["sae.aux_latent=3"], "sae.aux_latent=3", ["sae.aux_latents"]),
+        (["nonsense=3"], "nonsense=3", ["--help"]),
+        (["k=[1"], "k=[1", ["cannot be parsed"]),
+        (["model.hook=blocks.3.resid_pre"], "model.hook=blocks.3.resid_pre", ["blocks.3.hook_resid_pre"]),
+        (["model.hook=blocks.77.hook_resid_pre"], "model.hook=blocks.77", ["layers 0 to 5"]),
+        (["model.name=/no/such/folder"], "model.name=/no/such/folder", ["no such folder"]),
+        (["model.name=nobody/nothing"], "model.name=nobody/nothing", ["hub cannot be reached"]),
+        (["dataset=text", "dataset.files=nowhere/*.txt"], "dataset.files=nowhere/*.txt", ["matches no file"]),
+        (["dataset=text", "dataset.files=short.txt"], "dataset.seq_len=128", ["shorter than one sequence"]),
+        (["dataset=text", "dataset.files=short.txt", "-m", "k=8,16"], "dataset.seq_len=128", ["shorter"]),
+        (["output_root=short.txt"], "output_root=short.txt", ["cannot be written"]),
+        (["-m", "sae=topk,unknown"], "sae=unknown", ["batchtopk, jumprelu, topk"]),
+    ],
+)
+def test_a_bad_setting_is_one_line_without_a_traceback(tmp_path, words, setting, parts):
+    (tmp_path / "short.txt").write_text("Too short a text. " * 20)
+    done = launch(*words, cwd=tmp_path)
+    message = [line for line in done.stderr.splitlines() if not line.endswith("points are invalid; nothing was run")]
+    assert done.returncode == 1
+    assert len(message) == 1, done.stderr
+    assert message[0].startswith(f"error: {setting}")
+    assert "Fix: " in message[0]
+    assert all(part in message[0] for part in parts)
+    assert done.stdout == ""
+
+
+def test_all_points_faults_are_told_at_once(tmp_path):
+    done = launch("-m", "k=0,32,9999", "dict_size=3072,-1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "5 of 6 points are invalid; nothing was run" in done.stderr
+    for fault in ("k=0:", "dict_size=-1:", "k=9999:"):
+        assert done.stderr.count(f"error: {fault}") == 1
+
+
+def test_refusing_loads_no_heavy_library(tmp_path):
+    """What keeps an error's answer quick: nothing that takes seconds to import is touched."""
+    script = (
+        "import sys, runpy; sys.argv = ['launch.py', 'k=0']\n"
+        f"try: runpy.run_path({str(PROJECT / 'launch.py')!r}, run_name='__main__')\n"
+        "except SystemExit as end: code = end.code\n"
+        "heavy = {'torch', 'transformers', 'transformer_lens', 'datasets', 'wandb'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else code - 1)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def point_folders(sweep):
+    return sorted(entry for entry in sweep.iterdir() if (entry / "results.json").exists())
+
+
+def test_a_sweep_from_end_to_end(tmp_path, tiny):
+    words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4", "name=first", "tracking=offline"]
+    done = launch(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    sweep = tmp_path / "outputs" / "first"
+    points = point_folders(sweep)
+    assert len(points) == 4
+    for point in points:
+        results = json.loads((point / "results.json").read_text())
+        assert results["training"]["tokens"] == 2400
+        assert results["metrics"]["l0"] > 0
+        assert results["provenance"]["packages"]["torch"]
+        lines = [json.loads(line) for line in (point / "metrics.jsonl").read_text().splitlines()]
+        steps = [line["step"] for line in lines]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == 40
+        assert sorted(entry.name for entry in (point / "checkpoint").iterdir()) == ["step-00000035", "step-00000040"]
+        assert (point / "launch.log").exists()
+        assert (point / ".hydra" / "config.yaml").exists()
+        assert list((point / "wandb").glob("offline-run-*"))
+    states = json.loads((sweep / "sweep.json").read_text())["points"]
+    assert {state["state"] for state in states.values()} == {"done"}
+    with open(sweep / "results.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["point"] for row in rows} == {point.name for point in points}
+    topk = [row for row in rows if row["architecture"] == "topk"]
+    assert [float(row["l0"]) for row in topk] == [float(row["k"]) for row in topk]
+    assert "\x1b[" not in done.stdout  # plain lines in a pipe
+    assert "4 of 4 points finished" in done.stdout
+
+    before = {point: (point / "sae" / "sae_weights.safetensors").stat().st_mtime_ns for point in points}
+    again = launch(*words, cwd=tmp_path)
+    assert again.returncode == 0
+    assert again.stdout.count("finished before, left as it is") == 4
+    assert before == {point: (point / "sae" / "sae_weights.safetensors").stat().st_mtime_ns for point in points}
+
+
+def test_a_point_that_fails_does_not_disturb_the_others(tmp_path, tiny):
+    words = ["-m", *tiny, "sae=jumprelu", "sae.sparsity_coefficient=0.01", "training.lr=1e38,1e-3", "name=mixed"]
+    done = launch(*words, cwd=tmp_path)
+    assert done.returncode == 1
+    states = json.loads((tmp_path / "outputs" / "mixed" / "sweep.json").read_text())["points"].values()
+    assert [state["state"] for state in states] == ["failed", "done"]
+    assert "the loss is" in next(iter(states))["reason"]
+    assert "FAILED jumprelu-48-k4-seed0-" in done.stdout
+    assert len(point_folders(tmp_path / "outputs" / "mixed")) == 1
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "jumprelu"])
+def test_killed_at_random_moments_the_weights_are_the_same_to_the_byte(tmp_path, tiny, architecture):
+    words = [*tiny, f"sae={architecture}", "training.tokens=60000", "training.checkpoint_every=25"]
+    if architecture == "jumprelu":
+        words.append("sae.sparsity_coefficient=0.01")
+    assert launch(*words, "name=whole", cwd=tmp_path).returncode == 0
+
+    chance = random.Random(architecture)
+    interrupted = tmp_path / "outputs" / "killed"
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, str(PROJECT / "launch.py"), *words, "name=killed"],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        seen = checkpoints_in(interrupted)
+        while process.poll() is None and checkpoints_in(interrupted) == seen:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = launch(*words, "name=killed", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+    (whole,), (killed,) = point_folders(tmp_path / "outputs" / "whole"), point_folders(interrupted)
+    for file in ("sae/sae_weights.safetensors", "sae/cfg.json"):
+        assert (whole / file).read_bytes() == (killed / file).read_bytes()
+    steps = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [json.loads(line)["step"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    results = [json.loads((folder / "results.json").read_text())["metrics"] for folder in (whole, killed)]
+    assert results[0] == results[1]
+    assert load_file(killed / "sae/sae_weights.safetensors")["W_dec"].shape == (48, 16)
+
+
+def checkpoints_in(sweep):
+    return {path.name for path in sweep.glob("*/checkpoint/step-*")}
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_behind_the_older_one(tmp_path, tiny):
+    words = [*tiny, "name=damaged", "sae=topk"]
+    assert launch(*words, cwd=tmp_path).returncode == 0
+    (point,) = point_folders(tmp_path / "outputs" / "damaged")
+    weights = (point / "sae" / "sae_weights.safetensors").read_bytes()
+    (point / "results.json").unlink()
+    newest = point / "checkpoint" / "step-00000040" / "state.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    done = launch(*words, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "falling back to an older state" in done.stdout
+    assert "goes on at step 35 of 40" in done.stdout
+    assert (point / "sae" / "sae_weights.safetensors").read_bytes() == weights

@@ -1,0 +1,123 @@
+"""The configuration: the papers' numbers, the rules, and the names of points."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from sae_sweeps.config import PROJECT, point_name, problems, sparsity_coefficient
+from tests.conftest import composed
+
+PAPER_TRAINING = {"tokens": 1_000_000_000, "batch_size": 4096, "lr": 3e-4, "betas": [0.9, 0.99], "decay_fraction": 0.0}
+PAPERS = {  # experiment -> model, hook, the sweep's dictionary sizes, and JumpReLU's coefficient for each k
+    "gpt2_small": (
+        "gpt2",
+        "blocks.8.hook_resid_pre",
+        "3072,6144,12288,24576",
+        {16: 0.004, 32: 0.0018, 64: 0.0008},
+    ),
+    "gemma2_2b": (
+        "google/gemma-2-2b",
+        "blocks.12.hook_resid_pre",
+        "16384",
+        {16: 0.02, 32: 0.005, 64: 0.001},
+    ),
+}
+
+
+@pytest.mark.parametrize("experiment", PAPERS)
+def test_experiments_are_the_papers(experiment):
+    model, hook, sizes, coefficients = PAPERS[experiment]
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        cfg = compose("config", overrides=[f"experiment={experiment}"], return_hydra_config=True)
+    assert dict(cfg.hydra.sweeper.params) == {
+        "sae": "batchtopk,topk,jumprelu",
+        "dict_size": sizes,
+        "k": "16,32,64",
+    }
+    for k, coefficient in coefficients.items():
+        config = composed(f"experiment={experiment}", "sae=jumprelu", f"k={k}")
+        assert not problems(config)
+        assert (config.model.name, config.model.hook) == (model, hook)
+        assert {name: getattr(config.training, name) for name in PAPER_TRAINING} == PAPER_TRAINING
+        assert (config.dataset.name, config.dataset.streaming, config.dataset.seq_len) == (
+            "Skylion007/openwebtext",
+            True,
+            128,
+        )
+        value, source = sparsity_coefficient(config)
+        assert value == coefficient
+        assert f"k={k}" in source
+        assert config.sae.bandwidth == 0.001
+    topk = composed(f"experiment={experiment}", "sae=topk").sae
+    assert (topk.aux_coefficient, topk.aux_latents, topk.normalize_input) == (1 / 32, 512, True)
+
+
+@pytest.mark.parametrize("group", ["model", "dataset", "sae", "training", "tracking", "experiment"])
+def test_every_choice_composes(group):
+    for file in (PROJECT / "conf" / group).glob("*.yaml"):
+        composed(f"{group}={file.stem}")
+
+
+@pytest.mark.parametrize(
+    ("override", "setting"),
+    [
+        ("k=0", "k"),
+        ("k=4000", "k"),
+        ("dict_size=-1", "dict_size"),
+        ("name=a/b", "name"),
+        ("name=..", "name"),
+        ("seed=-1", "seed"),
+        ("model.dtype=int8", "model.dtype"),
+        ("dataset.seq_len=1", "dataset.seq_len"),
+        ("dataset.holdout_every=1", "dataset.holdout_every"),
+        ("dataset=text", "dataset.files"),
+        ("dataset=hub", "dataset.name"),
+        ("training.tokens=100", "training.tokens"),
+        ("training.lr=nan", "training.lr"),
+        ("training.betas=[0.9]", "training.betas"),
+        ("training.decay_fraction=2", "training.decay_fraction"),
+        ("sae.aux_coefficient=-1", "sae.aux_coefficient"),
+        ("sae.threshold_momentum=1", "sae.threshold_momentum"),
+        ("tracking.mode=loud", "tracking.mode"),
+    ],
+)
+def test_bad_values_are_named_once_with_a_fix(override, setting):
+    (problem,) = problems(composed(override))
+    assert problem.setting == setting
+    assert str(problem).startswith(f"{setting}=")
+    assert "Fix: " in str(problem)
+    assert "\n" not in str(problem)
+
+
+def test_jumprelu_without_a_listed_coefficient_lists_them():
+    (problem,) = problems(composed("sae=jumprelu", "k=33"))
+    assert "k=33" in str(problem)
+    assert "k=16" in str(problem)
+    assert "sae.sparsity_coefficient" in str(problem)
+    assert not problems(composed("sae=jumprelu", "k=33", "sae.sparsity_coefficient=0.001"))
+
+
+def test_a_coefficient_used_elsewhere_says_so():
+    _, source = sparsity_coefficient(composed("sae=jumprelu", "model.hook=blocks.1.hook_resid_pre"))
+    assert "check the l0" in source
+
+
+def name_of(*overrides: str) -> str:
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        return point_name(compose("config", overrides=list(overrides)))
+
+
+def test_a_point_is_named_by_what_decides_its_result():
+    plain = name_of()
+    assert plain.startswith("batchtopk-3072-k32-seed0-")
+    same = ["training.log_every=3", "training.checkpoint_every=7", "tracking=off", "device=cpu", "output_root=/tmp/x"]
+    assert {name_of(override) for override in same} == {plain}
+    other = [
+        "training.lr=1e-3",
+        "dataset.seq_len=64",
+        "sae.aux_latents=4",
+        "evaluation.tokens=9",
+        "model.dtype=float16",
+    ]
+    names = {name_of(override) for override in other}
+    assert len(names) == len(other)
+    assert plain not in names

@@ -1,0 +1,85 @@
+"""The metrics on a model and an SAE whose every number can be worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sae_sweeps.evaluation import evaluate, held_out
+from sae_sweeps.language.model import LanguageModel
+from sae_sweeps.saes import TopKSAE
+from tests.language.test_model import TOKENS_NS, load
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model) -> LanguageModel:
+    return load(tiny_model, "blocks.1.hook_resid_pre")
+
+
+class Scaled(TopKSAE):
+    """Reconstructs `factor` times the activation's deviation from its mean."""
+
+    def __init__(self, factor, d_in=16):
+        super().__init__(d_in, 2 * d_in, k=d_in)
+        with torch.no_grad():
+            eye_DD = torch.eye(d_in)
+            self.W_enc.copy_(torch.cat([eye_DD, -eye_DD], dim=1))
+            self.W_dec.copy_(factor * torch.cat([eye_DD, -eye_DD]))
+
+
+def test_a_perfect_sae_loses_nothing(model):
+    metrics = evaluate(Scaled(1.0), model, held_out(model, TOKENS_NS, 1))
+    assert metrics["nmse"] < 1e-8
+    assert metrics["fvu"] < 1e-8
+    assert metrics["ce_degradation"] == pytest.approx(0, abs=1e-4)
+    assert metrics["ce_recovered_zero"] == pytest.approx(1, abs=1e-3)
+    assert metrics["ce_recovered_mean"] == pytest.approx(1, abs=1e-3)
+    assert metrics["l0"] == 16
+    assert metrics["dead_fraction"] == 0
+
+
+def test_nmse_is_the_mean_ratio_and_fvu_the_ratio_of_sums(model):
+    data = held_out(model, TOKENS_NS, 1)
+    metrics = evaluate(Scaled(0.5), model, data)
+    assert metrics["nmse"] == pytest.approx(0.25, rel=1e-4)
+    deviation_AD = data.acts_AD - data.acts_AD.mean(1, keepdim=True)
+    spread_AD = data.acts_AD - data.acts_AD.mean(0)
+    fvu = (0.25 * deviation_AD.square().sum() / spread_AD.square().sum()).item()
+    assert metrics["fvu"] == pytest.approx(fvu, rel=1e-4)
+
+
+def test_cross_entropies_by_splicing_by_hand(model):
+    data = held_out(model, TOKENS_NS, 1)
+    assert data.acts_AD.shape == (7 * 15, 16)
+
+    def spliced(new_NSD):
+        return model.cross_entropy(
+            TOKENS_NS, lambda acts, first: torch.cat([acts[:, :1], new_NSD[first : first + len(acts), 1:]], dim=1)
+        )
+
+    acts_NSD = model.activations(TOKENS_NS)
+    mean_D = acts_NSD[:, 1:].flatten(0, 1).mean(0)
+    zero, mean = spliced(0 * acts_NSD), spliced(mean_D.expand_as(acts_NSD))
+    assert_close(data.ce, model.cross_entropy(TOKENS_NS))
+    assert_close(data.ce_zero, zero)
+    assert data.ce_mean == pytest.approx(mean, abs=1e-6)
+    sae = Scaled(0.5)
+    ce = spliced(sae(acts_NSD.flatten(0, 1)).unflatten(0, (7, 16)))
+    metrics = evaluate(sae, model, data)
+    assert metrics["ce_degradation"] == pytest.approx(ce - data.ce, abs=1e-5)
+    assert metrics["ce_recovered_zero"] == pytest.approx((zero - ce) / (zero - data.ce), rel=1e-3)
+    assert metrics["ce_recovered_mean"] == pytest.approx((mean - ce) / (mean - data.ce), rel=1e-3)
+
+
+def test_l0_and_dead_latents_count_the_selection_at_inference(model):
+    data = held_out(model, TOKENS_NS, 1)
+    sae = TopKSAE(16, 40, 3)
+    with torch.no_grad():
+        sae.W_enc[:, :10] = 0  # these can never be active
+    metrics = evaluate(sae, model, data)
+    acts_AF = sae.encode(data.acts_AD)
+    assert metrics["l0"] == pytest.approx((acts_AF > 0).sum(1).float().mean().item())
+    assert metrics["dead_fraction"] == pytest.approx(1 - (acts_AF > 0).any(0).float().mean().item())
+    assert metrics["dead_fraction"] >= 10 / 40
+    assert math.isfinite(metrics["ce_recovered_mean"])

@@ -1,0 +1,98 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sae_sweeps.config import TrainingConfig
+from sae_sweeps.errors import TrainingError
+from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE
+from sae_sweeps.training import Trainer, train
+
+D, F, STEPS = 10, 32, 23
+CONFIG = TrainingConfig(
+    tokens=STEPS * 16, batch_size=16, lr=1e-2, chunk_batches=4, dead_after_tokens=40, warmup_steps=4, decay_fraction=0.5
+)
+SAES = {
+    "topk": lambda: TopKSAE(D, F, 3, aux_latents=4),
+    "batchtopk": lambda: BatchTopKSAE(D, F, 3, aux_latents=4),
+    "jumprelu": lambda: JumpReLUSAE(D, F, 0.01, bandwidth=0.2, initial_threshold=0.5),
+}
+
+
+class Stream:
+    """Activations drawn from the number of their chunk."""
+
+    batch_size, chunk_batches = 16, 4
+
+    def chunk(self, index):
+        return torch.randn(64, D, generator=torch.Generator().manual_seed(index))
+
+
+@pytest.mark.parametrize("interrupted_at", [1, 4, 7, 22])
+@pytest.mark.parametrize("architecture", SAES)
+def test_resuming_equals_never_having_stopped(architecture, interrupted_at):
+    whole = Trainer(SAES[architecture](), CONFIG)
+    assert len(list(train(whole, Stream()))) == STEPS
+
+    first = Trainer(SAES[architecture](), CONFIG)
+    for _ in train(first, Stream()):
+        if first.steps_done == interrupted_at:
+            break
+    state = {name: tensor.clone() for name, tensor in first.state().items()}
+    second = Trainer(SAES[architecture](), CONFIG)
+    second.load_state(state)
+    assert len(list(train(second, Stream()))) == STEPS - interrupted_at
+
+    resumed, expected = second.state(), whole.state()
+    assert resumed.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+@pytest.mark.parametrize("architecture", SAES)
+def test_training_lowers_the_error_and_keeps_the_decoders_norms(architecture):
+    trainer = Trainer(SAES[architecture](), CONFIG)
+    errors = [step.mse.item() for step in train(trainer, Stream())]
+    assert sum(errors[-5:]) < 0.9 * sum(errors[:5])
+    assert_close(trainer.sae.W_dec.norm(dim=1), torch.ones(F))
+
+
+def test_one_step_is_adam_on_the_tangential_gradient():
+    sae = TopKSAE(D, F, 3)
+    x_BD = Stream().chunk(0)[:16]
+    expected = TopKSAE(D, F, 3)
+    expected.training_step(expected.normalize(x_BD).x_BD, torch.zeros(F, dtype=torch.bool))
+    gradient_FD = expected.W_dec.grad - (expected.W_dec.grad * expected.W_dec).sum(1, keepdim=True) * expected.W_dec
+    # Adam's first step is lr * sign, up to its epsilon
+    rows_FD = expected.W_dec - CONFIG.lr / CONFIG.warmup_steps * gradient_FD / (gradient_FD.abs() + 1e-8)
+    Trainer(sae, CONFIG).step(x_BD)
+    assert_close(sae.W_dec, rows_FD / rows_FD.norm(dim=1, keepdim=True), rtol=1e-4, atol=1e-5)
+
+
+def test_the_learning_rate_warms_up_and_decays():
+    trainer = Trainer(SAES["topk"](), CONFIG)
+    rates = []
+    for _ in range(STEPS):
+        rates.append(trainer.lr())
+        trainer.steps_done += 1
+    assert_close(rates[:4], [0.0025, 0.005, 0.0075, 0.01])
+    assert rates[4:12] == [0.01] * 8
+    assert_close(rates[-1], 0.01 / (0.5 * STEPS))
+
+
+def test_silent_latents_are_dead_after_the_configured_tokens():
+    sae = TopKSAE(D, F, 1)
+    with torch.no_grad():
+        sae.W_enc[:, 3:] = -1e3 * sae.W_enc[:, :1]  # latents from 3 on answer only where latent 0 does not
+        sae.W_enc[:, 3:] = 0
+    trainer = Trainer(sae, TrainingConfig(tokens=1600, batch_size=16, lr=1e-9, dead_after_tokens=40))
+    dead = []
+    for _ in range(4):
+        trainer.step(Stream().chunk(0)[:16])
+        dead.append(bool(trainer.dead_F[5]))
+    assert dead == [False, False, True, True]  # after 16, 32, 48, 64 silent tokens
+
+
+def test_a_loss_that_is_not_finite_stops_the_point():
+    trainer = Trainer(SAES["topk"](), CONFIG)
+    with pytest.raises(TrainingError, match="nan at step 1"):
+        trainer.step(torch.full((16, D), float("nan")))
