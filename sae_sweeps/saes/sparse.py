@@ -6,10 +6,13 @@ those alone, through PyTorch's compressed sparse row (CSR) products.
 
 # B activations in a batch, D model width, F latents, N kept entries
 
+import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
 
 @dataclass

@@ -52,9 +52,8 @@ class TopKSAE(SAE):
         if self.aux_coefficient == 0 or len(dead_M) == 0:
             return None
         among_dead = top_per_row(pre_BF[:, dead_M], self.aux_latents)
-        kept = Kept(
-            among_dead.crow_B1, dead_M[among_dead.col_N], among_dead.value_N, (pre_BF.shape[0], pre_BF.shape[1])
-        )
+        shape = (pre_BF.shape[0], pre_BF.shape[1])
+        kept = Kept(among_dead.crow_B1, dead_M[among_dead.col_N], among_dead.value_N, shape)
         error_BD = kept.decode(self.W_dec) - residual_BD
         loss = self.aux_coefficient * error_BD.square().mean()
         return loss, kept, error_BD * (2 * self.aux_coefficient / error_BD.numel())
