@@ -21,6 +21,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 DTYPES = ("float32", "bfloat16", "float16")
 FORMATS = ("hub", "json", "parquet", "text")
+INITIAL_BIASES = ("zero", "mean")
 TRACKING_MODES = ("offline", "online", "off")
 
 
@@ -79,14 +80,14 @@ class TopKConfig(SAEConfig):
 
 @dataclass(kw_only=True)
 class BatchTopKConfig(TopKConfig):
-    threshold_momentum: float = 0.99  # running mean over training batches of the inference threshold
+    threshold_momentum: float = 0.9  # running mean over training batches of the inference threshold
 
 
 @dataclass(kw_only=True)
 class JumpReLUConfig(SAEConfig):
     sparsity_coefficient: float | None = None  # null: the model's entry for k
     bandwidth: float = 0.001  # of the rectangle kernel, in units of the pre-activation
-    initial_threshold: float = 2.0  # in units of the pre-activation
+    initial_threshold: float = 1.5  # in standard deviations of the untrained pre-activations
 
 
 @dataclass(kw_only=True)
@@ -96,6 +97,7 @@ class TrainingConfig:
     lr: float = 3e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     warmup_steps: int = 0
+    initial_bias: str = "zero"  # of the decoder: zero, or the mean of the first chunk's activations
     decay_fraction: float = 0.0  # the last part of training, over which lr falls linearly to zero
     dead_after_tokens: int = 20_480  # activations without firing after which a latent counts as dead
     chunk_batches: int = 32  # steps whose activations are shuffled together
@@ -222,6 +224,7 @@ def problems(config: Config) -> list[ConfigError]:
     training = config.training
     require_positive("training.tokens", "training.batch_size", "training.lr", "training.dead_after_tokens")
     require_positive("training.chunk_batches", "training.checkpoint_every", "training.log_every")
+    require_one_of("training.initial_bias", INITIAL_BIASES)
     less = 0 < training.tokens < training.batch_size
     fix = "raise it or lower the batch size"
     require("training.tokens", not less, f"is less than one batch of training.batch_size={training.batch_size}", fix)

@@ -88,6 +88,9 @@ def train(trainer: Trainer, stream: ActivationStream) -> Iterator[Step]:
     """Take the steps that are left, yielding what each computed."""
     while trainer.steps_done < trainer.config.steps:
         chunk_index, batch_index = divmod(trainer.steps_done, stream.chunk_batches)
-        batches = stream.chunk(chunk_index).split(stream.batch_size)
+        chunk_AD = stream.chunk(chunk_index)
+        if trainer.steps_done == 0 and trainer.config.initial_bias == "mean":
+            trainer.sae.center(trainer.sae.normalize(chunk_AD).x_BD.mean(0))
+        batches = chunk_AD.split(stream.batch_size)
         for x_BD in batches[batch_index : batch_index + trainer.config.steps - trainer.steps_done]:
             yield trainer.step(x_BD)

@@ -52,10 +52,10 @@ class SAE(nn.Module, ABC):
     def __init__(self, d_in: int, dict_size: int, *, normalize_input: bool = True, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        W_dec_FD = torch.randn(dict_size, d_in, generator=generator)
-        W_dec_FD /= W_dec_FD.norm(dim=1, keepdim=True)
-        self.W_enc = nn.Parameter(W_dec_FD.T.contiguous())
-        self.W_dec = nn.Parameter(W_dec_FD)
+        W_enc_DF = torch.empty(d_in, dict_size)
+        nn.init.kaiming_uniform_(W_enc_DF, generator=generator)  # columns of norm sqrt(2 D / F)
+        self.W_enc = nn.Parameter(W_enc_DF)
+        self.W_dec = nn.Parameter(nn.functional.normalize(W_enc_DF.T, dim=1).contiguous())
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.normalize_input = normalize_input
 
@@ -76,6 +76,11 @@ class SAE(nn.Module, ABC):
         centered_BD = x_BD - mean_B1
         std_B1 = centered_BD.std(-1, keepdim=True)
         return Normalized(centered_BD / (std_B1 + NORMALIZE_EPSILON), mean_B1, std_B1)
+
+    @torch.no_grad()
+    def center(self, mean_D: Tensor) -> None:
+        """Start from reconstructing the mean of the (normalised) activations, encoding deviations from it."""
+        self.b_dec.copy_(mean_D)
 
     def encoder_input(self, x_BD: Tensor) -> Tensor:
         return x_BD - self.b_dec if self.centers_input else x_BD

@@ -10,13 +10,24 @@ from torch import Tensor
 from sae_sweeps.saes.sparse import Kept
 from sae_sweeps.saes.topk import TopKSAE
 
+GUESS = 0.9  # of the running threshold: a batch's own threshold is hardly ever below
 
-def top_of_batch(pre_BF: Tensor, k: int) -> Kept:
-    """The k x B largest entries of the whole matrix."""
+
+def top_of_batch(pre_BF: Tensor, k: int, guess: float = 0.0) -> Kept:
+    """The k x B largest entries of the whole matrix.
+
+    Only entries above `guess` are sorted, if there are enough of them; the result does not depend on it.
+    """
     batch, dict_size = pre_BF.shape
-    _, flat_N = pre_BF.reshape(-1).topk(min(k, dict_size) * batch, sorted=False)
+    budget = min(k, dict_size) * batch
+    flat_BF = pre_BF.reshape(-1)
+    candidates_M = (flat_BF > guess).nonzero().squeeze(1)
+    if len(candidates_M) >= budget:
+        flat_N = candidates_M[flat_BF[candidates_M].topk(budget, sorted=False).indices]
+    else:
+        flat_N = flat_BF.topk(budget, sorted=False).indices
     flat_N = flat_N.sort().values
-    return Kept.from_flat(flat_N, pre_BF.reshape(-1)[flat_N], (batch, dict_size))
+    return Kept.from_flat(flat_N, flat_BF[flat_N], (batch, dict_size))
 
 
 class BatchTopKSAE(TopKSAE):
@@ -31,7 +42,7 @@ class BatchTopKSAE(TopKSAE):
     threshold: Tensor
     threshold_weight: Tensor
 
-    def __init__(self, d_in: int, dict_size: int, k: int, *, threshold_momentum: float = 0.99, **options: Any) -> None:
+    def __init__(self, d_in: int, dict_size: int, k: int, *, threshold_momentum: float = 0.9, **options: Any) -> None:
         super().__init__(d_in, dict_size, k, **options)
         self.threshold_momentum = threshold_momentum
         self.register_buffer("threshold", torch.zeros(()))
@@ -39,7 +50,7 @@ class BatchTopKSAE(TopKSAE):
         self.register_buffer("threshold_weight", torch.zeros(()))
 
     def keep(self, pre_BF: Tensor) -> Kept:
-        kept = top_of_batch(pre_BF, self.k)
+        kept = top_of_batch(pre_BF, self.k, guess=GUESS * self.threshold.item())
         positive_N = kept.value_N[kept.value_N > 0]
         if len(positive_N) > 0:
             weight = 1 - self.threshold_momentum

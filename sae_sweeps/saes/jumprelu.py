@@ -15,7 +15,7 @@ class JumpReLUSAE(SAE):
 
     The thresholds' gradients are estimated with a rectangle kernel of width `bandwidth` (arXiv:2407.14435, equations 11
     and 12): entries within half a bandwidth of their threshold move it. The parameter is the threshold itself, kept
-    at 0 or above.
+    at 0 or above; it starts at `initial_threshold` standard deviations of the untrained pre-activations.
     """
 
     architecture = "jumprelu"
@@ -28,7 +28,7 @@ class JumpReLUSAE(SAE):
         sparsity_coefficient: float,
         *,
         bandwidth: float = 0.001,
-        initial_threshold: float = 1.0,
+        initial_threshold: float = 1.5,
         normalize_input: bool = True,
         seed: int = 0,
     ) -> None:
@@ -36,7 +36,13 @@ class JumpReLUSAE(SAE):
         self.sparsity_coefficient = sparsity_coefficient
         self.bandwidth = bandwidth
         self.b_enc = nn.Parameter(torch.zeros(dict_size))
-        self.threshold = nn.Parameter(torch.full((dict_size,), initial_threshold))
+        # the untrained pre-activation of an activation of unit variance is the norm of W_enc's column, on average
+        self.threshold = nn.Parameter(initial_threshold * self.W_enc.detach().norm(dim=0))
+
+    @torch.no_grad()
+    def center(self, mean_D: Tensor) -> None:
+        super().center(mean_D)
+        self.b_enc.copy_(-mean_D @ self.W_enc)
 
     def pre_activations(self, input_BD: Tensor) -> Tensor:
         return torch.relu_(torch.addmm(self.b_enc, input_BD, self.W_enc))

@@ -12,7 +12,7 @@ SAES = {
     "topk": lambda k, d: TopKSAE(d, F, k, aux_latents=5),
     "batchtopk": lambda k, d: BatchTopKSAE(d, F, k, aux_latents=5),
     # a wide kernel, so that many entries lie in it
-    "jumprelu": lambda k, d: JumpReLUSAE(d, F, 0.01 * k, bandwidth=0.3, initial_threshold=0.4),
+    "jumprelu": lambda k, d: JumpReLUSAE(d, F, 0.01 * k, bandwidth=0.3, initial_threshold=0.5),
 }
 
 
