@@ -1,5 +1,6 @@
 # make setup   create .venv with the tested versions          make sweep   the README's sweep
 # make test    lint, types and tests                          make format  rewrite the code in the house style
+# make integration   the README's sweep held to its promises, and SAELens loading what we save: minutes
 #
 # A GPU: TORCH_BACKEND=auto picks the CUDA build of torch that fits the driver (or name one: cu126, cu128, ...).
 
@@ -9,26 +10,41 @@ TORCH_BACKEND ?= cpu
 BIN := .venv/bin
 READY := .venv/ready-$(TORCH_BACKEND)
 
-.PHONY: setup sweep test lint types format constraints model
+.PHONY: setup sweep test integration lint types format constraints model
 
 setup: $(READY)
 
 # torch comes first and from its own index: the default index has only the CUDA build for Linux, of several GB.
 # Where that index cannot be reached, the default one is asked for the same version.
+define install_torch
+	UV_HTTP_RETRIES=1 $(BIN)/uv pip install -q --python $(1) --torch-backend=$(TORCH_BACKEND) -c constraints.txt torch 2>/dev/null \
+	  || { echo "torch's own index cannot be reached; asking the default one"; \
+	       $(1) -m pip install -q -c constraints.txt torch; }
+endef
+
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14) and "Python 3.10 to 3.13 is needed: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14) and "Python 3.10 to 3.13 is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt uv
-	UV_HTTP_RETRIES=1 $(BIN)/uv pip install -q --python $(BIN)/python --torch-backend=$(TORCH_BACKEND) -c constraints.txt torch \
-	  || { echo "torch's own index cannot be reached; asking the default one"; $(BIN)/python -m pip install -q -c constraints.txt torch; }
+	$(call install_torch,$(BIN)/python)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
-	rm -f .venv/ready-* && touch $@
+	@rm -f .venv/ready-* && touch $@
 
 sweep: setup
 	$(BIN)/python launch.py -m sae=batchtopk,topk,jumprelu dict_size=3072,6144
 
 test: lint types
 	$(BIN)/python -m pytest
+
+integration: setup .venv-saelens/ready
+	SAELENS_PYTHON=.venv-saelens/bin/python $(BIN)/python -m pytest -m integration
+
+# SAELens wants an older TransformerLens than ours, and so an environment of its own.
+.venv-saelens/ready: $(READY)
+	$(PYTHON) -m venv .venv-saelens
+	$(call install_torch,.venv-saelens/bin/python)
+	.venv-saelens/bin/python -m pip install -q sae-lens==6.54.12 pytest hydra-core filelock rich
+	@touch $@
 
 lint: setup
 	$(BIN)/ruff check .

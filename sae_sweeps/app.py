@@ -90,7 +90,11 @@ def run_sweep(cfgs: Sequence[DictConfig], run_point: Callable[[DictConfig], JobR
     with Display(len(points)).live() as display:
         for folder, cfg in points.items():
             sweep.set_state(folder, "running")
-            result = run_point(cfg)
+            try:
+                result = run_point(cfg)
+            except BaseException:  # Ctrl-C, or a plea to end: the point can go on later
+                sweep.set_state(folder, "interrupted")
+                raise
             results.append(result)
             reason = _failure(result)
             sweep.set_state(folder, "failed" if reason else "done", reason)

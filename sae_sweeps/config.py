@@ -58,6 +58,11 @@ class DatasetConfig:
     seed: int = 0  # order of the sequences and of the activations in a chunk
 
     @property
+    def first_position(self) -> int:
+        """The first position of a sequence that holds text: BOS is neither trained on nor counted."""
+        return 1 if self.prepend_bos else 0
+
+    @property
     def globs(self) -> list[str]:
         if self.files is None:
             return []

@@ -3,14 +3,21 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-console = Console(width=None if Console().is_terminal else 120, soft_wrap=False, highlight=False)
-SECONDS_BETWEEN_LINES = 10.0
+if TYPE_CHECKING:  # Hydra sets up logging, and so this file, before anything is checked: torch would come too early
+    from torch import Tensor
+
+SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
+SECONDS_BETWEEN_FRAMES = 0.2
+WIDTH_WITHOUT_TERMINAL = 120  # characters
+
+console = Console(width=None if Console().is_terminal else WIDTH_WITHOUT_TERMINAL, highlight=False)
 
 
 class ConsoleHandler(logging.Handler):
@@ -24,111 +31,83 @@ class ConsoleHandler(logging.Handler):
 class PointDisplay:
     """The line of one point: what it does now, how far it is, how fast, its loss and L0."""
 
-    def __init__(self, sweep: "Display", name: str) -> None:
-        self._sweep, self._name = sweep, name
-        self._began = self._last_line = 0.0
-        self._first = 0
-        self._task: TaskID | None = None
+    def __init__(self, bars: Progress | None, name: str) -> None:
+        self._bars, self._name = bars, name
+        self._began: float | None = None
+        self._shown = self._first_tokens = 0.0
+        self._task = None if bars is None else bars.add_task(name, total=None, status="")
 
     def stage(self, what: str) -> None:
         """Say what is done now, where that takes a while."""
-        if self._sweep.bars is None:
+        if self._bars is None or self._task is None:
             console.print(f"{self._name}: {what}", soft_wrap=True)
         else:
-            self._sweep.point_status(self._ensure_task(), what)
+            self._bars.update(self._task, status=what)
 
-    def _ensure_task(self, total: int | None = None) -> TaskID:
-        bars = self._sweep.bars
-        assert bars is not None, "only with bars"
-        if self._task is None:
-            self._task = bars.add_task(self._name, total=total, status="")
-        return self._task
-
-    def progress(self, tokens: int, total: int, loss: float, l0: float) -> None:
-        """Called at every step; plain lines come at most every few seconds."""
+    def progress(self, tokens: int, total: int, loss: "Tensor", l0: "Tensor") -> None:
+        """Called at every step; shown a few times a second on a terminal, as a line every few seconds elsewhere."""
         now = time.monotonic()
-        if self._began == 0:
-            self._began, self._last_line, self._first = now, now, tokens
-        rate = (tokens - self._first) / max(now - self._began, 1e-9)
-        status = f"{rate:,.0f} tok/s  loss {loss:.4f}  l0 {l0:.1f}"
-        if self._sweep.bars is not None:
-            task = self._ensure_task()
-            self._sweep.bars.update(task, completed=tokens, total=total, status=status)
-        elif now - self._last_line >= SECONDS_BETWEEN_LINES or tokens == total:
-            self._last_line = now
-            left = (total - tokens) / rate if rate > 0 else 0
+        if self._began is None:
+            self._began, self._shown, self._first_tokens = now, now, tokens
+        interval = SECONDS_BETWEEN_LINES if self._bars is None else SECONDS_BETWEEN_FRAMES
+        if now - self._shown < interval and tokens < total:
+            return
+        self._shown = now
+        rate = (tokens - self._first_tokens) / max(now - self._began, 1e-9)
+        status = f"{rate:,.0f} tok/s  loss {loss.item():.4f}  l0 {l0.item():.1f}"
+        if self._bars is None or self._task is None:
+            left = (total - tokens) / max(rate, 1e-9)
             console.print(f"{self._name}: {tokens:,} of {total:,} tokens  {status}  {left:.0f} s left", soft_wrap=True)
+        else:
+            self._bars.update(self._task, completed=tokens, total=total, status=status)
 
     def close(self) -> None:
-        if self._sweep.bars is not None and self._task is not None:
-            self._sweep.bars.remove_task(self._task)
+        if self._bars is not None and self._task is not None:
+            self._bars.remove_task(self._task)
 
 
 class Display:
-    """All that is shown of a sweep. One at a time; `current()` is the one that runs."""
+    """All that is shown of a sweep while it runs: a bar for its points, and one for the point at work."""
 
     def __init__(self, points: int) -> None:
-        self.bars: Progress | None = None
-        self._points = points
+        self._points, self._finished = points, 0
         self._task: TaskID | None = None
-        self._done = 0
+        self._bars: Progress | None = None
         if console.is_terminal:
-            self.bars = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                _Count(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[status]}"),
-                console=console,
-            )
-
-    def point(self, name: str) -> PointDisplay:
-        return PointDisplay(self, name)
-
-    def point_status(self, task: TaskID, status: str) -> None:
-        assert self.bars is not None, "only with bars"
-        self.bars.update(task, status=status)
-
-    def point_finished(self) -> None:
-        self._done += 1
-        if self.bars is not None and self._task is not None:
-            self.bars.update(self._task, advance=1)
-        elif self._points > 1:
-            console.print(f"{self._done} of {self._points} points finished", soft_wrap=True)
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn())
+            self._bars = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[status]}"), console=console)
 
     @contextmanager
     def live(self) -> Iterator["Display"]:
-        global _current
-        _current = self
+        """Show it, and make it the one that `point_display` adds to."""
+        global _running
+        _running = self
         try:
-            if self.bars is None:
+            with self._bars or nullcontext():
+                if self._bars is not None and self._points > 1:
+                    self._task = self._bars.add_task("sweep", total=self._points, status=f"0 of {self._points} points")
                 yield self
-            else:
-                with self.bars:
-                    if self._points > 1:
-                        self._task = self.bars.add_task("points", total=self._points, status="")
-                    yield self
         finally:
-            _current = None
+            _running = None
+
+    def point(self, name: str) -> PointDisplay:
+        return PointDisplay(self._bars, name)
+
+    def point_finished(self) -> None:
+        self._finished += 1
+        status = f"{self._finished} of {self._points} points"
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, advance=1, status=status)
+        elif self._points > 1:
+            console.print(f"{status} finished", soft_wrap=True)
 
 
-class _Count(MofNCompleteColumn):
-    """`3/6` for points; tokens are told as a rate."""
-
-    def render(self, task):  # type: ignore[no-untyped-def]
-        return (
-            super().render(task)
-            if task.description == "points"
-            else TextColumn("{task.percentage:>3.0f}%").render(task)
-        )
+_running: Display | None = None
 
 
-_current: Display | None = None
-
-
-def current() -> Display:
-    """The display of the sweep that runs, or a new one for a point on its own."""
-    return _current or Display(1)
+def point_display(name: str) -> PointDisplay:
+    """A line for a point, in the display of the sweep that runs; Hydra stands between the two and passes nothing on."""
+    return (_running or Display(1)).point(name)
 
 
 COLUMNS = {  # metric -> (title, format, which end is best)

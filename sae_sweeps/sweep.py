@@ -35,7 +35,7 @@ class Sweep:
         self._update(change)
 
     def set_state(self, folder: str, state: str, reason: str | None = None) -> None:
-        """States: waiting, running, done, failed (with the reason)."""
+        """States: waiting, running, interrupted, done, failed (with the reason)."""
 
         def change(known: dict[str, Any]) -> None:
             known[folder] |= {"state": state, "reason": reason}

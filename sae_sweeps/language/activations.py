@@ -22,7 +22,7 @@ class ActivationStream:
     ) -> None:
         self._model, self._tokens, self._seed = model, tokens, seed
         self.batch_size, self.chunk_batches = batch_size, chunk_batches
-        self.first_position = 1 if tokens.dataset.prepend_bos else 0
+        self.first_position = tokens.dataset.first_position
         per_sequence = tokens.dataset.seq_len - self.first_position
         self.sequences_per_chunk = -(-batch_size * chunk_batches // per_sequence)
 

@@ -88,3 +88,19 @@ def test_errors_name_what_is_wrong(tmp_path):
     (tmp_path / "c.parquet").write_bytes(b"not parquet")
     with pytest.raises(ConfigError, match="cannot be read as parquet"):
         list(read_documents(DatasetConfig(format="parquet", files=str(tmp_path / "c.parquet"))))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_hub_data_set_is_loaded_by_the_same_call_from_a_local_folder(tmp_path, streaming, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("".join(json.dumps({"text": f"row {number}"}) + "\n" for number in range(5)))
+    dataset = DatasetConfig(format="hub", name=str(folder), streaming=streaming)
+    assert list(read_documents(dataset)) == [f"row {number}" for number in range(5)]
+
+
+def test_a_hub_data_set_that_cannot_be_had_is_one_clear_error(monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match=r"dataset\.name=nobody/nothing: cannot be loaded"):
+        list(read_documents(DatasetConfig(format="hub", name="nobody/nothing", streaming=True)))

@@ -1,0 +1,22 @@
+"""The embedded model's figure, measured again from the files that are shipped."""
+
+import json
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from embedded.train import HERE, HOLDOUT_EVERY, TEXT, bits_per_byte
+from sae_sweeps.config import DatasetConfig
+from sae_sweeps.language.documents import side
+
+pytestmark = pytest.mark.integration
+
+
+def test_bits_per_byte_are_as_written():
+    folder = HERE / "model"
+    held_out = list(side(DatasetConfig(format="json", files=str(TEXT), holdout_every=HOLDOUT_EVERY), held_out=True))
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    written = json.loads((folder / "training.json").read_text())
+    assert len(held_out) == written["held_out_documents"]
+    assert sum(len(text.encode()) for text in held_out) == written["held_out_bytes"]
+    assert bits_per_byte(model, tokenizer, held_out) == pytest.approx(written["bits_per_byte"], abs=2e-3)

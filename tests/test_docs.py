@@ -1,0 +1,67 @@
+"""What the documents say is so: links lead somewhere, commands compose, figures are the measured ones."""
+
+import json
+import re
+import shlex
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from sae_sweeps.config import PROJECT, problems, to_config
+
+DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob("embedded/*.md")])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_relative_links_lead_somewhere(document):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+def commands() -> list[str]:
+    """Every `python launch.py ...` in an indented block, comments cut off, continued lines joined."""
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text().replace("\\\n", " ")
+        found += re.findall(r"^    python launch\.py (.*?)(?:\s+#.*)?$", text, flags=re.MULTILINE)
+    return found
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_compose_at_every_value(command):
+    words = [word for word in shlex.split(command) if word not in ("-m", "--help")]
+    choices = []
+    for override in OverridesParser.create().parse_overrides(words):
+        swept = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
+        choices.append([(override.get_key_element(), value) for value in swept])
+    for index in range(max((len(values) for values in choices), default=1)):
+        overrides = [f"{key}={value}" for key, value in (values[index % len(values)] for values in choices)]
+        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+            config = to_config(compose("config", overrides=overrides))
+        assert not problems(config)
+
+
+def test_there_are_commands_to_check():
+    assert len(commands()) >= 5  # or the pattern above finds nothing and the test above checks nothing
+
+
+def test_files_named_in_the_architecture_exist():
+    text = (PROJECT / "docs" / "architecture.md").read_text()
+    for row in re.findall(r"^\| (`.*?`) \|", text, flags=re.MULTILINE):
+        first_folder = ""
+        for name in re.findall(r"`([^`]+)`", row):
+            first_folder = name.rpartition("/")[0] or first_folder
+            beside = PROJECT / "sae_sweeps" / first_folder / name.rpartition("/")[2]
+            assert beside.exists() or (PROJECT / "sae_sweeps" / name).exists() or (PROJECT / name).exists(), name
+
+
+def test_no_file_is_too_long_to_hold_in_the_head():
+    for file in PROJECT.glob("sae_sweeps/**/*.py"):
+        assert len(file.read_text().splitlines()) <= 300, file
+
+
+def test_the_embedded_model_is_a_language_model():
+    measured = json.loads((PROJECT / "embedded" / "model" / "training.json").read_text())
+    assert measured["bits_per_byte"] < 1.7
+    assert f"{measured['bits_per_byte']:.2f}" in (PROJECT / "embedded" / "README.md").read_text()
