@@ -12,6 +12,7 @@ from pathlib import Path
 from sae_sweeps.config import Config, problems
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.language.documents import find_files, pack, side, too_short
+from sae_sweeps.language.hub import require_repository
 from sae_sweeps.language.model_files import check_hook, looks_local, model_facts
 
 SMALL_TEXT_BYTES = 2**18  # text small enough to be tokenized here, to see whether it fills a sequence
@@ -44,7 +45,9 @@ def unwritable(folder: Path | str, error: OSError) -> ConfigError:
     )
 
 
+# points of a sweep mostly name the same model and data set: ask once
 _facts = lru_cache(maxsize=None)(model_facts)
+_repository = lru_cache(maxsize=None)(require_repository)
 
 
 def _model(config: Config) -> None:
@@ -61,6 +64,8 @@ def _model(config: Config) -> None:
 
 def _dataset(config: Config) -> None:
     dataset = config.dataset
+    if dataset.format == "hub" and dataset.name is not None and not Path(dataset.name).exists():
+        _repository("dataset.name", dataset.name, "dataset")
     if dataset.format == "hub" or not dataset.globs:
         return
     files = find_files(dataset)

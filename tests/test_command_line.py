@@ -38,6 +38,8 @@ def test_help_lists_groups_and_settings(tmp_path):
         (["model.hook=blocks.77.hook_resid_pre"], "model.hook=blocks.77", ["layers 0 to 5"]),
         (["model.name=/no/such/folder"], "model.name=/no/such/folder", ["no such folder"]),
         (["model.name=nobody/nothing"], "model.name=nobody/nothing", ["hub cannot be reached"]),
+        (["model=gpt2-small"], "model.name=gpt2", ["hub cannot be reached"]),
+        (["dataset=openwebtext"], "dataset.name=Skylion007/openwebtext", ["hub cannot be reached"]),
         (["dataset=text", "dataset.files=nowhere/*.txt"], "dataset.files=nowhere/*.txt", ["matches no file"]),
         (["dataset=text", "dataset.files=short.txt"], "dataset.seq_len=128", ["shorter than one sequence"]),
         (["dataset=text", "dataset.files=short.txt", "-m", "k=8,16"], "dataset.seq_len=128", ["shorter"]),

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.errors import ConfigError
+from sae_sweeps.language.hub import require_repository
 
 # the points of a transformer block at which the activation has the model's width
 WIDE_HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
-HUB_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass
@@ -68,39 +68,12 @@ def _first(config: dict[str, Any], *keys: str) -> Any:
 
 
 def _hub_config(name: str) -> Path:
-    """config.json of a model on the hub: from the local cache, or fetched.
-
-    The first request is made by hand because the hub's own download retries for 20 s when there is no network.
-    """
+    """config.json of a model on the hub: from the local cache, or fetched."""
     import huggingface_hub as hub
-    from huggingface_hub.errors import HFValidationError
 
-    fix = "give the path of a local folder, or run once where the hub can be reached"
-    try:
-        cached = hub.try_to_load_from_cache(name, "config.json")
-        if isinstance(cached, str):
-            return Path(cached)
-        response = hub.get_session().head(
-            hub.hf_hub_url(name, "config.json"),
-            timeout=HUB_TIMEOUT_SECONDS,
-            follow_redirects=True,
-            headers=hub.utils.build_hf_headers(),
-        )
-    except HFValidationError:
-        raise ConfigError("model.name", name, "is neither a folder nor a hub name", fix) from None
-    except Exception as error:  # the hub's client raises whatever its transport raises
-        reason = "is not a local folder, not in the local cache, and the hub cannot be reached"
-        raise ConfigError("model.name", name, f"{reason} ({type(error).__name__})", fix) from None
-    if response.status_code in (401, 403):
-        raise ConfigError(
-            "model.name",
-            name,
-            "the hub refuses it (gated, private, or no such model)",
-            "check the name, accept the model's terms there and log in with `hf auth login`",
-        )
-    if response.status_code >= 400:
-        raise ConfigError("model.name", name, f"the hub has no such model (HTTP {response.status_code})", fix)
-    return Path(hub.hf_hub_download(name, "config.json"))
+    require_repository("model.name", name, "model")
+    cached = hub.try_to_load_from_cache(name, "config.json")
+    return Path(cached if isinstance(cached, str) else hub.hf_hub_download(name, "config.json"))
 
 
 def check_hook(hook: str, facts: ModelFacts) -> None:
