@@ -14,6 +14,7 @@ from torch import Tensor
 from sae_sweeps.files import read_json, write_json
 from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
 
+FORMAT_VERSION = "6.0.0"  # without one, SAELens takes a file for one of its older layouts and drops the metadata
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 
 
@@ -45,7 +46,7 @@ def write_sae(folder: Path, sae: SAE, metadata: dict[str, Any]) -> None:
         config["architecture"] = "jumprelu"
         weights |= {"b_enc": sae.b_enc, "threshold": sae.threshold}
         origin["sparsity_coefficient"] = sae.sparsity_coefficient
-    config["metadata"] = {**metadata, "sae_sweeps": origin}
+    config["metadata"] = {"sae_lens_version": FORMAT_VERSION, **metadata, "sae_sweeps": origin}
 
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{WEIGHTS}.tmp"

@@ -1,6 +1,7 @@
 """What a task begins with: the device, the language model, the text, and the measurements on held-out text."""
 
 import json
+import logging
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -12,6 +13,8 @@ from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation import HeldOut, held_out
 from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.language.tokens import TokenSource
+
+log = logging.getLogger(__name__)
 
 
 def choose_device(setting: str) -> torch.device:
@@ -60,4 +63,5 @@ def _load(inputs: _Inputs, device: torch.device) -> tuple[LanguageModel, TokenSo
     tokens = TokenSource(dataset, model.encode, model.bos if dataset.prepend_bos else None, model.eos)
     per_sequence = dataset.seq_len - dataset.first_position
     tokens_NS = tokens.held_out(-(-config.evaluation.tokens // per_sequence))
+    log.info("measuring the model itself on %d held-out sequences", len(tokens_NS))
     return model, tokens, held_out(model, tokens_NS, dataset.first_position)

@@ -146,5 +146,5 @@ def sae_metadata(config: Config) -> dict[str, Any]:
         "hook_name": config.model.hook,
         "context_size": config.dataset.seq_len,
         "prepend_bos": config.dataset.prepend_bos,
-        "dataset_path": config.dataset.name or config.dataset.globs,
+        "dataset_path": config.dataset.name or ", ".join(config.dataset.globs),
     }
