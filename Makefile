@@ -2,10 +2,11 @@
 # make test    lint, types and tests                          make format  rewrite the code in the house style
 # make integration   the README's sweep held to its promises, and SAELens loading what we save: minutes
 #
-# A GPU: TORCH_BACKEND=auto picks the CUDA build of torch that fits the driver (or name one: cu126, cu128, ...).
+# A GPU: make setup TORCH_BACKEND=auto, once: it picks the CUDA build of torch that fits the driver (or name one: cu126,
+# cu128, ...) and is remembered in .venv.
 
 PYTHON ?= python3
-TORCH_BACKEND ?= cpu
+TORCH_BACKEND ?= $(shell cat .venv/backend 2>/dev/null || echo cpu)
 
 BIN := .venv/bin
 READY := .venv/ready-$(TORCH_BACKEND)
@@ -15,10 +16,12 @@ READY := .venv/ready-$(TORCH_BACKEND)
 setup: $(READY)
 
 # torch comes first and from its own index: the default index has only the CUDA build for Linux, of several GB.
-# Where that index cannot be reached, the default one is asked for the same version.
+# Where its own index cannot be reached, the default one is asked for the same version.
 define install_torch
-	UV_HTTP_RETRIES=1 $(BIN)/uv pip install -q --python $(1) --torch-backend=$(TORCH_BACKEND) -c constraints.txt torch 2>/dev/null \
-	  || { echo "torch's own index cannot be reached; asking the default one"; \
+	UV_HTTP_RETRIES=1 $(BIN)/uv pip install -q --python $(1) --torch-backend=$(TORCH_BACKEND) --reinstall-package torch \
+	    -c constraints.txt torch \
+	  || { echo "torch could not be installed from its own index (see above); asking the default one,"; \
+	       echo "whose build for Linux may bring CUDA with it, several GB"; \
 	       $(1) -m pip install -q -c constraints.txt torch; }
 endef
 
@@ -28,7 +31,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt uv
 	$(call install_torch,$(BIN)/python)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
-	@rm -f .venv/ready-* && touch $@
+	@rm -f .venv/ready-* && echo $(TORCH_BACKEND) > .venv/backend && touch $@
 
 sweep: setup
 	$(BIN)/python launch.py -m sae=batchtopk,topk,jumprelu dict_size=3072,6144

@@ -3,6 +3,8 @@
 import importlib
 import logging
 import os
+import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sae_sweeps.config import Config, point_name, register, to_config
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.errors import ConfigError, TrainingError
 from sae_sweeps.hydra_errors import as_config_error
 from sae_sweeps.preflight import check, unwritable
 
@@ -31,13 +33,14 @@ def command_line(main: Callable[[], None]) -> None:
         # Hydra wants it before the first setting or behind the last; here it may stand anywhere
         sys.argv.remove(flag)
         sys.argv.insert(1, flag)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # a plea to end is one Ctrl-C
     try:
         main()
-    except ConfigError as error:
-        _refuse([str(error)])
+    except RefusedError as refused:
+        _refuse(refused.lines)
     except (HydraException, OmegaConfBaseException) as error:
         _refuse([str(as_config_error(error) or " ".join(str(error).split()))])
-    except OSError as error:
+    except OSError as error:  # Hydra makes the point's folder before anything of ours runs
         if error.filename is None:
             raise
         _refuse([str(unwritable(error.filename, error))])
@@ -57,7 +60,14 @@ def run(cfg: DictConfig) -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         _run_task(cfg)
         return
-    run_sweep([cfg], _attempt)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    untouched = [entry.name for entry in folder.iterdir()] == [".hydra"]
+    try:
+        run_sweep([cfg], _attempt)
+    except RefusedError as refused:
+        if untouched:  # Hydra made it before anything was checked
+            shutil.rmtree(folder)
+        _refuse(refused.lines)
 
 
 def _attempt(cfg: DictConfig) -> JobReturn:
@@ -77,9 +87,11 @@ def _run_task(cfg: DictConfig) -> None:
 
 def run_sweep(cfgs: Sequence[DictConfig], run_point: Callable[[DictConfig], JobReturn]) -> list[JobReturn]:
     """Check all points, run each, report. Exits with 1 if one was refused or failed."""
-    points = {point_name(cfg): cfg for cfg in cfgs}  # points that are equal are run once
+    refuse_invalid([(point_name(cfg), to_config(cfg)) for cfg in cfgs])
+    points = {point_name(cfg): cfg for cfg in cfgs}
     configs = {folder: to_config(cfg) for folder, cfg in points.items()}
-    refuse_invalid(configs)
+    if len(points) < len(cfgs):
+        log.info("%d of %d points are equal to another and run once", len(cfgs) - len(points), len(cfgs))
 
     from sae_sweeps.display import Display
     from sae_sweeps.sweep import Sweep, report
@@ -92,7 +104,7 @@ def run_sweep(cfgs: Sequence[DictConfig], run_point: Callable[[DictConfig], JobR
             sweep.set_state(folder, "running")
             try:
                 result = run_point(cfg)
-            except BaseException:  # Ctrl-C, or a plea to end: the point can go on later
+            except BaseException:  # Ctrl-C: the point can go on later
                 sweep.set_state(folder, "interrupted")
                 raise
             results.append(result)
@@ -112,25 +124,51 @@ def _failure(result: JobReturn) -> str | None:
     if result.status == JobStatus.COMPLETED:
         return None
     error = result._return_value
-    if isinstance(error, ConfigError):
+    if isinstance(error, (ConfigError, TrainingError)):
         return str(error)
     log.error("%s", error, exc_info=error)
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def refuse_invalid(configs: dict[str, Config]) -> None:
-    """Exit with 1, naming every problem once, if any point cannot run."""
+class RefusedError(Exception):
+    """Points that cannot run, told in `lines`; nothing was run."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(*lines)
+        self.lines = lines
+
+
+def refuse_invalid(points: Sequence[tuple[str, Config]]) -> None:
+    """Raises: RefusedError, naming every problem once, if any point (folder, configuration) cannot run."""
+    sweeps = sorted({f"{config.output_root}/{config.name}" for _, config in points})
+    if len(sweeps) > 1:
+        problem = "the points of one command are one sweep, in one folder"
+        raise RefusedError(
+            [str(ConfigError("name", ", ".join(sweeps), problem, "give one name, or run a command for each"))]
+        )
     lines: dict[str, list[str]] = {}
-    for folder, config in configs.items():
-        for problem in check(config):
-            lines.setdefault(str(problem), []).append(folder)
+    for folder, config in points:
+        for error in check(config):
+            lines.setdefault(str(error), []).append(folder)
     if not lines:
+        for device in {config.device for _, config in points}:
+            _refuse_missing(device)
         return
-    if len(configs) == 1:
-        _refuse(list(lines))
+    if len(points) == 1:
+        raise RefusedError(list(lines))
     bad = {folder for folders in lines.values() for folder in folders}
-    refusals = [f"{len(bad)} of {len(configs)} points are invalid; nothing was run"]
+    refusals = [f"{len(bad)} of {len(points)} points are invalid; nothing was run"]
     for line, folders in lines.items():
-        everywhere = len(folders) == len(configs)
+        everywhere = len(folders) == len(points)
         refusals.append(f"{line} (in {'every point' if everywhere else ', '.join(folders)})")
-    _refuse(refusals)
+    raise RefusedError(refusals)
+
+
+def _refuse_missing(device: str) -> None:
+    """The last check, for it takes importing torch."""
+    from sae_sweeps.tasks.inputs import choose_device
+
+    try:
+        choose_device(device)
+    except ConfigError as error:
+        raise RefusedError([str(error)]) from None

@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sae_sweeps.files import sync
+
 log = logging.getLogger(__name__)
 
 KEPT = 2
@@ -33,10 +35,10 @@ def save(folder: Path, step: int, state: dict[str, Tensor]) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial / STATE)
     (partial / CHECKSUM).write_text(_checksum_line(partial / STATE))
     for file in (partial / STATE, partial / CHECKSUM, partial):
-        _sync(file)
+        sync(file)
     shutil.rmtree(target, ignore_errors=True)  # left by a run that this one overtakes
     partial.rename(target)
-    _sync(folder)
+    sync(folder)
     for old in _steps(folder)[:-KEPT]:
         shutil.rmtree(old)
 
@@ -45,14 +47,21 @@ def load_newest(folder: Path) -> dict[str, Tensor] | None:
     """The newest state that is intact, or None. A damaged one is passed over with a warning and removed."""
     for leftover in folder.glob(".partial-*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    damaged = False
     for candidate in reversed(_steps(folder)):
         try:
             if (candidate / CHECKSUM).read_text() != _checksum_line(candidate / STATE):
                 raise ValueError("its checksum does not match")
-            return load_file(candidate / STATE)
+            state = load_file(candidate / STATE)
+            if damaged:
+                log.warning("falling back to an older state, %s", candidate.name)
+            return state
         except (OSError, ValueError, SafetensorError) as error:
-            log.warning("checkpoint %s is damaged (%s); falling back to an older state", candidate, error)
+            log.warning("checkpoint %s is damaged (%s)", candidate, error)
             shutil.rmtree(candidate)
+            damaged = True
+    if damaged:
+        log.warning("there is no older state to fall back to; starting from the beginning")
     return None
 
 
@@ -69,12 +78,3 @@ def _checksum_line(file: Path) -> str:
         while block := stream.read(2**20):
             digest.update(block)
     return f"{digest.hexdigest()}  {file.name}\n"
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold what was written to a file or folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,6 +22,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 DTYPES = ("float32", "bfloat16", "float16")
 FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
+TASKS = ("train",)
+DECIDING = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]
 TRACKING_MODES = ("offline", "online", "off")
 
 
@@ -64,9 +66,10 @@ class DatasetConfig:
 
     @property
     def globs(self) -> list[str]:
+        """`files` as a list."""
         if self.files is None:
             return []
-        return [self.files] if isinstance(self.files, str) else [str(file) for file in self.files]
+        return list(self.files) if isinstance(self.files, list) else [self.files]
 
 
 @dataclass(kw_only=True)
@@ -111,7 +114,7 @@ class TrainingConfig:
 
     @property
     def steps(self) -> int:
-        return max(1, self.tokens // self.batch_size)
+        return self.tokens // self.batch_size
 
 
 @dataclass(kw_only=True)
@@ -166,16 +169,17 @@ def register() -> None:
 
 
 def point_name(cfg: DictConfig) -> str:
-    """The folder name of a point: what a person wants to know, and a hash of all that decides its result."""
-    deciding = OmegaConf.to_container(OmegaConf.masked_copy(cfg, DECIDING), resolve=False)
-    assert isinstance(deciding, dict), "a configuration is a mapping"
+    """The folder name of a point: what a person wants to know, and a hash of all settings that decide its result."""
+    deciding: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, DECIDING), resolve=True)
     for neutral in ("checkpoint_every", "log_every"):
-        deciding.get("training", {}).pop(neutral, None)
-    digest = hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        deciding["training"].pop(neutral)
+    # of the model's list of coefficients, only the one that is used decides anything
+    listed = deciding["model"].pop("sparsity_coefficients")["values"]
+    if deciding["sae"].get("sparsity_coefficient", 0) is None:
+        deciding["sae"]["sparsity_coefficient"] = listed.get(cfg.k)
+    text = json.dumps(deciding, sort_keys=True).replace(str(PROJECT), "")  # the same wherever the project lies
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{cfg.sae.architecture}-{cfg.dict_size}-k{cfg.k}-seed{cfg.seed}-{digest}"
-
-
-DECIDING = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]
 
 
 def to_config(cfg: DictConfig) -> Config:
@@ -212,19 +216,22 @@ def problems(config: Config) -> list[ConfigError]:
     require("seed", config.seed >= 0, "must be at least 0", "seed=0")
     plain = bool(config.name) and config.name not in (".", "..") and "/" not in config.name
     require("name", plain, "must be a plain folder name", "name=my-sweep")
+    require_one_of("task.name", TASKS)
+    require("model.name", bool(config.model.name), "is empty", "model.name=FOLDER, or a name on the hub")
     require_positive("model.batch_sequences", "evaluation.tokens")
     require_one_of("model.dtype", DTYPES)
     require_one_of("tracking.mode", TRACKING_MODES)
 
     data = config.dataset
     require_one_of("dataset.format", FORMATS)
-    require("dataset.seq_len", data.seq_len >= 2, "must be at least 2 tokens", "dataset.seq_len=128")
+    require("dataset.seq_len", data.seq_len >= 3, "must be at least 3 tokens", "dataset.seq_len=128")
     leaves_some = data.holdout_every >= 2
     require("dataset.holdout_every", leaves_some, "would leave no document to train on", "dataset.holdout_every=20")
     if data.format == "hub":
-        require("dataset.name", data.name is not None, "is needed for format hub", "dataset.name=NAME")
+        require("dataset.name", bool(data.name), "is needed for format hub", "dataset.name=NAME")
     else:
-        require("dataset.files", bool(data.globs), f"is needed for format {data.format}", "'dataset.files=texts/*.txt'")
+        paths = bool(data.globs) and all(isinstance(glob, str) and glob for glob in data.globs)
+        require("dataset.files", paths, "must be a path or a glob, or a list of them", "'dataset.files=texts/*.txt'")
 
     training = config.training
     require_positive("training.tokens", "training.batch_size", "training.lr", "training.dead_after_tokens")

@@ -135,5 +135,5 @@ def points_table(name: str, rows: Sequence[dict]) -> Table:
         for metric, (_, form, _) in COLUMNS.items():
             text = form.format(row[metric])
             cells.append(f"[bold]{text}*[/bold]" if best.get(metric) == row[metric] else f"{text} ")
-        table.add_row(row["point"], *cells, f"{row['tokens_per_second']:,.0f}")
+        table.add_row(row["point"], *cells, f"{row['tokens_per_second'] or 0:,.0f}")
     return table

@@ -33,7 +33,7 @@ def held_out(model: LanguageModel, tokens_NS: Tensor, first_position: int) -> He
         tokens_NS,
         acts_AD,
         first_position,
-        ce=model.cross_entropy(tokens_NS),
+        ce=model.cross_entropy(tokens_NS, first_position=first_position),
         ce_zero=_cross_entropy_with(model, tokens_NS, first_position, torch.zeros_like(acts_AD)),
         ce_mean=_cross_entropy_with(model, tokens_NS, first_position, acts_AD.mean(0).expand_as(acts_AD)),
     )
@@ -47,7 +47,7 @@ def _cross_entropy_with(model: LanguageModel, tokens_NS: Tensor, first_position:
         new = per_sequence[first_sequence : first_sequence + len(original)]
         return torch.cat([original[:, :first_position], new.to(original.device)], dim=1)
 
-    return model.cross_entropy(tokens_NS, replace)
+    return model.cross_entropy(tokens_NS, replace, first_position)
 
 
 @torch.no_grad()

@@ -22,6 +22,9 @@ def as_config_error(error: HydraException | OmegaConfBaseException) -> ConfigErr
     if isinstance(error, OverrideParseException):
         setting, _, value = str(error.override).partition("=")
         return ConfigError(setting, value, "cannot be parsed", "quote special characters, as in 'key=\"a, b\"'")
+    if ambiguous := re.match(r"Ambiguous value for argument '([^=']+)=(.*)'", str(error)):
+        setting, value = ambiguous.groups()
+        return ConfigError(setting, value, "is several values", f"add -m to sweep over them, or {setting}=[{value}]")
     if isinstance(error, ConfigCompositionException):
         override = re.search(r"override '?([^\s=']+)(?:=(\S*))?", str(error))
         cause = error.__cause__

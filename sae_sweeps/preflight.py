@@ -4,10 +4,13 @@ All problems are gathered, so that a sweep is refused once, with everything that
 """
 
 import importlib.util
+import json
 import os
 import tempfile
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from sae_sweeps.config import Config, problems
 from sae_sweeps.errors import ConfigError
@@ -21,16 +24,38 @@ SMALL_TEXT_BYTES = 2**18  # text small enough to be tokenized here, to see wheth
 def check(config: Config) -> list[ConfigError]:
     """Every problem of a point; empty if it can be run."""
     found = problems(config)
-    for look in (_output, _model, _dataset, _tracking, _device):
-        try:
-            look(config)
-        except ConfigError as error:
+    for look, settings in LOOKS.items():
+        if any(problem.setting.startswith(settings) for problem in found):
+            continue  # what is named there is wrong already
+        if (error := _outcome(look, config)) is not None:
             found.append(error)
     return found
 
 
+_outcomes: dict[str, ConfigError | None] = {}
+
+
+def _outcome(look: Callable[[Config], None], config: Config) -> ConfigError | None:
+    """What `look` finds; asked once for all points of a sweep that do not differ in what it looks at."""
+    seen: dict[str, Any] = {"name": config.name, "output_root": config.output_root, "device": config.device}
+    seen |= {name: asdict(getattr(config, name)) for name in ("model", "dataset", "tracking")}
+    key = json.dumps([look.__name__, seen])
+    if key not in _outcomes:
+        try:
+            look(config)
+            _outcomes[key] = None
+        except ConfigError as error:
+            _outcomes[key] = error
+        except OSError as error:
+            setting = LOOKS[look][0].rstrip(".")
+            _outcomes[key] = ConfigError(
+                setting, error.filename, f"cannot be read ({error.strerror})", "check the file"
+            )
+    return _outcomes[key]
+
+
 def _output(config: Config) -> None:
-    folder = Path(config.output_root).expanduser() / config.name
+    folder = Path(config.output_root) / config.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -45,13 +70,8 @@ def unwritable(folder: Path | str, error: OSError) -> ConfigError:
     )
 
 
-# points of a sweep mostly name the same model and data set: ask once
-_facts = lru_cache(maxsize=None)(model_facts)
-_repository = lru_cache(maxsize=None)(require_repository)
-
-
 def _model(config: Config) -> None:
-    facts = _facts(config.model.name)
+    facts = model_facts(config.model.name)
     check_hook(config.model.hook, facts)
     if facts.context is not None and config.dataset.seq_len > facts.context:
         raise ConfigError(
@@ -64,9 +84,9 @@ def _model(config: Config) -> None:
 
 def _dataset(config: Config) -> None:
     dataset = config.dataset
-    if dataset.format == "hub" and dataset.name is not None and not Path(dataset.name).exists():
-        _repository("dataset.name", dataset.name, "dataset")
-    if dataset.format == "hub" or not dataset.globs:
+    if dataset.format == "hub":
+        if not Path(str(dataset.name)).exists():
+            require_repository("dataset.name", str(dataset.name), "dataset")
         return
     files = find_files(dataset)
     size = sum(os.path.getsize(file) for file in files)
@@ -102,5 +122,15 @@ def _tracking(config: Config) -> None:
 
 def _device(config: Config) -> None:
     device = config.device
-    if device not in ("auto", "cpu", "mps", "cuda") and not (device.startswith("cuda:") and device[5:].isdigit()):
-        raise ConfigError("device", device, "is no device", "device=auto, cpu, cuda, cuda:N or mps")
+    if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdigit()):
+        raise ConfigError("device", device, "is no device", "device=auto, cpu, cuda or cuda:N")
+
+
+# what is looked at, and the settings that are too wrong to look if one of them has a problem already
+LOOKS: dict[Callable[[Config], None], tuple[str, ...]] = {
+    _output: ("output_root", "name"),
+    _model: ("model.name",),
+    _dataset: ("dataset.",),
+    _tracking: ("tracking.",),
+    _device: ("device",),
+}

@@ -30,7 +30,8 @@ class Sweep:
 
         def change(known: dict[str, Any]) -> None:
             for folder, config in points.items():
-                known[folder] = {"state": "waiting", "reason": None, "config": asdict(config)}
+                state = "waiting" if read_json(self.folder / folder / RESULTS) is None else "done"
+                known[folder] = {"state": state, "reason": None, "config": asdict(config)}
 
         self._update(change)
 

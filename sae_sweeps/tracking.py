@@ -2,10 +2,13 @@
 
 import logging
 import secrets
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sae_sweeps.config import TrackingConfig
+from sae_sweeps.errors import first_line
 from sae_sweeps.files import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -28,11 +31,20 @@ class Run:
             self._run = None
 
 
-def start_run(tracking: TrackingConfig, folder: Path, *, group: str, job_type: str, config: dict[str, Any]) -> Run:
+def start_run(
+    tracking: TrackingConfig,
+    folder: Path,
+    *,
+    group: str,
+    job_type: str,
+    config: dict[str, Any],
+    history: Sequence[dict[str, float]] = (),
+) -> Run:
     """Begin the run of the point in `folder`, or go on with the one it began before.
 
-    The run's id is kept in the folder, so that a resumed point stays one run. If W&B cannot be reached or refuses the
-    key, the run goes on offline and a line says how to upload it.
+    The run's id is kept in the folder, so that a resumed point stays one run. An offline run that goes on is written
+    anew from its beginning, `history` first: uploading it replaces what was uploaded under the same id. If W&B refuses
+    to begin (no key, say), the run goes on offline and a line says how to upload it.
     """
     if tracking.mode == "off":
         return Run()
@@ -66,10 +78,16 @@ def start_run(tracking: TrackingConfig, folder: Path, *, group: str, job_type: s
             raise
         log.warning(
             "W&B: %s; the run goes on offline, upload it later with `wandb sync %s/wandb/offline-run-*`",
-            str(error).splitlines()[0],
+            first_line(error),
             folder,
         )
         run = begin("offline")
     run.define_metric("tokens")
     run.define_metric("*", step_metric="tokens")
+    if run.offline:
+        for earlier in (folder / "wandb").resolve().glob("offline-run-*"):
+            if earlier != Path(run.dir).resolve().parent:
+                shutil.rmtree(earlier)
+        for metrics in history:
+            run.log(metrics)
     return Run(run)

@@ -36,15 +36,15 @@ class Trainer:
     @property
     def dead_F(self) -> Tensor:
         """Latents that have been silent for `dead_after_tokens` activations, bool (F,)."""
-        return self.idle_tokens_F > self.config.dead_after_tokens
+        return self.idle_tokens_F >= self.config.dead_after_tokens
 
-    def lr(self) -> float:
-        """The learning rate of the coming step."""
+    def lr(self, step: int) -> float:
+        """The learning rate of step 1, 2, ..., `config.steps`."""
         config, scale = self.config, 1.0
         if config.warmup_steps > 0:
-            scale = min(scale, (self.steps_done + 1) / config.warmup_steps)
+            scale = min(scale, step / config.warmup_steps)
         if config.decay_fraction > 0:
-            scale = min(scale, (config.steps - self.steps_done) / (config.decay_fraction * config.steps))
+            scale = min(scale, (config.steps - step + 1) / (config.decay_fraction * config.steps))
         return config.lr * scale
 
     def step(self, x_BD: Tensor) -> Step:
@@ -55,7 +55,7 @@ class Trainer:
             raise TrainingError(f"the loss is {step.loss.item()} at step {self.steps_done + 1}")
         sae.remove_radial_gradient()
         for group in self._optimizer.param_groups:
-            group["lr"] = self.lr()
+            group["lr"] = self.lr(self.steps_done + 1)
         self._optimizer.step()
         sae.after_update()
         self.idle_tokens_F += len(x_BD)

@@ -44,6 +44,12 @@ def test_help_lists_groups_and_settings(tmp_path):
         (["dataset=text", "dataset.files=short.txt"], "dataset.seq_len=128", ["shorter than one sequence"]),
         (["dataset=text", "dataset.files=short.txt", "-m", "k=8,16"], "dataset.seq_len=128", ["shorter"]),
         (["output_root=short.txt"], "output_root=short.txt", ["cannot be written"]),
+        (["model.name="], "model.name=", ["empty"]),
+        (["dataset=text", "dataset.files=3"], "dataset.files=3", ["path or a glob"]),
+        (["dataset=hub", "dataset.name="], "dataset.name=", ["needed for format hub"]),
+        (["sae=topk,batchtopk"], "sae=topk,batchtopk", ["add -m"]),
+        (["-m", "name=a,b", "k=16,32"], "name=outputs/a, outputs/b", ["one sweep"]),
+        (["device=abacus"], "device=abacus", ["is no device"]),
         (["-m", "sae=topk,unknown"], "sae=unknown", ["batchtopk, jumprelu, topk"]),
     ],
 )
@@ -57,6 +63,7 @@ def test_a_bad_setting_is_one_line_without_a_traceback(tmp_path, words, setting,
     assert "Fix: " in message[0]
     assert all(part in message[0] for part in parts)
     assert done.stdout == ""
+    assert not [path for path in tmp_path.glob("outputs/*/*") if path.is_dir()]  # no folder of a point that never ran
 
 
 def test_all_points_faults_are_told_at_once(tmp_path):
@@ -135,14 +142,14 @@ def test_a_point_that_fails_does_not_disturb_the_others(tmp_path, tiny):
 
 @pytest.mark.parametrize("architecture", ["batchtopk", "jumprelu"])
 def test_killed_at_random_moments_the_weights_are_the_same_to_the_byte(tmp_path, tiny, architecture):
-    words = [*tiny, f"sae={architecture}", "training.tokens=60000", "training.checkpoint_every=25"]
+    words = [*tiny, f"sae={architecture}", "training.tokens=90000", "training.checkpoint_every=25"]
     if architecture == "jumprelu":
         words.append("sae.sparsity_coefficient=0.01")
     assert launch(*words, "name=whole", cwd=tmp_path).returncode == 0
 
     chance = random.Random(architecture)
     interrupted = tmp_path / "outputs" / "killed"
-    for _ in range(3):
+    for at_once in (True, False, False):
         process = subprocess.Popen(
             [sys.executable, str(PROJECT / "launch.py"), *words, "name=killed"],
             cwd=tmp_path,
@@ -150,13 +157,15 @@ def test_killed_at_random_moments_the_weights_are_the_same_to_the_byte(tmp_path,
             stderr=subprocess.DEVNULL,
         )
         seen = checkpoints_in(interrupted)
-        while process.poll() is None and checkpoints_in(interrupted) == seen:
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.3))
+        while process.poll() is None and not at_once and checkpoints_in(interrupted) == seen:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 3.0) if at_once else chance.uniform(0, 0.2))
         process.send_signal(signal.SIGKILL)
         process.wait()
+        assert not list(interrupted.glob("*/results.json")), "it ended before it was killed"
     done = launch(*words, "name=killed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "goes on at step" in done.stdout
 
     (whole,), (killed,) = point_folders(tmp_path / "outputs" / "whole"), point_folders(interrupted)
     for file in ("sae/sae_weights.safetensors", "sae/cfg.json"):
@@ -187,3 +196,35 @@ def test_a_damaged_checkpoint_costs_only_the_steps_behind_the_older_one(tmp_path
     assert "falling back to an older state" in done.stdout
     assert "goes on at step 35 of 40" in done.stdout
     assert (point / "sae" / "sae_weights.safetensors").read_bytes() == weights
+
+
+def test_two_processes_never_train_one_point(tmp_path, tiny):
+    words = [*tiny, "name=twice", "training.tokens=300000"]
+    first = subprocess.Popen(
+        [sys.executable, str(PROJECT / "launch.py"), *words], cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
+    try:
+        while first.poll() is None and not checkpoints_in(tmp_path / "outputs" / "twice"):
+            time.sleep(0.01)
+        second = launch(*words, cwd=tmp_path)
+        assert second.returncode == 1
+        assert "another process is training this point" in second.stdout
+    finally:
+        first.kill()
+        first.wait()
+
+
+@pytest.mark.parametrize("plea", [signal.SIGINT, signal.SIGTERM])
+def test_a_plea_to_end_is_heard_and_told(tmp_path, tiny, plea):
+    words = [*tiny, "name=stopped", "training.tokens=300000"]
+    process = subprocess.Popen(
+        [sys.executable, str(PROJECT / "launch.py"), *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not checkpoints_in(tmp_path / "outputs" / "stopped"):
+        time.sleep(0.01)
+    process.send_signal(plea)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted; the same command goes on where this one stopped"
+    (state,) = json.loads((tmp_path / "outputs" / "stopped" / "sweep.json").read_text())["points"].values()
+    assert state["state"] == "interrupted"

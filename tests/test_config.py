@@ -6,7 +6,16 @@ from hydra import compose, initialize_config_dir
 from sae_sweeps.config import PROJECT, point_name, problems, sparsity_coefficient
 from tests.conftest import composed
 
-PAPER_TRAINING = {"tokens": 1_000_000_000, "batch_size": 4096, "lr": 3e-4, "betas": [0.9, 0.99], "decay_fraction": 0.0}
+PAPER_TRAINING = {
+    "tokens": 1_000_000_000,
+    "batch_size": 4096,
+    "lr": 3e-4,
+    "betas": [0.9, 0.99],
+    "warmup_steps": 0,
+    "decay_fraction": 0.0,
+    "initial_bias": "zero",
+    "dead_after_tokens": 5 * 4096,
+}
 PAPERS = {  # experiment -> model, hook, the sweep's dictionary sizes, and JumpReLU's coefficient for each k
     "gpt2_small": (
         "gpt2",
@@ -67,7 +76,12 @@ def test_every_choice_composes(group):
         ("name=..", "name"),
         ("seed=-1", "seed"),
         ("model.dtype=int8", "model.dtype"),
-        ("dataset.seq_len=1", "dataset.seq_len"),
+        ("dataset.seq_len=2", "dataset.seq_len"),
+        ("task.name=nope", "task.name"),
+        ("model.name=", "model.name"),
+        ("dataset.files=3", "dataset.files"),
+        ("dataset.files=[a.txt,3]", "dataset.files"),
+        ("training.initial_bias=median", "training.initial_bias"),
         ("dataset.holdout_every=1", "dataset.holdout_every"),
         ("dataset=text", "dataset.files"),
         ("dataset=hub", "dataset.name"),
@@ -101,9 +115,11 @@ def test_a_coefficient_used_elsewhere_says_so():
     assert "check the l0" in source
 
 
-def name_of(*overrides: str) -> str:
+def name_of(*overrides: str, also_listed: dict[int, float] | None = None) -> str:
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        return point_name(compose("config", overrides=list(overrides)))
+        cfg = compose("config", overrides=list(overrides))
+    cfg.model.sparsity_coefficients["values"].update(also_listed or {})
+    return point_name(cfg)
 
 
 def test_a_point_is_named_by_what_decides_its_result():
@@ -121,3 +137,12 @@ def test_a_point_is_named_by_what_decides_its_result():
     names = {name_of(override) for override in other}
     assert len(names) == len(other)
     assert plain not in names
+
+
+def test_a_coefficient_is_the_same_point_listed_or_given_and_others_listed_do_not_matter():
+    listed = name_of("sae=jumprelu")
+    value = composed().model.sparsity_coefficients.values[32]
+    assert name_of("sae=jumprelu", f"sae.sparsity_coefficient={value}") == listed
+    assert name_of("sae=jumprelu", also_listed={8: 0.02}) == listed
+    assert name_of("sae=jumprelu", "sae.sparsity_coefficient=0.5") != listed
+    assert name_of("sae=topk", also_listed={32: 0.02}) == name_of("sae=topk")

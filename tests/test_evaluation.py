@@ -55,13 +55,15 @@ def test_cross_entropies_by_splicing_by_hand(model):
 
     def spliced(new_NSD):
         return model.cross_entropy(
-            TOKENS_NS, lambda acts, first: torch.cat([acts[:, :1], new_NSD[first : first + len(acts), 1:]], dim=1)
+            TOKENS_NS,
+            lambda acts, first: torch.cat([acts[:, :1], new_NSD[first : first + len(acts), 1:]], dim=1),
+            first_position=1,
         )
 
     acts_NSD = model.activations(TOKENS_NS)
     mean_D = acts_NSD[:, 1:].flatten(0, 1).mean(0)
     zero, mean = spliced(0 * acts_NSD), spliced(mean_D.expand_as(acts_NSD))
-    assert_close(data.ce, model.cross_entropy(TOKENS_NS))
+    assert_close(data.ce, model.cross_entropy(TOKENS_NS, first_position=1))
     assert_close(data.ce_zero, zero)
     assert data.ce_mean == pytest.approx(mean, abs=1e-6)
     sae = Scaled(0.5)

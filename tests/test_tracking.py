@@ -69,11 +69,20 @@ def test_a_run_holds_its_curve_configuration_group_and_final_metrics(tmp_path):
     assert found["exit"] == 0
 
 
-def test_a_point_that_goes_on_keeps_its_run(tmp_path):
-    for _ in range(2):
-        start_run(TrackingConfig(), tmp_path, group="g", job_type="train", config={}).finish()
-    ids = {file.stem.removeprefix("run-") for file in tmp_path.glob("wandb/offline-run-*/*.wandb")}
-    assert ids == {json.loads((tmp_path / "wandb_run.json").read_text())["id"]}
+def test_a_point_that_goes_on_keeps_its_run_and_its_whole_curve(tmp_path):
+    lines = [{"tokens": 100 * step, "train/loss": 1 / step} for step in (1, 2, 3)]
+    begin = {"group": "g", "job_type": "train", "config": {}}
+    first = start_run(TrackingConfig(), tmp_path, **begin)
+    first_id = json.loads((tmp_path / "wandb_run.json").read_text())["id"]
+    for line in lines:
+        first.log(line)
+    first.finish(failed=True)
+    second = start_run(TrackingConfig(), tmp_path, **begin, history=lines[:2])  # it goes on behind the second line
+    second.log(lines[2])
+    second.finish()
+    found = records(tmp_path)  # there is one run only
+    assert found["run"].run_id == first_id
+    assert [line["tokens"] for line in found["history"]] == [100, 200, 300]
 
 
 def test_off_touches_nothing(tmp_path, monkeypatch):

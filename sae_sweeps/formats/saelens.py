@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sae_sweeps.files import read_json, write_json
+from sae_sweeps.files import read_json, replace, sync, write_json
 from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
 
 FORMAT_VERSION = "6.0.0"  # without one, SAELens takes a file for one of its older layouts and drops the metadata
@@ -51,7 +51,8 @@ def write_sae(folder: Path, sae: SAE, metadata: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{WEIGHTS}.tmp"
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
-    partial.replace(folder / WEIGHTS)
+    sync(partial)
+    replace(partial, folder / WEIGHTS)
     write_json(folder / CONFIG, config)
 
 

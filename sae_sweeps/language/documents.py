@@ -1,7 +1,7 @@
 """Documents: the strings of a data set in a fixed order, which of them are held out, and rows of tokens from them.
 
 Document i is held out for evaluation if i is a multiple of `dataset.holdout_every`; no document is ever on both sides.
-Where there are fewer documents than that rule needs, they are first cut into pieces (`split_documents`).
+Only where there is a single one is it cut in two (`split_single`).
 
 The documents of each side are joined, an end-of-text token behind each (where the tokenizer has one), and cut into
 rows. With `dataset.prepend_bos` every row starts with a BOS token and `seq_len - 1` tokens of text follow.
@@ -10,17 +10,16 @@ rows. With `dataset.prepend_bos` every row starts with a BOS token and `seq_len 
 import glob
 import gzip
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from sae_sweeps.config import DatasetConfig
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.errors import ConfigError, first_line
 
 Encode = Callable[[list[str]], list[list[int]]]
 DOCUMENTS_PER_CALL = 64  # tokenized together
-PIECES = 200  # wanted when a few long documents are cut, so that holding out one in 20 leaves an even sample
-SHORTEST_PIECE = 2000  # characters
 
 
 def is_held_out(index: int, holdout_every: int) -> bool:
@@ -56,7 +55,7 @@ def _read_text_files(files: list[str]) -> Iterator[str]:
         try:
             data = gzip.decompress(Path(file).read_bytes()) if file.endswith(".gz") else Path(file).read_bytes()
             yield data.decode("utf-8")
-        except (UnicodeDecodeError, gzip.BadGzipFile) as error:
+        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ConfigError(
                 "dataset.files", file, f"is not UTF-8 text ({error})", "convert it, or narrow the glob"
             ) from None
@@ -86,7 +85,7 @@ def _read_rows(dataset: DatasetConfig) -> Iterator[str]:
         raise ConfigError(
             "dataset.name",
             dataset.name,
-            f"cannot be loaded ({_first_line(error)})",
+            f"cannot be loaded ({first_line(error)})",
             "check the name and the network, or use local files: dataset=text 'dataset.files=folder/*.txt'",
         ) from None
     except (DatasetGenerationError, ValueError) as error:
@@ -95,44 +94,34 @@ def _read_rows(dataset: DatasetConfig) -> Iterator[str]:
         raise ConfigError(
             "dataset.files" if dataset.format != "hub" else "dataset.name",
             dataset.files if dataset.format != "hub" else dataset.name,
-            f"cannot be read as {dataset.format} ({_first_line(error)})",
+            f"cannot be read as {dataset.format} ({first_line(error)})",
             "check the files, or name their format: dataset=text, json or parquet",
         ) from None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def split_single(documents: Iterator[str], holdout_every: int) -> Iterator[str]:
+    """The documents themselves; or, if there is only one, two pieces of it: its end, to be held out, and the rest.
 
-
-def split_documents(documents: Iterator[str], holdout_every: int) -> Iterator[str]:
-    """The documents themselves; or, if there are fewer than `holdout_every`, pieces of them.
-
-    A piece ends behind a line, or behind a word where lines are long. Nothing is lost or doubled.
+    The cut is behind a line, or behind a word where lines are long. Nothing is lost or doubled.
     """
-    head = list(islice(documents, holdout_every))
-    if len(head) == holdout_every:
-        yield from head
+    first, second = next(documents, ""), next(documents, None)
+    if second is not None:
+        yield first
+        yield second
         yield from documents
         return
-    length = max(sum(map(len, head)) // PIECES, min(SHORTEST_PIECE, sum(map(len, head)) // holdout_every), 1)
-    for text in head:
-        start = 0
-        while start < len(text):
-            end = start + length
-            for boundary in ("\n", " "):
-                cut = text.find(boundary, end, end + length)
-                if cut >= 0:
-                    end = cut + 1
-                    break
-            yield text[start:end]
-            start = end
+    wanted = len(first) - len(first) // holdout_every
+    breaks = (first.rfind(mark, wanted // 2, wanted) + 1 for mark in ("\n", " "))
+    cut = next((at for at in breaks if at > 0), wanted)
+    yield first[cut:]
+    yield first[:cut]
 
 
 def side(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
     """The documents that are held out, or all others."""
     documents = read_documents(dataset)
     if not dataset.streaming:
-        documents = split_documents(documents, dataset.holdout_every)
+        documents = split_single(documents, dataset.holdout_every)
     return (text for index, text in enumerate(documents) if is_held_out(index, dataset.holdout_every) == held_out)
 
 

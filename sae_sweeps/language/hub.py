@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sae_sweeps.errors import ConfigError
 
-TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = 1.5
 
 
 def require_repository(setting: str, name: str, repo_type: str) -> None:
@@ -17,9 +17,11 @@ def require_repository(setting: str, name: str, repo_type: str) -> None:
     from huggingface_hub.file_download import repo_folder_name
 
     fix = "give a local path, or run once where the hub can be reached"
-    if (Path(hub.constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=repo_type)).is_dir():
-        return
     try:
+        hub.utils.validate_repo_id(name)
+        cached = Path(hub.constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=repo_type) / "snapshots"
+        if cached.is_dir():
+            return
         hub.HfApi().repo_info(name, repo_type=repo_type, timeout=TIMEOUT_SECONDS)
     except HFValidationError:
         raise ConfigError(setting, name, "is neither a local path nor a hub name", fix) from None

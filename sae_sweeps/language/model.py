@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.config import ModelConfig
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.errors import ConfigError, first_line
 from sae_sweeps.language.model_files import hook_layer
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,10 @@ class LanguageModel:
         return torch.cat(found)
 
     @torch.no_grad()
-    def cross_entropy(self, tokens_NS: Tensor, replace: Callable[[Tensor, int], Tensor] | None = None) -> float:
-        """Mean cross entropy in nats per predicted token.
+    def cross_entropy(
+        self, tokens_NS: Tensor, replace: Callable[[Tensor, int], Tensor] | None = None, first_position: int = 0
+    ) -> float:
+        """Mean cross entropy, in nats per token, of the predictions made at `first_position` and behind it.
 
         `replace` is given the activations (n, S, D) of the sequences from a position on and returns what the model goes
         on with.
@@ -88,10 +90,11 @@ class LanguageModel:
                 hooks = [(self.hook, substitute)]
             batch_NS = batch_NS.to(self.device)
             logits_NSV = self._bridge.run_with_hooks(batch_NS, fwd_hooks=hooks, return_type="logits")
-            predicted = logits_NSV[:, :-1].float().flatten(0, 1)
-            nats += torch.nn.functional.cross_entropy(predicted, batch_NS[:, 1:].flatten(), reduction="sum").item()
+            predicted = logits_NSV[:, first_position:-1].float().flatten(0, 1)
+            target = batch_NS[:, first_position + 1 :].flatten()
+            nats += torch.nn.functional.cross_entropy(predicted, target, reduction="sum").item()
             first += len(batch_NS)
-        return nats / (tokens_NS.shape[0] * (tokens_NS.shape[1] - 1))
+        return nats / (tokens_NS.shape[0] * (tokens_NS.shape[1] - 1 - first_position))
 
 
 def _load(config: ModelConfig, device: torch.device) -> Any:
@@ -108,9 +111,11 @@ def _load(config: ModelConfig, device: torch.device) -> Any:
             os.path.expanduser(config.name), device=str(device), dtype=getattr(torch, config.dtype)
         )
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            "model.name", config.name, f"cannot be loaded ({reason})", "check the folder's files or the hub name"
+            "model.name",
+            config.name,
+            f"cannot be loaded ({first_line(error)})",
+            "check the folder's files or the hub name",
         ) from error
     bridge.eval()
     for parameter in bridge.parameters():

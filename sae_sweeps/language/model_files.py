@@ -17,10 +17,9 @@ WIDE_HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_
 
 @dataclass
 class ModelFacts:
-    """What config.json tells: layers, width, and the longest sequence (None where it does not say)."""
+    """What config.json tells: layers, and the longest sequence (None where it does not say)."""
 
     n_layers: int
-    d_model: int
     context: int | None
 
 
@@ -51,7 +50,6 @@ def model_facts(name: str) -> ModelFacts:
         config = config.get("text_config", config)  # models with several modalities nest the language part
         return ModelFacts(
             n_layers=int(_first(config, "num_hidden_layers", "n_layer", "num_layers")),
-            d_model=int(_first(config, "hidden_size", "n_embd", "d_model")),
             context=config.get("max_position_embeddings", config.get("n_positions")),
         )
     except (ValueError, KeyError, AttributeError, TypeError):
@@ -73,7 +71,12 @@ def _hub_config(name: str) -> Path:
 
     require_repository("model.name", name, "model")
     cached = hub.try_to_load_from_cache(name, "config.json")
-    return Path(cached if isinstance(cached, str) else hub.hf_hub_download(name, "config.json"))
+    try:
+        return Path(cached if isinstance(cached, str) else hub.hf_hub_download(name, "config.json"))
+    except Exception as error:  # the client passes on whatever its transport raises; a gated model ends here too
+        problem = f"its config.json cannot be had ({type(error).__name__})"
+        fix = "if it is gated, accept its terms on the hub and log in with `hf auth login`"
+        raise ConfigError("model.name", name, problem, fix) from None
 
 
 def check_hook(hook: str, facts: ModelFacts) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from sae_sweeps.config import DatasetConfig
 from sae_sweeps.language.documents import Encode, pack, side, too_short
 
 log = logging.getLogger(__name__)
+
+Row = npt.NDArray[np.int32]  # one sequence
 
 
 class TokenSource:
@@ -27,12 +30,13 @@ class TokenSource:
     def __init__(self, dataset: DatasetConfig, encode: Encode, bos: int | None, eos: int | None) -> None:
         self.dataset, self._encode, self._bos, self._eos = dataset, encode, bos, eos
         self._finite: Tensor | None = None
-        self._stream: Iterator[list[int]] = iter(())
+        self._stream: Iterator[Row] = iter(())
         self._position = -1  # of the stream; -1: not begun
         self._orders: dict[int, Tensor] = {}
 
-    def _rows(self, held_out: bool) -> Iterator[list[int]]:
-        return pack(side(self.dataset, held_out), self._encode, self._bos, self._eos, self.dataset.seq_len)
+    def _rows(self, held_out: bool) -> Iterator[Row]:
+        rows = pack(side(self.dataset, held_out), self._encode, self._bos, self._eos, self.dataset.seq_len)
+        return (np.array(row, dtype=np.int32) for row in rows)  # 4 bytes per token, where a list takes ten times that
 
     def held_out(self, count: int) -> Tensor:
         """Up to `count` held-out sequences, (N, S): a random choice of a finite data set, the first of a stream.
@@ -43,7 +47,7 @@ class TokenSource:
         sequences = list(islice(rows, count) if self.dataset.streaming else rows)
         if not sequences:
             raise too_short(self.dataset, held_out=True)
-        sequences_NS = torch.tensor(np.array(sequences, dtype=np.int64))
+        sequences_NS = torch.from_numpy(np.stack(sequences)).long()
         if self.dataset.streaming:
             return sequences_NS
         order = torch.randperm(len(sequences_NS), generator=torch.Generator().manual_seed(0))
@@ -57,11 +61,11 @@ class TokenSource:
         if self.dataset.streaming:
             return self._streamed(start, count)
         if self._finite is None:
-            rows = np.array(list(self._rows(held_out=False)), dtype=np.int32)
-            if len(rows) == 0:
+            rows = list(self._rows(held_out=False))
+            if not rows:
                 raise too_short(self.dataset, held_out=False)
-            self._finite = torch.from_numpy(rows)
-            log.info("%d training sequences of %d tokens", *rows.shape)
+            self._finite = torch.from_numpy(np.stack(rows))
+            log.info("%d training sequences of %d tokens", *self._finite.shape)
         size = len(self._finite)
         index_N = torch.tensor([self._order(at // size)[at % size] for at in range(start, start + count)])
         return self._finite[index_N].long()
@@ -72,7 +76,9 @@ class TokenSource:
             if epoch > 0:
                 log.info("epoch %d: the text has %d sequences, and training wants more", epoch + 1, len(self._finite))
             generator = torch.Generator().manual_seed(self.dataset.seed * 1_000_003 + epoch)
-            self._orders = {epoch: torch.randperm(len(self._finite), generator=generator), **self._orders}
+            latest = sorted(self._orders)[-1:]  # a chunk may lie in two epochs
+            kept = {known: self._orders[known] for known in latest}
+            self._orders = {**kept, epoch: torch.randperm(len(self._finite), generator=generator)}
         return self._orders[epoch]
 
     def _streamed(self, start: int, count: int) -> Tensor:
@@ -80,9 +86,9 @@ class TokenSource:
             self._stream, self._position = self._endless(), 0
         rows = list(islice(self._stream, start - self._position, start - self._position + count))
         self._position = start + count
-        return torch.tensor(np.array(rows, dtype=np.int64))
+        return torch.from_numpy(np.stack(rows)).long()
 
-    def _endless(self) -> Iterator[list[int]]:
+    def _endless(self) -> Iterator[Row]:
         while True:
             empty = True
             for row in self._rows(held_out=False):

@@ -40,7 +40,7 @@ class Step:
 class SAE(nn.Module, ABC):
     """A sparse autoencoder on activations of width D with F latents.
 
-    `forward` maps raw activations (B, D) to their reconstructions; `encode` and `decode` are its halves. Training goes
+    `forward` maps raw activations (B, D) to their reconstructions, `encode` to latent activations (B, F). Training goes
     through `training_step`, which computes loss and gradients by hand on the kept entries (see `sparse.py`).
 
     Shapes: W_enc (D, F), b_enc (F,), W_dec (F, D) with rows of unit norm, b_dec (D,).
@@ -119,7 +119,7 @@ class SAE(nn.Module, ABC):
         """Loss and gradients on a batch of normalised activations; `dead_F` marks the dead latents.
 
         The loss is the mean squared error per element plus what the architecture adds (`sparsity_gradients`,
-        `auxiliary_gradients`). Gradients are set, not accumulated.
+        `auxiliary`). Gradients are set, not accumulated.
         """
         input_BD = self.encoder_input(x_BD)
         pre_BF = self.pre_activations(input_BD)
@@ -147,10 +147,14 @@ class SAE(nn.Module, ABC):
         if self.centers_input:
             self.b_dec.grad -= self.W_enc @ pre_grad_F
         self.bias_gradients(pre_grad_F)
+        self.observe(kept)
         active_N = kept.value_N > 0
         fired_F = torch.zeros_like(dead_F).index_fill_(0, kept.col_N[active_N], True)
         l0 = active_N.sum() / x_BD.shape[0]
         return Step(mse + sparsity_loss + aux_loss, mse, l0, aux_loss, fired_F)
+
+    def observe(self, kept: Kept) -> None:
+        """Learn from a training batch what is not learnt by gradients."""
 
     def sparsity_gradients(self, kept: Kept, value_grad_N: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of the kept pre-activations given those of their values, and the sparsity loss."""

@@ -50,13 +50,14 @@ class BatchTopKSAE(TopKSAE):
         self.register_buffer("threshold_weight", torch.zeros(()))
 
     def keep(self, pre_BF: Tensor) -> Kept:
-        kept = top_of_batch(pre_BF, self.k, guess=GUESS * self.threshold.item())
+        return top_of_batch(pre_BF, self.k, guess=GUESS * self.threshold.item())
+
+    def observe(self, kept: Kept) -> None:
         positive_N = kept.value_N[kept.value_N > 0]
         if len(positive_N) > 0:
             weight = 1 - self.threshold_momentum
             self.threshold_weight.mul_(self.threshold_momentum).add_(weight)
             self.threshold.lerp_(positive_N.min(), weight / self.threshold_weight)
-        return kept
 
     def keep_for_inference(self, pre_BF: Tensor) -> Kept:
         return Kept.from_mask(pre_BF > self.threshold, pre_BF)

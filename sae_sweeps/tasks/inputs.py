@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sae_sweeps.config import Config
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.errors import ConfigError, first_line
 from sae_sweeps.evaluation import HeldOut, held_out
 from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.language.tokens import TokenSource
@@ -24,8 +24,7 @@ def choose_device(setting: str) -> torch.device:
     try:
         torch.empty(1, device=setting)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError("device", setting, f"cannot be used ({reason})", "device=auto") from None
+        raise ConfigError("device", setting, f"cannot be used ({first_line(error)})", "device=auto") from None
     return torch.device(setting)
 
 

@@ -6,9 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from sae_sweeps import checkpoints
 from sae_sweeps.config import Config, sparsity_coefficient
 from sae_sweeps.display import PointDisplay, point_display
+from sae_sweeps.errors import TrainingError
 from sae_sweeps.evaluation import evaluate
 from sae_sweeps.files import read_json, write_json
 from sae_sweeps.formats.saelens import write_sae
@@ -35,11 +38,17 @@ def run(config: Config, folder: Path) -> None:
     if read_json(folder / RESULTS) is not None:
         log.info("%s: finished before, left as it is", folder.name)
         return
+    lock = FileLock(folder / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TrainingError("another process is training this point; let it end, or stop it") from None
     display = point_display(folder.name)
     try:
         _run(config, folder, display)
     finally:
         display.close()
+        lock.release()
 
 
 def _run(config: Config, folder: Path, display: PointDisplay) -> None:
@@ -59,7 +68,10 @@ def _run(config: Config, folder: Path, display: PointDisplay) -> None:
         log.info("%s: goes on at step %d of %d", folder.name, trainer.steps_done, training.steps)
     curve = MetricsFile(folder / "metrics.jsonl", trainer.steps_done)
     run_config = {**asdict(config), **provenance()}
-    tracker = start_run(config.tracking, folder, group=config.name, job_type="train", config=run_config)
+    history = [tracked(line) for line in curve.lines]
+    tracker = start_run(
+        config.tracking, folder, group=config.name, job_type="train", config=run_config, history=history
+    )
     try:
         since = time.perf_counter()
         for step in train(trainer, stream):
@@ -71,20 +83,26 @@ def _run(config: Config, folder: Path, display: PointDisplay) -> None:
                 line = {**training_metrics(trainer, step), "seconds": now - since}
                 since = now
                 curve.append(line)
-                tracker.log({name if name == "tokens" else f"train/{name}": value for name, value in line.items()})
+                tracker.log(tracked(line))
             if saves:
                 checkpoints.save(folder / "checkpoint", done, trainer.state())
         display.stage("evaluating")
         metrics = evaluate(trainer.sae, model, data)
         log.info("%s: %s", folder.name, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
         write_sae(folder / "sae", trainer.sae, sae_metadata(config))
-        write_json(folder / RESULTS, results(config, trainer, metrics, curve.total("seconds")))
+        final = {f"eval/{name}": value for name, value in metrics.items()}
+        tracker.log({"tokens": trainer.tokens_done, **final})
+        tracker.finish(final)
     except BaseException:
         tracker.finish(failed=True)
         raise
-    final = {f"eval/{name}": value for name, value in metrics.items()}
-    tracker.log({"tokens": trainer.tokens_done, **final})
-    tracker.finish(final)
+    # last of all: a point that has results is done
+    write_json(folder / RESULTS, results(config, trainer, metrics, curve.total("seconds")))
+
+
+def tracked(line: dict[str, float]) -> dict[str, float]:
+    """A line of the training curve under the names that W&B shows."""
+    return {name if name == "tokens" else f"train/{name}": value for name, value in line.items()}
 
 
 def results(config: Config, trainer: Trainer, metrics: dict[str, float], seconds: float) -> dict[str, Any]:
@@ -103,7 +121,7 @@ def results(config: Config, trainer: Trainer, metrics: dict[str, float], seconds
             "tokens": trainer.tokens_done,
             "steps": trainer.steps_done,
             "seconds": seconds,
-            "tokens_per_second": trainer.tokens_done / seconds,
+            "tokens_per_second": trainer.tokens_done / seconds if seconds > 0 else None,
         },
         "config": asdict(config),
         "provenance": provenance(),
@@ -120,7 +138,7 @@ def training_metrics(trainer: Trainer, step: Step) -> dict[str, float]:
         "aux_loss": step.aux_loss.item(),
         "l0": step.l0.item(),
         "dead_fraction": trainer.dead_F.float().mean().item(),
-        "lr": trainer.lr(),
+        "lr": trainer.lr(trainer.steps_done),
     }
     threshold = getattr(trainer.sae, "threshold", None)
     if threshold is not None:

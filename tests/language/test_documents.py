@@ -5,7 +5,7 @@ import pytest
 
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.language.documents import find_files, pack, read_documents, side, split_documents
+from sae_sweeps.language.documents import find_files, pack, read_documents, side, split_single
 
 
 def letters(texts):
@@ -56,24 +56,29 @@ def test_no_document_is_on_both_sides(tmp_path):
     assert len(held_out) + len(training) == 9
 
 
-def test_few_documents_are_cut_behind_lines_without_loss():
+def test_a_single_document_is_cut_in_two_behind_a_line_without_loss():
     text = "".join(f"line {number} of the only document\n" for number in range(3000))
-    pieces = list(split_documents(iter([text]), 20))
-    assert "".join(pieces) == text
-    assert len(pieces) > 20
-    assert all(piece.endswith("\n") for piece in pieces)
+    held_out, rest = split_single(iter([text]), 20)
+    assert rest + held_out == text
+    assert rest.endswith("\n")
+    assert len(held_out) == pytest.approx(len(text) / 20, rel=0.01)
 
 
 def test_cutting_leaves_words_whole_where_lines_are_long():
     text = "word " * 20_000
-    pieces = list(split_documents(iter([text]), 20))
-    assert "".join(pieces) == text
-    assert all(piece.endswith(" ") for piece in pieces)
+    held_out, rest = split_single(iter([text]), 20)
+    assert rest + held_out == text
+    assert rest.endswith(" ")
 
 
-def test_enough_documents_are_not_cut():
-    texts = [str(number) for number in range(25)]
-    assert list(split_documents(iter(texts), 20)) == texts
+@pytest.mark.parametrize("count", [2, 10, 25])
+def test_several_documents_are_never_cut(tmp_path, count):
+    texts = [f"document {number} " * 50 for number in range(count)]
+    assert list(split_single(iter(texts), 20)) == texts
+    dataset = text_files(tmp_path, *texts)
+    dataset.holdout_every = 20
+    assert list(side(dataset, True)) == texts[::20]
+    assert list(side(dataset, False)) == [text for index, text in enumerate(texts) if index % 20]
 
 
 def test_errors_name_what_is_wrong(tmp_path):
@@ -85,6 +90,9 @@ def test_errors_name_what_is_wrong(tmp_path):
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="is not UTF-8"):
         list(read_documents(DatasetConfig(format="text", files=str(tmp_path / "b.txt"))))
+    (tmp_path / "d.txt.gz").write_bytes(gzip.compress(b"text " * 1000)[:-20])
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        list(read_documents(DatasetConfig(format="text", files=str(tmp_path / "d.txt.gz"))))
     (tmp_path / "c.parquet").write_bytes(b"not parquet")
     with pytest.raises(ConfigError, match="cannot be read as parquet"):
         list(read_documents(DatasetConfig(format="parquet", files=str(tmp_path / "c.parquet"))))

@@ -33,6 +33,10 @@ def test_cross_entropy_is_the_models_own(tiny_model):
         loss = reference(TOKENS_NS, labels=TOKENS_NS).loss.item()
     model = load(tiny_model, "blocks.1.hook_resid_pre")
     assert model.cross_entropy(TOKENS_NS) == pytest.approx(loss, rel=1e-5)
+    with torch.no_grad():
+        logits_NSV = reference(TOKENS_NS).logits[:, 3:-1]
+    later = torch.nn.functional.cross_entropy(logits_NSV.flatten(0, 1), TOKENS_NS[:, 4:].flatten()).item()
+    assert model.cross_entropy(TOKENS_NS, first_position=3) == pytest.approx(later, rel=1e-5)
     assert model.cross_entropy(TOKENS_NS, lambda acts, first: acts) == pytest.approx(loss, rel=1e-5)
     assert model.cross_entropy(TOKENS_NS, lambda acts, first: 0 * acts) != pytest.approx(loss, rel=1e-3)
 

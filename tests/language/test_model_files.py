@@ -5,7 +5,7 @@ import pytest
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.language.model_files import ModelFacts, check_hook, model_facts
 
-FACTS = ModelFacts(n_layers=6, d_model=192, context=256)
+FACTS = ModelFacts(n_layers=6, context=256)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Which latents each architecture keeps, on matrices small enough to see."""
 
+import pytest
 import torch
 from torch.testing import assert_close
 
@@ -31,9 +32,9 @@ def test_ties_keep_exactly_the_budget():
 
 def test_the_threshold_is_the_mean_of_the_smallest_kept():
     sae = BatchTopKSAE(4, 4, k=1, threshold_momentum=0.5)
-    sae.keep(torch.tensor([[5.0, 4.0, 3.0, 0.0], [2.0, 1.0, 0.0, 0.0]]))  # smallest kept: 4
+    sae.observe(sae.keep(torch.tensor([[5.0, 4.0, 3.0, 0.0], [2.0, 1.0, 0.0, 0.0]])))  # smallest kept: 4
     assert_close(sae.threshold, torch.tensor(4.0))
-    sae.keep(torch.tensor([[2.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]))  # smallest kept: 1
+    sae.observe(sae.keep(torch.tensor([[2.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])))  # smallest kept: 1
     # weights 0.25 and 0.5 of the two batches, normalised
     assert_close(sae.threshold, torch.tensor((0.25 * 4 + 0.5 * 1) / 0.75))
 
@@ -71,3 +72,22 @@ def test_normalisation_removes_mean_and_scale():
     x_BD = torch.randn(5, 8)
     assert_close(sae.normalize(x_BD).x_BD, sae.normalize(7 * x_BD + 3).x_BD, rtol=1e-4, atol=1e-4)
     assert_close(sae.normalize(x_BD).restore(sae.normalize(x_BD).x_BD), x_BD, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("guess", [0.0, 0.9, 3.5, 4.5, 100.0])
+def test_the_guess_at_the_threshold_never_changes_what_is_kept(guess):
+    torch.manual_seed(0)
+    pre_BF = torch.relu(torch.randn(13, 29))
+    assert_close(top_of_batch(pre_BF, 3, guess).dense(), top_of_batch(pre_BF, 3).dense())
+
+
+@pytest.mark.parametrize("architecture", [TopKSAE, JumpReLUSAE])
+def test_centering_starts_at_the_mean_and_encodes_deviations(architecture):
+    torch.manual_seed(0)
+    last = {"sparsity_coefficient": 0.1} if architecture is JumpReLUSAE else {"k": 3}
+    sae, plain = architecture(8, 20, **last), architecture(8, 20, **last)
+    mean_D, x_BD = torch.randn(8), torch.randn(5, 8)
+    sae.center(mean_D)
+    assert_close(sae.b_dec.detach(), mean_D)
+    shifted_BF = sae.pre_activations(sae.encoder_input(x_BD + mean_D))
+    assert_close(shifted_BF, plain.pre_activations(plain.encoder_input(x_BD)), rtol=1e-4, atol=1e-5)
