@@ -2,6 +2,7 @@
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
 
 from sae_sweeps.config import PROJECT, point_name, problems, sparsity_coefficient
 from tests.conftest import composed
@@ -118,7 +119,8 @@ def test_a_coefficient_used_elsewhere_says_so():
 def name_of(*overrides: str, also_listed: dict[int, float] | None = None) -> str:
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         cfg = compose("config", overrides=list(overrides))
-    cfg.model.sparsity_coefficients["values"].update(also_listed or {})
+    with open_dict(cfg):
+        cfg.model.sparsity_coefficients["values"].update(also_listed or {})
     return point_name(cfg)
 
 

@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import time
 
 import pytest
 
@@ -27,7 +28,17 @@ def log_records(data):
 
 
 def records(folder):
-    """What the offline run of `folder` holds: its identity, its configuration, its history and its summary."""
+    """What the offline run of `folder` holds: its identity, its configuration, its history and its summary.
+
+    W&B's service writes the file, and may do so a moment after `finish` has returned.
+    """
+    deadline = time.monotonic() + 20
+    while (found := records_so_far(folder))["exit"] is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def records_so_far(folder):
     from wandb.proto import wandb_internal_pb2
 
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
