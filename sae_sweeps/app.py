@@ -87,9 +87,10 @@ def _run_task(cfg: DictConfig) -> None:
 
 def run_sweep(cfgs: Sequence[DictConfig], run_point: Callable[[DictConfig], JobReturn]) -> list[JobReturn]:
     """Check all points, run each, report. Exits with 1 if one was refused or failed."""
-    refuse_invalid([(point_name(cfg), to_config(cfg)) for cfg in cfgs])
-    points = {point_name(cfg): cfg for cfg in cfgs}
-    configs = {folder: to_config(cfg) for folder, cfg in points.items()}
+    named = [(point_name(cfg), to_config(cfg)) for cfg in cfgs]
+    refuse_invalid(named)
+    configs = dict(named)
+    points = {folder: cfg for (folder, _), cfg in zip(named, cfgs, strict=True)}
     if len(points) < len(cfgs):
         log.info("%d of %d points are equal to another and run once", len(cfgs) - len(points), len(cfgs))
 

@@ -97,7 +97,7 @@ def _dataset(config: Config) -> None:
 def _fills_a_sequence(config: Config) -> None:
     """Tokenize a small text for real, where the model's folder has a tokenizer.json to do it with."""
     tokenizer_file = Path(config.model.name).expanduser() / "tokenizer.json"
-    if not looks_local(config.model.name) or not tokenizer_file.is_file() or config.dataset.seq_len < 2:
+    if not looks_local(config.model.name) or not tokenizer_file.is_file():
         return
     from tokenizers import Tokenizer
 

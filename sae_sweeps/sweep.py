@@ -2,7 +2,6 @@
 
 import csv
 import io
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +11,6 @@ from filelock import FileLock
 
 from sae_sweeps.config import Config
 from sae_sweeps.files import read_json, write_json, write_text
-
-log = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 

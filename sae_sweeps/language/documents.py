@@ -67,8 +67,10 @@ def _read_rows(dataset: DatasetConfig) -> Iterator[str]:
     from datasets.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    hub = dataset.format == "hub"
+    setting, value = ("dataset.name", dataset.name) if hub else ("dataset.files", dataset.files)
     try:
-        if dataset.format == "hub":
+        if hub:
             rows = load_dataset(dataset.name, dataset.subset, split=dataset.split, streaming=dataset.streaming)
         else:
             rows = load_dataset(dataset.format, data_files=find_files(dataset), split="train", streaming=True)
@@ -81,19 +83,19 @@ def _read_rows(dataset: DatasetConfig) -> Iterator[str]:
                     f"dataset.text_column={next(iter(row), 'text')}",
                 )
             yield str(row[dataset.text_column])
+    except ConfigError:
+        raise
     except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
         raise ConfigError(
-            "dataset.name",
-            dataset.name,
+            setting,
+            value,
             f"cannot be loaded ({first_line(error)})",
             "check the name and the network, or use local files: dataset=text 'dataset.files=folder/*.txt'",
         ) from None
     except (DatasetGenerationError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
         raise ConfigError(
-            "dataset.files" if dataset.format != "hub" else "dataset.name",
-            dataset.files if dataset.format != "hub" else dataset.name,
+            setting,
+            value,
             f"cannot be read as {dataset.format} ({first_line(error)})",
             "check the files, or name their format: dataset=text, json or parquet",
         ) from None
