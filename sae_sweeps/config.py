@@ -22,6 +22,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 DTYPES = ("float32", "bfloat16", "float16")
 FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 TASKS = ("train",)
 DECIDING = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]
 TRACKING_MODES = ("offline", "online", "off")
@@ -108,6 +109,7 @@ class TrainingConfig:
     initial_bias: str = "zero"  # of the decoder: zero, or the mean of the first chunk's activations
     decay_fraction: float = 0.0  # the last part of training, over which lr falls linearly to zero
     dead_after_tokens: int = 20_480  # activations without firing after which a latent counts as dead
+    precision: str = "float32"  # of the encoder's product: float32, tf32 (CUDA) or bfloat16
     chunk_batches: int = 32  # steps whose activations are shuffled together
     checkpoint_every: int = 1000  # steps
     log_every: int = 100  # steps
@@ -237,6 +239,7 @@ def problems(config: Config) -> list[ConfigError]:
     require_positive("training.tokens", "training.batch_size", "training.lr", "training.dead_after_tokens")
     require_positive("training.chunk_batches", "training.checkpoint_every", "training.log_every")
     require_one_of("training.initial_bias", INITIAL_BIASES)
+    require_one_of("training.precision", PRECISIONS)
     less = 0 < training.tokens < training.batch_size
     fix = "raise it or lower the batch size"
     require("training.tokens", not less, f"is less than one batch of training.batch_size={training.batch_size}", fix)

@@ -71,9 +71,9 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float]:
         error_B = (x_BD - recon_BD).square().sum(1).double()
         spread_B = (x_BD - x_BD.mean(1, keepdim=True)).square().sum(1).double()
         ratio_sum += (error_B / spread_B).sum().item()
-        active_N = kept.value_N > 0
+        active_N = kept.active
         active += active_N.sum().item()
-        fired_F[kept.col_N[active_N]] = True
+        fired_F |= kept.fired()
         reconstructions.append(recon_BD)
     recon_AD = torch.cat(reconstructions)
     count = len(data.acts_AD)

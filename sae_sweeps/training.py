@@ -17,8 +17,8 @@ from sae_sweeps.saes.base import Step
 class Trainer:
     """An SAE, its optimizer, and all else that a step depends on: `state` holds everything.
 
-    Adam, with the decoder rows' norms fixed: the radial part of their gradient is removed before the update and the
-    norm restored after it (arXiv:2412.06410, appendix).
+    Adam, with the decoder rows' norms fixed: their gradient has no radial part, and the norm is restored after the
+    update (arXiv:2412.06410, appendix).
     """
 
     def __init__(self, sae: SAE, config: TrainingConfig) -> None:
@@ -50,10 +50,9 @@ class Trainer:
     def step(self, x_BD: Tensor) -> Step:
         """One update on a batch of raw activations. Raises: TrainingError if the loss is not finite."""
         sae = self.sae
-        step = sae.training_step(sae.normalize(x_BD).x_BD, self.dead_F)
+        step = sae.training_step(sae.normalize(x_BD).x_BD, self.dead_F, self.config.precision)
         if not torch.isfinite(step.loss):
             raise TrainingError(f"the loss is {step.loss.item()} at step {self.steps_done + 1}")
-        sae.remove_radial_gradient()
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr(self.steps_done + 1)
         self._optimizer.step()

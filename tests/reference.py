@@ -32,10 +32,10 @@ def top_mask(values: Tensor, count: int) -> Tensor:
 
 
 def dense_step(sae: SAE, x_BD: Tensor, dead_F: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of `sae.training_step` and the gradient of every parameter."""
+    """The loss of `sae.training_step` and the gradient of every parameter, W_dec's without its radial part."""
     p = {name: value.detach().clone().requires_grad_() for name, value in sae.named_parameters()}
     if isinstance(sae, JumpReLUSAE):
-        pre_BF = torch.relu(x_BD @ p["W_enc"] + p["b_enc"])
+        pre_BF = torch.relu(x_BD @ p["W_enc"].T + p["b_enc"])
         # z = pre * H(pre - threshold): with the value held fixed, d z / d threshold is threshold * d H / d threshold
         active_BF = StepWithKernel.apply(pre_BF, p["threshold"], sae.bandwidth)
         z_BF = pre_BF * active_BF.detach() + p["threshold"].detach() * (active_BF - active_BF.detach())
@@ -43,7 +43,7 @@ def dense_step(sae: SAE, x_BD: Tensor, dead_F: Tensor) -> tuple[Tensor, dict[str
         loss = error_BD.square().mean() + sae.sparsity_coefficient * active_BF.sum(1).mean()
     else:
         assert isinstance(sae, TopKSAE)
-        pre_BF = torch.relu((x_BD - p["b_dec"]) @ p["W_enc"])
+        pre_BF = torch.relu((x_BD - p["b_dec"]) @ p["W_enc"].T)
         k = min(sae.k, sae.dict_size)
         if isinstance(sae, BatchTopKSAE):
             mask_BF = top_mask(pre_BF, k * len(x_BD))
@@ -58,4 +58,7 @@ def dense_step(sae: SAE, x_BD: Tensor, dead_F: Tensor) -> tuple[Tensor, dict[str
             aux_error_BD = (dead_pre_BF * aux_mask_BF) @ p["W_dec"] + error_BD.detach()
             loss = loss + sae.aux_coefficient * aux_error_BD.square().mean()
     loss.backward()
-    return loss.detach(), {name: value.grad for name, value in p.items()}
+    gradients = {name: value.grad for name, value in p.items()}
+    rows_FD = p["W_dec"].detach()
+    gradients["W_dec"] = gradients["W_dec"] - (gradients["W_dec"] * rows_FD).sum(1, keepdim=True) * rows_FD
+    return loss.detach(), gradients

@@ -24,7 +24,7 @@ class Scaled(TopKSAE):
         super().__init__(d_in, 2 * d_in, k=d_in)
         with torch.no_grad():
             eye_DD = torch.eye(d_in)
-            self.W_enc.copy_(torch.cat([eye_DD, -eye_DD], dim=1))
+            self.W_enc.copy_(torch.cat([eye_DD, -eye_DD]))
             self.W_dec.copy_(factor * torch.cat([eye_DD, -eye_DD]))
 
 
@@ -78,7 +78,7 @@ def test_l0_and_dead_latents_count_the_selection_at_inference(model):
     data = held_out(model, TOKENS_NS, 1)
     sae = TopKSAE(16, 40, 3)
     with torch.no_grad():
-        sae.W_enc[:, :10] = 0  # these can never be active
+        sae.W_enc[:10] = 0  # these can never be active
     metrics = evaluate(sae, model, data)
     acts_AF = sae.encode(data.acts_AD)
     assert metrics["l0"] == pytest.approx((acts_AF > 0).sum(1).float().mean().item())

@@ -81,7 +81,7 @@ def test_the_learning_rate_warms_up_and_decays():
 def test_silent_latents_are_dead_after_the_configured_tokens():
     sae = TopKSAE(D, F, 1)
     with torch.no_grad():
-        sae.W_enc[:, 3:] = 0  # latents from 3 on are never active
+        sae.W_enc[3:] = 0  # latents from 3 on are never active
     trainer = Trainer(sae, TrainingConfig(tokens=1600, batch_size=16, lr=1e-9, dead_after_tokens=48))
     dead = []
     for _ in range(4):

@@ -23,7 +23,7 @@ def write_sae(folder: Path, sae: SAE, metadata: dict[str, Any]) -> None:
 
     cfg.json is written last, so a folder that has one is complete.
     """
-    weights: dict[str, Tensor] = {"W_enc": sae.W_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
+    weights: dict[str, Tensor] = {"W_enc": sae.W_enc.T.contiguous(), "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     origin: dict[str, Any] = {"architecture": sae.architecture}
     config: dict[str, Any] = {
         "d_in": sae.d_in,
@@ -75,7 +75,8 @@ def read_sae(folder: Path) -> SAE:
     else:
         sae = {"topk": TopKSAE, "batchtopk": BatchTopKSAE}[origin["architecture"]](**shape, k=origin["k"])
         extra = []
-    parameters: dict[str, Tensor] = {name: weights[name] for name in ["W_enc", "W_dec", "b_dec", *extra]}
+    parameters: dict[str, Tensor] = {name: weights[name] for name in ["W_dec", "b_dec", *extra]}
+    parameters["W_enc"] = weights["W_enc"].T
     if isinstance(sae, BatchTopKSAE):
         parameters |= {"threshold": weights["threshold"][0], "threshold_weight": torch.ones(())}
     sae.load_state_dict(parameters)

@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.encoder import Product
+from sae_sweeps.saes.sparse import Entries, Kept
 
 NORMALIZE_EPSILON = 1e-5  # as in SAELens' "layer_norm", so that a saved SAE computes the same there
 
@@ -43,10 +44,11 @@ class SAE(nn.Module, ABC):
     `forward` maps raw activations (B, D) to their reconstructions, `encode` to latent activations (B, F). Training goes
     through `training_step`, which computes loss and gradients by hand on the kept entries (see `sparse.py`).
 
-    Shapes: W_enc (D, F), b_enc (F,), W_dec (F, D) with rows of unit norm, b_dec (D,).
+    Shapes: W_enc (F, D) and W_dec (F, D), a row per latent, those of W_dec of unit norm; b_enc (F,), b_dec (D,).
     """
 
     architecture: ClassVar[str]
+    aux_coefficient: float = 0.0  # weight of the auxiliary loss on dead latents
     centers_input: ClassVar[bool]  # whether b_dec is subtracted from the encoder's input
 
     def __init__(self, d_in: int, dict_size: int, *, normalize_input: bool = True, seed: int = 0) -> None:
@@ -54,8 +56,8 @@ class SAE(nn.Module, ABC):
         generator = torch.Generator().manual_seed(seed)
         W_enc_DF = torch.empty(d_in, dict_size)
         nn.init.kaiming_uniform_(W_enc_DF, generator=generator)  # columns of norm sqrt(2 D / F)
-        self.W_enc = nn.Parameter(W_enc_DF)
-        self.W_dec = nn.Parameter(nn.functional.normalize(W_enc_DF.T, dim=1).contiguous())
+        self.W_enc = nn.Parameter(W_enc_DF.T.contiguous())
+        self.W_dec = nn.Parameter(nn.functional.normalize(self.W_enc.detach(), dim=1))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.normalize_input = normalize_input
 
@@ -74,7 +76,7 @@ class SAE(nn.Module, ABC):
             return Normalized(x_BD, zero_B1, zero_B1 + 1)
         mean_B1 = x_BD.mean(-1, keepdim=True)
         centered_BD = x_BD - mean_B1
-        std_B1 = centered_BD.std(-1, keepdim=True)
+        std_B1 = centered_BD.norm(dim=-1, keepdim=True) / (x_BD.shape[-1] - 1) ** 0.5
         return Normalized(centered_BD / (std_B1 + NORMALIZE_EPSILON), mean_B1, std_B1)
 
     @torch.no_grad()
@@ -85,23 +87,27 @@ class SAE(nn.Module, ABC):
     def encoder_input(self, x_BD: Tensor) -> Tensor:
         return x_BD - self.b_dec if self.centers_input else x_BD
 
-    def pre_activations(self, input_BD: Tensor) -> Tensor:
-        return torch.relu_(input_BD @ self.W_enc)
+    def product(self, input_BD: Tensor, precision: str = "float32") -> Product:
+        return Product(input_BD.detach(), self.W_enc.detach(), precision=precision)
 
     @abstractmethod
-    def keep(self, pre_BF: Tensor) -> Kept:
+    def keep(self, product: Product) -> Entries:
         """The entries that take part in a training step."""
 
     @abstractmethod
-    def keep_for_inference(self, pre_BF: Tensor) -> Kept:
+    def keep_for_inference(self, product: Product) -> Kept:
         """The active latents of each activation when the SAE is used, whatever else is in the batch."""
+
+    def keep_dead(self, product: Product) -> Entries | None:
+        """The entries of an auxiliary loss among the dead latents, of which `product` is; or None if there is none."""
+        return None
 
     @torch.no_grad()
     def active(self, normalized: Normalized) -> Kept:
-        return self.keep_for_inference(self.pre_activations(self.encoder_input(normalized.x_BD)))
+        return self.keep_for_inference(self.product(self.encoder_input(normalized.x_BD)))
 
     def reconstruct(self, kept: Kept, normalized: Normalized) -> Tensor:
-        return normalized.restore(kept.decode(self.W_dec) + self.b_dec)
+        return normalized.restore(kept.decode(self.W_dec, self.b_dec.expand_as(normalized.x_BD)))
 
     @torch.no_grad()
     def encode(self, x_BD: Tensor) -> Tensor:
@@ -115,64 +121,64 @@ class SAE(nn.Module, ABC):
         return self.reconstruct(self.active(normalized), normalized)
 
     @torch.no_grad()
-    def training_step(self, x_BD: Tensor, dead_F: Tensor) -> Step:
+    def training_step(self, x_BD: Tensor, dead_F: Tensor, precision: str = "float32") -> Step:
         """Loss and gradients on a batch of normalised activations; `dead_F` marks the dead latents.
 
         The loss is the mean squared error per element plus what the architecture adds (`sparsity_gradients`,
-        `auxiliary`). Gradients are set, not accumulated.
+        `keep_dead`). Gradients are set, not accumulated; that of W_dec is without its part along the rows, whose norm
+        is fixed (arXiv:2412.06410, appendix). `precision` is that of the encoder's product: float32, or tf32 or
+        bfloat16 to choose the latents, whose activations are then computed in float32.
         """
         input_BD = self.encoder_input(x_BD)
-        pre_BF = self.pre_activations(input_BD)
-        kept = self.keep(pre_BF)
-        error_BD = kept.decode(self.W_dec) + self.b_dec - x_BD
+        product = self.product(input_BD, precision)
+        dead_M = dead_F.nonzero().squeeze(1)
+        if len(dead_M) > 0:
+            product.watch(dead_M)
+        kept = self.keep(product)
+        error_BD = kept.decode(self.W_dec, self.b_dec - x_BD)
         mse = error_BD.square().mean()
-
         grad_BD = error_BD * (2 / error_BD.numel())
-        self.W_dec.grad = kept.transposed_product(kept.value_N, grad_BD)
-        self.b_dec.grad = grad_BD.sum(0)
-        pre_grad_N, sparsity_loss = self.sparsity_gradients(kept, kept.value_gradients(grad_BD, self.W_dec))
-        W_enc_grad_FD = kept.transposed_product(pre_grad_N, input_BD)
-        pre_grad_F = kept.column_sums(pre_grad_N)
+        value_grad = kept.value_gradients(grad_BD, self.W_dec)
+        pre_grad, sparsity_loss = self.sparsity_gradients(kept, value_grad)
+        W_dec_grad_FD = kept.weight_gradient(kept.value, grad_BD, out=self.W_dec.grad)
+        W_enc_grad_FD = kept.weight_gradient(pre_grad, input_BD, out=self.W_enc.grad)
+        pre_grad_F = kept.latent_sums(pre_grad)
+        # a row's gradient times the row is the sum, over its entries, of activation times gradient
+        radial_F = kept.latent_sums(kept.value * value_grad)
 
         aux_loss = mse.new_zeros(())
-        aux = self.auxiliary(pre_BF, dead_F, -error_BD)
-        if aux is not None:
-            aux_loss, aux_kept, aux_grad_BD = aux
-            aux_pre_grad_N = aux_kept.value_gradients(aux_grad_BD, self.W_dec) * (aux_kept.value_N > 0)
-            self.W_dec.grad += aux_kept.transposed_product(aux_kept.value_N, aux_grad_BD)
-            W_enc_grad_FD += aux_kept.transposed_product(aux_pre_grad_N, input_BD)
-            pre_grad_F += aux_kept.column_sums(aux_pre_grad_N)
+        dead = self.keep_dead(product.part()) if len(dead_M) > 0 else None
+        if dead is not None:  # a step on the dead latents alone, whose target is what the others left over
+            W_dec_MD = self.W_dec[dead_M]
+            aux_error_BD = dead.decode(W_dec_MD, error_BD)
+            aux_loss = self.aux_coefficient * aux_error_BD.square().mean()
+            aux_grad_BD = aux_error_BD * (2 * self.aux_coefficient / error_BD.numel())
+            value_grad = dead.value_gradients(aux_grad_BD, W_dec_MD)
+            pre_grad = value_grad * dead.active
+            W_dec_grad_FD.index_add_(0, dead_M, dead.weight_gradient(dead.value, aux_grad_BD))
+            W_enc_grad_FD.index_add_(0, dead_M, dead.weight_gradient(pre_grad, input_BD))
+            pre_grad_F.index_add_(0, dead_M, dead.latent_sums(pre_grad))
+            radial_F.index_add_(0, dead_M, dead.latent_sums(dead.value * value_grad))
 
-        self.W_enc.grad = W_enc_grad_FD.T.contiguous()
+        self.W_dec.grad = W_dec_grad_FD.addcmul_(radial_F[:, None], self.W_dec, value=-1)
+        self.W_enc.grad = W_enc_grad_FD
+        self.b_dec.grad = grad_BD.sum(0)
         if self.centers_input:
-            self.b_dec.grad -= self.W_enc @ pre_grad_F
+            self.b_dec.grad -= pre_grad_F @ self.W_enc
         self.bias_gradients(pre_grad_F)
         self.observe(kept)
-        active_N = kept.value_N > 0
-        fired_F = torch.zeros_like(dead_F).index_fill_(0, kept.col_N[active_N], True)
-        l0 = active_N.sum() / x_BD.shape[0]
-        return Step(mse + sparsity_loss + aux_loss, mse, l0, aux_loss, fired_F)
+        l0 = kept.active.sum() / x_BD.shape[0]
+        return Step(mse + sparsity_loss + aux_loss, mse, l0, aux_loss, kept.fired())
 
-    def observe(self, kept: Kept) -> None:
+    def observe(self, kept: Entries) -> None:
         """Learn from a training batch what is not learnt by gradients."""
 
-    def sparsity_gradients(self, kept: Kept, value_grad_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of the kept pre-activations given those of their values, and the sparsity loss."""
-        return value_grad_N * (kept.value_N > 0), value_grad_N.new_zeros(())
-
-    def auxiliary(self, pre_BF: Tensor, dead_F: Tensor, residual_BD: Tensor) -> tuple[Tensor, Kept, Tensor] | None:
-        """The auxiliary loss, the entries it uses and its gradient with respect to their decoding; or None."""
-        return None
+    def sparsity_gradients(self, kept: Entries, value_grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of the kept pre-activations given those of their activations, and the sparsity loss."""
+        return value_grad * kept.active, value_grad.new_zeros(())
 
     def bias_gradients(self, pre_grad_F: Tensor) -> None:
         """Set the gradient of the encoder's bias, where there is one."""
-
-    @torch.no_grad()
-    def remove_radial_gradient(self) -> None:
-        """Take out of each decoder row's gradient the part along the row: the norm is fixed, only direction learns."""
-        assert self.W_dec.grad is not None, "called between training_step and the optimizer's step"
-        along_F1 = (self.W_dec.grad * self.W_dec).sum(1, keepdim=True)
-        self.W_dec.grad -= along_F1 * self.W_dec
 
     @torch.no_grad()
     def after_update(self) -> None:

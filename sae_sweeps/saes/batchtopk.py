@@ -1,33 +1,59 @@
 """BatchTopK: the k x B largest latents of a whole batch are active (arXiv:2412.06410)."""
 
-# B activations in a batch, D model width, F latents (dict_size)
+# B activations in a batch, D model width, F latents (dict_size), N entries
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sae_sweeps.saes.sparse import Kept
-from sae_sweeps.saes.topk import TopKSAE
+from sae_sweeps.saes.encoder import Product, above
+from sae_sweeps.saes.sparse import Entries, Kept
+from sae_sweeps.saes.topk import SPARE, TopKSAE
 
-GUESS = 0.9  # of the running threshold: a batch's own threshold is hardly ever below
+GUESS = 0.95  # of the running threshold: a batch's own threshold is hardly ever below
+AT_MOST = 4  # times what will be kept: more candidates than that are thinned out on the way
 
 
-def top_of_batch(pre_BF: Tensor, k: int, guess: float = 0.0) -> Kept:
-    """The k x B largest entries of the whole matrix.
+def top_of_batch(product: Product, k: int, guess: float = 0.0) -> Kept:
+    """The k x B largest entries of the whole matrix, fewer if fewer are positive.
 
-    Only entries above `guess` are sorted, if there are enough of them; the result does not depend on it.
+    Only entries above `guess` are looked at, if there are enough of them; the result does not depend on it.
     """
-    batch, dict_size = pre_BF.shape
+    batch, dict_size = product.shape
     budget = min(k, dict_size) * batch
-    flat_BF = pre_BF.reshape(-1)
-    candidates_M = (flat_BF > guess).nonzero().squeeze(1)
-    if len(candidates_M) >= budget:
-        flat_N = candidates_M[flat_BF[candidates_M].topk(budget, sorted=False).indices]
-    else:
-        flat_N = flat_BF.topk(budget, sorted=False).indices
-    flat_N = flat_N.sort().values
-    return Kept.from_flat(flat_N, flat_BF[flat_N], (batch, dict_size))
+    flat_N, pre_N = _candidates(product, budget, guess)
+    if guess > 0 and len(flat_N) < budget:
+        flat_N, pre_N = _candidates(product, budget, 0.0)
+    if not product.is_exact:
+        flat_N, pre_N = _largest(flat_N, pre_N, budget + budget // SPARE)
+        pre_N = product.exact(Kept.from_flat(flat_N, pre_N, product.shape))
+    flat_N, pre_N = _largest(flat_N, pre_N, budget)
+    return Kept.from_flat(flat_N, pre_N.relu(), product.shape)
+
+
+def _candidates(product: Product, budget: int, floor: float) -> tuple[Tensor, Tensor]:
+    """Places in the flattened matrix and values of entries above `floor`: the largest, at least `budget` of them if
+    there are as many."""
+    flats: list[Tensor] = []
+    pres: list[Tensor] = []
+    for first, pre_RF in product.blocks():
+        pre_M = pre_RF.view(-1)
+        flat_N = (pre_M > floor).nonzero().squeeze(1)
+        pres.append(pre_M[flat_N])
+        flats.append(flat_N.add_(first * product.shape[1]))
+        if sum(map(len, flats)) > AT_MOST * budget:
+            flat_N, pre_N = _largest(torch.cat(flats), torch.cat(pres), AT_MOST // 2 * budget)
+            flats, pres, floor = [flat_N], [pre_N], pre_N.min().item()
+    return torch.cat(flats), torch.cat(pres)
+
+
+def _largest(flat_N: Tensor, pre_N: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest entries, in their order."""
+    if len(flat_N) <= count:
+        return flat_N, pre_N
+    places = pre_N.topk(count, sorted=False).indices.to(torch.int32).sort().values
+    return flat_N[places], pre_N[places]
 
 
 class BatchTopKSAE(TopKSAE):
@@ -49,15 +75,17 @@ class BatchTopKSAE(TopKSAE):
         # the sum of the weights given so far, which makes the running mean unbiased from the first batch on
         self.register_buffer("threshold_weight", torch.zeros(()))
 
-    def keep(self, pre_BF: Tensor) -> Kept:
-        return top_of_batch(pre_BF, self.k, guess=GUESS * self.threshold.item())
+    def keep(self, product: Product) -> Entries:
+        return top_of_batch(product, self.k, guess=GUESS * self.threshold.item())
 
-    def observe(self, kept: Kept) -> None:
-        positive_N = kept.value_N[kept.value_N > 0]
+    def observe(self, kept: Entries) -> None:
+        positive_N = kept.value[kept.active]
         if len(positive_N) > 0:
             weight = 1 - self.threshold_momentum
             self.threshold_weight.mul_(self.threshold_momentum).add_(weight)
             self.threshold.lerp_(positive_N.min(), weight / self.threshold_weight)
 
-    def keep_for_inference(self, pre_BF: Tensor) -> Kept:
-        return Kept.from_mask(pre_BF > self.threshold, pre_BF)
+    def keep_for_inference(self, product: Product) -> Kept:
+        kept = above(product, self.threshold.expand(product.shape[1]))
+        assert kept is not None, "never too many"
+        return kept

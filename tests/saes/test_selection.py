@@ -6,35 +6,41 @@ from torch.testing import assert_close
 
 from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE
 from sae_sweeps.saes.batchtopk import top_of_batch
+from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.topk import top_per_row
 
 PRE_BF = torch.tensor([[5.0, 4.0, 3.0, 0.0], [2.0, 1.0, 0.0, 0.0]])
 
 
+def product(pre_BF):
+    """The product that gives `pre_BF`."""
+    return Product(pre_BF, torch.eye(pre_BF.shape[1], dtype=pre_BF.dtype))
+
+
 def test_topk_keeps_k_in_every_row():
-    assert_close(top_per_row(PRE_BF, 1).dense(), torch.tensor([[5.0, 0, 0, 0], [2.0, 0, 0, 0]]))
+    assert_close(top_per_row(product(PRE_BF), 1).dense(), torch.tensor([[5.0, 0, 0, 0], [2.0, 0, 0, 0]]))
 
 
 def test_batchtopk_shares_its_budget_across_the_batch():
-    assert_close(top_of_batch(PRE_BF, 1).dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 0, 0, 0]]))
+    assert_close(top_of_batch(product(PRE_BF), 1).dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 0, 0, 0]]))
 
 
 def test_more_than_there_is_keeps_all():
-    assert_close(top_per_row(PRE_BF, 9).dense(), PRE_BF)
-    assert_close(top_of_batch(PRE_BF, 9).dense(), PRE_BF)
+    assert_close(top_per_row(product(PRE_BF), 9).dense(), PRE_BF)
+    assert_close(top_of_batch(product(PRE_BF), 9).dense(), PRE_BF)
 
 
 def test_ties_keep_exactly_the_budget():
     ties_BF = torch.ones(3, 5)
-    assert (top_of_batch(ties_BF, 2).dense() > 0).sum() == 6
-    assert ((top_per_row(ties_BF, 2).dense() > 0).sum(1) == 2).all()
+    assert (top_of_batch(product(ties_BF), 2).dense() > 0).sum() == 6
+    assert ((top_per_row(product(ties_BF), 2).dense() > 0).sum(1) == 2).all()
 
 
 def test_the_threshold_is_the_mean_of_the_smallest_kept():
     sae = BatchTopKSAE(4, 4, k=1, threshold_momentum=0.5)
-    sae.observe(sae.keep(torch.tensor([[5.0, 4.0, 3.0, 0.0], [2.0, 1.0, 0.0, 0.0]])))  # smallest kept: 4
+    sae.observe(sae.keep(product(PRE_BF)))  # smallest kept: 4
     assert_close(sae.threshold, torch.tensor(4.0))
-    sae.observe(sae.keep(torch.tensor([[2.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])))  # smallest kept: 1
+    sae.observe(sae.keep(product(torch.tensor([[2.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]))))  # smallest kept: 1
     # weights 0.25 and 0.5 of the two batches, normalised
     assert_close(sae.threshold, torch.tensor((0.25 * 4 + 0.5 * 1) / 0.75))
 
@@ -42,20 +48,20 @@ def test_the_threshold_is_the_mean_of_the_smallest_kept():
 def test_batchtopk_uses_its_threshold_at_inference():
     sae = BatchTopKSAE(4, 4, k=1)
     sae.threshold.fill_(2.5)
-    assert_close(sae.keep_for_inference(PRE_BF).dense(), torch.tensor([[5.0, 4.0, 3.0, 0.0], [0.0, 0, 0, 0]]))
+    assert_close(sae.keep_for_inference(product(PRE_BF)).dense(), torch.tensor([[5.0, 4.0, 3.0, 0.0], [0.0, 0, 0, 0]]))
 
 
 def test_topk_zeros_do_not_count_as_active():
     sae = TopKSAE(4, 4, k=3)
-    kept = sae.keep_for_inference(PRE_BF)
-    assert (kept.value_N > 0).sum() == 5
+    kept = sae.keep_for_inference(product(PRE_BF))
+    assert (kept.value > 0).sum() == 5
 
 
 def test_jumprelu_keeps_what_exceeds_its_own_threshold():
     sae = JumpReLUSAE(4, 4, 0.1)
     with torch.no_grad():
         sae.threshold.copy_(torch.tensor([3.0, 0.5, 3.0, 0.5]))
-    assert_close(sae.keep_for_inference(PRE_BF).dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 1.0, 0, 0]]))
+    assert_close(sae.keep_for_inference(product(PRE_BF)).dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 1.0, 0, 0]]))
 
 
 def test_encode_and_forward_agree():
@@ -78,7 +84,7 @@ def test_normalisation_removes_mean_and_scale():
 def test_the_guess_at_the_threshold_never_changes_what_is_kept(guess):
     torch.manual_seed(0)
     pre_BF = torch.relu(torch.randn(13, 29))
-    assert_close(top_of_batch(pre_BF, 3, guess).dense(), top_of_batch(pre_BF, 3).dense())
+    assert_close(top_of_batch(product(pre_BF), 3, guess).dense(), top_of_batch(product(pre_BF), 3).dense())
 
 
 @pytest.mark.parametrize("architecture", [TopKSAE, JumpReLUSAE])
@@ -89,5 +95,5 @@ def test_centering_starts_at_the_mean_and_encodes_deviations(architecture):
     mean_D, x_BD = torch.randn(8), torch.randn(5, 8)
     sae.center(mean_D)
     assert_close(sae.b_dec.detach(), mean_D)
-    shifted_BF = sae.pre_activations(sae.encoder_input(x_BD + mean_D))
-    assert_close(shifted_BF, plain.pre_activations(plain.encoder_input(x_BD)), rtol=1e-4, atol=1e-5)
+    shifted_BF = sae.product(sae.encoder_input(x_BD + mean_D)).whole()
+    assert_close(shifted_BF, plain.product(plain.encoder_input(x_BD)).whole(), rtol=1e-4, atol=1e-5)
