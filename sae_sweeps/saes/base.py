@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sae_sweeps.saes.encoder import Product
-from sae_sweeps.saes.sparse import Entries, Kept
+from sae_sweeps.saes.sparse import Entries, Kept, LatentEntries
 
 NORMALIZE_EPSILON = 1e-5  # as in SAELens' "layer_norm", so that a saved SAE computes the same there
 
@@ -107,7 +107,7 @@ class SAE(nn.Module, ABC):
         return self.keep_for_inference(self.product(self.encoder_input(normalized.x_BD)))
 
     def reconstruct(self, kept: Kept, normalized: Normalized) -> Tensor:
-        return normalized.restore(kept.decode(self.W_dec, self.b_dec.expand_as(normalized.x_BD)))
+        return normalized.restore(kept.decode(self.W_dec).add_(self.b_dec))
 
     @torch.no_grad()
     def encode(self, x_BD: Tensor) -> Tensor:
@@ -132,33 +132,36 @@ class SAE(nn.Module, ABC):
         input_BD = self.encoder_input(x_BD)
         product = self.product(input_BD, precision)
         dead_M = dead_F.nonzero().squeeze(1)
-        if len(dead_M) > 0:
+        watches = len(dead_M) > 0 and self.aux_coefficient > 0
+        if watches:
             product.watch(dead_M)
         kept = self.keep(product)
-        error_BD = kept.decode(self.W_dec, self.b_dec - x_BD)
+        error_BD = kept.decode(self.W_dec).add_(self.b_dec).sub_(x_BD)
         mse = error_BD.square().mean()
         grad_BD = error_BD * (2 / error_BD.numel())
-        value_grad = kept.value_gradients(grad_BD, self.W_dec)
-        pre_grad, sparsity_loss = self.sparsity_gradients(kept, value_grad)
-        W_dec_grad_FD = kept.weight_gradient(kept.value, grad_BD, out=self.W_dec.grad)
-        W_enc_grad_FD = kept.weight_gradient(pre_grad, input_BD, out=self.W_enc.grad)
-        pre_grad_F = kept.latent_sums(pre_grad)
+        entries = kept.by_latent()
+        value_grad = entries.value_gradients(grad_BD, self.W_dec)
+        pre_grad, sparsity_loss = self.sparsity_gradients(entries, value_grad)
+        W_dec_grad_FD = entries.weight_gradient(entries.value, grad_BD, out=self._grad_memory("W_dec"))
+        W_enc_grad_FD = entries.weight_gradient(pre_grad, input_BD, out=self._grad_memory("W_enc"))
+        pre_grad_F = entries.latent_sums(pre_grad)
         # a row's gradient times the row is the sum, over its entries, of activation times gradient
-        radial_F = kept.latent_sums(kept.value * value_grad)
+        radial_F = entries.latent_sums(entries.value * value_grad)
 
         aux_loss = mse.new_zeros(())
-        dead = self.keep_dead(product.part()) if len(dead_M) > 0 else None
-        if dead is not None:  # a step on the dead latents alone, whose target is what the others left over
+        kept_dead = self.keep_dead(product.part()) if watches else None
+        if kept_dead is not None:  # a step on the dead latents alone, whose target is what the others left over
             W_dec_MD = self.W_dec[dead_M]
-            aux_error_BD = dead.decode(W_dec_MD, error_BD)
+            aux_error_BD = kept_dead.decode(W_dec_MD).add_(error_BD)
             aux_loss = self.aux_coefficient * aux_error_BD.square().mean()
             aux_grad_BD = aux_error_BD * (2 * self.aux_coefficient / error_BD.numel())
+            dead = kept_dead.by_latent()
             value_grad = dead.value_gradients(aux_grad_BD, W_dec_MD)
             pre_grad = value_grad * dead.active
-            W_dec_grad_FD.index_add_(0, dead_M, dead.weight_gradient(dead.value, aux_grad_BD))
-            W_enc_grad_FD.index_add_(0, dead_M, dead.weight_gradient(pre_grad, input_BD))
-            pre_grad_F.index_add_(0, dead_M, dead.latent_sums(pre_grad))
-            radial_F.index_add_(0, dead_M, dead.latent_sums(dead.value * value_grad))
+            W_dec_grad_FD[dead_M] += dead.weight_gradient(dead.value, aux_grad_BD)
+            W_enc_grad_FD[dead_M] += dead.weight_gradient(pre_grad, input_BD)
+            pre_grad_F[dead_M] += dead.latent_sums(pre_grad)
+            radial_F[dead_M] += dead.latent_sums(dead.value * value_grad)
 
         self.W_dec.grad = W_dec_grad_FD.addcmul_(radial_F[:, None], self.W_dec, value=-1)
         self.W_enc.grad = W_enc_grad_FD
@@ -170,12 +173,17 @@ class SAE(nn.Module, ABC):
         l0 = kept.active.sum() / x_BD.shape[0]
         return Step(mse + sparsity_loss + aux_loss, mse, l0, aux_loss, kept.fired())
 
+    def _grad_memory(self, name: str) -> Tensor:
+        """Where a weight's gradient goes: the memory of the latest one."""
+        weight = self.get_parameter(name)
+        return torch.empty_like(weight) if weight.grad is None else weight.grad
+
     def observe(self, kept: Entries) -> None:
         """Learn from a training batch what is not learnt by gradients."""
 
-    def sparsity_gradients(self, kept: Entries, value_grad: Tensor) -> tuple[Tensor, Tensor]:
+    def sparsity_gradients(self, entries: LatentEntries, value_grad: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of the kept pre-activations given those of their activations, and the sparsity loss."""
-        return value_grad * kept.active, value_grad.new_zeros(())
+        return value_grad * entries.active, value_grad.new_zeros(())
 
     def bias_gradients(self, pre_grad_F: Tensor) -> None:
         """Set the gradient of the encoder's bias, where there is one."""

@@ -46,15 +46,16 @@ class Product:
             input_BD, W_enc_FD = input_BD.bfloat16(), W_enc_FD.bfloat16()
         rows = max(1, min(batch, (BLOCK_CUDA if input_BD.is_cuda else BLOCK) // dict_size))
         block_RF = input_BD.new_empty(rows, dict_size)
-        if self._watched_M is not None:
-            self._columns_BM = input_BD.new_empty(batch, len(self._watched_M))
+        watched_M, columns_BM = self._watched_M, None
+        if watched_M is not None:
+            columns_BM = self._columns_BM = input_BD.new_empty(batch, len(watched_M))
         for first in range(0, batch, rows):
             chunk_RD = input_BD[first : first + rows]
             pre_RF = block_RF[: len(chunk_RD)]
             with _tensor_cores(self._precision == "tf32"):
                 torch.mm(chunk_RD, W_enc_FD.T, out=pre_RF)
-            if self._columns_BM is not None:
-                torch.index_select(pre_RF, 1, self._watched_M, out=self._columns_BM[first : first + rows])
+            if watched_M is not None and columns_BM is not None:
+                torch.index_select(pre_RF, 1, watched_M, out=columns_BM[first : first + rows])
             yield first, pre_RF
 
     def part(self) -> "Product":

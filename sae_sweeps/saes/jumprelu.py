@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sae_sweeps.saes.base import SAE
 from sae_sweeps.saes.encoder import Product, above
-from sae_sweeps.saes.sparse import DENSE_FROM, DenseKept, Entries, Kept
+from sae_sweeps.saes.sparse import DENSE_FROM, Entries, Kept, LatentEntries, Whole
 
 
 class JumpReLUSAE(SAE):
@@ -54,7 +54,7 @@ class JumpReLUSAE(SAE):
         """The active entries, and the inactive ones near their threshold; every entry where those are many."""
         entries: Entries | None = above(product, self.threshold - self.bandwidth / 2, at_most=DENSE_FROM)
         if entries is None:
-            entries = DenseKept(product.whole().relu_())
+            entries = Whole(product.whole().relu_())
         entries.value = entries.pre * (entries.pre > entries.per_latent(self.threshold))
         return entries
 
@@ -63,7 +63,7 @@ class JumpReLUSAE(SAE):
         assert kept is not None, "never too many"
         return kept
 
-    def sparsity_gradients(self, entries: Entries, value_grad: Tensor) -> tuple[Tensor, Tensor]:
+    def sparsity_gradients(self, entries: LatentEntries, value_grad: Tensor) -> tuple[Tensor, Tensor]:
         coefficient = self.sparsity_coefficient / entries.shape[0]
         threshold = entries.per_latent(self.threshold)
         near = ((entries.pre - threshold).abs() < self.bandwidth / 2) & (entries.pre > 0)

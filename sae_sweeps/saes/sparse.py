@@ -1,15 +1,14 @@
 """The linear algebra behind the encoder's product: the kept entries of a batch, and products with them.
 
 Of the B x F pre-activations of a batch a few in a hundred are kept. Decoding and all gradients work on those alone,
-through PyTorch's compressed sparse row (CSR) products. Where many are kept, the same operations on the whole matrix
-are faster: `Kept` and `DenseKept` are the two ways, with one interface.
+listed row by row (`Kept`) for the one and latent by latent (`ByLatent`) for the others. Where many are kept, the same
+operations on the whole matrix are faster: `Whole` has the interface of both.
 """
 
 # B activations in a batch, D model width, F latents, N kept entries
 
 import warnings
-from abc import ABC, abstractmethod
-from functools import cached_property
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,56 +18,11 @@ warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta"
 DENSE_FROM = 0.18  # share of entries kept from which the whole matrix is faster; measured, see benchmarks/
 
 
-class Entries(ABC):
-    """Some entries of a (B, F) matrix of pre-activations.
-
-    `pre` holds their pre-activations and `value` their activations: one number per entry, in a shape of the layout's
-    own that the arithmetic between entries need not know.
-    """
-
-    shape: tuple[int, int]
-    pre: Tensor
-    value: Tensor
-
-    @property
-    def active(self) -> Tensor:
-        """Which entries are active, bool."""
-        return self.value > 0
-
-    @abstractmethod
-    def dense(self) -> Tensor:
-        """The matrix A that holds `value`, (B, F), zero elsewhere."""
-
-    @abstractmethod
-    def per_latent(self, of_F: Tensor) -> Tensor:
-        """For each entry the number that belongs to its latent."""
-
-    @abstractmethod
-    def decode(self, W_dec_FD: Tensor, base_BD: Tensor) -> Tensor:
-        """base + A @ W_dec, (B, D), with A the matrix that holds `value`."""
-
-    @abstractmethod
-    def value_gradients(self, grad_BD: Tensor, W_dec_FD: Tensor) -> Tensor:
-        """The entries of grad @ W_dec^T: the gradient of `value` given that of the decoding."""
-
-    @abstractmethod
-    def weight_gradient(self, of_entries: Tensor, right_BD: Tensor, out: Tensor | None = None) -> Tensor:
-        """A^T @ right, (F, D), with A the matrix that holds `of_entries`; written to `out` if given."""
-
-    @abstractmethod
-    def latent_sums(self, of_entries: Tensor) -> Tensor:
-        """The sum over each latent's entries, (F,)."""
-
-    @abstractmethod
-    def fired(self) -> Tensor:
-        """Which latents are active anywhere, bool (F,)."""
-
-
-class Kept(Entries):
-    """Entries listed row by row.
+class Kept:
+    """Kept entries of a (B, F) matrix of pre-activations, row by row.
 
     Shapes: crow_B1 (B + 1,), where each row's entries start; col_N (N,), the latent of each entry, in any order within
-    a row; pre and value (N,).
+    a row; pre (N,), their pre-activations; value (N,), their activations.
     """
 
     def __init__(self, crow_B1: Tensor, col_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> None:
@@ -91,71 +45,100 @@ class Kept(Entries):
         crow_B1 = torch.arange(0, batch * per_row + 1, per_row, device=col_BK.device)
         return cls(crow_B1, col_BK.reshape(-1), pre_BK.reshape(-1), (batch, dict_size))
 
-    @cached_property
-    def row_N(self) -> Tensor:
-        """The row of each entry."""
-        rows = torch.arange(self.shape[0], dtype=torch.int32, device=self.col_N.device)
-        return rows.repeat_interleave(self.crow_B1.diff().long(), output_size=len(self.col_N))
+    @property
+    def active(self) -> Tensor:
+        """Which entries are active, bool."""
+        return self.value > 0
 
-    def _csr(self, value_N: Tensor) -> Tensor:
-        return torch.sparse_csr_tensor(self.crow_B1, self.col_N, value_N, self.shape, check_invariants=False)
+    def fired(self) -> Tensor:
+        """Which latents are active anywhere, bool (F,)."""
+        return torch.bincount(self.col_N[self.active], minlength=self.shape[1]) > 0
 
-    @cached_property
-    def _by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The order that lists the entries latent by latent, where each latent's start, and the row of each."""
-        col_N, order_N = self.col_N.sort(stable=True)
-        return order_N, _starts(col_N, self.shape[1]).to(torch.int32), self.row_N[order_N]
-
-    def _transposed(self, value_N: Tensor) -> Tensor:
-        order_N, start_F1, row_N = self._by_latent
-        batch, dict_size = self.shape
-        return torch.sparse_csr_tensor(start_F1, row_N, value_N[order_N], (dict_size, batch), check_invariants=False)
+    def per_latent(self, of_F: Tensor) -> Tensor:
+        """For each entry the number that belongs to its latent."""
+        return of_F[self.col_N]
 
     def dense(self) -> Tensor:
-        return self._csr(self.value).to_dense()
+        """The matrix A that holds `value`, (B, F), zero where nothing was kept."""
+        return _csr(self.crow_B1, self.col_N, self.value, self.shape).to_dense()
+
+    def decode(self, W_dec_FD: Tensor) -> Tensor:
+        """A @ W_dec, (B, D)."""
+        return _product(self.crow_B1, self.col_N, self.value, W_dec_FD)
 
     def entries_of(self, left_BD: Tensor, right_FD: Tensor) -> Tensor:
         """The entries of left @ right^T at the kept places, (N,)."""
-        pattern = self._csr(torch.zeros_like(self.pre, dtype=left_BD.dtype))
-        return torch.sparse.sampled_addmm(pattern, left_BD, right_FD.T, beta=0.0).values()
+        return _entries(self.crow_B1, self.col_N, left_BD, right_FD)
+
+    def by_latent(self) -> "ByLatent":
+        return ByLatent(self)
+
+
+class ByLatent:
+    """The same entries latent by latent, for the gradients.
+
+    Shapes: start_F1 (F + 1,), where each latent's entries start; row_N (N,), the row of each entry, ascending within a
+    latent; pre and value (N,). The latent of an entry is implied, which `per_latent` spells out.
+    """
+
+    def __init__(self, kept: Kept) -> None:
+        self.shape = kept.shape
+        self._col_N, order_N = kept.col_N.sort(stable=True)
+        self.start_F1 = _starts(self._col_N, self.shape[1]).to(torch.int32)
+        per_row_B = kept.crow_B1.diff()
+        rows_B = torch.arange(self.shape[0], dtype=torch.int32, device=order_N.device)
+        self.row_N = rows_B.repeat_interleave(per_row_B, output_size=len(order_N))[order_N]
+        self.pre = kept.pre[order_N]
+        self.value = self.pre if kept.value is kept.pre else kept.value[order_N]
+
+    @property
+    def active(self) -> Tensor:
+        """Which entries are active, bool."""
+        return self.value > 0
 
     def per_latent(self, of_F: Tensor) -> Tensor:
-        return of_F[self.col_N]
-
-    def decode(self, W_dec_FD: Tensor, base_BD: Tensor) -> Tensor:
-        return torch.addmm(base_BD, self._csr(self.value), W_dec_FD)
+        """For each entry the number that belongs to its latent."""
+        return of_F[self._col_N]
 
     def value_gradients(self, grad_BD: Tensor, W_dec_FD: Tensor) -> Tensor:
-        return self.entries_of(grad_BD, W_dec_FD)
+        """The entries of grad @ W_dec^T: the gradient of `value` given that of the decoding."""
+        return _entries(self.start_F1, self.row_N, W_dec_FD, grad_BD)
 
     def weight_gradient(self, of_entries: Tensor, right_BD: Tensor, out: Tensor | None = None) -> Tensor:
-        if out is None:
-            out = right_BD.new_empty(self.shape[1], right_BD.shape[1])
-        return torch.addmm(out, self._transposed(of_entries), right_BD, beta=0.0, out=out)
+        """A^T @ right, (F, D), with A the matrix that holds `of_entries`; written to `out` if given."""
+        return _product(self.start_F1, self.row_N, of_entries, right_BD, out)
 
     def latent_sums(self, of_entries: Tensor) -> Tensor:
-        return self._transposed(of_entries) @ of_entries.new_ones(self.shape[0])
-
-    def fired(self) -> Tensor:
-        fired_F = torch.zeros(self.shape[1], dtype=torch.bool, device=self.col_N.device)
-        return fired_F.index_fill_(0, self.col_N[self.active].long(), True)
+        """The sum over each latent's entries, (F,)."""
+        transposed = _csr(self.start_F1, self.row_N, of_entries, (self.shape[1], self.shape[0]))
+        return transposed @ of_entries.new_ones(self.shape[0])
 
 
-class DenseKept(Entries):
+class Whole:
     """Every entry of the matrix, kept or not: `value` is 0 at those that are not. Shapes: pre and value (B, F)."""
 
     def __init__(self, pre_BF: Tensor) -> None:
         self.pre = self.value = pre_BF
         self.shape = (pre_BF.shape[0], pre_BF.shape[1])
 
-    def dense(self) -> Tensor:
-        return self.value
+    @property
+    def active(self) -> Tensor:
+        return self.value > 0
+
+    def fired(self) -> Tensor:
+        return self.active.any(0)
 
     def per_latent(self, of_F: Tensor) -> Tensor:
         return of_F
 
-    def decode(self, W_dec_FD: Tensor, base_BD: Tensor) -> Tensor:
-        return torch.addmm(base_BD, self.value, W_dec_FD)
+    def dense(self) -> Tensor:
+        return self.value
+
+    def decode(self, W_dec_FD: Tensor) -> Tensor:
+        return self.value @ W_dec_FD
+
+    def by_latent(self) -> "Whole":
+        return self
 
     def value_gradients(self, grad_BD: Tensor, W_dec_FD: Tensor) -> Tensor:
         return grad_BD @ W_dec_FD.T
@@ -166,8 +149,35 @@ class DenseKept(Entries):
     def latent_sums(self, of_entries: Tensor) -> Tensor:
         return of_entries.sum(0)
 
-    def fired(self) -> Tensor:
-        return self.active.any(0)
+
+Entries: TypeAlias = Kept | Whole  # as a selection gives them
+LatentEntries: TypeAlias = ByLatent | Whole  # as the gradients want them
+
+
+def _csr(start: Tensor, place_N: Tensor, value_N: Tensor, shape: tuple[int, int]) -> Tensor:
+    return torch.sparse_csr_tensor(start, place_N, value_N, shape, check_invariants=False)
+
+
+def _product(start: Tensor, place_N: Tensor, value_N: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """A @ right, with A in compressed rows: (rows, D).
+
+    On a CPU embedding_bag, which is this product, takes half the time of the CSR product; but it cannot write to memory
+    that is there already, and for a large result taking new memory costs more than that.
+    """
+    shape = (len(start) - 1, len(right))
+    if out is not None:
+        return torch.addmm(out, _csr(start, place_N, value_N, shape), right, beta=0.0, out=out)
+    if right.is_cuda:
+        return _csr(start, place_N, value_N, shape) @ right
+    return torch.nn.functional.embedding_bag(
+        place_N, right, start, mode="sum", per_sample_weights=value_N, include_last_offset=True
+    )
+
+
+def _entries(start: Tensor, place_N: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """The entries of left @ right^T at the places given in compressed rows, (N,)."""
+    pattern = _csr(start, place_N, left.new_zeros(len(place_N)), (len(left), len(right)))
+    return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
 
 
 def _starts(sorted_N: Tensor, count: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from sae_sweeps.saes.base import SAE
 from sae_sweeps.saes.encoder import Product
-from sae_sweeps.saes.sparse import DENSE_FROM, DenseKept, Entries, Kept
+from sae_sweeps.saes.sparse import DENSE_FROM, Entries, Kept, Whole
 
 SPARE = 8  # where the product is approximate, one entry in so many more is considered than is kept
 
@@ -59,8 +59,6 @@ class TopKSAE(SAE):
         return top_per_row(product, self.k)
 
     def keep_dead(self, product: Product) -> Entries | None:
-        if self.aux_coefficient == 0:
-            return None
         kept = top_per_row(product, self.aux_latents)
         density = min(self.aux_latents / product.shape[1], 1)
-        return DenseKept(kept.dense()) if density >= DENSE_FROM else kept
+        return Whole(kept.dense()) if density >= DENSE_FROM else kept
