@@ -3,6 +3,7 @@
 # B activations in a batch, D model width, F latents (dict_size), N kept entries
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -98,8 +99,9 @@ class SAE(nn.Module, ABC):
     def keep_for_inference(self, product: Product) -> Kept:
         """The active latents of each activation when the SAE is used, whatever else is in the batch."""
 
-    def keep_dead(self, product: Product) -> Entries | None:
-        """The entries of an auxiliary loss among the dead latents, of which `product` is; or None if there is none."""
+    def watch_dead(self, product: Product, dead_M: Tensor) -> Callable[[], Entries] | None:
+        """Have the entries of an auxiliary loss among the dead latents found on the way; what is returned gives them
+        once `keep` is done. None if there is no such loss."""
         return None
 
     @torch.no_grad()
@@ -125,16 +127,14 @@ class SAE(nn.Module, ABC):
         """Loss and gradients on a batch of normalised activations; `dead_F` marks the dead latents.
 
         The loss is the mean squared error per element plus what the architecture adds (`sparsity_gradients`,
-        `keep_dead`). Gradients are set, not accumulated; that of W_dec is without its part along the rows, whose norm
+        `watch_dead`). Gradients are set, not accumulated; that of W_dec is without its part along the rows, whose norm
         is fixed (arXiv:2412.06410, appendix). `precision` is that of the encoder's product: float32, or tf32 or
         bfloat16 to choose the latents, whose activations are then computed in float32.
         """
         input_BD = self.encoder_input(x_BD)
         product = self.product(input_BD, precision)
         dead_M = dead_F.nonzero().squeeze(1)
-        watches = len(dead_M) > 0 and self.aux_coefficient > 0
-        if watches:
-            product.watch(dead_M)
+        keep_dead = self.watch_dead(product, dead_M)
         kept = self.keep(product)
         error_BD = kept.decode(self.W_dec).add_(self.b_dec).sub_(x_BD)
         mse = error_BD.square().mean()
@@ -149,9 +149,8 @@ class SAE(nn.Module, ABC):
         radial_F = entries.latent_sums(entries.value * value_grad)
 
         aux_loss = mse.new_zeros(())
-        kept_dead = self.keep_dead(product.part()) if watches else None
-        if kept_dead is not None:  # a step on the dead latents alone, whose target is what the others left over
-            W_dec_MD = self.W_dec[dead_M]
+        if keep_dead is not None:  # a step on the dead latents alone, whose target is what the others left over
+            kept_dead, W_dec_MD = keep_dead(), self.W_dec[dead_M]
             aux_error_BD = kept_dead.decode(W_dec_MD).add_(error_BD)
             aux_loss = self.aux_coefficient * aux_error_BD.square().mean()
             aux_grad_BD = aux_error_BD * (2 * self.aux_coefficient / error_BD.numel())

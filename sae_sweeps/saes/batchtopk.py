@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweeps.saes.encoder import Product, above
+from sae_sweeps.saes.encoder import SPARE, Product, above
 from sae_sweeps.saes.sparse import Entries, Kept
-from sae_sweeps.saes.topk import SPARE, TopKSAE
+from sae_sweeps.saes.topk import TopKSAE
 
 GUESS = 0.95  # of the running threshold: a batch's own threshold is hardly ever below
 AT_MOST = 4  # times what will be kept: more candidates than that are thinned out on the way

@@ -2,7 +2,7 @@
 
 # B activations in a batch, R of them in a block, D model width, F latents, M watched latents, N kept entries
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +12,10 @@ from sae_sweeps.saes.sparse import Kept
 
 BLOCK = 2**23  # entries of the product in one block: it is looked through while it is still in the cache, or nearly
 BLOCK_CUDA = 2**28
+SPARE = 8  # where the product is approximate, one entry in so many more is considered than is kept
 SLACK = 2**-6  # a share of a threshold, several times the error of a product of bfloat16 numbers
+
+Look = Callable[[int, Tensor], None]
 
 
 class Product:
@@ -27,16 +30,15 @@ class Product:
         self._input_BD, self._W_enc_FD, self.b_enc_F = input_BD, W_enc_FD, b_enc_F
         self._precision = precision
         self.shape = (input_BD.shape[0], W_enc_FD.shape[0])
-        self._watched_M: Tensor | None = None
-        self._columns_BM: Tensor | None = None
+        self._watchers: list[tuple[Tensor, Look]] = []
 
     @property
     def is_exact(self) -> bool:
         return self._precision == "float32"
 
-    def watch(self, latents_M: Tensor) -> None:
-        """Have `blocks` put these columns aside, for `part`."""
-        self._watched_M = latents_M
+    def watch(self, latents_M: Tensor, look: Look) -> None:
+        """Have `look` shown these columns of every block, as (number of the first row, pre_RM)."""
+        self._watchers.append((latents_M, look))
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
         """(number of the first row, pre_RF), without the bias; what is yielded is overwritten by the next block."""
@@ -46,28 +48,27 @@ class Product:
             input_BD, W_enc_FD = input_BD.bfloat16(), W_enc_FD.bfloat16()
         rows = max(1, min(batch, (BLOCK_CUDA if input_BD.is_cuda else BLOCK) // dict_size))
         block_RF = input_BD.new_empty(rows, dict_size)
-        watched_M, columns_BM = self._watched_M, None
-        if watched_M is not None:
-            columns_BM = self._columns_BM = input_BD.new_empty(batch, len(watched_M))
         for first in range(0, batch, rows):
             chunk_RD = input_BD[first : first + rows]
             pre_RF = block_RF[: len(chunk_RD)]
             with _tensor_cores(self._precision == "tf32"):
                 torch.mm(chunk_RD, W_enc_FD.T, out=pre_RF)
-            if watched_M is not None and columns_BM is not None:
-                torch.index_select(pre_RF, 1, watched_M, out=columns_BM[first : first + rows])
+            for latents_M, look in self._watchers:
+                look(first, pre_RF.gather(1, latents_M.expand(len(chunk_RD), -1)))
             yield first, pre_RF
 
-    def part(self) -> "Product":
-        """The watched columns, as a product of their own; its blocks have been computed already."""
-        assert self._watched_M is not None, "watch() comes first"
-        assert self._columns_BM is not None, "blocks() comes first"
-        return _KnownProduct(self._columns_BM, self._input_BD, self._W_enc_FD[self._watched_M], self._precision)
+    def exact(self, kept: Kept, latents_M: Tensor | None = None) -> Tensor:
+        """The kept entries, (N,), as float32 gives them, with the bias; `kept.pre` holds what the blocks had there.
 
-    def exact(self, kept: Kept) -> Tensor:
-        """The kept entries, (N,), as float32 gives them, with the bias; `kept.pre` holds what the blocks had there."""
-        pre_N = kept.pre if self.is_exact else kept.entries_of(self._input_BD, self._W_enc_FD)
-        return pre_N if self.b_enc_F is None else pre_N + kept.per_latent(self.b_enc_F)
+        With `latents_M` the entries are of these columns alone, as a watcher saw them.
+        """
+        pre_N = kept.pre
+        if not self.is_exact:
+            W_enc_FD = self._W_enc_FD if latents_M is None else self._W_enc_FD[latents_M]
+            pre_N = kept.entries_of(self._input_BD, W_enc_FD)
+        if self.b_enc_F is None:
+            return pre_N
+        return pre_N + kept.per_latent(self.b_enc_F if latents_M is None else self.b_enc_F[latents_M])
 
     def whole(self) -> Tensor:
         """(B, F), in float32, with the bias."""
@@ -75,15 +76,37 @@ class Product:
         return pre_BF if self.b_enc_F is None else pre_BF.add_(self.b_enc_F)
 
 
-class _KnownProduct(Product):
-    """A product that has been computed before."""
+class RowTops:
+    """The k largest entries of each row, found block by block."""
 
-    def __init__(self, known_BF: Tensor, input_BD: Tensor, W_enc_FD: Tensor, precision: str) -> None:
-        super().__init__(input_BD, W_enc_FD, precision=precision)
-        self._known_BF = known_BF
+    def __init__(self, product: Product, k: int, latents_M: Tensor | None = None) -> None:
+        """Of all columns, or of `latents_M` alone, which the product is then asked to show."""
+        self._product, self._latents_M = product, latents_M
+        self._width = product.shape[1] if latents_M is None else len(latents_M)
+        self._k = min(k, self._width)
+        # where the product is approximate, a few more are considered than are kept
+        self._proposed = self._k if product.is_exact else min(self._k + self._k // SPARE + 1, self._width)
+        self._tops: dict[int, tuple[Tensor, Tensor]] = {}
+        if latents_M is not None:
+            product.watch(latents_M, self.look)
 
-    def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        yield 0, self._known_BF
+    def look(self, first: int, pre_RF: Tensor) -> None:
+        if self._proposed == self._width:
+            col_F = torch.arange(self._width, device=pre_RF.device)
+            self._tops[first] = pre_RF.clone(), col_F.expand_as(pre_RF)
+        else:
+            top = pre_RF.topk(self._proposed, dim=1, sorted=False)
+            self._tops[first] = top.values, top.indices
+
+    def kept(self) -> Kept:
+        """Those of the blocks that were looked at; entries below zero are kept as zeros."""
+        pre_BK, col_BK = (torch.cat(parts) for parts in zip(*self._tops.values(), strict=True))
+        proposed = Kept.from_rows(col_BK, pre_BK, self._width)
+        pre_BK = self._product.exact(proposed, self._latents_M).view_as(col_BK)
+        if self._proposed > self._k:
+            pre_BK, places_BK = pre_BK.topk(self._k, dim=1, sorted=False)
+            col_BK = col_BK.gather(1, places_BK)
+        return Kept.from_rows(col_BK, pre_BK.relu(), self._width)
 
 
 def above(product: Product, floor_F: Tensor, at_most: float = 1.0) -> Kept | None:
