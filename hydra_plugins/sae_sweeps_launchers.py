@@ -1,7 +1,7 @@
 """Where Hydra finds our launchers: it takes plugins from the namespace package `hydra_plugins` alone."""
 
-from sae_sweeps.launchers import local
+from sae_sweeps.launchers import pack
 
 
-class LocalLauncher(local.LocalLauncher):
-    """conf/hydra/launcher/local.yaml"""
+class PackLauncher(pack.PackLauncher):
+    """conf/hydra/launcher/pack.yaml"""

@@ -12,16 +12,18 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sae_sweeps.config import Config, point_name, register, to_config
-from sae_sweeps.errors import ConfigError, TrainingError
+from sae_sweeps.errors import ConfigError, RefusedError, TrainingError
 from sae_sweeps.hydra_errors import as_config_error
+from sae_sweeps.packs import Limits, Point, into_packs
 from sae_sweeps.preflight import check, unwritable
 
 log = logging.getLogger(__name__)
+
+NO_LIMITS = Limits()
 
 register()
 
@@ -56,87 +58,80 @@ def _refuse(lines: Sequence[str]) -> None:
 
 
 def run(cfg: DictConfig) -> None:
-    """Hydra's task function. Alone it is a sweep of one point; under a launcher, one of its points."""
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        _run_task(cfg)
-        return
+    """Hydra's task function, for a command without -m: a sweep of one point. Launchers call `run_sweep` themselves."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     untouched = [entry.name for entry in folder.iterdir()] == [".hydra"]
     try:
-        run_sweep([cfg], _attempt)
+        run_sweep([cfg])
     except RefusedError as refused:
         if untouched:  # Hydra made it before anything was checked
             shutil.rmtree(folder)
         _refuse(refused.lines)
 
 
-def _attempt(cfg: DictConfig) -> JobReturn:
-    """Run a task that Hydra has prepared already."""
-    try:
-        _run_task(cfg)
-        return JobReturn(status=JobStatus.COMPLETED)
-    except Exception as error:
-        return JobReturn(status=JobStatus.FAILED, _return_value=error)
+def run_sweep(
+    cfgs: Sequence[DictConfig],
+    prepare: Callable[[DictConfig], JobReturn] | None = None,
+    limits: Limits = NO_LIMITS,
+) -> list[JobReturn]:
+    """Check all points, run them pack by pack, report. Exits with 1 if one was refused or failed.
 
-
-def _run_task(cfg: DictConfig) -> None:
-    config = to_config(cfg)
-    task = importlib.import_module(f"sae_sweeps.tasks.{config.task.name}")
-    task.run(config, Path(HydraConfig.get().runtime.output_dir))
-
-
-def run_sweep(cfgs: Sequence[DictConfig], run_point: Callable[[DictConfig], JobReturn]) -> list[JobReturn]:
-    """Check all points, run each, report. Exits with 1 if one was refused or failed."""
+    `prepare` has Hydra make a point's folder, where it has not yet.
+    """
     named = [(point_name(cfg), to_config(cfg)) for cfg in cfgs]
     refuse_invalid(named)
     configs = dict(named)
-    points = {folder: cfg for (folder, _), cfg in zip(named, cfgs, strict=True)}
-    if len(points) < len(cfgs):
-        log.info("%d of %d points are equal to another and run once", len(cfgs) - len(points), len(cfgs))
+    by_name = {name: cfg for (name, _), cfg in zip(named, cfgs, strict=True)}
+    if len(by_name) < len(cfgs):
+        log.info("%d of %d points are equal to another and run once", len(cfgs) - len(by_name), len(cfgs))
 
     from sae_sweeps.display import Display
     from sae_sweeps.sweep import Sweep, report
 
     sweep = Sweep(next(iter(configs.values())))
     sweep.add(configs)
-    results, failures = [], {}
-    with Display(len(points)).live() as display:
-        for folder, cfg in points.items():
-            sweep.set_state(folder, "running")
+    returns = {name: prepare(cfg) if prepare else JobReturn() for name, cfg in by_name.items()}
+    points = [Point(config, sweep.folder.absolute() / name) for name, config in configs.items()]
+    packs = into_packs(points, limits.points)
+    if len(packs) > 1:
+        log.info("%d points in %d packs of %s", len(configs), len(packs), " + ".join(str(len(pack)) for pack in packs))
+    failures: dict[str, str] = {}
+    with Display(len(configs)).live() as display:
+        for pack in packs:
+            waiting = {point.name for point in pack}
+
+            def outcome(point: Point, error: Exception | None, waiting: set[str] = waiting) -> None:
+                waiting.discard(point.name)
+                if error is not None:
+                    failures[point.name] = reason(error)
+                sweep.set_state(point.name, "failed" if error else "done", failures.get(point.name))
+                returns[point.name].status = JobStatus.FAILED if error else JobStatus.COMPLETED
+                returns[point.name].return_value = error
+                display.point_finished()
+
+            sweep.set_states(waiting, "running")
+            task = importlib.import_module(f"sae_sweeps.tasks.{pack[0].config.task.name}")
             try:
-                result = run_point(cfg)
-            except BaseException:  # Ctrl-C: the point can go on later
-                sweep.set_state(folder, "interrupted")
+                task.run(pack, limits, outcome)
+            except Exception as error:  # what all of the pack need cannot be had
+                for point in pack:
+                    if point.name in waiting:
+                        outcome(point, error)
+            except BaseException:  # Ctrl-C: the points can go on later
+                sweep.set_states(waiting, "interrupted")
                 raise
-            results.append(result)
-            reason = _failure(result)
-            sweep.set_state(folder, "failed" if reason else "done", reason)
-            if reason:
-                failures[folder] = reason
-            display.point_finished()
-    report(sweep, list(points), failures)
+    report(sweep, list(configs), failures)
     if failures:
         sys.exit(1)
-    return results
+    return list(returns.values())
 
 
-def _failure(result: JobReturn) -> str | None:
-    """Why a point failed, in one line; None if it did not. Its traceback goes to the log, unless it was foreseen."""
-    if result.status == JobStatus.COMPLETED:
-        return None
-    error = result._return_value
+def reason(error: Exception) -> str:
+    """Why a point failed, in one line. Its traceback goes to the log, unless it was foreseen."""
     if isinstance(error, (ConfigError, TrainingError)):
         return str(error)
     log.error("%s", error, exc_info=error)
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-class RefusedError(Exception):
-    """Points that cannot run, told in `lines`; nothing was run."""
-
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__(*lines)
-        self.lines = lines
 
 
 def refuse_invalid(points: Sequence[tuple[str, Config]]) -> None:

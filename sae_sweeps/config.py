@@ -125,6 +125,12 @@ class EvaluationConfig:
 
 
 @dataclass(kw_only=True)
+class ActivationsConfig:
+    cache: str | None = None  # a folder for the language model's activations, to be found there by later sweeps
+    cache_gib: float = 50.0  # what the folder may hold
+
+
+@dataclass(kw_only=True)
 class TrackingConfig:
     mode: str = "offline"
     project: str = "sae-sweeps"
@@ -150,6 +156,7 @@ class Config:
     sae: SAEConfig = field(default_factory=SAEConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    activations: ActivationsConfig = field(default_factory=ActivationsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
@@ -220,7 +227,7 @@ def problems(config: Config) -> list[ConfigError]:
     require("name", plain, "must be a plain folder name", "name=my-sweep")
     require_one_of("task.name", TASKS)
     require("model.name", bool(config.model.name), "is empty", "model.name=FOLDER, or a name on the hub")
-    require_positive("model.batch_sequences", "evaluation.tokens")
+    require_positive("model.batch_sequences", "evaluation.tokens", "activations.cache_gib")
     require_one_of("model.dtype", DTYPES)
     require_one_of("tracking.mode", TRACKING_MODES)
 

@@ -13,7 +13,7 @@ from rich.table import Table
 if TYPE_CHECKING:  # Hydra sets up logging, and so this file, before anything is checked: torch would come too early
     from torch import Tensor
 
-SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
+SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal; of two points, longer for more
 SECONDS_BETWEEN_FRAMES = 0.2
 WIDTH_WITHOUT_TERMINAL = 120  # characters
 
@@ -31,8 +31,9 @@ class ConsoleHandler(logging.Handler):
 class PointDisplay:
     """The line of one point: what it does now, how far it is, how fast, its loss and L0."""
 
-    def __init__(self, bars: Progress | None, name: str) -> None:
+    def __init__(self, bars: Progress | None, name: str, points: int) -> None:
         self._bars, self._name = bars, name
+        self._interval = SECONDS_BETWEEN_FRAMES if bars is not None else SECONDS_BETWEEN_LINES * max(1, points / 2)
         self._began: float | None = None
         self._shown = self._first_tokens = 0.0
         self._task = None if bars is None else bars.add_task(name, total=None, status="")
@@ -49,8 +50,7 @@ class PointDisplay:
         now = time.monotonic()
         if self._began is None:
             self._began, self._shown, self._first_tokens = now, now, tokens
-        interval = SECONDS_BETWEEN_LINES if self._bars is None else SECONDS_BETWEEN_FRAMES
-        if now - self._shown < interval and tokens < total:
+        if now - self._shown < self._interval and tokens < total:
             return
         self._shown = now
         rate = (tokens - self._first_tokens) / max(now - self._began, 1e-9)
@@ -64,6 +64,7 @@ class PointDisplay:
     def close(self) -> None:
         if self._bars is not None and self._task is not None:
             self._bars.remove_task(self._task)
+            self._task = None
 
 
 class Display:
@@ -91,7 +92,7 @@ class Display:
             _running = None
 
     def point(self, name: str) -> PointDisplay:
-        return PointDisplay(self._bars, name)
+        return PointDisplay(self._bars, name, self._points)
 
     def point_finished(self) -> None:
         self._finished += 1

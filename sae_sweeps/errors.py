@@ -1,4 +1,4 @@
-"""The two ways a point can end early: a setting that must change, or a computation that broke down."""
+"""The ways a run can end early: settings that must change, and computations that broke down."""
 
 
 class ConfigError(ValueError):
@@ -10,6 +10,14 @@ class ConfigError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.setting}={self.value}: {self.problem}. Fix: {self.fix}"
+
+
+class RefusedError(Exception):
+    """Points that cannot run, told in `lines`; nothing was run."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(*lines)
+        self.lines = lines
 
 
 class TrainingError(RuntimeError):

@@ -2,15 +2,21 @@
 
 # N sequences, S positions, A held-out activations, B activations in a batch, D model width, F latents
 
+import logging
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sae_sweeps.errors import first_line
 from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.saes import SAE
 
+log = logging.getLogger(__name__)
+
 BATCH = 2048  # activations
+SEQUENCES_TRIED = 4
 
 
 @dataclass
@@ -19,35 +25,50 @@ class HeldOut:
     is, and with the activations replaced by zero and by their mean."""
 
     tokens_NS: Tensor
-    acts_AD: Tensor
+    acts_NSD: Tensor
     first_position: int
-    ce: float
-    ce_zero: float
-    ce_mean: float
+    from_hook: bool  # whether replaced activations need only the layers above the hook
+    ce: float = 0.0
+    ce_zero: float = 0.0
+    ce_mean: float = 0.0
+
+    @property
+    def acts_AD(self) -> Tensor:
+        return self.acts_NSD[:, self.first_position :].flatten(0, 1)
+
+    def cross_entropy_with(self, model: LanguageModel, acts_AD: Tensor) -> float:
+        """Cross entropy with `acts_AD` in place of the activations from `first_position` on."""
+        per_sequence = acts_AD.unflatten(0, (len(self.tokens_NS), -1))
+
+        def replace(original: Tensor, first: int) -> Tensor:
+            sequences = slice(first, first + len(original))
+            return torch.cat([self.acts_NSD[sequences, : self.first_position], per_sequence[sequences]], dim=1)
+
+        return model.cross_entropy(self.tokens_NS, replace, self.first_position, from_hook=self.from_hook)
 
 
 def held_out(model: LanguageModel, tokens_NS: Tensor, first_position: int) -> HeldOut:
     """Measure the language model itself. Positions before `first_position` (a BOS) are never counted or replaced."""
-    acts_AD = model.activations(tokens_NS)[:, first_position:].flatten(0, 1)
-    return HeldOut(
-        tokens_NS,
-        acts_AD,
-        first_position,
-        ce=model.cross_entropy(tokens_NS, first_position=first_position),
-        ce_zero=_cross_entropy_with(model, tokens_NS, first_position, torch.zeros_like(acts_AD)),
-        ce_mean=_cross_entropy_with(model, tokens_NS, first_position, acts_AD.mean(0).expand_as(acts_AD)),
-    )
+    data = HeldOut(tokens_NS, model.activations(tokens_NS), first_position, _starts_at_hook(model, tokens_NS))
+    acts_AD = data.acts_AD
+    data.ce = model.cross_entropy(tokens_NS, first_position=first_position)
+    data.ce_zero = data.cross_entropy_with(model, torch.zeros_like(acts_AD))
+    data.ce_mean = data.cross_entropy_with(model, acts_AD.mean(0).expand_as(acts_AD))
+    return data
 
 
-def _cross_entropy_with(model: LanguageModel, tokens_NS: Tensor, first_position: int, acts_AD: Tensor) -> float:
-    """Cross entropy with `acts_AD` in place of the activations behind `first_position`."""
-    per_sequence = acts_AD.unflatten(0, (len(tokens_NS), -1))
-
-    def replace(original: Tensor, first_sequence: int) -> Tensor:
-        new = per_sequence[first_sequence : first_sequence + len(original)]
-        return torch.cat([original[:, :first_position], new.to(original.device)], dim=1)
-
-    return model.cross_entropy(tokens_NS, replace, first_position)
+def _starts_at_hook(model: LanguageModel, tokens_NS: Tensor) -> bool:
+    """Whether running only the layers above the hook gives the same; tried, for not every architecture can."""
+    if not model.can_start_at_hook:
+        return False
+    few_NS = tokens_NS[:SEQUENCES_TRIED]
+    acts_NSD = model.activations(few_NS)
+    try:
+        ce = model.cross_entropy(few_NS, lambda acts, first: acts_NSD[first : first + len(acts)], from_hook=True)
+    except Exception as error:
+        log.info("the whole model is run for each evaluation (%s)", first_line(error))
+        return False
+    return math.isclose(ce, model.cross_entropy(few_NS), rel_tol=1e-3)
 
 
 @torch.no_grad()
@@ -64,7 +85,8 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float]:
     reconstructions: list[Tensor] = []
     ratio_sum = active = 0.0
     fired_F = torch.zeros(sae.dict_size, dtype=torch.bool, device=sae.W_dec.device)
-    for x_BD in data.acts_AD.split(BATCH):
+    acts_AD = data.acts_AD
+    for x_BD in acts_AD.split(BATCH):
         normalized = sae.normalize(x_BD)
         kept = sae.active(normalized)
         recon_BD = sae.reconstruct(kept, normalized)
@@ -76,10 +98,10 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float]:
         fired_F |= kept.fired()
         reconstructions.append(recon_BD)
     recon_AD = torch.cat(reconstructions)
-    count = len(data.acts_AD)
-    residual = (data.acts_AD - recon_AD).double().square().sum()
-    variance = (data.acts_AD - data.acts_AD.mean(0)).double().square().sum()
-    ce = _cross_entropy_with(model, data.tokens_NS, data.first_position, recon_AD)
+    count = len(acts_AD)
+    residual = (acts_AD - recon_AD).double().square().sum()
+    variance = (acts_AD - acts_AD.mean(0)).double().square().sum()
+    ce = data.cross_entropy_with(model, recon_AD)
     return {
         "nmse": ratio_sum / count,
         "fvu": (residual / variance).item(),

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,12 @@ class Sweep:
 
     def set_state(self, folder: str, state: str, reason: str | None = None) -> None:
         """States: waiting, running, interrupted, done, failed (with the reason)."""
+        self.set_states([folder], state, reason)
 
+    def set_states(self, folders: Iterable[str], state: str, reason: str | None = None) -> None:
         def change(known: dict[str, Any]) -> None:
-            known[folder] |= {"state": state, "reason": reason}
+            for folder in folders:
+                known[folder] |= {"state": state, "reason": reason}
 
         self._update(change)
 

@@ -2,7 +2,7 @@
 
 # B activations in a batch, D model width, F latents
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,10 +24,19 @@ class Trainer:
     def __init__(self, sae: SAE, config: TrainingConfig) -> None:
         self.sae, self.config = sae, config
         self.steps_done = 0
+        self.stopped = False
         self.idle_tokens_F = torch.zeros(sae.dict_size, dtype=torch.int64, device=sae.W_dec.device)
         self._optimizer = torch.optim.Adam(
             sae.parameters(), lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True
         )
+
+    @property
+    def device(self) -> torch.device:
+        return self.sae.W_dec.device
+
+    @property
+    def finished(self) -> bool:
+        return self.steps_done >= self.config.steps
 
     @property
     def tokens_done(self) -> int:
@@ -62,6 +71,16 @@ class Trainer:
         self.steps_done += 1
         return step
 
+    def steps(self, chunk_AD: Tensor) -> Iterator[Step]:
+        """Take the steps that are left in a chunk of raw activations, yielding what each computed."""
+        if self.steps_done == 0 and self.config.initial_bias == "mean":
+            self.sae.center(self.sae.normalize(chunk_AD).x_BD.mean(0))
+        batches = chunk_AD.split(self.config.batch_size)
+        for x_BD in batches[self.steps_done % len(batches) :]:
+            if self.finished:
+                return
+            yield self.step(x_BD)
+
     def state(self) -> dict[str, Tensor]:
         """Everything that the coming steps depend on, as named tensors."""
         state = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
@@ -83,13 +102,17 @@ class Trainer:
         self.steps_done = int(state["steps_done"])
 
 
-def train(trainer: Trainer, stream: ActivationStream) -> Iterator[Step]:
-    """Take the steps that are left, yielding what each computed."""
-    while trainer.steps_done < trainer.config.steps:
-        chunk_index, batch_index = divmod(trainer.steps_done, stream.chunk_batches)
-        chunk_AD = stream.chunk(chunk_index)
-        if trainer.steps_done == 0 and trainer.config.initial_bias == "mean":
-            trainer.sae.center(trainer.sae.normalize(chunk_AD).x_BD.mean(0))
-        batches = chunk_AD.split(stream.batch_size)
-        for x_BD in batches[batch_index : batch_index + trainer.config.steps - trainer.steps_done]:
-            yield trainer.step(x_BD)
+def train(trainers: Sequence[Trainer], stream: ActivationStream) -> Iterator[tuple[Trainer, Iterator[Step]]]:
+    """Go through the stream once for all trainers, whatever each has done already.
+
+    Yields, chunk by chunk, each trainer that has steps left in the chunk, and these steps, to be taken one by one. All
+    trainers cut the stream's chunks into whole batches. One that is to take no further part has its `stopped` set.
+    """
+    while left := [trainer for trainer in trainers if not (trainer.finished or trainer.stopped)]:
+        index = min(trainer.tokens_done for trainer in left) // stream.chunk_size
+        chunk_AD = stream.chunk(index).to(left[0].device)
+        for trainer in left:
+            if trainer.tokens_done // stream.chunk_size == index:
+                yield trainer, trainer.steps(chunk_AD)
+                if trainer.tokens_done // stream.chunk_size == index and not (trainer.finished or trainer.stopped):
+                    raise RuntimeError("a chunk's steps were not all taken")

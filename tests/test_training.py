@@ -21,26 +21,31 @@ SAES = {
 class Stream:
     """Activations drawn from the number of their chunk."""
 
-    batch_size, chunk_batches = 16, 4
+    chunk_size = 64
 
     def chunk(self, index):
         return torch.randn(64, D, generator=torch.Generator().manual_seed(index))
+
+
+def steps_of(trainer):
+    for _, steps in train([trainer], Stream()):
+        yield from steps
 
 
 @pytest.mark.parametrize("interrupted_at", [1, 4, 7, 22])
 @pytest.mark.parametrize("architecture", SAES)
 def test_resuming_equals_never_having_stopped(architecture, interrupted_at):
     whole = Trainer(SAES[architecture](), CONFIG)
-    assert len(list(train(whole, Stream()))) == STEPS
+    assert len(list(steps_of(whole))) == STEPS
 
     first = Trainer(SAES[architecture](), CONFIG)
-    for _ in train(first, Stream()):
+    for _ in steps_of(first):
         if first.steps_done == interrupted_at:
             break
     state = {name: tensor.clone() for name, tensor in first.state().items()}
     second = Trainer(SAES[architecture](), CONFIG)
     second.load_state(state)
-    assert len(list(train(second, Stream()))) == STEPS - interrupted_at
+    assert len(list(steps_of(second))) == STEPS - interrupted_at
 
     resumed, expected = second.state(), whole.state()
     assert resumed.keys() == expected.keys()
@@ -51,7 +56,7 @@ def test_resuming_equals_never_having_stopped(architecture, interrupted_at):
 @pytest.mark.parametrize("architecture", SAES)
 def test_training_lowers_the_error_and_keeps_the_decoders_norms(architecture):
     trainer = Trainer(SAES[architecture](), CONFIG)
-    errors = [step.mse.item() for step in train(trainer, Stream())]
+    errors = [step.mse.item() for step in steps_of(trainer)]
     assert sum(errors[-5:]) < 0.9 * sum(errors[:5])
     assert_close(trainer.sae.W_dec.norm(dim=1), torch.ones(F))
 

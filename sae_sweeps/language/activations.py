@@ -2,34 +2,49 @@
 
 # N sequences, S positions, D model width, A activations in a chunk
 
+import time
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from sae_sweeps.language.model import LanguageModel
+from sae_sweeps.language.cache import ActivationCache
 from sae_sweeps.language.tokens import TokenSource
 
 
+class Model(Protocol):
+    def activations(self, tokens_NS: Tensor) -> Tensor: ...
+
+
 class ActivationStream:
-    """Activations of training text in chunks of `chunk_batches` batches.
+    """Activations of training text in chunks of `chunk_size`.
 
     Chunk i holds the activations of one stretch of sequences in an order drawn from (seed, i), so a restart at any step
     sees what an undisturbed run saw. Positions that hold BOS are left out: their activation is the same for every
-    sequence, and in many models enormous.
+    sequence, and in many models enormous. With a cache, what is found there is not computed.
     """
 
     def __init__(
-        self, model: LanguageModel, tokens: TokenSource, *, batch_size: int, chunk_batches: int, seed: int
+        self, model: Model, tokens: TokenSource, *, chunk_size: int, seed: int, cache: ActivationCache | None = None
     ) -> None:
-        self._model, self._tokens, self._seed = model, tokens, seed
-        self.batch_size, self.chunk_batches = batch_size, chunk_batches
+        self._model, self._tokens, self._seed, self._cache = model, tokens, seed, cache
+        self.chunk_size = chunk_size
         self.first_position = tokens.dataset.first_position
         per_sequence = tokens.dataset.seq_len - self.first_position
-        self.sequences_per_chunk = -(-batch_size * chunk_batches // per_sequence)
+        self.sequences_per_chunk = -(-chunk_size // per_sequence)
+        self.seconds = 0.0  # spent on chunks so far
 
     def chunk(self, index: int) -> Tensor:
-        """Activations (A, D) of chunk `index`, A = batch_size * chunk_batches, shuffled."""
+        """Activations (A, D) of chunk `index`, A = `chunk_size`, shuffled."""
+        began = time.perf_counter()
         tokens_NS = self._tokens.training(index * self.sequences_per_chunk, self.sequences_per_chunk)
-        acts_AD = self._model.activations(tokens_NS)[:, self.first_position :].flatten(0, 1)
+        if self._cache is None:
+            acts_NSD = self._model.activations(tokens_NS)
+        else:
+            acts_NSD = self._cache.get(tokens_NS, lambda: self._model.activations(tokens_NS))
+        acts_AD = acts_NSD[:, self.first_position :].flatten(0, 1)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
-        order_A = torch.randperm(len(acts_AD), generator=generator)[: self.batch_size * self.chunk_batches]
-        return acts_AD[order_A.to(acts_AD.device)]
+        order_A = torch.randperm(len(acts_AD), generator=generator)[: self.chunk_size]
+        chunk_AD = acts_AD[order_A.to(acts_AD.device)]
+        self.seconds += time.perf_counter() - began
+        return chunk_AD

@@ -6,6 +6,7 @@ names; versions 3 and 4 both have it.
 
 # N sequences, S positions, D model width, V vocabulary
 
+import hashlib
 import logging
 import os
 import warnings
@@ -43,6 +44,10 @@ class LanguageModel:
         return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
     @property
+    def d_model(self) -> int:
+        return int(self._bridge.cfg.d_model)
+
+    @property
     def bos(self) -> int | None:
         return self.tokenizer.bos_token_id
 
@@ -69,15 +74,58 @@ class LanguageModel:
             )
         return torch.cat(found)
 
+    def fingerprint(self) -> str:
+        """A hash of the weights: equal for equal models, wherever they were loaded from."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._bridge.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
     @torch.no_grad()
     def cross_entropy(
-        self, tokens_NS: Tensor, replace: Callable[[Tensor, int], Tensor] | None = None, first_position: int = 0
+        self,
+        tokens_NS: Tensor,
+        replace: Callable[[Tensor, int], Tensor] | None = None,
+        first_position: int = 0,
+        *,
+        from_hook: bool = False,
     ) -> float:
         """Mean cross entropy, in nats per token, of the predictions made at `first_position` and behind it.
 
         `replace` is given the activations (n, S, D) of the sequences from a position on and returns what the model goes
-        on with.
+        on with. If it does not need them, `from_hook` saves running the layers below the hook: it is given something of
+        that shape instead. Only where `can_start_at_hook`.
         """
+        if not from_hook:
+            return self._cross_entropy(tokens_NS, self.hook, replace, first_position)
+        layer = self._first_layer_above
+        assert layer is not None, "only where can_start_at_hook"
+        below = list(self._bridge.blocks)[:layer]
+        for block in below:
+            vars(block)["forward"] = _passes_on  # plain assignment goes to the component that the block wraps
+        try:
+            return self._cross_entropy(tokens_NS, f"blocks.{layer}.hook_resid_pre", replace, first_position)
+        finally:
+            for block in below:
+                del vars(block)["forward"]
+
+    @property
+    def can_start_at_hook(self) -> bool:
+        """Whether the layers above the hook see nothing else of those below: it is in the residual stream, between two
+        blocks. (TransformerLens 4 has `start_at_layer`, which runs the blocks below as well and drops what they give.)
+        """
+        return self._first_layer_above is not None
+
+    @property
+    def _first_layer_above(self) -> int | None:
+        layer = hook_layer(self.hook) + self.hook.endswith("hook_resid_post")
+        between = self.hook.endswith(("hook_resid_pre", "hook_resid_post")) and layer < self._bridge.cfg.n_layers
+        return layer if between else None
+
+    def _cross_entropy(
+        self, tokens_NS: Tensor, hook: str, replace: Callable[[Tensor, int], Tensor] | None, first_position: int
+    ) -> float:
         nats, first = 0.0, 0
         per_batch = max(1, LOGITS_IN_MEMORY // (tokens_NS.shape[1] * self._bridge.cfg.d_vocab))
         for batch_NS in tokens_NS.split(min(per_batch, self.config.batch_sequences)):
@@ -87,7 +135,7 @@ class LanguageModel:
                 def substitute(acts: Tensor, hook: object, first: int = first) -> Tensor:
                     return replace(acts.float(), first).to(acts.dtype)
 
-                hooks = [(self.hook, substitute)]
+                hooks = [(hook, substitute)]
             batch_NS = batch_NS.to(self.device)
             logits_NSV = self._bridge.run_with_hooks(batch_NS, fwd_hooks=hooks, return_type="logits")
             predicted = logits_NSV[:, first_position:-1].float().flatten(0, 1)
@@ -95,6 +143,11 @@ class LanguageModel:
             nats += torch.nn.functional.cross_entropy(predicted, target, reduction="sum").item()
             first += len(batch_NS)
         return nats / (tokens_NS.shape[0] * (tokens_NS.shape[1] - 1 - first_position))
+
+
+def _passes_on(hidden_NSD: Tensor, *others: Any, **options: Any) -> Tensor:
+    """In place of a block."""
+    return hidden_NSD
 
 
 def _load(config: ModelConfig, device: torch.device) -> Any:

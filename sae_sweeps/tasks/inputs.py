@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import asdict
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ import torch
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError, first_line
 from sae_sweeps.evaluation import HeldOut, held_out
+from sae_sweeps.language.activations import ActivationStream
+from sae_sweeps.language.cache import ActivationCache
 from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.language.tokens import TokenSource
 
@@ -28,39 +31,73 @@ def choose_device(setting: str) -> torch.device:
     return torch.device(setting)
 
 
-def load_inputs(config: Config, device: torch.device) -> tuple[LanguageModel, TokenSource, HeldOut]:
-    """The model, the text and the held-out measurements; loaded once for points that follow each other and share them.
+class Inputs:
+    """What the points of a pack share: the language model, the text, and the measurements on held-out text."""
 
-    Raises: ConfigError if the model or the text cannot be used.
-    """
-    return _load(_Inputs(config), device)
+    def __init__(self, config: Config, device: torch.device) -> None:
+        """Raises: ConfigError if the model or the text cannot be used."""
+        dataset = config.dataset
+        self.device = device
+        self.model = LanguageModel(config.model, device)
+        if dataset.prepend_bos and self.model.bos is None:
+            fix = "dataset.prepend_bos=false"
+            raise ConfigError("dataset.prepend_bos", True, "the model's tokenizer has no BOS token", fix)
+        bos = self.model.bos if dataset.prepend_bos else None
+        self.tokens = TokenSource(dataset, self.model.encode, bos, self.model.eos)
+        self._dataset = dataset
+        self._held_out: dict[int, HeldOut] = {}
+
+    @property
+    def d_in(self) -> int:
+        return self.model.d_model
+
+    def held_out(self, activations: int) -> HeldOut:
+        """The measurements on about so many activations; made once."""
+        if activations not in self._held_out:
+            per_sequence = self._dataset.seq_len - self._dataset.first_position
+            tokens_NS = self.tokens.held_out(-(-activations // per_sequence))
+            log.info("measuring the model itself on %d held-out sequences", len(tokens_NS))
+            self._held_out[activations] = held_out(self.model, tokens_NS, self._dataset.first_position)
+        return self._held_out[activations]
+
+    def stream(self, config: Config) -> ActivationStream:
+        """The activations that a point is trained on."""
+        training, settings = config.training, config.activations
+        cache = None
+        if settings.cache is not None:
+            origin = {
+                "weights": self.model.fingerprint(),
+                "hook": config.model.hook,
+                "batch_sequences": config.model.batch_sequences,
+                "device": self.device.type,
+                **{package: version(package) for package in ("torch", "transformers", "transformer-lens")},
+            }
+            cache = ActivationCache(settings.cache, settings.cache_gib * 2**30, origin)
+        chunk_size = training.batch_size * training.chunk_batches
+        return ActivationStream(self.model, self.tokens, chunk_size=chunk_size, seed=self._dataset.seed, cache=cache)
 
 
-class _Inputs:
-    """A configuration that equals another if both need the same model, text and held-out measurements."""
+def load_inputs(config: Config, device: torch.device) -> Inputs:
+    """The inputs of a pack; loaded once for packs that follow each other and share them."""
+    return _load(_Key(config), device)
+
+
+class _Key:
+    """A configuration that equals another if both need the same model and text."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        needed: dict[str, Any] = {name: asdict(config)[name] for name in ("model", "dataset", "evaluation")}
+        needed: dict[str, Any] = {name: asdict(config)[name] for name in ("model", "dataset")}
+        needed["model"].pop("sparsity_coefficients")
         self._text = json.dumps(needed, sort_keys=True)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Inputs) and self._text == other._text
+        return isinstance(other, _Key) and self._text == other._text
 
     def __hash__(self) -> int:
         return hash(self._text)
 
 
 @lru_cache(maxsize=1)
-def _load(inputs: _Inputs, device: torch.device) -> tuple[LanguageModel, TokenSource, HeldOut]:
-    config = inputs.config
-    dataset = config.dataset
-    model = LanguageModel(config.model, device)
-    if dataset.prepend_bos and model.bos is None:
-        fix = "dataset.prepend_bos=false"
-        raise ConfigError("dataset.prepend_bos", True, "the model's tokenizer has no BOS token", fix)
-    tokens = TokenSource(dataset, model.encode, model.bos if dataset.prepend_bos else None, model.eos)
-    per_sequence = dataset.seq_len - dataset.first_position
-    tokens_NS = tokens.held_out(-(-config.evaluation.tokens // per_sequence))
-    log.info("measuring the model itself on %d held-out sequences", len(tokens_NS))
-    return model, tokens, held_out(model, tokens_NS, dataset.first_position)
+def _load(key: _Key, device: torch.device) -> Inputs:
+    return Inputs(key.config, device)

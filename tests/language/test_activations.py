@@ -21,7 +21,7 @@ def stream(folder, seed=0, prepend_bos=True):
         format="text", files=f"{folder}/*.txt", holdout_every=10, seq_len=6, prepend_bos=prepend_bos, seed=seed
     )
     tokens = TokenSource(dataset, letters, bos=1 if prepend_bos else None, eos=None)
-    return ActivationStream(TokensAsActivations(), tokens, batch_size=8, chunk_batches=3, seed=seed)
+    return ActivationStream(TokensAsActivations(), tokens, chunk_size=24, seed=seed)
 
 
 def test_a_chunk_has_its_batches_and_no_bos(tmp_path):

@@ -1,0 +1,105 @@
+"""A cache of activations on disk, which several processes may share.
+
+DIR/ab/abcdef....safetensors holds the activations of some sequences of tokens. Its name is a hash of everything that
+determines them: the tokens, the model's weights and configuration, the hook, and what computes them.
+"""
+
+# N sequences, S positions, D model width
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+PARTIAL = ".partial"
+ABANDONED = 3600.0  # seconds after which a file still being written is one of a process that died
+
+
+class ActivationCache:
+    """Activations by their tokens, at most `max_bytes` of them: the longest unused are removed.
+
+    A file is complete or absent, and its contents are checked against a hash of theirs. What cannot be read or written
+    is computed: a full disk or a damaged file costs time, not the run.
+    """
+
+    def __init__(self, folder: str | Path, max_bytes: float, origin: dict[str, object]) -> None:
+        """`origin` is all that determines the activations apart from the tokens."""
+        self._folder = Path(folder).expanduser()
+        self._max_bytes = max_bytes
+        self._origin = json.dumps(origin, sort_keys=True).encode()
+        self.hits = self.misses = 0
+
+    def get(self, tokens_NS: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        """The activations of `tokens_NS`, (N, S, D) on the CPU or where `compute` leaves them."""
+        path = self._path(tokens_NS)
+        acts_NSD = _read(path)
+        if acts_NSD is not None:
+            self.hits += 1
+            return acts_NSD
+        self.misses += 1
+        acts_NSD = compute()
+        try:
+            self._write(path, acts_NSD)
+        except OSError as error:
+            log.warning("activations.cache: cannot write to %s (%s)", self._folder, error.strerror)
+        return acts_NSD
+
+    def _path(self, tokens_NS: Tensor) -> Path:
+        digest = hashlib.sha256(self._origin)
+        digest.update(str(tuple(tokens_NS.shape)).encode())
+        digest.update(tokens_NS.cpu().contiguous().numpy().tobytes())
+        name = digest.hexdigest()
+        return self._folder / name[:2] / f"{name}.safetensors"
+
+    def _write(self, path: Path, acts_NSD: Tensor) -> None:
+        acts_NSD = acts_NSD.detach().cpu().contiguous()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+        try:
+            save_file({"activations": acts_NSD}, partial, metadata={"sha256": _digest(acts_NSD)})
+            with FileLock(self._folder / ".lock"):  # one process at a time counts, removes and adds
+                self._make_room(partial.stat().st_size)
+                os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _make_room(self, size: int) -> None:
+        for partial in self._folder.glob(f"*/.*{PARTIAL}"):
+            if time.time() - partial.stat().st_mtime > ABANDONED:
+                partial.unlink(missing_ok=True)
+        statuses = [(file.stat(), file) for file in self._folder.glob("*/*.safetensors")]
+        total = size + sum(status.st_size for status, _ in statuses)
+        for status, file in sorted(statuses, key=lambda known: known[0].st_mtime):
+            if total <= self._max_bytes:
+                break
+            file.unlink()
+            total -= status.st_size
+
+
+def _read(path: Path) -> Tensor | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            acts_NSD: Tensor = file.get_tensor("activations")
+            if file.metadata()["sha256"] != _digest(acts_NSD):
+                raise SafetensorError("its checksum does not match")
+        os.utime(path)  # used now
+        return acts_NSD
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        log.warning("activations.cache: %s is damaged (%s), computed anew", path.name[:12], error)
+        return None
+
+
+def _digest(acts_NSD: Tensor) -> str:
+    return hashlib.sha256(acts_NSD.numpy().data).hexdigest()

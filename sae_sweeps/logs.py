@@ -1,0 +1,28 @@
+"""launch.log in a point's folder: what was said of the point, and what was said of all."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FILE = "launch.log"
+
+
+def of_point(name: str) -> "logging.LoggerAdapter[logging.Logger]":
+    """The log for what concerns one point alone."""
+    return logging.LoggerAdapter(logging.getLogger(__name__), {"point": name})
+
+
+@contextmanager
+def log_file(folder: Path) -> Iterator[None]:
+    """Meanwhile keep launch.log in the folder of a point, with times."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / FILE, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(lambda record: getattr(record, "point", folder.name) == folder.name)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()

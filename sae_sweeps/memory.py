@@ -1,0 +1,38 @@
+"""How much memory is free: on a GPU, or on this machine within what a control group (batch job, container) may use."""
+
+from pathlib import Path
+
+import psutil
+import torch
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def free_bytes(device: torch.device) -> float:
+    """Memory that can still be taken on `device`, in bytes."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min([psutil.virtual_memory().available, *_cgroup_free()])
+
+
+def _cgroup_free() -> list[float]:
+    """What the control groups (version 2) of this process leave, from its own up to the root."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []  # not Linux
+    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    folder = CGROUPS / own.lstrip("/")
+    found = []
+    for level in (folder, *folder.parents):
+        if level == CGROUPS.parent:
+            break
+        try:
+            limit = float((level / "memory.max").read_text())
+            used = float((level / "memory.current").read_text())
+            statistics = dict(line.split() for line in (level / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):
+            continue  # no such file, or "max"
+        found.append(limit - used + float(statistics.get("inactive_file", 0)))  # a file's pages are given up for others
+    return found

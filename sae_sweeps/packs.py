@@ -1,0 +1,93 @@
+"""Packs: points that share one activation stream, so that the language model runs once for all of them."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sae_sweeps.config import Config
+
+log = logging.getLogger(__name__)
+
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Point:
+    """One SAE of a sweep, and the folder it has there."""
+
+    config: Config
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds a pack: its points (None: any number) and the bytes of memory they take (None: what is free)."""
+
+    points: int | None = None
+    memory: float | None = None
+
+
+def into_packs(points: Sequence[Point], most: int | None = None) -> list[list[Point]]:
+    """The points in packs of at most `most`, in their order.
+
+    Points share a stream if nothing that determines it differs: model, hook, text, the seed of its order, and how many
+    activations are shuffled together. How much of it a point takes, and in batches of what size, is its own affair.
+    """
+    by_stream: dict[str, list[Point]] = {}
+    for point in points:
+        by_stream.setdefault(_stream(point.config), []).append(point)
+    packs = []
+    for sharing in by_stream.values():
+        size = most or len(sharing)
+        packs += [sharing[at : at + size] for at in range(0, len(sharing), size)]
+    return packs
+
+
+def _stream(config: Config) -> str:
+    needed = asdict(config)
+    needed["model"].pop("sparsity_coefficients")
+    determining = {name: needed[name] for name in ("task", "model", "dataset", "device", "activations")}
+    determining["chunk"] = config.training.batch_size * config.training.chunk_batches
+    return json.dumps(determining, sort_keys=True)
+
+
+def that_fit(points: Sequence[Point], d_in: int, available: float) -> list[list[Point]]:
+    """The points of a pack in packs that fit into `available` bytes; one point alone is always tried."""
+    shared = max(chunk_bytes(point.config, d_in) for point in points)
+    packs: list[list[Point]] = [[]]
+    left = available - shared
+    for point in points:
+        needed = point_bytes(point.config, d_in)
+        if packs[-1] and needed > left:
+            packs.append([])
+            left = available - shared
+        packs[-1].append(point)
+        left -= needed
+    if len(packs) > 1:
+        total = shared + sum(point_bytes(point.config, d_in) for point in points)
+        sizes = " + ".join(str(len(pack)) for pack in packs)
+        log.info(
+            "a pack of %d points needs %.1f GiB and %.1f GiB are free: split into %s, the language model runs %d times",
+            *(len(points), total / 2**30, available / 2**30, sizes, len(packs)),
+        )
+    return packs
+
+
+def point_bytes(config: Config, d_in: int) -> float:
+    """About what a point holds while it is trained: two weight matrices, their gradients and Adam's two moments."""
+    return 4 * 2 * config.dict_size * d_in * FLOAT
+
+
+def chunk_bytes(config: Config, d_in: int) -> float:
+    """About what is held once: a chunk before and after shuffling, held-out activations and their reconstructions, and
+    what one step works with."""
+    training = config.training
+    activations = 2 * training.batch_size * training.chunk_batches + 2 * config.evaluation.tokens
+    step = 8 * training.batch_size * d_in + 2**24 + 8 * training.batch_size * config.k
+    return (activations * d_in + step) * FLOAT

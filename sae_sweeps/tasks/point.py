@@ -1,0 +1,175 @@
+"""One point at work in its pack: its SAE, logs, checkpoints, W&B run, progress and results."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from sae_sweeps import checkpoints, logs
+from sae_sweeps.config import Config, sparsity_coefficient
+from sae_sweeps.display import point_display
+from sae_sweeps.errors import TrainingError
+from sae_sweeps.evaluation import HeldOut, evaluate
+from sae_sweeps.files import write_json
+from sae_sweeps.formats.saelens import write_sae
+from sae_sweeps.language.model import LanguageModel
+from sae_sweeps.metrics import MetricsFile
+from sae_sweeps.packs import Point
+from sae_sweeps.provenance import provenance
+from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
+from sae_sweeps.saes.base import Step
+from sae_sweeps.sweep import RESULTS
+from sae_sweeps.tracking import Run, start_run
+from sae_sweeps.training import Trainer
+
+ARCHITECTURES: dict[str, type[SAE]] = {"batchtopk": BatchTopKSAE, "topk": TopKSAE, "jumprelu": JumpReLUSAE}
+
+
+class PointAtWork:
+    """Begins a point, or goes on with it from its newest intact checkpoint; `close` when it is done or given up."""
+
+    def __init__(self, point: Point, d_in: int, device: torch.device) -> None:
+        """Raises: TrainingError if another process is at work on the point."""
+        self.point, self.config = point, point.config
+        point.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(point.folder / ".lock", blocking=False)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise TrainingError("another process is training this point; let it end, or stop it") from None
+        self._log = logs.of_point(point.name)
+        self._tracker = Run()
+        self.seconds = self._written_seconds = 0.0  # that the steps of this process took; as far as in the curve
+        self._display = point_display(point.name)
+        self.trainer = Trainer(new_sae(self.config, d_in).to(device), self.config.training)
+        try:
+            self._begin(device)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, device: torch.device) -> None:
+        config, folder, training = self.config, self.point.folder, self.config.training
+        state = checkpoints.load_newest(folder / "checkpoint")
+        if config.sae.architecture == "jumprelu":
+            self._log.info("%s: %s", self.point.name, sparsity_coefficient(config)[1])
+        if state is None:
+            steps = (training.steps, training.batch_size, device)
+            self._log.info("%s: %d steps of %d activations on %s", self.point.name, *steps)
+        else:
+            self.trainer.load_state(state)
+            self._log.info("%s: goes on at step %d of %d", self.point.name, self.trainer.steps_done, training.steps)
+        self._curve = MetricsFile(folder / "metrics.jsonl", self.trainer.steps_done)
+        run_config = {**asdict(config), **provenance()}
+        history = [tracked(line) for line in self._curve.lines]
+        self._tracker = start_run(
+            config.tracking, folder, group=config.name, job_type="train", config=run_config, history=history
+        )
+
+    def train(self, steps: Iterator[Step]) -> None:
+        """Take the steps, keeping the curve and the checkpoints. Raises: TrainingError if the loss is not finite."""
+        training, since = self.config.training, time.perf_counter()
+        for step in steps:
+            done, tokens = self.trainer.steps_done, self.trainer.tokens_done
+            self.seconds += time.perf_counter() - since
+            self._display.progress(tokens, training.steps * training.batch_size, step.loss, step.l0)
+            saves = done % training.checkpoint_every == 0 or self.trainer.finished
+            if saves or done % training.log_every == 0:
+                line = {**training_metrics(self.trainer, step), "seconds": self.seconds - self._written_seconds}
+                self._written_seconds = self.seconds
+                self._curve.append(line)
+                self._tracker.log(tracked(line))
+            if saves:
+                checkpoints.save(self.point.folder / "checkpoint", done, self.trainer.state())
+            since = time.perf_counter()
+
+    def finish(self, model: LanguageModel, data: HeldOut) -> None:
+        """Evaluate the trained SAE and write its results; the file of results comes last of all."""
+        config, folder = self.config, self.point.folder
+        self._display.stage("evaluating")
+        metrics = evaluate(self.trainer.sae, model, data)
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self._log.info("%s: %s", self.point.name, numbers)
+        write_sae(folder / "sae", self.trainer.sae, sae_metadata(config))
+        final = {f"eval/{name}": value for name, value in metrics.items()}
+        self._tracker.log({"tokens": self.trainer.tokens_done, **final})
+        self._tracker.finish(final)
+        write_json(folder / RESULTS, results(config, self.trainer, metrics, self._curve.total("seconds")))
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the point. A W&B run that is still open is marked failed."""
+        self.trainer.stopped = True
+        self._tracker.finish(failed=True)
+        self._display.close()
+        self._lock.release()
+
+
+def tracked(line: dict[str, float]) -> dict[str, float]:
+    """A line of the training curve under the names that W&B shows."""
+    return {name if name == "tokens" else f"train/{name}": value for name, value in line.items()}
+
+
+def results(config: Config, trainer: Trainer, metrics: dict[str, float], seconds: float) -> dict[str, Any]:
+    """What results.json holds; `seconds` is the time of the point's own steps, over all its runs."""
+    return {
+        "point": {
+            "architecture": trainer.sae.architecture,
+            "dict_size": config.dict_size,
+            "k": config.k,
+            "seed": config.seed,
+            "model": config.model.name,
+            "hook": config.model.hook,
+        },
+        "metrics": metrics,
+        "training": {
+            "tokens": trainer.tokens_done,
+            "steps": trainer.steps_done,
+            "seconds": seconds,
+            "tokens_per_second": trainer.tokens_done / seconds if seconds > 0 else None,
+        },
+        "config": asdict(config),
+        "provenance": provenance(),
+    }
+
+
+def training_metrics(trainer: Trainer, step: Step) -> dict[str, float]:
+    """One line of metrics.jsonl: what the latest step saw, on its own batch."""
+    metrics = {
+        "step": trainer.steps_done,
+        "tokens": trainer.tokens_done,
+        "loss": step.loss.item(),
+        "mse": step.mse.item(),
+        "aux_loss": step.aux_loss.item(),
+        "l0": step.l0.item(),
+        "dead_fraction": trainer.dead_F.float().mean().item(),
+        "lr": trainer.lr(trainer.steps_done),
+    }
+    threshold = getattr(trainer.sae, "threshold", None)
+    if threshold is not None:
+        metrics["threshold_mean"] = threshold.mean().item()
+    return metrics
+
+
+def new_sae(config: Config, d_in: int) -> SAE:
+    """An untrained SAE of the configured architecture."""
+    options = {name: value for name, value in asdict(config.sae).items() if name != "architecture"}
+    if config.sae.architecture == "jumprelu":
+        options["sparsity_coefficient"], _ = sparsity_coefficient(config)
+    else:
+        options["k"] = config.k
+    return ARCHITECTURES[config.sae.architecture](d_in, config.dict_size, seed=config.seed, **options)
+
+
+def sae_metadata(config: Config) -> dict[str, Any]:
+    """What SAELens wants to know of an SAE's origin."""
+    return {
+        "model_name": config.model.name,
+        "hook_name": config.model.hook,
+        "context_size": config.dataset.seq_len,
+        "prepend_bos": config.dataset.prepend_bos,
+        "dataset_path": config.dataset.name or ", ".join(config.dataset.globs),
+    }

@@ -1,0 +1,105 @@
+"""Activations kept on disk: found again, bounded, and never wrong."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from sae_sweeps.language.cache import ActivationCache
+
+TOKENS_NS = torch.arange(12).view(3, 4)
+
+
+def cache(folder, max_bytes=2**20, **origin):
+    return ActivationCache(folder, max_bytes, {"weights": "abc", "hook": "blocks.1.hook_resid_pre", **origin})
+
+
+def activations(tokens_NS):
+    return tokens_NS[:, :, None].float() * torch.tensor([1.0, -0.5, 1 / 3])
+
+
+def never():
+    raise AssertionError("it should have been found")
+
+
+def test_what_was_kept_is_found_again_by_another_process(tmp_path):
+    first = cache(tmp_path)
+    kept = first.get(TOKENS_NS, lambda: activations(TOKENS_NS))
+    again = cache(tmp_path)
+    assert torch.equal(again.get(TOKENS_NS, never), kept)
+    assert (first.hits, first.misses, again.hits, again.misses) == (0, 1, 1, 0)
+    assert not list(tmp_path.glob("**/*.partial"))
+
+
+@pytest.mark.parametrize("origin", [{"weights": "abd"}, {"hook": "blocks.2.hook_resid_pre"}, {"torch": "3"}])
+def test_another_origin_is_another_entry(tmp_path, origin):
+    cache(tmp_path).get(TOKENS_NS, lambda: activations(TOKENS_NS))
+    other = cache(tmp_path, **origin)
+    assert torch.equal(other.get(TOKENS_NS, lambda: activations(TOKENS_NS) + 1), activations(TOKENS_NS) + 1)
+    assert other.misses == 1
+
+
+def test_other_tokens_and_another_shape_are_other_entries(tmp_path):
+    here = cache(tmp_path)
+    for tokens_NS in (TOKENS_NS, TOKENS_NS + 1, TOKENS_NS.view(4, 3), TOKENS_NS[:2]):
+        here.get(tokens_NS, lambda tokens_NS=tokens_NS: activations(tokens_NS))
+    assert (here.hits, here.misses) == (0, 4)
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "empty"])
+def test_a_damaged_file_is_computed_anew_and_mended(tmp_path, harm, caplog):
+    cache(tmp_path).get(TOKENS_NS, lambda: activations(TOKENS_NS))
+    (file,) = tmp_path.glob("*/*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 4
+    file.write_bytes({"flip": data, "cut": data[:-9], "empty": b""}[harm])
+    here = cache(tmp_path)
+    assert torch.equal(here.get(TOKENS_NS, lambda: activations(TOKENS_NS)), activations(TOKENS_NS))
+    assert "damaged" in caplog.text
+    assert torch.equal(cache(tmp_path).get(TOKENS_NS, never), activations(TOKENS_NS))
+
+
+def test_the_longest_unused_go_when_it_is_full(tmp_path):
+    sets = [TOKENS_NS + 100 * number for number in range(4)]
+    cache(tmp_path).get(sets[0], lambda: activations(sets[0]))
+    size = next(tmp_path.glob("*/*.safetensors")).stat().st_size
+    here = cache(tmp_path, max_bytes=2.9 * size)
+    for age, number in ((300, 0), (200, 1)):
+        here.get(sets[number], lambda number=number: activations(sets[number]))
+        newest = max(tmp_path.glob("*/*.safetensors"), key=lambda file: file.stat().st_mtime)
+        then = newest.stat().st_mtime - age
+        os.utime(newest, (then, then))
+    here.get(sets[0], never)  # used now, so that 1 is the longest unused
+    here.get(sets[2], lambda: activations(sets[2]))
+    assert len(list(tmp_path.glob("*/*.safetensors"))) == 2
+    here.get(sets[0], never)
+    here.get(sets[2], never)
+
+
+def test_a_folder_that_cannot_be_written_costs_time_not_the_run(tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    here = cache(tmp_path / "file")
+    assert torch.equal(here.get(TOKENS_NS, lambda: activations(TOKENS_NS)), activations(TOKENS_NS))
+    assert "cannot write" in caplog.text
+
+
+def test_processes_share_it_while_both_write_and_remove(tmp_path):
+    script = (
+        "import sys, torch\n"
+        "from tests.language.test_cache import *\n"
+        "here = cache(sys.argv[1], max_bytes=3000)\n"
+        "for round in range(150):\n"
+        "    tokens = TOKENS_NS + round % 11\n"
+        "    assert torch.equal(here.get(tokens, lambda: activations(tokens)), activations(tokens))\n"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert "damaged" not in errors
+    assert sum(file.stat().st_size for file in tmp_path.glob("*/*.safetensors")) <= 4000

@@ -1,0 +1,144 @@
+"""Which points share a stream, how a pack is split, and that a pack changes nothing for its points."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sae_sweeps.config import TrainingConfig
+from sae_sweeps.packs import Point, chunk_bytes, into_packs, point_bytes, that_fit
+from sae_sweeps.training import Trainer, train
+from tests.conftest import composed
+from tests.test_training import CONFIG, SAES, Stream
+
+
+def point(*overrides: str) -> Point:
+    return Point(composed(*overrides), Path("outputs/sweep") / " ".join(overrides or ["plain"]))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["sae=topk"],
+        ["dict_size=6144", "k=16"],
+        ["seed=3"],
+        ["training.tokens=65536"],
+        ["training.lr=1e-3"],
+        ["training.batch_size=2048", "training.chunk_batches=16"],  # the same chunk, cut otherwise
+        ["evaluation.tokens=1000"],
+        ["training.precision=bfloat16"],
+        ["sae=jumprelu", "sae.sparsity_coefficient=0.01"],
+    ],
+)
+def test_points_that_differ_in_the_sae_share_a_stream(overrides):
+    assert len(into_packs([point(), point(*overrides)])) == 1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["dataset.seed=1"],
+        ["dataset.seq_len=64"],
+        ["training.batch_size=2048"],
+        ["model.hook=blocks.2.hook_resid_pre"],
+        ["model.dtype=bfloat16"],
+        ["device=cpu"],
+    ],
+)
+def test_points_with_another_stream_are_a_pack_of_their_own(overrides):
+    first, other, third = point(), point(*overrides), point("seed=1")
+    assert into_packs([first, other, third]) == [[first, third], [other]]
+
+
+def test_a_pack_has_at_most_as_many_points_as_allowed():
+    points = [point(f"seed={seed}") for seed in range(5)]
+    assert [len(pack) for pack in into_packs(points, 2)] == [2, 2, 1]
+
+
+def test_a_pack_that_does_not_fit_is_split_and_says_so(caplog):
+    caplog.set_level(logging.INFO)
+    points = [point(f"seed={seed}", "dict_size=6144") for seed in range(5)]
+    shared, each = chunk_bytes(points[0].config, 192), point_bytes(points[0].config, 192)
+    assert that_fit(points, 192, shared + 5 * each) == [points]
+    assert not caplog.records
+    assert [len(pack) for pack in that_fit(points, 192, shared + 2.5 * each)] == [2, 2, 1]
+    assert "split into 2 + 2 + 1" in caplog.text
+    assert [len(pack) for pack in that_fit(points, 192, 0)] == [1] * 5  # each is tried, come what may
+
+
+def test_a_points_memory_is_its_weights_gradients_and_moments():
+    trainer = Trainer(SAES["topk"](), CONFIG)
+    trainer.step(Stream().chunk(0)[:16])
+    held = [tensor.nbytes for name, tensor in trainer.state().items() if "W_" in name and ".step" not in name]
+    held += [trainer.sae.W_enc.grad.nbytes, trainer.sae.W_dec.grad.nbytes]
+    assert sum(held) == point_bytes(replace(composed(), dict_size=trainer.sae.dict_size), trainer.sae.d_in)
+
+
+def take_all(trainers):
+    for _, steps in train(trainers, Stream()):
+        for _ in steps:
+            pass
+
+
+@pytest.mark.parametrize("architecture", SAES)
+def test_weights_are_the_same_to_the_byte_in_any_pack_and_alone(architecture):
+    alone = Trainer(SAES[architecture](), CONFIG)
+    take_all([alone])
+    in_pack = Trainer(SAES[architecture](), CONFIG)
+    others = [Trainer(make(), CONFIG) for make in SAES.values()]
+    take_all([others[0], in_pack, *others[1:]])
+    for name, tensor in alone.state().items():
+        assert torch.equal(in_pack.state()[name], tensor), name
+
+
+def test_points_at_different_progress_catch_up_and_skip_what_nobody_needs():
+    class Counting(Stream):
+        def __init__(self):
+            self.asked = []
+
+        def chunk(self, index):
+            self.asked.append(index)
+            return super().chunk(index)
+
+    expected = Trainer(SAES["topk"](), CONFIG)
+    take_all([expected])
+    ahead, behind = Trainer(SAES["topk"](), CONFIG), Trainer(SAES["topk"](), CONFIG)
+    for trainer, until in ((ahead, 18), (behind, 9)):
+        for _, steps in train([trainer], Stream()):
+            for _ in steps:
+                if trainer.steps_done == until:
+                    trainer.stopped = True
+                    break
+        trainer.stopped = False
+    stream = Counting()
+    taken = {ahead: 0, behind: 0}
+    for trainer, steps in train([ahead, behind], stream):
+        taken[trainer] += len(list(steps))
+    assert taken == {ahead: 23 - 18, behind: 23 - 9}
+    assert stream.asked == [2, 3, 4, 5]  # 4 steps each; 9 steps reach into chunk 2
+    for trainer in (ahead, behind):
+        assert torch.equal(trainer.sae.W_dec, expected.sae.W_dec)
+
+
+def test_lengths_and_batch_sizes_may_differ_in_a_pack():
+    short = Trainer(SAES["topk"](), TrainingConfig(tokens=5 * 16, batch_size=16, chunk_batches=4, lr=1e-2))
+    wide = Trainer(SAES["topk"](), TrainingConfig(tokens=6 * 32, batch_size=32, chunk_batches=2, lr=1e-2))
+    take_all([short, wide])
+    assert (short.steps_done, wide.steps_done) == (5, 6)
+    for trainer in (short, wide):
+        alone = Trainer(SAES["topk"](), trainer.config)
+        take_all([alone])
+        assert torch.equal(alone.sae.W_enc, trainer.sae.W_enc)
+
+
+def test_a_stopped_point_does_not_hold_up_the_others():
+    stopped, other = Trainer(SAES["topk"](), CONFIG), Trainer(SAES["batchtopk"](), CONFIG)
+    for trainer, steps in train([stopped, other], Stream()):
+        if trainer is stopped and trainer.steps_done == 4:
+            trainer.stopped = True
+            continue
+        for _ in steps:
+            pass
+    assert (stopped.steps_done, other.steps_done) == (4, 23)
