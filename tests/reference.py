@@ -5,7 +5,9 @@
 import torch
 from torch import Tensor
 
+from sae_sweeps.config import TrainingConfig
 from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
+from sae_sweeps.training import Trainer
 
 
 class StepWithKernel(torch.autograd.Function):
@@ -62,3 +64,36 @@ def dense_step(sae: SAE, x_BD: Tensor, dead_F: Tensor) -> tuple[Tensor, dict[str
     rows_FD = p["W_dec"].detach()
     gradients["W_dec"] = gradients["W_dec"] - (gradients["W_dec"] * rows_FD).sum(1, keepdim=True) * rows_FD
     return loss.detach(), gradients
+
+
+def train_densely(sae: SAE, config: TrainingConfig, stream) -> SAE:
+    """Train `sae` to the end as `Trainer` does, with dense steps and PyTorch's plain Adam."""
+    optimizer = torch.optim.Adam(sae.parameters(), lr=config.lr, betas=(config.betas[0], config.betas[1]))
+    idle_F = torch.zeros(sae.dict_size)
+    schedule = Trainer(sae, config)  # for its learning rates
+    for number in range(config.steps):
+        chunk, batch = divmod(number, config.chunk_batches)
+        if batch == 0:
+            chunk_AD = sae.normalize(stream.chunk(chunk)).x_BD
+        if number == 0 and config.initial_bias == "mean":
+            sae.center(chunk_AD.mean(0))
+        x_BD = chunk_AD[batch * config.batch_size : (batch + 1) * config.batch_size]
+        _, gradients = dense_step(sae, x_BD, idle_F >= config.dead_after_tokens)
+        entries = sae.keep(sae.product(sae.encoder_input(x_BD)))
+        with torch.no_grad():
+            sae.observe(entries)  # BatchTopK's threshold, which no gradient teaches
+            fired_F = (entries.dense() > 0).any(0)
+        idle_F = torch.where(fired_F, 0.0, idle_F + len(x_BD))
+        for name, parameter in sae.named_parameters():
+            parameter.grad = gradients[name]
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.lr(number + 1)
+        optimizer.step()
+        sae.after_update()
+    return sae
+
+
+def nmse(sae: SAE, x_BD: Tensor) -> float:
+    """Mean over activations of |x - x_hat|^2 / |x - mean(x)|^2."""
+    error_B = (x_BD - sae(x_BD)).square().sum(1)
+    return (error_B / (x_BD - x_BD.mean(1, keepdim=True)).square().sum(1)).mean().item()

@@ -137,7 +137,83 @@ def test_a_point_that_fails_does_not_disturb_the_others(tmp_path, tiny):
     assert [state["state"] for state in states] == ["failed", "done"]
     assert "the loss is" in next(iter(states))["reason"]
     assert "FAILED jumprelu-48-k4-seed0-" in done.stdout
+    (finished,) = point_folders(tmp_path / "outputs" / "mixed")
+    assert "goes on" not in (text := (finished / "launch.log").read_text())
+    assert f"{finished.name}: nmse" in text  # its own log
+    assert "40 steps of 60" in text
+    assert text.count("steps of 60 activations") == 1
     assert len(point_folders(tmp_path / "outputs" / "mixed")) == 1
+
+
+def weights(sweep):
+    return {point.name: (point / "sae" / "sae_weights.safetensors").read_bytes() for point in point_folders(sweep)}
+
+
+def test_a_pack_gives_what_its_points_give_alone(tmp_path, tiny):
+    words = ["-m", *tiny, "sae=batchtopk,topk", "training.tokens=2400,1500"]
+    packed = launch(*words, "name=packed", cwd=tmp_path)
+    assert packed.returncode == 0, packed.stderr
+    assert "4 points in" in packed.stdout
+    assert "packs of" not in packed.stdout
+    single = launch(*words, "name=single", "hydra.launcher.max_points=1", cwd=tmp_path)
+    assert single.returncode == 0
+    assert "4 points in 4 packs of 1 + 1 + 1 + 1" in single.stdout
+    assert len(weights(tmp_path / "outputs" / "packed")) == 4
+    assert weights(tmp_path / "outputs" / "packed") == weights(tmp_path / "outputs" / "single")
+
+
+def test_a_pack_too_large_for_the_memory_is_split_and_says_so(tmp_path, tiny):
+    done = launch("-m", *tiny, "k=3,4,5", "name=small", "hydra.launcher.max_memory=1e-6", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "a pack of 3 points needs" in done.stdout
+    assert "split into 1 + 1 + 1, the language model runs 3 times" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [("max_points=0", "whole number from 1"), ("max_points=few", "whole number"), ("max_memory=-1", "GiB above 0")],
+)
+def test_a_limit_that_is_none_is_refused(tmp_path, tiny, word, part):
+    done = launch("-m", *tiny, f"hydra.launcher.{word}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: hydra.launcher.{word}: must be")
+    assert part in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_second_sweep_finds_the_activations_of_the_first(tmp_path, tiny):
+    words = ["-m", *tiny, f"activations.cache={tmp_path / 'kept'}"]
+    first = launch(*words, "k=3,4", "name=first", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "8 chunks of activations computed, 0 found" in first.stdout
+    second = launch(*words, "k=4,5", "name=second", cwd=tmp_path)
+    assert "0 chunks of activations computed, 8 found" in second.stdout
+    plain = launch("-m", *tiny, "k=4,5", "name=plain", cwd=tmp_path)
+    assert plain.returncode == 0
+    assert weights(tmp_path / "outputs" / "second") == weights(tmp_path / "outputs" / "plain")
+
+
+def test_a_pack_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path, tiny):
+    words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4", "training.tokens=60000"]
+    assert launch(*words, "name=whole", cwd=tmp_path).returncode == 0
+    killed = tmp_path / "outputs" / "killed"
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, str(PROJECT / "launch.py"), *words, "name=killed"],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        seen = checkpoints_in(killed)
+        while process.poll() is None and len(checkpoints_in(killed) - seen) < 3:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not list(killed.glob("*/results.json")), "it ended before it was killed"
+    done = launch(*words, "name=killed", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "goes on at step" in done.stdout
+    assert weights(killed) == weights(tmp_path / "outputs" / "whole")
 
 
 @pytest.mark.parametrize("architecture", ["batchtopk", "jumprelu"])

@@ -1,5 +1,6 @@
 """The metrics on a model and an SAE whose every number can be worked out by hand."""
 
+import dataclasses
 import math
 
 import pytest
@@ -72,6 +73,35 @@ def test_cross_entropies_by_splicing_by_hand(model):
     assert metrics["ce_degradation"] == pytest.approx(ce - data.ce, abs=1e-5)
     assert metrics["ce_recovered_zero"] == pytest.approx((zero - ce) / (zero - data.ce), rel=1e-3)
     assert metrics["ce_recovered_mean"] == pytest.approx((mean - ce) / (mean - data.ce), rel=1e-3)
+
+
+def test_running_only_the_layers_above_the_hook_changes_nothing(tiny_model):
+    for hook, starts_there in (
+        ("blocks.1.hook_resid_pre", True),
+        ("blocks.0.hook_resid_post", True),
+        ("blocks.1.hook_resid_post", False),  # nothing is above it
+        ("blocks.1.hook_mlp_out", False),
+    ):
+        model = load(tiny_model, hook)
+        data = held_out(model, TOKENS_NS, 1)
+        assert data.from_hook == starts_there
+        whole = dataclasses.replace(data, from_hook=False)
+        for sae in (Scaled(1.0), Scaled(0.5)):
+            metrics, expected = evaluate(sae, model, data), evaluate(sae, model, whole)
+            assert metrics["ce_reconstruction"] == pytest.approx(expected["ce_reconstruction"], abs=1e-6)
+        assert model.cross_entropy(TOKENS_NS, first_position=1) == data.ce  # and the model is whole again
+
+
+def test_a_model_that_cannot_start_at_the_hook_is_run_whole(tiny_model, monkeypatch):
+    model = load(tiny_model, "blocks.1.hook_resid_pre")
+
+    def fails(*arguments, **options):
+        raise RuntimeError("this architecture wants its blocks")
+
+    monkeypatch.setattr("sae_sweeps.language.model._passes_on", fails)
+    data = held_out(model, TOKENS_NS, 1)
+    assert not data.from_hook
+    assert evaluate(Scaled(1.0), model, data)["ce_degradation"] == pytest.approx(0, abs=1e-4)
 
 
 def test_l0_and_dead_latents_count_the_selection_at_inference(model):

@@ -6,6 +6,7 @@ from sae_sweeps.config import TrainingConfig
 from sae_sweeps.errors import TrainingError
 from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE
 from sae_sweeps.training import Trainer, train
+from tests.reference import nmse, train_densely
 
 D, F, STEPS = 10, 32, 23
 CONFIG = TrainingConfig(
@@ -59,6 +60,40 @@ def test_training_lowers_the_error_and_keeps_the_decoders_norms(architecture):
     errors = [step.mse.item() for step in steps_of(trainer)]
     assert sum(errors[-5:]) < 0.9 * sum(errors[:5])
     assert_close(trainer.sae.W_dec.norm(dim=1), torch.ones(F))
+
+
+class Directions:
+    """Activations that are sums of a few of many directions, for which an SAE is made."""
+
+    chunk_size = 8 * 64
+
+    def chunk(self, index):
+        generator = torch.Generator().manual_seed(7)
+        directions_FD = torch.randn(96, 24, generator=generator)
+        generator.manual_seed(index)
+        strengths_AF = torch.relu(torch.randn(self.chunk_size, 96, generator=generator) - 1.8)
+        return strengths_AF @ directions_FD + 0.05 * torch.randn(self.chunk_size, 24, generator=generator)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", SAES)
+def test_trained_to_the_end_it_is_as_good_as_a_dense_implementation(architecture, precision):
+    makes = {
+        "topk": lambda: TopKSAE(24, 128, 6, aux_latents=8),
+        "batchtopk": lambda: BatchTopKSAE(24, 128, 6, aux_latents=8),
+        "jumprelu": lambda: JumpReLUSAE(24, 128, 0.003, bandwidth=0.1),
+    }
+    settings = {"tokens": 300 * 64, "batch_size": 64, "lr": 1e-2, "chunk_batches": 8, "dead_after_tokens": 640}
+    config = TrainingConfig(**settings, decay_fraction=0.3, initial_bias="mean", precision=precision)
+    trainer = Trainer(makes[architecture](), config)
+    dead_steps = 0
+    for _, steps in train([trainer], Directions()):
+        dead_steps += sum(bool(trainer.dead_F.any()) for _ in steps)
+    dense = train_densely(makes[architecture](), config, Directions())
+    held_out_AD = Directions().chunk(1000)
+    assert 0.02 < nmse(dense, held_out_AD) < 0.6
+    assert nmse(trainer.sae, held_out_AD) == pytest.approx(nmse(dense, held_out_AD), rel=0.01)
+    assert dead_steps > 50  # so that the auxiliary loss took part
 
 
 def test_one_step_is_adam_on_the_tangential_gradient():

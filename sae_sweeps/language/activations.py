@@ -27,7 +27,7 @@ class ActivationStream:
     def __init__(
         self, model: Model, tokens: TokenSource, *, chunk_size: int, seed: int, cache: ActivationCache | None = None
     ) -> None:
-        self._model, self._tokens, self._seed, self._cache = model, tokens, seed, cache
+        self._model, self._tokens, self._seed, self.cache = model, tokens, seed, cache
         self.chunk_size = chunk_size
         self.first_position = tokens.dataset.first_position
         per_sequence = tokens.dataset.seq_len - self.first_position
@@ -38,10 +38,10 @@ class ActivationStream:
         """Activations (A, D) of chunk `index`, A = `chunk_size`, shuffled."""
         began = time.perf_counter()
         tokens_NS = self._tokens.training(index * self.sequences_per_chunk, self.sequences_per_chunk)
-        if self._cache is None:
+        if self.cache is None:
             acts_NSD = self._model.activations(tokens_NS)
         else:
-            acts_NSD = self._cache.get(tokens_NS, lambda: self._model.activations(tokens_NS))
+            acts_NSD = self.cache.get(tokens_NS, lambda: self._model.activations(tokens_NS))
         acts_AD = acts_NSD[:, self.first_position :].flatten(0, 1)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
         order_A = torch.randperm(len(acts_AD), generator=generator)[: self.chunk_size]

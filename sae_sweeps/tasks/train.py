@@ -76,6 +76,9 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, outcome: Outcome) -> No
         *(len(points), time.perf_counter() - began, stream.seconds),
         sum(worker.seconds for worker in workers.values()),
     )
+    if stream.cache is not None:
+        counts = (stream.cache.misses, stream.cache.hits)
+        log.info("%d chunks of activations computed, %d found in activations.cache", *counts)
 
 
 def _finish(worker: PointAtWork, inputs: Inputs, outcome: Outcome) -> None:

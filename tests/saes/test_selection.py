@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE
+from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE, encoder
 from sae_sweeps.saes.batchtopk import top_of_batch
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.topk import top_per_row
@@ -80,11 +80,32 @@ def test_normalisation_removes_mean_and_scale():
     assert_close(sae.normalize(x_BD).restore(sae.normalize(x_BD).x_BD), x_BD, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("guess", [0.0, 0.9, 3.5, 4.5, 100.0])
-def test_the_guess_at_the_threshold_never_changes_what_is_kept(guess):
+@pytest.mark.parametrize("rows", [1, 4, 13])
+@pytest.mark.parametrize("guess", [0.0, 0.9, 1.7, 3.5, 100.0])
+def test_neither_guess_nor_blocks_change_what_is_kept(guess, rows, monkeypatch):
+    monkeypatch.setattr(encoder, "BLOCK", rows * 29)
     torch.manual_seed(0)
-    pre_BF = torch.relu(torch.randn(13, 29))
-    assert_close(top_of_batch(product(pre_BF), 3, guess).dense(), top_of_batch(product(pre_BF), 3).dense())
+    pre_BF = torch.randn(13, 29)
+    largest = pre_BF.flatten().topk(3 * 13).values.min()
+    expected_BF = torch.where(pre_BF >= largest, pre_BF, 0.0)
+    assert torch.equal(top_of_batch(product(pre_BF), 3, guess).dense(), expected_BF)
+
+
+def test_many_candidates_are_thinned_out_without_losing_one(monkeypatch):
+    """Without a guess half of all entries are candidates, and the largest may come last."""
+    monkeypatch.setattr(encoder, "BLOCK", 50)
+    pre_BF = torch.rand(64, 50).sort(dim=0).values + torch.linspace(0, 1, 64)[:, None]
+    kept_BF = top_of_batch(product(pre_BF), 2).dense()
+    assert torch.equal(kept_BF, torch.where(pre_BF >= pre_BF.flatten().topk(128).values.min(), pre_BF, 0.0))
+
+
+def test_jumprelu_window_is_kept_and_holds_no_value():
+    sae = JumpReLUSAE(4, 4, 0.1, bandwidth=0.2)
+    with torch.no_grad():
+        sae.threshold.fill_(1.0)
+    kept = sae.keep(product(torch.tensor([[1.05, 0.95, 0.8, 0.0], [0.0, 0.0, 3.0, 0.0]] + [[0.0] * 4] * 6)))
+    assert_close(kept.pre, torch.tensor([1.05, 0.95, 3.0]))
+    assert_close(kept.value, torch.tensor([1.05, 0.0, 3.0]))
 
 
 @pytest.mark.parametrize("architecture", [TopKSAE, JumpReLUSAE])

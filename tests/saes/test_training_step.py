@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE
+from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE, encoder, jumprelu, topk
+from sae_sweeps.saes.sparse import Whole
 from tests.reference import dense_step
 
 D, F = 12, 37
@@ -29,6 +30,16 @@ def perturbed(sae, dtype):
     return sae.to(dtype)
 
 
+def assert_is_the_definition(sae, step, x_BD, dead_F):
+    loss, gradients = dense_step(sae, x_BD, dead_F)
+    rtol, atol = (1e-10, 1e-13) if x_BD.dtype == torch.float64 else (1e-5, 1e-6)
+    assert_close(step.loss, loss, rtol=rtol, atol=atol)
+    for name, parameter in sae.named_parameters():
+        assert_close(
+            parameter.grad, gradients[name], rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("dead", ["none", "some", "all"])
 @pytest.mark.parametrize(("batch", "k"), [(1, 1), (1, 3), (17, 4), (64, 5), (5, F), (5, 2 * F)])
@@ -41,13 +52,53 @@ def test_equals_the_dense_definition(architecture, batch, k, dead, dtype):
 
     step = sae.training_step(x_BD, dead_F)
 
-    loss, gradients = dense_step(sae, x_BD, dead_F)
-    rtol, atol = (1e-10, 1e-13) if dtype == torch.float64 else (1e-5, 1e-6)
-    assert_close(step.loss, loss, rtol=rtol, atol=atol)
-    for name, parameter in sae.named_parameters():
-        assert_close(
-            parameter.grad, gradients[name], rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
-        )
+    assert_is_the_definition(sae, step, x_BD, dead_F)
+
+
+@pytest.mark.parametrize("dense_from", [0.0, 2.0])
+@pytest.mark.parametrize("architecture", SAES)
+def test_the_sparse_and_the_dense_way_are_the_same_step(architecture, dense_from, monkeypatch):
+    for module in (jumprelu, topk):
+        monkeypatch.setattr(module, "DENSE_FROM", dense_from)
+    sae = perturbed(SAES[architecture](4, D), torch.float64)
+    x_BD, dead_F = torch.randn(17, D, dtype=torch.float64), torch.arange(F) % 3 == 0
+    ways = set()
+    monkeypatch.setattr(Whole, "by_latent", lambda self: ways.add("dense") or self)
+    step = sae.training_step(x_BD, dead_F)
+    assert ways == ({"dense"} if dense_from == 0 else set())
+    assert_is_the_definition(sae, step, x_BD, dead_F)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+@pytest.mark.parametrize("architecture", SAES)
+def test_the_size_of_the_blocks_changes_nothing(architecture, rows, monkeypatch):
+    monkeypatch.setattr(encoder, "BLOCK", rows * F)
+    sae = perturbed(SAES[architecture](2, D), torch.float64)
+    dead_F = torch.arange(F) % 3 == 0
+    for _ in range(2):  # the second time BatchTopK has a threshold to guess from
+        x_BD = torch.randn(17, D, dtype=torch.float64)
+        assert_is_the_definition(sae, sae.training_step(x_BD, dead_F), x_BD, dead_F)
+
+
+@pytest.mark.parametrize("dead", [False, True])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
+def test_bfloat16_proposes_and_float32_decides(architecture, dead):
+    """Of the two precisions the one finds the latents for the other: what comes out is the float32 step."""
+    torch.manual_seed(3)
+    sae = {"topk": TopKSAE, "batchtopk": BatchTopKSAE}[architecture](64, 512, 16, aux_latents=20)
+    x_BD, dead_F = torch.randn(100, 64), torch.full((512,), dead) & (torch.arange(512) % 3 == 0)
+    for _ in range(2):
+        step = sae.training_step(x_BD, dead_F, "bfloat16")
+        assert_is_the_definition(sae, step, x_BD, dead_F)
+
+
+def test_bfloat16_proposes_and_float32_decides_for_jumprelu():
+    torch.manual_seed(3)
+    sae = JumpReLUSAE(64, 512, 0.01, bandwidth=0.05, initial_threshold=2.0)
+    x_BD = torch.randn(100, 64)
+    step = sae.training_step(x_BD, torch.zeros(512, dtype=torch.bool), "bfloat16")
+    assert 0.01 < step.l0 / 512 < 0.1
+    assert_is_the_definition(sae, step, x_BD, torch.zeros(512, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("architecture", SAES)
