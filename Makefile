@@ -1,6 +1,7 @@
 # make setup   create .venv with the tested versions          make sweep   the README's sweep
 # make test    lint, types and tests                          make format  rewrite the code in the house style
 # make integration   the README's sweep held to its promises, and SAELens loading what we save: minutes
+# make bench   steps and sweeps timed, beside other libraries' (BENCH_FLAGS=--quick: five minutes, not an hour)
 #
 # A GPU: make setup TORCH_BACKEND=auto, once: it picks the CUDA build of torch that fits the driver (or name one: cu126,
 # cu128, ...) and is remembered in .venv.
@@ -11,7 +12,7 @@ TORCH_BACKEND ?= $(shell cat .venv/backend 2>/dev/null || echo cpu)
 BIN := .venv/bin
 READY := .venv/ready-$(TORCH_BACKEND)
 
-.PHONY: setup sweep test integration lint types format constraints model
+.PHONY: setup sweep test integration bench lint types format constraints model
 
 setup: $(READY)
 
@@ -47,6 +48,35 @@ integration: setup .venv-saelens/ready
 	$(PYTHON) -m venv .venv-saelens
 	$(call install_torch,.venv-saelens/bin/python)
 	.venv-saelens/bin/python -m pip install -q sae-lens==6.54.12 pytest hydra-core filelock rich
+	@touch $@
+
+# What cannot be had is left out. `setup` marks what it made, and so do these: a file `ready` in each environment.
+BENCH_ENVIRONMENTS := .venv-saelens .venv-bench/dictionary-learning .venv-bench/eai-sparsify .venv-bench/plot
+
+bench: setup
+	@for environment in $(BENCH_ENVIRONMENTS); do \
+	  $(MAKE) --no-print-directory $$environment/ready \
+	    || echo "$$environment could not be made (see above); the benchmark goes on without it"; done
+	$(BIN)/python benchmarks/run.py $(BENCH_FLAGS)
+
+.venv-bench/eai-sparsify/ready: $(READY)
+	$(PYTHON) -m venv $(@D)
+	$(call install_torch,$(@D)/bin/python)
+	$(@D)/bin/python -m pip install -q -c constraints.txt eai-sparsify==1.3.3
+	@touch $@
+
+# It asks for plotly, umap-learn, torchvision and more, which its trainers do not use: here is what they do use.
+.venv-bench/dictionary-learning/ready: $(READY)
+	$(PYTHON) -m venv $(@D)
+	$(call install_torch,$(@D)/bin/python)
+	$(@D)/bin/python -m pip install -q -c constraints.txt \
+	  accelerate einops numpy pillow pydantic 'python-socketio[client]' requests tqdm transformers
+	$(@D)/bin/python -m pip install -q --no-deps dictionary-learning==0.1.0 nnsight==0.3.7
+	@touch $@
+
+.venv-bench/plot/ready:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -q -c constraints.txt 'matplotlib>=3.10,<4'
 	@touch $@
 
 lint: setup

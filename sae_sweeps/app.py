@@ -147,8 +147,8 @@ def refuse_invalid(points: Sequence[tuple[str, Config]]) -> None:
         for error in check(config):
             lines.setdefault(str(error), []).append(folder)
     if not lines:
-        for device in {config.device for _, config in points}:
-            _refuse_missing(device)
+        for device, precision in {(config.device, config.training.precision) for _, config in points}:
+            _refuse_missing(device, precision)
         return
     if len(points) == 1:
         raise RefusedError(list(lines))
@@ -160,11 +160,13 @@ def refuse_invalid(points: Sequence[tuple[str, Config]]) -> None:
     raise RefusedError(refusals)
 
 
-def _refuse_missing(device: str) -> None:
+def _refuse_missing(device: str, precision: str) -> None:
     """The last check, for it takes importing torch."""
     from sae_sweeps.tasks.inputs import choose_device
 
     try:
-        choose_device(device)
+        if choose_device(device).type != "cuda" and precision == "tf32":
+            fix = "training.precision=float32 or bfloat16"
+            raise ConfigError("training.precision", precision, "needs a CUDA device", fix)
     except ConfigError as error:
         raise RefusedError([str(error)]) from None

@@ -11,6 +11,7 @@ from sae_sweeps.config import Config
 log = logging.getLogger(__name__)
 
 FLOAT = 4  # bytes
+LARGEST_BLOCK = 2**27  # entries of the encoder's product that are held at a time, on a GPU
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ def point_bytes(config: Config, d_in: int) -> float:
 
 def chunk_bytes(config: Config, d_in: int) -> float:
     """About what is held once: a chunk before and after shuffling, held-out activations and their reconstructions, and
-    what one step works with."""
-    training = config.training
-    activations = 2 * training.batch_size * training.chunk_batches + 2 * config.evaluation.tokens
-    step = 8 * training.batch_size * d_in + 2**24 + 8 * training.batch_size * config.k
+    what one step works with: rows of the batch's size, a block of the product, rows of dead latents."""
+    training, batch, dict_size = config.training, config.training.batch_size, config.dict_size
+    activations = 2 * batch * training.chunk_batches + 2 * config.evaluation.tokens
+    step = (8 * batch + 2 * dict_size) * d_in + min(batch * dict_size, LARGEST_BLOCK) + 8 * batch * config.k
     return (activations * d_in + step) * FLOAT

@@ -50,6 +50,9 @@ def test_help_lists_groups_and_settings(tmp_path):
         (["sae=topk,batchtopk"], "sae=topk,batchtopk", ["add -m"]),
         (["-m", "name=a,b", "k=16,32"], "name=outputs/a, outputs/b", ["one sweep"]),
         (["device=abacus"], "device=abacus", ["is no device"]),
+        (["training.precision=half"], "training.precision=half", ["float32, tf32, bfloat16"]),
+        (["training.precision=tf32", "device=cpu"], "training.precision=tf32", ["needs a CUDA device"]),
+        (["activations.cache_gib=0"], "activations.cache_gib=0", ["greater than 0"]),
         (["-m", "sae=topk,unknown"], "sae=unknown", ["batchtopk, jumprelu, topk"]),
     ],
 )

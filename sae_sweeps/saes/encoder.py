@@ -11,7 +11,7 @@ from torch import Tensor
 from sae_sweeps.saes.sparse import Kept
 
 BLOCK = 2**23  # entries of the product in one block: it is looked through while it is still in the cache, or nearly
-BLOCK_CUDA = 2**28
+BLOCK_CUDA = 2**27
 SPARE = 8  # where the product is approximate, one entry in so many more is considered than is kept
 SLACK = 2**-6  # a share of a threshold, several times the error of a product of bfloat16 numbers
 
