@@ -38,7 +38,7 @@ _outcomes: dict[str, ConfigError | None] = {}
 def _outcome(look: Callable[[Config], None], config: Config) -> ConfigError | None:
     """What `look` finds; asked once for all points of a sweep that do not differ in what it looks at."""
     seen: dict[str, Any] = {"name": config.name, "output_root": config.output_root, "device": config.device}
-    seen |= {name: asdict(getattr(config, name)) for name in ("model", "dataset", "tracking")}
+    seen |= {name: asdict(getattr(config, name)) for name in ("model", "dataset", "activations", "tracking")}
     key = json.dumps([look.__name__, seen])
     if key not in _outcomes:
         try:
@@ -55,19 +55,26 @@ def _outcome(look: Callable[[Config], None], config: Config) -> ConfigError | No
 
 
 def _output(config: Config) -> None:
-    folder = Path(config.output_root) / config.name
+    _try_to_write(Path(config.output_root) / config.name, "output_root")
+
+
+def _cache(config: Config) -> None:
+    if config.activations.cache is not None:
+        _try_to_write(Path(config.activations.cache).expanduser(), "activations.cache")
+
+
+def _try_to_write(folder: Path, setting: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise unwritable(folder, error, setting) from None
 
 
-def unwritable(folder: Path | str, error: OSError) -> ConfigError:
-    return ConfigError(
-        "output_root", str(folder), f"cannot be written ({error.strerror})", "point output_root at a writable folder"
-    )
+def unwritable(folder: Path | str, error: OSError, setting: str = "output_root") -> ConfigError:
+    problem, fix = f"cannot be written ({error.strerror})", f"point {setting} at a writable folder"
+    return ConfigError(setting, str(folder), problem, fix)
 
 
 def _model(config: Config) -> None:
@@ -129,6 +136,7 @@ def _device(config: Config) -> None:
 # what is looked at, and the settings that are too wrong to look if one of them has a problem already
 LOOKS: dict[Callable[[Config], None], tuple[str, ...]] = {
     _output: ("output_root", "name"),
+    _cache: ("activations.",),
     _model: ("model.name",),
     _dataset: ("dataset.",),
     _tracking: ("tracking.",),

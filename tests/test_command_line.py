@@ -52,6 +52,7 @@ def test_help_lists_groups_and_settings(tmp_path):
         (["device=abacus"], "device=abacus", ["is no device"]),
         (["training.precision=half"], "training.precision=half", ["float32, tf32, bfloat16"]),
         (["training.precision=tf32", "device=cpu"], "training.precision=tf32", ["needs a CUDA device"]),
+        (["activations.cache=short.txt"], "activations.cache=short.txt", ["cannot be written"]),
         (["activations.cache_gib=0"], "activations.cache_gib=0", ["greater than 0"]),
         (["-m", "sae=topk,unknown"], "sae=unknown", ["batchtopk, jumprelu, topk"]),
     ],
