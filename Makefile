@@ -1,7 +1,7 @@
 # make setup   create .venv with the tested versions          make sweep   the README's sweep
 # make test    lint, types and tests                          make format  rewrite the code in the house style
 # make integration   the README's sweep held to its promises, and SAELens loading what we save: minutes
-# make bench   steps and sweeps timed, beside other libraries' (BENCH_FLAGS=--quick: five minutes, not an hour)
+# make bench   steps and sweeps timed, beside other libraries' (BENCH_FLAGS=--quick: five minutes, not forty)
 #
 # A GPU: make setup TORCH_BACKEND=auto, once: it picks the CUDA build of torch that fits the driver (or name one: cu126,
 # cu128, ...) and is remembered in .venv.

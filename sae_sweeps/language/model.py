@@ -22,7 +22,8 @@ from sae_sweeps.language.model_files import hook_layer
 
 log = logging.getLogger(__name__)
 
-LOGITS_IN_MEMORY = 2**26  # elements of a batch's (N, S, V) logits
+LOGITS_IN_MEMORY = 2**23  # elements of a batch's (N, S, V) logits; more is slower on a CPU
+LOGITS_IN_MEMORY_CUDA = 2**26
 
 
 class LanguageModel:
@@ -127,7 +128,8 @@ class LanguageModel:
         self, tokens_NS: Tensor, hook: str, replace: Callable[[Tensor, int], Tensor] | None, first_position: int
     ) -> float:
         nats, first = 0.0, 0
-        per_batch = max(1, LOGITS_IN_MEMORY // (tokens_NS.shape[1] * self._bridge.cfg.d_vocab))
+        in_memory = LOGITS_IN_MEMORY_CUDA if self.device.type == "cuda" else LOGITS_IN_MEMORY
+        per_batch = max(1, in_memory // (tokens_NS.shape[1] * self._bridge.cfg.d_vocab))
         for batch_NS in tokens_NS.split(min(per_batch, self.config.batch_sequences)):
             hooks = []
             if replace is not None:

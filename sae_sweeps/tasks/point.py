@@ -42,6 +42,7 @@ class PointAtWork:
             raise TrainingError("another process is training this point; let it end, or stop it") from None
         self._log = logs.of_point(point.name)
         self._tracker = Run()
+        self.evaluation_seconds = 0.0
         self.seconds = self._written_seconds = 0.0  # that the steps of this process took; as far as in the curve
         self._display = point_display(point.name)
         self.trainer = Trainer(new_sae(self.config, d_in).to(device), self.config.training)
@@ -90,7 +91,9 @@ class PointAtWork:
         """Evaluate the trained SAE and write its results; the file of results comes last of all."""
         config, folder = self.config, self.point.folder
         self._display.stage("evaluating")
+        began = time.perf_counter()
         metrics = evaluate(self.trainer.sae, model, data)
+        self.evaluation_seconds = time.perf_counter() - began
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self._log.info("%s: %s", self.point.name, numbers)
         write_sae(folder / "sae", self.trainer.sae, sae_metadata(config))

@@ -72,9 +72,10 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, outcome: Outcome) -> No
             if trainer.finished:
                 _finish(worker, inputs, outcome)
     log.info(
-        "%d points in %.1f s: %.1f s for the activations, %.1f s for the points' own steps",
+        "%d points in %.1f s: %.1f s for the activations, %.1f s for the points' own steps, %.1f s for the evaluation",
         *(len(points), time.perf_counter() - began, stream.seconds),
         sum(worker.seconds for worker in workers.values()),
+        sum(worker.evaluation_seconds for worker in workers.values()),
     )
     if stream.cache is not None:
         counts = (stream.cache.misses, stream.cache.hits)
