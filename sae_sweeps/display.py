@@ -44,6 +44,16 @@ class PointDisplay:
             console.print(f"{self._name}: {what}", soft_wrap=True)
         else:
             self._bars.update(self._task, status=what)
+    def waiting(self, done: int, total: int) -> None:
+        """Say how far the sequences are that the others wait for, where that takes a while."""
+        now = time.monotonic()
+        if self._began is None or done == total:
+            self._began = self._shown = now
+        elif now - self._shown >= self._interval:
+            self._shown = now
+            self.stage(f"{done:,} of {total:,} sequences of the next chunk")
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=done, total=total)
 
     def progress(self, tokens: int, total: int, loss: "Tensor", l0: "Tensor") -> None:
         """Called at every step; shown a few times a second on a terminal, as a line every few seconds elsewhere."""

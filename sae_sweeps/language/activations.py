@@ -3,6 +3,7 @@
 # N sequences, S positions, D model width, A activations in a chunk
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor
 from sae_sweeps.language.cache import ActivationCache
 from sae_sweeps.language.tokens import TokenSource
 
+Told = Callable[[int, int], None]
+
 
 class Model(Protocol):
-    def activations(self, tokens_NS: Tensor) -> Tensor: ...
+    def activations(self, tokens_NS: Tensor, told: Told | None = None) -> Tensor: ...
 
 
 class ActivationStream:
@@ -25,9 +28,18 @@ class ActivationStream:
     """
 
     def __init__(
-        self, model: Model, tokens: TokenSource, *, chunk_size: int, seed: int, cache: ActivationCache | None = None
+        self,
+        model: Model,
+        tokens: TokenSource,
+        *,
+        chunk_size: int,
+        seed: int,
+        cache: ActivationCache | None = None,
+        told: Told | None = None,
     ) -> None:
-        self._model, self._tokens, self._seed, self.cache = model, tokens, seed, cache
+        """`told` hears how many sequences of how many of a chunk the model has run on."""
+        self._model, self._tokens, self._seed, self._told = model, tokens, seed, told
+        self.cache = cache
         self.chunk_size = chunk_size
         self.first_position = tokens.dataset.first_position
         per_sequence = tokens.dataset.seq_len - self.first_position
@@ -39,9 +51,9 @@ class ActivationStream:
         began = time.perf_counter()
         tokens_NS = self._tokens.training(index * self.sequences_per_chunk, self.sequences_per_chunk)
         if self.cache is None:
-            acts_NSD = self._model.activations(tokens_NS)
+            acts_NSD = self._model.activations(tokens_NS, self._told)
         else:
-            acts_NSD = self.cache.get(tokens_NS, lambda: self._model.activations(tokens_NS))
+            acts_NSD = self.cache.get(tokens_NS, lambda: self._model.activations(tokens_NS, self._told))
         acts_AD = acts_NSD[:, self.first_position :].flatten(0, 1)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
         order_A = torch.randperm(len(acts_AD), generator=generator)[: self.chunk_size]

@@ -57,8 +57,11 @@ class LanguageModel:
         return self.tokenizer.eos_token_id
 
     @torch.no_grad()
-    def activations(self, tokens_NS: Tensor) -> Tensor:
-        """Activations at the hook, (N, S, D) in float32; the model stops behind it."""
+    def activations(self, tokens_NS: Tensor, told: Callable[[int, int], None] | None = None) -> Tensor:
+        """Activations at the hook, (N, S, D) in float32; the model stops behind it.
+
+        `told` hears how many sequences of how many are done.
+        """
         layer = hook_layer(self.hook)
         hook, stop = self.hook, layer + 1
         if layer > 0 and hook.endswith("hook_resid_pre"):
@@ -73,6 +76,8 @@ class LanguageModel:
             self._bridge.run_with_hooks(
                 batch_NS.to(self.device), fwd_hooks=[(hook, collect)], return_type=None, stop_at_layer=stop
             )
+            if told is not None:
+                told(sum(map(len, found)), len(tokens_NS))
         return torch.cat(found)
 
     def fingerprint(self) -> str:

@@ -12,7 +12,7 @@ import torch
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError, first_line
 from sae_sweeps.evaluation import HeldOut, held_out
-from sae_sweeps.language.activations import ActivationStream
+from sae_sweeps.language.activations import ActivationStream, Told
 from sae_sweeps.language.cache import ActivationCache
 from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.language.tokens import TokenSource
@@ -60,8 +60,8 @@ class Inputs:
             self._held_out[activations] = held_out(self.model, tokens_NS, self._dataset.first_position)
         return self._held_out[activations]
 
-    def stream(self, config: Config) -> ActivationStream:
-        """The activations that a point is trained on."""
+    def stream(self, config: Config, told: Told | None = None) -> ActivationStream:
+        """The activations that a point is trained on; `told` hears of the model's progress in a chunk."""
         training, settings = config.training, config.activations
         cache = None
         if settings.cache is not None:
@@ -74,7 +74,8 @@ class Inputs:
             }
             cache = ActivationCache(settings.cache, settings.cache_gib * 2**30, origin)
         chunk_size = training.batch_size * training.chunk_batches
-        return ActivationStream(self.model, self.tokens, chunk_size=chunk_size, seed=self._dataset.seed, cache=cache)
+        seed = self._dataset.seed
+        return ActivationStream(self.model, self.tokens, chunk_size=chunk_size, seed=seed, cache=cache, told=told)
 
 
 def load_inputs(config: Config, device: torch.device) -> Inputs:

@@ -34,6 +34,7 @@ class PointAtWork:
     def __init__(self, point: Point, d_in: int, device: torch.device) -> None:
         """Raises: TrainingError if another process is at work on the point."""
         self.point, self.config = point, point.config
+        self.trainer = Trainer(new_sae(self.config, d_in).to(device), self.config.training)
         point.folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(point.folder / ".lock", blocking=False)
         try:
@@ -45,7 +46,6 @@ class PointAtWork:
         self.evaluation_seconds = 0.0
         self.seconds = self._written_seconds = 0.0  # that the steps of this process took; as far as in the curve
         self._display = point_display(point.name)
-        self.trainer = Trainer(new_sae(self.config, d_in).to(device), self.config.training)
         try:
             self._begin(device)
         except BaseException:

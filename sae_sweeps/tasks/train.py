@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from sae_sweeps import logs
+from sae_sweeps.display import point_display
 from sae_sweeps.files import read_json
 from sae_sweeps.memory import free_bytes
 from sae_sweeps.packs import Limits, Point, that_fit
@@ -48,9 +49,11 @@ def run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
 
 def _train_pack(points: Sequence[Point], inputs: Inputs, outcome: Outcome) -> None:
     began = time.perf_counter()
-    stream = inputs.stream(points[0].config)
     workers: dict[Trainer, PointAtWork] = {}
     with ExitStack() as closing:
+        display = point_display("activations")
+        closing.callback(display.close)
+        stream = inputs.stream(points[0].config, display.waiting)
         for point in points:
             try:
                 worker = PointAtWork(point, inputs.d_in, inputs.device)

@@ -9,7 +9,7 @@ from tests.language.test_documents import letters
 class TokensAsActivations:
     """A model whose activation at each position is the token itself, and the position."""
 
-    def activations(self, tokens_NS):
+    def activations(self, tokens_NS, told=None):
         position_S = torch.arange(tokens_NS.shape[1]).expand_as(tokens_NS)
         return torch.stack([tokens_NS, position_S], dim=-1).float()
 
