@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sae_sweeps.config import Config, point_name, register, to_config
-from sae_sweeps.errors import ConfigError, RefusedError, TrainingError
+from sae_sweeps.errors import ConfigError, RefusedError, reason
 from sae_sweeps.hydra_errors import as_config_error
 from sae_sweeps.packs import Limits, Point, into_packs
 from sae_sweeps.preflight import check, unwritable
@@ -106,7 +106,6 @@ def run_sweep(
                     failures[point.name] = reason(error)
                 sweep.set_state(point.name, "failed" if error else "done", failures.get(point.name))
                 returns[point.name].status = JobStatus.FAILED if error else JobStatus.COMPLETED
-                returns[point.name].return_value = error
                 display.point_finished()
 
             sweep.set_states(waiting, "running")
@@ -124,14 +123,6 @@ def run_sweep(
     if failures:
         sys.exit(1)
     return list(returns.values())
-
-
-def reason(error: Exception) -> str:
-    """Why a point failed, in one line. Its traceback goes to the log, unless it was foreseen."""
-    if isinstance(error, (ConfigError, TrainingError)):
-        return str(error)
-    log.error("%s", error, exc_info=error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def refuse_invalid(points: Sequence[tuple[str, Config]]) -> None:

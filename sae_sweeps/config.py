@@ -182,6 +182,8 @@ def point_name(cfg: DictConfig) -> str:
     deciding: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, DECIDING), resolve=True)
     for neutral in ("checkpoint_every", "log_every"):
         deciding["training"].pop(neutral)
+    if deciding["training"]["precision"] == "float32":
+        deciding["training"].pop("precision")  # as it was before there was a choice
     # of the model's list of coefficients, only the one that is used decides anything
     listed = deciding["model"].pop("sparsity_coefficients")["values"]
     if deciding["sae"].get("sparsity_coefficient", 0) is None:
@@ -245,6 +247,9 @@ def problems(config: Config) -> list[ConfigError]:
     training = config.training
     require_positive("training.tokens", "training.batch_size", "training.lr", "training.dead_after_tokens")
     require_positive("training.chunk_batches", "training.checkpoint_every", "training.log_every")
+    require(
+        "activations.cache", config.activations.cache != "", "is empty", "activations.cache=FOLDER, or null for none"
+    )
     require_one_of("training.initial_bias", INITIAL_BIASES)
     require_one_of("training.precision", PRECISIONS)
     less = 0 < training.tokens < training.batch_size

@@ -44,6 +44,7 @@ class PointDisplay:
             console.print(f"{self._name}: {what}", soft_wrap=True)
         else:
             self._bars.update(self._task, status=what)
+
     def waiting(self, done: int, total: int) -> None:
         """Say how far the sequences are that the others wait for, where that takes a while."""
         now = time.monotonic()

@@ -27,3 +27,10 @@ class TrainingError(RuntimeError):
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def reason(error: Exception) -> str:
+    """Why a point failed, in one line."""
+    if isinstance(error, (ConfigError, TrainingError)):
+        return str(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -5,12 +5,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sae_sweeps.errors import ConfigError, TrainingError, reason
+
 FILE = "launch.log"
 
 
 def of_point(name: str) -> "logging.LoggerAdapter[logging.Logger]":
     """The log for what concerns one point alone."""
     return logging.LoggerAdapter(logging.getLogger(__name__), {"point": name})
+
+
+def failure(log: "logging.Logger | logging.LoggerAdapter[logging.Logger]", name: str, error: Exception) -> None:
+    """Log why something failed, with the traceback if it was not foreseen."""
+    foreseen = isinstance(error, (ConfigError, TrainingError))
+    log.error("%s: failed: %s", name, reason(error), exc_info=None if foreseen else error)
 
 
 @contextmanager

@@ -25,10 +25,16 @@ class Run:
             self._run.log(metrics)
 
     def finish(self, summary: dict[str, Any] | None = None, *, failed: bool = False) -> None:
-        if self._run is not None:
-            self._run.summary.update(summary or {})
-            self._run.finish(exit_code=int(failed))
-            self._run = None
+        run, self._run = self._run, None
+        if run is None:
+            return
+        try:
+            run.summary.update(summary or {})
+            run.finish(exit_code=int(failed))
+        except Exception as error:
+            if not failed:
+                raise
+            log.warning("W&B: the failed run could not be closed (%s)", first_line(error))
 
 
 def start_run(

@@ -110,6 +110,7 @@ def train(trainers: Sequence[Trainer], stream: ActivationStream) -> Iterator[tup
     """
     while left := [trainer for trainer in trainers if not (trainer.finished or trainer.stopped)]:
         index = min(trainer.tokens_done for trainer in left) // stream.chunk_size
+        chunk_AD = None  # the last one makes room before the next one comes
         chunk_AD = stream.chunk(index).to(left[0].device)
         for trainer in left:
             if trainer.tokens_done // stream.chunk_size == index:

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from sae_sweeps.config import PROJECT
@@ -164,6 +165,22 @@ def test_a_pack_gives_what_its_points_give_alone(tmp_path, tiny):
     assert "4 points in 4 packs of 1 + 1 + 1 + 1" in single.stdout
     assert len(weights(tmp_path / "outputs" / "packed")) == 4
     assert weights(tmp_path / "outputs" / "packed") == weights(tmp_path / "outputs" / "single")
+
+
+def test_a_point_that_another_process_works_on_does_not_hold_up_its_pack(tmp_path, tiny):
+    words = ["-m", *tiny, "k=3,4,5", "name=shared"]
+    assert launch(*words, cwd=tmp_path).returncode == 0
+    sweep = tmp_path / "outputs" / "shared"
+    locked, *others = point_folders(sweep)
+    for point in (locked, *others):
+        (point / "results.json").unlink()
+    with FileLock(locked / ".lock"):
+        done = launch(*words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"FAILED {locked.name}: another process is training this point" in done.stdout
+    assert "another process" in (locked / "launch.log").read_text()
+    assert point_folders(sweep) == others
+    assert all("another process" not in (point / "launch.log").read_text() for point in others)
 
 
 def test_a_pack_too_large_for_the_memory_is_split_and_says_so(tmp_path, tiny):

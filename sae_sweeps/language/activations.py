@@ -54,9 +54,10 @@ class ActivationStream:
             acts_NSD = self._model.activations(tokens_NS, self._told)
         else:
             acts_NSD = self.cache.get(tokens_NS, lambda: self._model.activations(tokens_NS, self._told))
-        acts_AD = acts_NSD[:, self.first_position :].flatten(0, 1)
+        sequences, positions = acts_NSD.shape[0], acts_NSD.shape[1] - self.first_position
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
-        order_A = torch.randperm(len(acts_AD), generator=generator)[: self.chunk_size]
-        chunk_AD = acts_AD[order_A.to(acts_AD.device)]
+        order_A = torch.randperm(sequences * positions, generator=generator)[: self.chunk_size]
+        place_A = order_A // positions * acts_NSD.shape[1] + self.first_position + order_A % positions
+        chunk_AD = acts_NSD.flatten(0, 1)[place_A.to(acts_NSD.device)]
         self.seconds += time.perf_counter() - began
         return chunk_AD

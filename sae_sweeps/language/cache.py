@@ -12,12 +12,15 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from sae_sweeps.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +29,11 @@ ABANDONED = 3600.0  # seconds after which a file still being written is one of a
 
 
 class ActivationCache:
-    """Activations by their tokens, at most `max_bytes` of them: the longest unused are removed.
+    """Activations by their tokens, at most `max_bytes` of them: the longest unused make room for new ones.
 
-    A file is complete or absent, and its contents are checked against a hash of theirs. What cannot be read or written
-    is computed: a full disk or a damaged file costs time, not the run.
+    What this process has used or added stays: of a text larger than the cache a part is kept and found again, rather
+    than all of it in turn and nothing found. A file is complete or absent, and its contents are checked against a hash
+    of theirs. What cannot be read or written is computed: a full disk or a damaged file costs time, not the run.
     """
 
     def __init__(self, folder: str | Path, max_bytes: float, origin: dict[str, object]) -> None:
@@ -37,6 +41,7 @@ class ActivationCache:
         self._folder = Path(folder).expanduser()
         self._max_bytes = max_bytes
         self._origin = json.dumps(origin, sort_keys=True).encode()
+        self._in_use: set[Path] = set()
         self.hits = self.misses = 0
 
     def get(self, tokens_NS: Tensor, compute: Callable[[], Tensor]) -> Tensor:
@@ -45,13 +50,14 @@ class ActivationCache:
         acts_NSD = _read(path)
         if acts_NSD is not None:
             self.hits += 1
+            self._in_use.add(path)
             return acts_NSD
         self.misses += 1
         acts_NSD = compute()
         try:
             self._write(path, acts_NSD)
-        except OSError as error:
-            log.warning("activations.cache: cannot write to %s (%s)", self._folder, error.strerror)
+        except (OSError, SafetensorError) as error:
+            log.warning("activations.cache: cannot write to %s (%s)", self._folder, first_line(error))
         return acts_NSD
 
     def _path(self, tokens_NS: Tensor) -> Path:
@@ -68,22 +74,28 @@ class ActivationCache:
         try:
             save_file({"activations": acts_NSD}, partial, metadata={"sha256": _digest(acts_NSD)})
             with FileLock(self._folder / ".lock"):  # one process at a time counts, removes and adds
-                self._make_room(partial.stat().st_size)
-                os.replace(partial, path)
+                if self._make_room(partial.stat().st_size):
+                    os.replace(partial, path)
+                    self._in_use.add(path)
         finally:
             partial.unlink(missing_ok=True)
 
-    def _make_room(self, size: int) -> None:
-        for partial in self._folder.glob(f"*/.*{PARTIAL}"):
+    def _make_room(self, size: int) -> bool:
+        """Remove what is not in use until `size` bytes fit in; False, and nothing removed, if they never will."""
+        for partial in self._folder.glob("*/.*"):
             if time.time() - partial.stat().st_mtime > ABANDONED:
                 partial.unlink(missing_ok=True)
-        statuses = [(file.stat(), file) for file in self._folder.glob("*/*.safetensors")]
-        total = size + sum(status.st_size for status, _ in statuses)
-        for status, file in sorted(statuses, key=lambda known: known[0].st_mtime):
-            if total <= self._max_bytes:
+        files = {file: file.stat() for file in self._folder.glob("*/*.safetensors")}
+        excess = size + sum(status.st_size for status in files.values()) - self._max_bytes
+        removable = sorted(files.keys() - self._in_use, key=lambda file: files[file].st_mtime)
+        if excess > sum(files[file].st_size for file in removable):
+            return False
+        for file in removable:
+            if excess <= 0:
                 break
             file.unlink()
-            total -= status.st_size
+            excess -= files[file].st_size
+        return True
 
 
 def _read(path: Path) -> Tensor | None:
@@ -92,7 +104,8 @@ def _read(path: Path) -> Tensor | None:
             acts_NSD: Tensor = file.get_tensor("activations")
             if file.metadata()["sha256"] != _digest(acts_NSD):
                 raise SafetensorError("its checksum does not match")
-        os.utime(path)  # used now
+        with suppress(OSError):  # another user's file
+            os.utime(path)  # used now
         return acts_NSD
     except FileNotFoundError:
         return None

@@ -7,6 +7,7 @@ names; versions 3 and 4 both have it.
 # N sequences, S positions, D model width, V vocabulary
 
 import hashlib
+import json
 import logging
 import os
 import warnings
@@ -67,22 +68,27 @@ class LanguageModel:
         if layer > 0 and hook.endswith("hook_resid_pre"):
             # the same tensor one block earlier, which saves running the block behind it
             hook, stop = f"blocks.{layer - 1}.hook_resid_post", layer
-        found: list[Tensor] = []
+        acts_NSD = torch.empty(*tokens_NS.shape, self.d_model, device=self.device)
+        done = 0
 
         def collect(acts: Tensor, hook: object) -> None:
-            found.append(acts.float())
+            acts_NSD[done : done + len(acts)] = acts
 
         for batch_NS in tokens_NS.split(self.config.batch_sequences):
             self._bridge.run_with_hooks(
                 batch_NS.to(self.device), fwd_hooks=[(hook, collect)], return_type=None, stop_at_layer=stop
             )
+            done += len(batch_NS)
             if told is not None:
-                told(sum(map(len, found)), len(tokens_NS))
-        return torch.cat(found)
+                told(done, len(tokens_NS))
+        return acts_NSD
 
     def fingerprint(self) -> str:
-        """A hash of the weights: equal for equal models, wherever they were loaded from."""
-        digest = hashlib.sha256()
+        """A hash of weights and configuration: equal for equal models, wherever they were loaded from."""
+        config = self._bridge.original_model.config.to_dict()
+        for elsewhere in ("_name_or_path", "transformers_version"):
+            config.pop(elsewhere, None)
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
         for name, tensor in sorted(self._bridge.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

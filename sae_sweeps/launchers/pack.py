@@ -5,7 +5,7 @@ All points are composed and checked before the first one runs; one that fails do
 
 from collections.abc import Sequence
 
-from hydra.core.utils import JobReturn, run_job
+from hydra.core.utils import JobReturn, env_override, run_job
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
@@ -39,7 +39,8 @@ class PackLauncher(Launcher):
                 job_subdir_key="hydra.sweep.subdir",
             )
 
-        return app.run_sweep(configs, prepare, limits=self._limits())
+        with env_override(dict(self.config.hydra.job.env_set)):
+            return app.run_sweep(configs, prepare, limits=self._limits())
 
     def _limits(self) -> Limits:
         """Raises: RefusedError if a limit is none."""

@@ -12,7 +12,8 @@ from sae_sweeps.saes.sparse import Entries, Kept
 from sae_sweeps.saes.topk import TopKSAE
 
 GUESS = 0.95  # of the running threshold: a batch's own threshold is hardly ever below
-AT_MOST = 4  # times what will be kept: more candidates than that are thinned out on the way
+GUESS_SPARE = 0.9  # the same, where more are wanted than will be kept
+AT_MOST = 4  # times what is wanted: more candidates than that are thinned out on the way
 
 
 def top_of_batch(product: Product, k: int, guess: float = 0.0) -> Kept:
@@ -22,18 +23,19 @@ def top_of_batch(product: Product, k: int, guess: float = 0.0) -> Kept:
     """
     batch, dict_size = product.shape
     budget = min(k, dict_size) * batch
-    flat_N, pre_N = _candidates(product, budget, guess)
-    if guess > 0 and len(flat_N) < budget:
-        flat_N, pre_N = _candidates(product, budget, 0.0)
+    wanted = budget if product.is_exact else budget + budget // SPARE
+    flat_N, pre_N = _candidates(product, wanted, guess)
+    if guess > 0 and len(flat_N) < wanted:
+        flat_N, pre_N = _candidates(product, wanted, 0.0)
     if not product.is_exact:
-        flat_N, pre_N = _largest(flat_N, pre_N, budget + budget // SPARE)
+        flat_N, pre_N = _largest(flat_N, pre_N, wanted)
         pre_N = product.exact(Kept.from_flat(flat_N, pre_N, product.shape))
     flat_N, pre_N = _largest(flat_N, pre_N, budget)
     return Kept.from_flat(flat_N, pre_N.relu(), product.shape)
 
 
-def _candidates(product: Product, budget: int, floor: float) -> tuple[Tensor, Tensor]:
-    """Places in the flattened matrix and values of entries above `floor`: the largest, at least `budget` of them if
+def _candidates(product: Product, wanted: int, floor: float) -> tuple[Tensor, Tensor]:
+    """Places in the flattened matrix and values of entries above `floor`: the largest, at least `wanted` of them if
     there are as many."""
     flats: list[Tensor] = []
     pres: list[Tensor] = []
@@ -42,8 +44,8 @@ def _candidates(product: Product, budget: int, floor: float) -> tuple[Tensor, Te
         flat_N = (pre_M > floor).nonzero().squeeze(1)
         pres.append(pre_M[flat_N])
         flats.append(flat_N.add_(first * product.shape[1]))
-        if sum(map(len, flats)) > AT_MOST * budget:
-            flat_N, pre_N = _largest(torch.cat(flats), torch.cat(pres), AT_MOST // 2 * budget)
+        if sum(map(len, flats)) > AT_MOST * wanted:
+            flat_N, pre_N = _largest(torch.cat(flats), torch.cat(pres), AT_MOST // 2 * wanted)
             flats, pres, floor = [flat_N], [pre_N], pre_N.min().item()
     return torch.cat(flats), torch.cat(pres)
 
@@ -76,7 +78,8 @@ class BatchTopKSAE(TopKSAE):
         self.register_buffer("threshold_weight", torch.zeros(()))
 
     def keep(self, product: Product) -> Entries:
-        return top_of_batch(product, self.k, guess=GUESS * self.threshold.item())
+        guess = GUESS if product.is_exact else GUESS_SPARE
+        return top_of_batch(product, self.k, guess * self.threshold.item())
 
     def observe(self, kept: Entries) -> None:
         positive_N = kept.value[kept.active]

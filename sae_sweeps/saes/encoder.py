@@ -13,7 +13,7 @@ from sae_sweeps.saes.sparse import Kept
 BLOCK = 2**23  # entries of the product in one block: it is looked through while it is still in the cache, or nearly
 BLOCK_CUDA = 2**27
 SPARE = 8  # where the product is approximate, one entry in so many more is considered than is kept
-SLACK = 2**-6  # a share of a threshold, several times the error of a product of bfloat16 numbers
+ROUNDING = 2**-6  # several times the error of a product of bfloat16 numbers, as a share of its factors' norms
 
 Look = Callable[[int, Tensor], None]
 
@@ -35,6 +35,14 @@ class Product:
     @property
     def is_exact(self) -> bool:
         return self._precision == "float32"
+
+    @property
+    def error_F(self) -> Tensor:
+        """How far the blocks may be from the exact product, for each latent."""
+        if self.is_exact:
+            return self._W_enc_FD.new_zeros(self.shape[1])
+        largest = self._input_BD.norm(dim=1).max() / self._input_BD.shape[1] ** 0.5
+        return ROUNDING * largest * self._W_enc_FD.norm(dim=1)
 
     def watch(self, latents_M: Tensor, look: Look) -> None:
         """Have `look` shown these columns of every block, as (number of the first row, pre_RM)."""
@@ -115,8 +123,8 @@ def above(product: Product, floor_F: Tensor, at_most: float = 1.0) -> Kept | Non
     bias_F = torch.zeros_like(floor_F) if product.b_enc_F is None else product.b_enc_F
     floor_F = floor_F.clamp(min=0)
     # the blocks have no bias, and may be rounded: take a little more than will be kept
-    slack = SLACK if not product.is_exact else 8 * torch.finfo(floor_F.dtype).eps
-    proposed_F = floor_F - bias_F - slack * (floor_F + bias_F.abs())
+    slack_F = 8 * torch.finfo(floor_F.dtype).eps * (floor_F + bias_F.abs()) + product.error_F
+    proposed_F = floor_F - bias_F - slack_F
     flats: list[Tensor] = []
     pres: list[Tensor] = []
     for first, pre_RF in product.blocks():

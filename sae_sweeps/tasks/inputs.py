@@ -3,7 +3,6 @@
 import json
 import logging
 from dataclasses import asdict
-from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -78,27 +77,18 @@ class Inputs:
         return ActivationStream(self.model, self.tokens, chunk_size=chunk_size, seed=seed, cache=cache, told=told)
 
 
+_latest: dict[str, Inputs] = {}
+
+
 def load_inputs(config: Config, device: torch.device) -> Inputs:
-    """The inputs of a pack; loaded once for packs that follow each other and share them."""
-    return _load(_Key(config), device)
+    """The inputs of a pack; loaded once for packs that follow each other and share them.
 
-
-class _Key:
-    """A configuration that equals another if both need the same model and text."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        needed: dict[str, Any] = {name: asdict(config)[name] for name in ("model", "dataset")}
-        needed["model"].pop("sparsity_coefficients")
-        self._text = json.dumps(needed, sort_keys=True)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self._text == other._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-
-@lru_cache(maxsize=1)
-def _load(key: _Key, device: torch.device) -> Inputs:
-    return Inputs(key.config, device)
+    Raises: ConfigError if the model or the text cannot be used.
+    """
+    needed: dict[str, Any] = {name: asdict(config)[name] for name in ("model", "dataset")}
+    needed["model"].pop("sparsity_coefficients")
+    key = json.dumps([needed, str(device)], sort_keys=True)
+    if key not in _latest:
+        _latest.clear()  # before another model is loaded
+        _latest[key] = Inputs(config, device)
+    return _latest[key]

@@ -13,7 +13,7 @@ from sae_sweeps.config import Config, sparsity_coefficient
 from sae_sweeps.display import point_display
 from sae_sweeps.errors import TrainingError
 from sae_sweeps.evaluation import HeldOut, evaluate
-from sae_sweeps.files import write_json
+from sae_sweeps.files import read_json, write_json
 from sae_sweeps.formats.saelens import write_sae
 from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.metrics import MetricsFile
@@ -28,11 +28,15 @@ from sae_sweeps.training import Trainer
 ARCHITECTURES: dict[str, type[SAE]] = {"batchtopk": BatchTopKSAE, "topk": TopKSAE, "jumprelu": JumpReLUSAE}
 
 
+class FinishedElsewhere(Exception):  # noqa: N818  not an error
+    """Another process has finished the point since it was looked at."""
+
+
 class PointAtWork:
     """Begins a point, or goes on with it from its newest intact checkpoint; `close` when it is done or given up."""
 
     def __init__(self, point: Point, d_in: int, device: torch.device) -> None:
-        """Raises: TrainingError if another process is at work on the point."""
+        """Raises: TrainingError if another process is at work on the point, FinishedElsewhere if it just was."""
         self.point, self.config = point, point.config
         self.trainer = Trainer(new_sae(self.config, d_in).to(device), self.config.training)
         point.folder.mkdir(parents=True, exist_ok=True)
@@ -41,6 +45,9 @@ class PointAtWork:
             self._lock.acquire()
         except Timeout:
             raise TrainingError("another process is training this point; let it end, or stop it") from None
+        if read_json(point.folder / RESULTS) is not None:
+            self._lock.release()
+            raise FinishedElsewhere
         self._log = logs.of_point(point.name)
         self._tracker = Run()
         self.evaluation_seconds = 0.0
@@ -106,9 +113,11 @@ class PointAtWork:
     def close(self) -> None:
         """Let go of the point. A W&B run that is still open is marked failed."""
         self.trainer.stopped = True
-        self._tracker.finish(failed=True)
-        self._display.close()
-        self._lock.release()
+        try:
+            self._tracker.finish(failed=True)
+        finally:
+            self._display.close()
+            self._lock.release()
 
 
 def tracked(line: dict[str, float]) -> dict[str, float]:

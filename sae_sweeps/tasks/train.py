@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from sae_sweeps import logs
 from sae_sweeps.display import point_display
@@ -12,7 +12,7 @@ from sae_sweeps.memory import free_bytes
 from sae_sweeps.packs import Limits, Point, that_fit
 from sae_sweeps.sweep import RESULTS
 from sae_sweeps.tasks.inputs import Inputs, choose_device, load_inputs
-from sae_sweeps.tasks.point import PointAtWork
+from sae_sweeps.tasks.point import FinishedElsewhere, PointAtWork
 from sae_sweeps.training import Trainer, train
 
 log = logging.getLogger(__name__)
@@ -26,24 +26,36 @@ def run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
     `outcome` is told of each point when it is done, or why it failed; a failure ends that point alone. A point that has
     results is left as it is. Raises what makes all of them impossible: ConfigError, if the model cannot be loaded.
     """
-    waiting = []
-    for point in points:
-        if read_json(point.folder / RESULTS) is None:
-            waiting.append(point)
-        else:
-            log.info("%s: finished before, left as it is", point.name)
-            outcome(point, None)
-    if not waiting:
-        return
     with ExitStack() as files:
-        for point in waiting:
-            files.enter_context(logs.log_file(point.folder))
-        config = waiting[0].config
-        inputs = load_inputs(config, choose_device(config.device))
+        waiting = []
+        for point in points:
+            if read_json(point.folder / RESULTS) is not None:
+                log.info("%s: finished before, left as it is", point.name)
+                outcome(point, None)
+                continue
+            with _alone(point, outcome):
+                files.enter_context(logs.log_file(point.folder))
+                waiting.append(point)
+        if not waiting:
+            return
+        try:
+            _run(waiting, limits, outcome)
+        except Exception as error:
+            logs.failure(log, "the pack", error)
+            raise
+
+
+def _run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
+    config = points[0].config
+    inputs = load_inputs(config, choose_device(config.device))
+    measured = []
+    for point in points:
+        with _alone(point, outcome):
+            inputs.held_out(point.config.evaluation.tokens)
+            measured.append(point)
+    if measured:
         available = limits.memory or 0.9 * free_bytes(inputs.device)
-        for tokens in sorted({point.config.evaluation.tokens for point in waiting}):
-            inputs.held_out(tokens)
-        for pack in that_fit(waiting, inputs.d_in, available):
+        for pack in that_fit(measured, inputs.d_in, available):
             _train_pack(pack, inputs, outcome)
 
 
@@ -55,25 +67,18 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, outcome: Outcome) -> No
         closing.callback(display.close)
         stream = inputs.stream(points[0].config, display.waiting)
         for point in points:
-            try:
+            with _alone(point, outcome):
                 worker = PointAtWork(point, inputs.d_in, inputs.device)
-            except Exception as error:
-                outcome(point, error)
-                continue
-            closing.callback(worker.close)
-            workers[worker.trainer] = worker
-            if worker.trainer.finished:  # and was stopped before it was evaluated
-                _finish(worker, inputs, outcome)
+                closing.callback(worker.close)
+                workers[worker.trainer] = worker
+                if worker.trainer.finished:  # and was stopped before it was evaluated
+                    _finish(worker, inputs, outcome)
         for trainer, steps in train(list(workers), stream):
             worker = workers[trainer]
-            try:
+            with _alone(worker.point, outcome, worker):
                 worker.train(steps)
-            except Exception as error:
-                worker.close()
-                outcome(worker.point, error)
-                continue
-            if trainer.finished:
-                _finish(worker, inputs, outcome)
+                if trainer.finished:
+                    _finish(worker, inputs, outcome)
     log.info(
         "%d points in %.1f s: %.1f s for the activations, %.1f s for the points' own steps, %.1f s for the evaluation",
         *(len(points), time.perf_counter() - began, stream.seconds),
@@ -86,10 +91,19 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, outcome: Outcome) -> No
 
 
 def _finish(worker: PointAtWork, inputs: Inputs, outcome: Outcome) -> None:
+    worker.finish(inputs.model, inputs.held_out(worker.config.evaluation.tokens))
+    outcome(worker.point, None)
+
+
+@contextmanager
+def _alone(point: Point, outcome: Outcome, worker: PointAtWork | None = None) -> Iterator[None]:
+    """What fails in here is the failure of one point."""
     try:
-        worker.finish(inputs.model, inputs.held_out(worker.config.evaluation.tokens))
+        yield
+    except FinishedElsewhere:
+        outcome(point, None)
     except Exception as error:
-        worker.close()
-        outcome(worker.point, error)
-    else:
-        outcome(worker.point, None)
+        logs.failure(logs.of_point(point.name), point.name, error)
+        if worker is not None:
+            worker.close()
+        outcome(point, error)

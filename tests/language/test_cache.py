@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from sae_sweeps.language.cache import ActivationCache
 
@@ -71,11 +72,40 @@ def test_the_longest_unused_go_when_it_is_full(tmp_path):
         newest = max(tmp_path.glob("*/*.safetensors"), key=lambda file: file.stat().st_mtime)
         then = newest.stat().st_mtime - age
         os.utime(newest, (then, then))
-    here.get(sets[0], never)  # used now, so that 1 is the longest unused
+    cache(tmp_path).get(sets[0], never)  # used now, so that 1 is the longest unused
+    here = cache(tmp_path, max_bytes=2.9 * size)
     here.get(sets[2], lambda: activations(sets[2]))
     assert len(list(tmp_path.glob("*/*.safetensors"))) == 2
     here.get(sets[0], never)
     here.get(sets[2], never)
+
+
+def test_of_a_text_larger_than_the_cache_a_part_is_kept_and_found(tmp_path):
+    sets = [TOKENS_NS + 100 * number for number in range(6)]
+    cache(tmp_path).get(sets[5], lambda: activations(sets[5]))  # of an earlier text
+    size = next(tmp_path.glob("*/*.safetensors")).stat().st_size
+    for hits in (0, 3):
+        here = cache(tmp_path, max_bytes=3.5 * size)
+        for tokens_NS in sets[:5]:
+            here.get(tokens_NS, lambda tokens_NS=tokens_NS: activations(tokens_NS))
+        assert here.hits == hits
+        assert len(list(tmp_path.glob("*/*.safetensors"))) == 3
+
+
+def test_more_than_the_cache_may_hold_is_not_kept(tmp_path):
+    cache(tmp_path).get(TOKENS_NS + 1, lambda: activations(TOKENS_NS))
+    (kept,) = tmp_path.glob("*/*.safetensors")
+    cache(tmp_path, max_bytes=10).get(TOKENS_NS, lambda: activations(TOKENS_NS))
+    assert list(tmp_path.glob("*/*")) == [kept]
+
+
+def test_a_full_disk_costs_time_not_the_run(tmp_path, caplog, monkeypatch):
+    def no_space(*arguments, **options):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("sae_sweeps.language.cache.save_file", no_space)
+    assert torch.equal(cache(tmp_path).get(TOKENS_NS, lambda: activations(TOKENS_NS)), activations(TOKENS_NS))
+    assert "No space left" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_costs_time_not_the_run(tmp_path, caplog):
@@ -102,4 +132,4 @@ def test_processes_share_it_while_both_write_and_remove(tmp_path):
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
         assert "damaged" not in errors
-    assert sum(file.stat().st_size for file in tmp_path.glob("*/*.safetensors")) <= 4000
+    assert sum(file.stat().st_size for file in tmp_path.glob("*/*.safetensors")) <= 3000

@@ -9,6 +9,8 @@ from sae_sweeps.saes.sparse import Whole
 from tests.reference import dense_step
 
 D, F = 12, 37
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])]
 SAES = {
     "topk": lambda k, d: TopKSAE(d, F, k, aux_latents=5),
     "batchtopk": lambda k, d: BatchTopKSAE(d, F, k, aux_latents=5),
@@ -40,15 +42,16 @@ def assert_is_the_definition(sae, step, x_BD, dead_F):
         )
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("dead", ["none", "some", "all"])
 @pytest.mark.parametrize(("batch", "k"), [(1, 1), (1, 3), (17, 4), (64, 5), (5, F), (5, 2 * F)])
 @pytest.mark.parametrize("architecture", SAES)
-def test_equals_the_dense_definition(architecture, batch, k, dead, dtype):
-    sae = perturbed(SAES[architecture](k, D), dtype)
+def test_equals_the_dense_definition(architecture, batch, k, dead, dtype, device):
+    sae = perturbed(SAES[architecture](k, D), dtype).to(device)
     torch.manual_seed(2)
-    x_BD = torch.randn(batch, D, dtype=dtype)
-    dead_F = {"none": torch.zeros(F), "some": (torch.arange(F) % 3 == 0), "all": torch.ones(F)}[dead].bool()
+    x_BD = torch.randn(batch, D, dtype=dtype).to(device)
+    dead_F = {"none": torch.zeros(F), "some": (torch.arange(F) % 3 == 0), "all": torch.ones(F)}[dead].bool().to(device)
 
     step = sae.training_step(x_BD, dead_F)
 
@@ -80,24 +83,32 @@ def test_the_size_of_the_blocks_changes_nothing(architecture, rows, monkeypatch)
         assert_is_the_definition(sae, sae.training_step(x_BD, dead_F), x_BD, dead_F)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", ["bfloat16", "tf32"])
 @pytest.mark.parametrize("dead", [False, True])
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
-def test_bfloat16_proposes_and_float32_decides(architecture, dead):
+def test_bfloat16_proposes_and_float32_decides(architecture, dead, precision, device):
     """Of the two precisions the one finds the latents for the other: what comes out is the float32 step."""
     torch.manual_seed(3)
-    sae = {"topk": TopKSAE, "batchtopk": BatchTopKSAE}[architecture](64, 512, 16, aux_latents=20)
-    x_BD, dead_F = torch.randn(100, 64), torch.full((512,), dead) & (torch.arange(512) % 3 == 0)
+    sae = {"topk": TopKSAE, "batchtopk": BatchTopKSAE}[architecture](64, 512, 16, aux_latents=20).to(device)
+    x_BD = torch.randn(100, 64).to(device)
+    dead_F = (torch.full((512,), dead) & (torch.arange(512) % 3 == 0)).to(device)
     for _ in range(2):
-        step = sae.training_step(x_BD, dead_F, "bfloat16")
+        step = sae.training_step(x_BD, dead_F, precision)
         assert_is_the_definition(sae, step, x_BD, dead_F)
 
 
-def test_bfloat16_proposes_and_float32_decides_for_jumprelu():
+@pytest.mark.parametrize(("threshold", "scale"), [(2.0, 1.0), (2.0, 30.0), (0.05, 1.0)])
+def test_bfloat16_proposes_and_float32_decides_for_jumprelu(threshold, scale, monkeypatch):
+    """Also where activations are large, and where thresholds are so small that rounding takes a product across."""
+    monkeypatch.setattr(jumprelu, "DENSE_FROM", 1.0)
     torch.manual_seed(3)
-    sae = JumpReLUSAE(64, 512, 0.01, bandwidth=0.05, initial_threshold=2.0)
-    x_BD = torch.randn(100, 64)
+    sae = JumpReLUSAE(64, 512, 0.01, bandwidth=0.05, initial_threshold=threshold)
+    with torch.no_grad():
+        sae.threshold *= scale
+    x_BD = scale * torch.randn(100, 64)
     step = sae.training_step(x_BD, torch.zeros(512, dtype=torch.bool), "bfloat16")
-    assert 0.01 < step.l0 / 512 < 0.1
+    assert 0.01 < step.l0 / 512 < 0.6
     assert_is_the_definition(sae, step, x_BD, torch.zeros(512, dtype=torch.bool))
 
 

@@ -1,0 +1,84 @@
+"""In a pack, what fails fails alone: run in this process, so that anything can be made to break."""
+
+import pytest
+
+from sae_sweeps.packs import Limits, Point
+from sae_sweeps.tasks import point as at_work
+from sae_sweeps.tasks import train
+from tests.conftest import composed
+
+
+@pytest.fixture
+def points(tmp_path, tiny):
+    configs = [composed(*tiny, f"k={k}", "tracking=offline") for k in (3, 4, 5)]
+    return [Point(config, tmp_path / f"k{config.k}") for config in configs]
+
+
+def run(points) -> dict[str, str]:
+    outcomes = {}
+
+    def outcome(point, error):
+        assert point.name not in outcomes
+        outcomes[point.name] = "done" if error is None else str(error)
+
+    train.run(points, Limits(), outcome)
+    return outcomes
+
+
+def breaking(original, name, what):
+    def broken(self, *arguments, **options):
+        if self.point.name == name:
+            raise RuntimeError(what)
+        return original(self, *arguments, **options)
+
+    return broken
+
+
+@pytest.mark.parametrize("method", ["_begin", "train", "finish"])
+def test_a_point_that_breaks_anywhere_breaks_alone(points, monkeypatch, method):
+    original = getattr(at_work.PointAtWork, method)
+    monkeypatch.setattr(at_work.PointAtWork, method, breaking(original, "k4", "it broke"))
+    assert run(points) == {"k3": "done", "k4": "it broke", "k5": "done"}
+    assert "it broke" in (points[1].folder / "launch.log").read_text()
+    assert "it broke" not in (points[0].folder / "launch.log").read_text()
+    monkeypatch.setattr(at_work.PointAtWork, method, original)
+    assert run(points) == {"k3": "done", "k4": "done", "k5": "done"}  # nothing is locked or lost
+
+
+def test_a_tracker_that_breaks_even_when_closed_takes_one_point(points, monkeypatch):
+    start = at_work.start_run
+
+    class Broken:
+        def log(self, metrics):
+            raise RuntimeError("the service has gone")
+
+        finish = log
+
+    def start_run(tracking, folder, **options):
+        return at_work.Run(Broken()) if folder.name == "k3" else start(tracking, folder, **options)
+
+    monkeypatch.setattr(at_work, "start_run", start_run)
+    assert run(points) == {"k3": "the service has gone", "k4": "done", "k5": "done"}
+
+
+def test_an_interrupt_lets_go_of_every_point(points, monkeypatch):
+    original = at_work.PointAtWork.train
+
+    def interrupted(self, steps):
+        if self.point.name == "k5":
+            raise KeyboardInterrupt
+        return original(self, steps)
+
+    monkeypatch.setattr(at_work.PointAtWork, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(points)
+    monkeypatch.setattr(at_work.PointAtWork, "train", original)
+    assert set(run(points).values()) == {"done"}
+
+
+def test_a_point_finished_meanwhile_by_another_process_is_left_as_it_is(points, monkeypatch):
+    run(points)
+    results = [(point.folder / "results.json").read_bytes() for point in points]
+    monkeypatch.setattr(train, "read_json", lambda path: None)  # looked at before it was finished
+    assert set(run(points).values()) == {"done"}
+    assert results == [(point.folder / "results.json").read_bytes() for point in points]
