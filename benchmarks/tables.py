@@ -48,7 +48,7 @@ def digits(value: float) -> str:
 
 
 def times(value: float) -> str:
-    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def dash(record: Record | None) -> str:

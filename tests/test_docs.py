@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import statistics
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -10,7 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sae_sweeps.config import PROJECT, problems, to_config
 
-DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob("embedded/*.md")])
+FOLDERS = ("", "docs/", "embedded/", "benchmarks/", "benchmarks/results/")
+DOCUMENTS = sorted(document for folder in FOLDERS for document in PROJECT.glob(f"{folder}*.md"))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -65,3 +67,25 @@ def test_the_embedded_model_is_a_language_model():
     measured = json.loads((PROJECT / "embedded" / "model" / "training.json").read_text())
     assert measured["bits_per_byte"] < 1.7
     assert f"{measured['bits_per_byte']:.2f}" in (PROJECT / "embedded" / "README.md").read_text()
+
+
+def test_the_readmes_steps_are_the_measured_ones():
+    readme = (PROJECT / "README.md").read_text()
+    (linked,) = re.findall(r"\]\((benchmarks/results/[^)]+)\.md\)", readme)
+    base = {"d": 768, "dict_size": 12288, "k": 32, "batch": 4096}
+    measured = {}
+    for record in json.loads((PROJECT / f"{linked}.json").read_text())["steps"]:
+        spec = record["spec"]
+        if all(spec[size] == value for size, value in base.items()):
+            ratio = statistics.median(record["step_seconds"]) / statistics.median(record["product_seconds"])
+            measured[record["library"], spec["architecture"], spec["dead"], spec["precision"]] = ratio
+    columns = ["sae-sweeps", "sae-lens", "dictionary-learning", "eai-sparsify"]
+    rows = {"BatchTopK": ("batchtopk", 0), "TopK": ("topk", 0), "JumpReLU": ("jumprelu", 0)}
+    rows["BatchTopK, 30 % of the latents dead"] = ("batchtopk", 0.3)
+    for title, (architecture, dead) in rows.items():
+        (row,) = re.findall(rf"^\| {title} \| (\*\*.*) \|$", readme, flags=re.MULTILINE)
+        for library, cell in zip(columns, row.split("|"), strict=True):
+            expected = [measured.get((library, architecture, dead, "float32"))]
+            expected += [measured[library, architecture, dead, "bfloat16"]] if "bfloat16" in cell else []
+            shown = re.findall(r"\d+\.\d+", cell)
+            assert shown == [f"{value:.{2 if value < 10 else 1}f}" for value in expected if value is not None], title
