@@ -13,7 +13,7 @@ from rich.table import Table
 if TYPE_CHECKING:  # Hydra sets up logging, and so this file, before anything is checked: torch would come too early
     from torch import Tensor
 
-SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal; of two points, longer for more
+SECONDS_BETWEEN_LINES = 10.0  # of a point, where there is no terminal; longer where there are more than six
 SECONDS_BETWEEN_FRAMES = 0.2
 WIDTH_WITHOUT_TERMINAL = 120  # characters
 
@@ -33,7 +33,7 @@ class PointDisplay:
 
     def __init__(self, bars: Progress | None, name: str, points: int) -> None:
         self._bars, self._name = bars, name
-        self._interval = SECONDS_BETWEEN_FRAMES if bars is not None else SECONDS_BETWEEN_LINES * max(1, points / 2)
+        self._interval = SECONDS_BETWEEN_FRAMES if bars is not None else SECONDS_BETWEEN_LINES * max(1, points / 6)
         self._began: float | None = None
         self._shown = self._first_tokens = 0.0
         self._task = None if bars is None else bars.add_task(name, total=None, status="")

@@ -80,8 +80,8 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, outcome: Outcome) -> No
                 if trainer.finished:
                     _finish(worker, inputs, outcome)
     log.info(
-        "%d points in %.1f s: %.1f s for the activations, %.1f s for the points' own steps, %.1f s for the evaluation",
-        *(len(points), time.perf_counter() - began, stream.seconds),
+        "%d point%s in %.1f s: %.1f s for the activations, %.1f s for the points' own steps, %.1f s for the evaluation",
+        *(len(points), "" if len(points) == 1 else "s", time.perf_counter() - began, stream.seconds),
         sum(worker.seconds for worker in workers.values()),
         sum(worker.evaluation_seconds for worker in workers.values()),
     )
