@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sae_sweeps.config import Config, point_name, register, to_config
 from sae_sweeps.errors import ConfigError, RefusedError, reason
 from sae_sweeps.hydra_errors import as_config_error
-from sae_sweeps.packs import Limits, Point, into_packs
+from sae_sweeps.packs import Limits, Point, into_packs, limits_of
 from sae_sweeps.preflight import check, unwritable
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,9 @@ def run(cfg: DictConfig) -> None:
     """Hydra's task function, for a command without -m: a sweep of one point. Launchers call `run_sweep` themselves."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     untouched = [entry.name for entry in folder.iterdir()] == [".hydra"]
+    launcher = HydraConfig.get().launcher
     try:
-        run_sweep([cfg])
+        run_sweep([cfg], limits=limits_of(launcher.get("max_points"), launcher.get("max_memory")))
     except RefusedError as refused:
         if untouched:  # Hydra made it before anything was checked
             shutil.rmtree(folder)
@@ -78,6 +80,7 @@ def run_sweep(
 
     `prepare` has Hydra make a point's folder, where it has not yet.
     """
+    began = time.monotonic()
     named = [(point_name(cfg), to_config(cfg)) for cfg in cfgs]
     refuse_invalid(named)
     configs = dict(named)
@@ -106,7 +109,7 @@ def run_sweep(
                     failures[point.name] = reason(error)
                 sweep.set_state(point.name, "failed" if error else "done", failures.get(point.name))
                 returns[point.name].status = JobStatus.FAILED if error else JobStatus.COMPLETED
-                display.point_finished()
+                display.point_finished(failed=error is not None)
 
             sweep.set_states(waiting, "running")
             task = importlib.import_module(f"sae_sweeps.tasks.{pack[0].config.task.name}")
@@ -119,7 +122,7 @@ def run_sweep(
             except BaseException:  # Ctrl-C: the points can go on later
                 sweep.set_states(waiting, "interrupted")
                 raise
-    report(sweep, list(configs), failures)
+    report(sweep, list(configs), failures, time.monotonic() - began)
     if failures:
         sys.exit(1)
     return list(returns.values())

@@ -82,7 +82,7 @@ class Display:
     """All that is shown of a sweep while it runs: a bar for its points, and one for the point at work."""
 
     def __init__(self, points: int) -> None:
-        self._points, self._finished = points, 0
+        self._points, self._finished, self._failed = points, 0, 0
         self._task: TaskID | None = None
         self._bars: Progress | None = None
         if console.is_terminal:
@@ -105,13 +105,14 @@ class Display:
     def point(self, name: str) -> PointDisplay:
         return PointDisplay(self._bars, name, self._points)
 
-    def point_finished(self) -> None:
-        self._finished += 1
-        status = f"{self._finished} of {self._points} points"
+    def point_finished(self, *, failed: bool) -> None:
+        self._finished += not failed
+        self._failed += failed
+        status = f"{self._finished} of {self._points} points finished" + f", {self._failed} failed" * (self._failed > 0)
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, advance=1, status=status)
         elif self._points > 1:
-            console.print(f"{status} finished", soft_wrap=True)
+            console.print(status, soft_wrap=True)
 
 
 _running: Display | None = None
@@ -138,7 +139,7 @@ def points_table(name: str, rows: Sequence[dict]) -> Table:
     table.add_column("point", no_wrap=True)
     for title, _, _ in COLUMNS.values():
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("tok/s", justify="right", no_wrap=True)
+    table.add_column("own tok/s", justify="right", no_wrap=True)
     best = {
         metric: pick(row[metric] for row in rows) for metric, (_, _, pick) in COLUMNS.items() if pick and len(rows) > 1
     }

@@ -5,8 +5,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from sae_sweeps.config import Config
+from sae_sweeps.errors import ConfigError, RefusedError
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,18 @@ class Limits:
     memory: float | None = None
 
 
+def limits_of(max_points: Any, max_memory: Any) -> Limits:
+    """The limits as hydra.launcher has them. Raises: RefusedError if one is none."""
+    bad, fix = [], "leave it out"
+    if max_points is not None and not (isinstance(max_points, int) and max_points >= 1):
+        bad.append(ConfigError("hydra.launcher.max_points", max_points, "must be a whole number from 1 on", fix))
+    if max_memory is not None and not (isinstance(max_memory, (int, float)) and max_memory > 0):
+        bad.append(ConfigError("hydra.launcher.max_memory", max_memory, "must be a number of GiB above 0", fix))
+    if bad:
+        raise RefusedError([str(error) for error in bad])
+    return Limits(max_points, None if max_memory is None else max_memory * 2**30)
+
+
 def into_packs(points: Sequence[Point], most: int | None = None) -> list[list[Point]]:
     """The points in packs of at most `most`, in their order.
 
@@ -58,8 +72,11 @@ def _stream(config: Config) -> str:
     return json.dumps(determining, sort_keys=True)
 
 
-def that_fit(points: Sequence[Point], d_in: int, available: float) -> list[list[Point]]:
-    """The points of a pack in packs that fit into `available` bytes; one point alone is always tried."""
+def that_fit(points: Sequence[Point], d_in: int, available: float, said: str = "are free") -> list[list[Point]]:
+    """The points of a pack in packs that fit into `available` bytes, which `said` says of them.
+
+    One point alone is always tried.
+    """
     shared = max(chunk_bytes(point.config, d_in) for point in points)
     packs: list[list[Point]] = [[]]
     left = available - shared
@@ -74,8 +91,8 @@ def that_fit(points: Sequence[Point], d_in: int, available: float) -> list[list[
         total = shared + sum(point_bytes(point.config, d_in) for point in points)
         sizes = " + ".join(str(len(pack)) for pack in packs)
         log.info(
-            "a pack of %d points needs %.1f GiB and %.1f GiB are free: split into %s, the language model runs %d times",
-            *(len(points), total / 2**30, available / 2**30, sizes, len(packs)),
+            "a pack of %d points needs %.2f GiB and %.2f GiB %s: split into %s, the language model runs %d times",
+            *(len(points), total / 2**30, available / 2**30, said, sizes, len(packs)),
         )
     return packs
 

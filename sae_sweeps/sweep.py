@@ -71,7 +71,7 @@ class Sweep:
         return path
 
 
-def report(sweep: Sweep, points: Sequence[str], failures: dict[str, str]) -> None:
+def report(sweep: Sweep, points: Sequence[str], failures: dict[str, str], seconds: float) -> None:
     """What stands at the end of a command: the table, the failures, and where the files are."""
     from sae_sweeps.display import console, points_table
 
@@ -80,5 +80,8 @@ def report(sweep: Sweep, points: Sequence[str], failures: dict[str, str]) -> Non
     if rows:
         console.print(points_table(sweep.name, rows))
     for folder, reason in failures.items():
-        console.print(f"FAILED {folder}: {reason}", style="red", markup=False, soft_wrap=True)
-    console.print(f"files: {sweep.folder}/<point>/  table: {path}", markup=False, soft_wrap=True)
+        log_file = sweep.folder / folder / "launch.log"
+        console.print(f"FAILED {folder}: {reason} (see {log_file})", style="red", markup=False, soft_wrap=True)
+    console.print(
+        f"{seconds:.0f} s in all  files: {sweep.folder}/<point>/  table: {path}", markup=False, soft_wrap=True
+    )

@@ -194,8 +194,9 @@ def test_a_pack_too_large_for_the_memory_is_split_and_says_so(tmp_path, tiny):
     ("word", "part"),
     [("max_points=0", "whole number from 1"), ("max_points=few", "whole number"), ("max_memory=-1", "GiB above 0")],
 )
-def test_a_limit_that_is_none_is_refused(tmp_path, tiny, word, part):
-    done = launch("-m", *tiny, f"hydra.launcher.{word}", cwd=tmp_path)
+@pytest.mark.parametrize("several", [[], ["-m"]])
+def test_a_limit_that_is_none_is_refused(tmp_path, tiny, word, part, several):
+    done = launch(*several, *tiny, f"hydra.launcher.{word}", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: hydra.launcher.{word}: must be")
     assert part in done.stderr

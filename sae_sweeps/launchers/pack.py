@@ -11,8 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from sae_sweeps import app
-from sae_sweeps.errors import ConfigError, RefusedError
-from sae_sweeps.packs import Limits
+from sae_sweeps.packs import limits_of
 
 
 class PackLauncher(Launcher):
@@ -40,18 +39,4 @@ class PackLauncher(Launcher):
             )
 
         with env_override(dict(self.config.hydra.job.env_set)):
-            return app.run_sweep(configs, prepare, limits=self._limits())
-
-    def _limits(self) -> Limits:
-        """Raises: RefusedError if a limit is none."""
-        points, gib = self._max_points, self._max_memory
-        bad = []
-        if points is not None and not (isinstance(points, int) and points >= 1):
-            bad.append(
-                ConfigError("hydra.launcher.max_points", points, "must be a whole number from 1 on", "leave it out")
-            )
-        if gib is not None and not (isinstance(gib, (int, float)) and gib > 0):
-            bad.append(ConfigError("hydra.launcher.max_memory", gib, "must be a number of GiB above 0", "leave it out"))
-        if bad:
-            raise RefusedError([str(error) for error in bad])
-        return Limits(points, None if gib is None else gib * 2**30)
+            return app.run_sweep(configs, prepare, limits=limits_of(self._max_points, self._max_memory))

@@ -54,8 +54,11 @@ def _run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
             inputs.held_out(point.config.evaluation.tokens)
             measured.append(point)
     if measured:
-        available = limits.memory or 0.9 * free_bytes(inputs.device)
-        for pack in that_fit(measured, inputs.d_in, available):
+        if limits.memory is None:
+            packs = that_fit(measured, inputs.d_in, 0.9 * free_bytes(inputs.device))
+        else:
+            packs = that_fit(measured, inputs.d_in, limits.memory, "are allowed (hydra.launcher.max_memory)")
+        for pack in packs:
             _train_pack(pack, inputs, outcome)
 
 
