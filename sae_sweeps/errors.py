@@ -24,6 +24,9 @@ class TrainingError(RuntimeError):
     """Training cannot go on (a loss that is not finite, say); the point is marked failed with this text."""
 
 
+FORESEEN = (ConfigError, TrainingError)  # whose text says all there is to say
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -31,6 +34,6 @@ def first_line(error: BaseException) -> str:
 
 def reason(error: Exception) -> str:
     """Why a point failed, in one line."""
-    if isinstance(error, (ConfigError, TrainingError)):
+    if isinstance(error, FORESEEN):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

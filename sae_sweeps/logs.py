@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sae_sweeps.errors import ConfigError, TrainingError, reason
+from sae_sweeps.errors import FORESEEN, reason
 
 FILE = "launch.log"
 
@@ -17,8 +17,7 @@ def of_point(name: str) -> "logging.LoggerAdapter[logging.Logger]":
 
 def failure(log: "logging.Logger | logging.LoggerAdapter[logging.Logger]", name: str, error: Exception) -> None:
     """Log why something failed, with the traceback if it was not foreseen."""
-    foreseen = isinstance(error, (ConfigError, TrainingError))
-    log.error("%s: failed: %s", name, reason(error), exc_info=None if foreseen else error)
+    log.error("%s: failed: %s", name, reason(error), exc_info=None if isinstance(error, FORESEEN) else error)
 
 
 @contextmanager

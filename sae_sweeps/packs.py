@@ -64,11 +64,21 @@ def into_packs(points: Sequence[Point], most: int | None = None) -> list[list[Po
     return packs
 
 
+def model_and_text(config: Config) -> dict[str, Any]:
+    """The settings that determine the language model and its text: points that agree in them can share both."""
+    settings: dict[str, Any] = {"model": asdict(config.model), "dataset": asdict(config.dataset)}
+    settings["model"].pop("sparsity_coefficients")  # which are of SAEs
+    return settings
+
+
 def _stream(config: Config) -> str:
-    needed = asdict(config)
-    needed["model"].pop("sparsity_coefficients")
-    determining = {name: needed[name] for name in ("task", "model", "dataset", "device", "activations")}
-    determining["chunk"] = config.training.batch_size * config.training.chunk_batches
+    determining = {
+        **model_and_text(config),
+        "task": config.task.name,
+        "device": config.device,
+        "activations": asdict(config.activations),
+        "chunk": config.training.batch_size * config.training.chunk_batches,
+    }
     return json.dumps(determining, sort_keys=True)
 
 

@@ -215,23 +215,28 @@ def test_a_second_sweep_finds_the_activations_of_the_first(tmp_path, tiny):
     assert weights(tmp_path / "outputs" / "second") == weights(tmp_path / "outputs" / "plain")
 
 
+def begin(*words, cwd, stderr=subprocess.DEVNULL):
+    """Begin a command, to be stopped before it ends."""
+    command = [sys.executable, str(PROJECT / "launch.py"), *words]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=stderr, text=True)
+
+
+def kill(process, sweep):
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(sweep.glob("*/results.json")), "it ended before it was killed"
+
+
 def test_a_pack_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path, tiny):
     words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4", "training.tokens=60000"]
     assert launch(*words, "name=whole", cwd=tmp_path).returncode == 0
     killed = tmp_path / "outputs" / "killed"
     for _ in range(2):
-        process = subprocess.Popen(
-            [sys.executable, str(PROJECT / "launch.py"), *words, "name=killed"],
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = begin(*words, "name=killed", cwd=tmp_path)
         seen = checkpoints_in(killed)
         while process.poll() is None and len(checkpoints_in(killed) - seen) < 3:
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not list(killed.glob("*/results.json")), "it ended before it was killed"
+        kill(process, killed)
     done = launch(*words, "name=killed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "goes on at step" in done.stdout
@@ -248,19 +253,12 @@ def test_killed_at_random_moments_the_weights_are_the_same_to_the_byte(tmp_path,
     chance = random.Random(architecture)
     interrupted = tmp_path / "outputs" / "killed"
     for at_once in (True, False, False):
-        process = subprocess.Popen(
-            [sys.executable, str(PROJECT / "launch.py"), *words, "name=killed"],
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = begin(*words, "name=killed", cwd=tmp_path)
         seen = checkpoints_in(interrupted)
         while process.poll() is None and not at_once and checkpoints_in(interrupted) == seen:
             time.sleep(0.005)
         time.sleep(chance.uniform(0, 3.0) if at_once else chance.uniform(0, 0.2))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not list(interrupted.glob("*/results.json")), "it ended before it was killed"
+        kill(process, interrupted)
     done = launch(*words, "name=killed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "goes on at step" in done.stdout
@@ -298,9 +296,7 @@ def test_a_damaged_checkpoint_costs_only_the_steps_behind_the_older_one(tmp_path
 
 def test_two_processes_never_train_one_point(tmp_path, tiny):
     words = [*tiny, "name=twice", "training.tokens=300000"]
-    first = subprocess.Popen(
-        [sys.executable, str(PROJECT / "launch.py"), *words], cwd=tmp_path, stdout=subprocess.DEVNULL
-    )
+    first = begin(*words, cwd=tmp_path, stderr=None)
     try:
         while first.poll() is None and not checkpoints_in(tmp_path / "outputs" / "twice"):
             time.sleep(0.01)
@@ -315,9 +311,7 @@ def test_two_processes_never_train_one_point(tmp_path, tiny):
 @pytest.mark.parametrize("plea", [signal.SIGINT, signal.SIGTERM])
 def test_a_plea_to_end_is_heard_and_told(tmp_path, tiny, plea):
     words = [*tiny, "name=stopped", "training.tokens=300000"]
-    process = subprocess.Popen(
-        [sys.executable, str(PROJECT / "launch.py"), *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+    process = begin(*words, cwd=tmp_path, stderr=subprocess.PIPE)
     while process.poll() is None and not checkpoints_in(tmp_path / "outputs" / "stopped"):
         time.sleep(0.01)
     process.send_signal(plea)

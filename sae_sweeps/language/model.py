@@ -12,6 +12,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -83,6 +84,7 @@ class LanguageModel:
                 told(done, len(tokens_NS))
         return acts_NSD
 
+    @cached_property
     def fingerprint(self) -> str:
         """A hash of weights and configuration: equal for equal models, wherever they were loaded from."""
         config = self._bridge.original_model.config.to_dict()

@@ -2,9 +2,7 @@
 
 import json
 import logging
-from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any
 
 import torch
 
@@ -15,6 +13,7 @@ from sae_sweeps.language.activations import ActivationStream, Told
 from sae_sweeps.language.cache import ActivationCache
 from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.language.tokens import TokenSource
+from sae_sweeps.packs import model_and_text
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ class Inputs:
         cache = None
         if settings.cache is not None:
             origin = {
-                "weights": self.model.fingerprint(),
+                "weights": self.model.fingerprint,
                 "hook": config.model.hook,
                 "batch_sequences": config.model.batch_sequences,
                 "device": self.device.type,
@@ -85,9 +84,7 @@ def load_inputs(config: Config, device: torch.device) -> Inputs:
 
     Raises: ConfigError if the model or the text cannot be used.
     """
-    needed: dict[str, Any] = {name: asdict(config)[name] for name in ("model", "dataset")}
-    needed["model"].pop("sparsity_coefficients")
-    key = json.dumps([needed, str(device)], sort_keys=True)
+    key = json.dumps([model_and_text(config), str(device)], sort_keys=True)
     if key not in _latest:
         _latest.clear()  # before another model is loaded
         _latest[key] = Inputs(config, device)
