@@ -32,11 +32,12 @@ register()
 def command_line(main: Callable[[], None]) -> None:
     """Run Hydra's main function; what a user did wrong ends in one line and exit code 1, without a traceback."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # have Hydra raise its errors, to be told here
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # or processes that share cores slow each other several times
     for flag in {"-m", "--multirun"}.intersection(sys.argv[1:]):
         # Hydra wants it before the first setting or behind the last; here it may stand anywhere
         sys.argv.remove(flag)
         sys.argv.insert(1, flag)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # a plea to end is one Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a plea to end is one Ctrl-C
     try:
         main()
     except RefusedError as refused:

@@ -218,7 +218,12 @@ def test_a_second_sweep_finds_the_activations_of_the_first(tmp_path, tiny):
 def begin(*words, cwd, stderr=subprocess.DEVNULL):
     """Begin a command, to be stopped before it ends."""
     command = [sys.executable, str(PROJECT / "launch.py"), *words]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=stderr, text=True)
+
+    def hear() -> None:  # Ctrl-C, which a shell has background jobs, these tests perhaps, ignore
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    streams = {"stdout": subprocess.DEVNULL, "stderr": stderr}
+    return subprocess.Popen(command, cwd=cwd, preexec_fn=hear, text=True, **streams)
 
 
 def kill(process, sweep):

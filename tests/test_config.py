@@ -4,7 +4,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
-from sae_sweeps.config import PROJECT, point_name, problems, sparsity_coefficient
+from sae_sweeps.config import PROJECT, point_name, sparsity_coefficient
+from sae_sweeps.rules import problems
 from tests.conftest import composed
 
 PAPER_TRAINING = {

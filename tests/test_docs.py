@@ -9,7 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from sae_sweeps.config import PROJECT, problems, to_config
+from sae_sweeps.config import PROJECT, to_config
+from sae_sweeps.rules import problems
 
 FOLDERS = ("", "docs/", "embedded/", "benchmarks/", "benchmarks/results/")
 DOCUMENTS = sorted(document for folder in FOLDERS for document in PROJECT.glob(f"{folder}*.md"))

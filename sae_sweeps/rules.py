@@ -1,0 +1,97 @@
+"""The rules that the values of a configuration must keep: what is out of range, and what contradicts itself."""
+
+import functools
+import math
+from typing import Any
+
+from sae_sweeps.config import BatchTopKConfig, Config, JumpReLUConfig, TopKConfig
+from sae_sweeps.errors import ConfigError
+
+DTYPES = ("float32", "bfloat16", "float16")
+FORMATS = ("hub", "json", "parquet", "text")
+INITIAL_BIASES = ("zero", "mean")
+PRECISIONS = ("float32", "tf32", "bfloat16")
+TASKS = ("train",)
+TRACKING_MODES = ("offline", "online", "off")
+
+
+def problems(config: Config) -> list[ConfigError]:
+    """Every value that cannot work, each with its fix; empty if there is none."""
+    found: list[ConfigError] = []
+
+    def require(setting: str, holds: bool, problem: str, fix: str) -> None:
+        if not holds:
+            found.append(ConfigError(setting, value_of(config, setting), problem, fix))
+
+    def require_positive(*settings: str) -> None:
+        for setting in settings:
+            holds = 0 < value_of(config, setting) < math.inf  # false for nan as well
+            require(setting, holds, "must be greater than 0", f"give {setting} a positive number")
+
+    def require_one_of(setting: str, choices: tuple[str, ...]) -> None:
+        known = value_of(config, setting) in choices
+        require(setting, known, f"must be one of {', '.join(choices)}", f"{setting}={choices[0]}")
+
+    dict_size, k, sae = config.dict_size, config.k, config.sae
+    require_positive("dict_size", "k")
+    too_many = 0 < dict_size < k
+    require("k", not too_many, f"is larger than dict_size={dict_size}", "lower k or raise dict_size")
+    require("seed", config.seed >= 0, "must be at least 0", "seed=0")
+    plain = bool(config.name) and config.name not in (".", "..") and "/" not in config.name
+    require("name", plain, "must be a plain folder name", "name=my-sweep")
+    require_one_of("task.name", TASKS)
+    require("model.name", bool(config.model.name), "is empty", "model.name=FOLDER, or a name on the hub")
+    require_positive("model.batch_sequences", "evaluation.tokens", "activations.cache_gib")
+    require_one_of("model.dtype", DTYPES)
+    require_one_of("tracking.mode", TRACKING_MODES)
+
+    data = config.dataset
+    require_one_of("dataset.format", FORMATS)
+    require("dataset.seq_len", data.seq_len >= 3, "must be at least 3 tokens", "dataset.seq_len=128")
+    leaves_some = data.holdout_every >= 2
+    require("dataset.holdout_every", leaves_some, "would leave no document to train on", "dataset.holdout_every=20")
+    if data.format == "hub":
+        require("dataset.name", bool(data.name), "is needed for format hub", "dataset.name=NAME")
+    else:
+        paths = bool(data.globs) and all(isinstance(glob, str) and glob for glob in data.globs)
+        require("dataset.files", paths, "must be a path or a glob, or a list of them", "'dataset.files=texts/*.txt'")
+
+    training = config.training
+    require_positive("training.tokens", "training.batch_size", "training.lr", "training.dead_after_tokens")
+    require_positive("training.chunk_batches", "training.checkpoint_every", "training.log_every")
+    require(
+        "activations.cache", config.activations.cache != "", "is empty", "activations.cache=FOLDER, or null for none"
+    )
+    require_one_of("training.initial_bias", INITIAL_BIASES)
+    require_one_of("training.precision", PRECISIONS)
+    less = 0 < training.tokens < training.batch_size
+    fix = "raise it or lower the batch size"
+    require("training.tokens", not less, f"is less than one batch of training.batch_size={training.batch_size}", fix)
+    betas = len(training.betas) == 2 and all(0 <= beta < 1 for beta in training.betas)
+    require("training.betas", betas, "must be two numbers in [0, 1)", "training.betas=[0.9,0.99]")
+    require("training.warmup_steps", training.warmup_steps >= 0, "must be at least 0", "training.warmup_steps=0")
+    decay = 0 <= training.decay_fraction <= 1
+    require("training.decay_fraction", decay, "must be in [0, 1]", "training.decay_fraction=0.2")
+
+    if isinstance(sae, TopKConfig):
+        require_positive("sae.aux_latents")
+        require("sae.aux_coefficient", 0 <= sae.aux_coefficient < math.inf, "must be at least 0", "use 0 for none")
+    if isinstance(sae, BatchTopKConfig):
+        momentum = 0 <= sae.threshold_momentum < 1
+        require("sae.threshold_momentum", momentum, "must be in [0, 1)", "sae.threshold_momentum=0.99")
+    if isinstance(sae, JumpReLUConfig):
+        require_positive("sae.bandwidth", "sae.initial_threshold")
+        listed = config.model.sparsity_coefficients.values
+        if sae.sparsity_coefficient is not None:
+            finite = 0 <= sae.sparsity_coefficient < math.inf
+            require("sae.sparsity_coefficient", finite, "must be at least 0", "sae.sparsity_coefficient=0.001")
+        elif k > 0:
+            known = ", ".join(f"k={k}: {value:g}" for k, value in sorted(listed.items())) or "none"
+            problem = f"the model lists no JumpReLU coefficient for it (listed: {known})"
+            require("k", k in listed, problem, "choose a listed k or set sae.sparsity_coefficient")
+    return found
+
+
+def value_of(config: Config, setting: str) -> Any:
+    """The value of a setting by its full name, e.g. training.lr."""
+    return functools.reduce(getattr, setting.split("."), config)
