@@ -1,7 +1,15 @@
-"""Where Hydra finds our launchers: it takes plugins from the namespace package `hydra_plugins` alone."""
+"""Where Hydra finds our launchers and sweeper: it takes plugins from the namespace package `hydra_plugins` alone."""
 
-from sae_sweeps.launchers import pack
+from sae_sweeps.launchers import composition, pack, slurm
 
 
 class PackLauncher(pack.PackLauncher):
     """conf/hydra/launcher/pack.yaml"""
+
+
+class SlurmLauncher(slurm.SlurmLauncher):
+    """conf/hydra/launcher/slurm.yaml"""
+
+
+class Sweeper(composition.Sweeper):
+    """conf/hydra/sweeper/points.yaml"""

@@ -6,25 +6,28 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sae_sweeps.config import Config, point_name, register, to_config
-from sae_sweeps.errors import ConfigError, RefusedError, reason
+from sae_sweeps.config import SWEEP_TASKS, Config, point_name, register, to_config
+from sae_sweeps.errors import ConfigError, RefusedError
 from sae_sweeps.hydra_errors import as_config_error
-from sae_sweeps.packs import Limits, Point, into_packs, limits_of
+from sae_sweeps.packs import Point
 from sae_sweeps.preflight import check, unwritable
+from sae_sweeps.rules import problems
+
+if TYPE_CHECKING:
+    from sae_sweeps.launchers.base import SweepLauncher
 
 log = logging.getLogger(__name__)
-
-NO_LIMITS = Limits()
 
 register()
 
@@ -60,77 +63,73 @@ def _refuse(lines: Sequence[str]) -> None:
 
 
 def run(cfg: DictConfig) -> None:
-    """Hydra's task function, for a command without -m: a sweep of one point. Launchers call `run_sweep` themselves."""
+    """Hydra's task function, for a command without -m: a sweep of one point. Launchers call `launch` themselves."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    untouched = [entry.name for entry in folder.iterdir()] == [".hydra"]
-    launcher = HydraConfig.get().launcher
+    made = [entry.name for entry in folder.iterdir()] == [".hydra"]  # by Hydra, before anything was checked
     try:
-        run_sweep([cfg], limits=limits_of(launcher.get("max_points"), launcher.get("max_memory")))
+        launch([cfg], instantiate(HydraConfig.get().launcher))
     except RefusedError as refused:
-        if untouched:  # Hydra made it before anything was checked
+        if made:
             shutil.rmtree(folder)
         _refuse(refused.lines)
 
 
-def run_sweep(
-    cfgs: Sequence[DictConfig],
-    prepare: Callable[[DictConfig], JobReturn] | None = None,
-    limits: Limits = NO_LIMITS,
-) -> list[JobReturn]:
-    """Check all points, run them pack by pack, report. Exits with 1 if one was refused or failed.
+def launch(cfgs: Sequence[DictConfig], launcher: "SweepLauncher", many: bool = False) -> list[JobReturn]:
+    """Check all points and have the launcher get them done, or run a task on their sweep as a whole.
 
-    `prepare` has Hydra make a point's folder, where it has not yet.
+    With `many`, Hydra has yet to make the points' folders. Exits with 1 if a point was refused or failed.
     """
-    began = time.monotonic()
     named = [(point_name(cfg), to_config(cfg)) for cfg in cfgs]
-    refuse_invalid(named)
+    config = named[0][1]
+    if config.task.name in SWEEP_TASKS and config.task.name != "plan":
+        _run_sweep_task(named)
+        return [JobReturn()]
+    refuse_invalid(named, launcher)
     configs = dict(named)
     by_name = {name: cfg for (name, _), cfg in zip(named, cfgs, strict=True)}
     if len(by_name) < len(cfgs):
         log.info("%d of %d points are equal to another and run once", len(cfgs) - len(by_name), len(cfgs))
 
-    from sae_sweeps.display import Display
-    from sae_sweeps.sweep import Sweep, report
+    from sae_sweeps.plan import Plan
+    from sae_sweeps.sweep import Sweep
 
-    sweep = Sweep(next(iter(configs.values())))
-    sweep.add(configs)
-    returns = {name: prepare(cfg) if prepare else JobReturn() for name, cfg in by_name.items()}
+    sweep = Sweep.of(config)
     points = [Point(config, sweep.folder.absolute() / name) for name, config in configs.items()]
-    packs = into_packs(points, limits.points)
-    if len(packs) > 1:
-        log.info("%d points in %d packs of %s", len(configs), len(packs), " + ".join(str(len(pack)) for pack in packs))
-    failures: dict[str, str] = {}
-    with Display(len(configs)).live() as display:
-        for pack in packs:
-            waiting = {point.name for point in pack}
-
-            def outcome(point: Point, error: Exception | None, waiting: set[str] = waiting) -> None:
-                waiting.discard(point.name)
-                if error is not None:
-                    failures[point.name] = reason(error)
-                sweep.set_state(point.name, "failed" if error else "done", failures.get(point.name))
-                returns[point.name].status = JobStatus.FAILED if error else JobStatus.COMPLETED
-                display.point_finished(failed=error is not None)
-
-            sweep.set_states(waiting, "running")
-            task = importlib.import_module(f"sae_sweeps.tasks.{pack[0].config.task.name}")
-            try:
-                task.run(pack, limits, outcome)
-            except Exception as error:  # what all of the pack need cannot be had
-                for point in pack:
-                    if point.name in waiting:
-                        outcome(point, error)
-            except BaseException:  # Ctrl-C: the points can go on later
-                sweep.set_states(waiting, "interrupted")
-                raise
-    report(sweep, list(configs), failures, time.monotonic() - began)
-    if failures:
+    plan = Plan.of(points, launcher.max_points, here=launcher.here)
+    if config.task.name == "plan":
+        plan.show()
+    if over := plan.over(config.limits):
+        raise RefusedError([str(error) for error in over])
+    if config.task.name == "plan":
+        return [JobReturn()]
+    sweep.add(configs)
+    if many:
+        launcher.prepare(list(by_name.values()))
+    if not launcher.dispatch(sweep, points, config.then):
         sys.exit(1)
-    return list(returns.values())
+    return [JobReturn() for _ in cfgs]
 
 
-def refuse_invalid(points: Sequence[tuple[str, Config]]) -> None:
-    """Raises: RefusedError, naming every problem once, if any point (folder, configuration) cannot run."""
+def _run_sweep_task(points: Sequence[tuple[str, Config]]) -> None:
+    """Run a task that looks at what is there of a sweep. Raises: RefusedError if there is no such sweep."""
+    from sae_sweeps.sweep import Sweep
+
+    config = points[0][1]
+    root = Path(config.output_root)
+    bad = [error for error in problems(config) if error.setting in ("name", "output_root")]
+    sweep = Sweep.of(config)
+    if not bad and not sweep.exists():
+        there = sorted(file.parent.name for file in root.glob("*/sweep.json"))
+        problem = f"there is no such sweep in {root}; there " + ("are " + ", ".join(there) if there else "is none")
+        bad.append(ConfigError("name", config.name, problem, f"name={there[0]}" if there else "train one first"))
+    if bad:
+        raise RefusedError([str(error) for error in bad])
+    if not importlib.import_module(f"sae_sweeps.tasks.{config.task.name}").run_sweep(sweep):
+        sys.exit(1)
+
+
+def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: "SweepLauncher") -> None:
+    """Raises: RefusedError, naming every problem once, if launcher or a point (folder, configuration) cannot run."""
     sweeps = sorted({f"{config.output_root}/{config.name}" for _, config in points})
     if len(sweeps) > 1:
         problem = "the points of one command are one sweep, in one folder"
@@ -139,9 +138,11 @@ def refuse_invalid(points: Sequence[tuple[str, Config]]) -> None:
         )
     lines: dict[str, list[str]] = {}
     for folder, config in points:
-        for error in check(config):
+        for error in [*launcher.problems(), *check(config)]:
             lines.setdefault(str(error), []).append(folder)
     if not lines:
+        if not launcher.here:
+            return  # what a node has, only a node can tell
         for device, precision in {(config.device, config.training.precision) for _, config in points}:
             _refuse_missing(device, precision)
         return

@@ -65,6 +65,11 @@ def load_newest(folder: Path) -> dict[str, Tensor] | None:
     return None
 
 
+def newest_step(folder: Path) -> int:
+    """The step of the newest state, as its name tells; 0 if there is none."""
+    return int(_steps(folder)[-1].name.removeprefix("step-")) if _steps(folder) else 0
+
+
 def _steps(folder: Path) -> list[Path]:
     """The states in `folder`, oldest first."""
     if not folder.is_dir():

@@ -4,6 +4,7 @@ Hydra composes conf/*.yaml and the command line over these schemas, so an unknow
 values out of range are found by rules.py. Nothing here touches a file.
 """
 
+import copy
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 PROJECT = Path(__file__).resolve().parent.parent
 
+POINT_TASKS = ("train",)  # for each point
+SWEEP_TASKS = ("plan", "status", "report", "sync")  # for a sweep as a whole
 DECIDING = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]
 
 
@@ -133,6 +136,15 @@ class TaskConfig:
 
 
 @dataclass(kw_only=True)
+class LimitsConfig:
+    """What a command may take on; more is refused before anything is run or submitted. None: no limit."""
+
+    points: int | None = 1000
+    disk_gib: float | None = None  # of checkpoints and SAEs, when all points are there
+    gpu_hours: float | None = None
+
+
+@dataclass(kw_only=True)
 class Config:
     name: str = MISSING  # of the sweep: its folder is output_root/name
     output_root: str = "outputs"
@@ -148,6 +160,8 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     activations: ActivationsConfig = field(default_factory=ActivationsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    then: list[str] = field(default_factory=list)  # tasks for the whole sweep, when its points are through
 
 
 SAE_SCHEMAS: dict[str, type[SAEConfig]] = {
@@ -165,6 +179,17 @@ def register() -> None:
         store.store(group="schema/sae", name=architecture, node=schema)
     OmegaConf.register_new_resolver("project", lambda: str(PROJECT), replace=True)
     OmegaConf.register_new_resolver("point", lambda *, _root_: point_name(_root_), replace=True)
+    OmegaConf.register_new_resolver("run_dir", lambda *, _root_: _run_dir(_root_), replace=True)
+    OmegaConf.register_new_resolver("output_subdir", lambda *, _root_: _is_of_points(_root_) and ".hydra", replace=True)
+
+
+def _is_of_points(cfg: DictConfig) -> bool | None:
+    """Whether the task is one for points, which have folders; None if not, as Hydra wants it."""
+    return cfg.task.name in POINT_TASKS or None
+
+
+def _run_dir(cfg: DictConfig) -> str:
+    return f"{cfg.output_root}/{cfg.name}/{point_name(cfg)}" if _is_of_points(cfg) else "."
 
 
 def point_name(cfg: DictConfig) -> str:
@@ -190,6 +215,18 @@ def to_config(cfg: DictConfig) -> Config:
         cfg.pop("hydra", None)  # Hydra's own part, which the schema does not describe
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config), "conf/config.yaml starts from the schema"
+    return config
+
+
+def from_json(values: dict[str, Any]) -> Config:
+    """The configuration that `dataclasses.asdict` took apart and a JSON file kept."""
+    values = copy.deepcopy(values)
+    coefficients = values["model"]["sparsity_coefficients"]
+    coefficients["values"] = {int(k): value for k, value in coefficients["values"].items()}  # JSON's keys are strings
+    schema = OmegaConf.structured(Config)
+    schema.sae = OmegaConf.structured(SAE_SCHEMAS[values["sae"]["architecture"]])
+    config = OmegaConf.to_object(OmegaConf.merge(schema, values))
+    assert isinstance(config, Config), "the schema is that of a Config"
     return config
 
 

@@ -1,5 +1,7 @@
 """The ways a run can end early: settings that must change, and computations that broke down."""
 
+import errno
+
 
 class ConfigError(ValueError):
     """A setting that cannot work. Its text is one line: the setting, its value, what is wrong, the fix."""
@@ -24,7 +26,15 @@ class TrainingError(RuntimeError):
     """Training cannot go on (a loss that is not finite, say); the point is marked failed with this text."""
 
 
-FORESEEN = (ConfigError, TrainingError)  # whose text says all there is to say
+class LockedError(TrainingError):
+    """Another process works on the point."""
+
+
+class SlurmError(RuntimeError):
+    """Slurm does not answer, or refuses; the text is what it says."""
+
+
+FORESEEN = (ConfigError, TrainingError, SlurmError)  # whose text says all there is to say
 
 
 def first_line(error: BaseException) -> str:
@@ -36,4 +46,7 @@ def reason(error: Exception) -> str:
     """Why a point failed, in one line."""
     if isinstance(error, FORESEEN):
         return str(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    text = " ".join(str(error).split())
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in text:
+        return f"the disk is full ({text}); make room, and the same command goes on from the last saved state"
+    return f"{type(error).__name__}: {text}"

@@ -20,6 +20,15 @@ def failure(log: "logging.Logger | logging.LoggerAdapter[logging.Logger]", name:
     log.error("%s: failed: %s", name, reason(error), exc_info=None if isinstance(error, FORESEEN) else error)
 
 
+def to_console() -> None:
+    """Log as conf/hydra/job_logging has it, in a process that Hydra has not begun."""
+    from sae_sweeps.display import ConsoleHandler
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ConsoleHandler()])
+    for noisy in ("httpx", "transformer_lens"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
 @contextmanager
 def log_file(folder: Path) -> Iterator[None]:
     """Meanwhile keep launch.log in the folder of a point, with times."""

@@ -7,6 +7,7 @@ from typing import Any
 from sae_sweeps.files import write_text
 
 Line = dict[str, Any]
+TAIL_BYTES = 4096  # several lines long
 
 
 class MetricsFile:
@@ -37,3 +38,20 @@ def read_lines(path: Path) -> list[Line]:
             except json.JSONDecodeError:
                 break
     return lines
+
+
+def last_line(path: Path) -> Line | None:
+    """The last whole line of a metrics file, found without reading what comes before it; None if there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - TAIL_BYTES))
+            tail = file.read().splitlines()
+    except FileNotFoundError:
+        return None
+    for text in reversed(tail):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            continue
+    return None

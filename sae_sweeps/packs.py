@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.config import Config
-from sae_sweeps.errors import ConfigError, RefusedError
+from sae_sweeps.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -30,22 +30,27 @@ class Point:
 
 @dataclass(frozen=True)
 class Limits:
-    """What bounds a pack: its points (None: any number) and the bytes of memory they take (None: what is free)."""
+    """What bounds a pack: its points (None: any number), the bytes of memory they take (None: what is free), and the
+    seconds that it waits for a point which another process has."""
 
     points: int | None = None
     memory: float | None = None
+    patience: float = 5.0
+
+    @classmethod
+    def of(cls, max_points: int | None, max_memory: float | None, patience: float = 5.0) -> "Limits":
+        """As hydra.launcher has them, memory in GiB."""
+        return cls(max_points, None if max_memory is None else max_memory * 2**30, patience)
 
 
-def limits_of(max_points: Any, max_memory: Any) -> Limits:
-    """The limits as hydra.launcher has them. Raises: RefusedError if one is none."""
+def bad_limits(max_points: Any, max_memory: Any) -> list[ConfigError]:
+    """What is wrong with the limits as hydra.launcher has them."""
     bad, fix = [], "leave it out"
     if max_points is not None and not (isinstance(max_points, int) and max_points >= 1):
         bad.append(ConfigError("hydra.launcher.max_points", max_points, "must be a whole number from 1 on", fix))
     if max_memory is not None and not (isinstance(max_memory, (int, float)) and max_memory > 0):
         bad.append(ConfigError("hydra.launcher.max_memory", max_memory, "must be a number of GiB above 0", fix))
-    if bad:
-        raise RefusedError([str(error) for error in bad])
-    return Limits(max_points, None if max_memory is None else max_memory * 2**30)
+    return bad
 
 
 def into_packs(points: Sequence[Point], most: int | None = None) -> list[list[Point]]:

@@ -65,9 +65,10 @@ def _cache(config: Config) -> None:
 
 
 def _try_to_write(folder: Path, setting: str) -> None:
+    """Whether the folder, or what would become its parent, can be written; nothing is left behind."""
+    there = next(level for level in (folder.absolute(), *folder.absolute().parents) if level.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise unwritable(folder, error, setting) from None

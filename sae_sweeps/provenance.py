@@ -7,7 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from sae_sweeps.config import PROJECT
+from sae_sweeps.files import read_json
 
+FILE = "provenance.json"  # beside a copy of the code that is in no work tree
 PACKAGES = ("torch", "transformer-lens", "transformers", "tokenizers", "datasets", "hydra-core", "numpy")
 
 
@@ -20,13 +22,20 @@ def provenance() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    commit = _git("rev-parse", "HEAD")
     return {
-        "commit": commit,
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
+        **commit(),
         "python": platform.python_version(),
         "packages": versions,
     }
+
+
+def commit() -> dict[str, Any]:
+    """The code's git commit, and whether the work tree had changes; of a snapshot, those of what it is a copy of."""
+    if (noted := read_json(PROJECT / FILE)) is not None:
+        return noted
+    commit = _git("rev-parse", "HEAD")
+    changes = bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None
+    return {"commit": commit, "uncommitted_changes": changes}
 
 
 def _git(*arguments: str) -> str | None:

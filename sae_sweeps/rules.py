@@ -4,14 +4,14 @@ import functools
 import math
 from typing import Any
 
-from sae_sweeps.config import BatchTopKConfig, Config, JumpReLUConfig, TopKConfig
+from sae_sweeps.config import POINT_TASKS, SWEEP_TASKS, BatchTopKConfig, Config, JumpReLUConfig, TopKConfig
 from sae_sweeps.errors import ConfigError
 
 DTYPES = ("float32", "bfloat16", "float16")
 FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
 PRECISIONS = ("float32", "tf32", "bfloat16")
-TASKS = ("train",)
+FOLLOW_UPS = ("report",)  # of these, what can come when the points are through
 TRACKING_MODES = ("offline", "online", "off")
 
 
@@ -39,7 +39,12 @@ def problems(config: Config) -> list[ConfigError]:
     require("seed", config.seed >= 0, "must be at least 0", "seed=0")
     plain = bool(config.name) and config.name not in (".", "..") and "/" not in config.name
     require("name", plain, "must be a plain folder name", "name=my-sweep")
-    require_one_of("task.name", TASKS)
+    require_one_of("task.name", POINT_TASKS + SWEEP_TASKS)
+    unknown = sorted(set(config.then) - set(FOLLOW_UPS))
+    require("then", not unknown, f"there is no such task to follow: {', '.join(unknown)}", "then=[report]")
+    for limit in ("limits.points", "limits.disk_gib", "limits.gpu_hours"):
+        value = value_of(config, limit)
+        require(limit, value is None or value > 0, "must be greater than 0, or null for no limit", f"{limit}=null")
     require("model.name", bool(config.model.name), "is empty", "model.name=FOLDER, or a name on the hub")
     require_positive("model.batch_sequences", "evaluation.tokens", "activations.cache_gib")
     require_one_of("model.dtype", DTYPES)

@@ -1,62 +1,114 @@
-"""The files of a sweep: sweep.json (its points and their states), results.csv, and the table at the end."""
+"""The files of a sweep: sweep.json (its points, their configurations, jobs and states) and results.csv."""
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from sae_sweeps.config import Config
+from sae_sweeps import states
+from sae_sweeps.config import Config, from_json
+from sae_sweeps.errors import reason
 from sae_sweeps.files import read_json, write_json, write_text
+from sae_sweeps.packs import Point
+from sae_sweeps.states import DONE, RESULTS, WAITING, State
 
-RESULTS = "results.json"
+log = logging.getLogger(__name__)
 
 
 class Sweep:
-    """The folder `output_root/name`. Its points are kept from command to command; any may add more."""
+    """The folder `output_root/name`. Its points are kept from command to command; any may add more.
 
-    def __init__(self, config: Config) -> None:
-        self.name = config.name
-        self.folder = Path(config.output_root) / config.name
+    The states in sweep.json are those that the latest command saw; the points' own folders (states.py) have the truth.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.name, self.folder = folder.name, folder
+
+    @classmethod
+    def of(cls, config: Config) -> "Sweep":
+        return cls(Path(config.output_root) / config.name)
+
+    def exists(self) -> bool:
+        return (self.folder / "sweep.json").is_file()
+
+    def read(self) -> dict[str, Any]:
+        """sweep.json: its `points` (folder name -> state, configuration), its `jobs`, and the tasks that `followed`."""
+        found = read_json(self.folder / "sweep.json") or {"name": self.name}
+        return {"points": {}, "jobs": [], "followed": {}, **found}
+
+    def points(self) -> list[Point]:
+        """All points, in the order in which they came."""
+        return [
+            Point(from_json(known["config"]), self.folder.absolute() / name)
+            for name, known in self.read()["points"].items()
+        ]
 
     def add(self, points: dict[str, Config]) -> None:
         """Note the points (folder name -> configuration) that a command is about to run."""
 
         def change(known: dict[str, Any]) -> None:
-            for folder, config in points.items():
-                state = "waiting" if read_json(self.folder / folder / RESULTS) is None else "done"
-                known[folder] = {"state": state, "reason": None, "config": asdict(config)}
+            for name, config in points.items():
+                state = DONE if states.is_done(self.folder / name) else WAITING
+                earlier = known["points"].get(name, {})
+                known["points"][name] = {**earlier, "state": state, "reason": None, "config": asdict(config)}
 
-        self._update(change)
+        self.update(change)
 
-    def set_state(self, folder: str, state: str, reason: str | None = None) -> None:
-        """States: waiting, running, interrupted, done, failed (with the reason)."""
-        self.set_states([folder], state, reason)
+    def set_state(self, name: str, state: str, why: str | None = None) -> None:
+        self.set_states([name], state, why)
 
-    def set_states(self, folders: Iterable[str], state: str, reason: str | None = None) -> None:
+    def set_states(self, names: Iterable[str], state: str, why: str | None = None) -> None:
+        """Note what is going on."""
+
         def change(known: dict[str, Any]) -> None:
-            for folder in folders:
-                known[folder] |= {"state": state, "reason": reason}
+            for name in names:
+                known["points"][name] |= {"state": state, "reason": why}
 
-        self._update(change)
+        self._try_to_update(change)
 
-    def _update(self, change: Any) -> None:
+    def note_states(self, seen: Mapping[str, State]) -> None:
+        """Have sweep.json say what was seen of the points, where it does not say so yet."""
+        known = self.read()["points"]
+        changed = {
+            name: {"state": state.state, "reason": state.reason}
+            for name, state in seen.items()
+            if (known[name]["state"], known[name]["reason"]) != (state.state, state.reason)
+        }
+
+        def change(known: dict[str, Any]) -> None:
+            for name, fields in changed.items():
+                known["points"][name] |= fields
+
+        if changed:
+            self._try_to_update(change)
+
+    def _try_to_update(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """No point is to fail because this cannot be written: its own folder knows better."""
+        try:
+            self.update(change)
+        except OSError as error:
+            log.warning("sweep.json could not be brought up to date (%s)", reason(error))
+
+    def update(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change sweep.json, one process at a time."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".sweep.lock"):
-            known = read_json(self.folder / "sweep.json") or {"name": self.name, "points": {}}
-            change(known["points"])
+            known = self.read()
+            change(known)
             write_json(self.folder / "sweep.json", known)
 
     def results(self) -> list[dict[str, Any]]:
         """One flat row per finished point, in the order of sweep.json."""
         rows = []
-        for folder in (read_json(self.folder / "sweep.json") or {"points": {}})["points"]:
-            result = read_json(self.folder / folder / RESULTS)
+        for name in self.read()["points"]:
+            result = read_json(self.folder / name / RESULTS)
             if result is not None:
-                rows.append({"point": folder, **result["point"], **result["metrics"], **result["training"]})
+                rows.append({"point": name, **result["point"], **result["metrics"], **result["training"]})
         return rows
 
     def write_results_csv(self) -> Path:
@@ -69,19 +121,3 @@ class Sweep:
         path = self.folder / "results.csv"
         write_text(path, text.getvalue())
         return path
-
-
-def report(sweep: Sweep, points: Sequence[str], failures: dict[str, str], seconds: float) -> None:
-    """What stands at the end of a command: the table, the failures, and where the files are."""
-    from sae_sweeps.display import console, points_table
-
-    path = sweep.write_results_csv()
-    rows = [row for row in sweep.results() if row["point"] in points]
-    if rows:
-        console.print(points_table(sweep.name, rows))
-    for folder, reason in failures.items():
-        log_file = sweep.folder / folder / "launch.log"
-        console.print(f"FAILED {folder}: {reason} (see {log_file})", style="red", markup=False, soft_wrap=True)
-    console.print(
-        f"{seconds:.0f} s in all  files: {sweep.folder}/<point>/  table: {path}", markup=False, soft_wrap=True
-    )

@@ -36,6 +36,12 @@ class Run:
                 raise
             log.warning("W&B: the failed run could not be closed (%s)", first_line(error))
 
+    def preempted(self) -> None:
+        """Close a run that will go on later."""
+        if self._run is not None:
+            self._run.mark_preempting()
+            self.finish(failed=True)
+
 
 def start_run(
     tracking: TrackingConfig,

@@ -17,10 +17,16 @@ WIDE_HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_
 
 @dataclass
 class ModelFacts:
-    """What config.json tells: layers, and the longest sequence (None where it does not say)."""
+    """What config.json tells: layers, width, vocabulary, and the longest sequence (None where it does not say)."""
 
     n_layers: int
+    d_model: int
+    vocabulary: int
     context: int | None
+
+    def parameters(self, layers: int) -> int:
+        """About how many weights the first layers and the embedding have: 12 d^2 in a block of the usual shape."""
+        return 12 * self.d_model**2 * layers + self.vocabulary * self.d_model
 
 
 def looks_local(name: str) -> bool:
@@ -50,6 +56,8 @@ def model_facts(name: str) -> ModelFacts:
         config = config.get("text_config", config)  # models with several modalities nest the language part
         return ModelFacts(
             n_layers=int(_first(config, "num_hidden_layers", "n_layer", "num_layers")),
+            d_model=int(_first(config, "hidden_size", "n_embd", "d_model")),
+            vocabulary=int(_first(config, "vocab_size")),
             context=config.get("max_position_embeddings", config.get("n_positions")),
         )
     except (ValueError, KeyError, AttributeError, TypeError):

@@ -1,42 +1,29 @@
-"""`hydra/launcher=pack`: the points of a multirun on this machine, side by side where they share an activation stream.
+"""`hydra/launcher=pack`: the points on this machine, side by side where they share an activation stream."""
 
-All points are composed and checked before the first one runs; one that fails does not stop the others.
-"""
-
+import time
 from collections.abc import Sequence
 
-from hydra.core.utils import JobReturn, env_override, run_job
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
-
-from sae_sweeps import app
-from sae_sweeps.packs import limits_of
+from sae_sweeps.errors import ConfigError
+from sae_sweeps.launchers.base import SweepLauncher
+from sae_sweeps.packs import Limits, Point, bad_limits
+from sae_sweeps.sweep import Sweep
 
 
-class PackLauncher(Launcher):
+class PackLauncher(SweepLauncher):
     def __init__(self, max_points: int | None = None, max_memory: float | None = None) -> None:
-        self._max_points, self._max_memory = max_points, max_memory
+        self.max_points, self.max_memory = max_points, max_memory
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+    def problems(self) -> list[ConfigError]:
+        return bad_limits(self.max_points, self.max_memory)
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        loader = self.hydra_context.config_loader
-        configs = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
-        for index, config in enumerate(configs, start=initial_job_idx):
-            with open_dict(config):
-                config.hydra.job.id, config.hydra.job.num = str(index), index
+    def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
+        """Run them. One that fails does not stop the others."""
+        from sae_sweeps.follow_ups import follow_up
+        from sae_sweeps.running import run_packs
+        from sae_sweeps.tasks.report import show
 
-        def prepare(config: DictConfig) -> JobReturn:
-            """Have Hydra make the point's folder and write what it writes there."""
-            return run_job(
-                hydra_context=self.hydra_context,
-                task_function=lambda _: None,
-                config=config,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-            )
-
-        with env_override(dict(self.config.hydra.job.env_set)):
-            return app.run_sweep(configs, prepare, limits=limits_of(self._max_points, self._max_memory))
+        began = time.monotonic()
+        failures = run_packs(sweep, points, Limits.of(self.max_points, self.max_memory))
+        followed = [follow_up(task, sweep) for task in then]
+        show(sweep, [point.name for point in points], failures, time.monotonic() - began)
+        return not failures and all(followed)

@@ -29,6 +29,13 @@ def choose_device(setting: str) -> torch.device:
     return torch.device(setting)
 
 
+def device_name(device: torch.device) -> str:
+    """The name under which its speed is kept."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type.upper()} with {torch.get_num_threads()} threads"
+
+
 class Inputs:
     """What the points of a pack share: the language model, the text, and the measurements on held-out text."""
 

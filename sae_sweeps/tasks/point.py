@@ -1,5 +1,6 @@
 """One point at work in its pack: its SAE, logs, checkpoints, W&B run, progress and results."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -8,12 +9,12 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from sae_sweeps import checkpoints, logs
+from sae_sweeps import checkpoints, logs, states, stopping
 from sae_sweeps.config import Config, sparsity_coefficient
 from sae_sweeps.display import point_display
-from sae_sweeps.errors import TrainingError
+from sae_sweeps.errors import LockedError
 from sae_sweeps.evaluation import HeldOut, evaluate
-from sae_sweeps.files import read_json, write_json
+from sae_sweeps.files import write_json
 from sae_sweeps.formats.saelens import write_sae
 from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.metrics import MetricsFile
@@ -21,11 +22,13 @@ from sae_sweeps.packs import Point
 from sae_sweeps.provenance import provenance
 from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
 from sae_sweeps.saes.base import Step
-from sae_sweeps.sweep import RESULTS
 from sae_sweeps.tracking import Run, start_run
 from sae_sweeps.training import Trainer
 
 ARCHITECTURES: dict[str, type[SAE]] = {"batchtopk": BatchTopKSAE, "topk": TopKSAE, "jumprelu": JumpReLUSAE}
+
+
+LOOK_AGAIN_SECONDS = 1.0  # at a lock that another process holds
 
 
 class FinishedElsewhere(Exception):  # noqa: N818  not an error
@@ -35,20 +38,18 @@ class FinishedElsewhere(Exception):  # noqa: N818  not an error
 class PointAtWork:
     """Begins a point, or goes on with it from its newest intact checkpoint; `close` when it is done or given up."""
 
-    def __init__(self, point: Point, d_in: int, device: torch.device) -> None:
-        """Raises: TrainingError if another process is at work on the point, FinishedElsewhere if it just was."""
+    def __init__(self, point: Point, d_in: int, device: torch.device, patience: float) -> None:
+        """Raises: LockedError if another process is at work on the point and does not let go within `patience` seconds,
+        FinishedElsewhere if it has finished it, Stopped if this one is told to stop while it waits."""
         self.point, self.config = point, point.config
         self.trainer = Trainer(new_sae(self.config, d_in).to(device), self.config.training)
         point.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(point.folder / ".lock", blocking=False)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise TrainingError("another process is training this point; let it end, or stop it") from None
-        if read_json(point.folder / RESULTS) is not None:
+        self._log = logs.of_point(point.name)
+        self._lock = FileLock(point.folder / states.LOCK)
+        self._acquire(patience)
+        if states.is_done(point.folder):
             self._lock.release()
             raise FinishedElsewhere
-        self._log = logs.of_point(point.name)
         self._tracker = Run()
         self.evaluation_seconds = 0.0
         self.seconds = self._written_seconds = 0.0  # that the steps of this process took; as far as in the curve
@@ -59,8 +60,24 @@ class PointAtWork:
             self.close()
             raise
 
+    def _acquire(self, patience: float) -> None:
+        """Take the point's lock. It is the system's, so it goes with the process that holds it, however that ends."""
+        for waited in itertools.count():
+            try:
+                self._lock.acquire(timeout=LOOK_AGAIN_SECONDS)
+                return
+            except Timeout:
+                stopping.check()
+                known = states.noted(self.point.folder)
+                who = f"another process is training this point ({known.owner if known else 'not named yet'})"
+                if (waited + 1) * LOOK_AGAIN_SECONDS >= patience:
+                    raise LockedError(f"{who}; let it end, or stop it") from None
+                if waited == 0:
+                    self._log.warning("%s: %s; waiting up to %d s for it", self.point.name, who, patience)
+
     def _begin(self, device: torch.device) -> None:
         config, folder, training = self.config, self.point.folder, self.config.training
+        states.note(folder, states.RUNNING)
         state = checkpoints.load_newest(folder / "checkpoint")
         if config.sae.architecture == "jumprelu":
             self._log.info("%s: %s", self.point.name, sparsity_coefficient(config)[1])
@@ -70,12 +87,18 @@ class PointAtWork:
         else:
             self.trainer.load_state(state)
             self._log.info("%s: goes on at step %d of %d", self.point.name, self.trainer.steps_done, training.steps)
+        self._saved_steps = self._first_step = self.trainer.steps_done
         self._curve = MetricsFile(folder / "metrics.jsonl", self.trainer.steps_done)
         run_config = {**asdict(config), **provenance()}
         history = [tracked(line) for line in self._curve.lines]
         self._tracker = start_run(
             config.tracking, folder, group=config.name, job_type="train", config=run_config, history=history
         )
+
+    @property
+    def from_end_to_end(self) -> bool:
+        """Whether this process has taken all of the point's steps."""
+        return self._first_step == 0 and self.trainer.finished
 
     def train(self, steps: Iterator[Step]) -> None:
         """Take the steps, keeping the curve and the checkpoints. Raises: TrainingError if the loss is not finite."""
@@ -91,8 +114,27 @@ class PointAtWork:
                 self._curve.append(line)
                 self._tracker.log(tracked(line))
             if saves:
-                checkpoints.save(self.point.folder / "checkpoint", done, self.trainer.state())
+                self._save()
+            stopping.check()
             since = time.perf_counter()
+
+    def _save(self) -> None:
+        """Save the present state. Raises: LockedError if another process has taken the point over meanwhile."""
+        known = states.noted(self.point.folder)
+        if known is not None and known.owner != states.Owner.this():
+            raise LockedError(f"{known.owner} has taken this point over")
+        self._saved_steps = self.trainer.steps_done
+        checkpoints.save(self.point.folder / "checkpoint", self.trainer.steps_done, self.trainer.state())
+
+    def stop(self, why: str) -> None:
+        """Save the state between two checkpoints and leave the point to be gone on with."""
+        if self.trainer.stopped:
+            return  # failed, or done
+        if self.trainer.steps_done > self._saved_steps:
+            self._save()
+        self._log.info("%s: %s: stopped at step %d, state saved", self.point.name, why, self.trainer.steps_done)
+        states.note(self.point.folder, states.INTERRUPTED, why)
+        self._tracker.preempted()
 
     def finish(self, model: LanguageModel, data: HeldOut) -> None:
         """Evaluate the trained SAE and write its results; the file of results comes last of all."""
@@ -107,7 +149,7 @@ class PointAtWork:
         final = {f"eval/{name}": value for name, value in metrics.items()}
         self._tracker.log({"tokens": self.trainer.tokens_done, **final})
         self._tracker.finish(final)
-        write_json(folder / RESULTS, results(config, self.trainer, metrics, self._curve.total("seconds")))
+        write_json(folder / states.RESULTS, results(config, self.trainer, metrics, self._curve.total("seconds")))
         self.close()
 
     def close(self) -> None:

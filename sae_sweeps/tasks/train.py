@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from sae_sweeps import logs
-from sae_sweeps.display import point_display
-from sae_sweeps.files import read_json
+from sae_sweeps import logs, states, stopping
+from sae_sweeps.calibration import add
+from sae_sweeps.display import PointDisplay, point_display
+from sae_sweeps.language.activations import Told
+from sae_sweeps.language.model_files import model_facts
 from sae_sweeps.memory import free_bytes
 from sae_sweeps.packs import Limits, Point, that_fit
-from sae_sweeps.sweep import RESULTS
-from sae_sweeps.tasks.inputs import Inputs, choose_device, load_inputs
+from sae_sweeps.tasks.inputs import Inputs, choose_device, device_name, load_inputs
 from sae_sweeps.tasks.point import FinishedElsewhere, PointAtWork
 from sae_sweeps.training import Trainer, train
 
@@ -29,7 +30,7 @@ def run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
     with ExitStack() as files:
         waiting = []
         for point in points:
-            if read_json(point.folder / RESULTS) is not None:
+            if states.is_done(point.folder):
                 log.info("%s: finished before, left as it is", point.name)
                 outcome(point, None)
                 continue
@@ -46,10 +47,11 @@ def run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
 
 
 def _run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
-    config = points[0].config
+    config, began = points[0].config, time.perf_counter()
     inputs = load_inputs(config, choose_device(config.device))
     measured = []
     for point in points:
+        stopping.check()
         with _alone(point, outcome):
             inputs.held_out(point.config.evaluation.tokens)
             measured.append(point)
@@ -58,42 +60,72 @@ def _run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
             packs = that_fit(measured, inputs.d_in, 0.9 * free_bytes(inputs.device))
         else:
             packs = that_fit(measured, inputs.d_in, limits.memory, "are allowed (hydra.launcher.max_memory)")
+        beginning = time.perf_counter() - began
         for pack in packs:
-            _train_pack(pack, inputs, outcome)
+            seconds = _train_pack(pack, inputs, limits.patience, outcome)
+            if seconds is not None:
+                seconds["pack"] += beginning
+                here, facts = states.this_job() is None, model_facts(config.model.name)
+                add(pack, facts, device_name(inputs.device), seconds, here=here)
+            beginning = 0.0
 
 
-def _train_pack(points: Sequence[Point], inputs: Inputs, outcome: Outcome) -> None:
+def _train_pack(points: Sequence[Point], inputs: Inputs, patience: float, outcome: Outcome) -> dict[str, float] | None:
+    """Returns the seconds that its parts took (calibration.py), None if a point was not trained from end to end."""
     began = time.perf_counter()
     workers: dict[Trainer, PointAtWork] = {}
     with ExitStack() as closing:
         display = point_display("activations")
         closing.callback(display.close)
-        stream = inputs.stream(points[0].config, display.waiting)
-        for point in points:
-            with _alone(point, outcome):
-                worker = PointAtWork(point, inputs.d_in, inputs.device)
-                closing.callback(worker.close)
-                workers[worker.trainer] = worker
-                if worker.trainer.finished:  # and was stopped before it was evaluated
-                    _finish(worker, inputs, outcome)
-        for trainer, steps in train(list(workers), stream):
-            worker = workers[trainer]
-            with _alone(worker.point, outcome, worker):
-                worker.train(steps)
-                if trainer.finished:
-                    _finish(worker, inputs, outcome)
+        stream = inputs.stream(points[0].config, _telling(display))
+        try:
+            for point in points:
+                with _alone(point, outcome):
+                    worker = PointAtWork(point, inputs.d_in, inputs.device, patience)
+                    closing.callback(worker.close)
+                    workers[worker.trainer] = worker
+                    if worker.trainer.finished:  # and was stopped before it was evaluated
+                        _finish(worker, inputs, outcome)
+            for trainer, steps in train(list(workers), stream):
+                worker = workers[trainer]
+                with _alone(worker.point, outcome, worker):
+                    worker.train(steps)
+                    if trainer.finished:
+                        _finish(worker, inputs, outcome)
+        except stopping.Stopped as stop:
+            for worker in workers.values():
+                with _alone(worker.point, outcome, worker):
+                    worker.stop(str(stop))
+            raise
+    total = time.perf_counter() - began
+    stepping = sum(worker.seconds for worker in workers.values())
+    evaluation = sum(worker.evaluation_seconds for worker in workers.values())
     log.info(
         "%d point%s in %.1f s: %.1f s for the activations, %.1f s for the points' own steps, %.1f s for the evaluation",
-        *(len(points), "" if len(points) == 1 else "s", time.perf_counter() - began, stream.seconds),
-        sum(worker.seconds for worker in workers.values()),
-        sum(worker.evaluation_seconds for worker in workers.values()),
+        *(len(points), "" if len(points) == 1 else "s", total, stream.seconds, stepping, evaluation),
     )
     if stream.cache is not None:
         counts = (stream.cache.misses, stream.cache.hits)
         log.info("%d chunks of activations computed, %d found in activations.cache", *counts)
+    whole = len(workers) == len(points) and all(worker.from_end_to_end for worker in workers.values())
+    if not whole or (stream.cache is not None and stream.cache.hits):
+        return None
+    rest = total - stream.seconds - stepping - evaluation
+    return {"model": stream.seconds, "steps": stepping, "point": evaluation, "pack": rest}
+
+
+def _telling(display: PointDisplay) -> Told:
+    """Have the display hear of the model's progress; a plea to stop is heard there too."""
+
+    def told(done: int, total: int) -> None:
+        display.waiting(done, total)
+        stopping.check()
+
+    return told
 
 
 def _finish(worker: PointAtWork, inputs: Inputs, outcome: Outcome) -> None:
+    stopping.check()
     worker.finish(inputs.model, inputs.held_out(worker.config.evaluation.tokens))
     outcome(worker.point, None)
 

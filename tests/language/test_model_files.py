@@ -5,15 +5,22 @@ import pytest
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.language.model_files import ModelFacts, check_hook, model_facts
 
-FACTS = ModelFacts(n_layers=6, context=256)
+FACTS = ModelFacts(n_layers=6, d_model=192, vocabulary=4096, context=256)
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        {"n_layer": 6, "n_embd": 192, "n_positions": 256},
-        {"num_hidden_layers": 6, "hidden_size": 192, "max_position_embeddings": 256},
-        {"text_config": {"num_hidden_layers": 6, "hidden_size": 192, "max_position_embeddings": 256}},
+        {"n_layer": 6, "n_embd": 192, "vocab_size": 4096, "n_positions": 256},
+        {"num_hidden_layers": 6, "hidden_size": 192, "vocab_size": 4096, "max_position_embeddings": 256},
+        {
+            "text_config": {
+                "num_hidden_layers": 6,
+                "hidden_size": 192,
+                "vocab_size": 4096,
+                "max_position_embeddings": 256,
+            }
+        },
     ],
 )
 def test_facts_are_read_from_the_spellings_in_use(tmp_path, config):

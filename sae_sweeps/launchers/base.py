@@ -1,0 +1,54 @@
+"""What Hydra's launchers have in common here: all points composed, then handed on as one sweep."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.utils import JobReturn, env_override, run_job
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from sae_sweeps.errors import ConfigError
+from sae_sweeps.launchers.composition import compose
+from sae_sweeps.packs import Point
+from sae_sweeps.sweep import Sweep
+
+
+class SweepLauncher(Launcher):
+    """A launcher says in `problems` what is wrong with its settings, and in `dispatch` gets the points done."""
+
+    here = True  # whether the points run on this machine
+    max_points: int | None = None  # of a pack
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from sae_sweeps import app
+
+        configs = compose(self.hydra_context.config_loader, self.config, job_overrides, initial_job_idx)
+        with env_override(dict(self.config.hydra.job.env_set)):
+            return app.launch(configs, self, many=True)
+
+    def prepare(self, configs: Sequence[DictConfig]) -> None:
+        """Have Hydra make the points' folders and write what it writes there."""
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        for config in configs:
+            run_job(
+                hydra_context=self.hydra_context,
+                task_function=lambda _: None,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+
+    def problems(self) -> list[ConfigError]:
+        """Every setting of the launcher that cannot work."""
+        return []
+
+    @abstractmethod
+    def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
+        """Get the points done, or on their way, and the tasks that are to follow. False if something failed."""

@@ -1,0 +1,45 @@
+"""`hydra/launcher=slurm`: the points as job arrays of packs, submitted and left, or followed to their end."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from sae_sweeps.display import console
+from sae_sweeps.errors import ConfigError, RefusedError, SlurmError
+from sae_sweeps.launchers.base import SweepLauncher
+from sae_sweeps.packs import Point
+from sae_sweeps.slurm.settings import Settings
+from sae_sweeps.sweep import Sweep
+
+
+class SlurmLauncher(SweepLauncher):
+    here = False
+
+    def __init__(self, **settings: Any) -> None:
+        plain: Any = OmegaConf.to_container(OmegaConf.create(settings))
+        self.settings = Settings(**plain)
+        self.max_points = self.settings.max_points
+
+    def problems(self) -> list[ConfigError]:
+        return self.settings.problems()
+
+    def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
+        """Submit what is neither done nor under way. With `wait`, follow the jobs; False then if a point is undone."""
+        from sae_sweeps import status
+        from sae_sweeps.slurm.follow import follow
+        from sae_sweeps.slurm.submission import submit
+
+        try:
+            submitted = submit(sweep, points, then, self.settings)
+        except SlurmError as error:
+            raise RefusedError([f"Slurm: {error}"]) from None
+        for line in submitted.lines():
+            console.print(line, markup=False, soft_wrap=True)
+        if self.settings.wait:
+            try:
+                return follow(sweep, [point.name for point in points])
+            except KeyboardInterrupt:
+                console.print("the jobs go on without this command")
+        console.print(f"see how it goes: {status.command(sweep)}", markup=False, soft_wrap=True)
+        return True

@@ -1,0 +1,91 @@
+"""What a sweep would take: jobs, memory, disk, and hours as earlier runs measured them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sae_sweeps import states
+from sae_sweeps.calibration import Calibration
+from sae_sweeps.config import LimitsConfig
+from sae_sweeps.display import console
+from sae_sweeps.errors import ConfigError
+from sae_sweeps.language.model_files import ModelFacts, model_facts
+from sae_sweeps.packs import FLOAT, Point, chunk_bytes, into_packs, point_bytes
+
+GIB = 2**30
+STATES_AT_ONCE = 3  # two are kept of a point, and the next is written before the older goes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Of the points that are not done: packs, activations, bytes and hours. Memory is that of the largest pack."""
+
+    points: int
+    done: int
+    packs: list[int]
+    model_tokens: int  # that the language model reads: once for a pack
+    sae_tokens: int  # that the SAEs are trained on
+    memory: float
+    disk: float
+    hours: float
+    source: str  # of the hours
+
+    @classmethod
+    def of(cls, points: Sequence[Point], max_points: int | None, *, here: bool) -> "Plan":
+        todo = [point for point in points if not states.is_done(point.folder)]
+        packs = into_packs(todo, max_points)
+        facts = {point.config.model.name: model_facts(point.config.model.name) for point in todo}
+        calibration = Calibration(Path(points[0].config.output_root), here=here)
+        guessed = not all(calibration.measured(point.config) for point in todo)
+        return cls(
+            points=len(points),
+            done=len(points) - len(todo),
+            packs=[len(pack) for pack in packs],
+            model_tokens=sum(max(point.config.training.tokens for point in pack) for pack in packs),
+            sae_tokens=sum(point.config.training.tokens for point in todo),
+            memory=max((_memory(pack, facts[pack[0].config.model.name]) for pack in packs), default=0.0),
+            disk=sum(_disk(point, facts[point.config.model.name]) for point in todo),
+            hours=sum(calibration.seconds(pack, facts[pack[0].config.model.name]) for pack in packs) / 3600,
+            source=f"guessed for a {calibration.device}: this model has not run here yet"
+            if guessed
+            else f"by the speed of earlier runs on {calibration.device}",
+        )
+
+    def over(self, limits: LimitsConfig) -> list[ConfigError]:
+        """The limits that the plan exceeds."""
+        found = []
+        for setting, limit, needed, unit in (
+            ("points", limits.points, self.points, "points"),
+            ("disk_gib", limits.disk_gib, self.disk / GIB, "GiB of checkpoints and SAEs"),
+            ("gpu_hours", limits.gpu_hours, self.hours, f"hours ({self.source})"),
+        ):
+            if limit is not None and needed > limit:
+                problem = f"the sweep takes {needed:,.4g} {unit}"
+                found.append(ConfigError(f"limits.{setting}", limit, problem, "sweep over less, or raise the limit"))
+        return found
+
+    def show(self) -> None:
+        """Tell it, a line for each quantity."""
+        sizes = " + ".join(map(str, self.packs)) if len(self.packs) <= 12 else f"at most {max(self.packs)} points"
+        lines = {
+            "points": f"{self.points}" + f" ({self.done} are done already)" * bool(self.done),
+            "packs": f"{len(self.packs)} of {sizes}" if self.packs else "none",
+            "tokens": f"{self.model_tokens:,} through the language model, {self.sae_tokens:,} through the SAEs",
+            "memory": f"up to {self.memory / GIB:.2f} GiB on a device (estimate)",
+            "disk": f"{self.disk / GIB:.2f} GiB at most, for resumable states and SAEs",
+            "hours": f"{self.hours:.2f} in all, {self.source}",
+        }
+        for name, line in lines.items():
+            console.print(f"{name:<8}{line}", markup=False, soft_wrap=True)
+
+
+def _memory(pack: Sequence[Point], facts: ModelFacts) -> float:
+    saes = sum(point_bytes(point.config, facts.d_model) for point in pack)
+    shared = max(chunk_bytes(point.config, facts.d_model) for point in pack)
+    return saes + shared + FLOAT * facts.parameters(facts.n_layers)
+
+
+def _disk(point: Point, facts: ModelFacts) -> float:
+    """A state has the two weight matrices and Adam's two moments of each; the SAE has the matrices."""
+    matrices = 2 * point.config.dict_size * facts.d_model * FLOAT
+    return (3 * STATES_AT_ONCE + 1) * matrices

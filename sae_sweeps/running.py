@@ -1,0 +1,57 @@
+"""Packs of points run one after another in this process, on this machine or as a Slurm job."""
+
+import importlib
+import logging
+from collections.abc import Sequence
+
+from sae_sweeps import states
+from sae_sweeps.display import Display
+from sae_sweeps.errors import LockedError, reason
+from sae_sweeps.packs import Limits, Point, into_packs
+from sae_sweeps.states import DONE, FAILED, INTERRUPTED, RUNNING
+from sae_sweeps.sweep import Sweep
+
+log = logging.getLogger(__name__)
+
+
+def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str, str]:
+    """Run all points. Returns why some failed (folder name -> reason); one that fails does not stop the others.
+
+    Raises: KeyboardInterrupt or Stopped if told to stop; the points can go on later.
+    """
+    packs = into_packs(points, limits.points)
+    if len(packs) > 1:
+        log.info("%d points in %d packs of %s", len(points), len(packs), " + ".join(str(len(pack)) for pack in packs))
+    failures: dict[str, str] = {}
+    with Display(len(points)).live() as display:
+        for pack in packs:
+            waiting = {point.name: point for point in pack}
+
+            def outcome(point: Point, error: Exception | None, waiting: dict[str, Point] = waiting) -> None:
+                waiting.pop(point.name, None)
+                if error is not None:
+                    failures[point.name] = reason(error)
+                    if not isinstance(error, LockedError):  # then the point is another's
+                        _note([point], FAILED, failures[point.name])
+                sweep.set_state(point.name, FAILED if error else DONE, failures.get(point.name))
+                display.point_finished(failed=error is not None)
+
+            sweep.set_states(waiting, RUNNING)
+            task = importlib.import_module(f"sae_sweeps.tasks.{pack[0].config.task.name}")
+            try:
+                task.run(pack, limits, outcome)
+            except Exception as error:  # what all of the pack need cannot be had
+                for point in list(waiting.values()):
+                    outcome(point, error)
+            except BaseException as stop:  # a signal
+                sweep.set_states(waiting, INTERRUPTED, str(stop) or type(stop).__name__)
+                raise
+    return failures
+
+
+def _note(points: Sequence[Point], state: str, why: str) -> None:
+    for point in points:
+        try:
+            states.note(point.folder, state, why)
+        except OSError as error:
+            log.warning("%s: its state could not be written (%s)", point.name, reason(error))

@@ -1,0 +1,39 @@
+"""Following the jobs of a sweep to their end, for `hydra.launcher.wait=true`."""
+
+import time
+from collections.abc import Sequence
+
+from rich.live import Live
+
+from sae_sweeps import status
+from sae_sweeps.display import console
+from sae_sweeps.slurm.watch import states_of
+from sae_sweeps.states import DONE, QUEUED, RUNNING
+from sae_sweeps.sweep import Sweep
+
+SECONDS_BETWEEN_LOOKS = 5.0  # slurmctld is everybody's
+
+
+def follow(sweep: Sweep, names: Sequence[str]) -> bool:
+    """Show how the points get on until nothing is under way: a table on a terminal, else a line at every change.
+
+    True if all of them are done. Raises: KeyboardInterrupt; it ends this, and not the jobs.
+    """
+    told = ""
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            seen = states_of(sweep)
+            line = status.summary(seen)
+            if seen.slurm_error is not None:
+                line += f"; Slurm does not answer ({seen.slurm_error})"
+            if console.is_terminal:
+                live.update(status.table(sweep, seen), refresh=True)
+            elif line != told:
+                told = line
+                console.print(f"{time.strftime('%H:%M:%S')}  {line}", soft_wrap=True)
+            states = [state.state for state in [*seen.points.values(), *seen.follow_ups.values()]]
+            if seen.slurm_error is None and not {QUEUED, RUNNING} & set(states):
+                break
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    seen = status.show(sweep)
+    return all(seen.points[name].state == DONE for name in names)

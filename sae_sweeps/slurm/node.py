@@ -1,0 +1,77 @@
+"""What a job runs: its pack of points, or a task that follows. `python -m sae_sweeps.slurm.node SUBMISSION_FOLDER`"""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sae_sweeps import checkpoints, logs, states, stopping
+from sae_sweeps.config import from_json
+from sae_sweeps.files import read_json, write_json
+from sae_sweeps.packs import Limits, Point
+from sae_sweeps.slurm import queue
+from sae_sweeps.slurm.submission import POINTS, SUBMISSION
+from sae_sweeps.states import FAILED
+from sae_sweeps.sweep import Sweep
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 1800.0  # seconds that a job waits for a point of a process that has outlived its own job
+FRUITLESS = 3  # beginnings in a row from which nothing came
+SETTLE_SECONDS = 3.0  # scancel, if it was scancel that sent the signal, is to be through before the job changes
+STOPPED = 75  # exit code: to be gone on with
+
+
+def main(folder: Path) -> int:
+    """Run the array task that this process is of. Returns the exit code."""
+    submission = read_json(folder / SUBMISSION)
+    os.chdir(submission["directory"])
+    logs.to_console()
+    stopping.listen(signal.SIGUSR1, signal.SIGTERM)
+    sweep, index = Sweep(Path(submission["sweep"])), int(os.environ["SLURM_ARRAY_TASK_ID"])
+    this = states.Owner.this()
+    log.info("%s, requeued %d times", this, this.restarts)
+    try:
+        if submission["task"] == POINTS:
+            begun = folder / f"begun-{index}.json"
+            return _run_pack(sweep, submission["packs"][index], submission["max_memory"], begun)
+        from sae_sweeps.follow_ups import follow_up
+
+        return 0 if follow_up(submission["task"], sweep) else 1
+    except stopping.Stopped as stop:
+        time.sleep(SETTLE_SECONDS)
+        why_not = queue.requeue(this.job or "")
+        log.warning("%s: stopped; %s", stop, "requeued" if why_not is None else f"not requeued here: {why_not}")
+        return STOPPED
+
+
+def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, begun: Path) -> int:
+    from sae_sweeps.running import run_packs
+
+    points = [Point(from_json(config), sweep.folder / name) for name, config in configs.items()]
+    if _in_vain(points, begun):
+        why = f"the job began {FRUITLESS} times and saved nothing new; its log in {begun.parent} tells how it ended"
+        for point in points:
+            if not states.is_done(point.folder):
+                states.note(point.folder, FAILED, why)
+        log.error("%s. Too little time or memory? The same command tries again", why)
+        return 1
+    return 1 if run_packs(sweep, points, Limits.of(None, max_memory, PATIENCE)) else 0
+
+
+def _in_vain(points: Sequence[Point], begun: Path) -> bool:
+    """Whether the latest beginnings of this job have brought its points no further."""
+    folders = [point.folder for point in points]
+    progress = [[states.is_done(folder), checkpoints.newest_step(folder / "checkpoint")] for folder in folders]
+    earlier = read_json(begun) or {"progress": None, "fruitless": 0}
+    fruitless = earlier["fruitless"] + 1 if earlier["progress"] == progress else 0
+    write_json(begun, {"progress": progress, "fruitless": fruitless})
+    return fruitless >= FRUITLESS
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

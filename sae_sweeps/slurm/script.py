@@ -1,0 +1,102 @@
+"""The batch script of a job, written and handed to sbatch by submitit.
+
+Of submitit we take the script, its options and the submission. What it would run in the job is a pickled function, and
+on a signal it saves in the middle of whatever is going on; what we run is a module that reads JSON (node.py) and stops
+between two steps. So the script's command is our own.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sae_sweeps.errors import SlurmError
+from sae_sweeps.slurm.settings import Settings
+
+# srun passes signals on to the process; those that Slurm sends to the script would end there, and end it
+KEEP_RUNNING = """\
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+stopping= step=
+pass_on() { stopping=yes; [ -z "$step" ] || kill -s "$1" "$step" 2>/dev/null; }
+trap 'pass_on USR1' USR1
+trap 'pass_on TERM' TERM
+keep_running() {
+  while true; do
+    "$@" & step=$!
+    while wait "$step"; code=$?; kill -0 "$step" 2>/dev/null; do :; done
+    if [ "$code" -le 128 ] || [ -n "$stopping" ]; then exit "$code"; fi
+    echo "killed by signal $((code - 128)); beginning again from the last saved states" >&2
+    sleep 5
+  done
+}"""
+
+
+def submit(folder: Path, code: Path, name: str, tasks: int, settings: Settings, after: Sequence[str] = ()) -> str:
+    """Submit an array of `tasks` tasks, whose input and logs are in `folder`. Returns the job's id.
+
+    `after`: jobs that must have ended, however they did, before this one may begin.
+    Raises: SlurmError if Slurm refuses.
+    """
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        return _executor(folder, name, tasks, settings, after)._submit_command(_command(folder, code, settings)).job_id
+    except (FailedJobError, FailedSubmissionError, OSError) as error:
+        said = [line for line in str(error).splitlines() if line.startswith("sbatch:")] or str(error).splitlines()
+        raise SlurmError(" ".join(said)) from None
+
+
+def text(folder: Path, code: Path, name: str, tasks: int, settings: Settings, after: Sequence[str] = ()) -> str:
+    """The script that `submit` submits."""
+    executor = _executor(folder, name, tasks, settings, after)
+    return executor._make_submission_file_text(_command(folder, code, settings), uid="")
+
+
+def _command(folder: Path, code: Path, settings: Settings) -> str:
+    python = shlex.quote(sys.executable) if settings.python is None else settings.python
+    # --chdir comes first on Python's path: the code is that of the snapshot, whatever is installed
+    start = ["srun", "--kill-on-bad-exit", f"--chdir={code}"]
+    module = ["-u", "-m", "sae_sweeps.slurm.node", str(folder)]
+    return f"keep_running {shlex.join(start)} {python} {shlex.join(module)}"
+
+
+def _executor(folder: Path, name: str, tasks: int, settings: Settings, after: Sequence[str]) -> Any:
+    from submitit.slurm.slurm import SlurmExecutor
+
+    class Executor(SlurmExecutor):
+        @classmethod
+        def affinity(cls) -> int:  # it has looked for srun; we say ourselves what is missing
+            return 2
+
+    threads = ['export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"'] if settings.cpus else []
+    executor = Executor(folder)
+    executor.update_parameters(
+        job_name=name,
+        partition=settings.partition,
+        gres=settings.gres,
+        cpus_per_task=settings.cpus,
+        mem=settings.memory,
+        time=settings.time,
+        qos=settings.qos,
+        account=settings.account,
+        constraint=settings.constraint,
+        dependency="afterany:" + ":".join(after) if after else None,
+        array_parallelism=settings.parallel or tasks,
+        wckey=None,
+        stderr_to_stdout=True,
+        use_srun=False,
+        setup=[
+            *settings.setup,
+            *threads,
+            'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"' if settings.cpus else "",
+            KEEP_RUNNING,
+        ],
+        additional_parameters={
+            "requeue": True,
+            "signal": f"USR1@{settings.warning}",
+            **{key.replace("_", "-"): value for key, value in settings.sbatch.items()},
+        },
+    )
+    executor.parameters["map_count"] = tasks
+    return executor

@@ -1,0 +1,143 @@
+"""From points to jobs: what is neither done nor queued becomes packs, packs become the tasks of job arrays.
+
+outputs/<name>/slurm/<job name>/submission.json     what the tasks read: packs, configurations, limits
+outputs/<name>/slurm/<job name>/<id>_submission.sh  the batch script
+outputs/<name>/slurm/<job name>/<id>_<task>_0_log.out
+outputs/<name>/slurm/code-<hash>/                   the code that they run
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from sae_sweeps.errors import SlurmError
+from sae_sweeps.files import write_json
+from sae_sweeps.packs import Point, into_packs
+from sae_sweeps.slurm import queue, script
+from sae_sweeps.slurm.settings import Settings
+from sae_sweeps.slurm.snapshot import snapshot
+from sae_sweeps.slurm.watch import FOLDER, Seen, states_of
+from sae_sweeps.states import DONE, QUEUED, RUNNING
+from sae_sweeps.sweep import Sweep
+
+SUBMISSION = "submission.json"
+POINTS = "points"
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What a command has submitted: job ids, sizes of the packs, the jobs of tasks that follow; and what it left be."""
+
+    jobs: list[str]
+    packs: list[int]
+    follow_ups: dict[str, str]
+    done: int
+    under_way: int
+
+    def lines(self) -> list[str]:
+        """As a person is told."""
+        told = []
+        if self.done or self.under_way:
+            told.append(f"{self.done} points are done and {self.under_way} queued or running: left as they are")
+        if self.jobs:
+            few = len(self.packs) <= 12
+            sizes = " + ".join(map(str, self.packs)) if few else f"up to {max(self.packs)}"
+            told.append(
+                f"submitted {sum(self.packs)} points in {len(self.packs)} packs of {sizes}: "
+                f"job {', '.join(self.jobs)}, a task for each pack"
+            )
+        told += [f"submitted {task}, to follow: job {id}" for task, id in self.follow_ups.items()]
+        return told or ["there is nothing to submit"]
+
+
+def submit(sweep: Sweep, points: Sequence[Point], then: Sequence[str], settings: Settings) -> Submitted:
+    """Submit the points that are neither done nor under way, and behind all of the sweep's jobs the tasks that follow.
+
+    Raises: SlurmError if Slurm does not answer or refuses; what it has taken before stays submitted.
+    """
+    with FileLock(sweep.folder / ".submit.lock"):
+        seen = states_of(sweep)
+        if seen.slurm_error is not None:
+            raise SlurmError(seen.slurm_error)
+        todo = [point for point in points if seen.points[point.name].state not in (DONE, QUEUED, RUNNING)]
+        code = snapshot(sweep.folder.absolute() / FOLDER)
+        packs = into_packs(todo, settings.max_points)
+        largest = queue.max_array_size() if packs else 1
+        jobs = [_submit(sweep, code, packs[at : at + largest], settings) for at in range(0, len(packs), largest)]
+        follow_ups = _submit_follow_ups(sweep, code, then, settings, seen, jobs)
+    states_now = [seen.points[point.name].state for point in points]
+    under_way = states_now.count(QUEUED) + states_now.count(RUNNING)
+    return Submitted(jobs, [len(pack) for pack in packs], follow_ups, states_now.count(DONE), under_way)
+
+
+def _submit(sweep: Sweep, code: Path, packs: Sequence[Sequence[Point]], settings: Settings) -> str:
+    content = {
+        "task": POINTS,
+        "packs": [{point.name: asdict(point.config) for point in pack} for pack in packs],
+        "max_memory": settings.max_memory,
+    }
+    return _submit_array(sweep, code, content, settings)
+
+
+def _submit_follow_ups(
+    sweep: Sweep, code: Path, then: Sequence[str], settings: Settings, seen: Seen, new: Sequence[str]
+) -> dict[str, str]:
+    """Submit the tasks that follow, behind every job of the sweep that is still to end. One that waits is replaced if
+    there are new jobs that it must wait for, and left to wait if there are none."""
+    live = [state.job for state in seen.points.values() if state.state in (QUEUED, RUNNING)]
+    before = sorted({job.partition("_")[0] for job in live if job is not None})
+    quiet = replace(settings, gres=None, memory=None, time=None, max_points=None)
+    submitted = {}
+    for task in dict.fromkeys(then):
+        waiting = seen.follow_ups.get(task)
+        if waiting is not None and waiting.state == QUEUED and waiting.job is not None:
+            if not new:
+                continue
+            queue.cancel(waiting.job)
+        content: dict[str, Any] = {"task": task, "packs": [{}], "max_memory": None}
+        submitted[task] = _submit_array(sweep, code, content, quiet, after=[*before, *new])
+    return submitted
+
+
+def _submit_array(
+    sweep: Sweep, code: Path, content: dict[str, Any], settings: Settings, after: Sequence[str] = ()
+) -> str:
+    """Submit one array. It is noted by its name before Slurm has it, and with its id after: whatever ends the command
+    between the two, the jobs are found again by the name."""
+    name = f"{re.sub(r'[^A-Za-z0-9._-]', '-', sweep.name)[:60]}.{secrets.token_hex(4)}"
+    folder = sweep.folder.absolute() / FOLDER / name
+    write_json(folder / SUBMISSION, {**content, "directory": os.getcwd(), "sweep": str(sweep.folder.absolute())})
+    note: dict[str, Any] = {
+        "id": None,
+        "name": name,
+        "task": content["task"],
+        "packs": [list(pack) for pack in content["packs"]],
+    }
+
+    def add(known: dict[str, Any]) -> None:
+        known["jobs"].append(note)
+
+    def complete(known: dict[str, Any]) -> None:
+        (mine,) = (job for job in known["jobs"] if job["name"] == name)
+        mine["id"] = id
+        for index, pack in enumerate(note["packs"]):
+            for point in pack:
+                known["points"][point] |= {"state": QUEUED, "reason": None, "job": f"{id}_{index}"}
+
+    def remove(known: dict[str, Any]) -> None:
+        known["jobs"] = [job for job in known["jobs"] if job["name"] != name]
+
+    sweep.update(add)
+    try:
+        id = script.submit(folder, code, name, len(note["packs"]), settings, after)
+    except SlurmError:
+        sweep.update(remove)
+        raise
+    sweep.update(complete)
+    return id

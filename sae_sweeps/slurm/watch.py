@@ -1,0 +1,114 @@
+"""The states of a sweep's points, from their folders and from Slurm together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sae_sweeps import states
+from sae_sweeps.errors import SlurmError
+from sae_sweeps.slurm import queue
+from sae_sweeps.slurm.queue import Job
+from sae_sweeps.states import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
+from sae_sweeps.sweep import Sweep
+
+FOLDER = "slurm"  # of a sweep: its submissions, with their scripts and logs, and the code that they run
+BEGUN = {"RUNNING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "RESIZING", "STOPPED"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is to be seen of a sweep: its points, the jobs of the tasks that follow, and why Slurm was not heard."""
+
+    points: dict[str, State]
+    follow_ups: dict[str, State] = field(default_factory=dict)
+    slurm_error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The task of an array that a point or a follow-up was given to last."""
+
+    id: str
+    log: str
+    job: Job | None  # as Slurm knows it; None if it does not
+
+
+def states_of(sweep: Sweep) -> Seen:
+    """Look at all points of a sweep. What the folders say stands where Slurm cannot be asked."""
+    known = sweep.read()
+    submissions: list[dict[str, Any]] = known["jobs"]
+    jobs: dict[str, Job] = {}
+    error = None
+    try:
+        jobs = queue.jobs(submission["name"] for submission in submissions)
+    except SlurmError as not_heard:
+        error = str(not_heard)
+    by_place = {(job.name, int(job.id.rpartition("_")[2])): job for job in jobs.values() if "_" in job.id}
+    latest: dict[str, _Task] = {}
+    latest_follow_ups: dict[str, _Task] = {}
+    for submission in submissions:
+        for index, pack in enumerate(submission["packs"]):
+            job = by_place.get((submission["name"], index))
+            if submission["id"] is None and job is None:
+                continue  # the command that was to submit it ended before it could
+            id = job.id if job else f"{submission['id']}_{index}"
+            task = _Task(id, f"{FOLDER}/{submission['name']}/{id}_0_log.out", job)
+            if submission["task"] == "points":
+                latest.update(dict.fromkeys(pack, task))
+            else:
+                latest_follow_ups[submission["task"]] = task
+    gone = [task.id for task in latest.values() if task.job is None]
+    ended = queue.ended(sorted(set(gone))) if gone and error is None else {}
+    points = {}
+    for name in known["points"]:
+        found = states.of_point(sweep.folder / name)
+        if name in latest and found.state != DONE:
+            found = _of_submitted(found, states.noted(sweep.folder / name), latest[name], ended, error)
+        elif name in latest:
+            found = replace(found, job=latest[name].id)
+        points[name] = found
+    return Seen(points, _follow_ups(known["followed"], latest_follow_ups, error), error)
+
+
+def _of_submitted(
+    found: State, note: states.Note | None, task: _Task, ended: Mapping[str, str], error: str | None
+) -> State:
+    """The state of a point that a job was to get done, and that is not done."""
+    job = task.job
+    if job is not None and job.live:
+        mine = note is not None and (note.owner.job, note.owner.restarts) == (job.id, job.restarts)
+        if mine and note is not None and note.state == FAILED:
+            return replace(found, job=job.id, requeued=job.restarts)
+        if job.state in BEGUN or (job.state == "COMPLETING" and mine):
+            why = None if mine and found.state == RUNNING else "stopping" if mine else "starting"
+            return State(RUNNING, why, job.id, job.restarts, found.step)
+        return State(QUEUED, job.reason, job.id, job.restarts, found.step)
+    if found.state in (RUNNING, FAILED):
+        return found  # by a process that has outlived its job, or is of none
+    if error is not None:
+        return replace(found, state=QUEUED if found.state == WAITING else found.state, reason="Slurm does not answer")
+    how = job.state if job is not None else ended.get(task.id)
+    if how == "CANCELLED":
+        return replace(found, state=INTERRUPTED, reason=f"job {task.id} was cancelled", job=task.id)
+    why = f"job {task.id} ended before the point was done{f' ({how})' if how else ''}, see {task.log}"
+    return replace(found, state=INTERRUPTED, reason=why, job=task.id)
+
+
+def _follow_ups(
+    followed: Mapping[str, Mapping[str, Any]], latest: Mapping[str, _Task], error: str | None
+) -> dict[str, State]:
+    """The states of the tasks that follow: those that have run say so in sweep.json, the others are jobs."""
+    found = {}
+    for name, task in latest.items():
+        outcome = followed.get(name)
+        if task.job is not None and task.job.live:
+            state = RUNNING if task.job.state in BEGUN else QUEUED
+            found[name] = State(state, task.job.reason, task.id, task.job.restarts)
+        elif outcome is not None and outcome["job"] == task.id:
+            found[name] = State(outcome["state"], outcome["reason"], task.id)
+        else:
+            why = (error and "Slurm does not answer") or f"job {task.id} ended before it was done, see {task.log}"
+            found[name] = State(QUEUED if error else INTERRUPTED, why, task.id)
+    for name, outcome in followed.items():
+        found.setdefault(name, State(outcome["state"], outcome["reason"], outcome["job"]))
+    return found

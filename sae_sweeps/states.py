@@ -1,0 +1,111 @@
+"""The state of a point, as its own folder tells it: true after any crash, for whoever works on a point says so there.
+
+<point>/results.json    the point is done
+<point>/state.json      who works or worked on it, and if that failed or was stopped, why
+<point>/.lock           held by the process that works on it, and by nobody once that process is gone
+"""
+
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from sae_sweeps.files import read_json, write_json
+from sae_sweeps.metrics import last_line
+
+RESULTS, STATE, LOCK = "results.json", "state.json", ".lock"
+WAITING, QUEUED, RUNNING, INTERRUPTED, FAILED, DONE = "waiting", "queued", "running", "interrupted", "failed", "done"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process that works on points: where it runs, and as which run of which Slurm job (None: of none)."""
+
+    host: str
+    pid: int
+    job: str | None
+    restarts: int
+
+    @classmethod
+    def this(cls) -> "Owner":
+        return cls(socket.gethostname(), os.getpid(), this_job(), int(os.environ.get("SLURM_RESTART_COUNT", 0)))
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}" + (f", job {self.job}" if self.job else "")
+
+
+def this_job() -> str | None:
+    """The Slurm job that this process is of, as squeue writes it: 12, or 12_3 for a task of an array."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+@dataclass(frozen=True)
+class Note:
+    """What state.json holds."""
+
+    state: str
+    reason: str | None
+    owner: Owner
+
+
+def note(folder: Path, state: str, reason: str | None = None) -> None:
+    """Have the point's folder say that this process works on it, or how that ended."""
+    write_json(folder / STATE, {"state": state, "reason": reason, "owner": asdict(Owner.this()), "time": time.time()})
+
+
+def noted(folder: Path) -> Note | None:
+    """What the point's folder says, None if nothing."""
+    found = read_json(folder / STATE)
+    return None if found is None else Note(found["state"], found["reason"], Owner(**found["owner"]))
+
+
+def is_done(folder: Path) -> bool:
+    return read_json(folder / RESULTS) is not None
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works on the point; those that want to begin wait the moment that this takes."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK, blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of a point, and what is known of it: why, as which job, how often requeued, how far (steps)."""
+
+    state: str
+    reason: str | None = None
+    job: str | None = None
+    requeued: int = 0
+    step: int = 0
+
+
+def of_point(folder: Path) -> State:
+    """The state of a point for which no Slurm job is in the queue."""
+    if is_done(folder):
+        return State(DONE)
+    known = noted(folder)
+    if known is None:
+        return State(WAITING)
+    job, step = known.owner.job, steps_done(folder)
+    if known.state != RUNNING:
+        return State(known.state, known.reason, job, known.owner.restarts, step)
+    if is_locked(folder):
+        return State(RUNNING, None, job, known.owner.restarts, step)
+    return State(INTERRUPTED, f"{known.owner} is gone", job, known.owner.restarts, step)
+
+
+def steps_done(folder: Path) -> int:
+    """As far as the training curve has got."""
+    line: dict[str, Any] | None = last_line(folder / "metrics.jsonl")
+    return 0 if line is None else int(line["step"])

@@ -1,0 +1,70 @@
+"""The states of a sweep's points as a person wants to see them: a line, a table, the reasons."""
+
+from rich.markup import escape
+from rich.table import Table
+
+from sae_sweeps import logs
+from sae_sweeps.display import console
+from sae_sweeps.slurm.watch import Seen, states_of
+from sae_sweeps.states import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
+from sae_sweeps.sweep import Sweep
+
+COLORS = {DONE: "green", RUNNING: "cyan", FAILED: "red", INTERRUPTED: "yellow"}
+
+
+def command(sweep: Sweep, task: str = "status") -> str:
+    """The command that tells how the sweep gets on."""
+    root = "" if str(sweep.folder.parent) == "outputs" else f" output_root={sweep.folder.parent}"
+    return f"python launch.py task={task} name={sweep.name}{root}"
+
+
+def summary(seen: Seen) -> str:
+    """How many points are in which state, in one line."""
+    states = [state.state for state in seen.points.values()]
+    line = f"{len(states)} point" + "s" * (len(states) != 1)
+    for state in (DONE, RUNNING, QUEUED, WAITING, INTERRUPTED, FAILED):
+        line += f", {states.count(state)} {state}" * (state in states)
+    return line
+
+
+def table(sweep: Sweep, seen: Seen) -> Table:
+    """A row per point: its state, how far it is, its job, how often that was requeued, what it waits for."""
+    made = Table(title=f"sweep {escape(sweep.name)}: {summary(seen)}", title_justify="left")
+    for title in ("point", "state", "steps", "job", "requeued", ""):
+        made.add_column(title, no_wrap=True, justify="right" if title in ("steps", "requeued") else "left")
+    steps = {point.name: point.config.training.steps for point in sweep.points()}
+    for name, state in seen.points.items():
+        done = steps[name] if state.state == DONE else state.step
+        why = state.reason if state.state in (QUEUED, RUNNING) else None
+        cells = [f"{done} of {steps[name]}" if done else "", state.job or "", str(state.requeued or ""), why or ""]
+        made.add_row(escape(name), f"[{COLORS.get(state.state, 'default')}]{state.state}[/]", *map(escape, cells))
+    return made
+
+
+def show(sweep: Sweep) -> Seen:
+    """Look at the sweep, show what is seen, and bring the states in sweep.json up to date."""
+    seen = states_of(sweep)
+    console.print(table(sweep, seen))
+    for name, state in seen.points.items():
+        if state.state in (FAILED, INTERRUPTED):
+            tell(sweep, name, state)
+    for task, state in seen.follow_ups.items():
+        job = f" (job {state.job})" if state.job else ""
+        _print(f"then {task}: {state.state}{job}" + f": {state.reason}" * bool(state.reason))
+    if any(state.state in (FAILED, INTERRUPTED, WAITING) for state in seen.points.values()):
+        _print("the command that began the sweep, given again, goes on with what is not done")
+    if seen.slurm_error is not None:
+        _print(f"Slurm does not answer, so this is what the files tell: {seen.slurm_error}", "red")
+    sweep.note_states(seen.points)
+    return seen
+
+
+def tell(sweep: Sweep, name: str, state: State) -> None:
+    """Say why a point failed or was interrupted, and where its log is."""
+    log_file = sweep.folder / name / logs.FILE
+    where = f" (see {log_file})" if log_file.exists() else ""
+    _print(f"{state.state.upper()} {name}" + f": {state.reason}" * bool(state.reason) + where, COLORS.get(state.state))
+
+
+def _print(line: str, style: str | None = None) -> None:
+    console.print(line, style=style, markup=False, soft_wrap=True)

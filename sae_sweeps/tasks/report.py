@@ -1,0 +1,34 @@
+"""Task `report`: results.csv and the table of a sweep, and what is not in them and why."""
+
+from collections.abc import Mapping, Sequence
+
+from sae_sweeps.display import console, points_table
+from sae_sweeps.slurm.watch import states_of
+from sae_sweeps.states import DONE, FAILED, State
+from sae_sweeps.status import tell
+from sae_sweeps.sweep import Sweep
+
+NEEDS_ALL = False  # it tells of the points that are there, and names those that are not
+
+
+def run_sweep(sweep: Sweep) -> bool:
+    """Report on all points of a sweep."""
+    found = states_of(sweep).points
+    show(sweep, list(found), {name: state.reason or "" for name, state in found.items() if state.state == FAILED})
+    for name, state in found.items():
+        if state.state not in (DONE, FAILED):
+            tell(sweep, name, state)
+    sweep.note_states(found)
+    return True
+
+
+def show(sweep: Sweep, names: Sequence[str], failures: Mapping[str, str], seconds: float | None = None) -> None:
+    """What stands at the end of a command: the table of its points, the failures, and where the files are."""
+    path = sweep.write_results_csv()
+    rows = [row for row in sweep.results() if row["point"] in names]
+    if rows:
+        console.print(points_table(sweep.name, rows))
+    for name, reason in failures.items():
+        tell(sweep, name, State(FAILED, reason))
+    time = "" if seconds is None else f"{seconds:.0f} s in all  "
+    console.print(f"{time}files: {sweep.folder}/<point>/  table: {path}", markup=False, soft_wrap=True)
