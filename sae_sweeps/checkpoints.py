@@ -10,12 +10,12 @@ import os
 import re
 import shutil
 from pathlib import Path
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sae_sweeps.files import sync
+
+if TYPE_CHECKING:  # torch takes a second to import, and which states there are can be told without it
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -23,19 +23,26 @@ KEPT = 2
 STATE, CHECKSUM = "state.safetensors", "state.sha256"
 
 
-def save(folder: Path, step: int, state: dict[str, Tensor]) -> None:
+def save(folder: Path, step: int, state: dict[str, "Tensor"]) -> None:
     """Write the state of `step` whole, then remove all but the newest states.
 
-    A state appears under its name only when it is on the disk: it is written beside it and renamed.
+    A state appears under its name only when it is on the disk: it is written beside it and renamed. One that cannot be
+    written, on a full disk say, leaves nothing of itself behind.
     """
+    from safetensors.torch import save_file
+
     target = folder / f"step-{step:08d}"
     partial = folder / f".partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial / STATE)
-    (partial / CHECKSUM).write_text(_checksum_line(partial / STATE))
-    for file in (partial / STATE, partial / CHECKSUM, partial):
-        sync(file)
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial / STATE)
+        (partial / CHECKSUM).write_text(_checksum_line(partial / STATE))
+        for file in (partial / STATE, partial / CHECKSUM, partial):
+            sync(file)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(target, ignore_errors=True)  # left by a run that this one overtakes
     partial.rename(target)
     sync(folder)
@@ -43,8 +50,11 @@ def save(folder: Path, step: int, state: dict[str, Tensor]) -> None:
         shutil.rmtree(old)
 
 
-def load_newest(folder: Path) -> dict[str, Tensor] | None:
+def load_newest(folder: Path) -> "dict[str, Tensor] | None":
     """The newest state that is intact, or None. A damaged one is passed over with a warning and removed."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     for leftover in folder.glob(".partial-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     damaged = False

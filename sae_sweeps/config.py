@@ -106,6 +106,7 @@ class TrainingConfig:
     chunk_batches: int = 32  # steps whose activations are shuffled together
     checkpoint_every: int = 1000  # steps
     log_every: int = 100  # steps
+    keep_states: bool = True  # of a point that is done; if not, its SAE is what stays
 
     @property
     def steps(self) -> int:
@@ -195,7 +196,7 @@ def _run_dir(cfg: DictConfig) -> str:
 def point_name(cfg: DictConfig) -> str:
     """The folder name of a point: what a person wants to know, and a hash of all settings that decide its result."""
     deciding: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, DECIDING), resolve=True)
-    for neutral in ("checkpoint_every", "log_every"):
+    for neutral in ("checkpoint_every", "log_every", "keep_states"):
         deciding["training"].pop(neutral)
     if deciding["training"]["precision"] == "float32":
         deciding["training"].pop("precision")  # as it was before there was a choice

@@ -10,6 +10,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from sae_sweeps.config import SAE_SCHEMAS, Config
 from sae_sweeps.errors import ConfigError
+from sae_sweeps.slurm.settings import Settings
+
+LAUNCHER_SETTINGS = [f"hydra.launcher.{field.name}" for field in dataclasses.fields(Settings)]
 
 
 def as_config_error(error: HydraException | OmegaConfBaseException) -> ConfigError | None:
@@ -32,10 +35,12 @@ def as_config_error(error: HydraException | OmegaConfBaseException) -> ConfigErr
             return None
         setting, value = override[1], override[2]
         if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-            near = difflib.get_close_matches(setting, list(settings()), n=3, cutoff=0.4)
+            near = difflib.get_close_matches(setting, [*settings(), *LAUNCHER_SETTINGS], n=3, cutoff=0.4)
             if value is None:
                 appended = re.search(r"use \+\S+?=(\S*)", str(error))
                 value = appended[1] if appended else ""
+            if setting.startswith("hydra.launcher.sbatch."):
+                return ConfigError(setting, value, "is not among them yet; a + in front adds it", f"+{setting}={value}")
             problem = "no such setting" + (f"; near names: {', '.join(near)}" if near else "")
             return ConfigError(setting, value, problem, "python launch.py --help lists all settings")
         if isinstance(cause, ValidationError):

@@ -47,7 +47,7 @@ def last_line(path: Path) -> Line | None:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - TAIL_BYTES))
             tail = file.read().splitlines()
-    except FileNotFoundError:
+    except OSError:  # none yet, or none that can be read: to be told of, not to fail for
         return None
     for text in reversed(tail):
         try:

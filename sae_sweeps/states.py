@@ -10,10 +10,10 @@ import socket
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
+from sae_sweeps.checkpoints import newest_step
 from sae_sweeps.files import read_json, write_json
 from sae_sweeps.metrics import last_line
 
@@ -106,6 +106,6 @@ def of_point(folder: Path) -> State:
 
 
 def steps_done(folder: Path) -> int:
-    """As far as the training curve has got."""
-    line: dict[str, Any] | None = last_line(folder / "metrics.jsonl")
-    return 0 if line is None else int(line["step"])
+    """As far as the training curve or the newest saved state has got."""
+    line = last_line(folder / "metrics.jsonl")
+    return max(0 if line is None else int(line["step"]), newest_step(folder / "checkpoint"))

@@ -32,7 +32,7 @@ def table(sweep: Sweep, seen: Seen) -> Table:
     made = Table(title=f"sweep {escape(sweep.name)}: {summary(seen)}", title_justify="left")
     for title in ("point", "state", "steps", "job", "requeued", ""):
         made.add_column(title, no_wrap=True, justify="right" if title in ("steps", "requeued") else "left")
-    steps = {point.name: point.config.training.steps for point in sweep.points()}
+    steps = sweep.steps()
     for name, state in seen.points.items():
         done = steps[name] if state.state == DONE else state.step
         why = state.reason if state.state in (QUEUED, RUNNING) else None

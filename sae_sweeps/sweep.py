@@ -48,6 +48,11 @@ class Sweep:
             for name, known in self.read()["points"].items()
         ]
 
+    def steps(self) -> dict[str, int]:
+        """How many steps each point has to take."""
+        trainings = {name: known["config"]["training"] for name, known in self.read()["points"].items()}
+        return {name: training["tokens"] // training["batch_size"] for name, training in trainings.items()}
+
     def add(self, points: dict[str, Config]) -> None:
         """Note the points (folder name -> configuration) that a command is about to run."""
 

@@ -1,5 +1,6 @@
 """What Hydra's launchers have in common here: all points composed, then handed on as one sweep."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,10 @@ from sae_sweeps.launchers.composition import compose
 from sae_sweeps.packs import Point
 from sae_sweeps.sweep import Sweep
 
+log = logging.getLogger(__name__)
+
+MANY = 100  # points, which take seconds
+
 
 class SweepLauncher(Launcher):
     """A launcher says in `problems` what is wrong with its settings, and in `dispatch` gets the points done."""
@@ -27,6 +32,8 @@ class SweepLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from sae_sweeps import app
 
+        if len(job_overrides) >= MANY:
+            log.info("composing and checking %d points", len(job_overrides))
         configs = compose(self.hydra_context.config_loader, self.config, job_overrides, initial_job_idx)
         with env_override(dict(self.config.hydra.job.env_set)):
             return app.launch(configs, self, many=True)

@@ -1,7 +1,8 @@
 """The configurations of a multirun's points, composed once per choice of groups instead of once per point."""
 
 import copy
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -31,11 +32,12 @@ def compose(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence[s
     where composing takes a seventh of a second. Raises: what composing raises.
     """
     parser = OverridesParser.create(config_loader=loader)
+    options = functools.cache(loader.get_group_options)  # which copies all of conf/ at each call
     composed: dict[tuple[str, ...], DictConfig] = {}
     configs = []
     for number, words in enumerate(batch, start=first):
         overrides = parser.parse_overrides(list(words))
-        chosen = [override for override in overrides if not _is_value(override, loader)]
+        chosen = [override for override in overrides if not _is_value(override, options)]
         key = tuple(override.input_line or "" for override in chosen)
         if key not in composed:
             composed[key] = loader.load_sweep_config(master, list(key))
@@ -50,10 +52,10 @@ def compose(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence[s
     return configs
 
 
-def _is_value(override: Override, loader: ConfigLoader) -> bool:
+def _is_value(override: Override, options: Callable[[str], list[str]]) -> bool:
     """Whether it is `setting=value`, which chooses no file, adds nothing and removes nothing."""
     plain = override.type is not None and override.type.name == "CHANGE" and override.package is None
-    return plain and not loader.get_group_options(override.key_or_group) and not override.is_hydra_override()
+    return plain and not options(override.key_or_group) and not override.is_hydra_override()
 
 
 def _with_values(config: DictConfig, values: Sequence[Override]) -> DictConfig | None:

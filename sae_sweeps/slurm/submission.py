@@ -42,9 +42,8 @@ class Submitted:
 
     def lines(self) -> list[str]:
         """As a person is told."""
-        told = []
-        if self.done or self.under_way:
-            told.append(f"{self.done} points are done and {self.under_way} queued or running: left as they are")
+        left = [f"{self.done} done"] * bool(self.done) + [f"{self.under_way} queued or running"] * bool(self.under_way)
+        told = [f"{', '.join(left)}: left as they are"] if left else []
         if self.jobs:
             few = len(self.packs) <= 12
             sizes = " + ".join(map(str, self.packs)) if few else f"up to {max(self.packs)}"
@@ -53,7 +52,7 @@ class Submitted:
                 f"job {', '.join(self.jobs)}, a task for each pack"
             )
         told += [f"submitted {task}, to follow: job {id}" for task, id in self.follow_ups.items()]
-        return told or ["there is nothing to submit"]
+        return told if self.jobs or self.follow_ups else [*told, "there is nothing to submit"]
 
 
 def submit(sweep: Sweep, points: Sequence[Point], then: Sequence[str], settings: Settings) -> Submitted:

@@ -43,15 +43,17 @@ def states_of(sweep: Sweep) -> Seen:
         jobs = queue.jobs(submission["name"] for submission in submissions)
     except SlurmError as not_heard:
         error = str(not_heard)
-    by_place = {(job.name, int(job.id.rpartition("_")[2])): job for job in jobs.values() if "_" in job.id}
+    # an array that is cancelled before a task of it began is one record, without the number of a task
+    by_place = {(job.name, job.id.partition("_")[2]): job for job in jobs.values()}
     latest: dict[str, _Task] = {}
     latest_follow_ups: dict[str, _Task] = {}
     for submission in submissions:
         for index, pack in enumerate(submission["packs"]):
-            job = by_place.get((submission["name"], index))
+            job = by_place.get((submission["name"], str(index))) or by_place.get((submission["name"], ""))
             if submission["id"] is None and job is None:
                 continue  # the command that was to submit it ended before it could
-            id = job.id if job else f"{submission['id']}_{index}"
+            array = job.id.partition("_")[0] if job else submission["id"]
+            id = f"{array}_{index}"
             task = _Task(id, f"{FOLDER}/{submission['name']}/{id}_0_log.out", job)
             if submission["task"] == "points":
                 latest.update(dict.fromkeys(pack, task))
@@ -87,11 +89,15 @@ def _of_submitted(
         return found  # by a process that has outlived its job, or is of none
     if error is not None:
         return replace(found, state=QUEUED if found.state == WAITING else found.state, reason="Slurm does not answer")
-    how = job.state if job is not None else ended.get(task.id)
-    if how == "CANCELLED":
-        return replace(found, state=INTERRUPTED, reason=f"job {task.id} was cancelled", job=task.id)
-    why = f"job {task.id} ended before the point was done{f' ({how})' if how else ''}, see {task.log}"
+    why = _ended(task, "the point was done", job.state if job is not None else ended.get(task.id))
     return replace(found, state=INTERRUPTED, reason=why, job=task.id)
+
+
+def _ended(task: _Task, done: str, how: str | None) -> str:
+    """What is to be said of a job that has ended too early, in the state `how` if Slurm knows it."""
+    if how == "CANCELLED":
+        return f"job {task.id} was cancelled"
+    return f"job {task.id} ended before {done}{f' ({how})' if how else ''}, see {task.log}"
 
 
 def _follow_ups(
@@ -107,7 +113,7 @@ def _follow_ups(
         elif outcome is not None and outcome["job"] == task.id:
             found[name] = State(outcome["state"], outcome["reason"], task.id)
         else:
-            why = (error and "Slurm does not answer") or f"job {task.id} ended before it was done, see {task.log}"
+            why = "Slurm does not answer" if error else _ended(task, "it was done", task.job and task.job.state)
             found[name] = State(QUEUED if error else INTERRUPTED, why, task.id)
     for name, outcome in followed.items():
         found.setdefault(name, State(outcome["state"], outcome["reason"], outcome["job"]))

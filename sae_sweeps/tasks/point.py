@@ -1,6 +1,7 @@
 """One point at work in its pack: its SAE, logs, checkpoints, W&B run, progress and results."""
 
 import itertools
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -150,6 +151,8 @@ class PointAtWork:
         self._tracker.log({"tokens": self.trainer.tokens_done, **final})
         self._tracker.finish(final)
         write_json(folder / states.RESULTS, results(config, self.trainer, metrics, self._curve.total("seconds")))
+        if not config.training.keep_states:
+            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         self.close()
 
     def close(self) -> None:

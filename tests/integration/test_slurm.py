@@ -1,0 +1,173 @@
+"""Sweeps on a real Slurm: a private cluster of two nodes, whose jobs are signalled, requeued, cancelled and killed."""
+
+import csv
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sae_sweeps.slurm.watch import Seen, states_of
+from sae_sweeps.states import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, State
+from sae_sweeps.sweep import Sweep
+from tests.conftest import launch
+from tests.slurm_cluster import Cluster, missing
+from tests.test_command_line import begin, weights
+
+pytestmark = [pytest.mark.integration, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
+
+SLURM = "hydra/launcher=slurm"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Two nodes; commands that this process begins find them."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with Cluster(folder, requeue_seconds=5) as cluster, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+        yield cluster
+
+
+def wait_for(holds, what: str, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.2)
+
+
+def is_over(seen: Seen) -> bool:
+    return not {state.state for state in [*seen.points.values(), *seen.follow_ups.values()]} & {QUEUED, RUNNING}
+
+
+def at_end(sweep: Path) -> dict[str, State]:
+    """The states of the points once nothing is queued or running any more."""
+    wait_for(lambda: is_over(states_of(Sweep(sweep))), "the jobs to end", 240)
+    return states_of(Sweep(sweep)).points
+
+
+def step(sweep: Path, task: int) -> int:
+    """How far the points of an array task have got, if it is running."""
+    states = [state for state in states_of(Sweep(sweep)).points.values() if (state.job or "").endswith(f"_{task}")]
+    return min((state.step for state in states if state.state == RUNNING and state.reason is None), default=0)
+
+
+def process_of(sweep: Path, task: int) -> psutil.Process:
+    """The process that trains the points of an array task."""
+    pack = json.loads((sweep / "sweep.json").read_text())["jobs"][0]["packs"][task]
+    return psutil.Process(json.loads((sweep / pack[0] / "state.json").read_text())["owner"]["pid"])
+
+
+def test_a_sweep_on_both_nodes_is_the_same_as_here(cluster, tmp_path, tiny):
+    words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4,5", "seed=0,1", "training.tokens=12000"]
+    assert launch(*words, "name=here", cwd=tmp_path).returncode == 0
+    submitting = begin(*words, "name=there", SLURM, "hydra.launcher.max_points=3", "then=[report]", cwd=tmp_path)
+    sweep = tmp_path / "outputs" / "there"
+    wait_for(lambda: Sweep(sweep).exists() and len(Sweep(sweep).read()["jobs"]) == 2, "the submission")
+    assert submitting.wait(timeout=60) == 0
+    told = launch("task=status", "name=there", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "12 points" in told.stdout
+    assert "then report: queued" in told.stdout
+    again = launch(*words, "name=there", SLURM, "hydra.launcher.max_points=3", cwd=tmp_path)
+    assert "left as they are" in again.stdout
+    assert "nothing to submit" in again.stdout
+    assert {state.state for state in at_end(sweep).values()} == {DONE}
+    assert {state.job.partition("_")[2] for state in states_of(Sweep(sweep)).points.values()} == {"0", "1", "2", "3"}
+    (job,) = {state.job.partition("_")[0] for state in states_of(Sweep(sweep)).points.values()}
+    tasks = [task for task in cluster.queue() if task["JobArrayID"].startswith(f"{job}_")]
+    assert {task["NodeList"] for task in tasks} == {"n1", "n2"}
+    assert weights(sweep) == weights(tmp_path / "outputs" / "here")
+    assert states_of(Sweep(sweep)).follow_ups["report"].state == DONE
+    with open(sweep / "results.csv") as file:
+        assert len(list(csv.DictReader(file))) == 12
+    results = json.loads(next(sweep.glob("*/results.json")).read_text())
+    assert results["provenance"]["commit"] is not None
+    assert "nothing to submit" in launch(*words, "name=there", SLURM, cwd=tmp_path).stdout
+
+
+def test_whatever_happens_to_its_jobs_the_sweep_comes_out_the_same(cluster, tmp_path, tiny):
+    words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4", "training.tokens=360000", "training.checkpoint_every=100"]
+    words.append("tracking=offline")
+    assert launch(*words, "name=here", cwd=tmp_path).returncode == 0
+    done = launch(*words, "name=there", SLURM, "hydra.launcher.max_points=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    sweep = tmp_path / "outputs" / "there"
+    job = json.loads((sweep / "sweep.json").read_text())["jobs"][0]["id"]
+
+    wait_for(lambda: step(sweep, 0) >= 200, "the first pack to get going")
+    ids = {point.name: json.loads((point / "wandb_run.json").read_text())["id"] for point in sweep.glob("batchtopk-*")}
+    cluster.run("scancel", "--signal=USR1", f"{job}_0")
+    wait_for(lambda: step(sweep, 1) >= 200, "the second pack to get going")
+    cluster.run("scontrol", "requeue", f"{job}_1")
+    wait_for(lambda: step(sweep, 0) >= 1500, "the first pack to go on")
+    process_of(sweep, 0).kill()
+    wait_for(lambda: step(sweep, 1) >= 1500, "the second pack to go on")
+    node = next(task["NodeList"] for task in cluster.queue() if task["JobArrayID"] == f"{job}_1")
+    cluster.kill_slurmd(node)
+    cluster.set_down(node)
+    wait_for(lambda: all(s.requeued >= 2 for s in of_task(sweep, 1)), "Slurm to take the job from its node")
+    cluster.start_slurmd(node)
+
+    assert {state.state for state in at_end(sweep).values()} == {DONE}
+    assert weights(sweep) == weights(tmp_path / "outputs" / "here")
+    log = "".join(file.read_text() for file in sweep.glob(f"slurm/*/{job}_*_0_log.out"))
+    assert "SIGUSR1: stopped at step" in log
+    assert "SIGTERM: stopped at step" in log
+    assert "killed by signal 9; beginning again" in log
+    for point in sweep.glob("*-48-*"):
+        assert len(list(point.glob("wandb/offline-run-*"))) == 1
+        assert ids.get(point.name) in (None, json.loads((point / "wandb_run.json").read_text())["id"])
+
+
+def of_task(sweep: Path, task: int) -> list[State]:
+    return [state for state in states_of(Sweep(sweep)).points.values() if (state.job or "").endswith(f"_{task}")]
+
+
+def test_a_point_that_fails_is_named_and_run_again_alone(cluster, tmp_path, tiny):
+    words = [*tiny, "name=mixed", SLURM, "hydra.launcher.max_points=2"]
+    sweep = tmp_path / "outputs" / "mixed"
+    launch("-m", *words, "k=3,4,5,6", "then=[report]", "hydra.launcher.setup=[sleep 8]", cwd=tmp_path)
+    spoilt = next(sweep.glob("*-k4-*"))
+    (spoilt / "metrics.jsonl").mkdir()  # where a file is to be written
+    states = at_end(sweep)
+    assert {name: state.state for name, state in states.items() if state.state != DONE} == {spoilt.name: FAILED}
+    (report,) = (log for log in sweep.glob("slurm/*/*_0_log.out") if "results.csv" in log.read_text())
+    assert f"FAILED {spoilt.name}: IsADirectoryError" in " ".join(report.read_text().split())
+    told = launch("task=status", "name=mixed", cwd=tmp_path)
+    assert f"FAILED {spoilt.name}: IsADirectoryError" in told.stdout
+    (spoilt / "metrics.jsonl").rmdir()
+    again = launch("-m", *words, "k=3,4,5,6", "then=[report]", cwd=tmp_path)
+    assert "3 done: left as they are" in again.stdout
+    assert "submitted 1 points in 1 packs of 1" in again.stdout
+    assert {state.state for state in at_end(sweep).values()} == {DONE}
+
+
+def test_a_cancelled_job_stays_cancelled_until_the_command_is_given_again(cluster, tmp_path, tiny):
+    words = ["-m", *tiny, "k=3,4", "training.tokens=200000", "name=cancelled", SLURM]
+    launch(*words, cwd=tmp_path)
+    sweep = tmp_path / "outputs" / "cancelled"
+    wait_for(lambda: step(sweep, 0) >= 100, "the pack to get going")
+    cluster.run("scancel", json.loads((sweep / "sweep.json").read_text())["jobs"][0]["id"])
+    states = at_end(sweep)
+    assert {state.state for state in states.values()} == {INTERRUPTED}
+    assert all("was cancelled" in (state.reason or "") for state in states.values())
+    assert "submitted 2 points" in launch(*words, cwd=tmp_path).stdout
+    assert {state.state for state in at_end(sweep).values()} == {DONE}
+    assert "goes on at step" in next(sweep.glob("*/launch.log")).read_text()
+
+
+def test_a_command_that_waits_follows_the_jobs_and_leaves_them_on_ctrl_c(cluster, tmp_path, tiny):
+    words = ["-m", *tiny, "k=3,4", SLURM, "hydra.launcher.wait=true"]
+    followed = launch(*words, "name=followed", cwd=tmp_path)
+    assert followed.returncode == 0, followed.stderr
+    assert "2 points, 2 done" in followed.stdout
+    process = begin(*words, "name=left", "hydra.launcher.setup=[sleep 3]", cwd=tmp_path)
+    sweep = tmp_path / "outputs" / "left"
+    wait_for(lambda: Sweep(sweep).exists() and states_of(Sweep(sweep)).points != {}, "the submission")
+    wait_for(lambda: {state.state for state in states_of(Sweep(sweep)).points.values()} <= {QUEUED, RUNNING}, "jobs")
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 0
+    assert {state.state for state in at_end(sweep).values()} == {DONE}
