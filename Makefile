@@ -1,6 +1,7 @@
 # make setup   create .venv with the tested versions          make sweep   the README's sweep
 # make test    lint, types and tests                          make format  rewrite the code in the house style
 # make integration   the README's sweep held to its promises, and SAELens loading what we save: minutes
+# make slurm-demo    the README's sweep on a private Slurm cluster of two nodes (root; apt-get install slurm-wlm munge)
 # make bench   steps and sweeps timed, beside other libraries' (BENCH_FLAGS=--quick: five minutes, not forty)
 #
 # A GPU: make setup TORCH_BACKEND=auto, once: it picks the CUDA build of torch that fits the driver (or name one: cu126,
@@ -12,7 +13,7 @@ TORCH_BACKEND ?= $(shell cat .venv/backend 2>/dev/null || echo cpu)
 BIN := .venv/bin
 READY := .venv/ready-$(TORCH_BACKEND)
 
-.PHONY: setup sweep test integration bench lint types format constraints model
+.PHONY: setup sweep slurm-demo test integration bench lint types format constraints model
 
 setup: $(READY)
 
@@ -36,6 +37,10 @@ $(READY): pyproject.toml constraints.txt
 
 sweep: setup
 	$(BIN)/python launch.py -m sae=batchtopk,topk,jumprelu dict_size=3072,6144
+
+slurm-demo: setup
+	$(BIN)/python -m tests.slurm_cluster -- $(BIN)/python launch.py -m sae=batchtopk,topk,jumprelu dict_size=3072,6144 \
+	  name=slurm-demo hydra/launcher=slurm hydra.launcher.max_points=2 hydra.launcher.wait=true 'then=[report]'
 
 test: lint types
 	$(BIN)/python -m pytest

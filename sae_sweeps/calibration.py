@@ -50,7 +50,7 @@ class Calibration:
 
 def work_of(pack: Sequence[Point], facts: ModelFacts) -> dict[str, float]:
     """The work that a pack takes, in the units of a calibration."""
-    below = facts.parameters(hook_layer(pack[0].config.model.hook) + 1)
+    below = facts.weights(hook_layer(pack[0].config.model.hook) + 1)
     tokens = [point.config.training.tokens for point in pack]
     products = (point.config.dict_size * facts.d_model * point.config.training.tokens for point in pack)
     return {"model": max(tokens) * below, "steps": float(sum(products)), "pack": 1.0, "point": float(len(pack))}

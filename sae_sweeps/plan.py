@@ -82,7 +82,8 @@ class Plan:
 def _memory(pack: Sequence[Point], facts: ModelFacts) -> float:
     saes = sum(point_bytes(point.config, facts.d_model) for point in pack)
     shared = max(chunk_bytes(point.config, facts.d_model) for point in pack)
-    return saes + shared + FLOAT * facts.parameters(facts.n_layers)
+    model = facts.weights(facts.n_layers) + facts.vocabulary * facts.d_model
+    return saes + shared + FLOAT * model
 
 
 def _disk(point: Point, facts: ModelFacts) -> float:

@@ -24,9 +24,9 @@ class ModelFacts:
     vocabulary: int
     context: int | None
 
-    def parameters(self, layers: int) -> int:
-        """About how many weights the first layers and the embedding have: 12 d^2 in a block of the usual shape."""
-        return 12 * self.d_model**2 * layers + self.vocabulary * self.d_model
+    def weights(self, layers: int) -> int:
+        """About how many weights so many blocks have, each a multiply-add per token: 12 d^2 in the usual shape."""
+        return 12 * self.d_model**2 * layers
 
 
 def looks_local(name: str) -> bool:

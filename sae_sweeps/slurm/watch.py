@@ -113,7 +113,9 @@ def _follow_ups(
         elif outcome is not None and outcome["job"] == task.id:
             found[name] = State(outcome["state"], outcome["reason"], task.id)
         else:
-            why = "Slurm does not answer" if error else _ended(task, "it was done", task.job and task.job.state)
+            why = (
+                "Slurm does not answer" if error else _ended(task, "it was done", task.job.state if task.job else None)
+            )
             found[name] = State(QUEUED if error else INTERRUPTED, why, task.id)
     for name, outcome in followed.items():
         found.setdefault(name, State(outcome["state"], outcome["reason"], outcome["job"]))
