@@ -3,6 +3,7 @@
 All problems are gathered, so that a sweep is refused once, with everything that is wrong with it.
 """
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -65,13 +66,21 @@ def _cache(config: Config) -> None:
 
 
 def _try_to_write(folder: Path, setting: str) -> None:
-    """Whether the folder, or what would become its parent, can be written; nothing is left behind."""
+    """Whether the folder, or what would become its parent, can be written and locked; nothing is left behind."""
     there = next(level for level in (folder.absolute(), *folder.absolute().parents) if level.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        with tempfile.TemporaryFile(dir=there) as file:
+            _try_to_lock(file.fileno(), there, setting)
     except OSError as error:
         raise unwritable(folder, error, setting) from None
+
+
+def _try_to_lock(file: int, folder: Path, setting: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        problem = f"is on a file system without locks ({error.strerror}), which keep two processes off one point"
+        raise ConfigError(setting, str(folder), problem, "another file system, or mount it with locks") from None
 
 
 def unwritable(folder: Path | str, error: OSError, setting: str = "output_root") -> ConfigError:

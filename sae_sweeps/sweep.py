@@ -71,7 +71,7 @@ class Sweep:
         """Note what is going on."""
 
         def change(known: dict[str, Any]) -> None:
-            for name in names:
+            for name in known["points"].keys() & set(names):
                 known["points"][name] |= {"state": state, "reason": why}
 
         self._try_to_update(change)

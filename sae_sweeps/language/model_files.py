@@ -1,6 +1,7 @@
 """What a model's folder says of it, read without loading it: cheap enough to check every setting first."""
 
 import difflib
+import functools
 import json
 import os
 import re
@@ -34,6 +35,7 @@ def looks_local(name: str) -> bool:
     return os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or os.path.exists(name)
 
 
+@functools.cache
 def model_facts(name: str) -> ModelFacts:
     """Facts of the model in a local folder, in the hub's local cache, or on the hub.
 

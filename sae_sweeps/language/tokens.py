@@ -73,8 +73,11 @@ class TokenSource:
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
             assert self._finite is not None, "set before the first sequence is asked for"
-            if epoch > 0:
-                log.info("epoch %d: the text has %d sequences, and training wants more", epoch + 1, len(self._finite))
+            if epoch == 1:
+                log.info(
+                    "training wants more than the text's %d sequences: they come again, in another order",
+                    len(self._finite),
+                )
             generator = torch.Generator().manual_seed(self.dataset.seed * 1_000_003 + epoch)
             latest = sorted(self._orders)[-1:]  # a chunk may lie in two epochs
             kept = {known: self._orders[known] for known in latest}

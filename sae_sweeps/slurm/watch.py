@@ -82,7 +82,8 @@ def _of_submitted(
         if mine and note is not None and note.state == FAILED:
             return replace(found, job=job.id, requeued=job.restarts)
         if job.state in BEGUN or (job.state == "COMPLETING" and mine):
-            why = None if mine and found.state == RUNNING else "stopping" if mine else "starting"
+            stopping = mine and note is not None and note.state == INTERRUPTED
+            why = "stopping" if stopping else None if mine and found.state == RUNNING else "starting"
             return State(RUNNING, why, job.id, job.restarts, found.step)
         return State(QUEUED, job.reason, job.id, job.restarts, found.step)
     if found.state in (RUNNING, FAILED):
