@@ -65,7 +65,8 @@ def _refuse(lines: Sequence[str]) -> None:
 def run(cfg: DictConfig) -> None:
     """Hydra's task function, for a command without -m: a sweep of one point. Launchers call `launch` themselves."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    made = [entry.name for entry in folder.iterdir()] == [".hydra"]  # by Hydra, before anything was checked
+    of_a_point = cfg.task.name not in SWEEP_TASKS  # and so made by Hydra, before anything was checked
+    made = of_a_point and [entry.name for entry in folder.iterdir()] == [".hydra"]
     try:
         launch([cfg], instantiate(HydraConfig.get().launcher))
     except RefusedError as refused:
@@ -138,7 +139,7 @@ def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: "SweepLaunche
         )
     lines: dict[str, list[str]] = {}
     for folder, config in points:
-        for error in [*launcher.problems(), *check(config)]:
+        for error in [*launcher.problems(config), *check(config)]:
             lines.setdefault(str(error), []).append(folder)
     if not lines:
         if not launcher.here:

@@ -66,7 +66,7 @@ def load_newest(folder: Path) -> "dict[str, Tensor] | None":
             if damaged:
                 log.warning("falling back to an older state, %s", candidate.name)
             return state
-        except (OSError, ValueError, SafetensorError) as error:
+        except (FileNotFoundError, ValueError, SafetensorError) as error:
             log.warning("checkpoint %s is damaged (%s)", candidate, error)
             shutil.rmtree(candidate)
             damaged = True

@@ -7,7 +7,7 @@ values out of range are found by rules.py. Nothing here touches a file.
 import copy
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -221,14 +221,21 @@ def to_config(cfg: DictConfig) -> Config:
 
 def from_json(values: dict[str, Any]) -> Config:
     """The configuration that `dataclasses.asdict` took apart and a JSON file kept."""
-    values = copy.deepcopy(values)
     coefficients = values["model"]["sparsity_coefficients"]
-    coefficients["values"] = {int(k): value for k, value in coefficients["values"].items()}  # JSON's keys are strings
-    schema = OmegaConf.structured(Config)
-    schema.sae = OmegaConf.structured(SAE_SCHEMAS[values["sae"]["architecture"]])
-    config = OmegaConf.to_object(OmegaConf.merge(schema, values))
-    assert isinstance(config, Config), "the schema is that of a Config"
-    return config
+    of_k = {int(k): value for k, value in coefficients["values"].items()}  # JSON's keys are strings
+    model = {**values["model"], "sparsity_coefficients": {**coefficients, "values": of_k}}
+    return _build(Config, {**values, "model": model})
+
+
+def _build(schema: Any, values: dict[str, Any]) -> Any:
+    """A dataclass and those in it. What is text stays text, whatever OmegaConf would read in it."""
+    given = {}
+    for field_ in fields(schema):
+        if field_.name in values:
+            value = values[field_.name]
+            inner = SAE_SCHEMAS[value["architecture"]] if field_.name == "sae" else field_.type
+            given[field_.name] = _build(inner, value) if is_dataclass(inner) else copy.copy(value)
+    return schema(**given)
 
 
 def sparsity_coefficient(config: Config) -> tuple[float, str]:

@@ -20,6 +20,11 @@ WIDTH_WITHOUT_TERMINAL = 120  # characters
 console = Console(width=None if Console().is_terminal else WIDTH_WITHOUT_TERMINAL, highlight=False)
 
 
+def count(number: int, noun: str) -> str:
+    """1 point, 2 points."""
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
 class ConsoleHandler(logging.Handler):
     """Log lines that do not tear the progress bars; named in conf/hydra/job_logging."""
 

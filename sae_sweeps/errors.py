@@ -47,6 +47,11 @@ def reason(error: Exception) -> str:
     if isinstance(error, FORESEEN):
         return str(error)
     text = " ".join(str(error).split())
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in text:
+    if is_disk_full(error):
         return f"the disk is full ({text}); make room, and the same command goes on from the last saved state"
     return f"{type(error).__name__}: {text}"
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether there was no room, or no quota; not every library passes on the number of the error."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)

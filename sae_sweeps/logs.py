@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sae_sweeps.errors import FORESEEN, reason
+from sae_sweeps.errors import FORESEEN, is_disk_full, reason
 
 FILE = "launch.log"
 
@@ -17,7 +17,8 @@ def of_point(name: str) -> "logging.LoggerAdapter[logging.Logger]":
 
 def failure(log: "logging.Logger | logging.LoggerAdapter[logging.Logger]", name: str, error: Exception) -> None:
     """Log why something failed, with the traceback if it was not foreseen."""
-    log.error("%s: failed: %s", name, reason(error), exc_info=None if isinstance(error, FORESEEN) else error)
+    foreseen = isinstance(error, FORESEEN) or is_disk_full(error)
+    log.error("%s: failed: %s", name, reason(error), exc_info=None if foreseen else error)
 
 
 def to_console() -> None:

@@ -46,7 +46,9 @@ class Plan:
             memory=max((_memory(pack, facts[pack[0].config.model.name]) for pack in packs), default=0.0),
             disk=sum(_disk(point, facts[point.config.model.name]) for point in todo),
             hours=sum(calibration.seconds(pack, facts[pack[0].config.model.name]) for pack in packs) / 3600,
-            source=f"guessed for a {calibration.device}: this model has not run here yet"
+            source="for nothing is left to do"
+            if not todo
+            else f"guessed for a {calibration.device}: this model has not run here yet"
             if guessed
             else f"by the speed of earlier runs on {calibration.device}",
         )
@@ -60,7 +62,8 @@ class Plan:
             ("gpu_hours", limits.gpu_hours, self.hours, f"hours ({self.source})"),
         ):
             if limit is not None and needed > limit:
-                problem = f"the sweep takes {needed:,.4g} {unit}"
+                figure = f"{needed:,.0f}" if needed >= 1000 else f"{needed:.3g}"
+                problem = f"the sweep takes {figure} {unit}"
                 found.append(ConfigError(f"limits.{setting}", limit, problem, "sweep over less, or raise the limit"))
         return found
 

@@ -4,7 +4,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sae_sweeps import logs
-from sae_sweeps.display import console
+from sae_sweeps.display import console, count
 from sae_sweeps.slurm.watch import Seen, states_of
 from sae_sweeps.states import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
 from sae_sweeps.sweep import Sweep
@@ -21,7 +21,7 @@ def command(sweep: Sweep, task: str = "status") -> str:
 def summary(seen: Seen) -> str:
     """How many points are in which state, in one line."""
     states = [state.state for state in seen.points.values()]
-    line = f"{len(states)} point" + "s" * (len(states) != 1)
+    line = count(len(states), "point")
     for state in (DONE, RUNNING, QUEUED, WAITING, INTERRUPTED, FAILED):
         line += f", {states.count(state)} {state}" * (state in states)
     return line

@@ -1,6 +1,9 @@
 """A tiny language model and text, and ways to compose a configuration and to run the command."""
 
 import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command has it, before torch is there
+
 import subprocess
 import sys
 from pathlib import Path

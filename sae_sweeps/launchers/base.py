@@ -10,6 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.launchers.composition import compose
 from sae_sweeps.packs import Point
@@ -52,8 +53,8 @@ class SweepLauncher(Launcher):
                 job_subdir_key="hydra.sweep.subdir",
             )
 
-    def problems(self) -> list[ConfigError]:
-        """Every setting of the launcher that cannot work."""
+    def problems(self, config: Config) -> list[ConfigError]:
+        """Every setting of the launcher that cannot work, for a point of this configuration."""
         return []
 
     @abstractmethod

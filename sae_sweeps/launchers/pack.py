@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 
+from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.launchers.base import SweepLauncher
 from sae_sweeps.packs import Limits, Point, bad_limits
@@ -13,7 +14,7 @@ class PackLauncher(SweepLauncher):
     def __init__(self, max_points: int | None = None, max_memory: float | None = None) -> None:
         self.max_points, self.max_memory = max_points, max_memory
 
-    def problems(self) -> list[ConfigError]:
+    def problems(self, config: Config) -> list[ConfigError]:
         return bad_limits(self.max_points, self.max_memory)
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:

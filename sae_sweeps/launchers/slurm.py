@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from sae_sweeps.config import Config
 from sae_sweeps.display import console
 from sae_sweeps.errors import ConfigError, RefusedError, SlurmError
 from sae_sweeps.launchers.base import SweepLauncher
@@ -21,8 +22,14 @@ class SlurmLauncher(SweepLauncher):
         self.settings = Settings(**plain)
         self.max_points = self.settings.max_points
 
-    def problems(self) -> list[ConfigError]:
-        return self.settings.problems()
+    def problems(self, config: Config) -> list[ConfigError]:
+        found = self.settings.problems()
+        folder = str(Sweep.of(config).folder.absolute())
+        if "%" in folder:
+            found.append(
+                ConfigError("output_root", folder, "has a %, which sbatch replaces in paths", "a path without")
+            )
+        return found
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
         """Submit what is neither done nor under way. With `wait`, follow the jobs; False then if a point is undone."""

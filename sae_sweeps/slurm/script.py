@@ -5,7 +5,10 @@ on a signal it saves in the middle of whatever is going on; what we run is a mod
 between two steps. So the script's command is our own.
 """
 
+import contextlib
+import io
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +31,7 @@ keep_running() {
     if [ "$code" -le 128 ] || [ -n "$stopping" ]; then exit "$code"; fi
     echo "killed by signal $((code - 128)); beginning again from the last saved states" >&2
     sleep 5
+    if [ -n "$stopping" ]; then exit "$code"; fi
   done
 }"""
 
@@ -40,11 +44,17 @@ def submit(folder: Path, code: Path, name: str, tasks: int, settings: Settings, 
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+    if shutil.which("sbatch") is None:
+        raise SlurmError("there is no sbatch on this machine")
+    executor = _executor(folder, name, tasks, settings, after)
+    said = io.StringIO()
     try:
-        return _executor(folder, name, tasks, settings, after)._submit_command(_command(folder, code, settings)).job_id
+        with contextlib.redirect_stderr(said):  # submitit prints what it then raises
+            return executor._submit_command(_command(folder, code, settings)).job_id
     except (FailedJobError, FailedSubmissionError, OSError) as error:
-        said = [line for line in str(error).splitlines() if line.startswith("sbatch:")] or str(error).splitlines()
-        raise SlurmError(" ".join(said)) from None
+        lines = str(error).splitlines()
+        words = " ".join([line for line in lines if line.startswith("sbatch:")] or lines)
+        raise SlurmError(words or "sbatch failed without a word") from None
 
 
 def text(folder: Path, code: Path, name: str, tasks: int, settings: Settings, after: Sequence[str] = ()) -> str:
@@ -95,7 +105,7 @@ def _executor(folder: Path, name: str, tasks: int, settings: Settings, after: Se
         additional_parameters={
             "requeue": True,
             "signal": f"USR1@{settings.warning}",
-            **{key.replace("_", "-"): value for key, value in settings.sbatch.items()},
+            **{key.replace("_", "-"): value for key, value in settings.sbatch.items() if value not in (None, False)},
         },
     )
     executor.parameters["map_count"] = tasks

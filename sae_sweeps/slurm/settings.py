@@ -8,6 +8,8 @@ from sae_sweeps.errors import ConfigError
 from sae_sweeps.packs import bad_limits
 
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
+UNLIMITED = ("0", "UNLIMITED", "INFINITE")
+SETTINGS = {"time": "time", "cpus-per-task": "cpus", "mem": "memory"}  # sbatch's name -> ours
 OURS = {"array", "output", "error", "open-mode", "requeue", "no-requeue", "signal", "dependency", "job-name", "chdir"}
 
 
@@ -42,22 +44,25 @@ class Settings:
 
         for setting in ("cpus", "parallel"):
             value = getattr(self, setting)
-            holds = value is None or (isinstance(value, int) and value >= 1)
+            holds = value is None or (type(value) is int and value >= 1)
             require(setting, holds, "must be a whole number from 1 on", f"hydra.launcher.{setting}=2, or leave it out")
         require("wait", isinstance(self.wait, bool), "must be true or false", "hydra.launcher.wait=false")
         seconds = isinstance(self.warning, int) and self.warning >= 1
         require("warning", seconds, "must be a number of seconds from 1 on", "hydra.launcher.warning=120")
         minutes = minutes_of(self.time)
         fix = "hydra.launcher.time=4:00:00, or 1-12 for a day and a half"
-        require("time", self.time is None or minutes is not None, "is no time that Slurm knows", fix)
-        if minutes is not None and seconds:
+        unlimited = self.time is None or str(self.time).upper() in UNLIMITED
+        require("time", unlimited or minutes is not None, "is no time that Slurm knows", fix)
+        if minutes is not None and seconds and not unlimited:
             enough = minutes * 60 >= self.warning + 60  # Slurm looks once a minute
             problem = f"leaves no time to work before the warning, {self.warning} s ahead of the end"
             require("time", enough, problem, "give more time, or a lower hydra.launcher.warning")
         for key in sorted(self.sbatch):
-            if key.replace("_", "-") in OURS:
+            name = key.replace("_", "-")
+            if name in OURS or name in SETTINGS:
                 problem = "is for the launcher to set"
-                found.append(ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], problem, "leave it out"))
+                fix = f"hydra.launcher.{SETTINGS[name]}=" if name in SETTINGS else "leave it out"
+                found.append(ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], problem, fix))
         return found
 
 

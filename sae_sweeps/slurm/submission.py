@@ -9,6 +9,7 @@ outputs/<name>/slurm/code-<hash>/                   the code that they run
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from sae_sweeps.display import count
 from sae_sweeps.errors import SlurmError
 from sae_sweeps.files import write_json
 from sae_sweeps.packs import Point, into_packs
@@ -48,7 +50,7 @@ class Submitted:
             few = len(self.packs) <= 12
             sizes = " + ".join(map(str, self.packs)) if few else f"up to {max(self.packs)}"
             told.append(
-                f"submitted {sum(self.packs)} points in {len(self.packs)} packs of {sizes}: "
+                f"submitted {count(sum(self.packs), 'point')} in {count(len(self.packs), 'pack')} of {sizes}: "
                 f"job {', '.join(self.jobs)}, a task for each pack"
             )
         told += [f"submitted {task}, to follow: job {id}" for task, id in self.follow_ups.items()]
@@ -68,8 +70,14 @@ def submit(sweep: Sweep, points: Sequence[Point], then: Sequence[str], settings:
         code = snapshot(sweep.folder.absolute() / FOLDER)
         packs = into_packs(todo, settings.max_points)
         largest = queue.max_array_size() if packs else 1
-        jobs = [_submit(sweep, code, packs[at : at + largest], settings) for at in range(0, len(packs), largest)]
-        follow_ups = _submit_follow_ups(sweep, code, then, settings, seen, jobs)
+        sweep.note_states(seen.points)
+        jobs: list[str] = []
+        try:
+            for at in range(0, len(packs), largest):
+                jobs.append(_submit(sweep, code, packs[at : at + largest], settings))
+            follow_ups = _submit_follow_ups(sweep, code, then, settings, seen, jobs)
+        except SlurmError as error:
+            raise SlurmError(f"{error}" + f" (submitted before that: job {', '.join(jobs)})" * bool(jobs)) from None
     states_now = [seen.points[point.name].state for point in points]
     under_way = states_now.count(QUEUED) + states_now.count(RUNNING)
     return Submitted(jobs, [len(pack) for pack in packs], follow_ups, states_now.count(DONE), under_way)
@@ -94,13 +102,14 @@ def _submit_follow_ups(
     quiet = replace(settings, gres=None, memory=None, time=None, max_points=None)
     submitted = {}
     for task in dict.fromkeys(then):
-        waiting = seen.follow_ups.get(task)
-        if waiting is not None and waiting.state == QUEUED and waiting.job is not None:
-            if not new:
-                continue
-            queue.cancel(waiting.job)
+        earlier = seen.follow_ups.get(task)
+        waits = earlier is not None and earlier.state == QUEUED
+        if waits and not new:
+            continue
         content: dict[str, Any] = {"task": task, "packs": [{}], "max_memory": None}
         submitted[task] = _submit_array(sweep, code, content, quiet, after=[*before, *new])
+        if waits and earlier is not None and earlier.job is not None:
+            queue.cancel(earlier.job)
     return submitted
 
 
@@ -137,6 +146,7 @@ def _submit_array(
         id = script.submit(folder, code, name, len(note["packs"]), settings, after)
     except SlurmError:
         sweep.update(remove)
+        shutil.rmtree(folder)
         raise
     sweep.update(complete)
     return id

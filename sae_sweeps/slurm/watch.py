@@ -59,16 +59,16 @@ def states_of(sweep: Sweep) -> Seen:
                 latest.update(dict.fromkeys(pack, task))
             else:
                 latest_follow_ups[submission["task"]] = task
-    gone = [task.id for task in latest.values() if task.job is None]
-    ended = queue.ended(sorted(set(gone))) if gone and error is None else {}
-    points = {}
-    for name in known["points"]:
-        found = states.of_point(sweep.folder / name)
-        if name in latest and found.state != DONE:
-            found = _of_submitted(found, states.noted(sweep.folder / name), latest[name], ended, error)
-        elif name in latest:
-            found = replace(found, job=latest[name].id)
-        points[name] = found
+    points = {name: states.of_point(sweep.folder / name) for name in known["points"]}
+    unfinished = [latest[name] for name, found in points.items() if name in latest and found.state != DONE]
+    gone = sorted({task.id for task in unfinished if task.job is None})
+    ended = queue.ended(gone) if gone and error is None else {}
+    for name in points.keys() & latest.keys():
+        found, task = points[name], latest[name]
+        if found.state == DONE:
+            points[name] = replace(found, job=task.id)
+        else:
+            points[name] = _of_submitted(found, states.noted(sweep.folder / name), task, ended, error)
     return Seen(points, _follow_ups(known["followed"], latest_follow_ups, error), error)
 
 

@@ -1,0 +1,124 @@
+"""What a task of an array does: its own pack, its exit code, being told to stop, and giving up."""
+
+import json
+import os
+import signal
+from dataclasses import asdict
+
+import pytest
+
+from sae_sweeps import follow_ups, running, states, stopping
+from sae_sweeps.packs import Limits
+from sae_sweeps.slurm import node, queue
+from sae_sweeps.sweep import Sweep
+from tests.conftest import composed
+
+CONFIGS = {f"k{k}": composed(f"k={k}") for k in (3, 4, 5)}
+
+
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    """The folder of a submission of two packs, of which this process is to do the second, as task 7_1."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
+    stopping.forget()
+    monkeypatch.setattr(node, "SETTLE_SECONDS", 0)
+    monkeypatch.chdir(tmp_path)
+    Sweep(tmp_path / "sweep").add(CONFIGS)
+    for name, value in {"ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "1", "JOB_ID": "9", "RESTART_COUNT": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    yield submitted(tmp_path, "points", [["k3"], ["k4", "k5"]])
+    stopping.forget()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def submitted(tmp_path, task: str, packs: list[list[str]]):
+    folder = tmp_path / "sweep" / "slurm" / f"s.{task}"
+    folder.mkdir(parents=True)
+    content = {
+        "task": task,
+        "packs": [{name: asdict(CONFIGS[name]) for name in pack} for pack in packs],
+        "max_memory": 2,
+        "directory": str(tmp_path),
+        "sweep": str(tmp_path / "sweep"),
+    }
+    (folder / "submission.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def packs_run(monkeypatch) -> list[tuple]:
+    """The packs that were run, with their limits; none of their points fails."""
+    found: list[tuple] = []
+    monkeypatch.setattr(running, "run_packs", lambda sweep, points, limits: found.append((points, limits)) or {})
+    return found
+
+
+def test_a_task_runs_its_own_pack_where_the_command_was_given(task, packs_run, monkeypatch):
+    here = os.getcwd()
+    os.chdir("/")
+    assert node.main(task) == 0
+    assert os.getcwd() == here
+    ((points, limits),) = packs_run
+    assert {point.name: point.config for point in points} == {name: CONFIGS[name] for name in ("k4", "k5")}
+    assert [point.folder for point in points] == [task.parent.parent / name for name in ("k4", "k5")]
+    assert limits == Limits(None, 2 * 2**30, node.PATIENCE)
+
+
+def test_a_point_that_failed_is_told_by_the_exit_code(task, monkeypatch):
+    monkeypatch.setattr(running, "run_packs", lambda *_: {"k4": "it broke"})
+    assert node.main(task) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize("refusal", [None, "the job was cancelled"])
+def test_a_task_told_to_stop_has_itself_requeued(task, monkeypatch, caplog, number, refusal):
+    asked = []
+
+    def told_to_stop(sweep, points, limits):
+        os.kill(os.getpid(), number)
+        stopping.check()
+
+    monkeypatch.setattr(running, "run_packs", told_to_stop)
+    monkeypatch.setattr(queue, "requeue", lambda id: asked.append(id) or refusal)
+    assert node.main(task) == node.STOPPED == 75
+    assert asked == ["7_1"]
+    assert f"{number.name}: stopped; {'not requeued here: ' if refusal else ''}{refusal or 'requeued'}" in caplog.text
+
+
+def progress(task, step: int) -> None:
+    (task.parent.parent / "k4" / "checkpoint" / f"step-{step:08d}").mkdir(parents=True)
+
+
+def test_beginnings_from_which_nothing_comes_end_and_are_told(task, packs_run):
+    (task.parent.parent / "k5").mkdir()
+    (task.parent.parent / "k5" / "results.json").write_text("{}")
+    assert [node.main(task) for _ in range(3)] == [0, 0, 0]
+    assert node.main(task) == 1
+    assert len(packs_run) == 3
+    state = states.of_point(task.parent.parent / "k4")
+    assert state.state == "failed"
+    assert state.reason.startswith("the job began 3 times and saved nothing new")
+    assert states.of_point(task.parent.parent / "k5").state == "done"
+
+
+def test_beginnings_from_which_something_comes_go_on_for_ever(task, packs_run):
+    for step in range(5):
+        assert [node.main(task) for _ in range(3)] == [0, 0, 0]
+        progress(task, step + 1)
+    assert len(packs_run) == 15
+
+
+def test_the_other_tasks_of_the_array_are_counted_for_themselves(task, packs_run, monkeypatch):
+    for index in ("0", "1"):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", index)
+        assert [node.main(task) for _ in range(3)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("outcome", "code"), [(True, 0), (False, 1)])
+def test_a_task_that_follows_is_run_for_the_sweep(task, tmp_path, monkeypatch, outcome, code):
+    ran = []
+    monkeypatch.setattr(follow_ups, "follow_up", lambda name, sweep: ran.append((name, sweep.folder)) or outcome)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    assert node.main(submitted(tmp_path, "report", [[]])) == code
+    assert ran == [("report", tmp_path / "sweep")]

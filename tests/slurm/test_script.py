@@ -1,0 +1,154 @@
+"""The batch script: its whole text for one set of settings, and what its shell function does in a real shell."""
+
+import os
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from sae_sweeps.errors import SlurmError
+from sae_sweeps.slurm import script
+from sae_sweeps.slurm.settings import Settings
+
+FOLDER, CODE = Path("/shared/out puts/first/slurm/first.0a1b"), Path("/shared/out puts/first/slurm/code-0123")
+ALL = Settings(
+    max_points=4,
+    max_memory=20,
+    partition="gpu",
+    gres="gpu:a100:1",
+    cpus=4,
+    memory="32G",
+    time="1-12:00:00",
+    warning=300,
+    parallel=2,
+    qos="low",
+    account="lab",
+    constraint="a100|h100",
+    setup=["module load cuda", "source ~/env.sh"],
+    sbatch={"mail-user": "me@lab.org", "nice": 100, "exclusive": True, "mail_type": "END,FAIL"},
+    python="apptainer exec --nv image.sif python3",
+)
+
+
+def test_the_script_for_a_full_set_of_settings_is_the_golden_one():
+    golden = Path(__file__).with_name("golden_submission.sh").read_bytes()
+    assert script.text(FOLDER, CODE, "first.0a1b", 3, ALL, after=["11", "12"]).encode() == golden
+
+
+def test_what_is_not_set_has_no_line():
+    lines = script.text(FOLDER, CODE, "first.0a1b", 3, Settings()).splitlines()
+    parameters = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
+    assert {"array=0-2%3", "gres=gpu:1", "cpus-per-task=2", "requeue", "signal=USR1@120"} <= parameters
+    assert {"job-name=first.0a1b", "open-mode=append", "nodes=1"} <= parameters
+    assert f"output={shlex.quote(f'{FOLDER}/%A_%a_0_log.out')}" in parameters
+    given = {parameter.partition("=")[0] for parameter in parameters}
+    unset = {"partition", "mem", "time", "qos", "account", "constraint", "dependency", "error", "wckey", "exclusive"}
+    assert not given & unset
+    assert 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"' in lines
+
+
+def test_without_cpus_threads_are_left_to_the_node():
+    text = script.text(FOLDER, CODE, "first.0a1b", 1, Settings(cpus=None, gres=None))
+    for word in ("cpus-per-task", "gres", "OMP_NUM_THREADS", "SRUN_CPUS_PER_TASK"):
+        assert word not in text
+
+
+def test_the_golden_script_is_a_script_that_bash_can_read():
+    golden = Path(__file__).with_name("golden_submission.sh")
+    assert subprocess.run(["bash", "-n", golden], capture_output=True, text=True).stderr == ""
+
+
+def keeping(command: str, pause: str = ":") -> list[str]:
+    """The batch script's way of running a command, with another pause before it is begun again."""
+    return ["bash", "-c", f"{script.KEEP_RUNNING}\nsleep() {{ {pause}; }}\nkeep_running {command}"]
+
+
+def command(folder: Path, shell: str) -> str:
+    """A command that counts how often it was begun, in `begun`, and then runs these lines."""
+    file = folder / "command.sh"
+    file.write_text(f"cd {shlex.quote(str(folder))}\necho x >> begun\n{shell}\n")
+    return f"bash {shlex.quote(str(file))}"
+
+
+def begun(folder: Path) -> int:
+    return len((folder / "begun").read_text().split())
+
+
+def test_a_command_that_is_killed_is_begun_again(tmp_path):
+    dies_first = "[ -e second ] || { touch second; kill -KILL $$; }\nexit 7"
+    done = subprocess.run(keeping(command(tmp_path, dies_first)), capture_output=True, text=True, timeout=20)
+    assert (done.returncode, begun(tmp_path)) == (7, 2)
+    assert done.stderr.splitlines()[-1] == "killed by signal 9; beginning again from the last saved states"
+
+
+@pytest.mark.parametrize("code", [0, 1, 75, 128])
+def test_the_exit_code_of_a_command_that_ended_is_passed_on(tmp_path, code):
+    done = subprocess.run(keeping(command(tmp_path, f"exit {code}")), timeout=20)
+    assert (done.returncode, begun(tmp_path)) == (code, 1)
+
+
+def send(process: subprocess.Popen, number: signal.Signals, ready: Path) -> int:
+    """Send the signal once `ready` is there; returns the exit code."""
+    end = time.monotonic() + 20
+    while not ready.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    process.send_signal(number)
+    return process.wait(timeout=20)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize("last", ["exit 75", "kill -KILL $$"])
+def test_a_signal_reaches_the_command_which_is_not_begun_again(tmp_path, number, last):
+    name = number.name.removeprefix("SIG")
+    hears = f"trap 'echo heard > heard; {last}' {name}\ntouch ready\nwhile true; do /bin/sleep 0.01; done"
+    process = subprocess.Popen(keeping(command(tmp_path, hears)), stderr=subprocess.DEVNULL)
+    code = send(process, number, tmp_path / "ready")
+    assert (tmp_path / "heard").exists()
+    assert begun(tmp_path) == 1
+    assert code == (75 if last == "exit 75" else 137)
+
+
+def test_a_command_that_goes_on_for_a_while_after_the_signal_is_waited_for(tmp_path):
+    finishes = "trap 'stop=yes' USR1\ntouch ready\nuntil [ -n \"$stop\" ]; do /bin/sleep 0.01; done\n/bin/sleep 0.3"
+    process = subprocess.Popen(keeping(command(tmp_path, f"{finishes}\ntouch saved; exit 75")))
+    assert send(process, signal.SIGUSR1, tmp_path / "ready") == 75
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_signal_between_two_beginnings_is_the_end(tmp_path):
+    pause = f"touch {shlex.quote(str(tmp_path / 'pausing'))}; /bin/sleep 0.5"
+    dies = "[ -e again ] && exit 3\ntouch again; kill -KILL $$"
+    process = subprocess.Popen(keeping(command(tmp_path, dies), pause), stderr=subprocess.DEVNULL)
+    send(process, signal.SIGUSR1, tmp_path / "pausing")
+    assert begun(tmp_path) == 1
+
+
+def test_what_was_set_outside_is_kept(tmp_path):
+    prints = command(tmp_path, 'echo "$OMP_WAIT_POLICY"')
+    for given, expected in ({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+        done = subprocess.run(keeping(prints), env=environment, capture_output=True, text=True, timeout=20)
+        assert done.stdout.strip() == expected
+
+
+def test_what_sbatch_says_against_it_is_told_once(slurm, tmp_path, capfd):
+    said = "sbatch: error: invalid partition specified: gpu\\nsbatch: error: Batch job submission failed"
+    slurm.does("sbatch", f"printf 'noise\\n{said}\\n' >&2; exit 1")
+    with pytest.raises(SlurmError, match=r"^sbatch: error: invalid partition specified: gpu sbatch: error: Batch job"):
+        script.submit(tmp_path, CODE, "first.0a1b", 1, Settings())
+    assert capfd.readouterr().err == ""
+
+
+def test_an_answer_that_names_no_job_is_told(slurm, tmp_path):
+    slurm.says("sbatch", "all right\n")
+    with pytest.raises(SlurmError, match="all right"):
+        script.submit(tmp_path, CODE, "first.0a1b", 1, Settings())
+
+
+def test_a_machine_without_sbatch_is_told_so(slurm, tmp_path):
+    slurm.misses("sbatch")
+    with pytest.raises(SlurmError, match="sbatch"):
+        script.submit(tmp_path, CODE, "first.0a1b", 1, Settings())

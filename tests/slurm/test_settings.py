@@ -1,0 +1,83 @@
+"""The settings of hydra/launcher=slurm: times as sbatch reads them, and what is refused."""
+
+import pytest
+
+from sae_sweeps.slurm.settings import Settings, minutes_of
+
+
+@pytest.mark.parametrize(
+    ("time", "minutes"),
+    [
+        (90, 90),
+        ("90", 90),
+        ("90:30", 90.5),
+        ("1:30:00", 90),
+        ("100:00:30", 6000.5),
+        ("2-0", 2880),
+        ("1-12", 2160),
+        ("1-12:30", 2190),
+        ("1-12:30:30", 2190.5),
+        ("00:05:00", 5),
+    ],
+)
+def test_a_time_means_what_sbatch_makes_of_it(time, minutes):
+    assert minutes_of(time) == minutes
+
+
+@pytest.mark.parametrize("time", [None, "", "1h", "two", "1:2:3:4", "1-", "-1", "1-2-3", "4:", 1.5, "1 2"])
+def test_what_is_no_time_has_no_minutes(time):
+    assert minutes_of(time) is None
+
+
+def test_what_the_launcher_has_by_default_is_right():
+    assert Settings().problems() == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"time": "4:00:00", "warning": 600},
+        {"time": 3, "warning": 120},
+        {"cpus": None, "gres": None, "memory": 4000},
+        {"max_points": 1, "max_memory": 0.5, "parallel": 1, "wait": True},
+        {"sbatch": {"mail-user": "me@lab.org", "exclusive": True}},
+    ],
+)
+def test_good_settings_are_not_refused(given):
+    assert Settings(**given).problems() == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "part"),
+    [
+        ("max_points", 0, "whole number from 1"),
+        ("max_points", "few", "whole number from 1"),
+        ("max_memory", 0, "GiB above 0"),
+        ("cpus", 0, "whole number from 1"),
+        ("cpus", 2.5, "whole number from 1"),
+        ("cpus", "two", "whole number from 1"),
+        ("parallel", 0, "whole number from 1"),
+        ("wait", "yes", "true or false"),
+        ("warning", 0, "seconds from 1"),
+        ("warning", "2 min", "seconds from 1"),
+        ("time", "tomorrow", "no time that Slurm knows"),
+        ("time", 2, "no time to work"),
+        ("time", "2:59", "no time to work"),
+    ],
+)
+def test_a_bad_setting_is_one_error_that_names_it(setting, value, part):
+    (error,) = Settings(**{setting: value}).problems()
+    assert (error.setting, error.value) == (f"hydra.launcher.{setting}", value)
+    assert part in str(error)
+
+
+@pytest.mark.parametrize("key", ["array", "signal", "requeue", "open-mode", "open_mode", "job_name", "dependency"])
+def test_what_the_launcher_sets_itself_cannot_be_set(key):
+    (error,) = Settings(sbatch={"nice": 100, key: "x"}).problems()
+    assert str(error).startswith(f"hydra.launcher.sbatch.{key}=x: is for the launcher to set")
+
+
+def test_every_bad_setting_is_named_at_once():
+    found = Settings(cpus=0, parallel=0, wait=1, warning=0, time="soon", sbatch={"array": 1}).problems()
+    names = [error.setting.removeprefix("hydra.launcher.") for error in found]
+    assert names == ["cpus", "parallel", "wait", "warning", "time", "sbatch.array"]

@@ -1,0 +1,188 @@
+"""From points to job arrays: what is submitted, what is left, what a refusal leaves behind."""
+
+import json
+
+import pytest
+
+from sae_sweeps.config import from_json
+from sae_sweeps.errors import SlurmError
+from sae_sweeps.packs import Point
+from sae_sweeps.slurm.queue import Job
+from sae_sweeps.slurm.settings import Settings
+from sae_sweeps.slurm.submission import submit
+from sae_sweeps.sweep import Sweep
+from tests.conftest import composed
+
+
+@pytest.fixture
+def sweep(tmp_path, slurm) -> Sweep:
+    slurm.submits()
+    slurm.queues()
+    return Sweep(tmp_path / "outputs" / "my sweep")
+
+
+def points_of(sweep: Sweep, *words: str) -> list[Point]:
+    """Points that the sweep has noted, a word of the command line for each."""
+    configs = {word.replace("=", ""): composed(word) for word in words}
+    sweep.add(configs)
+    return [Point(config, sweep.folder.absolute() / name) for name, config in configs.items()]
+
+
+def finish(point: Point) -> None:
+    point.folder.mkdir(parents=True)
+    (point.folder / "results.json").write_text("{}")
+
+
+def submissions(sweep: Sweep) -> list[dict]:
+    """What the sweep has noted, with what the tasks will read and what sbatch was given."""
+    found = []
+    for noted in sweep.read()["jobs"]:
+        folder = sweep.folder / "slurm" / noted["name"]
+        script = (folder / f"{noted['id']}_submission.sh").read_text()
+        found.append({**noted, **json.loads((folder / "submission.json").read_text()), "script": script})
+    return found
+
+
+def queued(sweep: Sweep, states: str = "PENDING") -> list[Job]:
+    """All that the sweep has submitted, as jobs in the queue."""
+    jobs = sweep.read()["jobs"]
+    return [
+        Job(f"{job['id']}_{index}", job["name"], states, 0, None) for job in jobs for index in range(len(job["packs"]))
+    ]
+
+
+WORDS = ("k=3", "k=4", "k=5", "k=6", "k=7")
+
+
+def test_each_pack_is_a_task_of_one_array(sweep, slurm):
+    done = submit(sweep, points_of(sweep, *WORDS), [], Settings(max_points=2, max_memory=3.5))
+    assert (done.jobs, done.packs, done.follow_ups) == (["101"], [2, 2, 1], {})
+    (array,) = submissions(sweep)
+    assert [list(pack) for pack in array["packs"]] == [["k3", "k4"], ["k5", "k6"], ["k7"]]
+    assert (array["task"], array["max_memory"], array["sweep"]) == ("points", 3.5, str(sweep.folder))
+    assert "#SBATCH --array=0-2%3" in array["script"].splitlines()
+    assert f"#SBATCH --job-name={array['name']}" in array["script"].splitlines()
+    assert array["name"].startswith("my-sweep.")
+    known = sweep.read()["points"]
+    assert {name: (point["state"], point["job"]) for name, point in known.items()} == {
+        "k3": ("queued", "101_0"),
+        "k4": ("queued", "101_0"),
+        "k5": ("queued", "101_1"),
+        "k6": ("queued", "101_1"),
+        "k7": ("queued", "101_2"),
+    }
+    assert done.lines() == ["submitted 5 points in 3 packs of 2 + 2 + 1: job 101, a task for each pack"]
+
+
+def test_the_tasks_read_the_configurations_that_were_composed(sweep):
+    words = ("sae=topk", "sae=jumprelu", "dataset=text", "model=gpt2-small", "training=paper")
+    points = points_of(sweep, *words)
+    submit(sweep, points, [], Settings())
+    (array,) = submissions(sweep)
+    read = {name: from_json(config) for pack in array["packs"] for name, config in pack.items()}
+    assert read == {point.name: point.config for point in points}
+
+
+def test_done_and_live_points_are_left_and_the_rest_is_submitted(sweep, slurm):
+    points = points_of(sweep, *WORDS)
+    finish(points[1])
+    assert submit(sweep, points[:3], [], Settings(max_points=1)).packs == [1, 1]
+    running, pending = queued(sweep, "RUNNING")[0], queued(sweep)[1]
+    slurm.queues(running, pending)
+    again = submit(sweep, points, [], Settings())
+    assert (again.jobs, again.packs, again.done, again.under_way) == (["102"], [2], 1, 2)
+    assert [list(pack) for pack in submissions(sweep)[1]["packs"]] == [["k6", "k7"]]
+    assert again.lines()[0] == "1 done, 2 queued or running: left as they are"
+
+
+def test_with_all_points_under_way_nothing_is_submitted(sweep, slurm):
+    points = points_of(sweep, *WORDS)
+    submit(sweep, points, [], Settings())
+    slurm.queues(*queued(sweep))
+    before = sweep.read()["jobs"]
+    again = submit(sweep, points, [], Settings())
+    assert (again.jobs, again.packs, again.under_way) == ([], [], 5)
+    assert again.lines() == ["5 queued or running: left as they are", "there is nothing to submit"]
+    assert sweep.read()["jobs"] == before
+    assert len(slurm.calls("sbatch")) == 1
+
+
+def test_points_whose_jobs_ended_without_results_are_submitted_again(sweep, slurm):
+    points = points_of(sweep, *WORDS)
+    submit(sweep, points, [], Settings(max_points=3))
+    slurm.queues(*queued(sweep, "CANCELLED")[:1], *queued(sweep)[1:])
+    again = submit(sweep, points, [], Settings())
+    assert (again.packs, again.under_way) == ([3], 2)
+
+
+def test_more_packs_than_an_array_may_have_become_several_arrays(sweep, slurm):
+    slurm.submits(largest=2)
+    done = submit(sweep, points_of(sweep, *WORDS), ["report"], Settings(max_points=1))
+    assert done.jobs == ["101", "102", "103"]
+    assert [len(array["packs"]) for array in submissions(sweep)] == [2, 2, 1, 1]
+    assert "--dependency=afterany:101:102:103" in submissions(sweep)[-1]["script"]
+    known = sweep.read()["points"]
+    assert [point["job"] for point in known.values()] == ["101_0", "101_1", "102_0", "102_1", "103_0"]
+
+
+def test_what_follows_waits_for_new_and_live_jobs_and_needs_no_gpu(sweep, slurm):
+    points = points_of(sweep, *WORDS)
+    submit(sweep, points[:2], [], Settings(max_points=1))
+    slurm.queues(*queued(sweep, "RUNNING")[1:])
+    finish(points[0])
+    done = submit(sweep, points, ["report", "report"], Settings(time="4:00:00", memory="64G", partition="gpu"))
+    assert done.follow_ups == {"report": "103"}
+    report = submissions(sweep)[-1]
+    assert (report["task"], report["packs"]) == ("report", [{}])
+    lines = report["script"].splitlines()
+    assert "#SBATCH --dependency=afterany:101:102" in lines
+    assert "#SBATCH --partition=gpu" in lines
+    assert not [line for line in lines if line.startswith(("#SBATCH --gres", "#SBATCH --time", "#SBATCH --mem"))]
+    assert done.lines()[-1] == "submitted report, to follow: job 103"
+
+
+def test_what_follows_a_sweep_that_is_done_waits_for_nothing(sweep):
+    (point,) = points_of(sweep, "k=3")
+    finish(point)
+    assert submit(sweep, [point], ["report"], Settings()).follow_ups == {"report": "101"}
+    assert "dependency" not in submissions(sweep)[0]["script"]
+
+
+def test_what_waits_to_follow_is_replaced_only_if_there_are_new_jobs(sweep, slurm):
+    slurm.says("scancel", "")
+    points = points_of(sweep, *WORDS)
+    assert submit(sweep, points[:2], ["report"], Settings()).follow_ups == {"report": "102"}
+    slurm.queues(*queued(sweep))
+    unchanged = submit(sweep, points[:2], ["report"], Settings())
+    assert (unchanged.follow_ups, slurm.calls("scancel")) == ({}, [])
+    assert submit(sweep, points, ["report"], Settings()).follow_ups == {"report": "104"}
+    assert slurm.calls("scancel") == ["102_0"]
+    assert "--dependency=afterany:101:103" in submissions(sweep)[-1]["script"]
+
+
+def test_a_refusal_is_told_and_leaves_no_trace_in_the_sweep(sweep, slurm):
+    points = points_of(sweep, *WORDS)
+    before = sweep.read()
+    slurm.does("sbatch", "echo 'sbatch: error: invalid account' >&2; exit 1")
+    with pytest.raises(SlurmError, match="sbatch: error: invalid account"):
+        submit(sweep, points, ["report"], Settings())
+    assert sweep.read() == before
+
+
+def test_what_was_taken_before_a_refusal_stays_submitted(sweep, slurm):
+    slurm.submits(largest=2)
+    slurm.does("sbatch", '[ $(wc -l < "$0.calls") -lt 2 ] || exit 1\necho "Submitted batch job 101"')
+    with pytest.raises(SlurmError):
+        submit(sweep, points_of(sweep, *WORDS), [], Settings(max_points=1))
+    (array,) = submissions(sweep)
+    assert array["id"] == "101"
+    assert [point["state"] for point in sweep.read()["points"].values()] == ["queued"] * 2 + ["waiting"] * 3
+
+
+def test_a_slurm_that_does_not_answer_gets_no_second_submission(sweep, slurm):
+    points = points_of(sweep, *WORDS)
+    submit(sweep, points, [], Settings())
+    slurm.does("squeue", "echo 'squeue: error: timed out' >&2; exit 1")
+    with pytest.raises(SlurmError, match="timed out"):
+        submit(sweep, points, [], Settings())
+    assert len(slurm.calls("sbatch")) == 1

@@ -1,0 +1,158 @@
+"""What a sweep would take, and the limits that refuse it."""
+
+from pathlib import Path
+
+import pytest
+
+from sae_sweeps import calibration
+from sae_sweeps.config import LimitsConfig
+from sae_sweeps.language.model_files import model_facts
+from sae_sweeps.packs import FLOAT, Point, chunk_bytes, point_bytes
+from sae_sweeps.plan import GIB, Plan
+from tests.conftest import composed
+
+D = 16  # of the tiny model, which has 2 blocks and 300 tokens
+PARAMETERS = 12 * D * D * 2 + 300 * D
+
+
+@pytest.fixture
+def points(tiny, tmp_path):
+    """Points in the folders k3, k4, ...: a word of the command line for each."""
+
+    def composed_as(*words: str) -> list[Point]:
+        root = f"output_root={tmp_path}"
+        return [Point(composed(*tiny, root, *word.split()), tmp_path / "s" / word.replace(" ", "-")) for word in words]
+
+    return composed_as
+
+
+def finish(point: Point) -> None:
+    point.folder.mkdir(parents=True)
+    (point.folder / "results.json").write_text("{}")
+
+
+def test_packs_and_tokens_of_the_points_that_are_not_done_are_counted(points):
+    three = "training.tokens=600"
+    sweep = points("k=3", f"k=4 {three}", "k=5", "k=6 dataset.seed=1", "k=7")
+    finish(sweep[4])
+    plan = Plan.of(sweep, None, here=True)
+    assert (plan.points, plan.done, plan.packs) == (5, 1, [3, 1])
+    assert plan.model_tokens == 2400 + 2400
+    assert plan.sae_tokens == 3 * 2400 + 600
+    assert Plan.of(sweep, 2, here=True).packs == [2, 1, 1]
+    assert Plan.of(sweep, 1, here=True).model_tokens == 3 * 2400 + 600
+
+
+def test_memory_is_that_of_the_largest_pack_with_the_model(points):
+    sweep = points("dict_size=48", "dict_size=96", "dict_size=480 dataset.seed=1")
+    large = sweep[2].config
+    expected = point_bytes(large, D) + chunk_bytes(large, D) + FLOAT * PARAMETERS
+    assert Plan.of(sweep, None, here=True).memory == expected
+    both = sum(point_bytes(point.config, D) for point in sweep[:2])
+    shared = chunk_bytes(sweep[1].config, D) + FLOAT * PARAMETERS
+    assert Plan.of(sweep[:2], None, here=True).memory == both + shared
+
+
+def test_disk_is_three_states_with_adams_moments_and_the_sae(points):
+    sweep = points("dict_size=48", "dict_size=96")
+    matrices = 2 * 48 * D * 4
+    assert Plan.of(sweep, None, here=True).disk == 10 * matrices + 10 * 2 * matrices
+    finish(sweep[1])
+    assert Plan.of(sweep, None, here=True).disk == 10 * matrices
+
+
+def test_hours_are_those_that_the_same_pack_took_before(points):
+    sweep = points("k=3", "k=4")
+    guess = Plan.of(sweep, None, here=True)
+    assert guess.source.startswith("guessed for a CPU")
+    assert guess.hours > 60 / 3600
+    facts = model_facts(sweep[0].config.model.name)
+    seconds = dict.fromkeys(("model", "steps", "pack", "point"), 900.0)
+    calibration.add(sweep, facts, "CPU with 2 threads", seconds, here=True)
+    plan = Plan.of(sweep, None, here=True)
+    assert plan.hours == pytest.approx(1)
+    assert plan.source == "by the speed of earlier runs on CPU with 2 threads"
+    assert Plan.of(sweep, 1, here=True).hours == pytest.approx(1.5)  # model and beginning of a pack twice
+    assert Plan.of(sweep[:1], None, here=True).hours == pytest.approx(0.75)
+    calibration.add(sweep, facts, "CPU with 2 threads", dict.fromkeys(seconds, 2700.0), here=True)
+    assert Plan.of(sweep, None, here=True).hours == pytest.approx(2)
+    assert Plan.of(sweep, None, here=False).source.startswith("guessed for a CUDA GPU")
+
+
+def test_one_model_that_has_not_run_makes_the_whole_a_guess(points):
+    sweep = points("k=3", "k=4 model.hook=blocks.0.hook_resid_post")
+    seconds = dict.fromkeys(("model", "steps", "pack", "point"), 1.0)
+    calibration.add(sweep[:1], model_facts(sweep[0].config.model.name), "CPU", seconds, here=True)
+    assert Plan.of(sweep[:1], None, here=True).source.startswith("by the speed")
+    assert Plan.of(sweep, None, here=True).source.startswith("guessed")
+
+
+def test_a_sweep_that_is_done_takes_nothing(points, capsys):
+    sweep = points("k=3", "k=4")
+    for point in sweep:
+        finish(point)
+    plan = Plan.of(sweep, None, here=True)
+    assert (plan.packs, plan.model_tokens, plan.memory, plan.disk, plan.hours) == ([], 0, 0, 0, 0)
+    plan.show()
+    shown = capsys.readouterr().out
+    assert "2 (2 are done already)" in shown
+    assert "packs   none" in shown
+
+
+def made(**values) -> Plan:
+    usual = {"points": 10, "done": 4, "packs": [6], "model_tokens": 1000, "sae_tokens": 6000}
+    return Plan(**{**usual, "memory": GIB, "disk": 2.0 * GIB, "hours": 1.5, "source": "a guess for X", **values})
+
+
+@pytest.mark.parametrize(
+    ("limits", "names"),
+    [
+        ({}, []),
+        ({"points": 10, "disk_gib": 2.0, "gpu_hours": 1.5}, []),
+        ({"points": 9}, ["points"]),
+        ({"disk_gib": 1.99}, ["disk_gib"]),
+        ({"gpu_hours": 1.49}, ["gpu_hours"]),
+        ({"points": 1, "disk_gib": 0.5, "gpu_hours": 0.1}, ["points", "disk_gib", "gpu_hours"]),
+        ({"points": None}, []),
+    ],
+)
+def test_each_limit_that_is_exceeded_is_named(limits, names):
+    found = made().over(LimitsConfig(**limits))
+    assert [error.setting for error in found] == [f"limits.{name}" for name in names]
+    for error in found:
+        assert error.value == limits[error.setting.removeprefix("limits.")]
+
+
+def test_large_numbers_of_points_are_told_to_the_last():
+    (error,) = made(points=12_345).over(LimitsConfig())
+    assert error.problem == "the sweep takes 12,345 points"
+
+
+def test_a_refusal_says_how_much_it_would_be_and_how_that_is_known():
+    found = made(points=1200).over(LimitsConfig(disk_gib=1, gpu_hours=1))
+    assert [error.problem for error in found] == [
+        "the sweep takes 1,200 points",
+        "the sweep takes 2 GiB of checkpoints and SAEs",
+        "the sweep takes 1.5 hours (a guess for X)",
+    ]
+
+
+def test_a_plan_is_shown_a_line_for_each_quantity(capsys):
+    made(packs=[3, 2, 1]).show()
+    assert capsys.readouterr().out.splitlines() == [
+        "points  10 (4 are done already)",
+        "packs   3 of 3 + 2 + 1",
+        "tokens  1,000 through the language model, 6,000 through the SAEs",
+        "memory  up to 1.00 GiB on a device (estimate)",
+        "disk    2.00 GiB at most, for resumable states and SAEs",
+        "hours   1.50 in all, a guess for X",
+    ]
+    made(packs=[4] * 12 + [1]).show()
+    assert "packs   13 of at most 4 points" in capsys.readouterr().out
+
+
+def test_where_the_root_holds_no_sweep_yet_nothing_is_written(tiny, tmp_path):
+    root = tmp_path / "none"
+    point = Point(composed(*tiny, f"output_root={root}"), Path(root) / "s" / "p")
+    Plan.of([point], None, here=True)
+    assert not root.exists()

@@ -1,0 +1,91 @@
+"""One process at a time works on a point: who waits, who gives up, who is overtaken."""
+
+import json
+import threading
+
+import pytest
+from filelock import FileLock
+
+from sae_sweeps import checkpoints, states
+from sae_sweeps.packs import Limits, Point
+from sae_sweeps.running import run_packs
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.tasks import point as at_work
+from sae_sweeps.tasks.point import PointAtWork
+from tests.conftest import composed
+
+OTHER = {"host": "node7", "pid": 77, "job": "12_3", "restarts": 1}
+
+
+@pytest.fixture
+def sweep(tmp_path, tiny, monkeypatch) -> tuple[Sweep, list[Point]]:
+    monkeypatch.setattr(at_work, "LOOK_AGAIN_SECONDS", 0.05)
+    sweep = Sweep(tmp_path / "sweep")
+    points = [Point(composed(*tiny, f"k={k}"), sweep.folder / f"k{k}") for k in (3, 4)]
+    sweep.add({point.name: point.config for point in points})
+    points[0].folder.mkdir()
+    return sweep, points
+
+
+def taken_by_another(point: Point) -> str:
+    """Have the point's folder say that another process works on it; returns what it says."""
+    text = json.dumps({"state": "running", "reason": None, "owner": OTHER})
+    (point.folder / "state.json").write_text(text)
+    return text
+
+
+def test_a_point_of_another_process_fails_here_and_is_left_to_that_one(sweep):
+    sweep, points = sweep
+    text = taken_by_another(points[0])
+    with FileLock(points[0].folder / ".lock"):
+        failures = run_packs(sweep, points, Limits(patience=0.1))
+        assert states.of_point(points[0].folder).state == "running"
+    assert list(failures) == ["k3"]
+    assert "another process is training this point (process 77 on node7, job 12_3)" in failures["k3"]
+    assert (points[0].folder / "state.json").read_text() == text
+    assert states.is_done(points[1].folder)
+
+
+def test_a_point_that_another_process_lets_go_of_in_time_is_trained(sweep):
+    sweep, points = sweep
+    lock = FileLock(points[0].folder / ".lock", thread_local=False)
+    lock.acquire()
+    soon = threading.Timer(0.2, lock.release)
+    soon.start()
+    assert run_packs(sweep, points, Limits(patience=60)) == {}
+    soon.join()
+    assert all(states.is_done(point.folder) for point in points)
+
+
+def test_a_point_that_was_finished_while_this_one_waited_is_done(sweep, monkeypatch):
+    sweep, points = sweep
+    acquire = PointAtWork._acquire
+
+    def slow(self, patience):
+        acquire(self, patience)
+        if self.point.name == "k3":
+            (self.point.folder / "results.json").write_text("{}")
+
+    monkeypatch.setattr(PointAtWork, "_acquire", slow)
+    assert run_packs(sweep, points, Limits()) == {}
+    assert (points[0].folder / "results.json").read_text() == "{}"
+    assert not (points[0].folder / "sae").exists()
+    assert not states.is_locked(points[0].folder)
+
+
+def test_a_process_that_was_overtaken_saves_nothing_more(sweep, monkeypatch):
+    """As where a node was out of reach and its locks were given away."""
+    sweep, points = sweep
+    save = checkpoints.save
+
+    def overtaken(folder, step, state):
+        save(folder, step, state)
+        if folder.parent.name == "k3" and step == 14:
+            taken_by_another(points[0])
+
+    monkeypatch.setattr(checkpoints, "save", overtaken)
+    failures = run_packs(sweep, points, Limits())
+    assert failures == {"k3": "process 77 on node7, job 12_3 has taken this point over"}
+    assert checkpoints.newest_step(points[0].folder / "checkpoint") == 14
+    assert states.noted(points[0].folder).owner.host == "node7"
+    assert states.is_done(points[1].folder)

@@ -1,0 +1,124 @@
+"""The state of a point as its own folder tells it, and whose process a process is."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from filelock import FileLock
+
+from sae_sweeps import states
+from sae_sweeps.metrics import TAIL_BYTES, last_line
+from sae_sweeps.states import Owner, State
+
+HERE = f"process {os.getpid()} on {socket.gethostname()}"
+
+
+@pytest.fixture(autouse=True)
+def outside_slurm(monkeypatch):
+    for variable in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(variable)
+
+
+def test_a_point_without_a_folder_waits(tmp_path):
+    assert states.of_point(tmp_path / "none") == State("waiting")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("text", ["", '{"state": "runni'])
+def test_a_note_that_cannot_be_read_says_nothing(tmp_path, text):
+    (tmp_path / "state.json").write_text(text)
+    assert states.of_point(tmp_path) == State("waiting")
+
+
+def test_a_point_at_work_is_locked_and_one_whose_process_is_gone_was_interrupted(tmp_path):
+    states.note(tmp_path, "running")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 4}\n{"step": 8}\n{"step": 12')
+    with FileLock(tmp_path / ".lock"):
+        assert states.is_locked(tmp_path)
+        assert states.of_point(tmp_path) == State("running", step=8)
+    assert not states.is_locked(tmp_path)
+    assert states.of_point(tmp_path) == State("interrupted", f"{HERE} is gone", step=8)
+
+
+def test_a_point_is_as_far_as_its_curve_or_its_newest_saved_state(tmp_path):
+    assert states.steps_done(tmp_path) == 0
+    (tmp_path / "checkpoint" / "step-00000011").mkdir(parents=True)
+    assert states.steps_done(tmp_path) == 11
+    (tmp_path / "metrics.jsonl").write_text('{"step": 8}\n')
+    assert states.steps_done(tmp_path) == 11
+    (tmp_path / "metrics.jsonl").write_text('{"step": 8}\n{"step": 12}\n')
+    assert states.steps_done(tmp_path) == 12
+
+
+@pytest.mark.parametrize(("state", "reason"), [("failed", "the loss is nan"), ("interrupted", "SIGUSR1")])
+def test_a_point_that_ended_early_says_why(tmp_path, state, reason):
+    states.note(tmp_path, state, reason)
+    assert states.of_point(tmp_path) == State(state, reason)
+    with FileLock(tmp_path / ".lock"):  # another has it now, and has not said so yet
+        assert states.of_point(tmp_path) == State(state, reason)
+
+
+@pytest.mark.parametrize("noted", ["running", "failed", "interrupted"])
+def test_a_point_with_results_is_done_whatever_was_noted(tmp_path, noted):
+    states.note(tmp_path, noted, "a reason")
+    (tmp_path / "results.json").write_text("{}")
+    assert states.is_done(tmp_path)
+    assert states.of_point(tmp_path) == State("done")
+
+
+def test_results_cut_short_are_none(tmp_path):
+    (tmp_path / "results.json").write_text('{"metrics": ')
+    assert not states.is_done(tmp_path)
+
+
+def test_a_lock_goes_with_the_process_that_held_it(tmp_path):
+    holds = (
+        "import sys, time; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire()\n"
+        "print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", holds, tmp_path / ".lock"], stdout=subprocess.PIPE, text=True)
+    with process:
+        process.stdout.readline()
+        held = states.is_locked(tmp_path)
+        process.kill()
+    assert held
+    assert not states.is_locked(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("environment", "job", "restarts"),
+    [
+        ({}, None, 0),
+        ({"SLURM_JOB_ID": "12"}, "12", 0),
+        ({"SLURM_JOB_ID": "12", "SLURM_RESTART_COUNT": "2"}, "12", 2),
+        ({"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}, "12_3", 0),
+        ({"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "0"}, "12_0", 0),
+    ],
+)
+def test_an_owner_is_named_as_squeue_names_its_job(tmp_path, monkeypatch, environment, job, restarts):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    this = Owner.this()
+    assert this == Owner(socket.gethostname(), os.getpid(), job, restarts)
+    assert str(this) == HERE + (f", job {job}" if job else "")
+    states.note(tmp_path, "running")
+    assert states.noted(tmp_path).owner == this
+    assert states.of_point(tmp_path) == State("interrupted", f"{this} is gone", job, restarts)
+
+
+def test_the_last_whole_line_of_a_long_curve_is_found(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    assert last_line(file) is None
+    file.write_text("")
+    assert last_line(file) is None
+    lines = [json.dumps({"step": step, "loss": step / 7}) + "\n" for step in range(1000)]
+    file.write_text("".join(lines))
+    assert file.stat().st_size > 2 * TAIL_BYTES
+    assert last_line(file) == json.loads(lines[-1])
+    file.write_text("".join(lines) + lines[0][:-4])
+    assert last_line(file) == json.loads(lines[-1])
+    file.write_text(lines[0][:-4])
+    assert last_line(file) is None

@@ -1,0 +1,186 @@
+"""A signal that asks a pack to stop: heard at any moment, obeyed between two steps, with every point saved."""
+
+import logging
+import os
+import signal
+
+import pytest
+from filelock import FileLock
+
+from sae_sweeps import checkpoints, states, stopping
+from sae_sweeps.language.activations import ActivationStream
+from sae_sweeps.packs import Limits, Point
+from sae_sweeps.running import run_packs
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.tasks import point as at_work
+from sae_sweeps.tasks import train
+from sae_sweeps.tasks.point import PointAtWork
+from sae_sweeps.training import Trainer
+from tests.conftest import composed
+
+NAMES = ["k3", "k4", "k5"]
+
+
+def pack(folder, tiny) -> list[Point]:
+    return [Point(composed(*tiny, f"k={name[1:]}"), folder / name) for name in NAMES]
+
+
+def run(points, limits=None) -> dict[str, Exception | None]:
+    outcomes: dict[str, Exception | None] = {}
+    train.run(points, limits or Limits(), lambda point, error: outcomes.update({point.name: error}))
+    return outcomes
+
+
+def weights(points) -> list[bytes]:
+    return [(point.folder / "sae" / "sae_weights.safetensors").read_bytes() for point in points]
+
+
+def steps_saved(points) -> list[int]:
+    return [checkpoints.newest_step(point.folder / "checkpoint") for point in points]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, tiny) -> list[bytes]:
+    """The weights of the pack when nothing stops it."""
+    points = pack(tmp_path_factory.mktemp("undisturbed"), tiny)
+    assert run(points) == dict.fromkeys(NAMES)
+    return weights(points)
+
+
+@pytest.fixture(autouse=True)
+def listening():
+    handler = signal.getsignal(signal.SIGUSR1)
+    stopping.forget()
+    stopping.listen(signal.SIGUSR1)
+    yield
+    stopping.forget()
+    signal.signal(signal.SIGUSR1, handler)
+
+
+def signal_at(patch, owner, method, number, after=False):
+    """Have this process get a signal in the call of that number, before what it does or after."""
+    original, count = getattr(owner, method), 0
+
+    def wrapped(*arguments, **options):
+        nonlocal count
+        count += 1
+        if count == number and not after:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        result = original(*arguments, **options)
+        if count == number and after:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return result
+
+    patch.setattr(owner, method, wrapped)
+
+
+# 8 chunks of 5 steps for each of 3 points: the steps that each has taken when it hears of the signal
+MOMENTS = {
+    "in the first pass of the model": ((ActivationStream, "chunk", 1), [0, 0, 0]),
+    "in a later pass of the model": ((ActivationStream, "chunk", 3), [10, 10, 10]),
+    "behind a pass of the model": ((ActivationStream, "chunk", 3, True), [11, 10, 10]),
+    "in a step of the first point": ((Trainer, "step", 15 + 3), [8, 5, 5]),
+    "in a step of the second point": ((Trainer, "step", 3 * 15 + 5 + 3), [20, 18, 15]),
+    "in the last step of the first point": ((Trainer, "step", 7 * 15 + 5), [40, 35, 35]),
+    "just before the first evaluation": ((PointAtWork, "train", 7 * 3 + 1, True), [40, 35, 35]),
+    "just before the last evaluation": ((PointAtWork, "train", 8 * 3, True), [40, 40, 40]),
+    "in the first evaluation": ((PointAtWork, "finish", 1), [40, 36, 35]),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_pack_told_to_stop_saves_every_point_and_goes_on_to_the_same_bytes(
+    tmp_path, tiny, undisturbed, monkeypatch, caplog, moment
+):
+    caplog.set_level(logging.INFO)
+    where, steps = MOMENTS[moment]
+    points = pack(tmp_path, tiny)
+    with monkeypatch.context() as patch:
+        signal_at(patch, *where)
+        with pytest.raises(stopping.Stopped, match=r"^SIGUSR1$"):
+            run(points)
+    assert steps_saved(points) == steps
+    for point, step in zip(points, steps, strict=True):
+        state = states.of_point(point.folder)
+        if state.state != "done":
+            assert (state.state, state.reason) == ("interrupted", "SIGUSR1")
+            said = f"{point.name}: SIGUSR1: stopped at step {step}, state saved"
+            assert said in (point.folder / "launch.log").read_text()
+        assert not states.is_locked(point.folder)
+    done = {"in the first evaluation": 1, "just before the last evaluation": 2}.get(moment, 0)
+    assert sum(states.is_done(point.folder) for point in points) == done
+    stopping.forget()
+    assert run(points) == dict.fromkeys(NAMES)
+    assert weights(points) == undisturbed
+
+
+def test_a_signal_in_the_last_evaluation_stops_nothing(tmp_path, tiny, undisturbed, monkeypatch):
+    points = pack(tmp_path, tiny)
+    signal_at(monkeypatch, PointAtWork, "finish", 3)
+    assert run(points) == dict.fromkeys(NAMES)
+    assert weights(points) == undisturbed
+
+
+def test_a_signal_before_anything_is_begun_leaves_the_points_waiting(tmp_path, tiny):
+    points = pack(tmp_path, tiny)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    with pytest.raises(stopping.Stopped):
+        run(points)
+    assert {states.of_point(point.folder).state for point in points} == {"waiting"}
+
+
+def test_a_signal_is_heard_by_who_waits_for_another_process(tmp_path, tiny, monkeypatch):
+    points = pack(tmp_path, tiny)
+    monkeypatch.setattr(at_work, "LOOK_AGAIN_SECONDS", 0.02)
+    signal_at(monkeypatch, PointAtWork, "_acquire", 2)
+    points[1].folder.mkdir()
+    with FileLock(points[1].folder / ".lock"), pytest.raises(stopping.Stopped):
+        run(points, Limits(patience=1000))
+    assert [states.of_point(point.folder).state for point in points] == ["interrupted", "waiting", "waiting"]
+
+
+def test_the_point_that_cannot_be_saved_does_not_keep_the_others_from_it(tmp_path, tiny, undisturbed, monkeypatch):
+    points = pack(tmp_path, tiny)
+    save = checkpoints.save
+
+    def full(folder, step, state):
+        if folder.parent.name == "k3" and step == 8:
+            raise OSError(28, "No space left on device")
+        save(folder, step, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", full)
+        signal_at(patch, Trainer, "step", 15 + 3)
+        with pytest.raises(stopping.Stopped):
+            run(points)
+    assert steps_saved(points) == [7, 5, 5]
+    stopping.forget()
+    assert run(points) == dict.fromkeys(NAMES)
+    assert weights(points) == undisturbed
+
+
+def test_the_sweep_says_that_its_points_were_interrupted_and_goes_on(tmp_path, tiny, undisturbed, monkeypatch):
+    sweep = Sweep(tmp_path / "sweep")
+    points = pack(sweep.folder, tiny)
+    sweep.add({point.name: point.config for point in points})
+    with monkeypatch.context() as patch:
+        signal_at(patch, PointAtWork, "finish", 1)
+        with pytest.raises(stopping.Stopped):
+            run_packs(sweep, points, Limits())
+    seen = {name: (point["state"], point["reason"]) for name, point in sweep.read()["points"].items()}
+    assert seen == {"k3": ("done", None), "k4": ("interrupted", "SIGUSR1"), "k5": ("interrupted", "SIGUSR1")}
+    stopping.forget()
+    assert run_packs(sweep, points, Limits()) == {}
+    assert {point["state"] for point in sweep.read()["points"].values()} == {"done"}
+    assert weights(points) == undisturbed
+
+
+def test_only_the_first_plea_is_named_and_forgetting_begins_anew():
+    stopping.check()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    for _ in range(2):
+        with pytest.raises(stopping.Stopped, match=r"^SIGUSR1$"):
+            stopping.check()
+    stopping.forget()
+    stopping.check()

@@ -1,0 +1,177 @@
+"""The tasks for a sweep as a whole, and the limits of one, as a user meets them."""
+
+import csv
+import json
+import signal
+import time
+
+import pytest
+
+from tests.conftest import launch
+from tests.test_command_line import begin, checkpoints_in
+
+GOES_ON = "the command that began the sweep, given again, goes on with what is not done"
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory, tiny):
+    """A folder with the sweeps `first`, of two points that are done, and `mixed`, one of whose points failed."""
+    folder = tmp_path_factory.mktemp("ran")
+    first = launch("-m", *tiny, "k=3,4", "name=first", "then=[report]", cwd=folder)
+    assert first.returncode == 0, first.stdout + first.stderr
+    words = ["sae=jumprelu", "sae.sparsity_coefficient=0.01", "training.lr=1e38,1e-3"]
+    mixed = launch("-m", *tiny, *words, "name=mixed", "then=[report]", cwd=folder)
+    assert mixed.returncode == 1
+    return folder
+
+
+def read(folder, name) -> dict:
+    return json.loads((folder / "outputs" / name / "sweep.json").read_text())
+
+
+def left(folder) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_plan_is_told_and_nothing_is_left(tmp_path, tiny):
+    done = launch("-m", *tiny, "k=3,4,5", "dict_size=48,96", "task=plan", "hydra.launcher.max_points=4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    titles = [line.split()[0] for line in done.stdout.splitlines()]
+    assert titles == ["points", "packs", "tokens", "memory", "disk", "hours"]
+    assert done.stdout.splitlines()[0] == "points  6"
+    assert done.stdout.splitlines()[1] == "packs   2 of 4 + 2"
+    assert "4,800 through the language model, 14,400 through the SAEs" in done.stdout
+    assert left(tmp_path) == []
+
+
+def test_a_plan_of_one_point_is_told_and_nothing_is_left(tmp_path, tiny):
+    done = launch(*tiny, "task=plan", cwd=tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "points  1")
+    assert left(tmp_path) == []
+
+
+def test_a_plan_counts_what_is_done_and_knows_the_speed(ran, tiny):
+    before = left(ran)
+    done = launch("-m", *tiny, "k=3,4,5", "name=first", "task=plan", cwd=ran)
+    assert "points  3 (2 are done already)" in done.stdout
+    assert "by the speed of earlier runs on CPU with" in done.stdout
+    assert left(ran) == before
+
+
+def test_a_sweep_over_its_limits_is_refused_in_a_line(tmp_path, tiny):
+    done = launch("-m", *tiny, "k=3,4", "limits.points=1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: limits.points=1: the sweep takes 2 points. Fix: sweep over less, or raise the limit"
+    ]
+    assert left(tmp_path) == []
+
+
+def test_a_plan_is_told_although_it_is_over_the_limits_each_of_which_has_a_line(tmp_path, tiny):
+    words = ["limits.points=1", "limits.disk_gib=1e-9", "limits.gpu_hours=1e-9", "task=plan"]
+    done = launch("-m", *tiny, "k=3,4", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 6
+    assert [line.split("=")[0] for line in done.stderr.splitlines()] == [
+        "error: limits.points",
+        "error: limits.disk_gib",
+        "error: limits.gpu_hours",
+    ]
+
+
+def test_of_many_points_the_bad_ones_are_listed_and_nothing_is_left(tmp_path, tiny):
+    done = launch("-m", *tiny, "k=3,4,5,99", "seed=0,1,2", cwd=tmp_path)
+    assert done.returncode == 1
+    count, line = done.stderr.splitlines()
+    assert count == "error: 3 of 12 points are invalid; nothing was run"
+    assert line.startswith("error: k=99: is larger than dict_size=48.")
+    for seed in (0, 1, 2):
+        assert f"batchtopk-48-k99-seed{seed}-" in line
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("task", ["status", "report", "sync"])
+def test_a_sweep_that_is_not_there_is_refused_with_those_that_are(ran, task):
+    before = left(ran)
+    done = launch(f"task={task}", "name=furst", cwd=ran)
+    assert done.returncode == 1
+    problem = "there is no such sweep in outputs; there are first, mixed. Fix: name=first"
+    assert done.stderr == f"error: name=furst: {problem}\n"
+    assert left(ran) == before
+
+
+def test_without_any_sweep_the_refusal_says_so(tmp_path):
+    done = launch("task=status", "name=first", cwd=tmp_path)
+    assert done.stderr == "error: name=first: there is no such sweep in outputs; there is none. Fix: train one first\n"
+    assert left(tmp_path) == []
+
+
+def test_a_refusal_removes_nothing_of_the_folder_it_was_given_in(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text("of another command\n")
+    assert launch("task=status", "name=first", cwd=tmp_path).returncode == 1
+    assert left(tmp_path) == [".hydra", ".hydra/config.yaml"]
+
+
+def test_status_shows_points_that_are_done(ran):
+    done = launch("task=status", "name=first", cwd=ran)
+    assert done.returncode == 0, done.stderr
+    assert "sweep first: 2 points, 2 done" in done.stdout
+    rows = [line for line in done.stdout.splitlines() if "batchtopk-48-k" in line]
+    assert len(rows) == 2
+    assert all("done" in row and "40 of 40" in row for row in rows)
+    assert "then report: done" in done.stdout
+    assert GOES_ON not in done.stdout
+
+
+def test_status_says_why_a_point_failed(ran):
+    done = launch("task=status", "name=mixed", cwd=ran)
+    assert done.returncode == 0
+    assert "sweep mixed: 2 points, 1 done, 1 failed" in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAILED jumprelu-48-")]
+    assert "the loss is" in line
+    assert line.endswith("launch.log)")
+    assert GOES_ON in done.stdout
+
+
+def test_status_tells_a_point_that_was_killed_from_one_at_work(tmp_path, tiny):
+    words = [*tiny, "name=killed", "training.tokens=3000000"]
+    process = begin(*words, cwd=tmp_path)
+    try:
+        while process.poll() is None and not checkpoints_in(tmp_path / "outputs" / "killed"):
+            time.sleep(0.01)
+        at_work = launch("task=status", "name=killed", cwd=tmp_path)
+        assert "sweep killed: 1 point, 1 running" in at_work.stdout
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = launch("task=status", "name=killed", cwd=tmp_path)
+    assert "sweep killed: 1 point, 1 interrupted" in done.stdout
+    assert f"process {process.pid} on" in done.stdout
+    assert GOES_ON in done.stdout
+    (point,) = read(tmp_path, "killed")["points"].values()
+    assert point["state"] == "interrupted"
+
+
+def test_a_report_follows_whether_or_not_a_point_failed(ran):
+    for name, points in (("first", 2), ("mixed", 1)):
+        assert read(ran, name)["followed"] == {"report": {"state": "done", "reason": None, "job": None}}
+        with open(ran / "outputs" / name / "results.csv") as file:
+            assert len(list(csv.DictReader(file))) == points
+
+
+def test_a_report_can_be_had_again_and_names_what_failed(ran):
+    (ran / "outputs" / "mixed" / "results.csv").unlink()
+    done = launch("task=report", "name=mixed", cwd=ran)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("FAILED jumprelu-48-") == 1
+    assert "NMSE" in done.stdout
+    assert (ran / "outputs" / "mixed" / "results.csv").exists()
+
+
+@pytest.mark.parametrize("several", [[], ["-m", "k=3,4"]])
+def test_a_task_that_there_is_not_cannot_follow(tmp_path, tiny, several):
+    done = launch(*several, *tiny, "then=[report,nonsense]", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "then=['report', 'nonsense']: there is no such task to follow: nonsense." in done.stderr
+    assert not list(tmp_path.glob("outputs/*/*"))
