@@ -44,6 +44,12 @@ def sentence(number: int, words: int = 120) -> str:
     return " ".join(WORDS[(number * 7 + at * at * (number % 5 + 1)) % len(WORDS)] for at in range(words))
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch) -> None:
+    """What a test writes into `outputs`, it writes into a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory) -> Path:
     """A folder of 40 small text files."""

@@ -7,10 +7,11 @@ between two steps. So the script's command is our own.
 
 import contextlib
 import io
+import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,24 @@ def submit(folder: Path, code: Path, name: str, tasks: int, settings: Settings, 
     executor = _executor(folder, name, tasks, settings, after)
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):  # submitit prints what it then raises
+        with contextlib.redirect_stderr(said), _outside_of_jobs():  # submitit prints what it then raises
             return executor._submit_command(_command(folder, code, settings)).job_id
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         lines = str(error).splitlines()
         words = " ".join([line for line in lines if line.startswith("sbatch:")] or lines)
         raise SlurmError(words or "sbatch failed without a word") from None
+
+
+@contextlib.contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Within a job, sbatch would take that job's settings for those of the new one."""
+    inside = "SLURM_JOB_ID" in os.environ
+    its = {name: os.environ.pop(name) for name in list(os.environ) if inside and name.startswith("SLURM_")}
+    os.environ.update({name: value for name, value in its.items() if name == "SLURM_CONF"})
+    try:
+        yield
+    finally:
+        os.environ.update(its)
 
 
 def text(folder: Path, code: Path, name: str, tasks: int, settings: Settings, after: Sequence[str] = ()) -> str:

@@ -99,7 +99,7 @@ def _submit_follow_ups(
     there are new jobs that it must wait for, and left to wait if there are none."""
     live = [state.job for state in seen.points.values() if state.state in (QUEUED, RUNNING)]
     before = sorted({job.partition("_")[0] for job in live if job is not None})
-    quiet = replace(settings, gres=None, memory=None, time=None, max_points=None)
+    without_gpu = replace(settings, gres=None)
     submitted = {}
     for task in dict.fromkeys(then):
         earlier = seen.follow_ups.get(task)
@@ -107,7 +107,7 @@ def _submit_follow_ups(
         if waits and not new:
             continue
         content: dict[str, Any] = {"task": task, "packs": [{}], "max_memory": None}
-        submitted[task] = _submit_array(sweep, code, content, quiet, after=[*before, *new])
+        submitted[task] = _submit_array(sweep, code, content, without_gpu, after=[*before, *new])
         if waits and earlier is not None and earlier.job is not None:
             queue.cancel(earlier.job)
     return submitted

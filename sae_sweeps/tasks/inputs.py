@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from importlib.metadata import version
 
 import torch
@@ -21,7 +22,11 @@ log = logging.getLogger(__name__)
 def choose_device(setting: str) -> torch.device:
     """`auto` takes a CUDA device if there is one, else the CPU. Raises: ConfigError if the device is not there."""
     if setting == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if os.environ.get("CUDA_VISIBLE_DEVICES"):
+            log.warning("there is a GPU for this process, but this build of torch cannot use it; going on without")
+        return torch.device("cpu")
     try:
         torch.empty(1, device=setting)
     except (RuntimeError, AssertionError) as error:
