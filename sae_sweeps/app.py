@@ -159,11 +159,9 @@ def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: "SweepLaunche
 
 def _refuse_missing(device: str, precision: str) -> None:
     """The last check, for it takes importing torch."""
-    from sae_sweeps.tasks.inputs import choose_device
+    from sae_sweeps.tasks.inputs import choose_device, require_precision
 
     try:
-        if choose_device(device).type != "cuda" and precision == "tf32":
-            fix = "training.precision=float32 or bfloat16"
-            raise ConfigError("training.precision", precision, "needs a CUDA device", fix)
+        require_precision(precision, choose_device(device))
     except ConfigError as error:
         raise RefusedError([str(error)]) from None

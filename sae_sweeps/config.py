@@ -141,7 +141,7 @@ class LimitsConfig:
     """What a command may take on; more is refused before anything is run or submitted. None: no limit."""
 
     points: int | None = 1000
-    disk_gib: float | None = None  # of checkpoints and SAEs, when all points are there
+    disk_gib: float | None = None  # of resumable states and SAEs, of the points that are not done
     gpu_hours: float | None = None
 
 

@@ -31,9 +31,10 @@ def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str
                 waiting.pop(point.name, None)
                 if error is not None:
                     failures[point.name] = reason(error)
-                    if not isinstance(error, LockedError):  # then the point is another's
-                        _note([point], FAILED, failures[point.name])
-                sweep.set_state(point.name, FAILED if error else DONE, failures.get(point.name))
+                if not isinstance(error, LockedError):  # then the point is another's, and its state too
+                    if error is not None:
+                        _note_failure(point, failures[point.name])
+                    sweep.set_state(point.name, FAILED if error else DONE, failures.get(point.name))
                 display.point_finished(failed=error is not None)
 
             sweep.set_states(waiting, RUNNING)
@@ -49,9 +50,8 @@ def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str
     return failures
 
 
-def _note(points: Sequence[Point], state: str, why: str) -> None:
-    for point in points:
-        try:
-            states.note(point.folder, state, why)
-        except OSError as error:
-            log.warning("%s: its state could not be written (%s)", point.name, reason(error))
+def _note_failure(point: Point, why: str) -> None:
+    try:
+        states.note_if_free(point.folder, FAILED, why)
+    except OSError as error:
+        log.warning("%s: that it failed could not be written (%s)", point.name, reason(error))

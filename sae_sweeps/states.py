@@ -5,6 +5,8 @@
 <point>/.lock           held by the process that works on it, and by nobody once that process is gone
 """
 
+import contextlib
+import fcntl
 import os
 import socket
 import time
@@ -68,15 +70,23 @@ def is_done(folder: Path) -> bool:
     return read_json(folder / RESULTS) is not None
 
 
+def note_if_free(folder: Path, state: str, reason: str) -> None:
+    """The same by a process that does not hold the point's lock; if another one does, it is for that one to note."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(Timeout), FileLock(folder / LOCK, blocking=False):
+        note(folder, state, reason)
+
+
 def is_locked(folder: Path) -> bool:
-    """Whether a process works on the point; those that want to begin wait the moment that this takes."""
-    if not (folder / LOCK).exists():
-        return False
+    """Whether a process works on the point. Anybody may look who may read; looking keeps nobody else from looking."""
     try:
-        with FileLock(folder / LOCK, blocking=False):
-            return False
-    except Timeout:
+        with open(folder / LOCK) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ def of_point(folder: Path) -> State:
     if known.state != RUNNING:
         return State(known.state, known.reason, job, known.owner.restarts, step)
     if is_locked(folder):
-        return State(RUNNING, None, job, known.owner.restarts, step)
+        return State(RUNNING, known.reason, job, known.owner.restarts, step)
     return State(INTERRUPTED, f"{known.owner} is gone", job, known.owner.restarts, step)
 
 

@@ -27,13 +27,18 @@ def summary(seen: Seen) -> str:
     return line
 
 
-def table(sweep: Sweep, seen: Seen) -> Table:
-    """A row per point: its state, how far it is, its job, how often that was requeued, what it waits for."""
+def table(sweep: Sweep, seen: Seen, but: str | None = None) -> Table:
+    """A row per point: its state, how far it is, its job, how often that was requeued, what it waits for.
+
+    Points in the state `but` are left out: a screen has only so many lines.
+    """
     made = Table(title=f"sweep {escape(sweep.name)}: {summary(seen)}", title_justify="left")
     for title in ("point", "state", "steps", "job", "requeued", ""):
         made.add_column(title, no_wrap=True, justify="right" if title in ("steps", "requeued") else "left")
     steps = sweep.steps()
     for name, state in seen.points.items():
+        if state.state == but:
+            continue
         done = steps[name] if state.state == DONE else state.step
         why = state.reason if state.state in (QUEUED, RUNNING) else None
         cells = [f"{done} of {steps[name]}" if done else "", state.job or "", str(state.requeued or ""), why or ""]

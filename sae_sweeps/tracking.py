@@ -1,5 +1,6 @@
 """Weights & Biases, behind the few calls that training needs. Nothing here is imported when tracking is off."""
 
+import contextlib
 import logging
 import secrets
 import shutil
@@ -39,7 +40,8 @@ class Run:
     def preempted(self) -> None:
         """Close a run that will go on later."""
         if self._run is not None:
-            self._run.mark_preempting()
+            with contextlib.suppress(Exception):  # the run is closed in any case, and goes on from what is on disk
+                self._run.mark_preempting()
             self.finish(failed=True)
 
 

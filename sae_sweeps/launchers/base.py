@@ -10,6 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from sae_sweeps import app
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.launchers.composition import compose
@@ -31,8 +32,6 @@ class SweepLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from sae_sweeps import app
-
         if len(job_overrides) >= MANY:
             log.info("composing and checking %d points", len(job_overrides))
         configs = compose(self.hydra_context.config_loader, self.config, job_overrides, initial_job_idx)

@@ -17,7 +17,7 @@ SECONDS_BETWEEN_LOOKS = 5.0  # slurmctld is everybody's
 def follow(sweep: Sweep, names: Sequence[str]) -> bool:
     """Show how the points get on until nothing is under way: a table on a terminal, else a line at every change.
 
-    True if all of them are done. Raises: KeyboardInterrupt; it ends this, and not the jobs.
+    True if all of them, and what follows, are done. Raises: KeyboardInterrupt; it ends this, and not the jobs.
     """
     told = ""
     with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -27,7 +27,7 @@ def follow(sweep: Sweep, names: Sequence[str]) -> bool:
             if seen.slurm_error is not None:
                 line += f"; Slurm does not answer ({seen.slurm_error})"
             if console.is_terminal:
-                live.update(status.table(sweep, seen), refresh=True)
+                live.update(status.table(sweep, seen, but=DONE), refresh=True)
             elif line != told:
                 told = line
                 console.print(f"{time.strftime('%H:%M:%S')}  {line}", soft_wrap=True)
@@ -36,4 +36,5 @@ def follow(sweep: Sweep, names: Sequence[str]) -> bool:
                 break
             time.sleep(SECONDS_BETWEEN_LOOKS)
     seen = status.show(sweep)
-    return all(seen.points[name].state == DONE for name in names)
+    outcomes = [*(seen.points[name] for name in names), *seen.follow_ups.values()]
+    return all(outcome.state == DONE for outcome in outcomes)

@@ -57,7 +57,7 @@ def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, b
         why = f"the job began {FRUITLESS} times and saved nothing new; its log in {begun.parent} tells how it ended"
         for point in points:
             if not states.is_done(point.folder):
-                states.note(point.folder, FAILED, why)
+                states.note_if_free(point.folder, FAILED, why)
         log.error("%s. Too little time or memory? The same command tries again", why)
         return 1
     return 1 if run_packs(sweep, points, Limits.of(None, max_memory, PATIENCE)) else 0

@@ -1,8 +1,10 @@
 """What Slurm says of our jobs, asked in one call for all of them, and the one thing that is asked of it: to requeue."""
 
+import functools
 import os
 import subprocess
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sae_sweeps.errors import SlurmError, first_line
@@ -13,6 +15,7 @@ LIVE = {
     "RESIZING", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "RESV_DEL_HOLD",
 }  # fmt: skip
 COLUMNS = {"JobArrayID": 40, "Name": 100, "State": 24, "RestartCnt": 10, "Reason": 60}
+ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 4, 10.0  # to requeue, where slurmctld is not there for a moment
 SECONDS = 60  # a slurmctld under load may take its time
 
 
@@ -39,7 +42,9 @@ def jobs(names: Iterable[str]) -> dict[str, Job]:
     if not (wanted := sorted(set(names))):
         return {}
     form = ",".join(f"{column}:{width}" for column, width in COLUMNS.items())
-    listed = _ask("squeue", "--noheader", "--array", "--states=all", f"--name={','.join(wanted)}", f"--Format={form}")
+    listed = _ask(
+        "squeue", "--noheader", "--array", "--all", "--states=all", f"--name={','.join(wanted)}", f"--Format={form}"
+    )
     found = {}
     for line in listed.splitlines():
         at, cells = 0, []
@@ -51,8 +56,9 @@ def jobs(names: Iterable[str]) -> dict[str, Job]:
     return found
 
 
-def ended(ids: Sequence[str]) -> dict[str, str]:
-    """How jobs ended that squeue has forgotten (id -> state), as far as Slurm keeps accounts."""
+@functools.cache
+def ended(ids: tuple[str, ...]) -> dict[str, str]:
+    """How jobs ended that squeue has forgotten (id -> state), as far as Slurm keeps accounts. Asked once."""
     try:
         form = ("--noheader", "--parsable2", "--allocations", "--format=JobID,State")
         listed = _ask("sacct", *form, "-j", ",".join(ids))
@@ -71,16 +77,24 @@ def requeue(id: str) -> str | None:
     A cancelled job stays so, and one that Slurm has put back itself is left alone: it may run elsewhere by now. `id`
     must be that of the array's task: the SLURM_JOB_ID of one of them is the id of the whole array.
     """
-    try:
-        words = _ask("scontrol", "show", "job", "--oneliner", id).split()
-        facts = dict(word.split("=", 1) for word in words if "=" in word)
-        if int(facts.get("Restarts", 0)) != int(os.environ.get("SLURM_RESTART_COUNT", 0)):
-            return "Slurm has requeued the job"
-        if facts.get("JobState") != "RUNNING" and facts.get("Reason") != "TimeLimit":
-            return "the job was cancelled"
-        _ask("scontrol", "requeue", id)
-    except SlurmError as error:
-        return str(error)
+    for attempt in range(ATTEMPTS):
+        try:
+            return _requeue(id)
+        except SlurmError as error:
+            why = str(error)
+            if attempt < ATTEMPTS - 1:
+                time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+    return why
+
+
+def _requeue(id: str) -> str | None:
+    words = _ask("scontrol", "show", "job", "--oneliner", id).split()
+    facts = dict(word.split("=", 1) for word in words if "=" in word)
+    if int(facts.get("Restarts", 0)) != int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+        return "Slurm has requeued the job"
+    if facts.get("JobState") != "RUNNING" and facts.get("Reason") != "TimeLimit":
+        return "the job was cancelled"
+    _ask("scontrol", "requeue", id)
     return None
 
 
@@ -94,8 +108,9 @@ def max_array_size() -> int:
 
 
 def _ask(*command: str) -> str:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}  # which hide jobs
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True, env=plain)
     except FileNotFoundError:
         raise SlurmError(f"there is no {command[0]} on this machine") from None
     except subprocess.TimeoutExpired:

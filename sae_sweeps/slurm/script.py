@@ -18,13 +18,12 @@ from typing import Any
 from sae_sweeps.errors import SlurmError
 from sae_sweeps.slurm.settings import Settings
 
-# srun passes signals on to the process; those that Slurm sends to the script would end there, and end it
+# Signals for the script would end it; srun passes USR1 on to the process, but would kill it at a TERM
 KEEP_RUNNING = """\
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 stopping= step=
-pass_on() { stopping=yes; [ -z "$step" ] || kill -s "$1" "$step" 2>/dev/null; }
-trap 'pass_on USR1' USR1
-trap 'pass_on TERM' TERM
+pass_on() { stopping=yes; [ -z "$step" ] || kill -s USR1 "$step" 2>/dev/null; }
+trap pass_on USR1 TERM
 keep_running() {
   while true; do
     "$@" & step=$!
@@ -62,8 +61,11 @@ def submit(folder: Path, code: Path, name: str, tasks: int, settings: Settings, 
 def _outside_of_jobs() -> Iterator[None]:
     """Within a job, sbatch would take that job's settings for those of the new one."""
     inside = "SLURM_JOB_ID" in os.environ
-    its = {name: os.environ.pop(name) for name in list(os.environ) if inside and name.startswith("SLURM_")}
-    os.environ.update({name: value for name, value in its.items() if name == "SLURM_CONF"})
+    its = {
+        name: os.environ.pop(name)
+        for name in list(os.environ)
+        if inside and name.startswith("SLURM_") and name != "SLURM_CONF"
+    }
     try:
         yield
     finally:

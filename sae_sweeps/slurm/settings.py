@@ -46,6 +46,13 @@ class Settings:
             value = getattr(self, setting)
             holds = value is None or (type(value) is int and value >= 1)
             require(setting, holds, "must be a whole number from 1 on", f"hydra.launcher.{setting}=2, or leave it out")
+        for setting in ("partition", "gres", "qos", "account", "constraint", "python"):
+            value = getattr(self, setting)
+            require(setting, value is None or isinstance(value, str), "must be text", f"hydra.launcher.{setting}=NAME")
+        lines = isinstance(self.setup, list) and all(isinstance(line, str) for line in self.setup)
+        require("setup", lines, "must be a list of shell lines", "'hydra.launcher.setup=[module load cuda]'")
+        extras = isinstance(self.sbatch, dict)
+        require("sbatch", extras, "must be parameters with values", "+hydra.launcher.sbatch.nice=100")
         require("wait", isinstance(self.wait, bool), "must be true or false", "hydra.launcher.wait=false")
         seconds = isinstance(self.warning, int) and self.warning >= 1
         require("warning", seconds, "must be a number of seconds from 1 on", "hydra.launcher.warning=120")
@@ -57,7 +64,7 @@ class Settings:
             enough = minutes * 60 >= self.warning + 60  # Slurm looks once a minute
             problem = f"leaves no time to work before the warning, {self.warning} s ahead of the end"
             require("time", enough, problem, "give more time, or a lower hydra.launcher.warning")
-        for key in sorted(self.sbatch):
+        for key in sorted(self.sbatch if extras else {}):
             name = key.replace("_", "-")
             if name in OURS or name in SETTINGS:
                 problem = "is for the launcher to set"

@@ -95,18 +95,22 @@ def _submit(sweep: Sweep, code: Path, packs: Sequence[Sequence[Point]], settings
 def _submit_follow_ups(
     sweep: Sweep, code: Path, then: Sequence[str], settings: Settings, seen: Seen, new: Sequence[str]
 ) -> dict[str, str]:
-    """Submit the tasks that follow, behind every job of the sweep that is still to end. One that waits is replaced if
-    there are new jobs that it must wait for, and left to wait if there are none."""
+    """Submit the tasks that follow, behind every job of the sweep that is still to end. What is queued, running or done
+    already is left as it is, unless there have been jobs since: then one that is queued is replaced."""
     live = [state.job for state in seen.points.values() if state.state in (QUEUED, RUNNING)]
     before = sorted({job.partition("_")[0] for job in live if job is not None})
-    without_gpu = replace(settings, gres=None)
+    extras = {key: value for key, value in settings.sbatch.items() if "gpu" not in key}
+    without_gpu = replace(settings, gres=None, sbatch=extras)
+    known = sweep.read()["jobs"]
+    arrays = {job["name"] for job in known if job["task"] == POINTS}
+    behind = {job["task"]: set(job["behind"]) for job in known if job["task"] != POINTS}
     submitted = {}
     for task in dict.fromkeys(then):
         earlier = seen.follow_ups.get(task)
         waits = earlier is not None and earlier.state == QUEUED
-        if waits and not new:
+        if earlier is not None and earlier.state in (QUEUED, RUNNING, DONE) and arrays <= behind.get(task, set()):
             continue
-        content: dict[str, Any] = {"task": task, "packs": [{}], "max_memory": None}
+        content: dict[str, Any] = {"task": task, "packs": [{}], "max_memory": None, "behind": sorted(arrays)}
         submitted[task] = _submit_array(sweep, code, content, without_gpu, after=[*before, *new])
         if waits and earlier is not None and earlier.job is not None:
             queue.cancel(earlier.job)
@@ -126,6 +130,7 @@ def _submit_array(
         "name": name,
         "task": content["task"],
         "packs": [list(pack) for pack in content["packs"]],
+        "behind": content.get("behind", []),
     }
 
     def add(known: dict[str, Any]) -> None:
@@ -145,8 +150,11 @@ def _submit_array(
     try:
         id = script.submit(folder, code, name, len(note["packs"]), settings, after)
     except SlurmError:
-        sweep.update(remove)
-        shutil.rmtree(folder)
-        raise
+        taken = queue.jobs([name])  # Slurm can have taken what it did not get round to confirm
+        if not taken:
+            sweep.update(remove)
+            shutil.rmtree(folder)
+            raise
+        id = next(iter(taken)).partition("_")[0]
     sweep.update(complete)
     return id

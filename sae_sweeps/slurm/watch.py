@@ -61,7 +61,7 @@ def states_of(sweep: Sweep) -> Seen:
                 latest_follow_ups[submission["task"]] = task
     points = {name: states.of_point(sweep.folder / name) for name in known["points"]}
     unfinished = [latest[name] for name, found in points.items() if name in latest and found.state != DONE]
-    gone = sorted({task.id for task in unfinished if task.job is None})
+    gone = tuple(sorted({task.id for task in unfinished if task.job is None}))
     ended = queue.ended(gone) if gone and error is None else {}
     for name in points.keys() & latest.keys():
         found, task = points[name], latest[name]
@@ -83,10 +83,11 @@ def _of_submitted(
             return replace(found, job=job.id, requeued=job.restarts)
         if job.state in BEGUN or (job.state == "COMPLETING" and mine):
             stopping = mine and note is not None and note.state == INTERRUPTED
-            why = "stopping" if stopping else None if mine and found.state == RUNNING else "starting"
+            why = "stopping" if stopping else found.reason if mine and found.state == RUNNING else "starting"
             return State(RUNNING, why, job.id, job.restarts, found.step)
         return State(QUEUED, job.reason, job.id, job.restarts, found.step)
-    if found.state in (RUNNING, FAILED):
+    of_no_job = note is not None and note.owner.job is None
+    if found.state in (RUNNING, FAILED) or (found.state == INTERRUPTED and of_no_job):
         return found  # by a process that has outlived its job, or is of none
     if error is not None:
         return replace(found, state=QUEUED if found.state == WAITING else found.state, reason="Slurm does not answer")
@@ -108,11 +109,11 @@ def _follow_ups(
     found = {}
     for name, task in latest.items():
         outcome = followed.get(name)
-        if task.job is not None and task.job.live:
+        if outcome is not None and outcome["job"] == task.id:
+            found[name] = State(outcome["state"], outcome["reason"], task.id)
+        elif task.job is not None and task.job.live:
             state = RUNNING if task.job.state in BEGUN else QUEUED
             found[name] = State(state, task.job.reason, task.id, task.job.restarts)
-        elif outcome is not None and outcome["job"] == task.id:
-            found[name] = State(outcome["state"], outcome["reason"], task.id)
         else:
             why = (
                 "Slurm does not answer" if error else _ended(task, "it was done", task.job.state if task.job else None)

@@ -24,14 +24,28 @@ def choose_device(setting: str) -> torch.device:
     if setting == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
-        if os.environ.get("CUDA_VISIBLE_DEVICES"):
-            log.warning("there is a GPU for this process, but this build of torch cannot use it; going on without")
         return torch.device("cpu")
     try:
         torch.empty(1, device=setting)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError("device", setting, f"cannot be used ({first_line(error)})", "device=auto") from None
     return torch.device(setting)
+
+
+def unused_gpu(device: torch.device) -> str | None:
+    """What is to be said where a process has a GPU and does not use it."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if device.type == "cuda" or given in ("", "-1", "NoDevFiles"):
+        return None
+    why = "" if torch.version.cuda else ", for this torch is built without CUDA"
+    return f"on {device.type}, though there is a GPU for it{why}"
+
+
+def require_precision(precision: str, device: torch.device) -> None:
+    """Raises: ConfigError if the device has no such precision."""
+    if precision == "tf32" and device.type != "cuda":
+        fix = "training.precision=float32 or bfloat16"
+        raise ConfigError("training.precision", precision, "needs a CUDA device", fix)
 
 
 def device_name(device: torch.device) -> str:

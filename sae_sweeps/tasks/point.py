@@ -23,6 +23,7 @@ from sae_sweeps.packs import Point
 from sae_sweeps.provenance import provenance
 from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
 from sae_sweeps.saes.base import Step
+from sae_sweeps.tasks.inputs import unused_gpu
 from sae_sweeps.tracking import Run, start_run
 from sae_sweeps.training import Trainer
 
@@ -39,15 +40,15 @@ class FinishedElsewhere(Exception):  # noqa: N818  not an error
 class PointAtWork:
     """Begins a point, or goes on with it from its newest intact checkpoint; `close` when it is done or given up."""
 
-    def __init__(self, point: Point, d_in: int, device: torch.device, patience: float) -> None:
-        """Raises: LockedError if another process is at work on the point and does not let go within `patience` seconds,
-        FinishedElsewhere if it has finished it, Stopped if this one is told to stop while it waits."""
+    def __init__(self, point: Point, d_in: int, device: torch.device, deadline: float) -> None:
+        """Raises: LockedError if another process is at work on the point and does not let go before `deadline` (of
+        time.monotonic), FinishedElsewhere if it has finished it, Stopped if this one is told to stop while it waits."""
         self.point, self.config = point, point.config
         self.trainer = Trainer(new_sae(self.config, d_in).to(device), self.config.training)
         point.folder.mkdir(parents=True, exist_ok=True)
         self._log = logs.of_point(point.name)
         self._lock = FileLock(point.folder / states.LOCK)
-        self._acquire(patience)
+        self._acquire(deadline)
         if states.is_done(point.folder):
             self._lock.release()
             raise FinishedElsewhere
@@ -61,9 +62,9 @@ class PointAtWork:
             self.close()
             raise
 
-    def _acquire(self, patience: float) -> None:
+    def _acquire(self, deadline: float) -> None:
         """Take the point's lock. It is the system's, so it goes with the process that holds it, however that ends."""
-        for waited in itertools.count():
+        for attempt in itertools.count():
             try:
                 self._lock.acquire(timeout=LOOK_AGAIN_SECONDS)
                 return
@@ -71,14 +72,15 @@ class PointAtWork:
                 stopping.check()
                 known = states.noted(self.point.folder)
                 who = f"another process is training this point ({known.owner if known else 'not named yet'})"
-                if (waited + 1) * LOOK_AGAIN_SECONDS >= patience:
+                left = deadline - time.monotonic()
+                if left <= 0:
                     raise LockedError(f"{who}; let it end, or stop it") from None
-                if waited == 0:
-                    self._log.warning("%s: %s; waiting up to %d s for it", self.point.name, who, patience)
+                if attempt == 0:
+                    self._log.warning("%s: %s; waiting up to %d s for it", self.point.name, who, left)
 
     def _begin(self, device: torch.device) -> None:
         config, folder, training = self.config, self.point.folder, self.config.training
-        states.note(folder, states.RUNNING)
+        states.note(folder, states.RUNNING, unused_gpu(device))
         state = checkpoints.load_newest(folder / "checkpoint")
         if config.sae.architecture == "jumprelu":
             self._log.info("%s: %s", self.point.name, sparsity_coefficient(config)[1])
@@ -109,14 +111,16 @@ class PointAtWork:
             self.seconds += time.perf_counter() - since
             self._display.progress(tokens, training.steps * training.batch_size, step.loss, step.l0)
             saves = done % training.checkpoint_every == 0 or self.trainer.finished
+            line = None
             if saves or done % training.log_every == 0:
                 line = {**training_metrics(self.trainer, step), "seconds": self.seconds - self._written_seconds}
                 self._written_seconds = self.seconds
                 self._curve.append(line)
-                self._tracker.log(tracked(line))
             if saves:
                 self._save()
             stopping.check()
+            if line is not None:
+                self._tracker.log(tracked(line))
             since = time.perf_counter()
 
     def _save(self) -> None:
@@ -128,13 +132,14 @@ class PointAtWork:
         checkpoints.save(self.point.folder / "checkpoint", self.trainer.steps_done, self.trainer.state())
 
     def stop(self, why: str) -> None:
-        """Save the state between two checkpoints and leave the point to be gone on with."""
-        if self.trainer.stopped:
-            return  # failed, or done
+        """Save the state between two checkpoints, for the point to be gone on with."""
         if self.trainer.steps_done > self._saved_steps:
             self._save()
         self._log.info("%s: %s: stopped at step %d, state saved", self.point.name, why, self.trainer.steps_done)
         states.note(self.point.folder, states.INTERRUPTED, why)
+
+    def preempted(self) -> None:
+        """Have W&B know that the run will go on."""
         self._tracker.preempted()
 
     def finish(self, model: LanguageModel, data: HeldOut) -> None:

@@ -12,7 +12,7 @@ from sae_sweeps.language.activations import Told
 from sae_sweeps.language.model_files import model_facts
 from sae_sweeps.memory import free_bytes
 from sae_sweeps.packs import Limits, Point, that_fit
-from sae_sweeps.tasks.inputs import Inputs, choose_device, device_name, load_inputs
+from sae_sweeps.tasks.inputs import Inputs, choose_device, device_name, load_inputs, require_precision, unused_gpu
 from sae_sweeps.tasks.point import FinishedElsewhere, PointAtWork
 from sae_sweeps.training import Trainer, train
 
@@ -53,6 +53,7 @@ def _run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
     for point in points:
         stopping.check()
         with _alone(point, outcome):
+            require_precision(point.config.training.precision, inputs.device)
             inputs.held_out(point.config.evaluation.tokens)
             measured.append(point)
     if measured:
@@ -72,7 +73,9 @@ def _run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
 
 def _train_pack(points: Sequence[Point], inputs: Inputs, patience: float, outcome: Outcome) -> dict[str, float] | None:
     """Returns the seconds that its parts took (calibration.py), None if a point was not trained from end to end."""
-    began = time.perf_counter()
+    began, deadline = time.perf_counter(), time.monotonic() + patience
+    if (said := unused_gpu(inputs.device)) is not None:
+        log.warning("running %s", said)
     workers: dict[Trainer, PointAtWork] = {}
     with ExitStack() as closing:
         display = point_display("activations")
@@ -81,7 +84,7 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, patience: float, outcom
         try:
             for point in points:
                 with _alone(point, outcome):
-                    worker = PointAtWork(point, inputs.d_in, inputs.device, patience)
+                    worker = PointAtWork(point, inputs.d_in, inputs.device, deadline)
                     closing.callback(worker.close)
                     workers[worker.trainer] = worker
                     if worker.trainer.finished:  # and was stopped before it was evaluated
@@ -93,9 +96,12 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, patience: float, outcom
                     if trainer.finished:
                         _finish(worker, inputs, outcome)
         except stopping.Stopped as stop:
-            for worker in workers.values():
+            begun = [worker for worker in workers.values() if not worker.trainer.stopped]
+            for worker in begun:  # all are saved before W&B, which may take its time, hears of it
                 with _alone(worker.point, outcome, worker):
                     worker.stop(str(stop))
+            for worker in begun:
+                worker.preempted()
             raise
     total = time.perf_counter() - began
     stepping = sum(worker.seconds for worker in workers.values())

@@ -98,9 +98,10 @@ def test_whatever_happens_to_its_jobs_the_sweep_comes_out_the_same(cluster, tmp_
     job = json.loads((sweep / "sweep.json").read_text())["jobs"][0]["id"]
 
     wait_for(lambda: step(sweep, 0) >= 200, "the first pack to get going")
-    ids = {point.name: json.loads((point / "wandb_run.json").read_text())["id"] for point in sweep.glob("batchtopk-*")}
-    cluster.run("scancel", "--signal=USR1", f"{job}_0")
     wait_for(lambda: step(sweep, 1) >= 200, "the second pack to get going")
+    ids = {point.name: json.loads((point / "wandb_run.json").read_text())["id"] for point in sweep.glob("*-48-*")}
+    assert len(ids) == 4
+    cluster.run("scancel", "--signal=USR1", f"{job}_0")
     cluster.run("scontrol", "requeue", f"{job}_1")
     wait_for(lambda: step(sweep, 0) >= 1500, "the first pack to go on")
     process_of(sweep, 0).kill()
@@ -119,7 +120,7 @@ def test_whatever_happens_to_its_jobs_the_sweep_comes_out_the_same(cluster, tmp_
     assert "killed by signal 9; beginning again" in log
     for point in sweep.glob("*-48-*"):
         assert len(list(point.glob("wandb/offline-run-*"))) == 1
-        assert ids.get(point.name) in (None, json.loads((point / "wandb_run.json").read_text())["id"])
+        assert ids[point.name] == json.loads((point / "wandb_run.json").read_text())["id"]
 
 
 def of_task(sweep: Path, task: int) -> list[State]:
@@ -141,7 +142,7 @@ def test_a_point_that_fails_is_named_and_run_again_alone(cluster, tmp_path, tiny
     (spoilt / "metrics.jsonl").rmdir()
     again = launch("-m", *words, "k=3,4,5,6", "then=[report]", cwd=tmp_path)
     assert "3 done: left as they are" in again.stdout
-    assert "submitted 1 points in 1 packs of 1" in again.stdout
+    assert "submitted 1 point in 1 pack of 1" in again.stdout
     assert {state.state for state in at_end(sweep).values()} == {DONE}
 
 

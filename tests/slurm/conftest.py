@@ -23,6 +23,7 @@ class FakeSlurm:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
+        queue.ended.cache_clear()
         for command in COMMANDS:
             self.does(command, "echo 'nobody expected this call' >&2; exit 99")
 

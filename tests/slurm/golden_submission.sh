@@ -29,9 +29,8 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"
 export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 stopping= step=
-pass_on() { stopping=yes; [ -z "$step" ] || kill -s "$1" "$step" 2>/dev/null; }
-trap 'pass_on USR1' USR1
-trap 'pass_on TERM' TERM
+pass_on() { stopping=yes; [ -z "$step" ] || kill -s USR1 "$step" 2>/dev/null; }
+trap pass_on USR1 TERM
 keep_running() {
   while true; do
     "$@" & step=$!

@@ -69,7 +69,7 @@ def test_a_slurm_that_does_not_answer_is_not_waited_for_forever(slurm, monkeypat
 
 def test_accounts_tell_how_forgotten_jobs_ended(slurm):
     slurm.says("sacct", "12_0|TIMEOUT\n12_1|CANCELLED by 1000\n12_2|\n13_0|COMPLETED\n")
-    assert queue.ended(["12_0", "12_1", "12_2", "13_0"]) == {
+    assert queue.ended(("12_0", "12_1", "12_2", "13_0")) == {
         "12_0": "TIMEOUT",
         "12_1": "CANCELLED",
         "13_0": "COMPLETED",
@@ -80,9 +80,9 @@ def test_accounts_tell_how_forgotten_jobs_ended(slurm):
 
 def test_without_accounts_nothing_is_known(slurm):
     slurm.does("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
-    assert queue.ended(["12_0"]) == {}
+    assert queue.ended(("12_0",)) == {}
     slurm.misses("sacct")
-    assert queue.ended(["12_0"]) == {}
+    assert queue.ended(("12_1",)) == {}
 
 
 def test_a_job_is_cancelled_by_its_id(slurm):
