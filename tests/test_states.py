@@ -1,5 +1,6 @@
 """The state of a point as its own folder tells it, and whose process a process is."""
 
+import fcntl
 import json
 import os
 import socket
@@ -122,3 +123,18 @@ def test_the_last_whole_line_of_a_long_curve_is_found(tmp_path):
     assert last_line(file) == json.loads(lines[-1])
     file.write_text(lines[0][:-4])
     assert last_line(file) is None
+
+
+def test_a_failure_is_noted_only_where_nobody_else_works(tmp_path):
+    states.note_if_free(tmp_path, "failed", "the first")
+    assert states.of_point(tmp_path).reason == "the first"
+    with FileLock(tmp_path / ".lock"):
+        states.note_if_free(tmp_path, "failed", "the second")
+    assert states.of_point(tmp_path).reason == "the first"
+
+
+def test_looking_at_a_lock_keeps_nobody_from_looking(tmp_path):
+    (tmp_path / ".lock").touch()
+    with open(tmp_path / ".lock") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert not states.is_locked(tmp_path)

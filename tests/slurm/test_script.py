@@ -151,3 +151,14 @@ def test_a_machine_without_sbatch_is_told_so(slurm, tmp_path):
     slurm.misses("sbatch")
     with pytest.raises(SlurmError, match="sbatch"):
         script.submit(tmp_path, CODE, "first.0a1b", 1, Settings())
+
+
+def test_sbatch_hears_nothing_of_the_job_that_it_is_called_in(slurm, tmp_path, monkeypatch):
+    slurm.does("sbatch", 'env > "$0.env"; echo "Submitted batch job 7"')
+    outer = {"SLURM_JOB_ID": "3", "SLURM_MEM_PER_NODE": "1000", "SLURM_CONF": "/some/slurm.conf"}
+    for name, value in outer.items():
+        monkeypatch.setenv(name, value)
+    assert script.submit(tmp_path, CODE, "first.0a1b", 1, Settings()) == "7"
+    lines = (slurm.folder / "sbatch.env").read_text().splitlines()
+    assert [line for line in lines if line.startswith("SLURM_")] == ["SLURM_CONF=/some/slurm.conf"]
+    assert {name: os.environ[name] for name in outer} == outer

@@ -186,3 +186,31 @@ def test_a_slurm_that_does_not_answer_gets_no_second_submission(sweep, slurm):
     with pytest.raises(SlurmError, match="timed out"):
         submit(sweep, points, [], Settings())
     assert len(slurm.calls("sbatch")) == 1
+
+
+def test_a_job_that_slurm_took_without_confirming_it_is_found_by_its_name(sweep, slurm):
+    points = points_of(sweep, *WORDS)
+    name = 'sed -n "s/^#SBATCH --job-name=//p" "$1"'  # and squeue lists it, under the id 55
+    slurm.does(
+        "sbatch",
+        f"""printf '%-40s%-100s%-24s%-10s%-60s\\n' 55_0 "$({name})" PENDING 0 None > "$(dirname "$0")/squeue.says"
+        echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1""",
+    )
+    assert submit(sweep, points, [], Settings()).jobs == ["55"]
+    (job,) = sweep.read()["jobs"]
+    assert (job["id"], len(job["packs"][0])) == ("55", 5)
+    assert sweep.read()["points"]["k3"]["job"] == "55_0"
+
+
+def test_the_report_comes_once_behind_all_jobs_whatever_command_they_are_of(sweep, slurm):
+    points = points_of(sweep, *WORDS)
+    first = submit(sweep, points[:2], ["report"], Settings())
+    slurm.queues(*queued(sweep))
+    slurm.says("scancel", "")
+    assert submit(sweep, points[:2], ["report"], Settings()).follow_ups == {}  # it is queued behind all there is
+    submit(sweep, points[2:], [], Settings())
+    slurm.queues(*queued(sweep))
+    second = submit(sweep, points, ["report"], Settings())
+    assert list(second.follow_ups) == ["report"]
+    assert slurm.calls("scancel") == [f"{first.follow_ups['report']}_0"]
+    assert "--dependency=afterany:101:103" in submissions(sweep)[-1]["script"]
