@@ -77,7 +77,8 @@ def load_newest(folder: Path) -> "dict[str, Tensor] | None":
 
 def newest_step(folder: Path) -> int:
     """The step of the newest state, as its name tells; 0 if there is none."""
-    return int(_steps(folder)[-1].name.removeprefix("step-")) if _steps(folder) else 0
+    steps = _steps(folder)
+    return int(steps[-1].name.removeprefix("step-")) if steps else 0
 
 
 def _steps(folder: Path) -> list[Path]:

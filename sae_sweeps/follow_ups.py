@@ -27,7 +27,8 @@ def follow_up(task: str, sweep: Sweep) -> bool:
         log.warning("%s: not run, for it needs all points; %s", task, why)
     else:
         try:
-            module.run_sweep(sweep)
+            if not module.run_sweep(sweep):
+                state, why = FAILED, "as its log tells"
         except Exception as error:
             log.exception("%s: failed", task)
             state, why = FAILED, reason(error)

@@ -81,7 +81,7 @@ def text(folder: Path, code: Path, name: str, tasks: int, settings: Settings, af
 def _command(folder: Path, code: Path, settings: Settings) -> str:
     python = shlex.quote(sys.executable) if settings.python is None else settings.python
     # --chdir comes first on Python's path: the code is that of the snapshot, whatever is installed
-    start = ["srun", "--kill-on-bad-exit", f"--chdir={code}"]
+    start = ["srun", f"--chdir={code}"]
     module = ["-u", "-m", "sae_sweeps.slurm.node", str(folder)]
     return f"keep_running {shlex.join(start)} {python} {shlex.join(module)}"
 
