@@ -1,5 +1,7 @@
 """The states of a sweep's points as a person wants to see them: a line, a table, the reasons."""
 
+from typing import Any
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -9,6 +11,7 @@ from sae_sweeps.slurm.watch import Seen, states_of
 from sae_sweeps.states import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
 from sae_sweeps.sweep import Sweep
 
+REASON_WIDTH = 28  # characters of what a point waits for
 COLORS = {DONE: "green", RUNNING: "cyan", FAILED: "red", INTERRUPTED: "yellow"}
 
 
@@ -34,7 +37,8 @@ def table(sweep: Sweep, seen: Seen, but: str | None = None) -> Table:
     """
     made = Table(title=f"sweep {escape(sweep.name)}: {summary(seen)}", title_justify="left")
     for title in ("point", "state", "steps", "job", "requeued", ""):
-        made.add_column(title, no_wrap=True, justify="right" if title in ("steps", "requeued") else "left")
+        justify: Any = "right" if title in ("steps", "requeued") else "left"
+        made.add_column(title, no_wrap=True, justify=justify, max_width=None if title else REASON_WIDTH)
     steps = sweep.steps()
     for name, state in seen.points.items():
         if state.state == but:

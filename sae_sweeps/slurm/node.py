@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,7 @@ from sae_sweeps.sweep import Sweep
 log = logging.getLogger(__name__)
 
 PATIENCE = 1800.0  # seconds that a job waits for a point of a process that has outlived its own job
-FRUITLESS = 3  # beginnings in a row from which nothing came
-SETTLE_SECONDS = 3.0  # scancel, if it was scancel that sent the signal, is to be through before the job changes
+KILL, STOP, FRUITLESS = 10, 3, 30  # beginnings from which nothing came: three killed, or ten stopped, are enough
 STOPPED = 75  # exit code: to be gone on with
 
 
@@ -43,7 +41,6 @@ def main(folder: Path) -> int:
 
         return 0 if follow_up(submission["task"], sweep) else 1
     except stopping.Stopped as stop:
-        time.sleep(SETTLE_SECONDS)
         why_not = queue.requeue(this.job or "")
         log.warning("%s: stopped; %s", stop, "requeued" if why_not is None else f"not requeued here: {why_not}")
         return STOPPED
@@ -54,22 +51,26 @@ def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, b
 
     points = [Point(from_json(config), sweep.folder / name) for name, config in configs.items()]
     if _in_vain(points, begun):
-        why = f"the job began {FRUITLESS} times and saved nothing new; its log in {begun.parent} tells how it ended"
+        why = f"the job began again and again and saved nothing new; its log in {begun.parent} tells how it ended"
         for point in points:
             if not states.is_done(point.folder):
                 states.note_if_free(point.folder, FAILED, why)
         log.error("%s. Too little time or memory? The same command tries again", why)
         return 1
-    return 1 if run_packs(sweep, points, Limits.of(None, max_memory, PATIENCE)) else 0
+    try:
+        return 1 if run_packs(sweep, points, Limits.of(None, max_memory, PATIENCE)) else 0
+    except stopping.Stopped:
+        write_json(begun, {**read_json(begun), "end": STOP})
+        raise
 
 
 def _in_vain(points: Sequence[Point], begun: Path) -> bool:
     """Whether the latest beginnings of this job have brought its points no further."""
     folders = [point.folder for point in points]
     progress = [[states.is_done(folder), checkpoints.newest_step(folder / "checkpoint")] for folder in folders]
-    earlier = read_json(begun) or {"progress": None, "fruitless": 0}
-    fruitless = earlier["fruitless"] + 1 if earlier["progress"] == progress else 0
-    write_json(begun, {"progress": progress, "fruitless": fruitless})
+    earlier = read_json(begun) or {"progress": None}
+    fruitless = earlier["fruitless"] + earlier["end"] if earlier["progress"] == progress else 0
+    write_json(begun, {"progress": progress, "fruitless": fruitless, "end": KILL})
     return fruitless >= FRUITLESS
 
 

@@ -33,12 +33,11 @@ def choose_device(setting: str) -> torch.device:
 
 
 def unused_gpu(device: torch.device) -> str | None:
-    """What is to be said where a process has a GPU and does not use it."""
+    """What is to be said, in a few words, where a process has a GPU and does not use it."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if device.type == "cuda" or given in ("", "-1", "NoDevFiles"):
         return None
-    why = "" if torch.version.cuda else ", for this torch is built without CUDA"
-    return f"on {device.type}, though there is a GPU for it{why}"
+    return f"on the {device.type.upper()}, not its GPU"
 
 
 def require_precision(precision: str, device: torch.device) -> None:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+import torch
+
 from sae_sweeps import logs, states, stopping
 from sae_sweeps.calibration import add
 from sae_sweeps.display import PointDisplay, point_display
@@ -75,7 +77,7 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, patience: float, outcom
     """Returns the seconds that its parts took (calibration.py), None if a point was not trained from end to end."""
     began, deadline = time.perf_counter(), time.monotonic() + patience
     if (said := unused_gpu(inputs.device)) is not None:
-        log.warning("running %s", said)
+        log.warning("running %s; this torch is built for %s", said, torch.version.cuda or "no CUDA at all")
     workers: dict[Trainer, PointAtWork] = {}
     with ExitStack() as closing:
         display = point_display("activations")

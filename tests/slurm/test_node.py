@@ -21,7 +21,6 @@ def task(tmp_path, monkeypatch):
     """The folder of a submission of two packs, of which this process is to do the second, as task 7_1."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
     stopping.forget()
-    monkeypatch.setattr(node, "SETTLE_SECONDS", 0)
     monkeypatch.chdir(tmp_path)
     Sweep(tmp_path / "sweep").add(CONFIGS)
     for name, value in {"ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "1", "JOB_ID": "9", "RESTART_COUNT": "0"}.items():
@@ -98,7 +97,7 @@ def test_beginnings_from_which_nothing_comes_end_and_are_told(task, packs_run):
     assert len(packs_run) == 3
     state = states.of_point(task.parent.parent / "k4")
     assert state.state == "failed"
-    assert state.reason.startswith("the job began 3 times and saved nothing new")
+    assert state.reason.startswith("the job began again and again and saved nothing new")
     assert states.of_point(task.parent.parent / "k5").state == "done"
 
 
@@ -107,6 +106,18 @@ def test_beginnings_from_which_something_comes_go_on_for_ever(task, packs_run):
         assert [node.main(task) for _ in range(3)] == [0, 0, 0]
         progress(task, step + 1)
     assert len(packs_run) == 15
+
+
+def test_being_stopped_counts_for_less_than_being_killed(task, monkeypatch):
+    def told_to_stop(sweep, points, limits):
+        raise stopping.Stopped("SIGUSR1")
+
+    monkeypatch.setattr(running, "run_packs", told_to_stop)
+    monkeypatch.setattr(queue, "requeue", lambda id: None)
+    assert [node.main(task) for _ in range(10)] == [node.STOPPED] * 10
+    assert node.main(task) == 1
+    progress(task, 1)
+    assert node.main(task) == node.STOPPED
 
 
 def test_the_other_tasks_of_the_array_are_counted_for_themselves(task, packs_run, monkeypatch):
