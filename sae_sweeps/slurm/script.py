@@ -94,7 +94,10 @@ def _executor(folder: Path, name: str, tasks: int, settings: Settings, after: Se
         def affinity(cls) -> int:  # it has looked for srun; we say ourselves what is missing
             return 2
 
-    threads = ['export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"'] if settings.cpus else []
+    cpus = [  # srun and torch do not look for themselves
+        'export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"',
+        'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
+    ]
     executor = Executor(folder)
     executor.update_parameters(
         job_name=name,
@@ -111,12 +114,7 @@ def _executor(folder: Path, name: str, tasks: int, settings: Settings, after: Se
         wckey=None,
         stderr_to_stdout=True,
         use_srun=False,
-        setup=[
-            *settings.setup,
-            *threads,
-            'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"' if settings.cpus else "",
-            KEEP_RUNNING,
-        ],
+        setup=[*settings.setup, *(cpus if settings.cpus else []), KEEP_RUNNING],
         additional_parameters={
             "requeue": True,
             "signal": f"USR1@{settings.warning}",
