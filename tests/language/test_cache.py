@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from sae_sweeps.config import PROJECT
 from sae_sweeps.language.cache import ActivationCache
 
 TOKENS_NS = torch.arange(12).view(3, 4)
@@ -124,10 +125,8 @@ def test_processes_share_it_while_both_write_and_remove(tmp_path):
         "    tokens = TOKENS_NS + round % 11\n"
         "    assert torch.equal(here.get(tokens, lambda: activations(tokens)), activations(tokens))\n"
     )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    processes = [subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
