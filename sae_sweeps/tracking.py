@@ -4,7 +4,8 @@ import contextlib
 import logging
 import secrets
 import shutil
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,17 @@ class Run:
             with contextlib.suppress(Exception):  # the run is closed in any case, and goes on from what is on disk
                 self._run.mark_preempting()
             self.finish(failed=True)
+
+
+@contextlib.contextmanager
+def _usr1_kept_off() -> Iterator[None]:
+    """Have W&B's own process, which is begun in here, not hear the USR1 that Slurm sends to every process of a job
+    before its time is up: the run is to be closed, and that is for us to do."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_run(
@@ -85,17 +97,14 @@ def start_run(
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )
 
-    try:
-        run = begin(tracking.mode)
-    except wandb.Error as error:
-        if tracking.mode == "offline":
-            raise
-        log.warning(
-            "W&B: %s; the run goes on offline, upload it later with `wandb sync %s/wandb/offline-run-*`",
-            first_line(error),
-            folder,
-        )
-        run = begin("offline")
+    with _usr1_kept_off():
+        try:
+            run = begin(tracking.mode)
+        except wandb.Error as error:
+            if tracking.mode == "offline":
+                raise
+            log.warning("W&B: %s; the run goes on offline, upload it later with task=sync", first_line(error))
+            run = begin("offline")
     run.define_metric("tokens")
     run.define_metric("*", step_metric="tokens")
     if run.offline:

@@ -184,3 +184,23 @@ def test_only_the_first_plea_is_named_and_forgetting_begins_anew():
             stopping.check()
     stopping.forget()
     stopping.check()
+
+
+@pytest.mark.parametrize("method", ["log", "finish"])
+def test_what_fails_for_want_of_another_process_is_no_failure(tmp_path, tiny, monkeypatch, method, undisturbed):
+    points = pack(tmp_path, tiny)
+
+    def ended_by_the_signal(self, *_, failed=False):
+        if failed:
+            return  # which W&B is told after all of it
+        os.kill(os.getpid(), signal.SIGUSR1)
+        raise ConnectionResetError("Connection lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(at_work.Run, method, ended_by_the_signal)
+        with pytest.raises(stopping.Stopped):
+            run(points)
+    assert not [point for point in points if states.of_point(point.folder).state == "failed"]
+    stopping.forget()
+    assert run(points) == dict.fromkeys(NAMES)
+    assert weights(points) == undisturbed

@@ -1,10 +1,12 @@
 """W&B's offline runs, read back from the files that `wandb sync` would upload."""
 
 import json
+import signal
 import struct
 import sys
 import time
 
+import psutil
 import pytest
 
 from sae_sweeps.config import TrackingConfig
@@ -114,3 +116,16 @@ def test_online_without_a_key_goes_on_offline(tmp_path, monkeypatch, caplog):
     run.finish({"eval/nmse": 0.5})
     assert "goes on offline" in caplog.text
     assert records(tmp_path)["summary"]["eval/nmse"] == pytest.approx(0.5)
+
+
+def test_the_warning_of_a_coming_end_does_not_end_the_run(tmp_path):
+    run = start_run(TrackingConfig(), tmp_path, group="g", job_type="train", config={})
+    run.log({"tokens": 1, "loss": 0.5})
+    services = [child for child in psutil.Process().children(recursive=True) if "wandb" in " ".join(child.cmdline())]
+    assert services
+    for service in services:
+        service.send_signal(signal.SIGUSR1)
+    time.sleep(0.5)  # a process that heard it would be gone
+    run.log({"tokens": 2, "loss": 0.25})
+    run.finish({"eval/nmse": 0.1})
+    assert [line["tokens"] for line in records(tmp_path)["history"]] == [1, 2]

@@ -100,8 +100,10 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, patience: float, outcom
         except stopping.Stopped as stop:
             begun = [worker for worker in workers.values() if not worker.trainer.stopped]
             for worker in begun:  # all are saved before W&B, which may take its time, hears of it
-                with _alone(worker.point, outcome, worker):
+                try:
                     worker.stop(str(stop))
+                except Exception as error:  # the state from before is still there
+                    logs.failure(logs.of_point(worker.point.name), worker.point.name, error)
             for worker in begun:
                 worker.preempted()
             raise
@@ -140,12 +142,14 @@ def _finish(worker: PointAtWork, inputs: Inputs, outcome: Outcome) -> None:
 
 @contextmanager
 def _alone(point: Point, outcome: Outcome, worker: PointAtWork | None = None) -> Iterator[None]:
-    """What fails in here is the failure of one point."""
+    """What fails in here is the failure of one point, unless this process is being stopped: a signal reaches all
+    processes of a job, and what then fails, fails for want of another one, W&B's say."""
     try:
         yield
     except FinishedElsewhere:
         outcome(point, None)
     except Exception as error:
+        stopping.check()
         logs.failure(logs.of_point(point.name), point.name, error)
         if worker is not None:
             worker.close()
