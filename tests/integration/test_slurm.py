@@ -51,7 +51,8 @@ def at_end(sweep: Path) -> dict[str, State]:
 def step(sweep: Path, task: int) -> int:
     """How far the points of an array task have got, if it is running."""
     states = [state for state in states_of(Sweep(sweep)).points.values() if (state.job or "").endswith(f"_{task}")]
-    return min((state.step for state in states if state.state == RUNNING and state.reason is None), default=0)
+    at_work = [state for state in states if state.state == RUNNING and state.reason not in ("starting", "stopping")]
+    return min((state.step for state in at_work), default=0)
 
 
 def process_of(sweep: Path, task: int) -> psutil.Process:
