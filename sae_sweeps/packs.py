@@ -103,13 +103,19 @@ def that_fit(points: Sequence[Point], d_in: int, available: float, said: str = "
         packs[-1].append(point)
         left -= needed
     if len(packs) > 1:
-        total = shared + sum(point_bytes(point.config, d_in) for point in points)
+        total = pack_bytes(points, d_in)
         sizes = " + ".join(str(len(pack)) for pack in packs)
         log.info(
             "a pack of %d points needs %.2f GiB and %.2f GiB %s: split into %s, the language model runs %d times",
             *(len(points), total / 2**30, available / 2**30, said, sizes, len(packs)),
         )
     return packs
+
+
+def pack_bytes(points: Sequence[Point], d_in: int) -> float:
+    """About what the points of a pack hold together while they are trained."""
+    shared = max(chunk_bytes(point.config, d_in) for point in points)
+    return shared + sum(point_bytes(point.config, d_in) for point in points)
 
 
 def point_bytes(config: Config, d_in: int) -> float:

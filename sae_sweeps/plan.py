@@ -10,7 +10,7 @@ from sae_sweeps.config import LimitsConfig
 from sae_sweeps.display import console
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.language.model_files import ModelFacts, model_facts
-from sae_sweeps.packs import FLOAT, Point, chunk_bytes, into_packs, point_bytes
+from sae_sweeps.packs import FLOAT, Point, into_packs, pack_bytes
 
 GIB = 2**30
 STATES_AT_ONCE = 3  # two are kept of a point, and the next is written before the older goes
@@ -83,10 +83,8 @@ class Plan:
 
 
 def _memory(pack: Sequence[Point], facts: ModelFacts) -> float:
-    saes = sum(point_bytes(point.config, facts.d_model) for point in pack)
-    shared = max(chunk_bytes(point.config, facts.d_model) for point in pack)
     model = facts.weights(facts.n_layers) + facts.vocabulary * facts.d_model
-    return saes + shared + FLOAT * model
+    return pack_bytes(pack, facts.d_model) + FLOAT * model
 
 
 def _disk(point: Point, facts: ModelFacts) -> float:

@@ -15,10 +15,10 @@ REASON_WIDTH = 28  # characters of what a point waits for
 COLORS = {DONE: "green", RUNNING: "cyan", FAILED: "red", INTERRUPTED: "yellow"}
 
 
-def command(sweep: Sweep, task: str = "status") -> str:
+def command(sweep: Sweep) -> str:
     """The command that tells how the sweep gets on."""
     root = "" if str(sweep.folder.parent) == "outputs" else f" output_root={sweep.folder.parent}"
-    return f"python launch.py task={task} name={sweep.name}{root}"
+    return f"python launch.py task=status name={sweep.name}{root}"
 
 
 def summary(seen: Seen) -> str:

@@ -13,7 +13,8 @@ from sae_sweeps.config import from_json
 from sae_sweeps.files import read_json, write_json
 from sae_sweeps.packs import Limits, Point
 from sae_sweeps.slurm import queue
-from sae_sweeps.slurm.submission import POINTS, SUBMISSION
+from sae_sweeps.slurm.submission import SUBMISSION
+from sae_sweeps.slurm.watch import POINTS
 from sae_sweeps.states import FAILED
 from sae_sweeps.sweep import Sweep
 

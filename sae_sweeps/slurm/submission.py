@@ -24,12 +24,11 @@ from sae_sweeps.packs import Point, into_packs
 from sae_sweeps.slurm import queue, script
 from sae_sweeps.slurm.settings import Settings
 from sae_sweeps.slurm.snapshot import snapshot
-from sae_sweeps.slurm.watch import FOLDER, Seen, states_of
+from sae_sweeps.slurm.watch import FOLDER, POINTS, Seen, states_of
 from sae_sweeps.states import DONE, QUEUED, RUNNING
 from sae_sweeps.sweep import Sweep
 
 SUBMISSION = "submission.json"
-POINTS = "points"
 
 
 @dataclass(frozen=True)

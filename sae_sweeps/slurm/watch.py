@@ -12,6 +12,7 @@ from sae_sweeps.states import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITIN
 from sae_sweeps.sweep import Sweep
 
 FOLDER = "slurm"  # of a sweep: its submissions, with their scripts and logs, and the code that they run
+POINTS = "points"  # what a submission is of, if not of a task that follows
 BEGUN = {"RUNNING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "RESIZING", "STOPPED"}
 
 
@@ -55,7 +56,7 @@ def states_of(sweep: Sweep) -> Seen:
             array = job.id.partition("_")[0] if job else submission["id"]
             id = f"{array}_{index}"
             task = _Task(id, f"{FOLDER}/{submission['name']}/{id}_0_log.out", job)
-            if submission["task"] == "points":
+            if submission["task"] == POINTS:
                 latest.update(dict.fromkeys(pack, task))
             else:
                 latest_follow_ups[submission["task"]] = task

@@ -9,7 +9,7 @@ import torch
 
 from sae_sweeps import logs, states, stopping
 from sae_sweeps.calibration import add
-from sae_sweeps.display import PointDisplay, point_display
+from sae_sweeps.display import PointDisplay, count, point_display
 from sae_sweeps.language.activations import Told
 from sae_sweeps.language.model_files import model_facts
 from sae_sweeps.memory import free_bytes
@@ -111,8 +111,8 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, patience: float, outcom
     stepping = sum(worker.seconds for worker in workers.values())
     evaluation = sum(worker.evaluation_seconds for worker in workers.values())
     log.info(
-        "%d point%s in %.1f s: %.1f s for the activations, %.1f s for the points' own steps, %.1f s for the evaluation",
-        *(len(points), "" if len(points) == 1 else "s", total, stream.seconds, stepping, evaluation),
+        "%s in %.1f s: %.1f s for the activations, %.1f s for the points' own steps, %.1f s for the evaluation",
+        *(count(len(points), "point"), total, stream.seconds, stepping, evaluation),
     )
     if stream.cache is not None:
         counts = (stream.cache.misses, stream.cache.hits)
