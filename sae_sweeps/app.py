@@ -1,6 +1,7 @@
 """From a composed configuration to a task: check everything, run, report."""
 
 import importlib
+import json
 import logging
 import os
 import shutil
@@ -17,8 +18,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sae_sweeps.config import SWEEP_TASKS, Config, point_name, register, to_config
-from sae_sweeps.errors import ConfigError, RefusedError
+from sae_sweeps.config import STUDY_TASKS, SWEEP_TASKS, Config, point_name, register, study_settings, to_config
+from sae_sweeps.errors import ConfigError, NotRunError, RefusedError
 from sae_sweeps.hydra_errors import as_config_error
 from sae_sweeps.packs import Point
 from sae_sweeps.preflight import check, unwritable
@@ -40,6 +41,7 @@ def command_line(main: Callable[[], None]) -> None:
         # Hydra wants it before the first setting or behind the last; here it may stand anywhere
         sys.argv.remove(flag)
         sys.argv.insert(1, flag)
+    sys.argv[1:] = [_of_folder(word) for word in sys.argv[1:]]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a plea to end is one Ctrl-C
     try:
         main()
@@ -60,6 +62,12 @@ def _refuse(lines: Sequence[str]) -> None:
     for line in lines:
         print(f"error: {line}", file=sys.stderr)
     sys.exit(1)
+
+
+def _of_folder(word: str) -> str:
+    """`sae=FOLDER` names an SAE that is there, `sae=topk` an architecture: Hydra knows the second alone."""
+    setting, _, value = word.partition("=")
+    return f"saved={value}" if setting == "sae" and "/" in value else word
 
 
 def run(cfg: DictConfig) -> None:
@@ -83,8 +91,8 @@ def launch(cfgs: Sequence[DictConfig], launcher: "SweepLauncher", many: bool = F
     named = [(point_name(cfg), to_config(cfg)) for cfg in cfgs]
     config = named[0][1]
     if config.task.name in SWEEP_TASKS and config.task.name != "plan":
-        _run_sweep_task(named)
-        return [JobReturn()]
+        _run_sweep_task([config for _, config in named], launcher)
+        return [JobReturn() for _ in cfgs]
     refuse_invalid(named, launcher)
     configs = dict(named)
     by_name = {name: cfg for (name, _), cfg in zip(named, cfgs, strict=True)}
@@ -111,22 +119,49 @@ def launch(cfgs: Sequence[DictConfig], launcher: "SweepLauncher", many: bool = F
     return [JobReturn() for _ in cfgs]
 
 
-def _run_sweep_task(points: Sequence[tuple[str, Config]]) -> None:
-    """Run a task that looks at what is there of a sweep. Raises: RefusedError if there is no such sweep."""
+def _run_sweep_task(configs: Sequence[Config], launcher: "SweepLauncher") -> None:
+    """Run a task that looks at what is there of a sweep; a study once with each configuration, wherever the launcher
+    runs things. Raises: RefusedError if there is no such sweep, or what a study is to be of is not there."""
     from sae_sweeps.sweep import Sweep
 
-    config = points[0][1]
+    config, task = configs[0], configs[0].task.name
+    is_study = task in STUDY_TASKS
+    if not is_study:
+        configs = configs[:1]
     root = Path(config.output_root)
-    bad = [error for error in problems(config) if error.setting in ("name", "output_root")]
+    found = [error for config in configs for error in [*launcher.problems(config), *problems(config)]]
+    bad = [error for error in found if is_study or error.setting in ("name", "output_root")]
     sweep = Sweep.of(config)
-    if not bad and not sweep.exists():
+    given = is_study and not {config.small, config.large, config.saved} <= {None}
+    if not bad and not sweep.exists() and not given:
         there = sorted(file.parent.name for file in root.glob("*/sweep.json"))
         problem = f"there is no such sweep in {root}; there " + ("are " + ", ".join(there) if there else "is none")
         bad.append(ConfigError("name", config.name, problem, f"name={there[0]}" if there else "train one first"))
     if bad:
-        raise RefusedError([str(error) for error in bad])
-    if not importlib.import_module(f"sae_sweeps.tasks.{config.task.name}").run_sweep(sweep):
+        raise RefusedError(list(dict.fromkeys(map(str, bad))))
+    module = importlib.import_module(f"sae_sweeps.tasks.{task}")
+    try:
+        if is_study:
+            configs = _that_differ(configs)
+            for config in configs:
+                module.studies(sweep, config)
+            if not launcher.here:
+                launcher.submit_task(sweep, task, configs)
+                return
+        failures = [failure for config in configs for failure in module.run_sweep(sweep, config)]
+    except ConfigError as error:
+        raise RefusedError([str(error)]) from None
+    except NotRunError as error:
+        failures = [str(error)]
+    for failure in failures:
+        print(f"{task}: {failure}", file=sys.stderr)
+    if failures:
         sys.exit(1)
+
+
+def _that_differ(configs: Sequence[Config]) -> list[Config]:
+    """The configurations, without those that say the same of studies as an earlier one."""
+    return list({json.dumps(study_settings(config)): config for config in reversed(configs)}.values())[::-1]
 
 
 def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: "SweepLauncher") -> None:

@@ -4,7 +4,6 @@ checkpoint/step-00000200/state.safetensors     every tensor of the state
 checkpoint/step-00000200/state.sha256          its checksum, as `sha256sum -c` reads it
 """
 
-import hashlib
 import logging
 import os
 import re
@@ -12,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_sweeps.files import sync
+from sae_sweeps.files import sha256, sync
 
 if TYPE_CHECKING:  # torch takes a second to import, and which states there are can be told without it
     from torch import Tensor
@@ -89,8 +88,4 @@ def _steps(folder: Path) -> list[Path]:
 
 
 def _checksum_line(file: Path) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return f"{digest.hexdigest()}  {file.name}\n"
+    return f"{sha256(file)}  {file.name}\n"

@@ -7,7 +7,7 @@ values out of range are found by rules.py. Nothing here touches a file.
 import copy
 import hashlib
 import json
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 PROJECT = Path(__file__).resolve().parent.parent
 
 POINT_TASKS = ("train",)  # for each point
-SWEEP_TASKS = ("plan", "status", "report", "sync")  # for a sweep as a whole
+STUDY_TASKS = ("stitch", "meta_sae", "latents")  # of trained SAEs, which take a device and have settings of their own
+SWEEP_TASKS = ("plan", "status", "report", "sync", *STUDY_TASKS)  # for a sweep as a whole
 DECIDING = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]
 
 
@@ -119,6 +120,44 @@ class EvaluationConfig:
 
 
 @dataclass(kw_only=True)
+class StitchConfig:
+    """Task `stitch`."""
+
+    threshold: float = 0.7  # decoder cosine from which a latent of the large SAE counts as one of the small SAE's
+    thresholds: list[float] = field(default_factory=lambda: [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])  # looked at as well
+    tokens: int = 32_768  # held-out activations
+    ce_tokens: int = 8_192  # of them, for the CE degradation
+    positions: int = 20  # of each part of a curve
+    ce_positions: int = 8  # of them, for the CE degradation
+    seed: int = 0  # of the random order of the control
+
+
+@dataclass(kw_only=True)
+class MetaConfig:
+    """Task `meta_sae`."""
+
+    dict_size: int | None = None  # meta-latents; null: a quarter of the SAE's latents
+    k: int = 4  # meta-latents per latent, on average
+    seed: int = 0
+    include_dead: bool = False  # latents that are active nowhere in latents.tokens
+    steps: int = 2000
+    batch_size: int = 1024  # decoder directions per step
+    lr: float = 4e-3
+    checkpoint_every: int = 500  # steps
+
+
+@dataclass(kw_only=True)
+class LatentsConfig:
+    """Task `latents`, and what `meta_sae` tells of latents and meta-latents."""
+
+    tokens: int = 100_000  # held-out activations that are looked through
+    examples: int = 10  # per latent, each from another sequence
+    before: int = 12  # tokens of context
+    after: int = 6
+    promoted: int = 10  # output tokens that a direction raises most
+
+
+@dataclass(kw_only=True)
 class ActivationsConfig:
     cache: str | None = None  # a folder for the language model's activations, to be found there by later sweeps
     cache_gib: float = 50.0  # what the folder may hold
@@ -161,8 +200,15 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     activations: ActivationsConfig = field(default_factory=ActivationsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    stitch: StitchConfig = field(default_factory=StitchConfig)
+    meta: MetaConfig = field(default_factory=MetaConfig)
+    latents: LatentsConfig = field(default_factory=LatentsConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     then: list[str] = field(default_factory=list)  # tasks for the whole sweep, when its points are through
+    # what studies are of; None: what their sweep has
+    small: str | None = None
+    large: str | None = None
+    saved: str | None = None
 
 
 SAE_SCHEMAS: dict[str, type[SAEConfig]] = {
@@ -182,6 +228,11 @@ def register() -> None:
     OmegaConf.register_new_resolver("point", lambda *, _root_: point_name(_root_), replace=True)
     OmegaConf.register_new_resolver("run_dir", lambda *, _root_: _run_dir(_root_), replace=True)
     OmegaConf.register_new_resolver("output_subdir", lambda *, _root_: _is_of_points(_root_) and ".hydra", replace=True)
+
+
+def study_settings(config: Config) -> dict[str, Any]:
+    """What a command says of the studies that it has run."""
+    return {name: asdict(config)[name] for name in ("stitch", "meta", "latents", "small", "large", "saved")}
 
 
 def _is_of_points(cfg: DictConfig) -> bool | None:

@@ -50,14 +50,14 @@ class PointDisplay:
         else:
             self._bars.update(self._task, status=what)
 
-    def waiting(self, done: int, total: int) -> None:
-        """Say how far the sequences are that the others wait for, where that takes a while."""
+    def waiting(self, done: int, total: int, of: str = "sequences of the next chunk") -> None:
+        """Say how far that is which the others wait for, where it takes a while."""
         now = time.monotonic()
         if self._began is None or done == total:
             self._began = self._shown = now
         elif now - self._shown >= self._interval:
             self._shown = now
-            self.stage(f"{done:,} of {total:,} sequences of the next chunk")
+            self.stage(f"{done:,} of {total:,} {of}")
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=done, total=total)
 
@@ -84,10 +84,10 @@ class PointDisplay:
 
 
 class Display:
-    """All that is shown of a sweep while it runs: a bar for its points, and one for the point at work."""
+    """All that is shown of a sweep while it runs: a bar for its points (or studies), and one for the point at work."""
 
-    def __init__(self, points: int) -> None:
-        self._points, self._finished, self._failed = points, 0, 0
+    def __init__(self, points: int, noun: str = "points") -> None:
+        self._points, self._finished, self._failed, self._noun = points, 0, 0, noun
         self._task: TaskID | None = None
         self._bars: Progress | None = None
         if console.is_terminal:
@@ -102,7 +102,9 @@ class Display:
         try:
             with self._bars or nullcontext():
                 if self._bars is not None and self._points > 1:
-                    self._task = self._bars.add_task("sweep", total=self._points, status=f"0 of {self._points} points")
+                    self._task = self._bars.add_task(
+                        "sweep", total=self._points, status=f"0 of {self._points} {self._noun}"
+                    )
                 yield self
         finally:
             _running = None
@@ -113,7 +115,9 @@ class Display:
     def point_finished(self, *, failed: bool) -> None:
         self._finished += not failed
         self._failed += failed
-        status = f"{self._finished} of {self._points} points finished" + f", {self._failed} failed" * (self._failed > 0)
+        status = f"{self._finished} of {self._points} {self._noun} finished" + f", {self._failed} failed" * (
+            self._failed > 0
+        )
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, advance=1, status=status)
         elif self._points > 1:

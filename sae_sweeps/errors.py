@@ -30,6 +30,10 @@ class LockedError(TrainingError):
     """Another process works on the point."""
 
 
+class NotRunError(RuntimeError):
+    """A task that follows a sweep has nothing that it could be run on; the text says what is missing."""
+
+
 class SlurmError(RuntimeError):
     """Slurm does not answer, or refuses; the text is what it says."""
 

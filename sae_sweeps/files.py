@@ -1,30 +1,45 @@
 """Files that are written whole or not at all."""
 
+import csv
+import hashlib
+import io
 import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` such that a crash at any moment leaves the old file or the new one, never a part."""
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Where to write what is to be `path`, such that a crash at any moment leaves the old file or the new one, never a
+    part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        replace(temporary, path)
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)  # the name too
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def replace(temporary: Path, path: Path) -> None:
-    """Give a file that is on the disk its name, and have the disk hold the name too."""
-    os.replace(temporary, path)
-    sync(path.parent)
+def write_text(path: Path, text: str) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a row for each mapping; the columns are those of all of them."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def sync(path: Path) -> None:
@@ -46,3 +61,12 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
         return None
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, as `sha256sum` prints it."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

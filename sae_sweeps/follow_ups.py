@@ -5,7 +5,8 @@ import logging
 from typing import Any
 
 from sae_sweeps import states
-from sae_sweeps.errors import reason
+from sae_sweeps.config import Config
+from sae_sweeps.errors import NotRunError, reason
 from sae_sweeps.states import DONE, FAILED
 from sae_sweeps.sweep import Sweep
 
@@ -14,27 +15,27 @@ log = logging.getLogger(__name__)
 NOT_RUN = "not run"
 
 
-def follow_up(task: str, sweep: Sweep) -> bool:
-    """Run the task and note in sweep.json how it ended. False if it failed, or was not run for want of points.
+def follow_up(task: str, sweep: Sweep, config: Config, label: str | None = None) -> bool:
+    """Run the task with the settings of a command, and note in sweep.json how it ended, under a label of its own or
+    its name. False if it failed in whole or in part, or was not run for want of points.
 
-    A task is a module of tasks/ with `run_sweep(sweep)` and NEEDS_ALL: whether it is for finished sweeps only.
+    A task is a module of tasks/ whose `run_sweep(sweep, config)` returns why what failed has failed, and raises
+    NotRunError if there is nothing that it could be run on.
     """
     module = importlib.import_module(f"sae_sweeps.tasks.{task}")
-    unfinished = [name for name in sweep.read()["points"] if not states.is_done(sweep.folder / name)]
     state, why = DONE, None
-    if module.NEEDS_ALL and unfinished:
-        state, why = NOT_RUN, f"not done: {', '.join(unfinished)}"
-        log.warning("%s: not run, for it needs all points; %s", task, why)
-    else:
-        try:
-            if not module.run_sweep(sweep):
-                state, why = FAILED, "as its log tells"
-        except Exception as error:
-            log.exception("%s: failed", task)
-            state, why = FAILED, reason(error)
+    try:
+        if failures := module.run_sweep(sweep, config):
+            state, why = FAILED, "; ".join(failures)
+    except NotRunError as error:
+        log.warning("%s: not run: %s", task, error)
+        state, why = NOT_RUN, str(error)
+    except Exception as error:
+        log.exception("%s: failed", task)
+        state, why = FAILED, reason(error)
 
     def change(known: dict[str, Any]) -> None:
-        known["followed"][task] = {"state": state, "reason": why, "job": states.this_job()}
+        known["followed"][label or task] = {"state": state, "reason": why, "job": states.this_job()}
 
     sweep.update(change)
     return state == DONE

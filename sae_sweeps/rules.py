@@ -4,14 +4,14 @@ import functools
 import math
 from typing import Any
 
-from sae_sweeps.config import POINT_TASKS, SWEEP_TASKS, BatchTopKConfig, Config, JumpReLUConfig, TopKConfig
+from sae_sweeps.config import POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, BatchTopKConfig, Config, JumpReLUConfig, TopKConfig
 from sae_sweeps.errors import ConfigError
 
 DTYPES = ("float32", "bfloat16", "float16")
 FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
 PRECISIONS = ("float32", "tf32", "bfloat16")
-FOLLOW_UPS = ("report",)  # of these, what can come when the points are through
+FOLLOW_UPS = (*STUDY_TASKS, "report")  # of these, what can come when the points are through
 TRACKING_MODES = ("offline", "online", "off")
 
 
@@ -49,6 +49,8 @@ def problems(config: Config) -> list[ConfigError]:
     require_positive("model.batch_sequences", "evaluation.tokens", "activations.cache_gib")
     require_one_of("model.dtype", DTYPES)
     require_one_of("tracking.mode", TRACKING_MODES)
+
+    found += _of_studies(config)
 
     data = config.dataset
     require_one_of("dataset.format", FORMATS)
@@ -94,6 +96,37 @@ def problems(config: Config) -> list[ConfigError]:
             known = ", ".join(f"k={k}: {value:g}" for k, value in sorted(listed.items())) or "none"
             problem = f"the model lists no JumpReLU coefficient for it (listed: {known})"
             require("k", k in listed, problem, "choose a listed k or set sae.sparsity_coefficient")
+    return found
+
+
+def _of_studies(config: Config) -> list[ConfigError]:
+    """What is wrong with the settings of the studies."""
+    found: list[ConfigError] = []
+
+    def require(setting: str, holds: bool, problem: str, fix: str) -> None:
+        if not holds:
+            found.append(ConfigError(setting, value_of(config, setting), problem, fix))
+
+    def require_at_least(least: int, *settings: str) -> None:
+        for setting in settings:
+            value = value_of(config, setting)
+            require(setting, value is None or value >= least, f"must be at least {least}", f"{setting}={least}")
+
+    stitch, meta = config.stitch, config.meta
+    require("stitch.threshold", 0 < stitch.threshold <= 1, "must be a cosine in (0, 1]", "stitch.threshold=0.7")
+    cosines = bool(stitch.thresholds) and all(0 < threshold <= 1 for threshold in stitch.thresholds)
+    require("stitch.thresholds", cosines, "must be cosines in (0, 1]", "'stitch.thresholds=[0.5,0.7,0.9]'")
+    require_at_least(1, "stitch.tokens", "stitch.ce_tokens", "stitch.positions", "latents.tokens")
+    require_at_least(2, "stitch.ce_positions")
+    require_at_least(0, "stitch.seed", "meta.seed", "latents.before", "latents.after")
+    require_at_least(1, "meta.dict_size", "meta.k", "meta.steps", "meta.batch_size", "meta.checkpoint_every")
+    require_at_least(1, "latents.examples", "latents.promoted")
+    require("meta.lr", 0 < meta.lr < math.inf, "must be greater than 0", "meta.lr=0.004")
+    too_many = meta.dict_size is not None and 0 < meta.dict_size < meta.k
+    require("meta.k", not too_many, f"is larger than meta.dict_size={meta.dict_size}", "lower it")
+    both = (config.small is None) == (config.large is None)
+    alone, other = ("small", "large") if config.large is None else ("large", "small")
+    require(alone, both, f"is given without {other}", f"give {other}=FOLDER as well")
     return found
 
 

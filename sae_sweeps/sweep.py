@@ -1,7 +1,5 @@
 """The files of a sweep: sweep.json (its points, their configurations, jobs and states) and results.csv."""
 
-import csv
-import io
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -13,7 +11,7 @@ from filelock import FileLock
 from sae_sweeps import states
 from sae_sweeps.config import Config, from_json
 from sae_sweeps.errors import reason
-from sae_sweeps.files import read_json, write_json, write_text
+from sae_sweeps.files import read_json, write_csv, write_json
 from sae_sweeps.packs import Point
 from sae_sweeps.states import DONE, RESULTS, WAITING, State
 
@@ -117,12 +115,6 @@ class Sweep:
         return rows
 
     def write_results_csv(self) -> Path:
-        rows = self.results()
-        text = io.StringIO()
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
         path = self.folder / "results.csv"
-        write_text(path, text.getvalue())
+        write_csv(path, self.results())
         return path

@@ -15,9 +15,12 @@ from sae_sweeps.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
+IDENTITY = "wandb_run.json"  # in a point's folder: the run that it has in W&B
+TABLE_ROWS = 10_000  # that W&B shows
+
 
 class Run:
-    """One run in W&B, or nothing at all when tracking is off. Metrics are plotted against `tokens`."""
+    """One run in W&B, or nothing at all when tracking is off."""
 
     def __init__(self, run: Any = None) -> None:
         self._run = run
@@ -25,6 +28,26 @@ class Run:
     def log(self, metrics: dict[str, float]) -> None:
         if self._run is not None:
             self._run.log(metrics)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        if self._run is not None:
+            import wandb
+
+            self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows[:TABLE_ROWS]])})
+
+    def histogram(self, name: str, values: Any) -> None:
+        """`values`: numbers, as an array."""
+        if self._run is not None:
+            import wandb
+
+            self._run.log({name: wandb.Histogram(values)})
+
+    def image(self, file: Path) -> None:
+        """A picture, under the name of its file."""
+        if self._run is not None:
+            import wandb
+
+            self._run.log({file.stem: wandb.Image(str(file))})
 
     def finish(self, summary: dict[str, Any] | None = None, *, failed: bool = False) -> None:
         run, self._run = self._run, None
@@ -65,18 +88,20 @@ def start_run(
     job_type: str,
     config: dict[str, Any],
     history: Sequence[dict[str, float]] = (),
+    axis: str = "tokens",
 ) -> Run:
-    """Begin the run of the point in `folder`, or go on with the one it began before.
+    """Begin the run of the point or study in `folder`, or go on with the one it began before.
 
-    The run's id is kept in the folder, so that a resumed point stays one run. An offline run that goes on is written
-    anew from its beginning, `history` first: uploading it replaces what was uploaded under the same id. If W&B refuses
-    to begin (no key, say), the run goes on offline and a line says how to upload it.
+    Metrics are plotted against `axis`. The run's id is kept in the folder, so that what is resumed stays one run. An
+    offline run that goes on is written anew from its beginning, `history` first: uploading it replaces what was
+    uploaded under the same id. If W&B refuses to begin (no key, say), the run goes on offline and a line says how to
+    upload it.
     """
     if tracking.mode == "off":
         return Run()
     import wandb
 
-    identity = folder / "wandb_run.json"
+    identity = folder / IDENTITY
     known = read_json(identity)
     run_id = known["id"] if known else secrets.token_hex(4)
     write_json(identity, {"id": run_id, "project": tracking.project, "entity": tracking.entity})
@@ -105,8 +130,8 @@ def start_run(
                 raise
             log.warning("W&B: %s; the run goes on offline, upload it later with task=sync", first_line(error))
             run = begin("offline")
-    run.define_metric("tokens")
-    run.define_metric("*", step_metric="tokens")
+    run.define_metric(axis)
+    run.define_metric("*", step_metric=axis)
     if run.offline:
         for earlier in (folder / "wandb").resolve().glob("offline-run-*"):
             if earlier != Path(run.dir).resolve().parent:

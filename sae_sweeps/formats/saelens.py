@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sae_sweeps.files import read_json, replace, sync, write_json
+from sae_sweeps.files import read_json, write_json, written_whole
+from sae_sweeps.formats import CONFIG, WEIGHTS
 from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
 
 FORMAT_VERSION = "6.0.0"  # without one, SAELens takes a file for one of its older layouts and drops the metadata
-WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 
 
 def write_sae(folder: Path, sae: SAE, metadata: dict[str, Any]) -> None:
@@ -48,11 +48,8 @@ def write_sae(folder: Path, sae: SAE, metadata: dict[str, Any]) -> None:
         origin["sparsity_coefficient"] = sae.sparsity_coefficient
     config["metadata"] = {"sae_lens_version": FORMAT_VERSION, **metadata, "sae_sweeps": origin}
 
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{WEIGHTS}.tmp"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
-    sync(partial)
-    replace(partial, folder / WEIGHTS)
+    with written_whole(folder / WEIGHTS) as partial:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
     write_json(folder / CONFIG, config)
 
 

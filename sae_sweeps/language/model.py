@@ -97,6 +97,15 @@ class LanguageModel:
         return digest.hexdigest()
 
     @torch.no_grad()
+    def output_logits(self, directions_ND: Tensor) -> Tensor:
+        """What directions of the residual stream do to the output, (N, V): the logits that the final norm and the
+        unembedding give them, less those that they give to nothing at all."""
+        directions_ND = torch.cat([directions_ND, torch.zeros_like(directions_ND[:1])])
+        directions_ND = directions_ND.to(self.device, getattr(torch, self.config.dtype))
+        logits_NV = self._bridge.unembed(self._bridge.ln_final(directions_ND)).float()
+        return logits_NV[:-1] - logits_NV[-1]
+
+    @torch.no_grad()
     def cross_entropy(
         self,
         tokens_NS: Tensor,

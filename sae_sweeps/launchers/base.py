@@ -59,3 +59,7 @@ class SweepLauncher(Launcher):
     @abstractmethod
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
         """Get the points done, or on their way, and the tasks that are to follow. False if something failed."""
+
+    def submit_task(self, sweep: Sweep, task: str, configs: Sequence[Config]) -> None:
+        """Have a task on a whole sweep run elsewhere, once with each configuration. Only if not `here`."""
+        raise NotImplementedError

@@ -25,6 +25,6 @@ class PackLauncher(SweepLauncher):
 
         began = time.monotonic()
         failures = run_packs(sweep, points, Limits.of(self.max_points, self.max_memory))
-        followed = [follow_up(task, sweep) for task in then]
+        followed = [follow_up(task, sweep, points[0].config) for task in then]
         show(sweep, [point.name for point in points], failures, time.monotonic() - began)
         return not failures and all(followed)

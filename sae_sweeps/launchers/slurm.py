@@ -31,6 +31,17 @@ class SlurmLauncher(SweepLauncher):
             )
         return found
 
+    def submit_task(self, sweep: Sweep, task: str, configs: Sequence[Config]) -> None:
+        from sae_sweeps import status
+        from sae_sweeps.slurm.submission import submit_task
+
+        try:
+            job = submit_task(sweep, task, configs, self.settings)
+        except SlurmError as error:
+            raise RefusedError([f"Slurm: {error}"]) from None
+        console.print(f"submitted {task}: job {job}", markup=False, soft_wrap=True)
+        console.print(f"see how it goes: {status.command(sweep)}", markup=False, soft_wrap=True)
+
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
         """Submit what is neither done nor under way. With `wait`, follow the jobs; False then if a point is undone."""
         from sae_sweeps import status

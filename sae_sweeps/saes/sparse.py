@@ -34,9 +34,9 @@ class Kept:
     @classmethod
     def from_flat(cls, flat_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> "Kept":
         """The entries at ascending positions `flat_N` of the flattened matrix."""
-        batch, dict_size = shape
+        dict_size = shape[1]
         row_N = flat_N // dict_size
-        return cls(_starts(row_N, batch), flat_N - row_N * dict_size, pre_N, shape)
+        return cls.from_sorted(row_N, flat_N - row_N * dict_size, pre_N, shape)
 
     @classmethod
     def from_rows(cls, col_BK: Tensor, pre_BK: Tensor, dict_size: int) -> "Kept":
@@ -44,6 +44,11 @@ class Kept:
         batch, per_row = col_BK.shape
         crow_B1 = torch.arange(0, batch * per_row + 1, per_row, device=col_BK.device)
         return cls(crow_B1, col_BK.reshape(-1), pre_BK.reshape(-1), (batch, dict_size))
+
+    @classmethod
+    def from_sorted(cls, row_N: Tensor, col_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> "Kept":
+        """The entries at the given rows, ascending, and columns."""
+        return cls(_starts(row_N, shape[0]), col_N, pre_N, shape)
 
     @property
     def active(self) -> Tensor:
@@ -57,6 +62,20 @@ class Kept:
     def per_latent(self, of_F: Tensor) -> Tensor:
         """For each entry the number that belongs to its latent."""
         return of_F[self.col_N]
+
+    def rows(self, first: int, count: int) -> "Kept":
+        """The entries of rows `first` to `first + count`."""
+        crow_B1 = self.crow_B1[first : first + count + 1]
+        entries = slice(int(crow_B1[0]), int(crow_B1[-1]))
+        part = Kept(crow_B1 - crow_B1[0], self.col_N[entries], self.pre[entries], (count, self.shape[1]))
+        part.value = self.value[entries]
+        return part
+
+    def scaled(self, factor_N: Tensor) -> "Kept":
+        """The same entries with their activations times a factor for each."""
+        other = Kept(self.crow_B1, self.col_N, self.pre, self.shape)
+        other.value = self.value * factor_N
+        return other
 
     def dense(self) -> Tensor:
         """The matrix A that holds `value`, (B, F), zero where nothing was kept."""

@@ -14,7 +14,7 @@ from sae_sweeps.files import read_json, write_json
 from sae_sweeps.packs import Limits, Point
 from sae_sweeps.slurm import queue
 from sae_sweeps.slurm.submission import SUBMISSION
-from sae_sweeps.slurm.watch import POINTS
+from sae_sweeps.slurm.watch import POINTS, follow_up_label
 from sae_sweeps.states import FAILED
 from sae_sweeps.sweep import Sweep
 
@@ -40,7 +40,9 @@ def main(folder: Path) -> int:
             return _run_pack(sweep, submission["packs"][index], submission["max_memory"], begun)
         from sae_sweeps.follow_ups import follow_up
 
-        return 0 if follow_up(submission["task"], sweep) else 1
+        task, config = submission["task"], from_json(submission["configs"][index])
+        label = follow_up_label(task, index, len(submission["configs"]))
+        return 0 if follow_up(task, sweep, config, label) else 1
     except stopping.Stopped as stop:
         why_not = queue.requeue(this.job or "")
         log.warning("%s: stopped; %s", stop, "requeued" if why_not is None else f"not requeued here: {why_not}")

@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from sae_sweeps.config import STUDY_TASKS, Config, study_settings
 from sae_sweeps.display import count
 from sae_sweeps.errors import SlurmError
 from sae_sweeps.files import write_json
@@ -74,7 +75,7 @@ def submit(sweep: Sweep, points: Sequence[Point], then: Sequence[str], settings:
         try:
             for at in range(0, len(packs), largest):
                 jobs.append(_submit(sweep, code, packs[at : at + largest], settings))
-            follow_ups = _submit_follow_ups(sweep, code, then, settings, seen, jobs)
+            follow_ups = _submit_follow_ups(sweep, code, points[0].config, then, settings, seen, jobs)
         except SlurmError as error:
             raise SlurmError(f"{error}" + f" (submitted before that: job {', '.join(jobs)})" * bool(jobs)) from None
     states_now = [seen.points[point.name].state for point in points]
@@ -91,26 +92,62 @@ def _submit(sweep: Sweep, code: Path, packs: Sequence[Sequence[Point]], settings
     return _submit_array(sweep, code, content, settings)
 
 
+def submit_task(sweep: Sweep, task: str, configs: Sequence[Config], settings: Settings) -> str:
+    """Submit a task on the sweep as a whole, once with each configuration. Returns the job's id.
+
+    Raises: SlurmError if Slurm does not answer or refuses.
+    """
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(sweep.folder / ".submit.lock"):
+        code = snapshot(sweep.folder.absolute() / FOLDER)
+        return _submit_array(sweep, code, _content(task, configs), settings)
+
+
+def _content(task: str, configs: Sequence[Config], behind: Sequence[str] = ()) -> dict[str, Any]:
+    return {
+        "task": task,
+        "packs": [{} for _ in configs],
+        "configs": [asdict(config) for config in configs],
+        "max_memory": None,
+        "behind": list(behind),
+        "settings": [study_settings(config) for config in configs] if task in STUDY_TASKS else [],
+    }
+
+
 def _submit_follow_ups(
-    sweep: Sweep, code: Path, then: Sequence[str], settings: Settings, seen: Seen, new: Sequence[str]
+    sweep: Sweep,
+    code: Path,
+    config: Config,
+    then: Sequence[str],
+    settings: Settings,
+    seen: Seen,
+    new: Sequence[str],
 ) -> dict[str, str]:
-    """Submit the tasks that follow, behind every job of the sweep that is still to end. What is queued, running or done
-    already is left as it is, unless there have been jobs since: then one that is queued is replaced."""
+    """Submit the tasks that follow, behind every job of the sweep that is still to end, and what is no study behind the
+    studies too. What is queued, running or done already is left as it is, unless there have been jobs since or its
+    settings are others: then one that is queued is replaced."""
     live = [state.job for state in seen.points.values() if state.state in (QUEUED, RUNNING)]
     before = sorted({job.partition("_")[0] for job in live if job is not None})
     extras = {key: value for key, value in settings.sbatch.items() if "gpu" not in key}
     without_gpu = replace(settings, gres=None, sbatch=extras)
     known = sweep.read()["jobs"]
     arrays = {job["name"] for job in known if job["task"] == POINTS}
-    behind = {job["task"]: set(job["behind"]) for job in known if job["task"] != POINTS}
-    submitted = {}
+    latest = {job["task"]: job for job in known if job["task"] != POINTS}
+    submitted: dict[str, str] = {}
+    studies: list[str] = []
     for task in dict.fromkeys(then):
         earlier = seen.follow_ups.get(task)
         waits = earlier is not None and earlier.state == QUEUED
-        if earlier is not None and earlier.state in (QUEUED, RUNNING, DONE) and arrays <= behind.get(task, set()):
-            continue
-        content: dict[str, Any] = {"task": task, "packs": [{}], "max_memory": None, "behind": sorted(arrays)}
-        submitted[task] = _submit_array(sweep, code, content, without_gpu, after=[*before, *new])
+        content = _content(task, [config], sorted(arrays))
+        if earlier is not None and earlier.state in (QUEUED, RUNNING, DONE) and task in latest:
+            same = latest[task].get("settings", []) == content["settings"]
+            if same and arrays <= set(latest[task]["behind"]) and not (studies and task not in STUDY_TASKS):
+                continue
+        if task in STUDY_TASKS:
+            submitted[task] = _submit_array(sweep, code, content, settings, after=[*before, *new])
+            studies.append(submitted[task])
+        else:
+            submitted[task] = _submit_array(sweep, code, content, without_gpu, after=[*before, *new, *studies])
         if waits and earlier is not None and earlier.job is not None:
             queue.cancel(earlier.job)
     return submitted
@@ -130,6 +167,7 @@ def _submit_array(
         "task": content["task"],
         "packs": [list(pack) for pack in content["packs"]],
         "behind": content.get("behind", []),
+        "settings": content.get("settings", []),
     }
 
     def add(known: dict[str, Any]) -> None:

@@ -16,6 +16,11 @@ POINTS = "points"  # what a submission is of, if not of a task that follows
 BEGUN = {"RUNNING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "RESIZING", "STOPPED"}
 
 
+def follow_up_label(task: str, index: int, count: int) -> str:
+    """The name under which a task of an array is told of, that is no pack of points."""
+    return task if count == 1 else f"{task} {index + 1} of {count}"
+
+
 @dataclass(frozen=True)
 class Seen:
     """What is to be seen of a sweep: its points, the jobs of the tasks that follow, and why Slurm was not heard."""
@@ -59,7 +64,8 @@ def states_of(sweep: Sweep) -> Seen:
             if submission["task"] == POINTS:
                 latest.update(dict.fromkeys(pack, task))
             else:
-                latest_follow_ups[submission["task"]] = task
+                label = follow_up_label(submission["task"], index, len(submission["packs"]))
+                latest_follow_ups[label] = task
     points = {name: states.of_point(sweep.folder / name) for name in known["points"]}
     unfinished = [latest[name] for name, found in points.items() if name in latest and found.state != DONE]
     gone = tuple(sorted({task.id for task in unfinished if task.job is None}))

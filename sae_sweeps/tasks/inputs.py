@@ -3,9 +3,11 @@
 import json
 import logging
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
 
 import torch
+from torch import Tensor
 
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError, first_line
@@ -17,6 +19,8 @@ from sae_sweeps.language.tokens import TokenSource
 from sae_sweeps.packs import model_and_text
 
 log = logging.getLogger(__name__)
+
+AT_ONCE = 4096  # held-out activations that are looked at together
 
 
 def choose_device(setting: str) -> torch.device:
@@ -82,6 +86,19 @@ class Inputs:
             log.info("measuring the model itself on %d held-out sequences", len(tokens_NS))
             self._held_out[activations] = held_out(self.model, tokens_NS, self._dataset.first_position)
         return self._held_out[activations]
+
+    def held_out_text(self, activations: int, told: Told | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """About so many held-out activations, fewer if there is no more text, some sequences at a time: their tokens
+        (n, S) and the raw activations behind BOS (n x positions, D)."""
+        per_sequence = self._dataset.seq_len - self._dataset.first_position
+        tokens_NS = self.tokens.held_out(-(-activations // per_sequence))
+        done = 0
+        for tokens_nS in tokens_NS.split(max(1, AT_ONCE // self._dataset.seq_len)):
+            acts_nSD = self.model.activations(tokens_nS)
+            done += len(tokens_nS)
+            yield tokens_nS, acts_nSD[:, self._dataset.first_position :].flatten(0, 1)
+            if told is not None:
+                told(done, len(tokens_NS))
 
     def stream(self, config: Config, told: Told | None = None) -> ActivationStream:
         """The activations that a point is trained on; `told` hears of the model's progress in a chunk."""

@@ -2,24 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 
+from sae_sweeps.config import Config
 from sae_sweeps.display import console, points_table
 from sae_sweeps.slurm.watch import states_of
 from sae_sweeps.states import DONE, FAILED, State
 from sae_sweeps.status import tell
 from sae_sweeps.sweep import Sweep
 
-NEEDS_ALL = False  # it tells of the points that are there, and names those that are not
 
-
-def run_sweep(sweep: Sweep) -> bool:
-    """Report on all points of a sweep."""
+def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+    """Report on all points of a sweep, whatever became of them."""
     found = states_of(sweep).points
     show(sweep, list(found), {name: state.reason or "" for name, state in found.items() if state.state == FAILED})
     for name, state in found.items():
         if state.state not in (DONE, FAILED):
             tell(sweep, name, state)
     sweep.note_states(found)
-    return True
+    return []
 
 
 def show(sweep: Sweep, names: Sequence[str], failures: Mapping[str, str], seconds: float | None = None) -> None:

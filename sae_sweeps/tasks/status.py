@@ -1,10 +1,11 @@
 """Task `status`: every point's state, from its folder and from Slurm. Nothing has to run for it to be right."""
 
 from sae_sweeps import status
+from sae_sweeps.config import Config
 from sae_sweeps.sweep import Sweep
 
 
-def run_sweep(sweep: Sweep) -> bool:
-    """Show it. True: whatever the states are, they were told."""
+def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+    """Show it: whatever the states are, none of them is a failure of this."""
     status.show(sweep)
-    return True
+    return []

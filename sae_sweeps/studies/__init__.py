@@ -1,0 +1,1 @@
+"""What trained SAEs have found: pure functions of SAEs, activations and text."""

@@ -1,0 +1,176 @@
+"""What the studies of trained SAEs have in common: which SAEs, a folder for each study, one at a time, failures.
+
+outputs/<name>/<task>/<study>/results.json    the study is done; the same command leaves it as it is
+outputs/<name>/<task>/<study>/launch.log      and tables and figures, as docs/studies.md lists them
+outputs/<name>/<task>.csv                     a row per study
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from sae_sweeps import logs, states, stopping
+from sae_sweeps.config import Config
+from sae_sweeps.display import Display, PointDisplay, console, point_display
+from sae_sweeps.errors import ConfigError, LockedError, NotRunError, reason
+from sae_sweeps.files import read_json, write_csv, write_json
+from sae_sweeps.preflight import check
+from sae_sweeps.provenance import provenance
+from sae_sweeps.saved import SavedSAE, find, of_point
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.tasks.inputs import Inputs, choose_device, load_inputs
+from sae_sweeps.tracking import Run, start_run
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of what studies compute: one that is done is done again when this has changed
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study: of which SAEs, with which settings, where. `config` is the first SAE's, with the command's device,
+    tracking and folders."""
+
+    task: str
+    folder: Path
+    config: Config
+    saved: dict[str, SavedSAE]  # by the part that each plays
+    settings: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @classmethod
+    def of(
+        cls, task: str, sweep: Sweep, command: Config, title: str, saved: dict[str, SavedSAE], settings: dict[str, Any]
+    ) -> "Study":
+        """A study whose folder is named by its title and a hash of its settings and of the SAEs' weights."""
+        main = next(iter(saved.values())).config
+        config = replace(
+            main,
+            **{name: getattr(command, name) for name in ("name", "output_root", "device", "tracking", "task")},
+        )
+        deciding = [VERSION, task, settings, {part: one.digest() for part, one in saved.items()}]
+        digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
+        return cls(task, sweep.folder / task / f"{title}-{digest}", config, saved, settings)
+
+    def inputs(self) -> Inputs:
+        """The language model and the text. Raises: ConfigError if they cannot be had any more."""
+        for error in check(self.config):
+            raise error
+        return load_inputs(self.config, choose_device(self.config.device))
+
+    def start_run(self, axis: str, history: Sequence[dict[str, float]] = ()) -> Run:
+        """Its run in W&B, of the sweep's group, with the points that it is about and their runs."""
+        config = {"study": self.described(), "config": asdict(self.config), **provenance()}
+        return start_run(
+            self.config.tracking,
+            self.folder,
+            group=self.config.name,
+            job_type=self.task,
+            config=config,
+            history=history,
+            axis=axis,
+        )
+
+    def described(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "name": self.name,
+            **{part: one.described() for part, one in self.saved.items()},
+            "settings": self.settings,
+        }
+
+    def write_results(self, metrics: dict[str, Any], **more: Any) -> None:
+        """Write results.json, last of all the study's files."""
+        content = {"study": self.described(), "metrics": metrics, **more}
+        content |= {"config": asdict(self.config), "provenance": provenance()}
+        write_json(self.folder / states.RESULTS, content)
+
+
+def saved_of(sweep: Sweep) -> tuple[list[SavedSAE], list[str]]:
+    """The SAEs of a sweep's finished points, and the names of the points that are not."""
+    points = sweep.points()
+    done = [of_point(point) for point in points if states.is_done(point.folder)]
+    return done, [point.name for point in points if not states.is_done(point.folder)]
+
+
+def named(command: Config) -> list[SavedSAE]:
+    """The SAE that `saved=` names, if it names one. Raises: ConfigError if there is none."""
+    return [] if command.saved is None else [find(command.saved, "saved", command)]
+
+
+def run_studies(studies: Sequence[Study], work: Callable[[Study, PointDisplay], None], missing: str = "") -> list[str]:
+    """Run one after another; one that fails does not stop the others. Returns why those that failed have failed.
+
+    `missing` says what could not even be begun. Raises: NotRunError if that is all there is, Stopped if told to stop.
+    """
+    if not studies:
+        raise NotRunError(missing)
+    failures = [missing] if missing else []
+    with Display(len(studies), "studies").live() as display:
+        for study in studies:
+            failed = None
+            if states.is_done(study.folder):
+                log.info("%s: done before, left as it is", study.name)
+            else:
+                failed = _run(study, work)
+            if failed is not None:
+                failures.append(f"{study.name}: {failed}")
+            display.point_finished(failed=failed is not None)
+    _write_csv(studies[0].folder.parent)
+    return failures
+
+
+def _run(study: Study, work: Callable[[Study, PointDisplay], None]) -> str | None:
+    """Returns why the study failed, None if it did not."""
+    study.folder.mkdir(parents=True, exist_ok=True)
+    shown = point_display(study.name)
+    lock = FileLock(study.folder / states.LOCK, blocking=False)
+    try:
+        with lock, logs.log_file(study.folder):
+            work(study, shown)
+    except Timeout:
+        return str(LockedError("another process is at work on this study"))
+    except Exception as error:
+        stopping.check()
+        with logs.log_file(study.folder):
+            logs.failure(log, study.name, error)
+        return reason(error)
+    finally:
+        shown.close()
+    return None
+
+
+def _write_csv(folder: Path) -> None:
+    """A row per study of this kind, in the order of their names."""
+    rows = []
+    for file in sorted(folder.glob(f"*/{states.RESULTS}")):
+        results = read_json(file)
+        flat: dict[str, Any] = {"study": file.parent.name}
+        for part, value in results["study"].items():
+            if isinstance(value, dict) and "point" in value:
+                flat |= {part: value["point"]}
+        settings = results["study"]["settings"]
+        flat |= {name: value for name, value in settings.items() if not isinstance(value, (list, dict))}
+        flat |= {name: value for name, value in results["metrics"].items() if not isinstance(value, (list, dict))}
+        rows.append(flat)
+    path = folder.with_suffix(".csv")
+    write_csv(path, rows)
+    console.print(f"studies: {folder}/  table: {path}", markup=False, soft_wrap=True)
+
+
+def require_alike(first: SavedSAE, second: SavedSAE) -> None:
+    """Raises: ConfigError if two SAEs are not of one hook of one model."""
+    for setting in ("name", "hook"):
+        here, there = getattr(first.config.model, setting), getattr(second.config.model, setting)
+        if here != there:
+            problem = f"its model.{setting} is {here}, that of {second.folder} {there}"
+            raise ConfigError(first.setting, str(first.folder), problem, "compare SAEs of one hook of one model")
