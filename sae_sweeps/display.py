@@ -61,7 +61,7 @@ class PointDisplay:
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=done, total=total)
 
-    def progress(self, tokens: int, total: int, loss: "Tensor", l0: "Tensor") -> None:
+    def progress(self, tokens: int, total: int, loss: "Tensor", l0: "Tensor", of: str = "tokens") -> None:
         """Called at every step; shown a few times a second on a terminal, as a line every few seconds elsewhere."""
         now = time.monotonic()
         if self._began is None:
@@ -70,10 +70,10 @@ class PointDisplay:
             return
         self._shown = now
         rate = (tokens - self._first_tokens) / max(now - self._began, 1e-9)
-        status = f"{rate:,.0f} tok/s  loss {loss.item():.4f}  l0 {l0.item():.1f}"
+        status = f"{rate:,.0f} {of[:3]}/s  loss {loss.item():.4f}  l0 {l0.item():.1f}"
         if self._bars is None or self._task is None:
             left = (total - tokens) / max(rate, 1e-9)
-            console.print(f"{self._name}: {tokens:,} of {total:,} tokens  {status}  {left:.0f} s left", soft_wrap=True)
+            console.print(f"{self._name}: {tokens:,} of {total:,} {of}  {status}  {left:.0f} s left", soft_wrap=True)
         else:
             self._bars.update(self._task, completed=tokens, total=total, status=status)
 

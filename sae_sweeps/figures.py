@@ -60,6 +60,45 @@ def stitching(
     return made
 
 
+def meta_sae(
+    folder: Path, name: str, metrics: Mapping[str, Any], content: Mapping[str, Any], cosines: Mapping[str, Array]
+) -> list[Path]:
+    """The figures of a meta-SAE study. `cosines`: by smaller SAE, the best match of each meta-latent in it."""
+    made: list[Path] = []
+    with _picture(folder / "explained_variance.png", made, name) as axes:
+        _explained_variance(axes, metrics, content["smaller"])
+    with _picture(folder / "meta_latents_per_latent.png", made, name) as axes:
+        counts = content["meta_latents_per_latent"]
+        axes.bar(range(len(counts)), counts, color=BLUE)
+        axes.set(xlabel="meta-latents of a latent", ylabel="latents")
+    if cosines:
+        with _picture(folder / "matches.png", made, name) as axes:
+            for point, values in cosines.items():
+                axes.hist(values, bins=60, range=(0, 1), histtype="step", linewidth=1.5, label=point)
+            for one in content["smaller"].values():
+                label = "mean of random directions"
+                axes.axvline(one["best_match_mean_of_random"], color=GRAY, linewidth=1, linestyle="--", label=label)
+            axes.set(xlabel="largest cosine with a decoder direction of the smaller SAE", ylabel="meta-latents")
+            axes.legend(frameon=False, fontsize=8)
+    return made
+
+
+def _explained_variance(axes: Axes, metrics: Mapping[str, Any], smaller: Mapping[str, Any]) -> None:
+    bars = [
+        ("meta-SAE", metrics["explained_variance"], BLUE),
+        ("its decoder,\npursuit", metrics["explained_variance_pursuit"], BLUE),
+        *(
+            (f"decoder of\n{one['dict_size']} latents,\npursuit", one["explained_variance"], ORANGE)
+            for one in smaller.values()
+        ),
+        ("meta-SAE of\nshuffled\ndirections", metrics["explained_variance_shuffled"], GRAY),
+    ]
+    drawn = axes.bar([label for label, _, _ in bars], [value for _, value, _ in bars], color=[bar[2] for bar in bars])
+    axes.bar_label(drawn, fmt="{:.1%}", fontsize=8)
+    axes.set(ylabel="explained variance of the decoder directions", ylim=(0, 1))
+    axes.tick_params(axis="x", labelsize=8)
+
+
 def _threshold_line(axes: Axes, threshold: float, label: str) -> None:
     axes.axvline(threshold, color=RED, linewidth=1, linestyle="--", label=label)
 

@@ -3,13 +3,13 @@
 # B activations in a batch, D model width, F latents
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.errors import TrainingError
-from sae_sweeps.language.activations import ActivationStream
 from sae_sweeps.saes import SAE
 from sae_sweeps.saes.base import Step
 
@@ -102,7 +102,15 @@ class Trainer:
         self.steps_done = int(state["steps_done"])
 
 
-def train(trainers: Sequence[Trainer], stream: ActivationStream) -> Iterator[tuple[Trainer, Iterator[Step]]]:
+class Stream(Protocol):
+    """Where chunks of activations come from: chunk i is the same whenever it is asked for."""
+
+    chunk_size: int
+
+    def chunk(self, index: int) -> Tensor: ...
+
+
+def train(trainers: Sequence[Trainer], stream: Stream) -> Iterator[tuple[Trainer, Iterator[Step]]]:
     """Go through the stream once for all trainers, whatever each has done already.
 
     Yields, chunk by chunk, each trainer that has steps left in the chunk, and these steps, to be taken one by one. All

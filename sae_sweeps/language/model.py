@@ -96,6 +96,12 @@ class LanguageModel:
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    @property
+    def logits_at_once(self) -> int:
+        """For how many positions the logits are best held at a time."""
+        in_memory = LOGITS_IN_MEMORY_CUDA if self.device.type == "cuda" else LOGITS_IN_MEMORY
+        return max(1, in_memory // int(self._bridge.cfg.d_vocab))
+
     @torch.no_grad()
     def output_logits(self, directions_ND: Tensor) -> Tensor:
         """What directions of the residual stream do to the output, (N, V): the logits that the final norm and the
@@ -150,8 +156,7 @@ class LanguageModel:
         self, tokens_NS: Tensor, hook: str, replace: Callable[[Tensor, int], Tensor] | None, first_position: int
     ) -> float:
         nats, first = 0.0, 0
-        in_memory = LOGITS_IN_MEMORY_CUDA if self.device.type == "cuda" else LOGITS_IN_MEMORY
-        per_batch = max(1, in_memory // (tokens_NS.shape[1] * self._bridge.cfg.d_vocab))
+        per_batch = max(1, self.logits_at_once // tokens_NS.shape[1])
         for batch_NS in tokens_NS.split(min(per_batch, self.config.batch_sequences)):
             hooks = []
             if replace is not None:

@@ -71,6 +71,13 @@ class Kept:
         part.value = self.value[entries]
         return part
 
+    def transposed(self) -> "Kept":
+        """The same entries as those of the transposed matrix."""
+        by_latent = self.by_latent()
+        turned = Kept(by_latent.start_F1, by_latent.row_N, by_latent.pre, (self.shape[1], self.shape[0]))
+        turned.value = by_latent.value
+        return turned
+
     def scaled(self, factor_N: Tensor) -> "Kept":
         """The same entries with their activations times a factor for each."""
         other = Kept(self.crow_B1, self.col_N, self.pre, self.shape)

@@ -115,3 +115,9 @@ def with_directions(sae: SAE, latents_A: Tensor, directions_AD: Tensor) -> SAE:
     changed = copy.deepcopy(sae)
     changed.W_dec[latents_A] = directions_AD
     return changed
+
+
+def over_all_latents(kept: Kept, latents_A: Tensor, dict_size: int) -> Kept:
+    """The decompositions of some latents (A, M) as those of all (F, M): the others have none."""
+    row_N = latents_A.repeat_interleave(kept.crow_B1.diff(), output_size=len(kept.value))
+    return Kept.from_sorted(row_N, kept.col_N, kept.value, (dict_size, kept.shape[1]))

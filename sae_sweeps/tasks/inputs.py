@@ -78,6 +78,11 @@ class Inputs:
     def d_in(self) -> int:
         return self.model.d_model
 
+    @property
+    def first_position(self) -> int:
+        """The first position of a sequence that is not BOS."""
+        return self._dataset.first_position
+
     def held_out(self, activations: int) -> HeldOut:
         """The measurements on about so many activations; made once."""
         if activations not in self._held_out:

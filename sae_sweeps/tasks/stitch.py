@@ -187,9 +187,10 @@ def _paths(compared: Comparison, settings: dict[str, Any], thresholds: list[floa
 
 
 def ce_positions(length: int, novel_in: int, count: int) -> list[int]:
-    """About `count` positions of the interpolation: its ends, that at which the novel latents are in, and others."""
-    even = np.linspace(0, length, max(2, count - 1)).round().astype(int)
-    return sorted({*even.tolist(), novel_in})
+    """About `count` positions of the interpolation: its ends, where the novel latents are in, where all families are
+    swapped, and others."""
+    even = np.linspace(0, length, max(2, count - 2)).round().astype(int)
+    return sorted({*even.tolist(), novel_in, length - 1})
 
 
 def _metrics(

@@ -1,0 +1,51 @@
+"""Task `latents`: what each latent means: its top tokens in context, how often it is active, what it raises."""
+
+import logging
+from dataclasses import asdict
+
+from sae_sweeps.config import Config
+from sae_sweeps.display import PointDisplay
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.tables import write_table
+from sae_sweeps.tasks import meanings
+from sae_sweeps.tasks.study import Study, named, run_studies, saved_of
+
+log = logging.getLogger(__name__)
+
+
+def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
+    """The SAEs that a command is about, and what is to be said of those that cannot be studied.
+
+    Raises: ConfigError if an SAE is named that is not there.
+    """
+    found, missing = named(command), ""
+    if not found:
+        found, waiting = saved_of(sweep)
+        missing = f"not done: {', '.join(waiting)}" if waiting else ""
+    settings = asdict(command.latents)
+    return [Study.of("latents", sweep, command, one.title, {"sae": one}, settings) for one in found], missing
+
+
+def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+    """Look at the latents of all SAEs. Returns why those that failed have failed."""
+    found, missing = studies(sweep, config)
+    return run_studies(found, _look, missing)
+
+
+def _look(study: Study, shown: PointDisplay) -> None:
+    inputs, settings = study.inputs(), study.settings
+    sae = study.saved["sae"].load(inputs.device)
+    top, tokens_NS = meanings.read_text(inputs, sae, settings, shown)
+    parts = meanings.rows(inputs, top, tokens_NS, sae.W_dec.detach(), settings, shown)
+    write_table(study.folder / "latents.parquet", meanings.SCHEMA, parts)
+    metrics = {
+        "activations": top.seen,
+        "latents": sae.dict_size,
+        "never_active": int((top.fired == 0).sum()),
+        "active_on_1_percent": int((top.frequency >= 0.01).sum()),
+    }
+    run = study.start_run("position")
+    run.histogram("log10_frequency", top.frequency.clamp(min=0.1 / top.seen).log10().cpu().numpy())
+    run.finish(metrics)
+    study.write_results(metrics)
+    log.info("%s: %d of %d latents are never active", study.name, metrics["never_active"], metrics["latents"])

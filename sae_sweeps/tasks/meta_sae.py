@@ -1,0 +1,261 @@
+"""Task `meta_sae`: an SAE of another SAE's decoder directions, and what it says of that one's latents."""
+
+import logging
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_sweeps import checkpoints, figures, stopping
+from sae_sweeps.config import Config, TrainingConfig
+from sae_sweeps.display import PointDisplay, count
+from sae_sweeps.errors import ConfigError
+from sae_sweeps.evaluation import evaluate
+from sae_sweeps.formats.saelens import write_sae
+from sae_sweeps.metrics import MetricsFile
+from sae_sweeps.saes import SAE, BatchTopKSAE
+from sae_sweeps.saved import SavedSAE, families
+from sae_sweeps.studies.directions import compare
+from sae_sweeps.studies.meanings import meta_activations
+from sae_sweeps.studies.meta_sae import (
+    DirectionStream,
+    decompose,
+    explained_variance,
+    over_all_latents,
+    pursue,
+    reconstruct,
+    settle,
+    shuffled,
+    with_directions,
+)
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.tasks import decompositions, meanings
+from sae_sweeps.tasks.study import Study, named, run_studies, saved_of
+from sae_sweeps.training import Trainer, train
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY = 50  # steps
+
+
+def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
+    """The SAEs that a command is about, and what is to be said of those that cannot be studied.
+
+    Raises: ConfigError if an SAE is named that is not there.
+    """
+    given, missing = named(command), ""
+    if given:
+        of = Sweep(given[0].folder.parent.parent)  # where its smaller ones are, if it is a point of a sweep
+        everyone = saved_of(of)[0] if of.exists() else []
+        groups = [group for group in families(everyone) if given[0].folder in [one.folder for one in group]]
+        groups = groups or [given]
+        targets = given
+    else:
+        everyone, waiting = saved_of(sweep)
+        groups = families(everyone)
+        targets = [max(group, key=lambda one: one.config.dict_size) for group in groups]
+        missing = f"not done: {', '.join(waiting)}" if waiting else ""
+    return [_study(sweep, command, target, group) for target, group in zip(targets, groups, strict=True)], missing
+
+
+def _study(sweep: Sweep, command: Config, target: SavedSAE, group: list[SavedSAE]) -> Study:
+    size = target.config.dict_size
+    smaller = sorted((one for one in group if one.config.dict_size < size), key=lambda one: one.config.dict_size)
+    saved = {"sae": target, **{f"smaller_{one.config.dict_size}": one for one in smaller}}
+    settings = {**asdict(command.meta), "latents": asdict(command.latents)}
+    title = f"{target.title}-meta{command.meta.dict_size or ''}-k{command.meta.k}"
+    return Study.of("meta_sae", sweep, command, title, saved, settings)
+
+
+def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+    """Decompose the largest SAEs. Returns why those that failed have failed."""
+    found, missing = studies(sweep, config)
+    return run_studies(found, _decompose, missing)
+
+
+def _decompose(study: Study, shown: PointDisplay) -> None:
+    began = time.perf_counter()
+    inputs, settings = study.inputs(), study.settings
+    sae = study.saved["sae"].load(inputs.device)
+    top, tokens_NS = meanings.read_text(inputs, sae, settings["latents"], shown)
+    latents_A = _decomposed(sae, top.fired, settings)
+    directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
+    size = _size(directions_AD, settings)
+
+    trainer, curve = _train(study.folder, directions_AD, size, settings, shown)
+    meta = trainer.sae
+    assert isinstance(meta, BatchTopKSAE), "made so"
+    settle(meta, directions_AD)
+    write_sae(study.folder / "sae", meta, {"decoder_directions_of": study.saved["sae"].name})
+    shown.stage("training on shuffled directions, the control")
+    control_AD = shuffled(directions_AD, settings["seed"])
+    control, _ = _train(study.folder / "control", control_AD, size, settings, shown)
+    assert isinstance(control.sae, BatchTopKSAE), "made so"
+    settle(control.sae, control_AD)
+
+    shown.stage("comparing with smaller SAEs")
+    reconstructed_AD = reconstruct(meta, directions_AD)
+    kept = decompose(meta, directions_AD)
+    smaller, matches = _smaller(study, meta, directions_AD, settings["k"])
+    shown.stage("evaluating with the directions replaced")
+    data = inputs.held_out(study.config.evaluation.tokens)
+    before = evaluate(sae, inputs.model, data)
+    after = evaluate(with_directions(sae, latents_A, reconstructed_AD), inputs.model, data)
+
+    parts_A = kept.crow_B1.diff()
+    metrics: dict[str, Any] = {
+        "latents": sae.dict_size,
+        "decomposed": len(latents_A),
+        "never_active": int((top.fired == 0).sum()),
+        "meta_latents": meta.dict_size,
+        "meta_latents_unused": int((torch.bincount(kept.col_N, minlength=meta.dict_size) == 0).sum()),
+        "l0": len(kept.value) / len(latents_A),
+        "explained_variance": explained_variance(directions_AD, reconstructed_AD),
+        "explained_variance_shuffled": explained_variance(control_AD, reconstruct(control.sae, control_AD)),
+        "explained_variance_pursuit": explained_variance(
+            directions_AD, pursue(directions_AD, meta.W_dec.detach(), settings["k"])
+        ),
+        **{f"explained_variance_{part}": of["explained_variance"] for part, of in smaller.items()},
+        **{f"{name}_before": before[name] for name in ("nmse", "ce_degradation")},
+        **{f"{name}_after": after[name] for name in ("nmse", "ce_degradation")},
+    }
+    whole = over_all_latents(kept, latents_A, sae.dict_size)
+    explained_F = torch.full((sae.dict_size,), math.nan, device=latents_A.device)
+    explained_F[latents_A] = _explained(directions_AD, reconstructed_AD)
+    shown.stage("reading the text for the meta-latents")
+    of_text = settings["latents"]
+    meta_top, _ = meanings.read_text(inputs, sae, of_text, shown, lambda active: meta_activations(active, whole))
+    rows = meanings.rows(inputs, top, tokens_NS, sae.W_dec.detach(), of_text, shown)
+    decompositions.write_latents(study.folder, rows, whole, explained_F)
+    rows = meanings.rows(inputs, meta_top, tokens_NS, meta.W_dec.detach(), of_text, shown)
+    decompositions.write_meta_latents(study.folder, rows, whole, matches)
+    decompositions.write_examples(study.folder, study.name, top.seen, settings["seed"])
+    parts = torch.bincount(parts_A.long()).tolist()  # how many latents have 0, 1, 2, ... meta-latents
+    content = {"smaller": smaller, "meta_latents_per_latent": parts, "seconds": time.perf_counter() - began}
+    cosines = {name: cosine.cpu().numpy() for name, (cosine, _) in matches.items()}
+    pictures = figures.meta_sae(study.folder, study.name, metrics, content, cosines)
+    _track(study, curve, metrics, content, explained_F[latents_A], pictures)
+    study.write_results(metrics, **content)
+    log.info(
+        "%s: %d meta-latents explain %.1f %% of the variance of %d directions (shuffled: %.1f %%); CE +%.3f -> +%.3f",
+        *(study.name, meta.dict_size, 100 * metrics["explained_variance"], len(latents_A)),
+        *(100 * metrics["explained_variance_shuffled"], before["ce_degradation"], after["ce_degradation"]),
+    )
+
+
+def _decomposed(sae: SAE, fired_F: Tensor, settings: dict[str, Any]) -> Tensor:
+    """The latents whose directions are decomposed, (A,)."""
+    dead = int((fired_F == 0).sum())
+    if settings["include_dead"]:
+        return torch.arange(sae.dict_size, device=fired_F.device)
+    if dead:
+        said = "%s left out, active nowhere in the text (meta.include_dead=true takes them in)"
+        log.info(said, count(dead, "latent"))
+    return (fired_F > 0).nonzero().squeeze(1)
+
+
+def _size(directions_AD: Tensor, settings: dict[str, Any]) -> int:
+    """How many meta-latents there are to be. Raises: ConfigError if that is more than there are directions."""
+    quarter = max(1, len(directions_AD) // 4)
+    size = quarter if settings["dict_size"] is None else settings["dict_size"]
+    if not 0 < size <= len(directions_AD):
+        problem = f"there are only {len(directions_AD)} decoder directions to learn from"
+        raise ConfigError("meta.dict_size", size, problem, f"meta.dict_size={quarter}")
+    return size
+
+
+def _train(
+    folder: Path, directions_AD: Tensor, size: int, settings: dict[str, Any], shown: PointDisplay
+) -> tuple[Trainer, MetricsFile]:
+    """Train a meta-SAE, from its newest state on. Raises: Stopped if told to stop, with the state saved."""
+    steps, batch = settings["steps"], min(settings["batch_size"], len(directions_AD))
+    stream = DirectionStream(directions_AD, batch, settings["seed"])
+    config = TrainingConfig(
+        tokens=steps * batch,
+        batch_size=batch,
+        lr=settings["lr"],
+        decay_fraction=0.2,
+        initial_bias="mean",
+        dead_after_tokens=5 * stream.chunk_size,
+    )
+    width = directions_AD.shape[1]
+    sae = BatchTopKSAE(width, size, settings["k"], normalize_input=False, seed=settings["seed"])
+    trainer = Trainer(sae.to(directions_AD.device), config)
+    states = folder / "checkpoint"
+    if (state := checkpoints.load_newest(states)) is not None:
+        trainer.load_state(state)
+        log.info("goes on at step %d of %d", trainer.steps_done, steps)
+    folder.mkdir(parents=True, exist_ok=True)
+    curve = MetricsFile(folder / "metrics.jsonl", trainer.steps_done)
+    spread = (directions_AD - directions_AD.mean(0)).square().mean().item()
+    for _, taken in train([trainer], stream):
+        for step in taken:
+            done = trainer.steps_done
+            shown.progress(trainer.tokens_done, steps * batch, step.loss, step.l0, "directions")
+            if done % LOG_EVERY == 0 or trainer.finished:
+                explained = 1 - step.mse.item() / spread
+                curve.append({"step": done, "explained_variance": explained, "l0": step.l0.item()})
+            if done % settings["checkpoint_every"] == 0 or trainer.finished:
+                checkpoints.save(states, done, trainer.state())
+            try:
+                stopping.check()
+            except stopping.Stopped:
+                checkpoints.save(states, done, trainer.state())
+                raise
+    return trainer, curve
+
+
+def _smaller(
+    study: Study, meta: SAE, directions_AD: Tensor, k: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[Tensor, Tensor]]]:
+    """Of each smaller SAE: how much its decoder explains with k directions for each, and how alike it is to the
+    meta-latents, beside random directions. And the best match (cosine, latent) of each meta-latent in it."""
+    found, matches = {}, {}
+    W_dec = meta.W_dec.detach()
+    random_MD = shuffled(W_dec, study.settings["seed"])
+    for part, saved in study.saved.items():
+        if part == "sae":
+            continue
+        atoms = saved.load(W_dec.device).W_dec.detach()
+        best = compare(W_dec, atoms).left
+        matches[saved.name] = (best.cosine, best.index)
+        found[part] = {
+            **saved.described(),
+            "explained_variance": explained_variance(directions_AD, pursue(directions_AD, atoms, k)),
+            "best_match_mean": best.cosine.mean().item(),
+            "best_match_mean_of_random": compare(random_MD, atoms).left.cosine.mean().item(),
+        }
+    return found, matches
+
+
+def _explained(directions_AD: Tensor, reconstructed_AD: Tensor) -> Tensor:
+    """The share of each direction's deviation from the mean that is explained, (A,)."""
+    left_A = (directions_AD - reconstructed_AD).square().sum(1)
+    return 1 - left_A / (directions_AD - directions_AD.mean(0)).square().sum(1)
+
+
+def _track(
+    study: Study,
+    curve: MetricsFile,
+    metrics: dict[str, Any],
+    content: dict[str, Any],
+    explained_A: Tensor,
+    pictures: list[Path],
+) -> None:
+    """The study's run in W&B: its curve, tables, histograms and figures."""
+    run = study.start_run("step")
+    for line in curve.lines:
+        run.log(line)
+    run.histogram("explained", explained_A.cpu().numpy())
+    parts = content["meta_latents_per_latent"]
+    run.table("meta_latents_per_latent", ["meta_latents", "latents"], [list(row) for row in enumerate(parts)])
+    if content["smaller"]:
+        rows = [{k: v for k, v in one.items() if k != "folder"} for one in content["smaller"].values()]
+        run.table("smaller", list(rows[0]), [list(row.values()) for row in rows])
+    for picture in pictures:
+        run.image(picture)
+    run.finish(metrics)
