@@ -95,6 +95,7 @@ def meta_activations(kept: Kept, decomposition: Kept) -> Kept:
     rows_B = torch.arange(batch, device=source.device)
     row_N = rows_B.repeat_interleave(kept.crow_B1.diff(), output_size=len(parts_N))
     place = torch.stack([row_N[source], decomposition.col_N[entry].long()])
-    summed = torch.sparse_coo_tensor(place, kept.value[source] * decomposition.value[entry], (batch, meta)).coalesce()
+    value = kept.value[source] * decomposition.value[entry]
+    summed = torch.sparse_coo_tensor(place, value, (batch, meta), check_invariants=False).coalesce()
     row_N, col_N = summed.indices()
     return Kept.from_sorted(row_N, col_N, summed.values(), (batch, meta))

@@ -13,6 +13,7 @@ from sae_sweeps.saes import SAE
 from sae_sweeps.saes.sparse import Kept
 from sae_sweeps.studies.meanings import TopActivations
 from sae_sweeps.tasks.inputs import Inputs
+from sae_sweeps.tasks.progress import telling
 
 ROWS = 2048  # latents of a part of a table
 
@@ -39,11 +40,7 @@ def read_text(
     read: list[Tensor] = []
     top: TopActivations | None = None
 
-    def told(done: int, total: int) -> None:
-        shown.waiting(done, total, "sequences")
-        stopping.check()
-
-    for tokens_nS, x_BD in inputs.held_out_text(settings["tokens"], told):
+    for tokens_nS, x_BD in inputs.held_out_text(settings["tokens"], telling(shown, "sequences")):
         sequences, seq_len = tokens_nS.shape
         positions = len(x_BD) // sequences
         kept = sae.active(sae.normalize(x_BD))

@@ -82,7 +82,7 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     inputs, settings = study.inputs(), study.settings
     sae = study.saved["sae"].load(inputs.device)
     top, tokens_NS = meanings.read_text(inputs, sae, settings["latents"], shown)
-    latents_A = _decomposed(sae, top.fired, settings)
+    latents_A = _decomposed(study, sae, top.fired)
     directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
     size = _size(directions_AD, settings)
 
@@ -147,14 +147,14 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     )
 
 
-def _decomposed(sae: SAE, fired_F: Tensor, settings: dict[str, Any]) -> Tensor:
+def _decomposed(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
     """The latents whose directions are decomposed, (A,)."""
     dead = int((fired_F == 0).sum())
-    if settings["include_dead"]:
+    if study.settings["include_dead"]:
         return torch.arange(sae.dict_size, device=fired_F.device)
     if dead:
-        said = "%s left out, active nowhere in the text (meta.include_dead=true takes them in)"
-        log.info(said, count(dead, "latent"))
+        said = "%s: %s left out, active nowhere in the text (meta.include_dead=true takes them in)"
+        log.info(said, study.name, count(dead, "latent"))
     return (fired_F > 0).nonzero().squeeze(1)
 
 
@@ -188,7 +188,7 @@ def _train(
     states = folder / "checkpoint"
     if (state := checkpoints.load_newest(states)) is not None:
         trainer.load_state(state)
-        log.info("goes on at step %d of %d", trainer.steps_done, steps)
+        log.info("%s: goes on at step %d of %d", folder, trainer.steps_done, steps)
     folder.mkdir(parents=True, exist_ok=True)
     curve = MetricsFile(folder / "metrics.jsonl", trainer.steps_done)
     spread = (directions_AD - directions_AD.mean(0)).square().mean().item()

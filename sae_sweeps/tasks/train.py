@@ -9,13 +9,13 @@ import torch
 
 from sae_sweeps import logs, states, stopping
 from sae_sweeps.calibration import add
-from sae_sweeps.display import PointDisplay, count, point_display
-from sae_sweeps.language.activations import Told
+from sae_sweeps.display import count, point_display
 from sae_sweeps.language.model_files import model_facts
 from sae_sweeps.memory import free_bytes
 from sae_sweeps.packs import Limits, Point, that_fit
 from sae_sweeps.tasks.inputs import Inputs, choose_device, device_name, load_inputs, require_precision, unused_gpu
 from sae_sweeps.tasks.point import FinishedElsewhere, PointAtWork
+from sae_sweeps.tasks.progress import telling
 from sae_sweeps.training import Trainer, train
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, patience: float, outcom
     with ExitStack() as closing:
         display = point_display("activations")
         closing.callback(display.close)
-        stream = inputs.stream(points[0].config, _telling(display))
+        stream = inputs.stream(points[0].config, telling(display))
         try:
             for point in points:
                 with _alone(point, outcome):
@@ -122,16 +122,6 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, patience: float, outcom
         return None
     rest = total - stream.seconds - stepping - evaluation
     return {"model": stream.seconds, "steps": stepping, "point": evaluation, "pack": rest}
-
-
-def _telling(display: PointDisplay) -> Told:
-    """Have the display hear of the model's progress; a plea to stop is heard there too."""
-
-    def told(done: int, total: int) -> None:
-        display.waiting(done, total)
-        stopping.check()
-
-    return told
 
 
 def _finish(worker: PointAtWork, inputs: Inputs, outcome: Outcome) -> None:

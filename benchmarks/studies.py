@@ -1,0 +1,183 @@
+"""What the studies cost: stitching beside evaluating the two SAEs, and the memory of comparing many directions.
+
+The SAEs are trained briefly on the embedded model's activations first. Results: benchmarks/results/<machine>-studies.md
+"""
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import machine
+from plan import ARCHITECTURES, PROJECT
+from processes import run
+from tables import NAMES, table
+
+from sae_sweeps.files import write_json, write_text
+from sae_sweeps.provenance import provenance
+
+SMALL, LARGE, ACTIVATIONS = 3072, 6144, 100_000
+DIRECTIONS = (49_152, 98_304, 768)
+TRAINED = ("training.tokens=131072", "tracking=off")
+
+WORDS = """\
+**Evaluating both** is what a sweep does for its points: reconstructing {activations:,} held-out activations, and the
+cross entropy of all of them with the reconstructions in place. **Stitching** is all of `task=stitch` but its files and
+figures: the decoder directions compared, one pass over the same activations for the change in MSE of every latent and
+for four paths, and the CE degradation at some positions on 8,192 of them. Both are given the activations.
+*Reconstructing alone* leaves the cross entropy out, on both sides. Each was run once, in one process, one after the
+other."""
+
+
+def timed(work: Any) -> tuple[Any, float]:
+    began = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - began
+
+
+def measure_stitching(folder: Path, architecture: str) -> dict[str, float]:
+    """Seconds of both, for the pair of this architecture in the folder of a sweep."""
+    import torch
+
+    from sae_sweeps.evaluation import BATCH, evaluate
+    from sae_sweeps.saved import neighbours, of_point
+    from sae_sweeps.studies.pair import Pair
+    from sae_sweeps.study_config import StitchConfig
+    from sae_sweeps.sweep import Sweep
+    from sae_sweeps.tasks.inputs import load_inputs
+    from sae_sweeps.tasks.stitch import ce_degradation
+
+    points = [point for point in Sweep(folder).points() if point.config.sae.architecture == architecture]
+    ((small, large),) = neighbours([of_point(point) for point in points])
+    inputs = load_inputs(large.config, torch.device("cpu"))
+    saes = small.load(inputs.device), large.load(inputs.device)
+    settings = StitchConfig(tokens=ACTIVATIONS)
+    data = inputs.held_out(ACTIVATIONS)
+    inputs.held_out(settings.ce_tokens)
+
+    def reconstruct() -> None:
+        for sae in saes:
+            for x_BD in data.acts_AD.split(BATCH):
+                (x_BD - sae(x_BD)).square().sum(1)
+
+    def stitch() -> Pair:
+        pair = Pair(saes[0], saes[1], settings)
+        for x_BD in data.acts_AD.split(BATCH):
+            pair.see(x_BD)
+        assert pair.metrics["activations"] == len(data.acts_AD)
+        return pair
+
+    reconstruct()  # warms up
+    _, reconstructing = timed(reconstruct)
+    _, evaluating = timed(lambda: [evaluate(sae, inputs.model, data) for sae in saes])
+    pair, stitching = timed(stitch)
+    _, on_the_way = timed(lambda: ce_degradation(pair, inputs))
+    return {
+        "activations": len(data.acts_AD),
+        "reconstructing": reconstructing,
+        "evaluating": evaluating,
+        "stitching": stitching,
+        "ce_on_the_way": on_the_way,
+    }
+
+
+def measure_directions() -> dict[str, float]:
+    """Seconds to compare many directions, and find their families at five thresholds."""
+    import torch
+
+    from sae_sweeps.studies.directions import compare
+
+    left, right, width = DIRECTIONS
+    generator = torch.Generator().manual_seed(0)
+    right_MD = torch.randn(right, width, generator=generator)
+    left_ND = right_MD[:left] + 0.5 * torch.randn(left, width, generator=generator)
+    found, seconds = timed(lambda: compare(left_ND, right_MD, [0.5, 0.6, 0.7, 0.8, 0.9]))
+    return {"seconds": seconds, "mean_cosine": found.left.cosine.mean().item()}
+
+
+def collect(timeout: float) -> dict[str, Any]:
+    script = [sys.executable, __file__]
+    data: dict[str, Any] = {"machine": machine.describe("cpu"), "load": machine.load(), "provenance": provenance()}
+    with tempfile.TemporaryDirectory() as root:
+        words = [f"sae={','.join(ARCHITECTURES)}", f"dict_size={SMALL},{LARGE}", f"output_root={root}", *TRAINED]
+        print("training the SAEs", flush=True)
+        trained = run([sys.executable, str(PROJECT / "launch.py"), "-m", *words], timeout)
+        if trained.failure:
+            sys.exit(f"the SAEs could not be trained: {trained.last_words}")
+        data["stitching"] = {}
+        for architecture in ARCHITECTURES:
+            ended = run([*script, "--stitch", f"{root}/sweep", architecture], timeout)
+            if ended.failure:
+                sys.exit(f"{architecture}: {ended.failure}: {ended.last_words}")
+            data["stitching"][architecture] = json.loads(ended.output.splitlines()[-1])
+            print(f"{architecture}: {data['stitching'][architecture]}", flush=True)
+    ended = run([*script, "--directions"], timeout)
+    if ended.failure:
+        sys.exit(f"directions: {ended.failure}: {ended.last_words}")
+    data["directions"] = {**json.loads(ended.output.splitlines()[-1]), "peak_bytes": ended.peak_bytes}
+    return data
+
+
+def text(data: dict[str, Any]) -> str:
+    origin = data["provenance"]
+    changed = " with uncommitted changes" if origin["uncommitted_changes"] else ""
+    rows, activations = [], 0
+    for architecture, of in data["stitching"].items():
+        stitching, activations = of["stitching"] + of["ce_on_the_way"], int(of["activations"])
+        rows.append(
+            [
+                NAMES[architecture],
+                f"{of['evaluating']:.1f}",
+                f"{stitching:.1f}",
+                f"{stitching / of['evaluating']:.2f}",
+                f"{of['reconstructing']:.1f}",
+                f"{of['stitching']:.1f}",
+                f"{of['stitching'] / of['reconstructing']:.2f}",
+            ]
+        )
+    header = ["SAE", "evaluating both (s)", "stitching (s)", "ratio"]
+    header += ["reconstructing alone (s)", "its part of stitching (s)", "ratio"]
+    left, right, width = DIRECTIONS
+    directions = data["directions"]
+    return "\n\n".join(
+        [
+            f"# What the studies cost on {data['machine']['name']}",
+            f"- {data['machine']['cpu']}, {data['machine']['cores']} cores, load at the start {data['load']:.1f}\n"
+            f"- torch {origin['packages']['torch']}, commit {(origin['commit'] or 'unknown')[:10]}{changed}",
+            f"## Stitching {SMALL:,} latents with {LARGE:,}",
+            WORDS.format(activations=activations),
+            table(header, rows),
+            "## Comparing decoder directions",
+            f"{left:,} with {right:,} directions of width {width}, and their families at five thresholds: "
+            f"{directions['seconds']:.0f} s, and a peak of {directions['peak_bytes'] / 2**30:.2f} GiB for the whole "
+            f"process ({(left + right) * width * 4 / 2**30:.2f} GiB of that are the directions).",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--timeout", type=float, default=1800, help="seconds for each part")
+    parser.add_argument("--results", type=Path, default=PROJECT / "benchmarks" / "results", help="where they land")
+    parser.add_argument("--stitch", nargs=2, metavar=("SWEEP", "SAE"), help=argparse.SUPPRESS)
+    parser.add_argument("--directions", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.stitch:
+        print(json.dumps(measure_stitching(Path(args.stitch[0]), args.stitch[1])))
+    elif args.directions:
+        print(json.dumps(measure_directions()))
+    else:
+        data = collect(args.timeout)
+        title = f"{data['machine']['name']}-{data['machine']['cores']}-cores-studies"
+        name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+        write_json(args.results / f"{name}.json", data)
+        write_text(args.results / f"{name}.md", text(data) + "\n")
+        print(f"written: {args.results / name}.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""A small and a large SAE held against each other: which latents are novel, the paths between the two, what follows."""
+
+# A activations, B of them in a batch, D model width, S latents of the small SAE, L of the large one
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_sweeps.saes import SAE
+from sae_sweeps.studies.directions import compare
+from sae_sweeps.studies.paths import insertion, insertion_by, interpolation
+from sae_sweeps.studies.stitching import Curve, Prediction, Stitching, Walk, family_sizes, prediction, rates
+from sae_sweeps.study_config import StitchConfig
+
+SHOWN = 500  # points of a ROC curve that a picture needs
+
+
+class Pair:
+    """Compares the decoder directions at once; `see` takes activations, a batch at a time, and the rest tells what came
+    out. A latent of the large SAE is novel if its largest cosine is below the threshold, else a reconstruction latent.
+
+    Four paths are measured: `interpolation` from the small SAE to the large one; `reconstruction` and `random`, which
+    put in such latents in a random order, as controls; and `by_cosine`, which puts in what each of the thresholds would
+    call novel, one after the other.
+    """
+
+    def __init__(
+        self, small: SAE, large: SAE, settings: StitchConfig, told: Callable[[int, int], None] | None = None
+    ) -> None:
+        """`told` hears how many directions of how many are compared. Raises: ValueError if the two do not see
+        activations alike."""
+        self.settings = settings
+        self.thresholds = sorted({*settings.thresholds, settings.threshold})
+        self.compared = compare(small.W_dec.detach(), large.W_dec.detach(), self.thresholds, told)
+        self.cosine_L = self.compared.right.cosine
+        self.novel_L = self.cosine_L < settings.threshold
+        novel = self.novel_L.nonzero().squeeze(1)
+        novel = novel[self.cosine_L[novel].argsort(stable=True)]
+        sizes = (small.dict_size, large.dict_size, settings.positions)
+        self.interpolation, self.novel_in = interpolation(novel, self.compared.families[settings.threshold], *sizes)
+        generator = torch.Generator().manual_seed(settings.seed)
+
+        def drawn(of: Tensor) -> Tensor:
+            return of[torch.randperm(len(of), generator=generator).to(of.device)]
+
+        everyone = torch.arange(large.dict_size, device=novel.device)
+        self.paths = {
+            "interpolation": self.interpolation,
+            "reconstruction": insertion(drawn((~self.novel_L).nonzero().squeeze(1)), *sizes),
+            "random": insertion(drawn(everyone), *sizes),
+            "by_cosine": insertion_by(self.cosine_L, self.thresholds, small.dict_size),
+        }
+        self.stitching = Stitching(small, large, list(self.paths.values()))
+
+    def see(self, x_BD: Tensor) -> None:
+        """Take a batch of raw activations into account."""
+        self.stitching.see(x_BD)
+
+    @property
+    def ce_positions(self) -> list[int]:
+        """About `settings.ce_positions` positions of the interpolation: its ends, where the novel latents are in, where
+        the families are swapped, and others."""
+        last = self.interpolation.length
+        even = np.linspace(0, last, max(2, self.settings.ce_positions - 2)).round().astype(int)
+        return sorted({*even.tolist(), self.novel_in, last - 1})
+
+    def walk(self, x_AD: Tensor) -> Walk:
+        """The reconstructions of raw activations along the interpolation."""
+        return Walk(self.interpolation, self.stitching.small, self.stitching.large, x_AD)
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        return prediction(self.cosine_L, self.stitching.change_L, self.stitching.fired_L)
+
+    @cached_property
+    def curves(self) -> dict[str, Curve]:
+        return dict(zip(self.paths, self.stitching.curves(), strict=True))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The numbers of a study, but for the CE degradation."""
+        fired_L, lowers_L = self.stitching.fired_L > 0, self.stitching.change_L < 0
+        way = self.curves["interpolation"]
+
+        def share(of_L: Tensor) -> float | None:
+            return lowers_L[of_L].double().mean().item() if of_L.any() else None
+
+        return {
+            "activations": self.stitching.seen,
+            "latents": len(self.cosine_L),
+            "latents_active": self.prediction.latents,
+            "novel": int(self.novel_L.sum()),
+            "novel_lowering_share": share(self.novel_L & fired_L),
+            "reconstruction_lowering_share": share(~self.novel_L & fired_L),
+            "auroc": self.prediction.auroc,
+            "best_threshold": self.prediction.best_threshold,
+            "mse_small": self.stitching.mse,
+            "nmse_small": way.nmse[0],
+            "nmse_novel_in": way.nmse[self.novel_in],
+            "nmse_lowest_on_the_way": min(way.nmse[: self.novel_in + 1]),
+            "nmse_reconstruction_in": self.curves["reconstruction"].nmse[-1],
+            "nmse_all_in": self.curves["random"].nmse[-1],
+            "nmse_large": way.nmse[-1],
+            "l0_small": way.l0[0],
+            "l0_novel_in": way.l0[self.novel_in],
+            "l0_large": way.l0[-1],
+        }
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What results.json has beside the metrics."""
+        predicted = asdict(self.prediction)
+        for name, value in predicted.items():
+            if isinstance(value, list) and len(value) > SHOWN:
+                places = np.linspace(0, len(value) - 1, SHOWN).round().astype(int)
+                predicted[name] = [value[place] for place in places]
+        return {
+            "curves": {**{name: asdict(curve) for name, curve in self.curves.items()}, "novel_in": self.novel_in},
+            "thresholds": self._by_threshold(),
+            "families": family_sizes(self.compared.families[self.settings.threshold]),
+            "prediction": predicted,
+        }
+
+    def _by_threshold(self) -> list[dict[str, Any]]:
+        """What each threshold would make of the latents; NMSE and L0 with all that it calls novel put in."""
+        by_cosine = self.curves["by_cosine"]
+        rows = []
+        for position, threshold in enumerate(self.thresholds, start=1):
+            true_rate, false_rate = rates(self.cosine_L, self.stitching.change_L, self.stitching.fired_L, threshold)
+            sizes = family_sizes(self.compared.families[threshold])
+            swapped = [size for size in sizes if size["small"] and size["large"]]
+            rows.append(
+                {
+                    "threshold": threshold,
+                    "novel": int((self.cosine_L < threshold).sum()),
+                    "families": sum(size["count"] for size in swapped),
+                    "largest_family": max((size["small"] + size["large"] for size in swapped), default=0),
+                    "nmse_novel_in": by_cosine.nmse[position],
+                    "l0_novel_in": by_cosine.l0[position],
+                    "true_positive_rate": true_rate,
+                    "false_positive_rate": false_rate,
+                }
+            )
+        return rows
