@@ -41,7 +41,7 @@ def command_line(main: Callable[[], None]) -> None:
         # Hydra wants it before the first setting or behind the last; here it may stand anywhere
         sys.argv.remove(flag)
         sys.argv.insert(1, flag)
-    sys.argv[1:] = [_of_folder(word) for word in sys.argv[1:]]
+    sys.argv[1:] = [as_saved(word) for word in sys.argv[1:]]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a plea to end is one Ctrl-C
     try:
         main()
@@ -64,7 +64,7 @@ def _refuse(lines: Sequence[str]) -> None:
     sys.exit(1)
 
 
-def _of_folder(word: str) -> str:
+def as_saved(word: str) -> str:
     """`sae=FOLDER` names an SAE that is there, `sae=topk` an architecture: Hydra knows the second alone."""
     setting, _, value = word.partition("=")
     return f"saved={value}" if setting == "sae" and "/" in value else word
@@ -124,6 +124,7 @@ def _run_sweep_task(configs: Sequence[Config], launcher: "SweepLauncher") -> Non
     runs things. Raises: RefusedError if there is no such sweep, or what a study is to be of is not there."""
     from sae_sweeps.sweep import Sweep
 
+    _refuse_several_sweeps(configs)
     config, task = configs[0], configs[0].task.name
     is_study = task in STUDY_TASKS
     if not is_study:
@@ -166,12 +167,7 @@ def _that_differ(configs: Sequence[Config]) -> list[Config]:
 
 def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: "SweepLauncher") -> None:
     """Raises: RefusedError, naming every problem once, if launcher or a point (folder, configuration) cannot run."""
-    sweeps = sorted({f"{config.output_root}/{config.name}" for _, config in points})
-    if len(sweeps) > 1:
-        problem = "the points of one command are one sweep, in one folder"
-        raise RefusedError(
-            [str(ConfigError("name", ", ".join(sweeps), problem, "give one name, or run a command for each"))]
-        )
+    _refuse_several_sweeps([config for _, config in points])
     lines: dict[str, list[str]] = {}
     for folder, config in points:
         for error in [*launcher.problems(config), *check(config)]:
@@ -190,6 +186,15 @@ def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: "SweepLaunche
         everywhere = len(folders) == len(points)
         refusals.append(f"{line} (in {'every point' if everywhere else ', '.join(folders)})")
     raise RefusedError(refusals)
+
+
+def _refuse_several_sweeps(configs: Sequence[Config]) -> None:
+    sweeps = sorted({f"{config.output_root}/{config.name}" for config in configs})
+    if len(sweeps) > 1:
+        problem = "the points of one command are one sweep, in one folder"
+        raise RefusedError(
+            [str(ConfigError("name", ", ".join(sweeps), problem, "give one name, or run a command for each"))]
+        )
 
 
 def _refuse_missing(device: str, precision: str) -> None:

@@ -210,18 +210,24 @@ def _run_dir(cfg: DictConfig) -> str:
 
 def point_name(cfg: DictConfig) -> str:
     """The folder name of a point: what a person wants to know, and a hash of all settings that decide its result."""
-    deciding: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, DECIDING), resolve=True)
-    for neutral in ("checkpoint_every", "log_every", "keep_states"):
-        deciding["training"].pop(neutral)
-    if deciding["training"]["precision"] == "float32":
-        deciding["training"].pop("precision")  # as it was before there was a choice
-    # of the model's list of coefficients, only the one that is used decides anything
-    listed = deciding["model"].pop("sparsity_coefficients")["values"]
-    if deciding["sae"].get("sparsity_coefficient", 0) is None:
-        deciding["sae"]["sparsity_coefficient"] = listed.get(cfg.k)
-    text = json.dumps(deciding, sort_keys=True).replace(str(PROJECT), "")  # the same wherever the project lies
+    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, DECIDING), resolve=True)
+    text = json.dumps(deciding(values), sort_keys=True).replace(str(PROJECT), "")  # the same wherever the project lies
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{cfg.sae.architecture}-{cfg.dict_size}-k{cfg.k}-seed{cfg.seed}-{digest}"
+
+
+def deciding(values: dict[str, Any]) -> dict[str, Any]:
+    """Of a configuration as a dictionary, the settings that decide a point's result."""
+    found = copy.deepcopy({name: values[name] for name in DECIDING})
+    for neutral in ("checkpoint_every", "log_every", "keep_states"):
+        found["training"].pop(neutral)
+    if found["training"]["precision"] == "float32":
+        found["training"].pop("precision")  # as it was before there was a choice
+    # of the model's list of coefficients, only the one that is used decides anything
+    listed = found["model"].pop("sparsity_coefficients")["values"]
+    if found["sae"].get("sparsity_coefficient", 0) is None:
+        found["sae"]["sparsity_coefficient"] = listed.get(found["k"])
+    return found
 
 
 def to_config(cfg: DictConfig) -> Config:

@@ -41,7 +41,8 @@ def problems(config: Config) -> list[ConfigError]:
     require("name", plain, "must be a plain folder name", "name=my-sweep")
     require_one_of("task.name", POINT_TASKS + SWEEP_TASKS)
     unknown = sorted(set(config.then) - set(FOLLOW_UPS))
-    require("then", not unknown, f"there is no such task to follow: {', '.join(unknown)}", "then=[report]")
+    fix = f"then=[report], or any of {', '.join(FOLLOW_UPS)}"
+    require("then", not unknown, f"there is no such task to follow: {', '.join(unknown)}", fix)
     for limit in ("limits.points", "limits.disk_gib", "limits.gpu_hours"):
         value = value_of(config, limit)
         require(limit, value is None or value > 0, "must be greater than 0, or null for no limit", f"{limit}=null")

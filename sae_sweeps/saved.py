@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_sweeps import states
-from sae_sweeps.config import DECIDING, Config, from_json
+from sae_sweeps.config import Config, deciding, from_json
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.files import read_json, sha256
 from sae_sweeps.formats import CONFIG, WEIGHTS
@@ -90,9 +90,9 @@ def find(path: str, setting: str, command: Config) -> SavedSAE:
     if results is not None and "point" in results:
         point = folder.parent
         return SavedSAE(point.name, folder, from_json(results["config"]), _run(point), setting)
-    metadata = described.get("metadata", {})
-    origin = metadata.get("sae_sweeps")
-    if origin is None:
+    metadata = described.get("metadata")
+    origin = metadata.get("sae_sweeps") if isinstance(metadata, dict) else None
+    if metadata is None or origin is None:
         problem = f"its {CONFIG} is not one that this project has written"
         raise ConfigError(setting, path, problem, "give an SAE that was trained or saved here")
     hook = metadata.get("hook_name", command.model.hook)
@@ -118,7 +118,7 @@ def families(saved: Sequence[SavedSAE]) -> list[list[SavedSAE]]:
     """Those that differ in the dictionary size alone, together."""
     alike: dict[str, list[SavedSAE]] = {}
     for one in saved:
-        values = {name: value for name, value in asdict(one.config).items() if name in DECIDING}
+        values = deciding(asdict(one.config))
         values.pop("dict_size")
         alike.setdefault(json.dumps(values, sort_keys=True), []).append(one)
     return list(alike.values())

@@ -135,6 +135,7 @@ def _submit_follow_ups(
     latest = {job["task"]: job for job in known if job["task"] != POINTS}
     submitted: dict[str, str] = {}
     studies: list[str] = []
+    under_way: list[str] = []  # studies of an earlier command
     for task in dict.fromkeys(then):
         earlier = seen.follow_ups.get(task)
         waits = earlier is not None and earlier.state == QUEUED
@@ -142,12 +143,15 @@ def _submit_follow_ups(
         if earlier is not None and earlier.state in (QUEUED, RUNNING, DONE) and task in latest:
             same = latest[task].get("settings", []) == content["settings"]
             if same and arrays <= set(latest[task]["behind"]) and not (studies and task not in STUDY_TASKS):
+                if task in STUDY_TASKS and earlier.state != DONE and earlier.job is not None:
+                    under_way.append(earlier.job.partition("_")[0])
                 continue
         if task in STUDY_TASKS:
             submitted[task] = _submit_array(sweep, code, content, settings, after=[*before, *new])
             studies.append(submitted[task])
         else:
-            submitted[task] = _submit_array(sweep, code, content, without_gpu, after=[*before, *new, *studies])
+            behind = [*before, *new, *under_way, *studies]
+            submitted[task] = _submit_array(sweep, code, content, without_gpu, after=behind)
         if waits and earlier is not None and earlier.job is not None:
             queue.cancel(earlier.job)
     return submitted

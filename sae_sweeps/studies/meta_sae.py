@@ -95,7 +95,8 @@ def _pursue(target_TD: Tensor, unit_MD: Tensor, k: int) -> Tensor:
         chosen_TK = torch.cat([chosen_TK, correlation_TM.argmax(1, keepdim=True)], dim=1)
         atoms_TKD = unit_MD[chosen_TK]
         # of atoms that are alike only their span counts: the smallest of all fits
-        weights_TK1 = torch.linalg.pinv(atoms_TKD.mT) @ target_TD[:, :, None]
+        inverse_TKK = torch.linalg.pinv(atoms_TKD @ atoms_TKD.mT, hermitian=True)
+        weights_TK1 = inverse_TKK @ (atoms_TKD @ target_TD[:, :, None])
         fitted_TD = (atoms_TKD.mT @ weights_TK1).squeeze(2)
     return fitted_TD
 

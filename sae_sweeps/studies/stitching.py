@@ -22,7 +22,7 @@ from sae_sweeps.studies.directions import Families
 from sae_sweeps.studies.paths import Path
 
 BATCH = 2048  # activations that are encoded at a time
-ROWS = 1024  # activations whose way along a path is followed at a time: they stay in the cache
+CHANGES = 2**23  # numbers that the changes of reconstructions along a path take at a time
 
 
 @dataclass
@@ -76,8 +76,9 @@ class Stitching:
         weight_B = normalized.std_B1.squeeze(1).double().square() / spread_B
         for path, ratio_P in zip(self._paths, self._ratios, strict=True):
             moves = _Moves(path, small, kept_S, large, kept_L)
-            for first in range(0, len(x_BD), ROWS):
-                rows = slice(first, first + ROWS)
+            at_once = max(1, CHANGES // (max(1, path.length) * x_BD.shape[1]))
+            for first in range(0, len(x_BD), at_once):
+                rows = slice(first, first + at_once)
                 ratio_P += moves.squares(start_BD[rows], first) @ weight_B[rows]
 
     @property
@@ -140,7 +141,7 @@ def _by_position(kept: Kept, at_F: Tensor, W_dec_FD: Tensor, first: int, batch: 
     place_N, order_N = place_N.to(torch.int32).sort(stable=True)
     col_N, value_N = part.col_N[taking_part][order_N], part.value[taking_part][order_N]
     moved = Kept.from_sorted(place_N, col_N, value_N, (length * batch, len(W_dec_FD)))
-    return moved.decode(W_dec_FD).view(length, batch, -1)
+    return moved.decode(W_dec_FD).view(length, batch, W_dec_FD.shape[1])
 
 
 class Walk:
@@ -206,7 +207,7 @@ def prediction(cosine_L: Tensor, change_L: Tensor, fired_L: Tensor) -> Predictio
     if lowering in (0, alive):
         return Prediction(alive, lowering, None, None, [], [], [])
     false_rate, true_rate, threshold = roc_curve(lowers, -cosine)
-    best = (true_rate - false_rate).argmax()
+    best = 1 + (true_rate - false_rate)[1:].argmax()  # the first is no latent's cosine: below all of them
     return Prediction(
         latents=alive,
         lowering=lowering,

@@ -34,7 +34,7 @@ def run_sweep(sweep: Sweep, config: Config) -> list[str]:
 
 def _look(study: Study, shown: PointDisplay) -> None:
     inputs, settings = study.inputs(), study.settings
-    sae = study.saved["sae"].load(inputs.device)
+    sae = study.sae("sae", inputs)
     top, tokens_NS = meanings.read_text(inputs, sae, settings, shown)
     parts = meanings.rows(inputs, top, tokens_NS, sae.W_dec.detach(), settings, shown)
     write_table(study.folder / "latents.parquet", meanings.SCHEMA, parts)

@@ -80,7 +80,7 @@ def run_sweep(sweep: Sweep, config: Config) -> list[str]:
 def _decompose(study: Study, shown: PointDisplay) -> None:
     began = time.perf_counter()
     inputs, settings = study.inputs(), study.settings
-    sae = study.saved["sae"].load(inputs.device)
+    sae = study.sae("sae", inputs)
     top, tokens_NS = meanings.read_text(inputs, sae, settings["latents"], shown)
     latents_A = _decomposed(study, sae, top.fired)
     directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
@@ -141,7 +141,7 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     _track(study, curve, metrics, content, explained_F[latents_A], pictures)
     study.write_results(metrics, **content)
     log.info(
-        "%s: %d meta-latents explain %.1f %% of the variance of %d directions (shuffled: %.1f %%); CE +%.3f -> +%.3f",
+        "%s: %d meta-latents explain %.1f %% of the variance of %d directions (shuffled: %.1f %%); CE %+.3f -> %+.3f",
         *(study.name, meta.dict_size, 100 * metrics["explained_variance"], len(latents_A)),
         *(100 * metrics["explained_variance_shuffled"], before["ce_degradation"], after["ce_degradation"]),
     )

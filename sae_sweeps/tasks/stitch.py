@@ -71,7 +71,7 @@ def run_sweep(sweep: Sweep, config: Config) -> list[str]:
 def _stitch(study: Study, shown: PointDisplay) -> None:
     began = time.perf_counter()
     inputs, settings = study.inputs(), StitchConfig(**study.settings)
-    small, large = (study.saved[part].load(inputs.device) for part in ("small", "large"))
+    small, large = (study.sae(part, inputs) for part in ("small", "large"))
     _require_stitchable(study, small, large)
     pair = Pair(small, large, settings, telling(shown, "directions compared"))
     for _, x_BD in inputs.held_out_text(settings.tokens, telling(shown, "sequences")):

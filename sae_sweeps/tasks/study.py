@@ -16,12 +16,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sae_sweeps import logs, states, stopping
-from sae_sweeps.config import Config
+from sae_sweeps.config import PROJECT, Config
 from sae_sweeps.display import Display, PointDisplay, console, point_display
 from sae_sweeps.errors import ConfigError, LockedError, NotRunError, reason
 from sae_sweeps.files import read_json, write_csv, write_json
+from sae_sweeps.packs import model_and_text
 from sae_sweeps.preflight import check
 from sae_sweeps.provenance import provenance
+from sae_sweeps.saes import SAE
 from sae_sweeps.saved import SavedSAE, find, of_point
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks.inputs import Inputs, choose_device, load_inputs
@@ -57,8 +59,9 @@ class Study:
             main,
             **{name: getattr(command, name) for name in ("name", "output_root", "device", "tracking", "task")},
         )
-        deciding = [VERSION, task, settings, {part: one.digest() for part, one in saved.items()}]
-        digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
+        weights = {part: one.digest() for part, one in saved.items()}
+        deciding = json.dumps([VERSION, task, settings, weights, model_and_text(main)], sort_keys=True)
+        digest = hashlib.sha256(deciding.replace(str(PROJECT), "").encode()).hexdigest()[:8]
         return cls(task, sweep.folder / task / f"{title}-{digest}", config, saved, settings)
 
     def inputs(self) -> Inputs:
@@ -66,6 +69,18 @@ class Study:
         for error in check(self.config):
             raise error
         return load_inputs(self.config, choose_device(self.config.device))
+
+    def sae(self, part: str, inputs: Inputs) -> SAE:
+        """The SAE that plays this part.
+
+        Raises: ConfigError if it cannot be read, or is of activations of another width.
+        """
+        one = self.saved[part]
+        sae = one.load(inputs.device)
+        if sae.d_in != inputs.d_in:
+            problem = f"is of activations {sae.d_in} wide, and those of {self.config.model.name} are {inputs.d_in} wide"
+            raise ConfigError(one.setting, str(one.folder), problem, "model=..., the model that it was trained on")
+        return sae
 
     def start_run(self, axis: str, history: Sequence[dict[str, float]] = ()) -> Run:
         """Its run in W&B, of the sweep's group, with the points that it is about and their runs."""
@@ -113,7 +128,7 @@ def run_studies(studies: Sequence[Study], work: Callable[[Study, PointDisplay], 
     `missing` says what could not even be begun. Raises: NotRunError if that is all there is, Stopped if told to stop.
     """
     if not studies:
-        raise NotRunError(missing)
+        raise NotRunError(missing or "the sweep has no points")
     failures = [missing] if missing else []
     with Display(len(studies), "studies").live() as display:
         for study in studies:
@@ -162,6 +177,8 @@ def _write_csv(folder: Path) -> None:
         flat |= {name: value for name, value in settings.items() if not isinstance(value, (list, dict))}
         flat |= {name: value for name, value in results["metrics"].items() if not isinstance(value, (list, dict))}
         rows.append(flat)
+    if not rows:
+        return  # all have failed
     path = folder.with_suffix(".csv")
     write_csv(path, rows)
     console.print(f"studies: {folder}/  table: {path}", markup=False, soft_wrap=True)

@@ -1,6 +1,8 @@
-"""The README's sweep, as it stands there: what it promises of every point."""
+"""The README's sweep and its studies, as they stand there: what is promised of every point and every study."""
 
 import csv
+import json
+from pathlib import Path
 
 import pytest
 
@@ -10,15 +12,28 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory) -> dict[tuple[str, int], dict[str, float]]:
+def sweep(tmp_path_factory) -> Path:
+    """The folder of the README's sweep and its studies."""
     folder = tmp_path_factory.mktemp("readme")
-    done = launch("-m", "sae=batchtopk,topk,jumprelu", "dict_size=3072,6144", cwd=folder, timeout=900)
+    words = ["sae=batchtopk,topk,jumprelu", "dict_size=3072,6144", "then=[stitch,meta_sae]"]
+    done = launch("-m", *words, cwd=folder, timeout=900)
     assert done.returncode == 0, done.stderr
     print(done.stdout)
-    with open(folder / "outputs" / "sweep" / "results.csv") as file:
+    return folder / "outputs" / "sweep"
+
+
+@pytest.fixture(scope="module")
+def rows(sweep) -> dict[tuple[str, int], dict[str, float]]:
+    with open(sweep / "results.csv") as file:
         found = list(csv.DictReader(file))
     numbers = ("nmse", "l0", "k", "ce_recovered_mean", "ce_degradation")
     return {(row["architecture"], int(row["dict_size"])): {name: float(row[name]) for name in numbers} for row in found}
+
+
+def studies(sweep: Path, task: str) -> dict[str, dict[str, float]]:
+    """The metrics of a task's studies, by architecture."""
+    found = [json.loads(file.read_text()) for file in sweep.glob(f"{task}/*/results.json")]
+    return {one["config"]["sae"]["architecture"]: one["metrics"] for one in found}
 
 
 def test_there_are_six_points_that_keep_most_of_the_cross_entropy(rows):
@@ -35,3 +50,24 @@ def test_l0_is_what_was_asked_for(rows):
 @pytest.mark.parametrize("dict_size", [3072, 6144])
 def test_batchtopk_reconstructs_at_least_as_well_as_topk(rows, dict_size):
     assert rows["batchtopk", dict_size]["nmse"] <= rows["topk", dict_size]["nmse"]
+
+
+def test_the_cosine_predicts_which_latents_lower_the_error(sweep):
+    found = studies(sweep, "stitch")
+    assert sorted(found) == ["batchtopk", "jumprelu", "topk"]
+    assert all(metrics["auroc"] >= 0.8 for metrics in found.values())
+
+
+def test_the_ways_lead_from_the_small_sae_to_the_large_one(sweep, rows):
+    for architecture, metrics in studies(sweep, "stitch").items():
+        for end, dict_size in (("small", 3072), ("large", 6144)):
+            for name in ("nmse", "l0"):
+                assert metrics[f"{name}_{end}"] == pytest.approx(rows[architecture, dict_size][name], rel=1e-6)
+
+
+def test_meta_latents_explain_more_than_of_shuffled_directions_and_than_a_smaller_decoder(sweep):
+    found = studies(sweep, "meta_sae")
+    assert sorted(found) == ["batchtopk", "jumprelu", "topk"]
+    for metrics in found.values():
+        others = metrics["explained_variance_shuffled"], metrics["explained_variance_smaller_3072"]
+        assert metrics["explained_variance"] > max(others)

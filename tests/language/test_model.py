@@ -1,5 +1,7 @@
 """The model's activations and cross entropy, against Hugging Face's own."""
 
+import shutil
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -63,3 +65,33 @@ def test_a_folder_without_weights_is_refused(tiny_model, tmp_path):
     (tmp_path / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
     with pytest.raises(ConfigError, match=r"model.name=.*cannot be loaded"):
         load(tmp_path, "blocks.1.hook_resid_pre")
+
+
+def test_output_logits_are_what_a_direction_changes(tiny_model, tmp_path):
+    reference = GPT2LMHeadModel.from_pretrained(tiny_model)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in reference.transformer.ln_f.parameters():  # untrained they are 1 and 0
+            parameter += torch.randn(parameter.shape, generator=generator)
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    reference.save_pretrained(folder)
+    directions_ND = torch.randn(5, 16, generator=generator)
+
+    def logits(residual_ND):
+        with torch.no_grad():
+            return reference.lm_head(reference.transformer.ln_f(residual_ND))
+
+    nothing_V = logits(torch.zeros(1, 16))
+    assert nothing_V.abs().max() > 0.1
+    found_NV = load(folder, "blocks.1.hook_resid_pre").output_logits(directions_ND)
+    assert_close(found_NV, logits(directions_ND) - nothing_V, rtol=1e-5, atol=1e-5)
+
+
+def test_output_logits_are_float32_whatever_the_model_computes_in(tiny_model):
+    directions_ND = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+    found, exact = (
+        load(tiny_model, "blocks.1.hook_resid_pre", dtype=dtype).output_logits(directions_ND)
+        for dtype in ("bfloat16", "float32")
+    )
+    assert found.dtype == torch.float32
+    assert_close(found, exact, rtol=0.05, atol=0.05)

@@ -118,7 +118,8 @@ def test_a_job_is_requeued_unless_it_was_cancelled_or_slurm_has_done_so(
     assert slurm.calls("scontrol") == ["show job --oneliner 12_3", *requeued]
 
 
-def test_a_refusal_to_requeue_is_told(slurm):
+def test_a_refusal_to_requeue_is_told(slurm, monkeypatch):
+    monkeypatch.setattr(queue, "SECONDS_BETWEEN_ATTEMPTS", 0.0)
     slurm.says("scontrol", SHOWN.format("RUNNING", "None", 0))
     (slurm.folder / "scontrol").rename(slurm.folder / "shows")
     (slurm.folder / "scontrol.says").rename(slurm.folder / "shows.says")
@@ -127,7 +128,8 @@ def test_a_refusal_to_requeue_is_told(slurm):
     assert queue.requeue("12_3") == "scontrol: slurm_requeue error: Requested operation is presently disabled"
 
 
-def test_a_slurm_that_does_not_know_the_job_is_told(slurm):
+def test_a_slurm_that_does_not_know_the_job_is_told(slurm, monkeypatch):
+    monkeypatch.setattr(queue, "SECONDS_BETWEEN_ATTEMPTS", 0.0)
     slurm.does("scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     assert queue.requeue("12_3") == "scontrol: slurm_load_jobs error: Invalid job id specified"
 

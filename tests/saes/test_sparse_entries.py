@@ -1,0 +1,80 @@
+"""The kept entries of a matrix: parts of them, turned round and scaled, against the dense matrix."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sae_sweeps.saes.encoder import Product
+from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.topk import top_per_row
+
+B, F, D = 13, 29, 6
+
+
+def entries(pre_BF, at_BF):
+    """The entries of a matrix where `at` is true."""
+    flat_N = at_BF.flatten().nonzero().squeeze(1)
+    return Kept.from_flat(flat_N, pre_BF.flatten()[flat_N], pre_BF.shape)
+
+
+@pytest.fixture(params=["in order", "in any order", "scaled", "none"])
+def kept(request) -> Kept:
+    """Entries of which the first row, one in the middle and the last have none, or as many in each row; the activations
+    may be others than the pre-activations."""
+    generator = torch.Generator().manual_seed(0)
+    pre_BF = torch.randn(B, F, generator=generator, dtype=torch.float64)
+    if request.param == "in any order":
+        return top_per_row(Product(pre_BF, torch.eye(F, dtype=torch.float64)), 4)
+    at_BF = torch.rand(B, F, generator=generator) < (0 if request.param == "none" else 0.3)
+    at_BF[[0, 5, B - 1]] = False
+    found = entries(pre_BF, at_BF)
+    if request.param == "scaled":
+        found.value = found.pre * (found.pre > 0.5)
+    return found
+
+
+def dense_pre(kept):
+    return Kept(kept.crow_B1, kept.col_N, kept.pre, kept.shape).dense()
+
+
+def test_entries_come_from_sorted_rows(kept):
+    row_N = torch.arange(B).repeat_interleave(kept.crow_B1.diff())
+    again = Kept.from_sorted(row_N, kept.col_N, kept.pre, kept.shape)
+    expected_BF = torch.zeros(B, F, dtype=torch.float64)
+    for row, column, pre in zip(row_N.tolist(), kept.col_N.tolist(), kept.pre.tolist(), strict=True):
+        expected_BF[row, column] = pre
+    assert again.shape == (B, F)
+    assert torch.equal(again.dense(), expected_BF)
+    assert torch.equal(again.crow_B1, kept.crow_B1)
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, B), (0, 1), (3, 4), (5, 1), (B - 2, 2), (B - 2, 7), (4, 0)])
+def test_some_rows_are_those_of_the_matrix(kept, first, count):
+    part = kept.rows(first, min(count, B - first))
+    assert part.shape == (min(count, B - first), F)
+    assert torch.equal(part.dense(), kept.dense()[first : first + count])
+    assert torch.equal(dense_pre(part), dense_pre(kept)[first : first + count])
+    weight_FD = torch.randn(F, D, dtype=torch.float64)
+    if count > 0:
+        assert_close(part.decode(weight_FD), kept.decode(weight_FD)[first : first + count])
+
+
+def test_turned_round_the_matrix_is_transposed(kept):
+    turned = kept.transposed()
+    assert turned.shape == (F, B)
+    assert torch.equal(turned.dense(), kept.dense().T)
+    assert torch.equal(dense_pre(turned), dense_pre(kept).T)
+    weight_BD = torch.randn(B, D, dtype=torch.float64)
+    assert_close(turned.decode(weight_BD), kept.dense().T @ weight_BD)
+    assert torch.equal(turned.transposed().dense(), kept.dense())
+
+
+def test_scaling_changes_activations_alone_and_leaves_the_original(kept):
+    before_BF, pre_BF = kept.dense(), dense_pre(kept)
+    factor_F = torch.randn(F, dtype=torch.float64)
+    scaled = kept.scaled(kept.per_latent(factor_F))
+    assert_close(scaled.dense(), before_BF * factor_F)
+    assert torch.equal(dense_pre(scaled), pre_BF)
+    assert torch.equal(kept.dense(), before_BF)
+    there_F = torch.arange(F) % 2 == 0
+    assert torch.equal(kept.scaled(kept.per_latent(there_F)).dense(), before_BF * there_F)

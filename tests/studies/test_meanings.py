@@ -1,0 +1,108 @@
+"""The strongest activations of each latent, against a search through all of them, and meta-latents' activations."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sae_sweeps.saes.encoder import Product
+from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.topk import top_per_row
+from sae_sweeps.studies.meanings import TopActivations, meta_activations
+
+SEQUENCES, SEQ_LEN, LATENTS, NEVER = 29, 12, 20, 7
+
+
+def random_kept(rows, columns, k=5, seed=0):
+    """The k largest of each row, some of which are not positive and are kept as zeros."""
+    generator = torch.Generator().manual_seed(seed)
+    pre_BF = torch.randn(rows, columns, generator=generator, dtype=torch.float64) - 1
+    pre_BF *= torch.rand(columns, generator=generator, dtype=torch.float64) + 0.2
+    return top_per_row(Product(pre_BF, torch.eye(columns, dtype=torch.float64)), k)
+
+
+def text(first_position, calls):
+    """Activations (N, S, F) of a text, the first positions of each sequence left out, as they are seen call by call."""
+    places_NS = torch.arange(SEQUENCES * SEQ_LEN).view(SEQUENCES, SEQ_LEN)[:, first_position:]
+    parts = []
+    for number, place_nS in enumerate(places_NS.split(calls)):
+        kept = random_kept(place_nS.numel(), LATENTS, seed=number)
+        parts.append((kept.scaled(kept.col_N != NEVER), place_nS.flatten()))
+    return torch.cat([kept.dense() for kept, _ in parts]).view(*places_NS.shape, LATENTS), parts
+
+
+def strongest(z_NSF, latent, first_position):
+    """(value, place) of the strongest activation of a latent in each sequence, the strongest first."""
+    found = []
+    for sequence, z_SF in enumerate(z_NSF):
+        value, at = z_SF[:, latent].max(0)
+        if value > 0:
+            found.append((value.item(), sequence * SEQ_LEN + first_position + at.item()))
+    return sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("examples", [1, 3, 40])
+@pytest.mark.parametrize("first_position", [0, 1])
+@pytest.mark.parametrize("calls", [[29], [1] * 29, [10, 1, 18]])
+def test_examples_are_the_strongest_of_each_sequence(calls, first_position, examples):
+    z_NSF, parts = text(first_position, calls)
+    top = TopActivations(LATENTS, examples, SEQ_LEN, torch.device("cpu"))
+    for kept, place_B in parts:
+        top.see(kept, place_B)
+    assert top.value.shape == top.place.shape == (LATENTS, examples)
+    counts = set()
+    for latent in range(LATENTS):
+        expected = strongest(z_NSF, latent, first_position)[:examples]
+        none = examples - len(expected)
+        values, places = ([pair[part] for pair in expected] for part in (0, 1))
+        assert top.value[latent].tolist() == pytest.approx(values + [0.0] * none, rel=1e-6)
+        assert top.place[latent].tolist() == places + [-1] * none
+        counts.add(len(expected))
+    assert 0 in counts
+    assert len(counts) > 1
+
+    z_AF = z_NSF.flatten(0, 1)
+    active_AF = z_AF > 0
+    assert top.seen == len(z_AF)
+    assert_close(top.frequency.double(), active_AF.double().mean(0), rtol=1e-6, atol=0)
+    mean_F = torch.stack([z_A[z_A > 0].mean() if (z_A > 0).any() else z_A.new_zeros(()) for z_A in z_AF.T])
+    assert_close(top.mean, mean_F, rtol=1e-12, atol=0)
+    assert top.frequency[NEVER] == top.mean[NEVER] == 0
+
+
+def test_where_nothing_is_active_there_are_no_examples():
+    top = TopActivations(LATENTS, 3, SEQ_LEN, torch.device("cpu"))
+    assert top.frequency.tolist() == [0] * LATENTS
+    none = Kept.from_sorted(*torch.empty(2, 0, dtype=torch.int64), torch.empty(0), (SEQ_LEN, LATENTS))
+    kept = random_kept(SEQ_LEN, LATENTS)
+    for nothing in (none, kept.scaled(torch.zeros_like(kept.value))):
+        top.see(nothing, torch.arange(SEQ_LEN))
+    assert top.seen == 2 * SEQ_LEN
+    assert (top.value == 0).all()
+    assert (top.place == -1).all()
+    assert top.mean.tolist() == [0] * LATENTS
+
+
+@pytest.mark.parametrize("meta_k", [1, 4])
+def test_meta_activations_are_those_of_the_dense_product(meta_k):
+    kept, weights = random_kept(50, LATENTS), random_kept(LATENTS, 9, meta_k, seed=1)
+    found = meta_activations(kept, weights)
+    assert found.shape == (50, 9)
+    assert_close(found.dense(), kept.dense() @ weights.dense(), rtol=1e-12, atol=1e-12)
+    places = set(zip(row_of_each(found), found.col_N.tolist(), strict=True))
+    assert len(places) == len(found.value), "each place is there once"
+
+
+def row_of_each(kept):
+    return torch.arange(kept.shape[0]).repeat_interleave(kept.crow_B1.diff()).tolist()
+
+
+def test_latents_without_a_decomposition_have_no_meta_activations():
+    kept = random_kept(50, LATENTS)
+    weight_FM = random_kept(LATENTS, 9, seed=1).dense()
+    weight_FM[::2] = 0
+    flat_N = weight_FM.flatten().nonzero().squeeze(1)
+    weights = Kept.from_flat(flat_N, weight_FM.flatten()[flat_N], (LATENTS, 9))
+    assert_close(meta_activations(kept, weights).dense(), kept.dense() @ weight_FM, rtol=1e-12, atol=1e-12)
+    none = Kept.from_flat(flat_N[:0], flat_N[:0].double(), (LATENTS, 9))
+    assert len(meta_activations(kept, none).value) == 0
+    assert (meta_activations(kept, none).dense() == 0).all()
