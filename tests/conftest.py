@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.plugins import Plugins
 
 from sae_sweeps import app  # noqa: F401  registers schemas, resolvers and the launcher
 from sae_sweeps.config import PROJECT, Config, to_config
+
+Plugins.instance()  # it executes the plugins' modules anew: to be done before a test imports one
 
 WORDS = [
     "the",

@@ -23,6 +23,8 @@ from tests.conftest import composed
         ["dataset=text", "dataset.files='texts/*.txt'"],
         ["dataset=openwebtext", "training=paper", "experiment=gemma2_2b"],
         ["training.betas=[0.5,0.6]", "training.lr=1e-38", "activations.cache=/a/cache"],
+        ["task=stitch", "small=a/b", "large=c", "stitch.threshold=0.5", "stitch.thresholds=[0.1,1]"],
+        ["task=meta_sae", "saved=a/b", "meta.dict_size=9", "meta.include_dead=true", "latents.before=0"],
         ["limits.points=null", "limits.disk_gib=2", "then=[report]", "tracking.entity=us", "task=plan"],
     ],
 )

@@ -5,9 +5,14 @@ from types import ModuleType
 
 import pytest
 
+from sae_sweeps.errors import ConfigError, NotRunError
 from sae_sweeps.follow_ups import follow_up
+from sae_sweeps.states import is_done
+from sae_sweeps.stopping import Stopped
 from sae_sweeps.sweep import Sweep
 from tests.conftest import composed
+
+CONFIG = composed("stitch.threshold=0.5")
 
 
 @pytest.fixture
@@ -27,57 +32,88 @@ def finish(sweep: Sweep, *names: str) -> None:
 
 @pytest.fixture
 def task(monkeypatch) -> ModuleType:
-    """A task `fake` that keeps the sweeps which it was run for."""
+    """A task `fake` that keeps what it was run for, and needs all points."""
     module = ModuleType("sae_sweeps.tasks.fake")
-    module.NEEDS_ALL, module.ran_for = True, []
+    module.ran_for = []
 
-    def run_sweep(sweep):
-        module.ran_for.append(sweep)
-        return True
+    def run_sweep(sweep, config):
+        if missing := [point.name for point in sweep.points() if not is_done(point.folder)]:
+            raise NotRunError(f"not done: {', '.join(missing)}")
+        module.ran_for.append((sweep, config))
+        return []
 
     module.run_sweep = run_sweep
     monkeypatch.setitem(sys.modules, "sae_sweeps.tasks.fake", module)
     return module
 
 
-def test_what_needs_all_points_is_not_run_while_some_are_missing(sweep, task, caplog):
-    assert not follow_up("fake", sweep)
+def test_what_lacks_points_is_not_run_and_says_which(sweep, task, caplog):
+    assert not follow_up("fake", sweep, CONFIG)
     assert task.ran_for == []
     assert sweep.read()["followed"] == {"fake": {"state": "not run", "reason": "not done: b, c", "job": None}}
-    assert "not done: b, c" in caplog.text
+    assert "fake: not run: not done: b, c" in caplog.text
 
 
-def test_what_needs_all_points_is_run_when_they_are_there(sweep, task):
+def test_what_has_all_that_it_needs_is_run_with_the_configuration_of_the_command(sweep, task):
     finish(sweep, "b", "c")
-    assert follow_up("fake", sweep)
-    assert task.ran_for == [sweep]
+    assert follow_up("fake", sweep, CONFIG)
+    assert task.ran_for == [(sweep, CONFIG)]
     assert sweep.read()["followed"] == {"fake": {"state": "done", "reason": None, "job": None}}
 
 
-def test_what_needs_none_of_them_is_run_in_any_case(sweep, task):
-    task.NEEDS_ALL = False
-    assert follow_up("fake", sweep)
-    assert task.ran_for == [sweep]
+def test_what_needs_no_points_is_run_whatever_became_of_them(sweep):
+    (sweep.folder / "a" / "results.json").unlink()
+    assert follow_up("report", sweep, CONFIG)
+    assert (sweep.folder / "results.csv").exists()
+    assert sweep.read()["followed"] == {"report": {"state": "done", "reason": None, "job": None}}
 
 
-def test_one_that_breaks_has_failed_and_says_why(sweep, task, caplog):
-    task.NEEDS_ALL = False
+def test_one_that_fails_in_part_has_failed_and_says_where(sweep, task, caplog):
+    task.run_sweep = lambda sweep, config: ["one: it broke", "two: no such thing"]
+    assert not follow_up("fake", sweep, CONFIG)
+    noted = {"state": "failed", "reason": "one: it broke; two: no such thing", "job": None}
+    assert sweep.read()["followed"] == {"fake": noted}
+    assert "Traceback" not in caplog.text
 
-    def run_sweep(sweep):
-        raise ValueError("no such\n thing")
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (ValueError("no such\n thing"), "ValueError: no such thing"),
+        (ConfigError("small", "x", "holds no SAE", "small=FOLDER"), "small=x: holds no SAE. Fix: small=FOLDER"),
+    ],
+)
+def test_one_that_breaks_has_failed_and_says_why(sweep, task, caplog, error, why):
+    def run_sweep(sweep, config):
+        raise error
 
     task.run_sweep = run_sweep
-    assert not follow_up("fake", sweep)
-    noted = {"state": "failed", "reason": "ValueError: no such thing", "job": None}
-    assert sweep.read()["followed"] == {"fake": noted}
+    assert not follow_up("fake", sweep, CONFIG)
+    assert sweep.read()["followed"] == {"fake": {"state": "failed", "reason": why, "job": None}}
     assert "Traceback" in caplog.text
 
 
+def test_one_that_is_told_to_stop_has_not_ended_and_nothing_is_noted(sweep, task):
+    def run_sweep(sweep, config):
+        raise Stopped("SIGUSR1")
+
+    task.run_sweep = run_sweep
+    with pytest.raises(Stopped):
+        follow_up("fake", sweep, CONFIG)
+    assert sweep.read()["followed"] == {}
+
+
 def test_the_latest_outcome_is_noted_with_its_job(sweep, task, monkeypatch):
-    follow_up("fake", sweep)
+    follow_up("fake", sweep, CONFIG)
     finish(sweep, "b", "c")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
-    follow_up("fake", sweep)
+    follow_up("fake", sweep, CONFIG)
     assert sweep.read()["followed"] == {"fake": {"state": "done", "reason": None, "job": "12_0"}}
     assert list(sweep.read()["points"]) == ["a", "b", "c"]
+
+
+def test_an_outcome_is_noted_under_the_label_that_is_given(sweep, task):
+    for label in ("fake 1 of 2", "fake 2 of 2", "fake 1 of 2"):
+        follow_up("fake", sweep, CONFIG, label)
+    assert list(sweep.read()["followed"]) == ["fake 1 of 2", "fake 2 of 2"]

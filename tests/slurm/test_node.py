@@ -31,12 +31,13 @@ def task(tmp_path, monkeypatch):
         signal.signal(number, handler)
 
 
-def submitted(tmp_path, task: str, packs: list[list[str]]):
+def submitted(tmp_path, task: str, packs: list[list[str]], configs=()):
     folder = tmp_path / "sweep" / "slurm" / f"s.{task}"
     folder.mkdir(parents=True)
     content = {
         "task": task,
         "packs": [{name: asdict(CONFIGS[name]) for name in pack} for pack in packs],
+        "configs": [asdict(config) for config in configs],
         "max_memory": 2,
         "directory": str(tmp_path),
         "sweep": str(tmp_path / "sweep"),
@@ -127,9 +128,18 @@ def test_the_other_tasks_of_the_array_are_counted_for_themselves(task, packs_run
 
 
 @pytest.mark.parametrize(("outcome", "code"), [(True, 0), (False, 1)])
-def test_a_task_that_follows_is_run_for_the_sweep(task, tmp_path, monkeypatch, outcome, code):
+@pytest.mark.parametrize(("ks", "index", "label"), [([3], 0, "stitch"), ([3, 4, 5], 1, "stitch 2 of 3")])
+def test_a_task_for_the_sweep_is_run_with_its_own_configuration(
+    task, tmp_path, monkeypatch, outcome, code, ks, index, label
+):
     ran = []
-    monkeypatch.setattr(follow_ups, "follow_up", lambda name, sweep: ran.append((name, sweep.folder)) or outcome)
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
-    assert node.main(submitted(tmp_path, "report", [[]])) == code
-    assert ran == [("report", tmp_path / "sweep")]
+
+    def follow_up(name, sweep, config, label):
+        ran.append((name, sweep.folder, config, label))
+        return outcome
+
+    monkeypatch.setattr(follow_ups, "follow_up", follow_up)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(index))
+    configs = [CONFIGS[f"k{k}"] for k in ks]
+    assert node.main(submitted(tmp_path, "stitch", [[] for _ in ks], configs)) == code
+    assert ran == [("stitch", tmp_path / "sweep", configs[index], label)]

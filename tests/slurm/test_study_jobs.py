@@ -1,0 +1,142 @@
+"""Studies as jobs: with a GPU, behind the points or at once, and what is submitted again."""
+
+import json
+
+import pytest
+
+from sae_sweeps import status
+from sae_sweeps.config import from_json
+from sae_sweeps.packs import Point
+from sae_sweeps.slurm.settings import Settings
+from sae_sweeps.slurm.submission import Submitted, submit, submit_task
+from sae_sweeps.slurm.watch import states_of
+from sae_sweeps.sweep import Sweep
+from tests.conftest import composed
+from tests.slurm.test_submission import finish, queued, submissions
+
+THEN = ["stitch", "report"]
+
+
+@pytest.fixture
+def sweep(tmp_path, slurm) -> Sweep:
+    slurm.submits()
+    slurm.queues()
+    slurm.says("scancel", "")
+    return Sweep(tmp_path / "outputs" / "mine")
+
+
+def submitted(sweep: Sweep, *words: str, then: list[str] = THEN, ks: tuple[int, ...] = (3, 4)) -> Submitted:
+    """What a command with these words submits for a sweep over k."""
+    configs = {f"k{k}": composed(f"k={k}", *words) for k in ks}
+    sweep.add(configs)
+    points = [Point(config, sweep.folder.absolute() / name) for name, config in configs.items()]
+    return submit(sweep, points, then, Settings(sbatch={"gpu-freq": "low", "nice": 5}))
+
+
+def lines(sweep: Sweep) -> dict[str, set[str]]:
+    """By the task of each submission, the parameters of its script; of those of a task, the last."""
+    return {
+        one["task"]: {line for line in one["script"].splitlines() if "SBATCH" in line} for one in submissions(sweep)
+    }
+
+
+def has_followed(sweep: Sweep, task: str, job: str) -> None:
+    """Have sweep.json say that this job has got the task done."""
+    outcome = {"state": "done", "reason": None, "job": job}
+    sweep.update(lambda known: known["followed"].update({task: outcome}))
+
+
+def test_studies_wait_for_the_points_with_a_gpu_and_the_report_for_all_without(sweep):
+    found = submitted(sweep, then=["stitch", "latents", "report"])
+    assert (found.jobs, found.follow_ups) == (["101"], {"stitch": "102", "latents": "103", "report": "104"})
+    scripts = lines(sweep)
+    gpu = {"#SBATCH --gres=gpu:1", "#SBATCH --gpu-freq=low"}
+    for task in ("stitch", "latents"):
+        assert gpu | {"#SBATCH --dependency=afterany:101", "#SBATCH --nice=5"} <= scripts[task]
+    assert {"#SBATCH --dependency=afterany:101:102:103", "#SBATCH --nice=5"} <= scripts["report"]
+    assert not gpu & scripts["report"]
+    assert found.lines()[-3:] == [
+        "submitted stitch, to follow: job 102",
+        "submitted latents, to follow: job 103",
+        "submitted report, to follow: job 104",
+    ]
+
+
+def test_what_follows_reads_the_configuration_that_was_given(sweep):
+    words = ("stitch.threshold=0.45", "meta.k=2", "device=cpu")
+    submitted(sweep, *words)
+    for one in submissions(sweep)[1:]:
+        (config,) = map(from_json, one["configs"])
+        assert config == composed("k=3", *words)
+        assert (config.stitch.threshold, one["packs"]) == (0.45, [{}])
+
+
+def test_the_same_command_again_submits_nothing_while_its_jobs_are_queued(sweep, slurm):
+    submitted(sweep, "stitch.threshold=0.5")
+    slurm.queues(*queued(sweep))
+    again = submitted(sweep, "stitch.threshold=0.5")
+    assert (again.jobs, again.follow_ups) == ([], {})
+    assert again.lines()[-1] == "there is nothing to submit"
+    assert (len(slurm.calls("sbatch")), slurm.calls("scancel")) == (3, [])
+
+
+def test_other_settings_replace_a_study_that_waits_and_the_report_behind_it(sweep, slurm):
+    submitted(sweep, "stitch.threshold=0.5")
+    slurm.queues(*queued(sweep))
+    again = submitted(sweep, "stitch.threshold=0.6")
+    assert (again.jobs, again.follow_ups) == ([], {"stitch": "104", "report": "105"})
+    assert slurm.calls("scancel") == ["102_0", "103_0"]
+    *_, study, report = submissions(sweep)
+    assert study["configs"][0]["stitch"]["threshold"] == 0.6
+    assert "--dependency=afterany:101\n" in study["script"]
+    assert "--dependency=afterany:101:104\n" in report["script"]
+
+
+def test_a_study_that_is_done_is_submitted_again_for_other_settings_or_new_points_alone(sweep, slurm):
+    submitted(sweep, then=["stitch"])
+    finish(Point(composed(), sweep.folder / "k3"))
+    finish(Point(composed(), sweep.folder / "k4"))
+    has_followed(sweep, "stitch", "102_0")
+    assert submitted(sweep, then=["stitch"]).follow_ups == {}
+    assert submitted(sweep, "k=4", then=["stitch"]).follow_ups == {}
+    assert submitted(sweep, "stitch.tokens=99", then=["stitch"]).follow_ups == {"stitch": "103"}
+    assert "dependency" not in submissions(sweep)[-1]["script"]
+    has_followed(sweep, "stitch", "103_0")
+    found = submitted(sweep, "stitch.tokens=99", then=["stitch"], ks=(3, 4, 5))
+    assert (found.jobs, found.follow_ups) == (["104"], {"stitch": "105"})
+    assert slurm.calls("scancel") == []
+
+
+def test_a_report_that_comes_later_waits_for_the_studies_that_are_queued(sweep, slurm):
+    submitted(sweep, then=["stitch"])
+    slurm.queues(*queued(sweep))
+    again = submitted(sweep)
+    assert again.follow_ups == {"report": "103"}
+    assert "--dependency=afterany:101:102\n" in submissions(sweep)[-1]["script"]
+    slurm.queues(*queued(sweep))
+    assert submitted(sweep).follow_ups == {}
+
+
+def test_a_task_by_itself_is_one_array_with_a_task_for_each_configuration(sweep, slurm, capsys):
+    configs = [composed("task=meta_sae", f"meta.k={k}") for k in (2, 4)]
+    assert submit_task(sweep, "meta_sae", configs, Settings()) == "101"
+    (array,) = submissions(sweep)
+    assert {"#SBATCH --array=0-1%2", "#SBATCH --gres=gpu:1"} <= lines(sweep)["meta_sae"]
+    assert "dependency" not in array["script"]
+    assert list(map(from_json, array["configs"])) == configs
+    slurm.queues(*queued(sweep)[:1], *queued(sweep, "RUNNING")[1:])
+    seen = states_of(sweep).follow_ups
+    assert {label: (state.state, state.job) for label, state in seen.items()} == {
+        "meta_sae 1 of 2": ("queued", "101_0"),
+        "meta_sae 2 of 2": ("running", "101_1"),
+    }
+    status.show(sweep)
+    told = capsys.readouterr().out.splitlines()
+    assert told[-2:] == ["then meta_sae 1 of 2: queued (job 101_0)", "then meta_sae 2 of 2: running (job 101_1)"]
+
+
+def test_a_task_that_slurm_refuses_leaves_no_trace_in_the_sweep(sweep, slurm):
+    slurm.does("sbatch", "echo 'sbatch: error: invalid account' >&2; exit 1")
+    with pytest.raises(Exception, match="invalid account"):
+        submit_task(sweep, "meta_sae", [composed("task=meta_sae")], Settings())
+    assert json.loads((sweep.folder / "sweep.json").read_text())["jobs"] == []

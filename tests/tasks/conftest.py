@@ -1,0 +1,104 @@
+"""A tiny sweep with all its studies, copies of it to change, and the command in this process."""
+
+import logging
+import runpy
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sae_sweeps import stopping
+from sae_sweeps.config import PROJECT
+from tests.conftest import launch
+from tests.slurm.conftest import slurm  # noqa: F401  a fixture of these tests too
+
+SETTINGS = [
+    "meta.steps=60",
+    "meta.batch_size=16",
+    "meta.checkpoint_every=25",
+    "stitch.tokens=150",
+    "stitch.ce_tokens=150",
+    "latents.tokens=150",
+]
+GIVEN = ["name=first", "tracking=off", "device=cpu", *SETTINGS]  # to every task on the sweep
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory, tiny) -> Path:
+    """The sweep `first` of a command that trained four points and had everything follow."""
+    folder = tmp_path_factory.mktemp("swept")
+    words = ["sae=batchtopk,topk", "dict_size=32,48", "then=[stitch,meta_sae,latents,report]"]
+    done = launch("-m", *tiny, *words, *GIVEN, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "outputs" / "first"
+
+
+@pytest.fixture
+def first(swept, tmp_path) -> Path:
+    """A copy of the sweep `first` in the folder that the test is in."""
+    return shutil.copytree(swept, tmp_path / "outputs" / "first")
+
+
+@pytest.fixture(scope="session")
+def of_the_model(tiny) -> list[str]:
+    """The words that name the model and the text of the sweep."""
+    return [word for word in tiny if word.startswith(("model", "dataset"))]
+
+
+def point(sweep: Path, title: str) -> Path:
+    """The folder of the point whose name begins so."""
+    (found,) = sweep.glob(f"{title}-*")
+    return found
+
+
+def done(sweep: Path, task: str, title: str = "") -> list[Path]:
+    """The folders of the studies that are done, of those whose names begin so."""
+    return sorted(file.parent for file in sweep.glob(f"{task}/{title}*/results.json"))
+
+
+def undo(sweep: Path, task: str) -> None:
+    """Have the sweep be without its studies of this kind."""
+    shutil.rmtree(sweep / task)
+    (sweep / f"{task}.csv").unlink()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files in a folder, with what is in them."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@dataclass
+class Ran:
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch, capsys) -> Iterator[Callable[..., Ran]]:
+    """`python launch.py` with these words, in this process."""
+    root, numbers = logging.getLogger(), (signal.SIGTERM, signal.SIGUSR1)
+    handlers, level = root.handlers[:], root.level
+    heard_by = [signal.getsignal(number) for number in numbers]
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    stopping.forget()
+
+    def run(*words: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["launch.py", *words])
+        code = 0
+        try:
+            runpy.run_path(str(PROJECT / "launch.py"), run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        return Ran(code, *capsys.readouterr())
+
+    yield run
+    root.handlers[:], root.level = handlers, level
+    for number, handler in zip(numbers, heard_by, strict=True):
+        signal.signal(number, handler)

@@ -1,0 +1,179 @@
+"""Tasks `meta_sae` and `latents` on a tiny sweep: files, SAEs that are named, and a study that was stopped."""
+
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+from sae_sweeps import stopping
+from sae_sweeps.formats.saelens import read_sae
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.tasks import meta_sae
+from tests.conftest import composed
+from tests.tasks.conftest import GIVEN, contents, done, point, undo
+
+EXAMPLES = "list<element: struct<activation: float, before: string, token: string, after: string>>"
+LATENTS = {
+    "latent": "int32",
+    "frequency": "float",
+    "mean_activation": "float",
+    "max_activation": "float",
+    "examples": EXAMPLES,
+    "promoted": "list<element: struct<token: string, logit: float>>",
+}
+OF_THE_SAE = LATENTS | {
+    "explained": "float",
+    "meta_latents": "list<element: struct<meta_latent: int32, weight: float>>",
+}
+OF_THE_META_SAE = LATENTS | {
+    "used_by": "int32",
+    "latents": "list<element: struct<latent: int32, weight: float>>",
+    "matches": "list<element: struct<point: string, latent: int32, cosine: float>>",
+}
+
+
+def results(folder) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def table(file, columns: dict) -> list[dict]:
+    """The rows of a table that has these columns."""
+    found = pq.read_table(file)
+    assert {column.name: str(column.type) for column in found.schema} == columns
+    return found.to_pylist()
+
+
+@pytest.fixture
+def decomposed(swept):
+    """The study of the larger BatchTopK SAE."""
+    (folder,) = done(swept, "meta_sae", "batchtopk-48-k4-seed0-meta-k4")
+    return folder
+
+
+def test_the_meta_sae_is_one_that_can_be_read(swept, decomposed):
+    found, meta = results(decomposed), read_sae(decomposed / "sae")
+    metrics = found["metrics"]
+    assert (meta.architecture, meta.d_in, meta.k) == ("batchtopk", 16, 4)
+    assert meta.dict_size == metrics["meta_latents"] == metrics["decomposed"] // 4
+    assert not meta.normalize_input
+    assert metrics["decomposed"] + metrics["never_active"] == metrics["latents"] == 48
+    assert metrics["l0"] == 4
+    own = results(swept / found["study"]["sae"]["point"])["metrics"]
+    for name in ("nmse", "ce_degradation"):
+        assert metrics[f"{name}_before"] == pytest.approx(own[name], rel=1e-5)
+    assert sum(found["meta_latents_per_latent"]) == metrics["decomposed"]
+    assert list(found["smaller"]) == ["smaller_32"]
+
+
+def test_its_tables_hold_a_row_per_latent_and_agree_with_each_other(swept, decomposed):
+    metrics = results(decomposed)["metrics"]
+    rows = table(decomposed / "latents.parquet", OF_THE_SAE)
+    meta_rows = table(decomposed / "meta_latents.parquet", OF_THE_META_SAE)
+    assert [row["latent"] for row in rows] == list(range(48))
+    assert [row["latent"] for row in meta_rows] == list(range(metrics["meta_latents"]))
+    left_out = [row for row in rows if row["explained"] is None]
+    assert len(left_out) == metrics["never_active"]
+    assert all(row["frequency"] == 0 and row["meta_latents"] == [] and row["examples"] == [] for row in left_out)
+    parts = {(row["latent"], part["meta_latent"]) for row in rows for part in row["meta_latents"]}
+    users = {(user["latent"], row["latent"]) for row in meta_rows for user in row["latents"]}
+    assert users <= parts
+    assert len(parts) == 4 * metrics["decomposed"] == sum(row["used_by"] for row in meta_rows)
+    assert {match["point"] for row in meta_rows for match in row["matches"]} == {point(swept, "batchtopk-32").name}
+
+
+def test_the_examples_can_be_read(decomposed):
+    text = (decomposed / "examples.md").read_text()
+    assert text.startswith(f"# {decomposed.name}\n")
+    best, drawn = text.split("## At random")
+    assert best.count("\n### Latent ") == drawn.count("\n### Latent ") > 0
+    assert "⟦" in text
+    assert "x meta-latent" in text
+
+
+def test_the_latents_of_every_sae_have_a_table(swept):
+    for folder in done(swept, "latents"):
+        found = results(folder)
+        rows = table(folder / "latents.parquet", LATENTS)
+        own = results(swept / found["study"]["sae"]["point"])["metrics"]
+        assert len(rows) == found["metrics"]["latents"]
+        assert sum(row["frequency"] for row in rows) == pytest.approx(own["l0"], rel=1e-5)
+        assert all(row["examples"][0]["activation"] == row["max_activation"] for row in rows if row["frequency"] > 0)
+        assert all(len(row["promoted"]) == 10 for row in rows)
+
+
+def test_a_multirun_is_a_study_for_each_configuration(first, command):
+    undo(first, "meta_sae")
+    sae = point(first, "topk-48")
+    ran = command("-m", "task=meta_sae", *GIVEN, "meta.k=2,3", "meta.dict_size=5", f"sae={sae}")
+    assert (ran.code, ran.err) == (0, "")
+    folders = done(first, "meta_sae")
+    names = [folder.name.rpartition("-")[0] for folder in folders]
+    assert names == ["topk-48-k4-seed0-meta5-k2", "topk-48-k4-seed0-meta5-k3"]
+    saes = [read_sae(folder / "sae") for folder in folders]
+    assert [(sae.dict_size, sae.k) for sae in saes] == [(5, 2), (5, 3)]
+    assert all(results(folder)["metrics"]["l0"] <= sae.k for folder, sae in zip(folders, saes, strict=True))
+
+
+@pytest.mark.parametrize("task", ["meta_sae", "latents"])
+def test_an_sae_can_be_named_by_the_folder_of_its_point_or_by_its_own(first, command, task):
+    before = contents(first)
+    sae = point(first, "batchtopk-48")
+    for folder in (sae, sae / "sae"):
+        ran = command(f"task={task}", *GIVEN, f"sae={folder}")
+        assert (ran.code, ran.out.count("done before, left as it is")) == (0, 1)
+    assert contents(first) == before
+
+
+def test_an_sae_that_was_copied_elsewhere_is_studied_with_the_model_of_the_command(
+    first, command, tmp_path, of_the_model
+):
+    shutil.copytree(point(first, "topk-32") / "sae", tmp_path / "elsewhere" / "mine")
+    given = [word for word in GIVEN if not word.startswith("name=")]
+    ran = command("task=latents", *given, *of_the_model, "name=copies", "sae=elsewhere/mine")
+    assert (ran.code, ran.err) == (0, "")
+    (folder,) = done(tmp_path / "outputs" / "copies", "latents")
+    assert folder.name.rpartition("-")[0] == "mine"
+    described = results(folder)["study"]["sae"]
+    assert (described["architecture"], described["dict_size"], described["k"]) == ("topk", 32, 4)
+    (same,) = done(first, "latents", "topk-32")
+    assert pq.read_table(folder / "latents.parquet").equals(pq.read_table(same / "latents.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("at", "error", "step"),
+    [
+        (40, stopping.Stopped, 39),  # told to: the state of that step is saved
+        (40, KeyboardInterrupt, 25),  # as if killed: the state before is what there is
+        (95, stopping.Stopped, 34),  # in the training of the control
+        (95, KeyboardInterrupt, 25),
+    ],
+)
+def test_one_that_was_stopped_goes_on_to_the_same_bytes(first, decomposed, monkeypatch, caplog, at, error, step):
+    caplog.set_level("INFO")
+    undo(first, "meta_sae")
+    config = composed(*GIVEN, f"saved={point(first, 'batchtopk-48')}")
+    calls = 0
+
+    def check():
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stopping, "check", check)
+        with pytest.raises(error):
+            meta_sae.run_sweep(Sweep(first), config)
+    (stopped,) = (first / "meta_sae").iterdir()
+    assert stopped.name == decomposed.name
+    assert not (stopped / "results.json").exists()
+    assert meta_sae.run_sweep(Sweep(first), config) == []
+    assert f"goes on at step {step} of 60" in caplog.text
+    for part in ("sae", "control/checkpoint/step-00000060"):
+        (file,) = (stopped / part).glob("*.safetensors")
+        assert file.read_bytes() == (decomposed / part / file.name).read_bytes()
+        assert load_file(file)
+    assert (stopped / "metrics.jsonl").read_text() == (decomposed / "metrics.jsonl").read_text()
+    assert results(stopped)["metrics"] == results(decomposed)["metrics"]

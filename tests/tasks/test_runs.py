@@ -1,0 +1,97 @@
+"""The runs of studies in W&B: offline, read back from their files, and found by task=sync."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.tasks import meta_sae, stitch, sync
+from tests.conftest import composed
+from tests.tasks.conftest import GIVEN, done, point, undo
+from tests.test_tracking import records
+
+PARTS = {
+    "stitch": {"small": "topk-32", "large": "topk-48"},
+    "meta_sae": {"sae": "topk-48", "smaller_32": "topk-32"},
+}
+LOGGED = {
+    "stitch": {"interpolation/nmse", "random/l0", "thresholds", "families", "latents", "cosine", "mse_change"},
+    "meta_sae": {"explained_variance", "smaller", "meta_latents_per_latent", "explained"},
+}
+
+
+@pytest.fixture(scope="module")
+def tracked(swept, tmp_path_factory) -> Path:
+    """The sweep with a stitching and a meta-SAE study that have runs, as if its points had some too."""
+    folder = shutil.copytree(swept, tmp_path_factory.mktemp("tracked") / "outputs" / "first")
+    small, large = (point(folder, title) for title in ("topk-32", "topk-48"))
+    for title, of in (("topk-32", small), ("topk-48", large)):
+        run = {"id": f"run-{title}", "project": "sae-sweeps", "entity": None}
+        (of / "wandb_run.json").write_text(json.dumps(run))
+    for task in ("stitch", "meta_sae", "latents"):
+        undo(folder, task)
+    given = [*GIVEN, "tracking=offline"]
+    given.remove("tracking=off")
+    assert stitch.run_sweep(Sweep(folder), composed(*given, "task=stitch", f"small={small}", f"large={large}")) == []
+    assert meta_sae.run_sweep(Sweep(folder), composed(*given, "task=meta_sae", f"saved={large}")) == []
+    return folder
+
+
+@pytest.mark.parametrize("task", PARTS)
+def test_a_study_is_a_run_of_the_sweeps_group_that_names_its_points_and_their_runs(tracked, task):
+    (folder,) = done(tracked, task)
+    results, run = json.loads((folder / "results.json").read_text()), records(folder)["run"]
+    assert (run.run_group, run.job_type, run.display_name) == ("first", task, folder.name)
+    assert run.run_id == json.loads((folder / "wandb_run.json").read_text())["id"]
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    for part, title in PARTS[task].items():
+        told = (config["study"][part]["point"], config["study"][part]["wandb_run"])
+        assert told == (point(tracked, title).name, f"run-{title}")
+    assert config["study"] == results["study"]
+    assert config["config"]["model"] == results["config"]["model"]
+    assert config["commit"] == results["provenance"]["commit"]
+
+
+@pytest.mark.parametrize("task", PARTS)
+def test_a_run_holds_the_metrics_curves_tables_and_pictures_of_its_study(tracked, task):
+    (folder,) = done(tracked, task)
+    metrics, found = json.loads((folder / "results.json").read_text())["metrics"], records(folder)
+    assert found["exit"] == 0
+    for name, value in metrics.items():
+        assert found["summary"][name] == pytest.approx(value)
+    logged = {name for line in found["history"] for name in line}
+    assert LOGGED[task] | {picture.stem for picture in folder.glob("*.png")} <= logged
+
+
+def test_the_curve_of_the_interpolation_is_the_one_in_the_results(tracked):
+    (folder,) = done(tracked, "stitch")
+    curve = json.loads((folder / "results.json").read_text())["curves"]["interpolation"]
+    lines = [line for line in records(folder)["history"] if "interpolation/nmse" in line]
+    assert [line["position"] for line in lines] == list(range(len(lines)))
+    assert [line["interpolation/nmse"] for line in lines] == curve["nmse"]
+    assert [line["interpolation/l0"] for line in lines] == curve["l0"]
+
+
+def test_the_curve_of_a_meta_sae_is_the_one_of_its_training(tracked):
+    (folder,) = done(tracked, "meta_sae")
+    curve = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in records(folder)["history"] if "explained_variance" in line and "step" in line]
+    assert [{name: line[name] for name in curve[0]} for line in lines[: len(curve)]] == curve
+
+
+def test_the_runs_of_studies_are_found_to_be_uploaded(tracked, monkeypatch, capsys):
+    uploaded = []
+
+    def upload(words, check):
+        for folder in map(Path, words[4:]):
+            uploaded.append(folder.parent.parent.parent.name)
+            (folder / "run.wandb.synced").touch()
+
+    monkeypatch.setattr(subprocess, "run", upload)
+    assert sync.run_sweep(Sweep(tracked), composed()) == []
+    assert sorted(uploaded) == ["meta_sae", "stitch"]
+    assert sync.run_sweep(Sweep(tracked), composed()) == []
+    assert capsys.readouterr().out.splitlines() == ["2 runs to upload", "uploaded 2 runs", "0 runs to upload"]

@@ -1,0 +1,139 @@
+"""What all studies have in common: their files, doing them again, failing one by one, and being one process's alone."""
+
+import csv
+import json
+
+import pytest
+from filelock import FileLock
+from matplotlib import image
+
+from sae_sweeps.follow_ups import follow_up
+from sae_sweeps.sweep import Sweep
+from tests.conftest import composed
+from tests.tasks.conftest import GIVEN, contents, done, point, undo
+
+ALWAYS = {"results.json", "launch.log", ".lock", "latents.parquet"}
+PICTURES = {
+    "stitch": {"cosines", "mse_change", "roc", "interpolation", "insertion", "families"},
+    "meta_sae": {"explained_variance", "meta_latents_per_latent", "matches"},
+    "latents": set(),
+}
+OTHERS = {
+    "stitch": {"small_latents.parquet"},
+    "meta_sae": {"meta_latents.parquet", "examples.md", "metrics.jsonl", "sae", "control", "checkpoint"},
+    "latents": set(),
+}
+COUNTS = {"stitch": 2, "meta_sae": 2, "latents": 4}
+
+
+@pytest.mark.parametrize("task", COUNTS)
+def test_every_study_that_follows_a_sweep_leaves_all_its_files(swept, task):
+    folders = done(swept, task)
+    assert len(folders) == COUNTS[task]
+    pictures = {f"{name}.png" for name in PICTURES[task]}
+    for folder in folders:
+        assert {entry.name for entry in folder.iterdir()} == ALWAYS | OTHERS[task] | pictures
+        assert f"{folder.name}: " in (folder / "launch.log").read_text()
+        assert json.loads((folder / "results.json").read_text())["provenance"]["packages"]["torch"]
+    with open(swept / f"{task}.csv") as file:
+        assert [row["study"] for row in csv.DictReader(file)] == [folder.name for folder in folders]
+    assert Sweep(swept).read()["followed"][task] == {"state": "done", "reason": None, "job": None}
+
+
+def test_the_pictures_open_and_show_something(swept):
+    pictures = sorted(swept.glob("*/*/*.png"))
+    assert len(pictures) == 2 * 6 + 2 * 3
+    for picture in pictures:
+        pixels = image.imread(picture)[..., :3].reshape(-1, 3)
+        assert len(pixels) > 100_000
+        assert 0.01 < (pixels < 0.9).any(1).mean() < 0.9, picture
+
+
+@pytest.mark.parametrize("task", COUNTS)
+def test_the_same_command_again_leaves_all_as_it_is(first, command, task):
+    before = contents(first)
+    ran = command(f"task={task}", *GIVEN)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.count("done before, left as it is") == COUNTS[task]
+    assert contents(first) == before
+
+
+def test_other_settings_are_another_study_beside_the_first(first, command):
+    before = done(first, "latents")
+    again = command("task=latents", *GIVEN, "latents.before=3")
+    assert again.code == 0
+    assert set(before) < set(done(first, "latents"))
+    with open(first / "latents.csv") as file:
+        assert sorted(row["before"] for row in csv.DictReader(file)) == ["12"] * 4 + ["3"] * 4
+
+
+def test_one_that_fails_does_not_stop_the_others_and_leaves_no_results(first, command):
+    undo(first, "stitch")
+    weights = point(first, "batchtopk-32") / "sae" / "sae_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    ran = command("task=stitch", *GIVEN)
+    assert ran.code == 1
+    (line,) = ran.err.splitlines()
+    assert line.startswith("stitch: batchtopk-32-k4-seed0--batchtopk-48-k4-seed0-")
+    assert "cannot be read" in line
+    assert [folder.name.partition("-")[0] for folder in done(first, "stitch")] == ["topk"]
+    (failed,) = first.glob("stitch/batchtopk-*")
+    assert {entry.name for entry in failed.iterdir()} == {".lock", "launch.log"}
+    assert "cannot be read" in (failed / "launch.log").read_text()
+    assert "Traceback" not in ran.out + ran.err
+
+
+def test_what_breaks_down_is_told_with_a_traceback_in_the_log(first, command, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("by zero")
+
+    undo(first, "latents")
+    monkeypatch.setattr("sae_sweeps.tasks.latents.write_table", broken)
+    ran = command("task=latents", *GIVEN)
+    assert ran.code == 1
+    names = [folder.name for folder in (first / "latents").iterdir()]
+    assert sorted(ran.err.splitlines()) == sorted(f"latents: {name}: ZeroDivisionError: by zero" for name in names)
+    assert not done(first, "latents")
+    assert all("Traceback" in log.read_text() for log in first.glob("latents/*/launch.log"))
+
+
+def test_a_study_that_another_process_is_at_is_left_to_that_one(first, command):
+    mine, others, *_ = done(first, "latents")
+    for folder in (mine, others):
+        (folder / "results.json").unlink()
+    with FileLock(others / ".lock"):
+        ran = command("task=latents", *GIVEN)
+    assert ran.code == 1
+    assert ran.err == f"latents: {others.name}: another process is at work on this study\n"
+    assert (mine / "results.json").exists()
+    assert not (others / "results.json").exists()
+
+
+def test_what_can_be_studied_of_a_sweep_is_and_the_rest_is_named(first, command):
+    undo(first, "stitch")
+    missing = point(first, "topk-48")
+    (missing / "results.json").unlink()
+    ran = command("task=stitch", *GIVEN)
+    assert (ran.code, ran.err) == (1, f"stitch: not done: {missing.name}\n")
+    assert [folder.name.partition("-")[0] for folder in done(first, "stitch")] == ["batchtopk"]
+
+
+def test_what_follows_a_sweep_with_points_missing_has_failed_in_part(first):
+    missing = point(first, "topk-48")
+    (missing / "results.json").unlink()
+    sweep, config = Sweep(first), composed(*GIVEN)
+    assert not follow_up("stitch", sweep, config)
+    noted = sweep.read()["followed"]["stitch"]
+    assert (noted["state"], noted["reason"]) == ("failed", f"not done: {missing.name}")
+
+
+def test_what_follows_a_sweep_of_which_nothing_is_there_is_not_run(first):
+    points = Sweep(first).points()
+    for missing in points:
+        (missing.folder / "results.json").unlink()
+    sweep, config = Sweep(first), composed(*GIVEN)
+    for task in COUNTS:
+        assert not follow_up(task, sweep, config)
+        noted = sweep.read()["followed"][task]
+        names = ", ".join(missing.name for missing in points)
+        assert (noted["state"], noted["reason"]) == ("not run", f"not done: {names}")

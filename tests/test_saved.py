@@ -1,0 +1,152 @@
+"""Trained SAEs on disk: found by a folder, refused where there are none, and put together into pairs."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from sae_sweeps.config import Config
+from sae_sweeps.errors import ConfigError
+from sae_sweeps.formats.saelens import write_sae
+from sae_sweeps.packs import Point
+from sae_sweeps.saes import TopKSAE
+from sae_sweeps.saved import SavedSAE, families, find, neighbours, of_point
+from tests.conftest import composed
+
+HOOK = "blocks.1.hook_resid_pre"
+
+
+def saved_in(folder: Path, **metadata) -> Path:
+    """An SAE of 24 latents, three of them active."""
+    write_sae(folder, TopKSAE(8, 24, 3), {"model_name": "m", "hook_name": HOOK, **metadata})
+    return folder
+
+
+@pytest.fixture
+def point(tmp_path) -> Path:
+    """The folder of a point that is done."""
+    folder = tmp_path / "sweep" / "topk-24-k3-seed0-0123abcd"
+    config = composed("sae=topk", "dict_size=24", "k=3", f"model.hook={HOOK}", "dataset.seq_len=64")
+    saved_in(folder / "sae")
+    (folder / "results.json").write_text(json.dumps({"point": {}, "config": asdict(config)}))
+    (folder / "wandb_run.json").write_text('{"id": "abc123"}')
+    return folder
+
+
+@pytest.mark.parametrize("part", ["", "sae"])
+def test_a_point_is_found_with_the_configuration_that_it_was_trained_by(point, part):
+    found = find(str(point / part), "small", composed())
+    assert (found.name, found.folder, found.run) == (point.name, point / "sae", "abc123")
+    assert (found.config.dataset.seq_len, found.config.model.hook) == (64, HOOK)
+    assert (found.title, found.config.dict_size, found.config.k) == ("topk-24-k3-seed0", 24, 3)
+    assert found.load(torch.device("cpu")).dict_size == 24
+
+
+def test_a_point_is_the_same_by_its_folder_and_by_its_sweep(point):
+    config = find(str(point), "saved", composed()).config
+    known, named = of_point(Point(config, point)), find(str(point), "name", composed())
+    assert known == named
+    assert known.described() == named.described()
+    assert known.described()["wandb_run"] == "abc123"
+
+
+def test_folders_are_taken_from_where_the_command_is_given(point, tmp_path):
+    assert find(str(point.relative_to(tmp_path)), "saved", composed()).folder == point / "sae"
+
+
+@pytest.mark.parametrize("part", ["mine", "mine/sae"])
+def test_a_copy_has_its_own_size_and_the_model_and_text_of_the_command(tmp_path, part):
+    saved_in(tmp_path / part)
+    command = composed(f"model.hook={HOOK}", "dataset.seq_len=32", "dict_size=999")
+    found = find(str(tmp_path / "mine"), "saved", command)
+    assert (found.name, found.title, found.run) == ("mine", "mine", None)
+    assert (found.config.sae.architecture, found.config.dict_size, found.config.k) == ("topk", 24, 3)
+    assert (found.config.model, found.config.dataset) == (command.model, command.dataset)
+
+
+def test_a_copy_of_another_hook_is_refused_with_the_setting_that_it_needs(tmp_path):
+    with pytest.raises(ConfigError, match=rf"^large=.*was trained at {HOOK}.* Fix: model\.hook={HOOK}$"):
+        find(str(saved_in(tmp_path / "mine")), "large", composed())
+
+
+FOREIGN = ['{"d_sae": 3}', '{"d_sae": 3, "metadata": null}', '{"metadata": {"hook_name": "h"}}', '{"metadata": "none"}']
+
+
+@pytest.mark.parametrize("content", [None, "", "[1]", "not JSON", *FOREIGN])
+def test_what_holds_no_sae_of_this_project_is_refused_in_a_line(tmp_path, content):
+    folder = tmp_path / "other"
+    if content is not None:
+        folder.mkdir()
+        (folder / "cfg.json").write_text(content)
+        (folder / "sae_weights.safetensors").touch()
+    with pytest.raises(ConfigError) as refused:
+        find(str(folder), "saved", composed())
+    assert str(refused.value).startswith(f"saved={folder}: {'its cfg.json' if content in FOREIGN else 'holds no SAE'}")
+    assert "\n" not in str(refused.value)
+
+
+def test_an_sae_without_its_weights_is_none(tmp_path):
+    (saved_in(tmp_path / "mine") / "sae_weights.safetensors").unlink()
+    with pytest.raises(ConfigError, match="holds no SAE"):
+        find(str(tmp_path / "mine"), "saved", composed(f"model.hook={HOOK}"))
+
+
+@pytest.mark.parametrize("left", [0, 100, -7])
+def test_weights_that_are_cut_off_are_told_in_a_line_when_they_are_read(point, left):
+    file = point / "sae" / "sae_weights.safetensors"
+    file.write_bytes(file.read_bytes()[:left])
+    with pytest.raises(ConfigError, match=r"^small=.*cannot be read \(.*Fix: ") as refused:
+        find(str(point), "small", composed()).load(torch.device("cpu"))
+    assert "\n" not in str(refused.value)
+
+
+def test_the_digest_is_of_the_weights(point, tmp_path):
+    torch.manual_seed(0)
+    of = [find(str(saved_in(tmp_path / name)), "saved", composed(f"model.hook={HOOK}")).digest() for name in "ab"]
+    assert of[0] == of[1]  # both from the seed of the SAE
+    file = point / "sae" / "sae_weights.safetensors"
+    before = find(str(point), "saved", composed()).digest()
+    file.write_bytes(file.read_bytes() + b" ")
+    assert find(str(point), "saved", composed()).digest() != before
+
+
+def named(*words: str) -> SavedSAE:
+    config: Config = composed(*words)
+    return SavedSAE(" ".join(words), Path("nowhere"), config)
+
+
+def pairs(*saes: SavedSAE) -> list[tuple[int, int]]:
+    return [(small.config.dict_size, large.config.dict_size) for small, large in neighbours(saes)]
+
+
+def test_neighbours_differ_in_size_alone_and_have_none_between_them():
+    sizes = [named("sae=topk", f"dict_size={size}") for size in (96, 48, 192)]
+    assert pairs(*sizes) == [(48, 96), (96, 192)]
+
+
+@pytest.mark.parametrize("word", ["k=16", "seed=1", "sae=topk", "training.lr=1e-3", "dataset.seq_len=64"])
+def test_what_differs_in_more_than_its_size_is_no_pair(word):
+    of = [named("dict_size=48"), named("dict_size=96", word)]
+    assert pairs(*of) == []
+    assert [len(family) for family in families(of)] == [1, 1]
+    assert pairs(*of, named("dict_size=96"), named("dict_size=48", word)) == [(48, 96), (48, 96)]
+
+
+@pytest.mark.parametrize("word", ["training.log_every=3", "training.checkpoint_every=7", "training.keep_states=false"])
+def test_what_decides_nothing_of_a_result_keeps_no_pair_apart(word):
+    assert pairs(named("dict_size=48"), named("dict_size=96", word)) == [(48, 96)]
+
+
+def test_a_coefficient_is_the_same_listed_or_given():
+    listed, value = "sae=jumprelu", composed().model.sparsity_coefficients.values[32]
+    given = f"sae.sparsity_coefficient={value}"
+    more = "+model.sparsity_coefficients.values={8: 0.02}"
+    assert pairs(named(listed, "dict_size=48"), named(listed, "dict_size=96", given)) == [(48, 96)]
+    assert pairs(named(listed, "dict_size=48"), named(listed, "dict_size=96", more)) == [(48, 96)]
+    assert pairs(named(listed, "dict_size=48"), named(listed, "dict_size=96", "sae.sparsity_coefficient=0.5")) == []
+
+
+def test_no_saes_are_no_pairs():
+    assert neighbours([]) == []
