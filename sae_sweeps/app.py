@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sae_sweeps.config import STUDY_TASKS, SWEEP_TASKS, Config, point_name, register, study_settings, to_config
-from sae_sweeps.errors import ConfigError, NotRunError, RefusedError
+from sae_sweeps.errors import NO_POINTS, ConfigError, NotRunError, RefusedError
 from sae_sweeps.hydra_errors import as_config_error
 from sae_sweeps.packs import Point
 from sae_sweeps.preflight import check, unwritable
@@ -94,6 +94,10 @@ def launch(cfgs: Sequence[DictConfig], launcher: "SweepLauncher", many: bool = F
         _run_sweep_task([config for _, config in named], launcher)
         return [JobReturn() for _ in cfgs]
     refuse_invalid(named, launcher)
+    if config.then and len(_that_differ([config for _, config in named])) > 1:
+        problem = "what follows has settings of its own, which differ among the points"
+        fix = "train first; then, say, -m task=meta_sae meta.k=2,4"
+        raise RefusedError([str(ConfigError("then", f"[{','.join(config.then)}]", problem, fix))])
     configs = dict(named)
     by_name = {name: cfg for (name, _), cfg in zip(named, cfgs, strict=True)}
     if len(by_name) < len(cfgs):
@@ -130,8 +134,11 @@ def _run_sweep_task(configs: Sequence[Config], launcher: "SweepLauncher") -> Non
     if not is_study:
         configs = configs[:1]
     root = Path(config.output_root)
-    found = [error for config in configs for error in [*launcher.problems(config), *problems(config)]]
+    look = check if is_study else problems
+    found = [error for config in configs for error in [*launcher.problems(config), *look(config)]]
     bad = [error for error in found if is_study or error.setting in ("name", "output_root")]
+    if is_study and not bad:
+        bad = [error for config in configs for error in _not_there(config)]
     sweep = Sweep.of(config)
     given = is_study and not {config.small, config.large, config.saved} <= {None}
     if not bad and not sweep.exists() and not given:
@@ -144,9 +151,10 @@ def _run_sweep_task(configs: Sequence[Config], launcher: "SweepLauncher") -> Non
     try:
         if is_study:
             configs = _that_differ(configs)
-            for config in configs:
-                module.studies(sweep, config)
+            studies = [module.studies(sweep, config) for config in configs]
             if not launcher.here:
+                if not any(found for found, _ in studies):
+                    raise NotRunError(studies[0][1] or NO_POINTS)
                 launcher.submit_task(sweep, task, configs)
                 return
         failures = [failure for config in configs for failure in module.run_sweep(sweep, config)]
@@ -158,6 +166,18 @@ def _run_sweep_task(configs: Sequence[Config], launcher: "SweepLauncher") -> Non
         print(f"{task}: {failure}", file=sys.stderr)
     if failures:
         sys.exit(1)
+
+
+def _not_there(config: Config) -> Iterator[ConfigError]:
+    """The folders of SAEs that a command names and that hold none; told before anything slow is imported."""
+    from sae_sweeps.saved import find
+
+    for setting in ("small", "large", "saved"):
+        if (path := getattr(config, setting)) is not None:
+            try:
+                find(path, setting, config)
+            except ConfigError as error:
+                yield error
 
 
 def _that_differ(configs: Sequence[Config]) -> list[Config]:

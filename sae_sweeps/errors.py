@@ -30,6 +30,9 @@ class LockedError(TrainingError):
     """Another process works on the point."""
 
 
+NO_POINTS = "the sweep has no points"
+
+
 class NotRunError(RuntimeError):
     """A task that follows a sweep has nothing that it could be run on; the text says what is missing."""
 

@@ -21,7 +21,8 @@ def as_config_error(error: HydraException | OmegaConfBaseException) -> ConfigErr
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = sorted(error.options)
         near = difflib.get_close_matches(choice, options, n=1, cutoff=0) or options
-        return ConfigError(group, choice, f"no such choice; there are {', '.join(options)}", f"{group}={near[0]}")
+        fix = f"{group}={near[0]}" + f", or sae=./{choice} for an SAE in that folder" * (group == "sae")
+        return ConfigError(group, choice, f"no such choice; there are {', '.join(options)}", fix)
     if isinstance(error, OverrideParseException):
         setting, _, value = str(error.override).partition("=")
         return ConfigError(setting, value, "cannot be parsed", "quote special characters, as in 'key=\"a, b\"'")

@@ -124,7 +124,7 @@ def _of_studies(config: Config) -> list[ConfigError]:
     require_at_least(1, "latents.examples", "latents.promoted")
     require("meta.lr", 0 < meta.lr < math.inf, "must be greater than 0", "meta.lr=0.004")
     too_many = meta.dict_size is not None and 0 < meta.dict_size < meta.k
-    require("meta.k", not too_many, f"is larger than meta.dict_size={meta.dict_size}", "lower it")
+    require("meta.k", not too_many, f"is larger than meta.dict_size={meta.dict_size}", "lower meta.k")
     both = (config.small is None) == (config.large is None)
     alone, other = ("small", "large") if config.large is None else ("large", "small")
     require(alone, both, f"is given without {other}", f"give {other}=FOLDER as well")

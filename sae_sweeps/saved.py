@@ -82,6 +82,8 @@ def find(path: str, setting: str, command: Config) -> SavedSAE:
     folder = Path(path).expanduser().absolute()
     if (folder / SAE_FOLDER / CONFIG).is_file():
         folder = folder / SAE_FOLDER
+    if not folder.is_dir():
+        raise ConfigError(setting, path, "there is no such folder", f"{setting}=outputs/SWEEP/POINT")
     described = read_json(folder / CONFIG)
     if not isinstance(described, dict) or not (folder / WEIGHTS).is_file():
         problem = f"holds no SAE ({CONFIG} and {WEIGHTS}, there or in a folder {SAE_FOLDER})"

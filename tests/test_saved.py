@@ -83,7 +83,8 @@ def test_what_holds_no_sae_of_this_project_is_refused_in_a_line(tmp_path, conten
         (folder / "sae_weights.safetensors").touch()
     with pytest.raises(ConfigError) as refused:
         find(str(folder), "saved", composed())
-    assert str(refused.value).startswith(f"saved={folder}: {'its cfg.json' if content in FOREIGN else 'holds no SAE'}")
+    nothing = "there is no such folder" if content is None else "holds no SAE"
+    assert str(refused.value).startswith(f"saved={folder}: {'its cfg.json' if content in FOREIGN else nothing}")
     assert "\n" not in str(refused.value)
 
 

@@ -8,7 +8,7 @@ from sae_sweeps.display import PointDisplay
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tables import write_table
 from sae_sweeps.tasks import meanings
-from sae_sweeps.tasks.study import Study, named, run_studies, saved_of
+from sae_sweeps.tasks.study import Study, named, not_done, run_studies, saved_of
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +20,8 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     """
     found, missing = named(command), ""
     if not found:
-        found, waiting = saved_of(sweep)
-        missing = f"not done: {', '.join(waiting)}" if waiting else ""
+        everyone, undone = saved_of(sweep)
+        found, missing = [one for one in everyone if one.name not in undone], not_done(undone)
     settings = asdict(command.latents)
     return [Study.of("latents", sweep, command, one.title, {"sae": one}, settings) for one in found], missing
 

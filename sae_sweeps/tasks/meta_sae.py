@@ -34,7 +34,7 @@ from sae_sweeps.studies.meta_sae import (
 )
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import decompositions, meanings
-from sae_sweeps.tasks.study import Study, named, run_studies, saved_of
+from sae_sweeps.tasks.study import Study, named, not_done, run_studies, saved_of
 from sae_sweeps.training import Trainer, train
 
 log = logging.getLogger(__name__)
@@ -50,21 +50,26 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     given, missing = named(command), ""
     if given:
         of = Sweep(given[0].folder.parent.parent)  # where its smaller ones are, if it is a point of a sweep
-        everyone = saved_of(of)[0] if of.exists() else []
+        everyone, undone = saved_of(of) if of.exists() else ([], [])
         groups = [group for group in families(everyone) if given[0].folder in [one.folder for one in group]]
-        groups = groups or [given]
-        targets = given
+        of_targets = [(given[0], groups[0] if groups else given)]
     else:
-        everyone, waiting = saved_of(sweep)
-        groups = families(everyone)
-        targets = [max(group, key=lambda one: one.config.dict_size) for group in groups]
-        missing = f"not done: {', '.join(waiting)}" if waiting else ""
-    return [_study(sweep, command, target, group) for target, group in zip(targets, groups, strict=True)], missing
+        everyone, undone = saved_of(sweep)
+        of_targets = [(max(group, key=_size_of), group) for group in families(everyone)]
+        missing = not_done([target.name for target, _ in of_targets if target.name in undone])
+    found = []
+    for target, group in of_targets:
+        if target.name not in undone:
+            smaller = [one for one in group if _size_of(one) < _size_of(target) and one.name not in undone]
+            found.append(_study(sweep, command, target, sorted(smaller, key=_size_of)))
+    return found, missing
 
 
-def _study(sweep: Sweep, command: Config, target: SavedSAE, group: list[SavedSAE]) -> Study:
-    size = target.config.dict_size
-    smaller = sorted((one for one in group if one.config.dict_size < size), key=lambda one: one.config.dict_size)
+def _size_of(one: SavedSAE) -> int:
+    return one.config.dict_size
+
+
+def _study(sweep: Sweep, command: Config, target: SavedSAE, smaller: list[SavedSAE]) -> Study:
     saved = {"sae": target, **{f"smaller_{one.config.dict_size}": one for one in smaller}}
     settings = {**asdict(command.meta), "latents": asdict(command.latents)}
     title = f"{target.title}-meta{command.meta.dict_size or ''}-k{command.meta.k}"
@@ -188,6 +193,7 @@ def _train(
     states = folder / "checkpoint"
     if (state := checkpoints.load_newest(states)) is not None:
         trainer.load_state(state)
+    if 0 < trainer.steps_done < steps:
         log.info("%s: goes on at step %d of %d", folder, trainer.steps_done, steps)
     folder.mkdir(parents=True, exist_ok=True)
     curve = MetricsFile(folder / "metrics.jsonl", trainer.steps_done)

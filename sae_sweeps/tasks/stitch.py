@@ -23,7 +23,7 @@ from sae_sweeps.sweep import Sweep
 from sae_sweeps.tables import write_table
 from sae_sweeps.tasks.inputs import Inputs
 from sae_sweeps.tasks.progress import telling
-from sae_sweeps.tasks.study import Study, require_alike, run_studies, saved_of
+from sae_sweeps.tasks.study import Study, not_done, require_alike, run_studies, saved_of
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +49,17 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
         pairs = [(find(str(command.small), "small", command), find(str(command.large), "large", command))]
         require_alike(*pairs[0])
     else:
-        done, missing = saved_of(sweep)
-        pairs = neighbours(done)
+        everyone, undone = saved_of(sweep)
+        pairs = neighbours(everyone)
+        wanted = {one.name for pair in pairs for one in pair}
+        missing = [name for name in undone if name in wanted]
+        pairs = [(small, large) for small, large in pairs if not {small.name, large.name}.intersection(missing)]
     settings = asdict(command.stitch)
     found = []
     for small, large in pairs:
         saved = {"large": large, "small": small}
         found.append(Study.of("stitch", sweep, command, f"{small.title}--{large.title}", saved, settings))
-    said = f"not done: {', '.join(missing)}" if missing else ""
+    said = not_done(missing)
     if not found:
         said = said or f"no two points of {sweep.name} differ in dict_size alone"
     return found, said

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from sae_sweeps import logs, states, stopping
 from sae_sweeps.config import PROJECT, Config
 from sae_sweeps.display import Display, PointDisplay, console, point_display
-from sae_sweeps.errors import ConfigError, LockedError, NotRunError, reason
+from sae_sweeps.errors import NO_POINTS, ConfigError, LockedError, NotRunError, reason
 from sae_sweeps.files import read_json, write_csv, write_json
 from sae_sweeps.packs import model_and_text
 from sae_sweeps.preflight import check
@@ -59,8 +59,9 @@ class Study:
             main,
             **{name: getattr(command, name) for name in ("name", "output_root", "device", "tracking", "task")},
         )
+        evaluated = asdict(main.evaluation)
         weights = {part: one.digest() for part, one in saved.items()}
-        deciding = json.dumps([VERSION, task, settings, weights, model_and_text(main)], sort_keys=True)
+        deciding = json.dumps([VERSION, task, settings, weights, model_and_text(main), evaluated], sort_keys=True)
         digest = hashlib.sha256(deciding.replace(str(PROJECT), "").encode()).hexdigest()[:8]
         return cls(task, sweep.folder / task / f"{title}-{digest}", config, saved, settings)
 
@@ -111,10 +112,14 @@ class Study:
 
 
 def saved_of(sweep: Sweep) -> tuple[list[SavedSAE], list[str]]:
-    """The SAEs of a sweep's finished points, and the names of the points that are not."""
+    """The SAEs of a sweep's points, and the names of those that are not done."""
     points = sweep.points()
-    done = [of_point(point) for point in points if states.is_done(point.folder)]
-    return done, [point.name for point in points if not states.is_done(point.folder)]
+    return [of_point(point) for point in points], [point.name for point in points if not states.is_done(point.folder)]
+
+
+def not_done(missing: Sequence[str]) -> str:
+    """What is to be said of points that are not done; nothing if there are none."""
+    return f"not done: {', '.join(missing)}" if missing else ""
 
 
 def named(command: Config) -> list[SavedSAE]:
@@ -128,7 +133,7 @@ def run_studies(studies: Sequence[Study], work: Callable[[Study, PointDisplay], 
     `missing` says what could not even be begun. Raises: NotRunError if that is all there is, Stopped if told to stop.
     """
     if not studies:
-        raise NotRunError(missing or "the sweep has no points")
+        raise NotRunError(missing or NO_POINTS)
     failures = [missing] if missing else []
     with Display(len(studies), "studies").live() as display:
         for study in studies:

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from sae_sweeps.config import PROJECT
-from tests.conftest import launch
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.tasks import stitch
+from tests.conftest import composed, launch
 from tests.tasks.conftest import GIVEN, contents, point, undo
 
 SOURCES = {"nowhere": None, "empty": {}, "foreign": {"d_sae": 48, "metadata": {"hook_name": "h"}}, "bare": {"d_in": 3}}
@@ -28,12 +30,12 @@ def there(first, tmp_path):
     [
         (["task=stitch", "small={small}"], "small={small}: is given without large. Fix: give large=FOLDER as well"),
         (["task=stitch", "large={large}"], "large={large}: is given without small. Fix: give small=FOLDER as well"),
-        (["task=stitch", "small=nowhere", "large={large}"], "small=nowhere: holds no SAE (cfg.json and"),
+        (["task=stitch", "small=nowhere", "large={large}"], "small=nowhere: there is no such folder"),
         (["task=stitch", "small={small}", "large=empty"], "large=empty: holds no SAE (cfg.json and"),
         (["task=stitch", "small={small}", "large=foreign"], "large=foreign: its cfg.json is not one that this project"),
         (["task=latents", "sae=./foreign"], "saved=./foreign: its cfg.json is not one that this project has written"),
         (["task=meta_sae", "sae=./bare"], "saved=./bare: its cfg.json is not one that this project has written"),
-        (["task=latents", "sae={small}/nowhere"], "saved={small}/nowhere: holds no SAE (cfg.json and"),
+        (["task=latents", "sae={small}/nowhere"], "saved={small}/nowhere: there is no such folder"),
         (["task=stitch", "stitch.threshold=0"], "stitch.threshold=0.0: must be a cosine in (0, 1]"),
         (["task=stitch", "stitch.threshold=2"], "stitch.threshold=2.0: must be a cosine in (0, 1]"),
         (["task=meta_sae", "meta.k=0"], "meta.k=0: must be at least 1. Fix: meta.k=1"),
@@ -127,3 +129,26 @@ def test_stitching_saes_that_see_activations_unlike_each_other_is_refused(first,
     (said,) = ran.err.splitlines()
     assert "sae.normalize_input is True" in said
     assert "Fix: " in said
+
+
+def test_settings_of_what_follows_cannot_differ_among_the_points(command, tiny):
+    ran = command("-m", *tiny, "meta.k=2,3", "then=[meta_sae]")
+    problem = "what follows has settings of its own, which differ among the points"
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == f"error: then=[meta_sae]: {problem}. Fix: train first; then, say, -m task=meta_sae meta.k=2,4\n"
+
+
+def test_an_sae_without_a_slash_is_no_architecture_and_the_fix_says_so(command):
+    ran = command("task=meta_sae", "sae=elsewhere")
+    assert ran.code == 1
+    assert ran.err.endswith(", or sae=./elsewhere for an SAE in that folder\n")
+
+
+def test_sizes_are_not_paired_over_one_that_is_not_done(tmp_path):
+    sweep = Sweep(tmp_path / "sweep")
+    configs = {f"of-{size}": composed(f"dict_size={size}") for size in (32, 48, 64)}
+    sweep.add(configs)
+    for name in ("of-32", "of-64"):
+        (sweep.folder / name).mkdir()
+        (sweep.folder / name / "results.json").write_text("{}")
+    assert stitch.studies(sweep, configs["of-32"]) == ([], "not done: of-48")

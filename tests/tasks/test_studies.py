@@ -135,5 +135,6 @@ def test_what_follows_a_sweep_of_which_nothing_is_there_is_not_run(first):
     for task in COUNTS:
         assert not follow_up(task, sweep, config)
         noted = sweep.read()["followed"][task]
-        names = ", ".join(missing.name for missing in points)
+        needed = [point.name for point in points if task != "meta_sae" or "-48-" in point.name]  # the largest
+        names = ", ".join(needed)
         assert (noted["state"], noted["reason"]) == ("not run", f"not done: {names}")
