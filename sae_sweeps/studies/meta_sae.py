@@ -59,16 +59,17 @@ def decompose(meta: SAE, directions_AD: Tensor) -> Kept:
 
 
 @torch.no_grad()
-def reconstruct(meta: SAE, directions_AD: Tensor) -> Tensor:
-    """The directions as sums of meta-latents' directions, (A, D)."""
-    return meta(directions_AD)
-
-
-@torch.no_grad()
 def explained_variance(directions_AD: Tensor, reconstructed_AD: Tensor) -> float:
     """1 - sum |d - d_hat|^2 / sum |d - mean|^2 (arXiv:2502.04878, section 5)."""
     left = (directions_AD - reconstructed_AD).double().square().sum()
     return 1 - (left / (directions_AD - directions_AD.mean(0)).double().square().sum()).item()
+
+
+@torch.no_grad()
+def explained_share(directions_AD: Tensor, reconstructed_AD: Tensor) -> Tensor:
+    """The same of each direction alone: the share of its deviation from the mean that is explained, (A,)."""
+    left_A = (directions_AD - reconstructed_AD).square().sum(1)
+    return 1 - left_A / (directions_AD - directions_AD.mean(0)).square().sum(1)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from sae_sweeps.display import PointDisplay, count
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation import evaluate
 from sae_sweeps.formats.saelens import write_sae
-from sae_sweeps.metrics import MetricsFile
+from sae_sweeps.metrics import MetricsFile, read_lines
 from sae_sweeps.saes import SAE, BatchTopKSAE
 from sae_sweeps.saved import SavedSAE, families
 from sae_sweeps.studies.directions import compare
@@ -24,10 +24,10 @@ from sae_sweeps.studies.meanings import meta_activations
 from sae_sweeps.studies.meta_sae import (
     DirectionStream,
     decompose,
+    explained_share,
     explained_variance,
     over_all_latents,
     pursue,
-    reconstruct,
     settle,
     shuffled,
     with_directions,
@@ -40,6 +40,7 @@ from sae_sweeps.training import Trainer, train
 log = logging.getLogger(__name__)
 
 LOG_EVERY = 50  # steps
+CURVE = "metrics.jsonl"
 
 
 def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
@@ -59,7 +60,7 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
         missing = not_done([target.name for target, _ in of_targets if target.name in undone])
     found = []
     for target, group in of_targets:
-        if target.name not in undone:
+        if given or target.name not in undone:
             smaller = [one for one in group if _size_of(one) < _size_of(target) and one.name not in undone]
             found.append(_study(sweep, command, target, sorted(smaller, key=_size_of)))
     return found, missing
@@ -90,28 +91,16 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     latents_A = _decomposed(study, sae, top.fired)
     directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
     size = _size(directions_AD, settings)
-
-    trainer, curve = _train(study.folder, directions_AD, size, settings, shown)
-    meta = trainer.sae
-    assert isinstance(meta, BatchTopKSAE), "made so"
-    settle(meta, directions_AD)
+    meta = _trained(study.folder, directions_AD, size, settings, shown)
     write_sae(study.folder / "sae", meta, {"decoder_directions_of": study.saved["sae"].name})
     shown.stage("training on shuffled directions, the control")
     control_AD = shuffled(directions_AD, settings["seed"])
-    control, _ = _train(study.folder / "control", control_AD, size, settings, shown)
-    assert isinstance(control.sae, BatchTopKSAE), "made so"
-    settle(control.sae, control_AD)
+    control = _trained(study.folder / "control", control_AD, size, settings, shown)
 
     shown.stage("comparing with smaller SAEs")
-    reconstructed_AD = reconstruct(meta, directions_AD)
-    kept = decompose(meta, directions_AD)
-    smaller, matches = _smaller(study, meta, directions_AD, settings["k"])
-    shown.stage("evaluating with the directions replaced")
-    data = inputs.held_out(study.config.evaluation.tokens)
-    before = evaluate(sae, inputs.model, data)
-    after = evaluate(with_directions(sae, latents_A, reconstructed_AD), inputs.model, data)
-
-    parts_A = kept.crow_B1.diff()
+    kept, reconstructed_AD = decompose(meta, directions_AD), meta(directions_AD)
+    smaller, matches = _smaller(study, meta, directions_AD)
+    pursued_AD = pursue(directions_AD, meta.W_dec.detach(), settings["k"])
     metrics: dict[str, Any] = {
         "latents": sae.dict_size,
         "decomposed": len(latents_A),
@@ -120,35 +109,47 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
         "meta_latents_unused": int((torch.bincount(kept.col_N, minlength=meta.dict_size) == 0).sum()),
         "l0": len(kept.value) / len(latents_A),
         "explained_variance": explained_variance(directions_AD, reconstructed_AD),
-        "explained_variance_shuffled": explained_variance(control_AD, reconstruct(control.sae, control_AD)),
-        "explained_variance_pursuit": explained_variance(
-            directions_AD, pursue(directions_AD, meta.W_dec.detach(), settings["k"])
-        ),
+        "explained_variance_shuffled": explained_variance(control_AD, control(control_AD)),
+        "explained_variance_pursuit": explained_variance(directions_AD, pursued_AD),
         **{f"explained_variance_{part}": of["explained_variance"] for part, of in smaller.items()},
-        **{f"{name}_before": before[name] for name in ("nmse", "ce_degradation")},
-        **{f"{name}_after": after[name] for name in ("nmse", "ce_degradation")},
     }
+    shown.stage("evaluating with the directions replaced")
+    data = inputs.held_out(study.config.evaluation.tokens)
+    changed = with_directions(sae, latents_A, reconstructed_AD)
+    for when, evaluated in (
+        ("before", evaluate(sae, inputs.model, data)),
+        ("after", evaluate(changed, inputs.model, data)),
+    ):
+        metrics |= {f"{name}_{when}": evaluated[name] for name in ("nmse", "ce_degradation")}
+
+    shown.stage("reading the text for the meta-latents")
     whole = over_all_latents(kept, latents_A, sae.dict_size)
     explained_F = torch.full((sae.dict_size,), math.nan, device=latents_A.device)
-    explained_F[latents_A] = _explained(directions_AD, reconstructed_AD)
-    shown.stage("reading the text for the meta-latents")
+    explained_F[latents_A] = explained_share(directions_AD, reconstructed_AD)
     of_text = settings["latents"]
-    meta_top, _ = meanings.read_text(inputs, sae, of_text, shown, lambda active: meta_activations(active, whole))
     rows = meanings.rows(inputs, top, tokens_NS, sae.W_dec.detach(), of_text, shown)
     decompositions.write_latents(study.folder, rows, whole, explained_F)
+    meta_top, _ = meanings.read_text(inputs, sae, of_text, shown, lambda active: meta_activations(active, whole))
     rows = meanings.rows(inputs, meta_top, tokens_NS, meta.W_dec.detach(), of_text, shown)
     decompositions.write_meta_latents(study.folder, rows, whole, matches)
     decompositions.write_examples(study.folder, study.name, top.seen, settings["seed"])
-    parts = torch.bincount(parts_A.long()).tolist()  # how many latents have 0, 1, 2, ... meta-latents
+
+    parts = torch.bincount(kept.crow_B1.diff().long()).tolist()  # how many latents have 0, 1, 2, ... meta-latents
     content = {"smaller": smaller, "meta_latents_per_latent": parts, "seconds": time.perf_counter() - began}
     cosines = {name: cosine.cpu().numpy() for name, (cosine, _) in matches.items()}
     pictures = figures.meta_sae(study.folder, study.name, metrics, content, cosines)
-    _track(study, curve, metrics, content, explained_F[latents_A], pictures)
+    _track(study, metrics, content, explained_F[latents_A], pictures)
     study.write_results(metrics, **content)
-    log.info(
-        "%s: %d meta-latents explain %.1f %% of the variance of %d directions (shuffled: %.1f %%); CE %+.3f -> %+.3f",
-        *(study.name, meta.dict_size, 100 * metrics["explained_variance"], len(latents_A)),
-        *(100 * metrics["explained_variance_shuffled"], before["ce_degradation"], after["ce_degradation"]),
+    log.info("%s: %s", study.name, said_of(metrics))
+
+
+def said_of(metrics: dict[str, Any]) -> str:
+    """A line on what came out."""
+    explained, control = metrics["explained_variance"], metrics["explained_variance_shuffled"]
+    return (
+        f"{metrics['meta_latents']} meta-latents explain {explained:.1%} of the variance of {metrics['decomposed']} "
+        f"directions (shuffled: {control:.1%}); CE {metrics['ce_degradation_before']:+.3f} -> "
+        f"{metrics['ce_degradation_after']:+.3f} with the directions replaced"
     )
 
 
@@ -173,10 +174,10 @@ def _size(directions_AD: Tensor, settings: dict[str, Any]) -> int:
     return size
 
 
-def _train(
+def _trained(
     folder: Path, directions_AD: Tensor, size: int, settings: dict[str, Any], shown: PointDisplay
-) -> tuple[Trainer, MetricsFile]:
-    """Train a meta-SAE, from its newest state on. Raises: Stopped if told to stop, with the state saved."""
+) -> BatchTopKSAE:
+    """A meta-SAE, trained from its newest state on. Raises: Stopped if told to stop, with the state saved."""
     steps, batch = settings["steps"], min(settings["batch_size"], len(directions_AD))
     stream = DirectionStream(directions_AD, batch, settings["seed"])
     config = TrainingConfig(
@@ -188,15 +189,15 @@ def _train(
         dead_after_tokens=5 * stream.chunk_size,
     )
     width = directions_AD.shape[1]
-    sae = BatchTopKSAE(width, size, settings["k"], normalize_input=False, seed=settings["seed"])
-    trainer = Trainer(sae.to(directions_AD.device), config)
+    meta = BatchTopKSAE(width, size, settings["k"], normalize_input=False, seed=settings["seed"])
+    trainer = Trainer(meta.to(directions_AD.device), config)
     states = folder / "checkpoint"
     if (state := checkpoints.load_newest(states)) is not None:
         trainer.load_state(state)
     if 0 < trainer.steps_done < steps:
         log.info("%s: goes on at step %d of %d", folder, trainer.steps_done, steps)
     folder.mkdir(parents=True, exist_ok=True)
-    curve = MetricsFile(folder / "metrics.jsonl", trainer.steps_done)
+    curve = MetricsFile(folder / CURVE, trainer.steps_done)
     spread = (directions_AD - directions_AD.mean(0)).square().mean().item()
     for _, taken in train([trainer], stream):
         for step in taken:
@@ -212,11 +213,12 @@ def _train(
             except stopping.Stopped:
                 checkpoints.save(states, done, trainer.state())
                 raise
-    return trainer, curve
+    settle(meta, directions_AD)
+    return meta
 
 
 def _smaller(
-    study: Study, meta: SAE, directions_AD: Tensor, k: int
+    study: Study, meta: SAE, directions_AD: Tensor
 ) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[Tensor, Tensor]]]:
     """Of each smaller SAE: how much its decoder explains with k directions for each, and how alike it is to the
     meta-latents, beside random directions. And the best match (cosine, latent) of each meta-latent in it."""
@@ -231,22 +233,15 @@ def _smaller(
         matches[saved.name] = (best.cosine, best.index)
         found[part] = {
             **saved.described(),
-            "explained_variance": explained_variance(directions_AD, pursue(directions_AD, atoms, k)),
+            "explained_variance": explained_variance(directions_AD, pursue(directions_AD, atoms, study.settings["k"])),
             "best_match_mean": best.cosine.mean().item(),
             "best_match_mean_of_random": compare(random_MD, atoms).left.cosine.mean().item(),
         }
     return found, matches
 
 
-def _explained(directions_AD: Tensor, reconstructed_AD: Tensor) -> Tensor:
-    """The share of each direction's deviation from the mean that is explained, (A,)."""
-    left_A = (directions_AD - reconstructed_AD).square().sum(1)
-    return 1 - left_A / (directions_AD - directions_AD.mean(0)).square().sum(1)
-
-
 def _track(
     study: Study,
-    curve: MetricsFile,
     metrics: dict[str, Any],
     content: dict[str, Any],
     explained_A: Tensor,
@@ -254,7 +249,7 @@ def _track(
 ) -> None:
     """The study's run in W&B: its curve, tables, histograms and figures."""
     run = study.start_run("step")
-    for line in curve.lines:
+    for line in read_lines(study.folder / CURVE):
         run.log(line)
     run.histogram("explained", explained_A.cpu().numpy())
     parts = content["meta_latents_per_latent"]

@@ -17,7 +17,6 @@ from sae_sweeps.studies.meta_sae import (
     explained_variance,
     over_all_latents,
     pursue,
-    reconstruct,
     settle,
     shuffled,
     with_directions,
@@ -102,7 +101,7 @@ def test_a_reconstruction_is_the_sum_of_the_decomposition():
     meta.center(directions_AD.mean(0))
     settle(meta, directions_AD)
     expected_AD = decompose(meta, directions_AD).dense() @ meta.W_dec + meta.b_dec
-    assert_close(reconstruct(meta, directions_AD), expected_AD.detach(), rtol=1e-5, atol=1e-6)
+    assert_close(meta(directions_AD), expected_AD.detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_explained_variance_is_the_share_of_the_squares_around_the_mean():
@@ -229,7 +228,7 @@ def trained(directions_AD, size, k, seed, steps=1000, batch_size=50):
 
 
 def explained(meta, directions_AD):
-    return explained_variance(directions_AD, reconstruct(meta, directions_AD))
+    return explained_variance(directions_AD, meta(directions_AD))
 
 
 def best_trained(directions_AD, size, k):
