@@ -42,8 +42,9 @@ slurm-demo: setup
 	$(BIN)/python -m tests.slurm_cluster -- $(BIN)/python launch.py -m sae=batchtopk,topk,jumprelu dict_size=3072,6144 \
 	  name=slurm-demo hydra/launcher=slurm hydra.launcher.max_points=2 hydra.launcher.wait=true 'then=[report]'
 
+# A worker per core, each with torch in memory; what takes its time is mostly starting the command.
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=4
 
 integration: setup .venv-saelens/ready
 	SAELENS_PYTHON=.venv-saelens/bin/python $(BIN)/python -m pytest -m integration

@@ -27,6 +27,7 @@ from sae_sweeps.rules import problems
 
 if TYPE_CHECKING:
     from sae_sweeps.launchers.base import SweepLauncher
+    from sae_sweeps.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def launch(cfgs: Sequence[DictConfig], launcher: "SweepLauncher", many: bool = F
         _run_sweep_task([config for _, config in named], launcher)
         return [JobReturn() for _ in cfgs]
     refuse_invalid(named, launcher)
-    if config.then and len(_that_differ([config for _, config in named])) > 1:
+    if config.then and len(_that_differ([config for _, config in named], *config.then)) > 1:
         problem = "what follows has settings of its own, which differ among the points"
         fix = "train first; then, say, -m task=meta_sae meta.k=2,4"
         raise RefusedError([str(ConfigError("then", f"[{','.join(config.then)}]", problem, fix))])
@@ -150,12 +151,10 @@ def _run_sweep_task(configs: Sequence[Config], launcher: "SweepLauncher") -> Non
     module = importlib.import_module(f"sae_sweeps.tasks.{task}")
     try:
         if is_study:
-            configs = _that_differ(configs)
-            studies = [module.studies(sweep, config) for config in configs]
+            configs = _that_differ(configs, task)
+            sweep.update(lambda known: None)  # there is a sweep now, if of SAEs from elsewhere alone
             if not launcher.here:
-                if not any(found for found, _ in studies):
-                    raise NotRunError(studies[0][1] or NO_POINTS)
-                launcher.submit_task(sweep, task, configs)
+                _submit(task, sweep, configs, launcher)
                 return
         failures = [failure for config in configs for failure in module.run_sweep(sweep, config)]
     except ConfigError as error:
@@ -180,9 +179,29 @@ def _not_there(config: Config) -> Iterator[ConfigError]:
                 yield error
 
 
-def _that_differ(configs: Sequence[Config]) -> list[Config]:
-    """The configurations, without those that say the same of studies as an earlier one."""
-    return list({json.dumps(study_settings(config)): config for config in reversed(configs)}.values())[::-1]
+def _submit(task: str, sweep: "Sweep", configs: Sequence[Config], launcher: "SweepLauncher") -> None:
+    """Have the studies that are not done run elsewhere. Raises: NotRunError if there are none."""
+    from sae_sweeps.states import is_done
+
+    studies = importlib.import_module(f"sae_sweeps.tasks.{task}").studies
+    of_each = [studies(sweep, config) for config in configs]
+    if not any(found for found, _ in of_each):
+        raise NotRunError(of_each[0][1] or NO_POINTS)
+    waiting = [
+        config
+        for config, (found, _) in zip(configs, of_each, strict=True)
+        if not all(is_done(study.folder) for study in found)
+    ]
+    if waiting:
+        launcher.submit_task(sweep, task, waiting)
+    else:
+        print(f"{task}: all done; there is nothing to submit")
+
+
+def _that_differ(configs: Sequence[Config], *tasks: str) -> list[Config]:
+    """The configurations, without those that say the same of these studies as an earlier one."""
+    said = [json.dumps([study_settings(config, task) for task in tasks]) for config in configs]
+    return list(dict(zip(reversed(said), reversed(configs), strict=True)).values())[::-1]
 
 
 def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: "SweepLauncher") -> None:

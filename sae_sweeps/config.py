@@ -19,7 +19,11 @@ from sae_sweeps.study_config import LatentsConfig, MetaConfig, StitchConfig
 PROJECT = Path(__file__).resolve().parent.parent
 
 POINT_TASKS = ("train",)  # for each point
-STUDY_TASKS = ("stitch", "meta_sae", "latents")  # of trained SAEs, which take a device and have settings of their own
+STUDY_TASKS = {  # of trained SAEs, which take a device; and the settings of each
+    "stitch": ("stitch", "small", "large"),
+    "meta_sae": ("meta", "latents", "saved"),
+    "latents": ("latents", "saved"),
+}
 SWEEP_TASKS = ("plan", "status", "report", "sync", *STUDY_TASKS)  # for a sweep as a whole
 DECIDING = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]
 
@@ -194,9 +198,10 @@ def register() -> None:
     OmegaConf.register_new_resolver("output_subdir", lambda *, _root_: _is_of_points(_root_) and ".hydra", replace=True)
 
 
-def study_settings(config: Config) -> dict[str, Any]:
-    """What a command says of the studies that it has run."""
-    return {name: asdict(config)[name] for name in ("stitch", "meta", "latents", "small", "large", "saved")}
+def study_settings(config: Config, task: str) -> dict[str, Any]:
+    """What a command says of a study that it has run; nothing of a task that is none."""
+    values = asdict(config)
+    return {name: values[name] for name in STUDY_TASKS.get(task, ())}
 
 
 def _is_of_points(cfg: DictConfig) -> bool | None:

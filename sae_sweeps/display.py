@@ -40,7 +40,7 @@ class PointDisplay:
         self._bars, self._name = bars, name
         self._interval = SECONDS_BETWEEN_FRAMES if bars is not None else SECONDS_BETWEEN_LINES * max(1, points / 6)
         self._began: float | None = None
-        self._shown = self._first_tokens = 0.0
+        self._shown = self._first_tokens = self._latest_tokens = 0.0
         self._task = None if bars is None else bars.add_task(name, total=None, status="")
 
     def stage(self, what: str) -> None:
@@ -64,13 +64,14 @@ class PointDisplay:
     def progress(self, tokens: int, total: int, loss: "Tensor", l0: "Tensor", of: str = "tokens") -> None:
         """Called at every step; shown a few times a second on a terminal, as a line every few seconds elsewhere."""
         now = time.monotonic()
-        if self._began is None:
+        if self._began is None or not 0 < self._latest_tokens <= tokens:  # the first, or of something new
             self._began, self._shown, self._first_tokens = now, now, tokens
+        self._latest_tokens = tokens
         if now - self._shown < self._interval and tokens < total:
             return
         self._shown = now
         rate = (tokens - self._first_tokens) / max(now - self._began, 1e-9)
-        status = f"{rate:,.0f} {of[:3]}/s  loss {loss.item():.4f}  l0 {l0.item():.1f}"
+        status = f"{rate:,.0f} {'tok' if of == 'tokens' else of}/s  loss {loss.item():.4f}  l0 {l0.item():.1f}"
         if self._bars is None or self._task is None:
             left = (total - tokens) / max(rate, 1e-9)
             console.print(f"{self._name}: {tokens:,} of {total:,} {of}  {status}  {left:.0f} s left", soft_wrap=True)

@@ -2,10 +2,11 @@
 
 import importlib
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from sae_sweeps import states
-from sae_sweeps.config import Config
+from sae_sweeps.config import STUDY_TASKS, Config
 from sae_sweeps.errors import NotRunError, reason
 from sae_sweeps.states import DONE, FAILED
 from sae_sweeps.sweep import Sweep
@@ -13,6 +14,11 @@ from sae_sweeps.sweep import Sweep
 log = logging.getLogger(__name__)
 
 NOT_RUN = "not run"
+
+
+def in_order(then: Iterable[str]) -> list[str]:
+    """The tasks that follow, each once, studies first: a report tells of them."""
+    return sorted(dict.fromkeys(then), key=lambda task: task not in STUDY_TASKS)
 
 
 def follow_up(task: str, sweep: Sweep, config: Config, label: str | None = None) -> bool:
@@ -27,6 +33,7 @@ def follow_up(task: str, sweep: Sweep, config: Config, label: str | None = None)
     try:
         if failures := module.run_sweep(sweep, config):
             state, why = FAILED, "; ".join(failures)
+            log.warning("%s: %s", task, why)
     except NotRunError as error:
         log.warning("%s: not run: %s", task, error)
         state, why = NOT_RUN, str(error)
@@ -34,8 +41,17 @@ def follow_up(task: str, sweep: Sweep, config: Config, label: str | None = None)
         log.exception("%s: failed", task)
         state, why = FAILED, reason(error)
 
+    _note(sweep, label or task, state, why)
+    return state == DONE
+
+
+def give_up(sweep: Sweep, label: str, why: str) -> None:
+    """Note that a task has failed without its being run again."""
+    _note(sweep, label, FAILED, why)
+
+
+def _note(sweep: Sweep, label: str, state: str, why: str | None) -> None:
     def change(known: dict[str, Any]) -> None:
-        known["followed"][label or task] = {"state": state, "reason": why, "job": states.this_job()}
+        known["followed"][label] = {"state": state, "reason": why, "job": states.this_job()}
 
     sweep.update(change)
-    return state == DONE

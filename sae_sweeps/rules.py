@@ -125,7 +125,12 @@ def _of_studies(config: Config) -> list[ConfigError]:
     require("meta.lr", 0 < meta.lr < math.inf, "must be greater than 0", "meta.lr=0.004")
     too_many = meta.dict_size is not None and 0 < meta.dict_size < meta.k
     require("meta.k", not too_many, f"is larger than meta.dict_size={meta.dict_size}", "lower meta.k")
-    both = (config.small is None) == (config.large is None)
+    for tasks, settings in ((("stitch",), ("small", "large")), (("meta_sae", "latents"), ("saved",))):
+        used = config.task.name in tasks
+        for setting in settings:
+            problem = f"names an SAE for task={' or task='.join(tasks)}, and the task is {config.task.name}"
+            require(setting, used or value_of(config, setting) is None, problem, f"task={tasks[0]}, or leave it out")
+    both = config.task.name != "stitch" or (config.small is None) == (config.large is None)
     alone, other = ("small", "large") if config.large is None else ("large", "small")
     require(alone, both, f"is given without {other}", f"give {other}=FOLDER as well")
     return found

@@ -1,5 +1,6 @@
 """Trained SAEs on disk: the points of sweeps, and folders that someone names."""
 
+import functools
 import itertools
 import json
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and which SAEs there are ca
     from sae_sweeps.saes import SAE
 
 SAE_FOLDER = "sae"  # of a point
+OF_DIRECTIONS = "decoder_directions_of"  # in the metadata of a meta-SAE
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class SavedSAE:
 
     def digest(self) -> str:
         """A checksum of its weights."""
-        return sha256(self.folder / WEIGHTS)
+        file = self.folder / WEIGHTS
+        return _sha256(file, file.stat().st_size, file.stat().st_mtime_ns)
 
     def described(self) -> dict[str, Any]:
         """As results tell of it."""
@@ -70,7 +73,7 @@ class SavedSAE:
 
 def of_point(point: Point) -> SavedSAE:
     """The SAE of a finished point."""
-    return SavedSAE(point.name, point.folder / SAE_FOLDER, point.config, _run(point.folder))
+    return SavedSAE(point.name, (point.folder / SAE_FOLDER).resolve(), point.config, _run(point.folder))
 
 
 def find(path: str, setting: str, command: Config) -> SavedSAE:
@@ -79,7 +82,7 @@ def find(path: str, setting: str, command: Config) -> SavedSAE:
 
     Raises: ConfigError, naming the setting, if there is none.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = Path(path).expanduser().resolve()
     if (folder / SAE_FOLDER / CONFIG).is_file():
         folder = folder / SAE_FOLDER
     if not folder.is_dir():
@@ -97,6 +100,9 @@ def find(path: str, setting: str, command: Config) -> SavedSAE:
     if metadata is None or origin is None:
         problem = f"its {CONFIG} is not one that this project has written"
         raise ConfigError(setting, path, problem, "give an SAE that was trained or saved here")
+    if OF_DIRECTIONS in metadata:
+        problem = "is a meta-SAE, of decoder directions and not of activations"
+        raise ConfigError(setting, path, problem, "give an SAE of activations")
     hook = metadata.get("hook_name", command.model.hook)
     if hook != command.model.hook:
         problem = f"was trained at {hook}, and the command is about {command.model.hook}"
@@ -124,6 +130,12 @@ def families(saved: Sequence[SavedSAE]) -> list[list[SavedSAE]]:
         values.pop("dict_size")
         alike.setdefault(json.dumps(values, sort_keys=True), []).append(one)
     return list(alike.values())
+
+
+@functools.cache
+def _sha256(file: Path, size: int, changed: int) -> str:
+    """Read once for all studies of an SAE."""
+    return sha256(file)
 
 
 def _run(point: Path) -> str | None:

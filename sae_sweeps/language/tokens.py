@@ -30,6 +30,7 @@ class TokenSource:
     def __init__(self, dataset: DatasetConfig, encode: Encode, bos: int | None, eos: int | None) -> None:
         self.dataset, self._encode, self._bos, self._eos = dataset, encode, bos, eos
         self._finite: Tensor | None = None
+        self._finite_held_out: Tensor | None = None
         self._stream: Iterator[Row] = iter(())
         self._position = -1  # of the stream; -1: not begun
         self._orders: dict[int, Tensor] = {}
@@ -43,15 +44,18 @@ class TokenSource:
 
         Raises: ConfigError if the held-out documents do not fill one sequence.
         """
-        rows = self._rows(held_out=True)
-        sequences = list(islice(rows, count) if self.dataset.streaming else rows)
+        if self.dataset.streaming:
+            return self._held_out_rows(count).long()
+        if self._finite_held_out is None:
+            self._finite_held_out = self._held_out_rows(None)
+        order = torch.randperm(len(self._finite_held_out), generator=torch.Generator().manual_seed(0))
+        return self._finite_held_out[order[:count]].long()
+
+    def _held_out_rows(self, count: int | None) -> Tensor:
+        sequences = list(islice(self._rows(held_out=True), count))
         if not sequences:
             raise too_short(self.dataset, held_out=True)
-        sequences_NS = torch.from_numpy(np.stack(sequences)).long()
-        if self.dataset.streaming:
-            return sequences_NS
-        order = torch.randperm(len(sequences_NS), generator=torch.Generator().manual_seed(0))
-        return sequences_NS[order[:count]]
+        return torch.from_numpy(np.stack(sequences))
 
     def training(self, start: int, count: int) -> Tensor:
         """Training sequences `start` to `start + count`, (count, S), counted through all epochs.

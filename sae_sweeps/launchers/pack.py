@@ -19,12 +19,12 @@ class PackLauncher(SweepLauncher):
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
         """Run them. One that fails does not stop the others."""
-        from sae_sweeps.follow_ups import follow_up
+        from sae_sweeps.follow_ups import follow_up, in_order
         from sae_sweeps.running import run_packs
         from sae_sweeps.tasks.report import show
 
         began = time.monotonic()
         failures = run_packs(sweep, points, Limits.of(self.max_points, self.max_memory))
-        followed = [follow_up(task, sweep, points[0].config) for task in then]
+        followed = [follow_up(task, sweep, points[0].config) for task in in_order(then)]
         show(sweep, [point.name for point in points], failures, time.monotonic() - began)
         return not failures and all(followed)

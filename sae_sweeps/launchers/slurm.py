@@ -39,7 +39,8 @@ class SlurmLauncher(SweepLauncher):
             job = submit_task(sweep, task, configs, self.settings)
         except SlurmError as error:
             raise RefusedError([f"Slurm: {error}"]) from None
-        console.print(f"submitted {task}: job {job}", markup=False, soft_wrap=True)
+        told = "all are under way; there is nothing to submit" if job is None else f"submitted {task}: job {job}"
+        console.print(told, markup=False, soft_wrap=True)
         console.print(f"see how it goes: {status.command(sweep)}", markup=False, soft_wrap=True)
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
@@ -56,7 +57,7 @@ class SlurmLauncher(SweepLauncher):
             console.print(line, markup=False, soft_wrap=True)
         if self.settings.wait:
             try:
-                return follow(sweep, [point.name for point in points])
+                return follow(sweep, [point.name for point in points], then)
             except KeyboardInterrupt:
                 console.print("the jobs go on without this command")
         console.print(f"see how it goes: {status.command(sweep)}", markup=False, soft_wrap=True)

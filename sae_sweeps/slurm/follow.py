@@ -14,10 +14,10 @@ from sae_sweeps.sweep import Sweep
 SECONDS_BETWEEN_LOOKS = 5.0  # slurmctld is everybody's
 
 
-def follow(sweep: Sweep, names: Sequence[str]) -> bool:
+def follow(sweep: Sweep, names: Sequence[str], then: Sequence[str] = ()) -> bool:
     """Show how the points get on until nothing is under way: a table on a terminal, else a line at every change.
 
-    True if all of them, and what follows, are done. Raises: KeyboardInterrupt; it ends this, and not the jobs.
+    True if all of them, and what follows (`then`), are done. Raises: KeyboardInterrupt; it ends this, and not the jobs.
     """
     told = ""
     with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -36,5 +36,6 @@ def follow(sweep: Sweep, names: Sequence[str]) -> bool:
                 break
             time.sleep(SECONDS_BETWEEN_LOOKS)
     seen = status.show(sweep)
-    outcomes = [*(seen.points[name] for name in names), *seen.follow_ups.values()]
+    followed = [seen.follow_ups[task] for task in then if task in seen.follow_ups]
+    outcomes = [*(seen.points[name] for name in names), *followed]
     return all(outcome.state == DONE for outcome in outcomes)

@@ -4,7 +4,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sae_sweeps.files import read_json, write_json
 from sae_sweeps.packs import Limits, Point
 from sae_sweeps.slurm import queue
 from sae_sweeps.slurm.submission import SUBMISSION
-from sae_sweeps.slurm.watch import POINTS, follow_up_label
+from sae_sweeps.slurm.watch import POINTS, label_of
 from sae_sweeps.states import FAILED
 from sae_sweeps.sweep import Sweep
 
@@ -38,38 +39,57 @@ def main(folder: Path) -> int:
         if submission["task"] == POINTS:
             begun = folder / f"begun-{index}.json"
             return _run_pack(sweep, submission["packs"][index], submission["max_memory"], begun)
-        from sae_sweeps.follow_ups import follow_up
-
-        task, config = submission["task"], from_json(submission["configs"][index])
-        label = follow_up_label(task, index, len(submission["configs"]))
-        return 0 if follow_up(task, sweep, config, label) else 1
+        return _run_task(sweep, submission, index, folder / f"begun-{index}.json")
     except stopping.Stopped as stop:
         why_not = queue.requeue(this.job or "")
         log.warning("%s: stopped; %s", stop, "requeued" if why_not is None else f"not requeued here: {why_not}")
         return STOPPED
 
 
+def _run_task(sweep: Sweep, submission: dict[str, Any], index: int, begun: Path) -> int:
+    from sae_sweeps.follow_ups import follow_up, give_up
+
+    task, label = submission["task"], label_of(submission, index)
+    studies = [file.parent for file in sorted((sweep.folder / task).glob(f"*/{states.LOCK}"))]
+    if _in_vain([folder for study in studies for folder in (study, study / "control")], begun):
+        why = _vain(begun)
+        give_up(sweep, label, why)
+        log.error("%s: %s", task, why)
+        return 1
+    with _stops_noted(begun):
+        return 0 if follow_up(task, sweep, from_json(submission["configs"][index]), label) else 1
+
+
 def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, begun: Path) -> int:
     from sae_sweeps.running import run_packs
 
     points = [Point(from_json(config), sweep.folder / name) for name, config in configs.items()]
-    if _in_vain(points, begun):
-        why = f"the job began again and again and saved nothing new; its log in {begun.parent} tells how it ended"
+    if _in_vain([point.folder for point in points], begun):
+        why = _vain(begun)
         for point in points:
             if not states.is_done(point.folder):
                 states.note_if_free(point.folder, FAILED, why)
         log.error("%s. Too little time or memory? The same command tries again", why)
         return 1
-    try:
+    with _stops_noted(begun):
         return 1 if run_packs(sweep, points, Limits.of(None, max_memory, PATIENCE)) else 0
+
+
+@contextmanager
+def _stops_noted(begun: Path) -> Iterator[None]:
+    try:
+        yield
     except stopping.Stopped:
         write_json(begun, {**read_json(begun), "end": STOP})
         raise
 
 
-def _in_vain(points: Sequence[Point], begun: Path) -> bool:
-    """Whether the latest beginnings of this job have brought its points no further."""
-    folders = [point.folder for point in points]
+def _vain(begun: Path) -> str:
+    return f"the job began again and again and saved nothing new; its log in {begun.parent} tells how it ended"
+
+
+def _in_vain(folders: Sequence[Path], begun: Path) -> bool:
+    """Whether the latest beginnings of this job have brought its points or studies no further."""
     progress = [[states.is_done(folder), checkpoints.newest_step(folder / "checkpoint")] for folder in folders]
     earlier = read_json(begun) or {"progress": None}
     fruitless = earlier["fruitless"] + earlier["end"] if earlier["progress"] == progress else 0

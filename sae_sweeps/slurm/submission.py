@@ -21,11 +21,12 @@ from sae_sweeps.config import STUDY_TASKS, Config, study_settings
 from sae_sweeps.display import count
 from sae_sweeps.errors import SlurmError
 from sae_sweeps.files import write_json
+from sae_sweeps.follow_ups import in_order
 from sae_sweeps.packs import Point, into_packs
 from sae_sweeps.slurm import queue, script
 from sae_sweeps.slurm.settings import Settings
 from sae_sweeps.slurm.snapshot import snapshot
-from sae_sweeps.slurm.watch import FOLDER, POINTS, Seen, states_of
+from sae_sweeps.slurm.watch import FOLDER, POINTS, Seen, label_of, states_of
 from sae_sweeps.states import DONE, QUEUED, RUNNING
 from sae_sweeps.sweep import Sweep
 
@@ -92,15 +93,29 @@ def _submit(sweep: Sweep, code: Path, packs: Sequence[Sequence[Point]], settings
     return _submit_array(sweep, code, content, settings)
 
 
-def submit_task(sweep: Sweep, task: str, configs: Sequence[Config], settings: Settings) -> str:
-    """Submit a task on the sweep as a whole, once with each configuration. Returns the job's id.
+def submit_task(sweep: Sweep, task: str, configs: Sequence[Config], settings: Settings) -> str | None:
+    """Submit a study of the sweep by itself, once with each configuration that is not under way. Returns the job's id,
+    None if all are.
 
     Raises: SlurmError if Slurm does not answer or refuses.
     """
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(sweep.folder / ".submit.lock"):
+        seen = states_of(sweep)
+        if seen.slurm_error is not None:
+            raise SlurmError(seen.slurm_error)
+        live = {label for label, state in seen.follow_ups.items() if state.state in (QUEUED, RUNNING)}
+        under_way = [
+            settings_of
+            for job in sweep.read()["jobs"]
+            for index, settings_of in enumerate(job.get("settings", []))
+            if job["task"] == task and label_of(job, index) in live
+        ]
+        waiting = [config for config in configs if study_settings(config, task) not in under_way]
+        if not waiting:
+            return None
         code = snapshot(sweep.folder.absolute() / FOLDER)
-        return _submit_array(sweep, code, _content(task, configs), settings)
+        return _submit_array(sweep, code, {**_content(task, waiting), "by_itself": True}, settings)
 
 
 def _content(task: str, configs: Sequence[Config], behind: Sequence[str] = ()) -> dict[str, Any]:
@@ -110,7 +125,8 @@ def _content(task: str, configs: Sequence[Config], behind: Sequence[str] = ()) -
         "configs": [asdict(config) for config in configs],
         "max_memory": None,
         "behind": list(behind),
-        "settings": [study_settings(config) for config in configs] if task in STUDY_TASKS else [],
+        "by_itself": False,
+        "settings": [study_settings(config, task) for config in configs],
     }
 
 
@@ -132,11 +148,11 @@ def _submit_follow_ups(
     without_gpu = replace(settings, gres=None, sbatch=extras)
     known = sweep.read()["jobs"]
     arrays = {job["name"] for job in known if job["task"] == POINTS}
-    latest = {job["task"]: job for job in known if job["task"] != POINTS}
+    latest = {job["task"]: job for job in known if job["task"] != POINTS and not job.get("by_itself")}
     submitted: dict[str, str] = {}
     studies: list[str] = []
     under_way: list[str] = []  # studies of an earlier command
-    for task in dict.fromkeys(then):
+    for task in in_order(then):
         earlier = seen.follow_ups.get(task)
         waits = earlier is not None and earlier.state == QUEUED
         content = _content(task, [config], sorted(arrays))
@@ -164,7 +180,9 @@ def _submit_array(
     between the two, the jobs are found again by the name."""
     name = f"{re.sub(r'[^A-Za-z0-9._-]', '-', sweep.name)[:60]}.{secrets.token_hex(4)}"
     folder = sweep.folder.absolute() / FOLDER / name
-    write_json(folder / SUBMISSION, {**content, "directory": os.getcwd(), "sweep": str(sweep.folder.absolute())})
+    write_json(
+        folder / SUBMISSION, {**content, "name": name, "directory": os.getcwd(), "sweep": str(sweep.folder.absolute())}
+    )
     note: dict[str, Any] = {
         "id": None,
         "name": name,
@@ -172,6 +190,7 @@ def _submit_array(
         "packs": [list(pack) for pack in content["packs"]],
         "behind": content.get("behind", []),
         "settings": content.get("settings", []),
+        "by_itself": content.get("by_itself", False),
     }
 
     def add(known: dict[str, Any]) -> None:

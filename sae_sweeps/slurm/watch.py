@@ -16,9 +16,12 @@ POINTS = "points"  # what a submission is of, if not of a task that follows
 BEGUN = {"RUNNING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "RESIZING", "STOPPED"}
 
 
-def follow_up_label(task: str, index: int, count: int) -> str:
-    """The name under which a task of an array is told of, that is no pack of points."""
-    return task if count == 1 else f"{task} {index + 1} of {count}"
+def label_of(submission: Mapping[str, Any], index: int) -> str:
+    """The name under which a task of an array is told of that is no pack of points: a task that follows is known by its
+    own, one that was submitted by itself by its job as well."""
+    if not submission.get("by_itself"):
+        return submission["task"]
+    return f"{submission['task']} {index + 1} of {len(submission['packs'])} in {submission['name']}"
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,7 @@ def states_of(sweep: Sweep) -> Seen:
             if submission["task"] == POINTS:
                 latest.update(dict.fromkeys(pack, task))
             else:
-                label = follow_up_label(submission["task"], index, len(submission["packs"]))
-                latest_follow_ups[label] = task
+                latest_follow_ups[label_of(submission, index)] = task
     points = {name: states.of_point(sweep.folder / name) for name in known["points"]}
     unfinished = [latest[name] for name, found in points.items() if name in latest and found.state != DONE]
     gone = tuple(sorted({task.id for task in unfinished if task.job is None}))

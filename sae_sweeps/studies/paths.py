@@ -79,7 +79,7 @@ def interpolation(novel: Tensor, families: Families, small: int, large: int, pos
     swapped = swapped[np.argsort(members[swapped], kind="stable")]
     swaps = min(positions, len(swapped))
     reached = members[swapped].cumsum()
-    place = first.length + 1 + (reached - members[swapped]) * swaps // max(1, reached[-1] if len(reached) else 0)
+    place = first.length + 1 + (reached - 1) * swaps // max(1, reached[-1] if len(reached) else 0)
     last = first.length + swaps + 1
     position_of = np.full(large + small, last)
     position_of[swapped] = place

@@ -44,8 +44,7 @@ def _look(study: Study, shown: PointDisplay) -> None:
         "never_active": int((top.fired == 0).sum()),
         "active_on_1_percent": int((top.frequency >= 0.01).sum()),
     }
-    run = study.start_run("position")
-    run.histogram("log10_frequency", top.frequency.clamp(min=0.1 / top.seen).log10().cpu().numpy())
-    run.finish(metrics)
     study.write_results(metrics)
     log.info("%s: %d of %d latents are never active", study.name, metrics["never_active"], metrics["latents"])
+    frequencies = top.frequency.clamp(min=0.1 / top.seen).log10().cpu().numpy()
+    study.track("step", lambda run: run.histogram("log10_frequency", frequencies), metrics)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +16,11 @@ from sae_sweeps.config import Config, TrainingConfig
 from sae_sweeps.display import PointDisplay, count
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation import evaluate
+from sae_sweeps.files import read_json, write_json
 from sae_sweeps.formats.saelens import write_sae
-from sae_sweeps.metrics import MetricsFile, read_lines
+from sae_sweeps.metrics import Line, MetricsFile, read_lines
 from sae_sweeps.saes import SAE, BatchTopKSAE
-from sae_sweeps.saved import SavedSAE, families
+from sae_sweeps.saved import OF_DIRECTIONS, SavedSAE, families
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meanings import meta_activations
 from sae_sweeps.studies.meta_sae import (
@@ -35,12 +37,13 @@ from sae_sweeps.studies.meta_sae import (
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import decompositions, meanings
 from sae_sweeps.tasks.study import Study, named, not_done, run_studies, saved_of
+from sae_sweeps.tracking import Run
 from sae_sweeps.training import Trainer, train
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY = 50  # steps
-CURVE = "metrics.jsonl"
+CONTROL, CHECKPOINT, CURVE, DECOMPOSED = "control", "checkpoint", "metrics.jsonl", "decomposed.json"
 
 
 def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
@@ -61,7 +64,11 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     found = []
     for target, group in of_targets:
         if given or target.name not in undone:
-            smaller = [one for one in group if _size_of(one) < _size_of(target) and one.name not in undone]
+            below = [one for one in group if _size_of(one) < _size_of(target)]
+            smaller = [one for one in below if one.name not in undone]
+            if len(smaller) < len(below):
+                names = [one.name for one in below if one.name in undone]
+                log.warning("%s: without smaller SAEs that are not done: %s", target.name, ", ".join(names))
             found.append(_study(sweep, command, target, sorted(smaller, key=_size_of)))
     return found, missing
 
@@ -92,10 +99,10 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
     size = _size(directions_AD, settings)
     meta = _trained(study.folder, directions_AD, size, settings, shown)
-    write_sae(study.folder / "sae", meta, {"decoder_directions_of": study.saved["sae"].name})
+    write_sae(study.folder / "sae", meta, {OF_DIRECTIONS: study.saved["sae"].name})
     shown.stage("training on shuffled directions, the control")
     control_AD = shuffled(directions_AD, settings["seed"])
-    control = _trained(study.folder / "control", control_AD, size, settings, shown)
+    control = _trained(study.folder / CONTROL, control_AD, size, settings, shown)
 
     shown.stage("comparing with smaller SAEs")
     kept, reconstructed_AD = decompose(meta, directions_AD), meta(directions_AD)
@@ -138,9 +145,11 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     content = {"smaller": smaller, "meta_latents_per_latent": parts, "seconds": time.perf_counter() - began}
     cosines = {name: cosine.cpu().numpy() for name, (cosine, _) in matches.items()}
     pictures = figures.meta_sae(study.folder, study.name, metrics, content, cosines)
-    _track(study, metrics, content, explained_F[latents_A], pictures)
     study.write_results(metrics, **content)
     log.info("%s: %s", study.name, said_of(metrics))
+    shutil.rmtree(study.folder / CONTROL / CHECKPOINT, ignore_errors=True)
+    curve = read_lines(study.folder / CURVE)
+    study.track("step", lambda run: _fill(run, curve, content, explained_F[latents_A], pictures), metrics)
 
 
 def said_of(metrics: dict[str, Any]) -> str:
@@ -154,14 +163,25 @@ def said_of(metrics: dict[str, Any]) -> str:
 
 
 def _decomposed(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
-    """The latents whose directions are decomposed, (A,)."""
-    dead = int((fired_F == 0).sum())
-    if study.settings["include_dead"]:
-        return torch.arange(sae.dict_size, device=fired_F.device)
-    if dead:
+    """The latents whose directions are decomposed, (A,). They are kept from the first run on: another device may find
+    another latent active, and a training that goes on is of these.
+
+    Raises: ConfigError if no latent is active.
+    """
+    file = study.folder / DECOMPOSED
+    latents = read_json(file)
+    if latents is None:
+        everyone = study.settings["include_dead"]
+        latents = list(range(sae.dict_size)) if everyone else (fired_F > 0).nonzero().squeeze(1).tolist()
+        write_json(file, latents)
+    if not latents:
+        tokens = study.settings["latents"]["tokens"]
+        fix = "more of them, or meta.include_dead=true"
+        raise ConfigError("latents.tokens", tokens, f"no latent of {study.saved['sae'].name} is active in them", fix)
+    if left_out := sae.dict_size - len(latents):
         said = "%s: %s left out, active nowhere in the text (meta.include_dead=true takes them in)"
-        log.info(said, study.name, count(dead, "latent"))
-    return (fired_F > 0).nonzero().squeeze(1)
+        log.info(said, study.name, count(left_out, "latent"))
+    return torch.tensor(latents, device=fired_F.device)
 
 
 def _size(directions_AD: Tensor, settings: dict[str, Any]) -> int:
@@ -191,7 +211,7 @@ def _trained(
     width = directions_AD.shape[1]
     meta = BatchTopKSAE(width, size, settings["k"], normalize_input=False, seed=settings["seed"])
     trainer = Trainer(meta.to(directions_AD.device), config)
-    states = folder / "checkpoint"
+    states = folder / CHECKPOINT
     if (state := checkpoints.load_newest(states)) is not None:
         trainer.load_state(state)
     if 0 < trainer.steps_done < steps:
@@ -240,16 +260,9 @@ def _smaller(
     return found, matches
 
 
-def _track(
-    study: Study,
-    metrics: dict[str, Any],
-    content: dict[str, Any],
-    explained_A: Tensor,
-    pictures: list[Path],
-) -> None:
+def _fill(run: Run, curve: list[Line], content: dict[str, Any], explained_A: Tensor, pictures: list[Path]) -> None:
     """The study's run in W&B: its curve, tables, histograms and figures."""
-    run = study.start_run("step")
-    for line in read_lines(study.folder / CURVE):
+    for line in curve:
         run.log(line)
     run.histogram("explained", explained_A.cpu().numpy())
     parts = content["meta_latents_per_latent"]
@@ -259,4 +272,3 @@ def _track(
         run.table("smaller", list(rows[0]), [list(row.values()) for row in rows])
     for picture in pictures:
         run.image(picture)
-    run.finish(metrics)

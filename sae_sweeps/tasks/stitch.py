@@ -24,6 +24,7 @@ from sae_sweeps.tables import write_table
 from sae_sweeps.tasks.inputs import Inputs
 from sae_sweeps.tasks.progress import telling
 from sae_sweeps.tasks.study import Study, not_done, require_alike, run_studies, saved_of
+from sae_sweeps.tracking import Run
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +88,9 @@ def _stitch(study: Study, shown: PointDisplay) -> None:
     details["curves"]["ce_degradation"] = {"positions": pair.ce_positions, "nats": degradation}
     latents = _tables(study, pair)
     pictures = figures.stitching(study.folder, study.name, settings.threshold, latents, metrics, details)
-    _track(study, metrics, details, latents, pictures)
     study.write_results(metrics, **details, seconds=time.perf_counter() - began)
     log.info("%s: %s", study.name, said_of(metrics))
+    study.track("position", lambda run: _fill(run, details, latents, pictures), metrics)
 
 
 def ce_degradation(pair: Pair, inputs: Inputs) -> list[float]:
@@ -116,14 +117,10 @@ def said_of(metrics: dict[str, Any]) -> str:
 
 
 def _require_stitchable(study: Study, small: SAE, large: SAE) -> None:
-    for setting, here, there in (
-        ("sae.normalize_input", small.normalize_input, large.normalize_input),
-        ("the width of its activations", small.d_in, large.d_in),
-    ):
-        if here != there:
-            one = study.saved["small"]
-            problem = f"{setting} is {here}, that of {study.saved['large'].folder} {there}"
-            raise ConfigError(one.setting, str(one.folder), problem, "stitch SAEs that see activations alike")
+    if small.normalize_input != large.normalize_input:
+        one, other = study.saved["small"], study.saved["large"]
+        problem = f"sae.normalize_input is {small.normalize_input}, that of {other.folder} {large.normalize_input}"
+        raise ConfigError(one.setting, str(one.folder), problem, "stitch SAEs that see activations alike")
 
 
 def _tables(study: Study, pair: Pair) -> dict[str, np.ndarray]:
@@ -148,11 +145,8 @@ def _tables(study: Study, pair: Pair) -> dict[str, np.ndarray]:
     return large
 
 
-def _track(
-    study: Study, metrics: dict[str, Any], details: dict[str, Any], latents: dict[str, np.ndarray], pictures: list[Path]
-) -> None:
+def _fill(run: Run, details: dict[str, Any], latents: dict[str, np.ndarray], pictures: list[Path]) -> None:
     """The study's run in W&B: its curves, tables, histograms and figures."""
-    run = study.start_run("position")
     curves = details["curves"]
     degradation = dict(zip(curves["ce_degradation"]["positions"], curves["ce_degradation"]["nats"], strict=True))
     for name in ("interpolation", "reconstruction", "random"):
@@ -171,4 +165,3 @@ def _track(
     run.table("families", ["small", "large", "count"], [list(size.values()) for size in details["families"]])
     for picture in pictures:
         run.image(picture)
-    run.finish(metrics)

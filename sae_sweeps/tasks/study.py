@@ -8,7 +8,9 @@ outputs/<name>/<task>.csv                     a row per study
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,9 @@ from sae_sweeps.tracking import Run, start_run
 
 log = logging.getLogger(__name__)
 
+NEUTRAL = ("checkpoint_every",)  # settings that decide nothing of a result
+LOOK_AGAIN_SECONDS = 1.0  # at a lock that another process holds
+PATIENCE, PATIENCE_IN_A_JOB = 5.0, 1800.0  # seconds; a process may outlive the job that it was of
 VERSION = 1  # of what studies compute: one that is done is done again when this has changed
 
 
@@ -55,13 +60,14 @@ class Study:
     ) -> "Study":
         """A study whose folder is named by its title and a hash of its settings and of the SAEs' weights."""
         main = next(iter(saved.values())).config
+        of_the_result = {name: value for name, value in settings.items() if name not in NEUTRAL}
         config = replace(
             main,
             **{name: getattr(command, name) for name in ("name", "output_root", "device", "tracking", "task")},
         )
         evaluated = asdict(main.evaluation)
         weights = {part: one.digest() for part, one in saved.items()}
-        deciding = json.dumps([VERSION, task, settings, weights, model_and_text(main), evaluated], sort_keys=True)
+        deciding = json.dumps([VERSION, task, of_the_result, weights, model_and_text(main), evaluated], sort_keys=True)
         digest = hashlib.sha256(deciding.replace(str(PROJECT), "").encode()).hexdigest()[:8]
         return cls(task, sweep.folder / task / f"{title}-{digest}", config, saved, settings)
 
@@ -83,18 +89,19 @@ class Study:
             raise ConfigError(one.setting, str(one.folder), problem, "model=..., the model that it was trained on")
         return sae
 
-    def start_run(self, axis: str, history: Sequence[dict[str, float]] = ()) -> Run:
-        """Its run in W&B, of the sweep's group, with the points that it is about and their runs."""
+    def track(self, axis: str, fill: Callable[[Run], None], metrics: dict[str, Any]) -> None:
+        """Its run in W&B, of the sweep's group, with the points that it is about and their runs. The study is done
+        before: that W&B fails is told, and is no failure of it."""
         config = {"study": self.described(), "config": asdict(self.config), **provenance()}
-        return start_run(
-            self.config.tracking,
-            self.folder,
-            group=self.config.name,
-            job_type=self.task,
-            config=config,
-            history=history,
-            axis=axis,
-        )
+        group, tracking = self.config.name, self.config.tracking
+        run = Run()
+        try:
+            run = start_run(tracking, self.folder, group=group, job_type=self.task, config=config, axis=axis)
+            fill(run)
+            run.finish(metrics)
+        except Exception as error:
+            log.warning("%s: its run in W&B is not complete (%s)", self.name, reason(error))
+            run.finish(failed=True)
 
     def described(self) -> dict[str, Any]:
         return {
@@ -105,7 +112,7 @@ class Study:
         }
 
     def write_results(self, metrics: dict[str, Any], **more: Any) -> None:
-        """Write results.json, last of all the study's files."""
+        """Write results.json, last of all that is computed."""
         content = {"study": self.described(), "metrics": metrics, **more}
         content |= {"config": asdict(self.config), "provenance": provenance()}
         write_json(self.folder / states.RESULTS, content)
@@ -151,22 +158,41 @@ def run_studies(studies: Sequence[Study], work: Callable[[Study, PointDisplay], 
 
 def _run(study: Study, work: Callable[[Study, PointDisplay], None]) -> str | None:
     """Returns why the study failed, None if it did not."""
-    study.folder.mkdir(parents=True, exist_ok=True)
     shown = point_display(study.name)
-    lock = FileLock(study.folder / states.LOCK, blocking=False)
     try:
-        with lock, logs.log_file(study.folder):
-            work(study, shown)
-    except Timeout:
-        return str(LockedError("another process is at work on this study"))
-    except Exception as error:
-        stopping.check()
-        with logs.log_file(study.folder):
-            logs.failure(log, study.name, error)
+        study.folder.mkdir(parents=True, exist_ok=True)
+        with _locked(study), logs.log_file(study.folder):
+            if states.is_done(study.folder):
+                return None  # by another process, while this one waited
+            try:
+                work(study, shown)
+            except Exception as error:
+                stopping.check()
+                logs.failure(log, study.name, error)
+                return reason(error)
+    except (OSError, LockedError) as error:
         return reason(error)
     finally:
         shown.close()
     return None
+
+
+@contextmanager
+def _locked(study: Study) -> Iterator[None]:
+    """Hold the study's lock, which goes with the process. Raises: LockedError if another process does not let go."""
+    lock = FileLock(study.folder / states.LOCK)
+    deadline = time.monotonic() + (PATIENCE if states.this_job() is None else PATIENCE_IN_A_JOB)
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=LOOK_AGAIN_SECONDS)
+        except Timeout:
+            stopping.check()
+            if time.monotonic() >= deadline:
+                raise LockedError("another process is at work on this study; let it end, or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write_csv(folder: Path) -> None:

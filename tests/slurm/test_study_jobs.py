@@ -121,18 +121,35 @@ def test_a_task_by_itself_is_one_array_with_a_task_for_each_configuration(sweep,
     configs = [composed("task=meta_sae", f"meta.k={k}") for k in (2, 4)]
     assert submit_task(sweep, "meta_sae", configs, Settings()) == "101"
     (array,) = submissions(sweep)
+    name = sweep.read()["jobs"][0]["name"]
     assert {"#SBATCH --array=0-1%2", "#SBATCH --gres=gpu:1"} <= lines(sweep)["meta_sae"]
     assert "dependency" not in array["script"]
     assert list(map(from_json, array["configs"])) == configs
     slurm.queues(*queued(sweep)[:1], *queued(sweep, "RUNNING")[1:])
     seen = states_of(sweep).follow_ups
     assert {label: (state.state, state.job) for label, state in seen.items()} == {
-        "meta_sae 1 of 2": ("queued", "101_0"),
-        "meta_sae 2 of 2": ("running", "101_1"),
+        f"meta_sae 1 of 2 in {name}": ("queued", "101_0"),
+        f"meta_sae 2 of 2 in {name}": ("running", "101_1"),
     }
     status.show(sweep)
     told = capsys.readouterr().out.splitlines()
-    assert told[-2:] == ["then meta_sae 1 of 2: queued (job 101_0)", "then meta_sae 2 of 2: running (job 101_1)"]
+    assert told[-2:] == [
+        f"then meta_sae 1 of 2 in {name}: queued (job 101_0)",
+        f"then meta_sae 2 of 2 in {name}: running (job 101_1)",
+    ]
+    assert submit_task(sweep, "meta_sae", configs, Settings()) is None
+    assert submit_task(sweep, "meta_sae", [*configs, composed("task=meta_sae", "meta.k=8")], Settings()) == "102"
+
+
+def test_what_follows_leaves_a_study_by_itself_alone(sweep, slurm):
+    submit_task(sweep, "stitch", [composed("task=stitch", "stitch.threshold=0.3")], Settings())
+    slurm.queues(*queued(sweep))
+    assert submitted(sweep, then=["stitch"]).follow_ups == {"stitch": "103"}
+    assert slurm.calls("scancel") == []
+
+
+def test_a_report_is_submitted_behind_studies_that_are_listed_after_it(sweep, slurm):
+    assert list(submitted(sweep, then=["report", "stitch", "report"]).follow_ups) == ["stitch", "report"]
 
 
 def test_a_task_that_slurm_refuses_leaves_no_trace_in_the_sweep(sweep, slurm):

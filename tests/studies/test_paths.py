@@ -197,8 +197,8 @@ def test_an_interpolation_of_given_families(positions):
     path, novel_in = interpolation(novel, families, 9, 10, positions)
     assert_is_an_interpolation(path, novel_in, novel, families, positions)
     if positions == 7:
-        assert path.put_in.tolist() == [5, 5, 5, 7, 7, 2, 4, 6, 3, 1]
-        assert path.taken_out.tolist() == [7, 7, 7, 6, 6, 5, 5, 9, 9]
+        assert path.put_in.tolist() == [5, 6, 6, 8, 8, 2, 4, 7, 3, 1]
+        assert path.taken_out.tolist() == [8, 8, 8, 7, 7, 5, 6, 9, 9]
 
 
 @pytest.mark.parametrize("positions", [1, 20])

@@ -171,9 +171,9 @@ def test_one_that_was_stopped_goes_on_to_the_same_bytes(first, decomposed, monke
     assert not (stopped / "results.json").exists()
     assert meta_sae.run_sweep(Sweep(first), config) == []
     assert f"goes on at step {step} of 60" in caplog.text
-    for part in ("sae", "control/checkpoint/step-00000060"):
-        (file,) = (stopped / part).glob("*.safetensors")
-        assert file.read_bytes() == (decomposed / part / file.name).read_bytes()
-        assert load_file(file)
-    assert (stopped / "metrics.jsonl").read_text() == (decomposed / "metrics.jsonl").read_text()
+    (file,) = (stopped / "sae").glob("*.safetensors")
+    assert file.read_bytes() == (decomposed / "sae" / file.name).read_bytes()
+    assert load_file(file)
+    for curve in ("metrics.jsonl", "control/metrics.jsonl"):
+        assert (stopped / curve).read_text() == (decomposed / curve).read_text()
     assert results(stopped)["metrics"] == results(decomposed)["metrics"]

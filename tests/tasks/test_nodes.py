@@ -5,7 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from sae_sweeps import stopping
+from sae_sweeps import follow_ups, stopping
 from sae_sweeps.slurm import node, queue
 from sae_sweeps.slurm.queue import Job
 from sae_sweeps.sweep import Sweep
@@ -43,18 +43,18 @@ def test_a_node_does_its_study_with_its_settings_and_notes_it_under_its_own_labe
     assert 0 < max(len(one["before"].split()) for one in examples) <= 3
     outcome = {"state": "done", "reason": None, "job": "101_1"}
     followed = Sweep(first).read()["followed"]
-    assert followed["latents 2 of 2"] == outcome
+    assert followed[f"latents 2 of 2 in {submission.name}"] == outcome
     assert followed["latents"]["job"] is None  # as the command before has left it
     slurm.queues(Job("101_0", submission.name, "PENDING", 0, "Resources"))
     told = command("task=status", "name=first").out.splitlines()
-    assert "then latents 1 of 2: queued (job 101_0): Resources" in told
-    assert "then latents 2 of 2: done (job 101_1)" in told
+    assert f"then latents 1 of 2 in {submission.name}: queued (job 101_0): Resources" in told
+    assert f"then latents 2 of 2 in {submission.name}: done (job 101_1)" in told
 
 
 def test_a_study_that_fails_on_a_node_is_noted_with_why(first, submission):
     (point(first, "topk-48") / "sae" / "sae_weights.safetensors").write_bytes(b"")
     assert node.main(submission) == 1
-    noted = Sweep(first).read()["followed"]["latents 2 of 2"]
+    noted = Sweep(first).read()["followed"][f"latents 2 of 2 in {submission.name}"]
     assert noted["state"] == "failed"
     assert "cannot be read" in noted["reason"]
 
@@ -63,12 +63,25 @@ def test_a_study_that_is_told_to_stop_has_itself_requeued(first, submission, mon
     def check():
         raise stopping.Stopped("SIGUSR1")
 
-    asked = []
+    asked, before = [], list(Sweep(first).read()["followed"])
     monkeypatch.setattr(stopping, "check", check)
     monkeypatch.setattr(queue, "requeue", lambda id: asked.append(id))
     assert node.main(submission) == node.STOPPED
     assert asked == ["101_1"]
-    assert "latents 2 of 2" not in Sweep(first).read()["followed"]
+    assert list(Sweep(first).read()["followed"]) == before
+
+
+def test_a_study_that_is_killed_again_and_again_is_given_up(first, submission, monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(follow_ups, "follow_up", die)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            node.main(submission)
+    assert node.main(submission) == 1
+    noted = Sweep(first).read()["followed"][f"latents 2 of 2 in {submission.name}"]
+    assert (noted["state"], noted["reason"].split(" and saved")[0]) == ("failed", "the job began again and again")
 
 
 def test_a_task_that_has_nothing_to_submit_for_is_refused_before_slurm_hears_of_it(first, command, slurm):

@@ -9,6 +9,7 @@ from matplotlib import image
 
 from sae_sweeps.follow_ups import follow_up
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.tasks import study
 from tests.conftest import composed
 from tests.tasks.conftest import GIVEN, contents, done, point, undo
 
@@ -20,7 +21,15 @@ PICTURES = {
 }
 OTHERS = {
     "stitch": {"small_latents.parquet"},
-    "meta_sae": {"meta_latents.parquet", "examples.md", "metrics.jsonl", "sae", "control", "checkpoint"},
+    "meta_sae": {
+        "meta_latents.parquet",
+        "examples.md",
+        "metrics.jsonl",
+        "sae",
+        "control",
+        "checkpoint",
+        "decomposed.json",
+    },
     "latents": set(),
 }
 COUNTS = {"stitch": 2, "meta_sae": 2, "latents": 4}
@@ -97,14 +106,16 @@ def test_what_breaks_down_is_told_with_a_traceback_in_the_log(first, command, mo
     assert all("Traceback" in log.read_text() for log in first.glob("latents/*/launch.log"))
 
 
-def test_a_study_that_another_process_is_at_is_left_to_that_one(first, command):
+def test_a_study_that_another_process_is_at_is_left_to_that_one(first, command, monkeypatch):
+    monkeypatch.setattr(study, "LOOK_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(study, "PATIENCE", 0.2)
     mine, others, *_ = done(first, "latents")
     for folder in (mine, others):
         (folder / "results.json").unlink()
     with FileLock(others / ".lock"):
         ran = command("task=latents", *GIVEN)
     assert ran.code == 1
-    assert ran.err == f"latents: {others.name}: another process is at work on this study\n"
+    assert ran.err == f"latents: {others.name}: another process is at work on this study; let it end, or stop it\n"
     assert (mine / "results.json").exists()
     assert not (others / "results.json").exists()
 
