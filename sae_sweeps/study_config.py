@@ -20,7 +20,7 @@ class StitchConfig:
 class MetaConfig:
     """Task `meta_sae`."""
 
-    dict_size: int | None = None  # meta-latents; null: a quarter of the SAE's latents
+    dict_size: int | None = None  # meta-latents; null: a quarter of the latents decomposed
     k: int = 4  # meta-latents per latent, on average
     seed: int = 0
     include_dead: bool = False  # latents that are active nowhere in latents.tokens

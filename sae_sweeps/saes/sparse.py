@@ -55,6 +55,12 @@ class Kept:
         """Which entries are active, bool."""
         return self.value > 0
 
+    @property
+    def row_N(self) -> Tensor:
+        """The row of each entry."""
+        rows_B = torch.arange(self.shape[0], dtype=torch.int32, device=self.col_N.device)
+        return rows_B.repeat_interleave(self.crow_B1.diff(), output_size=len(self.col_N))
+
     def fired(self) -> Tensor:
         """Which latents are active anywhere, bool (F,)."""
         return torch.bincount(self.col_N[self.active], minlength=self.shape[1]) > 0
@@ -111,9 +117,7 @@ class ByLatent:
         self.shape = kept.shape
         self._col_N, order_N = kept.col_N.sort(stable=True)
         self.start_F1 = _starts(self._col_N, self.shape[1]).to(torch.int32)
-        per_row_B = kept.crow_B1.diff()
-        rows_B = torch.arange(self.shape[0], dtype=torch.int32, device=order_N.device)
-        self.row_N = rows_B.repeat_interleave(per_row_B, output_size=len(order_N))[order_N]
+        self.row_N = kept.row_N[order_N]
         self.pre = kept.pre[order_N]
         self.value = self.pre if kept.value is kept.pre else kept.value[order_N]
 

@@ -39,8 +39,7 @@ class TopActivations:
     def see(self, kept: Kept, place_B: Tensor) -> None:
         """Take whole sequences into account: their active latents, and the place of each activation."""
         active_N = kept.active
-        rows_B = torch.arange(len(place_B), device=place_B.device)
-        row_N = rows_B.repeat_interleave(kept.crow_B1.diff(), output_size=len(active_N))[active_N]
+        row_N = kept.row_N[active_N]
         latent_N, value_N, place_N = kept.col_N[active_N].long(), kept.value[active_N], place_B[row_N]
         self.seen += len(place_B)
         self.fired += torch.bincount(latent_N, minlength=len(self.fired))
@@ -92,9 +91,7 @@ def meta_activations(kept: Kept, decomposition: Kept) -> Kept:
     source = torch.arange(len(parts_N), device=parts_N.device).repeat_interleave(parts_N)
     within = torch.arange(len(source), device=source.device) - (parts_N.cumsum(0) - parts_N)[source]
     entry = decomposition.crow_B1[kept.col_N].long()[source] + within
-    rows_B = torch.arange(batch, device=source.device)
-    row_N = rows_B.repeat_interleave(kept.crow_B1.diff(), output_size=len(parts_N))
-    place = torch.stack([row_N[source], decomposition.col_N[entry].long()])
+    place = torch.stack([kept.row_N[source], decomposition.col_N[entry]]).long()
     value = kept.value[source] * decomposition.value[entry]
     summed = torch.sparse_coo_tensor(place, value, (batch, meta), check_invariants=False).coalesce()
     row_N, col_N = summed.indices()

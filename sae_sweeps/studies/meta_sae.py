@@ -103,8 +103,8 @@ def _pursue(target_TD: Tensor, unit_MD: Tensor, k: int) -> Tensor:
 
 
 def shuffled(directions_AD: Tensor, seed: int) -> Tensor:
-    """Random directions of the same shape, (A, D): each coordinate's values dealt out anew among the directions, which
-    leaves its distribution as it is, and the norms made 1."""
+    """Random directions of the same shape, (A, D): each coordinate's values dealt out anew among the directions, whose
+    norms are then made 1."""
     generator = torch.Generator().manual_seed(seed)
     order_AD = torch.rand(directions_AD.shape, generator=generator).argsort(0)
     dealt_AD = directions_AD.gather(0, order_AD.to(directions_AD.device))
@@ -121,5 +121,4 @@ def with_directions(sae: SAE, latents_A: Tensor, directions_AD: Tensor) -> SAE:
 
 def over_all_latents(kept: Kept, latents_A: Tensor, dict_size: int) -> Kept:
     """The decompositions of some latents (A, M) as those of all (F, M): the others have none."""
-    row_N = latents_A.repeat_interleave(kept.crow_B1.diff(), output_size=len(kept.value))
-    return Kept.from_sorted(row_N, kept.col_N, kept.value, (dict_size, kept.shape[1]))
+    return Kept.from_sorted(latents_A[kept.row_N], kept.col_N, kept.value, (dict_size, kept.shape[1]))

@@ -135,9 +135,8 @@ def _by_position(kept: Kept, at_F: Tensor, W_dec_FD: Tensor, first: int, batch: 
     """The decodings of the entries of rows `first` to `first + batch` that come at each position, (P, B, D)."""
     part = kept.rows(first, batch)
     at_N = part.per_latent(at_F)
-    row_N = torch.arange(batch, device=at_N.device).repeat_interleave(part.crow_B1.diff(), output_size=len(at_N))
     taking_part = at_N <= length
-    place_N = ((at_N - 1) * batch + row_N)[taking_part]
+    place_N = ((at_N - 1) * batch + part.row_N)[taking_part]
     place_N, order_N = place_N.to(torch.int32).sort(stable=True)
     col_N, value_N = part.col_N[taking_part][order_N], part.value[taking_part][order_N]
     moved = Kept.from_sorted(place_N, col_N, value_N, (length * batch, len(W_dec_FD)))
