@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sae_sweeps import logs, states, stopping
-from sae_sweeps.config import PROJECT, Config
+from sae_sweeps.config import Config
 from sae_sweeps.display import Display, PointDisplay, console, point_display
 from sae_sweeps.errors import NO_POINTS, ConfigError, LockedError, NotRunError, reason
 from sae_sweeps.files import read_json, write_csv, write_json
@@ -68,7 +68,7 @@ class Study:
         evaluated = asdict(main.evaluation)
         weights = {part: one.digest() for part, one in saved.items()}
         deciding = json.dumps([VERSION, task, of_the_result, weights, model_and_text(main), evaluated], sort_keys=True)
-        digest = hashlib.sha256(deciding.replace(str(PROJECT), "").encode()).hexdigest()[:8]
+        digest = hashlib.sha256(deciding.encode()).hexdigest()[:8]
         return cls(task, sweep.folder / task / f"{title}-{digest}", config, saved, settings)
 
     def inputs(self) -> Inputs:

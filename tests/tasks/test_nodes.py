@@ -5,10 +5,13 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from sae_sweeps import follow_ups, stopping
+from sae_sweeps import config, follow_ups, saved, stopping
 from sae_sweeps.slurm import node, queue
 from sae_sweeps.slurm.queue import Job
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.tasks import latents
+from sae_sweeps.tasks import study as study_module
+from tests.conftest import composed
 from tests.tasks.conftest import GIVEN, done, point, undo
 
 
@@ -89,3 +92,13 @@ def test_a_task_that_has_nothing_to_submit_for_is_refused_before_slurm_hears_of_
     assert (ran.code, len(ran.err.splitlines())) == (1, 1)
     assert slurm.calls("sbatch") == []
     assert not (first / "slurm").exists()
+
+
+def test_a_study_has_the_same_folder_wherever_the_code_lies(first, monkeypatch):
+    """On a node the code is a copy, in another place than that in which the points were trained."""
+    (study, *_), _ = latents.studies(Sweep(first), composed(*GIVEN))
+    for module in (config, saved, study_module):
+        monkeypatch.setattr(module, "PROJECT", first / "slurm" / "code", raising=False)
+    (same, *_), _ = latents.studies(Sweep(first), composed(*GIVEN))
+    assert same.folder == study.folder
+    assert study.folder in done(first, "latents")
