@@ -10,15 +10,18 @@ import fcntl
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from sae_sweeps import stopping
 from sae_sweeps.checkpoints import newest_step
 from sae_sweeps.files import read_json, write_json
 from sae_sweeps.metrics import last_line
 
+LOOK_AGAIN_SECONDS = 1.0  # at a lock that another process holds
 RESULTS, STATE, LOCK = "results.json", "state.json", ".lock"
 WAITING, QUEUED, RUNNING, INTERRUPTED, FAILED, DONE = "waiting", "queued", "running", "interrupted", "failed", "done"
 
@@ -75,6 +78,25 @@ def note_if_free(folder: Path, state: str, reason: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(Timeout), FileLock(folder / LOCK, blocking=False):
         note(folder, state, reason)
+
+
+def acquire(lock: FileLock, deadline: float, waiting: Callable[[float], None] = lambda left: None) -> bool:
+    """Take the lock of a point or study; it is the system's, so it goes with the process that holds it, however that
+    ends. False if another process does not let go before `deadline` (of time.monotonic); `waiting` hears once how many
+    seconds are left. Raises: Stopped if this process is told to stop while it waits."""
+    told = False
+    while True:
+        try:
+            lock.acquire(timeout=LOOK_AGAIN_SECONDS)
+            return True
+        except Timeout:
+            stopping.check()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            if not told:
+                told = True
+                waiting(left)
 
 
 def is_locked(folder: Path) -> bool:

@@ -10,7 +10,6 @@ from sae_sweeps import checkpoints, states
 from sae_sweeps.packs import Limits, Point
 from sae_sweeps.running import run_packs
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tasks import point as at_work
 from sae_sweeps.tasks.point import PointAtWork
 from tests.conftest import composed
 
@@ -19,7 +18,7 @@ OTHER = {"host": "node7", "pid": 77, "job": "12_3", "restarts": 1}
 
 @pytest.fixture
 def sweep(tmp_path, tiny, monkeypatch) -> tuple[Sweep, list[Point]]:
-    monkeypatch.setattr(at_work, "LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(states, "LOOK_AGAIN_SECONDS", 0.05)
     sweep = Sweep(tmp_path / "sweep")
     points = [Point(composed(*tiny, f"k={k}"), sweep.folder / f"k{k}") for k in (3, 4)]
     sweep.add({point.name: point.config for point in points})

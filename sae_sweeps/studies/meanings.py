@@ -49,8 +49,7 @@ class TopActivations:
         sequences = int(place_B.max()) // self._seq_len + 1
         strongest = _first_of_each(latent_N * sequences + sequence_N, value_N)
         latent_N, value_N, place_N = latent_N[strongest], value_N[strongest], place_N[strongest]
-        order = value_N.argsort(descending=True, stable=True)
-        order = order[latent_N[order].argsort(stable=True)]
+        order = _by_key(latent_N, value_N)
         latent_N, value_N, place_N = latent_N[order], value_N[order], place_N[order]
         touched, start, of_N = _runs(latent_N)
         rank_N = torch.arange(len(latent_N), device=latent_N.device) - start[of_N]
@@ -70,10 +69,15 @@ def _runs(sorted_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return values, counts.cumsum(0) - counts, of_N
 
 
+def _by_key(key_N: Tensor, value_N: Tensor) -> Tensor:
+    """The order by key, and of equal keys by value, the largest first."""
+    order = value_N.argsort(descending=True, stable=True)
+    return order[key_N[order].argsort(stable=True)]
+
+
 def _first_of_each(key_N: Tensor, value_N: Tensor) -> Tensor:
     """For each different key, where its largest value is."""
-    order = value_N.argsort(descending=True, stable=True)
-    order = order[key_N[order].argsort(stable=True)]
+    order = _by_key(key_N, value_N)
     _, start, _ = _runs(key_N[order])
     return order[start]
 

@@ -1,6 +1,5 @@
 """One point at work in its pack: its SAE, logs, checkpoints, W&B run, progress and results."""
 
-import itertools
 import shutil
 import time
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from sae_sweeps import checkpoints, logs, states, stopping
 from sae_sweeps.config import Config, sparsity_coefficient
@@ -28,9 +27,6 @@ from sae_sweeps.tracking import Run, start_run
 from sae_sweeps.training import Trainer
 
 ARCHITECTURES: dict[str, type[SAE]] = {"batchtopk": BatchTopKSAE, "topk": TopKSAE, "jumprelu": JumpReLUSAE}
-
-
-LOOK_AGAIN_SECONDS = 1.0  # at a lock that another process holds
 
 
 class FinishedElsewhere(Exception):  # noqa: N818  not an error
@@ -63,20 +59,15 @@ class PointAtWork:
             raise
 
     def _acquire(self, deadline: float) -> None:
-        """Take the point's lock. It is the system's, so it goes with the process that holds it, however that ends."""
-        for attempt in itertools.count():
-            try:
-                self._lock.acquire(timeout=LOOK_AGAIN_SECONDS)
-                return
-            except Timeout:
-                stopping.check()
-                known = states.noted(self.point.folder)
-                who = f"another process is training this point ({known.owner if known else 'not named yet'})"
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise LockedError(f"{who}; let it end, or stop it") from None
-                if attempt == 0:
-                    self._log.warning("%s: %s; waiting up to %d s for it", self.point.name, who, left)
+        def who() -> str:
+            known = states.noted(self.point.folder)
+            return f"another process is training this point ({known.owner if known else 'not named yet'})"
+
+        def waiting(left: float) -> None:
+            self._log.warning("%s: %s; waiting up to %d s for it", self.point.name, who(), left)
+
+        if not states.acquire(self._lock, deadline, waiting):
+            raise LockedError(f"{who()}; let it end, or stop it")
 
     def _begin(self, device: torch.device) -> None:
         config, folder, training = self.config, self.point.folder, self.config.training

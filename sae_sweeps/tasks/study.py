@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from sae_sweeps import logs, states, stopping
 from sae_sweeps.config import Config
@@ -34,7 +34,6 @@ from sae_sweeps.tracking import Run, start_run
 log = logging.getLogger(__name__)
 
 NEUTRAL = ("checkpoint_every",)  # settings that decide nothing of a result
-LOOK_AGAIN_SECONDS = 1.0  # at a lock that another process holds
 PATIENCE, PATIENCE_IN_A_JOB = 5.0, 1800.0  # seconds; a process may outlive the job that it was of
 VERSION = 1  # of what studies compute: one that is done is done again when this has changed
 
@@ -182,13 +181,8 @@ def _locked(study: Study) -> Iterator[None]:
     """Hold the study's lock, which goes with the process. Raises: LockedError if another process does not let go."""
     lock = FileLock(study.folder / states.LOCK)
     deadline = time.monotonic() + (PATIENCE if states.this_job() is None else PATIENCE_IN_A_JOB)
-    while not lock.is_locked:
-        try:
-            lock.acquire(timeout=LOOK_AGAIN_SECONDS)
-        except Timeout:
-            stopping.check()
-            if time.monotonic() >= deadline:
-                raise LockedError("another process is at work on this study; let it end, or stop it") from None
+    if not states.acquire(lock, deadline):
+        raise LockedError("another process is at work on this study; let it end, or stop it")
     try:
         yield
     finally:
