@@ -1,0 +1,146 @@
+"""What is compared of points: the metrics and which end of each is best, seeds taken together, what differs."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sae_sweeps.config import deciding
+from sae_sweeps.files import read_json
+from sae_sweeps.states import RESULTS, State
+from sae_sweeps.sweep import Sweep
+
+NAMED = ("sae.architecture", "dict_size", "k", "seed")  # in every label
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number in a point's results."""
+
+    name: str
+    title: str
+    unit: str
+    decimals: int
+    best: str | None  # "min", "max", or None where neither is better
+    explained: str
+
+    def text(self, value: float | None) -> str:
+        if value is None or not math.isfinite(value):
+            return "–"  # noqa: RUF001  a dash that is read as "none"
+        return f"{value:.{self.decimals - 2}%}" if self.unit == "%" else f"{value:.{self.decimals}f}"
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("nmse", "NMSE", "", 4, "min", "error over the variance of the activation, the mean over activations"),
+        Metric("ce_degradation", "CE degradation", "nats", 4, "min", "what the language model loses, per token"),
+        Metric("ce_recovered_mean", "CE recovered (mean)", "", 4, "max", "1: no loss; 0: that of the mean activation"),
+        Metric("ce_recovered_zero", "CE recovered (zero)", "", 4, "max", "1: no loss; 0: that of zero"),
+        Metric("l0", "L0", "", 1, None, "latents that are active on an activation, on average"),
+        Metric("dead_fraction", "dead latents", "%", 3, "min", "latents that are active on no held-out activation"),
+        Metric("fvu", "FVU", "", 4, "min", "sum of squared errors over that of the activations less their mean"),
+    )
+}
+
+
+ARCHITECTURES = {"batchtopk": "BatchTopK", "topk": "TopK", "jumprelu": "JumpReLU"}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A point, done or not. `results` is what its results.json holds, None while there is none."""
+
+    sweep: Sweep
+    name: str
+    state: State
+    config: Mapping[str, Any]
+    results: Mapping[str, Any] | None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {} if self.results is None else self.results["metrics"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Points of a sweep that differ in nothing but their seed. Of each metric the mean of those that are done, and the
+    sample standard deviation, which is None where fewer than two are."""
+
+    label: str
+    points: list[Compared]
+    mean: dict[str, float]
+    spread: dict[str, float | None]
+
+
+def points_of(sweep: Sweep, states: Mapping[str, State]) -> list[Compared]:
+    """All points of a sweep, in the order in which they came, whatever became of them."""
+    return [
+        Compared(sweep, name, states[name], known["config"], read_json(sweep.folder / name / RESULTS))
+        for name, known in sweep.read()["points"].items()
+    ]
+
+
+def grouped(points: Sequence[Compared]) -> list[Group]:
+    """Points that differ only in their seed together, in the order of the first of each. A group's label names what
+    tells it from the others."""
+    told = [key for key in varying([point.config for point in points]) if key not in NAMED]
+    sweeps = len({point.sweep.folder for point in points}) > 1
+    groups: dict[str, list[Compared]] = {}
+    for point in points:
+        settings = {key: value for key, value in deciding(dict(point.config)).items() if key != "seed"}
+        key = json.dumps([str(point.sweep.folder), settings], sort_keys=True)
+        groups.setdefault(key, []).append(point)
+    return [_group(members, told, sweeps) for members in groups.values()]
+
+
+def _group(points: list[Compared], told: Sequence[str], sweeps: bool) -> Group:
+    values: dict[str, list[float]] = {}
+    for point in points:
+        for name, value in point.metrics.items():
+            values.setdefault(name, []).append(value)
+    return Group(
+        label(points[0], told, sweeps),
+        points,
+        {name: statistics.fmean(found) for name, found in values.items()},
+        {name: statistics.stdev(found) if len(found) > 1 else None for name, found in values.items()},
+    )
+
+
+def label(point: Compared, told: Sequence[str] = (), sweeps: bool = False) -> str:
+    """What a point is, in words: BatchTopK 6144, k 32; and the settings `told`."""
+    config = point.config
+    architecture = config["sae"]["architecture"]
+    words = f"{ARCHITECTURES.get(architecture, architecture)} {config['dict_size']}, k {config['k']}"
+    settings = flat(config)
+    words += "".join(f", {key} {settings[key]}" for key in told if settings.get(key) is not None)
+    return f"{point.sweep.name}: {words}" if sweeps else words
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level: training.lr."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        found |= flat(value, f"{key}.") if isinstance(value, Mapping) and value else {key: value}
+    return found
+
+
+def varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Of configurations as dictionaries, the settings that decide a result and are not the same in all that have
+    them."""
+    said: dict[str, set[str]] = {}
+    for config in configs:
+        for key, value in flat(deciding(dict(config))).items():
+            said.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
+    return [key for key, values in said.items() if len(values) > 1]
+
+
+def best(groups: Iterable[Group], metric: Metric) -> float | None:
+    """The best mean of a metric, None if neither end of it is better or there are fewer than two to choose from."""
+    values = [group.mean[metric.name] for group in groups if metric.name in group.mean]
+    if metric.best is None or len(values) < 2:
+        return None
+    return min(values) if metric.best == "min" else max(values)
