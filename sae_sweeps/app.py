@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OF_SWEEP_TASKS = ("name", "output_root", "format", "explorer_mib")  # settings that they need
+
 register()
 
 
@@ -42,7 +44,8 @@ def command_line(main: Callable[[], None]) -> None:
         # Hydra wants it before the first setting or behind the last; here it may stand anywhere
         sys.argv.remove(flag)
         sys.argv.insert(1, flag)
-    sys.argv[1:] = [as_saved(word) for word in sys.argv[1:]]
+    several = "task=report" in sys.argv
+    sys.argv[1:] = [as_names(word) if several else as_saved(word) for word in sys.argv[1:]]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a plea to end is one Ctrl-C
     try:
         main()
@@ -69,6 +72,12 @@ def as_saved(word: str) -> str:
     """`sae=FOLDER` names an SAE that is there, `sae=topk` an architecture: Hydra knows the second alone."""
     setting, _, value = word.partition("=")
     return f"saved={value}" if setting == "sae" and "/" in value else word
+
+
+def as_names(word: str) -> str:
+    """`name=a,b` names several sweeps for one report; Hydra would make several commands of it."""
+    setting, _, value = word.partition("=")
+    return f"name='{value}'" if setting == "name" and "," in value else word
 
 
 def run(cfg: DictConfig) -> None:
@@ -137,15 +146,16 @@ def _run_sweep_task(configs: Sequence[Config], launcher: "SweepLauncher") -> Non
     root = Path(config.output_root)
     look = check if is_study else problems
     found = [error for config in configs for error in [*launcher.problems(config), *look(config)]]
-    bad = [error for error in found if is_study or error.setting in ("name", "output_root")]
+    bad = [error for error in found if is_study or error.setting in OF_SWEEP_TASKS]
     if is_study and not bad:
         bad = [error for config in configs for error in _not_there(config)]
     sweep = Sweep.of(config)
     given = is_study and not {config.small, config.large, config.saved} <= {None}
-    if not bad and not sweep.exists() and not given:
-        there = sorted(file.parent.name for file in root.glob("*/sweep.json"))
-        problem = f"there is no such sweep in {root}; there " + ("are " + ", ".join(there) if there else "is none")
-        bad.append(ConfigError("name", config.name, problem, f"name={there[0]}" if there else "train one first"))
+    for name in config.name.split(",") if task == "report" else [config.name]:
+        if not bad and not Sweep(root / name).exists() and not given:
+            there = sorted(file.parent.name for file in root.glob("*/sweep.json"))
+            problem = f"there is no such sweep in {root}; there " + ("are " + ", ".join(there) if there else "is none")
+            bad.append(ConfigError("name", name, problem, f"name={there[0]}" if there else "train one first"))
     if bad:
         raise RefusedError(list(dict.fromkeys(map(str, bad))))
     module = importlib.import_module(f"sae_sweeps.tasks.{task}")
@@ -157,6 +167,10 @@ def _run_sweep_task(configs: Sequence[Config], launcher: "SweepLauncher") -> Non
                 _submit(task, sweep, configs, launcher)
                 return
         failures = [failure for config in configs for failure in module.run_sweep(sweep, config)]
+        if is_study:
+            from sae_sweeps.tasks import report
+
+            report.refresh(sweep, config)
     except ConfigError as error:
         raise RefusedError([str(error)]) from None
     except NotRunError as error:

@@ -173,6 +173,8 @@ class Config:
     latents: LatentsConfig = field(default_factory=LatentsConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     then: list[str] = field(default_factory=list)  # tasks for the whole sweep, when its points are through
+    format: str = "html"  # of task=report
+    explorer_mib: float = 10.0  # that the cards of latents take in a report
     # what studies are of; None: what their sweep has
     small: str | None = None
     large: str | None = None

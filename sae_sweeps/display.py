@@ -2,13 +2,12 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 if TYPE_CHECKING:  # Hydra sets up logging, and so this file, before anything is checked: torch would come too early
     from torch import Tensor
@@ -131,32 +130,3 @@ _running: Display | None = None
 def point_display(name: str) -> PointDisplay:
     """A line for a point, in the display of the sweep that runs; Hydra stands between the two and passes nothing on."""
     return (_running or Display(1)).point(name)
-
-
-COLUMNS = {  # metric -> (title, format, which end is best)
-    "nmse": ("NMSE", "{:.4f}", min),
-    "fvu": ("FVU", "{:.4f}", min),
-    "l0": ("L0", "{:.1f}", None),
-    "dead_fraction": ("dead", "{:.1%}", min),
-    "ce_degradation": ("CE +nats", "{:.4f}", min),
-    "ce_recovered_mean": ("CE rec. (mean)", "{:.4f}", max),
-}
-
-
-def points_table(name: str, rows: Sequence[dict]) -> Table:
-    """The finished points, best NMSE first; the best value of each column is marked with *."""
-    table = Table(title=f"sweep {name}", title_justify="left")
-    table.add_column("point", no_wrap=True)
-    for title, _, _ in COLUMNS.values():
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("own tok/s", justify="right", no_wrap=True)
-    best = {
-        metric: pick(row[metric] for row in rows) for metric, (_, _, pick) in COLUMNS.items() if pick and len(rows) > 1
-    }
-    for row in sorted(rows, key=lambda row: row["nmse"]):
-        cells = []
-        for metric, (_, form, _) in COLUMNS.items():
-            text = form.format(row[metric])
-            cells.append(f"[bold]{text}*[/bold]" if best.get(metric) == row[metric] else f"{text} ")
-        table.add_row(row["point"], *cells, f"{row['tokens_per_second'] or 0:,.0f}")
-    return table

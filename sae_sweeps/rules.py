@@ -12,6 +12,7 @@ FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 FOLLOW_UPS = (*STUDY_TASKS, "report")  # of these, what can come when the points are through
+REPORTS = ("html", "md")
 TRACKING_MODES = ("offline", "online", "off")
 
 
@@ -50,6 +51,8 @@ def problems(config: Config) -> list[ConfigError]:
     require_positive("model.batch_sequences", "evaluation.tokens", "activations.cache_gib")
     require_one_of("model.dtype", DTYPES)
     require_one_of("tracking.mode", TRACKING_MODES)
+    require_one_of("format", REPORTS)
+    require_positive("explorer_mib")
 
     found += _of_studies(config)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps import checkpoints, logs, states, stopping
-from sae_sweeps.config import from_json
+from sae_sweeps.config import STUDY_TASKS, from_json
 from sae_sweeps.files import read_json, write_json
 from sae_sweeps.packs import Limits, Point
 from sae_sweeps.slurm import queue
@@ -48,6 +48,7 @@ def main(folder: Path) -> int:
 
 def _run_task(sweep: Sweep, submission: dict[str, Any], index: int, begun: Path) -> int:
     from sae_sweeps.follow_ups import follow_up, give_up
+    from sae_sweeps.tasks.report import refresh
 
     task, label = submission["task"], label_of(submission, index)
     studies = [file.parent for file in sorted((sweep.folder / task).glob(f"*/{states.LOCK}"))]
@@ -56,12 +57,17 @@ def _run_task(sweep: Sweep, submission: dict[str, Any], index: int, begun: Path)
         give_up(sweep, label, why)
         log.error("%s: %s", task, why)
         return 1
+    config = from_json(submission["configs"][index])
     with _stops_noted(begun):
-        return 0 if follow_up(task, sweep, from_json(submission["configs"][index]), label) else 1
+        done = follow_up(task, sweep, config, label)
+        if task in STUDY_TASKS:
+            refresh(sweep, config)
+    return 0 if done else 1
 
 
 def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, begun: Path) -> int:
     from sae_sweeps.running import run_packs
+    from sae_sweeps.tasks.report import refresh
 
     points = [Point(from_json(config), sweep.folder / name) for name, config in configs.items()]
     if _in_vain([point.folder for point in points], begun):
@@ -72,7 +78,9 @@ def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, b
         log.error("%s. Too little time or memory? The same command tries again", why)
         return 1
     with _stops_noted(begun):
-        return 1 if run_packs(sweep, points, Limits.of(None, max_memory, PATIENCE)) else 0
+        failures = run_packs(sweep, points, Limits.of(None, max_memory, PATIENCE))
+        refresh(sweep, points[0].config)  # the last job of a sweep writes its report
+    return 1 if failures else 0
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from sae_sweeps.config import PROJECT
 from sae_sweeps.files import write_json
 
 PACKAGE = "sae_sweeps"
+KINDS = (".py", ".html", ".css", ".js")
 
 
 def snapshot(folder: Path) -> Path:
@@ -17,7 +18,7 @@ def snapshot(folder: Path) -> Path:
 
     Beside it stands the commit, and whether there were changes to it (provenance.json).
     """
-    files = sorted((PROJECT / PACKAGE).rglob("*.py"))
+    files = sorted(file for file in (PROJECT / PACKAGE).rglob("*") if file.suffix in KINDS)
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.relative_to(PROJECT)}\0".encode() + file.read_bytes() + b"\0")

@@ -18,7 +18,9 @@ from sae_sweeps.tasks.progress import telling
 ROWS = 2048  # latents of a part of a table
 
 CONTEXT = [("before", pa.string()), ("token", pa.string()), ("after", pa.string())]
-EXAMPLE = pa.struct([("activation", pa.float32()), *CONTEXT])
+EXAMPLE = pa.struct(
+    [("activation", pa.float32()), *CONTEXT, ("place", pa.int64())]
+)  # place: of the token, in all text read
 PROMOTED = pa.struct([("token", pa.string()), ("logit", pa.float32())])
 SCHEMA = pa.schema(
     [
@@ -85,11 +87,17 @@ def rows(
         texts = iter(tokenizer.batch_decode(spans, clean_up_tokenization_spaces=False))
         examples = [
             [
-                {"activation": value, "before": next(texts), "token": next(texts), "after": next(texts)}
-                for value in value_E
+                {
+                    "activation": value,
+                    "before": next(texts),
+                    "token": next(texts),
+                    "after": next(texts),
+                    "place": place,
+                }
+                for value, place in zip(value_E, place_E, strict=True)
                 if value > 0
             ]
-            for value_E in values
+            for value_E, place_E in zip(values, places, strict=True)
         ]
         yield {
             "latent": list(range(latents.start, latents.stop)),

@@ -1,0 +1,34 @@
+"""The points of sweeps as a Markdown table, to be pasted into a paper or a README."""
+
+from collections.abc import Sequence
+
+from sae_sweeps.comparison import METRICS, Group, best
+from sae_sweeps.report.data import number
+
+COLUMNS = ("nmse", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
+
+
+def markdown(groups: Sequence[Group]) -> str:
+    """A row per group, the lowest NMSE first: means and the spread over seeds, the best in bold. What is not done
+    comes last, with its state."""
+    titles = [
+        METRICS[name].title + (f" ({METRICS[name].unit})" if METRICS[name].unit == "nats" else "") for name in COLUMNS
+    ]
+    lines = [_row(["SAE", *titles]), _row(["---", *["---:"] * len(titles)])]
+    marked = {name: best(groups, METRICS[name]) for name in COLUMNS}
+    for group in sorted(groups, key=lambda group: group.mean.get("nmse", float("inf"))):
+        seeds = f" ({len(group.points)} seeds)" if len(group.points) > 1 else ""
+        cells = [
+            f"**{number(name, group)}**"
+            if name in group.mean and group.mean[name] == marked[name]
+            else number(name, group)
+            for name in COLUMNS
+        ]
+        states = sorted({point.state.state for point in group.points if point.results is None})
+        missing = f" ({', '.join(states)})" if states else ""
+        lines.append(_row([group.label + seeds + missing, *cells]))
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,82 @@
+"""One HTML file, from data, scripts and styles."""
+
+import functools
+import html
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from sae_sweeps.comparison import Compared, grouped
+from sae_sweeps.provenance import provenance
+from sae_sweeps.report import data, studies
+from sae_sweeps.report.blocks import Blocks, to_json
+from sae_sweeps.report.explorer import explorer
+
+SOURCES = Path(__file__).parent / "page"
+SCRIPTS = ("basics", "charts", "points", "comparison", "curves", "settings", "studies", "explorer", "cards", "main")
+
+
+def page(
+    title: str,
+    points: Sequence[Compared],
+    followed: Mapping[str, Mapping[str, Any]],
+    most: int,
+    told: Callable[[int, int], None] | None = None,
+) -> str:
+    """The report on points, of one sweep or of several, as one HTML document of its own. `followed`: how the tasks that
+    followed have ended. The explorer's cards take at most so many bytes."""
+    groups = grouped(points)
+    rows = data.points_data(groups)
+    members = [point for group in groups for point in group.points]
+    keys = {row["key"]: (row["label"], point) for row, point in zip(rows, members, strict=True)}
+    blocks = Blocks()
+    blocks.add("plotly", plotly())
+    blocks.add("curves", [data.curve_of(point) for point in members])
+    sweeps = list({point.sweep.folder: point.sweep for point in points}.values())
+    stitching = [study for sweep in sweeps for study in studies.stitching_data(sweep)]
+    meta_saes = [study for sweep in sweeps for study in studies.meta_sae_data(sweep)]
+    blocks.add("studies", {"stitch": stitching, "meta_sae": meta_saes})
+    shared = data.shared(rows)
+    content = {
+        "title": title,
+        "sweeps": [sweep.name for sweep in sweeps],
+        "metrics": data.metrics_data(),
+        "groups": data.groups_data(groups),
+        "points": rows,
+        "shared": shared,
+        "studies": {"stitch": len(stitching), "meta_sae": len(meta_saes)},
+        "explorer": explorer(blocks, keys, most, told),
+    }
+    parts = {
+        "title": html.escape(title),
+        "answer": html.escape(data.answer(groups)),
+        "about": "".join(f"<li>{html.escape(line)}</li>" for line in data.about(points)),
+        "failures": "".join(f"<li>{html.escape(line)}</li>" for line in data.failures(points, followed)),
+        "written": html.escape(_written()),
+        "theme": source("theme.js"),
+        "style": source("page.css"),
+        "data": to_json(content).replace("<", "\\u003c"),
+        "blocks": blocks.html(),
+        "scripts": "\n".join(f"<script>\n{source(f'{name}.js')}</script>" for name in SCRIPTS),
+    }
+    return functools.reduce(
+        lambda text, part: text.replace(f"<!--{part[0]}-->", part[1]), parts.items(), source("page.html")
+    )
+
+
+def source(name: str) -> str:
+    return (SOURCES / name).read_text(encoding="utf-8")
+
+
+def plotly() -> str:
+    """The plotting library, as it came with its package."""
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()
+
+
+def _written() -> str:
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    commit = provenance().get("commit")
+    return now + (f", commit {commit[:10]}" if commit else "")

@@ -1,0 +1,69 @@
+"""The points of a sweep as a table on a terminal."""
+
+import math
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from sae_sweeps.comparison import METRICS, Compared, Group, best, grouped
+from sae_sweeps.metrics import read_lines
+from sae_sweeps.report.data import number
+
+TITLES = {
+    "nmse": "NMSE",
+    "l0": "L0",
+    "dead_fraction": "dead",
+    "ce_degradation": "CE +nats",
+    "ce_recovered_mean": "CE rec. (mean)",
+}
+BLOCKS = "▁▂▃▄▅▆▇█"
+WIDTH = 10  # characters of a curve
+
+
+def points_table(name: str, points: Sequence[Compared]) -> Table:
+    """The finished points, best NMSE first: metrics, the best of each marked with *; the MSE over the training, on a
+    logarithmic scale that they share; own speed. Below, points that differ in their seed alone as mean and spread."""
+    table = Table(title=f"sweep {escape(name)}", title_justify="left")
+    table.add_column("point", no_wrap=True)
+    for title in TITLES.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("MSE", no_wrap=True)
+    table.add_column("own tok/s", justify="right", no_wrap=True)
+
+    done = sorted((point for point in points if point.results is not None), key=lambda point: point.metrics["nmse"])
+    alone = [Group(point.name, [point], point.metrics, dict.fromkeys(point.metrics)) for point in done]
+    curves = [_mse(point) for point in done]
+    low, high = min(map(min, curves), default=0.0), max(map(max, curves), default=0.0)
+    for point, group, curve in zip(done, alone, curves, strict=True):
+        assert point.results is not None, "it is done"
+        speed = f"{point.results['training']['tokens_per_second'] or 0:,.0f}"
+        table.add_row(escape(point.name), *_cells(group, alone), sparkline(curve, low, high), speed)
+    seeds = [group for group in grouped(done) if len(group.points) > 1]
+    if seeds:
+        table.add_section()
+    for group in sorted(seeds, key=lambda group: group.mean["nmse"]):
+        table.add_row(escape(f"{group.label}: {len(group.points)} seeds"), *_cells(group, seeds), "", "")
+    return table
+
+
+def _cells(group: Group, among: Sequence[Group]) -> list[str]:
+    texts = {name: number(name, group) for name in TITLES}
+    marked = {name for name in TITLES if group.mean[name] == best(among, METRICS[name])}
+    return [f"[bold]{text}*[/bold]" if name in marked else f"{text} " for name, text in texts.items()]
+
+
+def _mse(point: Compared) -> list[float]:
+    """The MSE of the training batches, as many numbers as are drawn; of a run without a curve that of the end."""
+    values = [line["mse"] for line in read_lines(point.sweep.folder / point.name / "metrics.jsonl") if line["mse"] > 0]
+    if not values:
+        return [point.metrics["nmse"]]
+    return [values[round(at * (len(values) - 1) / (WIDTH - 1))] for at in range(WIDTH)]
+
+
+def sparkline(values: Sequence[float], low: float, high: float) -> str:
+    """Positive numbers as blocks from low to high, on a logarithmic scale."""
+    if not 0 < low < high:
+        return BLOCKS[0] * len(values)
+    heights = [math.log(value / low) / math.log(high / low) for value in values]
+    return "".join(BLOCKS[round(height * (len(BLOCKS) - 1))] for height in heights)
