@@ -139,8 +139,8 @@ def varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def best(groups: Iterable[Group], metric: Metric) -> float | None:
-    """The best mean of a metric, None if neither end of it is better or there are fewer than two to choose from."""
+    """The best mean of a metric, None if neither end of it is better or all are the same."""
     values = [group.mean[metric.name] for group in groups if metric.name in group.mean]
-    if metric.best is None or len(values) < 2:
+    if metric.best is None or len(set(values)) < 2:
         return None
     return min(values) if metric.best == "min" else max(values)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from sae_sweeps.report.blocks import Blocks, rounded
 
 PER_BLOCK = 256  # cards
@@ -29,7 +32,7 @@ class Shelf:
     key: str
     label: str
     folder: Path
-    rows: Sequence[Row] | None
+    rows: pa.Table | None
     facts: list[Row]
     prefix: str = ""
     of: str | None = None
@@ -77,9 +80,11 @@ class Quotes:
 
     @classmethod
     def of(cls, shelves: Sequence[Shelf], examples: int) -> "Quotes":
-        found = {
-            quote_of(one) for shelf in shelves for row in shelf.rows or [] for one in (row["examples"] or [])[:examples]
-        }
+        found: set[Quote] = set()
+        for shelf in shelves:
+            if shelf.rows is not None:
+                some = pc.list_flatten(pc.list_slice(shelf.rows["examples"], 0, examples))
+                found.update(map(quote_of, some.to_pylist()))
         return cls(examples, {quote: number for number, quote in enumerate(sorted(found))})
 
     def parts(self, every: int = 1) -> Iterator[list[list[str]]]:
@@ -103,7 +108,9 @@ def quote_of(example: Row) -> Quote:
 
 
 def _blocks(blocks: Blocks, shelf: Shelf, number: int, quotes: Quotes, numbers: Mapping[str, int]) -> Row:
-    index = None if shelf.rows is None else blocks.add(f"{number}-index", _index(shelf.rows, quotes.examples))
+    index = None
+    if shelf.rows is not None:
+        index = blocks.add(f"{number}-index", _index(shelf.rows, quotes.examples))
     cards = [blocks.add(f"{number}-{at}", part) for at, part in enumerate(_parts(shelf, quotes, numbers))]
     return {"index": index, "cards": cards}
 
@@ -116,7 +123,7 @@ def _parts(shelf: Shelf, quotes: Quotes, numbers: Mapping[str, int]) -> Iterator
         facts = shelf.facts[first : first + PER_BLOCK]
         rows: Sequence[Row | None] = [None] * len(facts)
         if shelf.rows is not None:
-            rows = shelf.rows[first : first + PER_BLOCK]
+            rows = shelf.rows.slice(first, PER_BLOCK).to_pylist()
         yield [_card(row, known, quotes, number) for row, known in zip(rows, facts, strict=True)]
 
 
@@ -126,7 +133,7 @@ def _size(shelf: Shelf, quotes: Quotes, numbers: Mapping[str, int]) -> int:
     part = next(_parts(shelf, quotes, numbers))
     sample.add("cards", part)
     if shelf.rows is not None:
-        sample.add("index", _index(shelf.rows[:PER_BLOCK], quotes.examples))
+        sample.add("index", _index(shelf.rows.slice(0, PER_BLOCK), quotes.examples))
     return sample.size * len(shelf.facts) // len(part)
 
 
@@ -154,14 +161,17 @@ def _card(row: Row | None, facts: Row, quotes: Quotes, number: Callable[[str], i
     return card
 
 
-def _index(rows: Sequence[Row], examples: int) -> Row:
+def _index(rows: pa.Table, examples: int) -> Row:
     """What is searched: the different tokens, and for each latent those of its examples and those that it raises."""
     known: dict[str, int] = {}
 
     def numbers(found: Sequence[Row] | None) -> list[int]:
         return [known.setdefault(one["token"], len(known)) for one in found or []]
 
-    shown = [numbers((row["examples"] or [])[:examples]) for row in rows]
-    raised = [numbers(row["promoted"]) for row in rows]
-    frequencies = [rounded(row["frequency"], 2) for row in rows]
+    shown, raised = [], []
+    for batch in rows.select(["examples", "promoted"]).to_batches(PER_BLOCK):
+        for row in batch.to_pylist():
+            shown.append(numbers((row["examples"] or [])[:examples]))
+            raised.append(numbers(row["promoted"]))
+    frequencies = [rounded(value, 2) for value in rows["frequency"].to_pylist()]
     return {"examples": shown, "promoted": raised, "frequency": frequencies, "tokens": list(known)}

@@ -24,7 +24,7 @@ def explorer(
     """Add the cards of points (by key: label, point) in at most so many bytes. Returns what the page has to know of
     them, None if nothing tells what any latent means. `told` hears how far the search for nearest latents is."""
     saes, metas = _shelves(points)
-    if not any(shelf.rows for shelf in saes):
+    if all(shelf.rows is None for shelf in saes):
         return None
     left_out = [shelf.label for shelf in saes[SAES:]]
     saes = saes[:SAES]
@@ -56,10 +56,11 @@ def _shelves(points: Mapping[str, tuple[str, Compared]]) -> tuple[list[Shelf], l
         for folder, found in _of(point, "meta_sae"):
             tables.insert(0, folder)
             name = f"{found['metrics']['meta_latents']} meta-latents of {label}"
-            rows = pq.read_table(folder / "meta_latents.parquet").to_pylist()
-            metas.append(Shelf(prefix + folder.name, name, folder, rows, [{} for _ in rows], prefix, key))
-        known = pq.read_table(tables[-1] / "latents.parquet").to_pylist() if tables else None
-        facts: list[dict[str, Any]] = [{} for _ in range(point.config["dict_size"])]
+            rows = pq.read_table(folder / "meta_latents.parquet")
+            facts: list[dict[str, Any]] = [{} for _ in range(len(rows))]
+            metas.append(Shelf(prefix + folder.name, name, folder, rows, facts, prefix, key))
+        known = pq.read_table(tables[-1] / "latents.parquet") if tables else None
+        facts = [{} for _ in range(point.config["dict_size"])]
         shelf = Shelf(key, label, point.sweep.folder / point.name / SAE_FOLDER, known, facts, prefix)
         saes.append((known is None, point.metrics["nmse"], len(saes), shelf))
     return [shelf for *_, shelf in sorted(saes, key=lambda entry: entry[:3])], metas

@@ -23,12 +23,9 @@ WIDTH = 10  # characters of a curve
 
 def points_table(name: str, points: Sequence[Compared]) -> Table:
     """The finished points, best NMSE first: metrics, the best of each marked with *; the MSE over the training, on a
-    logarithmic scale that they share; own speed. Below, points that differ in their seed alone as mean and spread."""
-    table = Table(title=f"sweep {escape(name)}", title_justify="left")
-    table.add_column("point", no_wrap=True)
-    for title in TITLES.values():
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("MSE", no_wrap=True)
+    logarithmic scale that they share; own speed."""
+    table = _table(f"sweep {name}", "point")
+    table.add_column("MSE", no_wrap=True, min_width=WIDTH)
     table.add_column("own tok/s", justify="right", no_wrap=True)
 
     done = sorted((point for point in points if point.results is not None), key=lambda point: point.metrics["nmse"])
@@ -39,11 +36,26 @@ def points_table(name: str, points: Sequence[Compared]) -> Table:
         assert point.results is not None, "it is done"
         speed = f"{point.results['training']['tokens_per_second'] or 0:,.0f}"
         table.add_row(escape(point.name), *_cells(group, alone), sparkline(curve, low, high), speed)
-    seeds = [group for group in grouped(done) if len(group.points) > 1]
-    if seeds:
-        table.add_section()
-    for group in sorted(seeds, key=lambda group: group.mean["nmse"]):
-        table.add_row(escape(f"{group.label}: {len(group.points)} seeds"), *_cells(group, seeds), "", "")
+    return table
+
+
+def seeds_table(name: str, points: Sequence[Compared]) -> Table | None:
+    """Finished points that differ in their seed alone, as mean and spread; None if there are none."""
+    groups = [group for group in grouped([point for point in points if point.results]) if len(group.points) > 1]
+    if not groups:
+        return None
+    table = _table(f"sweep {name}: mean ± standard deviation over seeds", "")
+    table.add_column("seeds", justify="right", no_wrap=True)
+    for group in sorted(groups, key=lambda group: group.mean["nmse"]):
+        table.add_row(escape(group.label), *_cells(group, groups), str(len(group.points)))
+    return table
+
+
+def _table(title: str, first: str) -> Table:
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column(first, no_wrap=True)
+    for column in TITLES.values():
+        table.add_column(column, justify="right", no_wrap=True)
     return table
 
 

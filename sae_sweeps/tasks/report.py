@@ -12,7 +12,7 @@ from sae_sweeps.errors import reason
 from sae_sweeps.files import write_text
 from sae_sweeps.report.markdown import markdown
 from sae_sweeps.report.page import page
-from sae_sweeps.report.terminal import points_table
+from sae_sweeps.report.terminal import points_table, seeds_table
 from sae_sweeps.slurm.watch import states_of
 from sae_sweeps.states import DONE, FAILED, QUEUED, RUNNING, State
 from sae_sweeps.status import tell
@@ -94,6 +94,8 @@ def _table(sweep: Sweep, names: Sequence[str], failures: Mapping[str, str], time
     points = [point for point in points_of(sweep, states_of(sweep).points) if point.name in names]
     if any(point.results for point in points):
         console.print(points_table(sweep.name, points))
+    if (seeds := seeds_table(sweep.name, points)) is not None:
+        console.print(seeds)
     for name, why in failures.items():
         tell(sweep, name, State(FAILED, why))
     console.print(f"{time}files: {sweep.folder}/<point>/  table: {path}", markup=False, soft_wrap=True)

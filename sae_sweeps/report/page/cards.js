@@ -48,7 +48,9 @@ async function quote(number) {
 function examples(data, quotes) {
   const items = data.e.map(([activation], at) => {
     const [before, token, after] = quotes[at].map(visible);
-    return make("li", {}, make("span.value", {}, String(activation)), make("q", {}, before, make("mark", {}, token), after));
+    const word = token.trimStart(); // the space before a word belongs to its token, but need not be marked
+    const parts = word ? [before + token.slice(0, token.length - word.length), make("mark", {}, word)] : [before, make("mark", {}, token)];
+    return make("li", {}, make("span.value", {}, activation.toFixed(2)), make("q", {}, ...parts, after));
   });
   return make("ol.examples", { "aria-label": "Examples, with the activation" }, ...items);
 }

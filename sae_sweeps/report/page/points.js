@@ -77,7 +77,7 @@ function sorted(some) {
 
 function bestOf(column, some) {
   const values = some.map(column.of).filter((value) => value != null);
-  if (!column.best || values.length < 2) return null;
+  if (!column.best || new Set(values).size < 2) return null;
   return column.best === "min" ? Math.min(...values) : Math.max(...values);
 }
 
