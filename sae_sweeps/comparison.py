@@ -4,15 +4,13 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from sae_sweeps.config import deciding
+from sae_sweeps.config import deciding, from_json
 from sae_sweeps.files import read_json
 from sae_sweeps.states import RESULTS, State
 from sae_sweeps.sweep import Sweep
-
-NAMED = ("sae.architecture", "dict_size", "k", "seed")  # in every label
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,9 @@ class Group:
 def points_of(sweep: Sweep, states: Mapping[str, State]) -> list[Compared]:
     """All points of a sweep, in the order in which they came, whatever became of them."""
     return [
-        Compared(sweep, name, states[name], known["config"], read_json(sweep.folder / name / RESULTS))
+        Compared(
+            sweep, name, states[name], asdict(from_json(known["config"])), read_json(sweep.folder / name / RESULTS)
+        )
         for name, known in sweep.read()["points"].items()
     ]
 
@@ -86,37 +86,57 @@ def points_of(sweep: Sweep, states: Mapping[str, State]) -> list[Compared]:
 def grouped(points: Sequence[Compared]) -> list[Group]:
     """Points that differ only in their seed together, in the order of the first of each. A group's label names what
     tells it from the others."""
-    told = [key for key in varying([point.config for point in points]) if key not in NAMED]
-    sweeps = len({point.sweep.folder for point in points}) > 1
+    several = len({point.sweep.folder for point in points}) > 1
     groups: dict[str, list[Compared]] = {}
     for point in points:
         settings = {key: value for key, value in deciding(dict(point.config)).items() if key != "seed"}
         key = json.dumps([str(point.sweep.folder), settings], sort_keys=True)
         groups.setdefault(key, []).append(point)
-    return [_group(members, told, sweeps) for members in groups.values()]
+    alike: dict[str, list[Compared]] = {}
+    for members in groups.values():
+        alike.setdefault(label(members[0], several), []).append(members[0])
+    found = []
+    for members in groups.values():
+        said = label(members[0], several)
+        told = [key for key in varying([one.config for one in alike[said]]) if key != "seed"]
+        found.append(_group(said + settings_in_words(members[0], told), members))
+    return found
 
 
-def _group(points: list[Compared], told: Sequence[str], sweeps: bool) -> Group:
+def _group(label: str, points: list[Compared]) -> Group:
     values: dict[str, list[float]] = {}
     for point in points:
         for name, value in point.metrics.items():
             values.setdefault(name, []).append(value)
     return Group(
-        label(points[0], told, sweeps),
+        label,
         points,
         {name: statistics.fmean(found) for name, found in values.items()},
-        {name: statistics.stdev(found) if len(found) > 1 else None for name, found in values.items()},
+        {name: _spread(found) for name, found in values.items()},
     )
 
 
-def label(point: Compared, told: Sequence[str] = (), sweeps: bool = False) -> str:
-    """What a point is, in words: BatchTopK 6144, k 32; and the settings `told`."""
-    config = point.config
-    architecture = config["sae"]["architecture"]
-    words = f"{ARCHITECTURES.get(architecture, architecture)} {config['dict_size']}, k {config['k']}"
-    settings = flat(config)
-    words += "".join(f", {key} {settings[key]}" for key in told if settings.get(key) is not None)
-    return f"{point.sweep.name}: {words}" if sweeps else words
+def _spread(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
+
+
+def label(point: Compared, several: bool = False) -> str:
+    """What a point is, in words: BatchTopK 6144, k 32; of one of several sweeps, that sweep's name before it."""
+    architecture = point.config["sae"]["architecture"]
+    words = f"{ARCHITECTURES.get(architecture, architecture)} {point.config['dict_size']}, k {point.config['k']}"
+    return f"{point.sweep.name}: {words}" if several else words
+
+
+def settings_in_words(point: Compared, keys: Sequence[str]) -> str:
+    """Some settings, to stand behind a label; of paths their ends."""
+    settings = flat(deciding(dict(point.config)))
+    return "".join(f", {key} {end_of_path(settings[key])}" for key in keys if settings.get(key) is not None)
+
+
+def end_of_path(value: Any) -> str:
+    """The last two parts of a local path, which a person calls it by; other values as text."""
+    text = str(value)
+    return "/".join(text.rstrip("/").split("/")[-2:]) if text.startswith(("/", "~", ".")) else text
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -133,7 +153,8 @@ def varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     them."""
     said: dict[str, set[str]] = {}
     for config in configs:
-        for key, value in flat(deciding(dict(config))).items():
+        precision = {"training.precision": config["training"]["precision"]}  # `deciding` leaves out float32
+        for key, value in (flat(deciding(dict(config))) | precision).items():
             said.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
     return [key for key, values in said.items() if len(values) > 1]
 

@@ -96,10 +96,10 @@ class Quotes:
     @property
     def size(self) -> int:
         """About how many bytes they take."""
-        sample = Blocks()
+        sample, sampled = Blocks(), 0
         for at, part in enumerate(self.parts(every=8)):
             sample.add(str(at), part)
-        sampled = min(len(self.numbers), len(sample.packed) * QUOTES)
+            sampled += len(part)
         return sample.size * len(self.numbers) // max(1, sampled)
 
 

@@ -130,13 +130,10 @@ def about(points: Sequence[Compared]) -> list[str]:
         model, dataset = point.config["model"], point.config["dataset"]
         files = dataset["files"]
         text = dataset["name"] or ", ".join([files] if isinstance(files, str) else files or [])
-        said.setdefault(f"{_last(model['name'])}, {model['hook']}, on {_last(text)}", None)
+        said.setdefault(
+            f"{comparison.end_of_path(model['name'])}, {model['hook']}, on {comparison.end_of_path(text)}", None
+        )
     return list(said)
-
-
-def _last(path: str) -> str:
-    """The end of a path, which is what a person calls a model or text by; other names as they are."""
-    return "/".join(path.rstrip("/").split("/")[-2:]) if path.startswith(("/", "~", ".")) else path
 
 
 def _text(value: Any) -> str:

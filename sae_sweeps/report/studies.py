@@ -78,7 +78,7 @@ def _named(sweep: Sweep, folder: Path, results: dict[str, Any]) -> dict[str, Any
 def histogram(values: np.ndarray) -> dict[str, Any]:
     """Counts of cosines in equal bins, from the lowest (or 0, if that is lower) to 1."""
     first = min(0.0, float(values.min(initial=0.0)))
-    counts, edges = np.histogram(values, bins=BINS, range=(first, 1.0))
+    counts, edges = np.histogram(np.minimum(values, 1.0), bins=BINS, range=(first, 1.0))  # some are rounded above 1
     return {"first": rounded(float(edges[0])), "width": rounded(float(edges[1] - edges[0])), "counts": counts.tolist()}
 
 
