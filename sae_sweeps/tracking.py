@@ -6,6 +6,7 @@ tracking=online a process beside this one sends it meanwhile (uploader.py).
 
 import contextlib
 import logging
+import os
 import secrets
 import shutil
 import signal
@@ -160,6 +161,8 @@ def start_run(
     file = folder / identity
     run_id = (read_json(file) or {"id": secrets.token_hex(4)})["id"]
     write_json(file, {"id": run_id, "project": tracking.project, "entity": tracking.entity})
+    # or W&B's service sends metrics of its own to the server, of an offline run too, and waits 10 s for one that hangs
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         import wandb
 

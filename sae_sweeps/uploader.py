@@ -22,7 +22,7 @@ from sae_sweeps.uploads import Upload, is_uploaded, unreachable
 
 log = logging.getLogger(__name__)
 
-TOGETHER_SECONDS = 1.0  # that runs may be apart to be sent by one command, as those of a pack
+TOGETHER_SECONDS = 2.0  # between runs that are sent by one command, as those of a pack
 RETRY_SECONDS = 60.0  # after an upload that failed
 LOOK_SECONDS = 15.0  # between two looks at whether the server is there
 GRACE_SECONDS = 5.0  # at the end, without another run being uploaded
@@ -47,7 +47,8 @@ class Uploader:
                 text=True,
                 start_new_session=True,  # a Ctrl-C is not for it
             )
-        threading.Thread(target=self._hear, daemon=True).start()
+        self._listener = threading.Thread(target=self._hear, daemon=True)
+        self._listener.start()
         atexit.register(self.finish)
 
     def add(self, run: Path, hint: str) -> None:
@@ -78,6 +79,7 @@ class Uploader:
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+        self._listener.join(1)
         left = [run for run in self._runs if run.is_dir() and not is_uploaded(run)]
         if left:
             log.warning("W&B: %d of %d runs are not uploaded: %s", len(left), len(self._runs), self._hint)
@@ -101,23 +103,32 @@ class Follower:
         self._due: dict[Path, float] = {}  # when to begin with a run
         self._at_work: list[Upload] = []
         self._said: set[str] = set()
+        self._over = threading.Event()
+        self._gone: str | None = None  # why the server cannot be had, as last seen since the training was over
+
+    def _look(self) -> None:
+        """See now and then whether the server is there, and when the training is over."""
+        while not self._over.wait(LOOK_SECONDS):
+            if self._at_work:
+                self._say(unreachable(self._server))
+        self._gone = unreachable(self._server, QUICK_SECONDS)
 
     def follow(self, told: "queue.Queue[str | None]") -> None:
         """Send the runs that are told of, until there is None."""
-        look = time.monotonic() + LOOK_SECONDS
+        threading.Thread(target=self._look, daemon=True).start()
+        latest = time.monotonic()
         while True:
             with contextlib.suppress(queue.Empty):
                 line = told.get(timeout=0.2)
                 if line is None:
                     break
-                self._due[Path(line)] = time.monotonic() + TOGETHER_SECONDS
+                latest = self._due[Path(line)] = time.monotonic()
             now = time.monotonic()
-            self._begin({run for run, due in self._due.items() if due <= now})
+            if now - latest > TOGETHER_SECONDS:
+                self._begin({run for run, due in self._due.items() if due <= now})
             for run in self._settle():
                 self._due[run] = now + RETRY_SECONDS
-            if now >= look and (self._at_work or self._due):
-                self._say(unreachable(self._server))
-                look = time.monotonic() + LOOK_SECONDS
+        self._over.set()
         self._end()
 
     def _begin(self, runs: set[Path]) -> None:
@@ -139,7 +150,7 @@ class Follower:
         """The training is over: send what is left as long as that gets on."""
         self._begin(set(self._due))
         began = progress = time.monotonic()
-        done, asked = 0, False
+        done = 0
         while self._at_work:
             for upload in self._at_work:
                 upload.wait(0.1)
@@ -148,11 +159,9 @@ class Follower:
             now = time.monotonic()
             if uploaded != done:
                 done, progress = uploaded, now
-            if not asked and now - progress > QUICK_SECONDS:
-                asked = True
-                if (why := unreachable(self._server, QUICK_SECONDS)) is not None:
-                    self._say(why)
-                    break
+            if self._gone is not None and now - began > QUICK_SECONDS:
+                self._say(self._gone)
+                break
             if now - progress > GRACE_SECONDS or now - began > AT_MOST_SECONDS:
                 self._say("not all has arrived in time")
                 break

@@ -83,7 +83,7 @@ class Upload:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        self._reader.join(1)
+        self._reader.join(0.2)  # its service, which has the pipe too, ends a moment later
         wrong = _errors(Path(self._scratch.name).glob("wandb/logs/debug-sync*.log"))
         for run in self.runs:
             for file, why in wrong.items():

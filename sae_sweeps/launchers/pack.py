@@ -26,5 +26,6 @@ class PackLauncher(SweepLauncher):
         began = time.monotonic()
         failures = run_packs(sweep, points, Limits.of(self.max_points, self.max_memory))
         followed = [follow_up(task, sweep, points[0].config) for task in in_order(then)]
-        show(sweep, [point.name for point in points], failures, time.monotonic() - began)
+        tracking = points[0].config.tracking
+        show(sweep, tracking, [point.name for point in points], failures, time.monotonic() - began)
         return not failures and all(followed)
