@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 TOGETHER_SECONDS = 2.0  # between runs that are sent by one command, as those of a pack
 RETRY_SECONDS = 60.0  # after an upload that failed
 LOOK_SECONDS = 15.0  # between two looks at whether the server is there
-GRACE_SECONDS = 5.0  # at the end, without another run being uploaded
+GRACE_SECONDS = 6.0  # at the end, without another run being uploaded
 AT_MOST_SECONDS = 60.0  # at the end, in all
-QUICK_SECONDS = 2.0  # at the end, for the server to answer at all
+ANSWER_SECONDS = 5.0  # at the end, for the server to answer at all: it may be busy with what it gets
 
 
 class Uploader:
@@ -75,7 +75,7 @@ class Uploader:
         try:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-            self._process.wait(AT_MOST_SECONDS + 2 * QUICK_SECONDS)
+            self._process.wait(AT_MOST_SECONDS + GRACE_SECONDS)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -108,10 +108,13 @@ class Follower:
 
     def _look(self) -> None:
         """See now and then whether the server is there, and when the training is over."""
+        before = None
         while not self._over.wait(LOOK_SECONDS):
-            if self._at_work:
-                self._say(unreachable(self._server))
-        self._gone = unreachable(self._server, QUICK_SECONDS)
+            why = unreachable(self._server) if self._at_work else None
+            if before is not None:  # twice: it may just be busy
+                self._say(why)
+            before = why
+        self._gone = unreachable(self._server, ANSWER_SECONDS)
 
     def follow(self, told: "queue.Queue[str | None]") -> None:
         """Send the runs that are told of, until there is None."""
@@ -159,14 +162,15 @@ class Follower:
             now = time.monotonic()
             if uploaded != done:
                 done, progress = uploaded, now
-            if self._gone is not None and now - began > QUICK_SECONDS:
-                self._say(self._gone)
+            if self._gone is not None and progress == began:
                 break
             if now - progress > GRACE_SECONDS or now - began > AT_MOST_SECONDS:
-                self._say("not all has arrived in time")
                 break
+        left = [run for upload in self._at_work for run in upload.runs]
         for upload in self._at_work:
             upload.close()
+        if not all(map(is_uploaded, left)):
+            self._say(self._gone or "not all has arrived in time")
 
     def _say(self, problem: str | None) -> None:
         if problem is not None and problem not in self._said:

@@ -65,9 +65,11 @@ class Upload:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            for sign in ("wandb: ERROR ", "Error: "):
-                if line.startswith(sign) and "detailed error logs" not in line:
-                    self._said = line.removeprefix(sign).strip()
+            before, sign, said = line.partition("Error: ")  # of an exception: that there is no key, say
+            if line.startswith("wandb: ERROR "):
+                self._said = line.removeprefix("wandb: ERROR ").strip()
+            elif sign and " " not in before:
+                self._said = said.strip()
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether the command has ended, within so many seconds."""
