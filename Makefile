@@ -1,6 +1,6 @@
 # make setup   create .venv with the tested versions          make sweep   the README's sweep
 # make test    lint, types and tests                          make format  rewrite the code in the house style
-# make integration   the README's sweep and studies held to their promises, and SAELens loading what we save: minutes
+# make integration   the README's sweep and studies held to their promises, SAELens, W&B's protocol: minutes
 # make slurm-demo    the README's sweep on a private Slurm cluster of two nodes (root; apt-get install slurm-wlm munge)
 # make bench   steps and sweeps timed, beside other libraries' (BENCH_FLAGS=--quick: five minutes, not forty)
 #
@@ -46,8 +46,14 @@ slurm-demo: setup
 test: lint types
 	$(BIN)/python -m pytest -n auto --maxprocesses=4
 
-integration: setup .venv-saelens/ready
-	SAELENS_PYTHON=.venv-saelens/bin/python $(BIN)/python -m pytest -m integration
+integration: setup .venv-saelens/ready .venv-openwandb/ready
+	SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=.venv-openwandb/bin/openwandb $(BIN)/python -m pytest -m integration
+
+# A server that speaks W&B's protocol.
+.venv-openwandb/ready:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -q openwandb==0.5.25
+	@touch $@
 
 # SAELens wants an older TransformerLens than ours, and so an environment of its own.
 .venv-saelens/ready: $(READY)

@@ -161,7 +161,7 @@ def varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def best(groups: Iterable[Group], metric: Metric) -> float | None:
     """The best mean of a metric, None if neither end of it is better or all are the same."""
-    values = [group.mean[metric.name] for group in groups if metric.name in group.mean]
+    values = [mean for group in groups if math.isfinite(mean := group.mean.get(metric.name, math.nan))]
     if metric.best is None or len(set(values)) < 2:
         return None
     return min(values) if metric.best == "min" else max(values)

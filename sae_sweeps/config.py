@@ -24,7 +24,7 @@ STUDY_TASKS = {  # of trained SAEs, which take a device; and the settings of eac
     "meta_sae": ("meta", "latents", "saved"),
     "latents": ("latents", "saved"),
 }
-SWEEP_TASKS = ("plan", "status", "report", "sync", *STUDY_TASKS)  # for a sweep as a whole
+SWEEP_TASKS = ("plan", "status", "report", "sync", "wandb_workspace", *STUDY_TASKS)  # for a sweep as a whole
 DECIDING = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]
 
 
@@ -136,6 +136,7 @@ class TrackingConfig:
     mode: str = "offline"
     project: str = "sae-sweeps"
     entity: str | None = None
+    artifacts: bool = False  # whether the SAEs are uploaded as well, as model artifacts
 
 
 @dataclass(kw_only=True)

@@ -5,12 +5,12 @@ import signal
 import struct
 import sys
 import time
+from pathlib import Path
 
 import psutil
-import pytest
 
 from sae_sweeps.config import TrackingConfig
-from sae_sweeps.tracking import start_run
+from sae_sweeps.tracking import Run, start_run, sync_command
 
 
 def log_records(data):
@@ -44,7 +44,7 @@ def records_so_far(folder):
     from wandb.proto import wandb_internal_pb2
 
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
-    found = {"run": None, "history": [], "summary": {}, "exit": None}
+    found = {"run": None, "history": [], "summary": {}, "exit": None, "metrics": {}, "artifacts": []}
     for data in log_records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
@@ -56,6 +56,12 @@ def records_so_far(folder):
         if record.HasField("summary"):
             for item in record.summary.update:
                 found["summary"][item.key or item.nested_key[0]] = json.loads(item.value_json)
+        if record.HasField("metric"):
+            found["metrics"][record.metric.name or record.metric.glob_name] = record.metric
+        if record.HasField("request") and record.request.HasField("log_artifact"):
+            found["artifacts"].append(record.request.log_artifact.artifact)
+        if record.HasField("artifact"):
+            found["artifacts"].append(record.artifact)
         if record.HasField("exit"):
             found["exit"] = record.exit.exit_code
     return found
@@ -106,16 +112,71 @@ def test_off_touches_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_online_without_a_key_goes_on_offline(tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    run = start_run(TrackingConfig(mode="online"), tmp_path, group="g", job_type="train", config={})
-    run.log({"tokens": 1, "train/loss": 1.0})
+def test_what_w_and_b_cannot_do_is_told_once_and_raises_nothing(caplog):
+    class Broken:
+        def log(self, metrics):
+            raise RuntimeError("the service has gone")
+
+    run = Run(Broken())
+    run.log({"tokens": 1})
+    run.log({"tokens": 2})
+    run.table("t", ["a"], [[1]])
     run.finish({"eval/nmse": 0.5})
-    assert "goes on offline" in caplog.text
-    assert records(tmp_path)["summary"]["eval/nmse"] == pytest.approx(0.5)
+    assert [record.getMessage() for record in caplog.records] == [
+        "W&B: the run cannot be gone on with (the service has gone)"
+    ]
+
+
+def test_a_run_that_cannot_begin_is_none(tmp_path, monkeypatch, caplog):
+    import wandb
+
+    def init(**options):
+        raise wandb.Error("no room")
+
+    monkeypatch.setattr(wandb, "init", init)
+    start_run(TrackingConfig(), tmp_path, group="g", job_type="train", config={}).log({"tokens": 1})
+    assert "has no run in W&B (no room)" in caplog.text
+
+
+def test_metrics_are_drawn_over_tokens_and_say_which_end_is_best(tmp_path):
+    run = start_run(TrackingConfig(), tmp_path, group="g", job_type="train", config={})
+    run.log({"tokens": 1, "train/loss": 1.0})
+    run.finish()
+    found = records(tmp_path)["metrics"]
+    assert found["*"].step_metric == "tokens"
+    assert found["eval/nmse"].step_metric == "tokens"
+    assert (found["eval/nmse"].summary.min, found["eval/nmse"].summary.max) == (True, False)
+    assert (found["eval/ce_recovered_mean"].summary.min, found["eval/ce_recovered_mean"].summary.max) == (False, True)
+    assert (found["eval/l0"].summary.min, found["eval/l0"].summary.max) == (False, False)
+    assert found["tokens"].options.hidden
+    assert found["train/step"].options.hidden
+
+
+def test_the_axis_of_a_study_is_its_own(tmp_path):
+    run = start_run(TrackingConfig(), tmp_path, group="g", job_type="stitch", config={}, axis="position")
+    run.finish()
+    found = records(tmp_path)["metrics"]
+    assert found["*"].step_metric == "position"
+    assert sorted(found) == ["*", "position"]
+
+
+def test_an_artifact_has_the_files_metadata_and_alias(tmp_path):
+    (tmp_path / "sae").mkdir()
+    (tmp_path / "sae" / "cfg.json").write_text("{}")
+    run = start_run(TrackingConfig(), tmp_path, group="g", job_type="train", config={})
+    run.artifact("topk-48", "model", tmp_path / "sae", {"nmse": 0.5})
+    run.finish()
+    (artifact,) = records(tmp_path)["artifacts"]
+    assert (artifact.name, artifact.type, list(artifact.aliases)) == ("topk-48", "model", ["latest"])
+    assert json.loads(artifact.metadata) == {"nmse": 0.5}
+    (content,) = artifact.manifest.contents
+    assert (content.path, content.local_path) == ("cfg.json", str(tmp_path / "sae" / "cfg.json"))  # no copy
+
+
+def test_the_command_that_uploads_later_names_the_folder_if_it_is_another(tmp_path):
+    assert sync_command(Path("outputs/ks/topk-48"), "ks") == "python launch.py task=sync name=ks"
+    elsewhere = sync_command(tmp_path / "runs" / "ks" / "stitch" / "a", "ks")
+    assert elsewhere == f"python launch.py task=sync name=ks output_root={tmp_path / 'runs'}"
 
 
 def test_the_warning_of_a_coming_end_does_not_end_the_run(tmp_path):

@@ -67,7 +67,8 @@ def _cells(group: Group, among: Sequence[Group]) -> list[str]:
 
 def _mse(point: Compared) -> list[float]:
     """The MSE of the training batches, as many numbers as are drawn; of a run without a curve that of the end."""
-    values = [line["mse"] for line in read_lines(point.sweep.folder / point.name / "metrics.jsonl") if line["mse"] > 0]
+    lines = read_lines(point.sweep.folder / point.name / "metrics.jsonl")
+    values = [line["mse"] for line in lines if 0 < line["mse"] < math.inf]
     if not values:
         return [point.metrics["nmse"]]
     return [values[round(at * (len(values) - 1) / (WIDTH - 1))] for at in range(WIDTH)]

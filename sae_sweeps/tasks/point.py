@@ -134,7 +134,8 @@ class PointAtWork:
         self._tracker.preempted()
 
     def finish(self, model: LanguageModel, data: HeldOut) -> None:
-        """Evaluate the trained SAE and write its results; the file of results comes last of all."""
+        """Evaluate the trained SAE and write its results; the file of results comes last, for it says that the point is
+        done. To close its run in W&B takes nothing but time."""
         config, folder = self.config, self.point.folder
         self._display.stage("evaluating")
         began = time.perf_counter()
@@ -145,8 +146,12 @@ class PointAtWork:
         write_sae(folder / "sae", self.trainer.sae, sae_metadata(config))
         final = {f"eval/{name}": value for name, value in metrics.items()}
         self._tracker.log({"tokens": self.trainer.tokens_done, **final})
-        self._tracker.finish(final)
+        self._tracker.summary(final)
+        if config.tracking.artifacts:
+            about = {**metrics, "config": asdict(config)}
+            self._tracker.artifact(self.point.name, "model", folder / "sae", about)
         write_json(folder / states.RESULTS, results(config, self.trainer, metrics, self._curve.total("seconds")))
+        self._tracker.finish()
         if not config.training.keep_states:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         self.close()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sae_sweeps.compare_run import compare_run
 from sae_sweeps.comparison import Compared, grouped, points_of
 from sae_sweeps.config import Config
 from sae_sweeps.display import Display, console
@@ -40,7 +41,7 @@ def run_sweep(sweep: Sweep, config: Config) -> list[str]:
             if state.state not in (DONE, FAILED):
                 tell(one, name, state)
         one.note_states(found)
-    _say_where(write_page(sweeps, config.explorer_mib))
+    _publish(sweeps, config)
     return []
 
 
@@ -56,13 +57,21 @@ def show(sweep: Sweep, config: Config, names: Sequence[str], failures: Mapping[s
 
 
 def refresh(sweep: Sweep, config: Config) -> None:
-    """Write the page anew when nothing of the sweep is under way. What fails here fails nothing else."""
+    """Publish the page anew when nothing of the sweep is under way. What fails here fails nothing else."""
     try:
         states = {state.state for state in states_of(sweep).points.values()}
         if not states & {RUNNING, QUEUED}:
-            _say_where(write_page([sweep], config.explorer_mib))
+            _publish([sweep], config)
     except Exception as error:
         log.warning("report.html was not written (%s); python launch.py task=report name=%s", reason(error), sweep.name)
+
+
+def _publish(sweeps: Sequence[Sweep], config: Config) -> None:
+    """Write the page, say where it is, and have W&B show it beside the comparison of the sweep."""
+    path = write_page(sweeps, config.explorer_mib)
+    console.print(f"report: {path}", markup=False, soft_wrap=True)
+    if len(sweeps) == 1:
+        compare_run(sweeps[0], config.tracking, points_of(sweeps[0], states_of(sweeps[0]).points), path)
 
 
 def write_page(sweeps: Sequence[Sweep], explorer_mib: float) -> Path:
@@ -99,7 +108,3 @@ def _table(sweep: Sweep, names: Sequence[str], failures: Mapping[str, str], time
     for name, why in failures.items():
         tell(sweep, name, State(FAILED, why))
     console.print(f"{time}files: {sweep.folder}/<point>/  table: {path}", markup=False, soft_wrap=True)
-
-
-def _say_where(path: Path) -> None:
-    console.print(f"report: {path}", markup=False, soft_wrap=True)

@@ -1,8 +1,9 @@
-"""Task `sync`: upload the W&B runs that nodes without internet wrote to disk. Given again, it uploads what is new."""
+"""Task `sync`: upload the W&B runs that are on disk: of nodes without internet, and what an outage left.
+
+Given again, it uploads what is new.
+"""
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 from sae_sweeps.config import STUDY_TASKS, Config
@@ -10,13 +11,15 @@ from sae_sweeps.display import console
 from sae_sweeps.slurm.watch import states_of
 from sae_sweeps.states import RUNNING
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.uploads import Upload, is_uploaded, offline_runs, unreachable
 
-AT_ONCE = 100  # runs handed to one `wandb sync`
-MARK = ".synced"  # that it leaves beside a run's file
+AT_ONCE = 100  # runs handed to one upload
+LOOK_SECONDS = 10.0  # between two looks at whether the server is still there
+LOOKS = 3  # in vain, one after the other, are enough
 
 
 def run_sweep(sweep: Sweep, config: Config) -> list[str]:
-    """Have W&B's own command upload every offline run that it has not uploaded; a point that is being trained waits.
+    """Have W&B's own command upload every run that it has not uploaded; a point that is being trained waits.
 
     A point that was stopped and went on has one run, under one id, from its first step on. Returns why some are left.
     """
@@ -24,23 +27,42 @@ def run_sweep(sweep: Sweep, config: Config) -> list[str]:
         return ["wandb is not installed here: pip install wandb"]
     points = states_of(sweep).points
     running = [name for name, state in points.items() if state.state == RUNNING]
-    runs = [sweep.folder / name for name in points if name not in running]
-    runs += [study for task in STUDY_TASKS for study in sorted((sweep.folder / task).glob("*"))]
-    waiting = [folder for run in runs for folder in _not_uploaded(run)]
+    of = [sweep.folder / name for name in points if name not in running]
+    of += [study for task in STUDY_TASKS for study in sorted((sweep.folder / task).glob("*"))]
+    of.append(sweep.folder)  # its comparison
+    waiting = [run for folder in of for run in offline_runs(folder) if not is_uploaded(run)]
     console.print(f"{len(waiting)} runs to upload" + f"; {len(running)} are still being written" * bool(running))
+    if not waiting:
+        return []
+    server = _server()
+    if (why := unreachable(server)) is not None:
+        return [f"W&B: {why}; nothing was uploaded"]
     for at in range(0, len(waiting), AT_ONCE):
-        folders = [str(folder) for folder in waiting[at : at + AT_ONCE]]
-        subprocess.run([sys.executable, "-m", "wandb", "sync", *folders], check=False)
-    left = [folder for folder in waiting if folder in _not_uploaded(folder.parent.parent)]
+        why = _upload(waiting[at : at + AT_ONCE], server) or why
+    left = [run for run in waiting if not is_uploaded(run)]
     if left:
-        said = "see above; a key is needed: `wandb login`, or WANDB_API_KEY"
-        return [f"{len(left)} of {len(waiting)} runs were not uploaded ({said})"]
-    if waiting:
-        console.print(f"uploaded {len(waiting)} runs")
+        return [f"{len(left)} of {len(waiting)} runs were not uploaded: {why or 'W&B does not say why'}"]
+    console.print(f"uploaded {len(waiting)} runs")
     return []
 
 
-def _not_uploaded(point: Path) -> list[Path]:
-    """The folders of a point's or study's offline runs that W&B has not marked as uploaded."""
-    folders = sorted((point / "wandb").glob("offline-run-*"))
-    return [folder for folder in folders if folder.is_dir() and not any(folder.glob(f"*.wandb{MARK}"))]
+def _upload(runs: list[Path], server: str) -> str | None:
+    """Returns what went wrong. W&B's command goes on trying for hours where a server is gone; this one does not."""
+    upload = Upload(runs)
+    gone: list[str] = []
+    try:
+        while not upload.wait(LOOK_SECONDS):
+            why = unreachable(server)
+            gone = [*gone, why] if why is not None else []
+            if len(gone) == LOOKS:
+                break
+    finally:
+        said = upload.close()
+    return said or (gone[-1] if gone else None)
+
+
+def _server() -> str:
+    """The address of the W&B server, from the environment or W&B's own settings."""
+    import wandb
+
+    return wandb.setup().settings.base_url

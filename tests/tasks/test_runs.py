@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -85,12 +84,13 @@ def test_the_curve_of_a_meta_sae_is_the_one_of_its_training(tracked):
 def test_the_runs_of_studies_are_found_to_be_uploaded(tracked, monkeypatch, capsys):
     uploaded = []
 
-    def upload(words, check):
-        for folder in map(Path, words[4:]):
+    def upload(runs, server):
+        for folder in runs:
             uploaded.append(folder.parent.parent.parent.name)
             (folder / "run.wandb.synced").touch()
 
-    monkeypatch.setattr(subprocess, "run", upload)
+    monkeypatch.setattr(sync, "_upload", upload)
+    monkeypatch.setattr(sync, "unreachable", lambda server: None)
     assert sync.run_sweep(Sweep(tracked), composed()) == []
     assert sorted(uploaded) == ["meta_sae", "stitch"]
     assert sync.run_sweep(Sweep(tracked), composed()) == []
