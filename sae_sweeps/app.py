@@ -77,7 +77,9 @@ def as_saved(word: str) -> str:
 def as_names(word: str) -> str:
     """`name=a,b` names several sweeps for one report; Hydra would make several commands of it."""
     setting, _, value = word.partition("=")
-    return f"name='{value}'" if setting == "name" and "," in value else word
+    if setting != "name" or "," not in value or value.startswith(("'", '"')):
+        return word
+    return "name='{}'".format(value.replace("'", "\\'"))
 
 
 def run(cfg: DictConfig) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sae_sweeps.config import deciding, from_json
@@ -100,7 +100,11 @@ def grouped(points: Sequence[Compared]) -> list[Group]:
         said = label(members[0], several)
         told = [key for key in varying([one.config for one in alike[said]]) if key != "seed"]
         found.append(_group(said + settings_in_words(members[0], told), members))
-    return found
+    labels = [group.label for group in found]
+    return [  # paths may differ in more than their ends
+        replace(group, label=f"{group.label} ({group.points[0].name[-8:]})") if labels.count(group.label) > 1 else group
+        for group in found
+    ]
 
 
 def _group(label: str, points: list[Compared]) -> Group:
@@ -118,6 +122,11 @@ def _group(label: str, points: list[Compared]) -> Group:
 
 def _spread(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
+
+
+def finite(value: float | None) -> float:
+    """A number to sort by, the lowest first: what is none comes last."""
+    return value if value is not None and math.isfinite(value) else math.inf
 
 
 def label(point: Compared, several: bool = False) -> str:

@@ -36,23 +36,19 @@ class Shelf:
     facts: list[Row]
     prefix: str = ""
     of: str | None = None
+    shuffled: float | None = None  # of a meta-SAE: the share that is explained of shuffled directions
 
 
 def pack(blocks: Blocks, shelves: Sequence[Shelf], most: int) -> Row:
     """Add the cards in at most about so many bytes: as many examples on each as fit; if one is too many, the cards of
     the first shelves alone. Returns a description of each shelf; that of one that did not fit has no blocks."""
     numbers = {shelf.key: number for number, shelf in enumerate(shelves)}
-    for kept in range(len(shelves), 0, -1):
-        for examples in EXAMPLES:
-            quotes = Quotes.of(shelves[:kept], examples)
-            if (
-                kept == 1 == examples
-                or quotes.size + sum(_size(one, quotes, numbers) for one in shelves[:kept]) <= most
-            ):
-                break
-        else:
-            continue
-        break
+    tries = [(len(shelves), examples) for examples in EXAMPLES]
+    tries += [(kept, EXAMPLES[-1]) for kept in range(len(shelves) - 1, 0, -1)]
+    for kept, examples in tries:
+        quotes = Quotes.of(shelves[:kept], examples)
+        if quotes.size + sum(_size(one, quotes, numbers) for one in shelves[:kept]) <= most:
+            break
     return {
         "shelves": [
             {
@@ -61,6 +57,7 @@ def pack(blocks: Blocks, shelves: Sequence[Shelf], most: int) -> Row:
                 "count": len(shelf.facts),
                 "of": None if shelf.of is None else numbers[shelf.of],
                 "told": shelf.rows is not None,
+                "shuffled": shelf.shuffled,
                 **(_blocks(blocks, shelf, number, quotes, numbers) if number < kept else {"index": None, "cards": []}),
             }
             for number, shelf in enumerate(shelves)
@@ -141,8 +138,8 @@ def _card(row: Row | None, facts: Row, quotes: Quotes, number: Callable[[str], i
     """What a card shows, by letter: f frequency, a activation where active (mean, largest), e examples (activation,
     quote), p output tokens raised (token, logit); of meta-latents u by how many latents it is used, l those with the
     largest weights (latent, weight), m matches (shelf, latent, cosine). And the facts: of latents n nearest latents
-    (shelf, latent, cosine), s stitching (shelf of the small SAE, novel, change in MSE over that of the small SAE), d
-    decompositions (shelf, share explained, [meta-latent, weight])."""
+    (shelf, latent, cosine), s stitching (shelf of the small SAE, novel, change in MSE over that of the small SAE,
+    threshold), d decompositions (shelf, share explained, [meta-latent, weight])."""
     if row is None:
         return facts
     examples = (row["examples"] or [])[: quotes.examples]

@@ -1,16 +1,18 @@
 """What the page tells of points: states, metrics, settings and training curves."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sae_sweeps import comparison
-from sae_sweeps.comparison import METRICS, Compared, Group
+from sae_sweeps.comparison import METRICS, Compared, Group, finite
 from sae_sweeps.config import deciding
 from sae_sweeps.metrics import read_lines
 from sae_sweeps.report.blocks import rounded
 from sae_sweeps.states import DONE, FAILED
 
+NOISE, UNEQUAL, MANY_DEAD = 0.02, 0.05, 0.3  # shares from which on a word of caution is said
 CURVE_POINTS = 300  # lines of a training curve that are drawn at most
 CURVES = ("loss", "mse", "aux_loss", "l0", "dead_fraction", "threshold_mean", "lr")
 
@@ -101,7 +103,7 @@ def metrics_data() -> list[dict[str, Any]]:
 def answer(groups: Sequence[Group]) -> str:
     """The sweep in one or two sentences: what reconstructs best, at what L0, at which cost; and what is missing."""
     points = [point for group in groups for point in group.points]
-    done = [group for group in groups if "nmse" in group.mean]
+    done = [group for group in groups if math.isfinite(finite(group.mean.get("nmse")))]
     states = [point.state.state for point in points]
     missing = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states) if state != DONE)
     tail = f" {states.count(DONE)} of {len(points)} points are done" + f"; {missing}." if missing else ""
@@ -110,11 +112,36 @@ def answer(groups: Sequence[Group]) -> str:
     first = min(done, key=lambda group: group.mean["nmse"])
     text = f"{first.label} reconstructs best: NMSE {number('nmse', first)} at L0 {number('l0', first)}"
     if "ce_degradation" in first.mean:
-        cheapest = min(done, key=lambda group: group.mean.get("ce_degradation", float("inf")))
+        cheapest = min(done, key=lambda group: finite(group.mean.get("ce_degradation")))
         text += f", for a CE degradation of {number('ce_degradation', first)} nats per token"
         if cheapest is not first:
             text += f"; {cheapest.label} has the lowest, {number('ce_degradation', cheapest)}"
     return f"{text}.{tail}"
+
+
+def cautions(groups: Sequence[Group]) -> list[str]:
+    """What keeps the comparison from being as simple as the answer: noise, unequal L0, dead latents."""
+    done = sorted((group for group in groups if math.isfinite(finite(group.mean.get("nmse")))), key=_nmse)
+    said = []
+    if len(done) > 1:
+        lead = _nmse(done[1]) - _nmse(done[0])
+        if len(done[0].points) == 1 and lead < NOISE * _nmse(done[0]):
+            said.append(
+                f"One seed each: the first two differ by {lead / _nmse(done[0]):.1%} in NMSE, which may be noise."
+            )
+    for k in sorted({group.points[0].config["k"] for group in done}):
+        l0 = [group.mean["l0"] for group in done if group.points[0].config["k"] == k]
+        if max(l0) > (1 + UNEQUAL) * min(l0):
+            said.append(f"At k {k}, L0 is between {min(l0):.1f} and {max(l0):.1f}: more active latents, less error.")
+    dead = [group for group in done if group.mean["dead_fraction"] > MANY_DEAD]
+    if dead:
+        names = "; ".join(f"{group.label} {number('dead_fraction', group)}" for group in dead[:4])
+        said.append(f"Many latents are dead: {names}" + f" and {len(dead) - 4} more" * (len(dead) > 4) + ".")
+    return said
+
+
+def _nmse(group: Group) -> float:
+    return finite(group.mean.get("nmse"))
 
 
 def number(name: str, group: Group) -> str:
@@ -124,7 +151,7 @@ def number(name: str, group: Group) -> str:
 
 
 def about(points: Sequence[Compared]) -> list[str]:
-    """What all points are of: model, hook, text."""
+    """What all points are of: model, hook, text; how many there are, and how many activations they have seen."""
     said: dict[str, None] = {}
     for point in points:
         model, dataset = point.config["model"], point.config["dataset"]
@@ -133,7 +160,16 @@ def about(points: Sequence[Compared]) -> list[str]:
         said.setdefault(
             f"{comparison.end_of_path(model['name'])}, {model['hook']}, on {comparison.end_of_path(text)}", None
         )
-    return list(said)
+    done = [point.results for point in points if point.results is not None]
+    line = f"{len(done)} of {len(points)} points done"
+    for title, numbers in (
+        ("activations of training", {results["training"]["tokens"] for results in done}),
+        ("held out", {results["metrics"].get("held_out_tokens") for results in done}),
+    ):
+        known = sorted(number for number in numbers if number is not None)
+        if known:
+            line += f", {known[0]:,}" + f" to {known[-1]:,}" * (len(known) > 1) + f" {title}"
+    return [*said, line]
 
 
 def _text(value: Any) -> str:

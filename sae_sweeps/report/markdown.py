@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sae_sweeps.comparison import METRICS, Group, best
+from sae_sweeps.comparison import METRICS, Group, best, finite
 from sae_sweeps.report.data import number
 
 COLUMNS = ("nmse", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
@@ -16,7 +16,7 @@ def markdown(groups: Sequence[Group]) -> str:
     ]
     lines = [_row(["SAE", *titles]), _row(["---", *["---:"] * len(titles)])]
     marked = {name: best(groups, METRICS[name]) for name in COLUMNS}
-    for group in sorted(groups, key=lambda group: group.mean.get("nmse", float("inf"))):
+    for group in sorted(groups, key=lambda group: finite(group.mean.get("nmse"))):
         seeds = f" ({len(group.points)} seeds)" if len(group.points) > 1 else ""
         cells = [
             f"**{number(name, group)}**"

@@ -51,8 +51,9 @@ def page(
     parts = {
         "title": html.escape(title),
         "answer": html.escape(data.answer(groups)),
-        "about": "".join(f"<li>{html.escape(line)}</li>" for line in data.about(points)),
-        "failures": "".join(f"<li>{html.escape(line)}</li>" for line in data.failures(points, followed)),
+        "cautions": _list("cautions", data.cautions(groups)),
+        "about": _list("about", data.about(points)),
+        "failures": _list("failures", data.failures(points, followed)),
         "written": html.escape(_written()),
         "theme": source("theme.js"),
         "style": source("page.css"),
@@ -63,6 +64,11 @@ def page(
     return functools.reduce(
         lambda text, part: text.replace(f"<!--{part[0]}-->", part[1]), parts.items(), source("page.html")
     )
+
+
+def _list(kind: str, lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f'<ul id="{kind}" class="{kind}">{items}</ul>' if items else ""
 
 
 def source(name: str) -> str:

@@ -1,5 +1,6 @@
 """What the page tells of studies: the numbers and curves of their results.json, and what their tables hold, in bins."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,27 @@ from sae_sweeps.files import read_json
 from sae_sweeps.report.blocks import rounded
 from sae_sweeps.sweep import Sweep
 
+log = logging.getLogger(__name__)
+
+TABLES = {
+    "stitch": ("latents.parquet",),
+    "meta_sae": ("latents.parquet", "meta_latents.parquet"),
+    "latents": ("latents.parquet",),
+}
 DOTS = 2500  # of a scatter plot
 BINS = 60
 ROC_POINTS = 200
 
 
 def finished(sweep: Sweep, task: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The folders of the studies of a task that are done, and their results."""
+    """The folders of the studies of a task that are done, and their results; without what has lost its tables."""
     for file in sorted((sweep.folder / task).glob("*/results.json")):
-        if (results := read_json(file)) is not None:
-            yield file.parent, results
+        if (results := read_json(file)) is None:
+            continue
+        if missing := [name for name in TABLES[task] if not (file.parent / name).is_file()]:
+            log.warning("%s has no %s; the report goes on without this study", file.parent, ", ".join(missing))
+            continue
+        yield file.parent, results
 
 
 def stitching_data(sweep: Sweep) -> list[dict[str, Any]]:

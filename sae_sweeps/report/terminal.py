@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from sae_sweeps.comparison import METRICS, Compared, Group, best, grouped
+from sae_sweeps.comparison import METRICS, Compared, Group, best, finite, grouped
 from sae_sweeps.metrics import read_lines
 from sae_sweeps.report.data import number
 
@@ -28,10 +28,13 @@ def points_table(name: str, points: Sequence[Compared]) -> Table:
     table.add_column("MSE", no_wrap=True, min_width=WIDTH)
     table.add_column("own tok/s", justify="right", no_wrap=True)
 
-    done = sorted((point for point in points if point.results is not None), key=lambda point: point.metrics["nmse"])
+    done = sorted(
+        (point for point in points if point.results is not None), key=lambda point: finite(point.metrics["nmse"])
+    )
     alone = [Group(point.name, [point], point.metrics, dict.fromkeys(point.metrics)) for point in done]
     curves = [_mse(point) for point in done]
-    low, high = min(map(min, curves), default=0.0), max(map(max, curves), default=0.0)
+    values = [value for curve in curves for value in curve]
+    low, high = min(values, default=0.0), max(values, default=0.0)
     for point, group, curve in zip(done, alone, curves, strict=True):
         assert point.results is not None, "it is done"
         speed = f"{point.results['training']['tokens_per_second'] or 0:,.0f}"
@@ -46,7 +49,7 @@ def seeds_table(name: str, points: Sequence[Compared]) -> Table | None:
         return None
     table = _table(f"sweep {name}: mean ± standard deviation over seeds", "")
     table.add_column("seeds", justify="right", no_wrap=True)
-    for group in sorted(groups, key=lambda group: group.mean["nmse"]):
+    for group in sorted(groups, key=lambda group: finite(group.mean["nmse"])):
         table.add_row(escape(group.label), *_cells(group, groups), str(len(group.points)))
     return table
 
@@ -61,16 +64,16 @@ def _table(title: str, first: str) -> Table:
 
 def _cells(group: Group, among: Sequence[Group]) -> list[str]:
     texts = {name: number(name, group) for name in TITLES}
-    marked = {name for name in TITLES if group.mean[name] == best(among, METRICS[name])}
+    marked = {name for name in TITLES if name in group.mean and group.mean[name] == best(among, METRICS[name])}
     return [f"[bold]{text}*[/bold]" if name in marked else f"{text} " for name, text in texts.items()]
 
 
 def _mse(point: Compared) -> list[float]:
-    """The MSE of the training batches, as many numbers as are drawn; of a run without a curve that of the end."""
+    """The MSE of the training batches, as many numbers as are drawn, none of a run without a curve."""
     lines = read_lines(point.sweep.folder / point.name / "metrics.jsonl")
     values = [line["mse"] for line in lines if 0 < line["mse"] < math.inf]
     if not values:
-        return [point.metrics["nmse"]]
+        return []
     return [values[round(at * (len(values) - 1) / (WIDTH - 1))] for at in range(WIDTH)]
 
 

@@ -95,6 +95,7 @@ class Pair:
             "latents": len(self.cosine_L),
             "latents_active": self.prediction.latents,
             "novel": int(self.novel_L.sum()),
+            "novel_active": int((self.novel_L & fired_L).sum()),
             "novel_lowering_share": share(self.novel_L & fired_L),
             "reconstruction_lowering_share": share(~self.novel_L & fired_L),
             "auroc": self.prediction.auroc,

@@ -83,7 +83,7 @@ def write_page(sweeps: Sequence[Sweep], explorer_mib: float) -> Path:
         followed |= {f"{sweep.name}: {task}": known for task, known in sweep.read()["followed"].items()}
     names = [sweep.name for sweep in sweeps]
     path = sweeps[0].folder / PAGE
-    title = f"sweep {names[0]}"
+    title = names[0] if names[0].startswith("sweep") else f"sweep {names[0]}"
     if len(sweeps) > 1:
         path = sweeps[0].folder.parent / f"report-{'+'.join(names)[:LONGEST_NAME]}.html"
         title = f"sweeps {', '.join(names)}"

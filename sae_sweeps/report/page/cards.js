@@ -13,14 +13,24 @@ async function drawCard(shelf, latent) {
   title.append(" ", link);
   const parts = [title, make("p.note", {}, `of ${shelves[shelf].label}`), ...facts(shelf, data)];
   if (data.e?.length) parts.push(part("Where it is most active"), examples(data, quotes));
-  if (data.p?.length) parts.push(part("Output tokens that it raises most"), make("ul.tokens", {}, ...data.p.map(([token, logit]) => make("li", { title: `logit ${logit}` }, visible(token)))));
+  if (data.p?.length) parts.push(part("Output tokens that it raises most"), make("ul.tokens", {}, ...data.p.map(([token, logit]) => make("li", {}, visible(token), make("small", {}, ` ${logit.toFixed(1)}`)))));
   for (const [meta, explained, weights] of data.d ?? []) {
-    parts.push(part(`Its meta-latents: ${(100 * explained).toFixed(1)}% of its direction, with ${shelves[meta].label}`), weighted(weights.map(([at, weight]) => [meta, at, weight])));
+    parts.push(part(`Its meta-latents: ${(100 * explained).toFixed(1)}% of its direction, with ${shelves[meta].label}` +
+      (shelves[meta].shuffled == null ? "" : ` (of shuffled directions ${(100 * shelves[meta].shuffled).toFixed(1)}% on average)`)), weighted(weights.map(([at, weight]) => [meta, at, weight])));
   }
   if (data.l) parts.push(part(`Latents that use it most, of ${data.u.toLocaleString("en-US")}`), weighted(data.l.map(([at, weight]) => [shelves[shelf].of, at, weight])));
   if (data.m?.length) parts.push(part("Nearest latents in smaller SAEs, by cosine"), weighted(data.m));
-  if (data.n?.length) parts.push(part("Nearest latents in the other SAEs, by cosine"), weighted([...data.n].sort((a, b) => b[2] - a[2])));
+  const nearest = [...(data.n ?? [])].sort((a, b) => b[2] - a[2]);
+  const [twins, others] = [nearest.filter((one) => startAlike(shelf, latent, one)), nearest.filter((one) => !startAlike(shelf, latent, one))];
+  if (others.length) parts.push(part("Nearest latents in the other SAEs, by cosine"), weighted(others));
+  if (twins.length) parts.push(part("Nearest, but with the same direction at the start of training"), make("p.note", {}, "SAEs of one size and seed start alike; that these are near says little of what was learnt."), weighted(twins));
   document.getElementById("card").replaceChildren(...parts);
+}
+
+// Whether another SAE's latent began with the same direction: SAEs of one size and seed do.
+function startAlike(shelf, latent, [other, its]) {
+  const [a, b] = [shelf, other].map((number) => report.points.find((point) => point.key === shelves[number].key));
+  return latent === its && a && b && a.dict_size === b.dict_size && a.seed === b.seed;
 }
 
 const part = (text) => make("h4", {}, text);
@@ -30,9 +40,9 @@ function facts(shelf, data) {
   if (!shelves[shelf].cards.length) said.push("This page has no cards of these, for its size.");
   else if (!shelves[shelf].told) said.push("It is not known what the latents of this SAE mean (task=latents).");
   else if (!data.f) said.push("Active nowhere in the text that was read.");
-  else said.push(`Active on ${percentage(data.f)} of activations; where it is, ${data.a[0]} on average and ${data.a[1]} at most.`);
-  for (const [small, novel, change] of data.s ?? []) {
-    said.push(`Beside ${shelves[small].label} it is ${novel ? "novel" : "a reconstruction latent"}; put in alone, it ${change < 0 ? "lowers" : "raises"} the error by ${brief(Math.abs(100 * change))}%.`);
+  else said.push(`Active on ${percentage(data.f)} of activations${shelves[shelf].of == null ? "" : " (one of the latents that use it is)"}; where it is, ${data.a[0]} on average and ${data.a[1]} at most.`);
+  for (const [small, novel, change, threshold] of data.s ?? []) {
+    said.push(`Beside ${shelves[small].label} it is ${novel ? "novel" : "a reconstruction latent"} (threshold ${threshold}); put in alone, it ${change < 0 ? "lowers" : "raises"} that one's MSE by ${brief(Math.abs(100 * change))}%.`);
   }
   return said.map((text) => make("p", {}, text));
 }
@@ -50,7 +60,7 @@ function examples(data, quotes) {
     const [before, token, after] = quotes[at].map(visible);
     const word = token.trimStart(); // the space before a word belongs to its token, but need not be marked
     const parts = word ? [before + token.slice(0, token.length - word.length), make("mark", {}, word)] : [before, make("mark", {}, token)];
-    return make("li", {}, make("span.value", {}, activation.toFixed(2)), make("q", {}, ...parts, after));
+    return make("li", {}, make("span.value", {}, activation.toFixed(2)), make("q", {}, "…", ...parts, after, "…"));
   });
   return make("ol.examples", { "aria-label": "Examples, with the activation" }, ...items);
 }

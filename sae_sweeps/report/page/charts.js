@@ -24,12 +24,13 @@ const seen = new IntersectionObserver(
   { rootMargin: "250px" },
 );
 
-// A figure with a title, a chart, and its numbers as a table. `build` returns Plotly's traces and layout.
-function addChart(parent, title, about, build) {
-  const area = make("div.chart", { role: "group", "aria-label": `${title}. ${about}` });
+// A figure with a title, what it is about, a chart, and its numbers as a table. `build` returns Plotly's traces and layout;
+// `listed`, if what is drawn is not what is to be read, titles and rows.
+function addChart(parent, title, about, build, listed) {
+  const area = make("div.chart", { role: "group", "aria-label": title });
   const numbers = make("details", {}, make("summary", {}, "Numbers"));
-  parent.append(make("figure", {}, make("h3", {}, title), area, numbers));
-  const chart = { area, build, stale: true, visible: false, title };
+  parent.append(make("figure", {}, make("h3", {}, title), about ? make("p.note", {}, about) : null, area, numbers));
+  const chart = { area, build, listed: listed ?? (() => drawnPoints(chart)), stale: true, visible: false, title };
   numbers.addEventListener("toggle", () => numbers.open && tabulate(chart, numbers));
   area.chart = chart;
   charts.add(chart);
@@ -60,9 +61,19 @@ async function draw(chart) {
   const Plotly = await library();
   const { traces, layout } = chart.build();
   const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
-  await Plotly.react(chart.area, traces, styled(layout), options);
+  if (byTouch.matches) options.displayModeBar = false;
+  await Plotly.react(chart.area, traces, styled(traces.length ? layout : nothing), options);
+  if (!chart.drawn) chart.area.on("plotly_click", ({ points: [point] }) => point.data.links && (location.hash = point.data.links[point.pointIndex]));
   chart.drawn = true;
 }
+
+// A swipe over a chart is to move the page.
+const byTouch = matchMedia("(pointer: coarse)");
+
+const nothing = {
+  xaxis: { visible: false }, yaxis: { visible: false },
+  annotations: [{ text: "nothing that is done passes the filter", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }],
+};
 
 function color(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -79,7 +90,8 @@ function styled(layout) {
     margin: { l: 50, r: 12, t: 12, b: 40 },
     hoverlabel: { bgcolor: color("panel"), bordercolor: color("line"), font: { color: color("text") }, align: "left" },
     hovermode: "closest",
-    legend: { orientation: "h", y: -0.22, yanchor: "top", x: 0, ...legend },
+    dragmode: byTouch.matches ? false : "zoom",
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, ...legend },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: color("soft"), activecolor: color("accent") },
     xaxis: axis(xaxis),
     yaxis: axis(yaxis),
@@ -87,21 +99,34 @@ function styled(layout) {
   };
 }
 
+// A vertical line with its name.
+function mark(x, text, tint, dash = "dash") {
+  return {
+    shape: { type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: color(tint), width: 1.2, dash } },
+    annotation: { x, y: 1, yref: "paper", yanchor: "bottom", text, showarrow: false, font: { size: 11, color: color(tint) } },
+  };
+}
+
+const marked = (marks) => ({ shapes: marks.map((one) => one.shape), annotations: marks.map((one) => one.annotation), margin: { l: 50, r: 12, t: 24, b: 40 } });
+
 const ROWS = 500; // of a chart's numbers that are listed
 
-function tabulate(chart, details) {
+// What is drawn, as titles and rows.
+function drawnPoints(chart) {
+  const { traces, layout } = chart.build();
   const rows = [];
-  for (const trace of chart.build().traces) {
+  for (const trace of traces) {
     if (trace.hoverinfo === "skip") continue;
-    const x = trace.x ?? [];
-    for (let at = 0; at < x.length && rows.length < ROWS; at++) {
-      const number = (value) => (typeof value === "number" ? make("td.number", {}, brief(value)) : make("td", {}, value ?? "–"));
-      rows.push([trace.name ?? "", number(x[at]), number(trace.y[at])]);
-    }
+    for (let at = 0; at < (trace.x ?? []).length; at++) rows.push([trace.name ?? "", trace.x[at], trace.y[at]]);
   }
-  const { xaxis = {}, yaxis = {} } = chart.build().layout;
-  const table = fill(make("table"), ["", xaxis.title ?? "", yaxis.title ?? ""], rows);
+  return [["", layout.xaxis?.title ?? "", layout.yaxis?.title ?? ""], rows];
+}
+
+function tabulate(chart, details) {
+  const [titles, rows] = chart.listed();
+  const number = (value) => (typeof value === "number" ? make("td.number", {}, brief(value)) : make("td", {}, value ?? "–"));
+  const table = fill(make("table"), titles, rows.slice(0, ROWS).map((row) => row.map(number)));
   const box = make("div.scroll", { role: "region", tabindex: 0, "aria-label": `${chart.title}: numbers` }, table);
   details.replaceChildren(details.firstChild, box);
-  if (rows.length === ROWS) details.append(make("p", {}, `The first ${ROWS} are listed.`));
+  if (rows.length > ROWS) details.append(make("p", {}, `The first ${ROWS} of ${rows.length} are listed.`));
 }

@@ -110,7 +110,12 @@ function addComparison() {
   const charts = document.getElementById("sparsity-charts");
   const some = [];
   const add = (parent, ...given) => some.push(addChart(parent, ...given));
-  const everyone = "Each point of the table that is done and shown.";
+  const everyone = "";
+  const joined = [...new Set(report.points.map((point) => point.k))].length > 1;
+  const seeds = report.groups.length < report.points.length;
+  document.getElementById("sparsity-said").textContent = "The points of the table that are done and shown; lower is better." +
+    (joined ? " A line joins the points of an architecture and size that no other of them beats in both." : "") +
+    (seeds ? " Bars are the standard deviation over seeds." : "");
   add(charts, "NMSE against L0", everyone, () => againstL0("nmse"));
   add(charts, "CE degradation against L0", everyone, () => againstL0("ce_degradation"));
   add(charts, "NMSE against dictionary size", everyone, () => againstSize("nmse"));

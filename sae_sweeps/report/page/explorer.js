@@ -3,7 +3,7 @@
 
 const MOST_FOUND = 60;
 const shelves = report.explorer?.shelves ?? [];
-const explorerView = { shelf: shelves.findIndex((shelf) => shelf.index), query: "", latent: null };
+const explorerView = { shelf: shelves.findIndex((shelf) => shelf.index), query: "", latent: null, order: "number", active: true, most: MOST_FOUND };
 
 const linkTo = (shelf, latent) => `#/${encodeURIComponent(shelves[shelf].key)}/${latent}`;
 const noun = (shelf) => (shelves[shelf].of == null ? "latent" : "meta-latent");
@@ -31,12 +31,16 @@ function indexOf(shelf) {
   return indices.get(shelf);
 }
 
-// Latents by how many of their examples' tokens are what is searched, then contain it, then by what they raise.
-function search(index, query) {
-  const wanted = query.trim().toLowerCase();
-  if (!wanted) return index.frequency.map((_, latent) => latent).slice(0, MOST_FOUND);
-  const worth = index.plain.map((token) => (token === wanted ? 100 : token.includes(wanted) ? 1 : 0));
-  const exact = index.plain.map((token) => (token === wanted ? 1 : 0));
+// Latents by how many of their examples' tokens are one of the words searched, then contain one, then by what they raise;
+// without words all of them in the order that is chosen.
+function search(index, { query, order, active }) {
+  const words = query.trim().toLowerCase().split(/\s+/).filter(Boolean);
+  if (!words.length) {
+    const all = index.frequency.map((_, latent) => latent).filter((latent) => !active || index.frequency[latent] > 0);
+    return order === "number" ? all : all.sort((a, b) => index.frequency[b] - index.frequency[a]);
+  }
+  const worth = index.plain.map((token) => (words.includes(token) ? 100 : words.some((word) => token.includes(word)) ? 1 : 0));
+  const exact = index.plain.map((token) => (words.includes(token) ? 1 : 0));
   const found = [];
   for (let latent = 0; latent < index.examples.length; latent++) {
     let score = 0;
@@ -45,7 +49,7 @@ function search(index, query) {
     if (score) found.push([latent, score]);
   }
   found.sort((a, b) => b[1] - a[1] || a[0] - b[0]);
-  const number = /^\d+$/.test(wanted) && Number(wanted) < index.examples.length ? [Number(wanted)] : [];
+  const number = words.map(Number).filter((word) => Number.isInteger(word) && word >= 0 && word < index.examples.length);
   return [...new Set([...number, ...found.map(([latent]) => latent)])];
 }
 
@@ -55,24 +59,41 @@ function gloss(index, latent) {
   return tokens.length ? tokens.slice(0, 4).join(" · ") : "active nowhere in the text that was read";
 }
 
+// The same, with how often it is active; and of what was searched the tokens that it only raises.
+function summary(index, latent, query) {
+  const words = query.trim().toLowerCase().split(/\s+/).filter(Boolean);
+  const has = (tokens) => tokens.filter((token) => words.some((word) => index.plain[token].includes(word)));
+  const raised = has(index.examples[latent]).length ? [] : has(index.promoted[latent]).map((token) => visible(index.tokens[token]).trim());
+  const often = index.frequency[latent] > 0 ? ` (${percentage(index.frequency[latent])})` : "";
+  return gloss(index, latent) + often + (raised.length ? `; raises ${[...new Set(raised)].join(" · ")}` : "");
+}
+
 const visible = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "→");
 
 let searches = 0;
 async function drawFound() {
   const mine = ++searches;
-  const { shelf, query } = explorerView;
+  const { shelf, query, most } = explorerView;
   const index = await indexOf(shelf);
   if (mine !== searches) return;
-  const found = index ? search(index, query) : [];
-  const items = found.slice(0, MOST_FOUND).map((latent) => make("li", {}, make("a", {
+  const found = index ? search(index, explorerView) : [];
+  const items = found.slice(0, most).map((latent) => make("li", {}, make("a", {
     href: linkTo(shelf, latent), "aria-current": explorerView.latent === latent ? "true" : null, "data-latent": latent,
-  }, `${noun(shelf)} ${latent}`, make("small", {}, gloss(index, latent)))));
+  }, `${noun(shelf)} ${latent}`, make("small", {}, summary(index, latent, query)))));
   document.getElementById("found").replaceChildren(...items);
   const all = shelves[shelf].count;
   document.getElementById("found-said").textContent = !index ? "It is not known what these mean."
-    : !query.trim() ? `The first ${items.length} of ${count(all, noun(shelf))}.`
+    : !query.trim() ? `${items.length} of ${count(found.length, noun(shelf))}` + (found.length < all ? `; ${(all - found.length).toLocaleString("en-US")} are active nowhere in the text that was read.` : ".")
     : found.length > items.length ? `The best ${items.length} of ${count(found.length, noun(shelf))}.`
     : `${count(found.length, noun(shelf))} of ${all.toLocaleString("en-US")}.`;
+  document.getElementById("more").hidden = items.length === found.length;
+  if (explorerView.latent === null && found.length) drawCard(shelf, found[0]);
+}
+
+// Draw the list anew from its beginning.
+function searchAnew(change) {
+  Object.assign(explorerView, { most: MOST_FOUND }, change);
+  drawFound();
 }
 
 async function follow() {
@@ -102,19 +123,23 @@ function addExplorer() {
   for (const line of remarks()) body.append(make("p.note", {}, line));
   const options = shelves.map((shelf, number) => [String(number), shelf.label, shelf]).filter(([, , shelf]) => shelf.index);
   const select = choice(options, String(explorerView.shelf), (value) => {
-    Object.assign(explorerView, { shelf: Number(value), latent: null });
-    drawFound();
+    searchAnew({ shelf: Number(value), latent: null });
   });
   select.id = "shelf";
-  const find = make("input", { type: "search", id: "search", placeholder: "a token, or a latent's number", oninput: (event) => {
-    explorerView.query = event.target.value;
-    drawFound();
-  } });
-  const lucky = make("button", { type: "button", onclick: () => {
-    location.hash = linkTo(explorerView.shelf, Math.floor(Math.random() * shelves[explorerView.shelf].count));
+  const find = make("input", { type: "search", id: "search", placeholder: "tokens, or a number", oninput: (event) => searchAnew({ query: event.target.value }) });
+  const lucky = make("button", { type: "button", onclick: async () => {
+    const { frequency } = await indexOf(explorerView.shelf);
+    const active = frequency.map((_, latent) => latent).filter((latent) => frequency[latent] > 0);
+    if (active.length) location.hash = linkTo(explorerView.shelf, active[Math.floor(Math.random() * active.length)]);
   } }, "a random one");
-  const form = make("form.controls", { "aria-label": "Search latents", onsubmit: (event) => event.preventDefault() }, labelled("of", select), labelled("search", find), lucky);
-  const found = make("div", {}, make("p.note", { id: "found-said", role: "status" }), make("ul.results", { id: "found", tabindex: 0, "aria-label": "Latents that were found" }));
+  const order = choice([["number", "number"], ["frequency", "how often active"]], "number", (value) => searchAnew({ order: value }));
+  const idle = make("input", { type: "checkbox", onchange: (event) => searchAnew({ active: !event.target.checked }) });
+  const form = make("form.controls", { "aria-label": "Search latents", onsubmit: (event) => event.preventDefault() }, labelled("SAE", select), labelled("search", find), labelled("order", order), labelled("never active too", idle, true), lucky);
+  const found = make("div", {}, make("p.note", { id: "found-said", role: "status" }), make("ul.results", { id: "found", tabindex: 0, "aria-label": "Latents that were found" }),
+    make("button", { type: "button", id: "more", hidden: true, onclick: () => {
+      explorerView.most += MOST_FOUND;
+      drawFound();
+    } }, "show more"));
   const card = make("article.card", { id: "card", "aria-labelledby": "card-title" }, make("h3", { id: "card-title", tabindex: -1 }, "No latent chosen"),
     make("p.note", {}, "Search for a token, or choose a latent from the list. Every card has a link of its own."));
   body.append(form, make("div.explorer", {}, found, card));

@@ -38,10 +38,13 @@ function matches(row) {
 const shownRows = () => rows.filter(matches);
 const finishedRows = () => shownRows().filter((row) => row.mean.nmse != null);
 
-// The points that curves and settings are of: the ticked ones, or all that are shown.
+const shownPoints = () => shownRows().flatMap((row) => row.points);
+const tickedPoints = () => shownPoints().filter((point) => view.chosen.has(point.key));
+
+// The points that curves and settings are of: of those that are shown the ticked ones, or all.
 function chosenPoints() {
-  const ticked = report.points.filter((point) => view.chosen.has(point.key));
-  return ticked.length ? ticked : shownRows().flatMap((row) => row.points);
+  const ticked = tickedPoints();
+  return ticked.length ? ticked : shownPoints();
 }
 
 function mean(row, of) {
@@ -53,7 +56,7 @@ const speed = (row) => mean(row, (point) => point.training?.tokens_per_second);
 const seconds = (row) => mean(row, (point) => point.training?.seconds);
 
 const COLUMNS = [
-  { name: "label", title: "point", of: (row) => row.label },
+  { name: "label", title: "SAE", of: (row) => row.label },
   { name: "state", title: "state", of: (row) => row.points.map((point) => point.state).join(" ") },
   ...report.metrics.map((metric) => ({
     name: metric.name, title: titled(metric.name), explained: metric.explained, best: metric.best,
@@ -84,9 +87,10 @@ function bestOf(column, some) {
 function difference(column, row, baseline) {
   const [value, base] = [column.of(row), baseline && column.of(baseline)];
   if (!baseline || row === baseline || value == null || !base) return null;
-  const relative = (value - base) / Math.abs(base);
-  const text = `${relative > 0 ? "+" : relative < 0 ? "−" : "±"}${Math.abs(100 * relative).toFixed(1)}%`;
-  const good = column.best && relative !== 0 ? ((relative < 0) === (column.best === "min") ? "better" : "worse") : "";
+  const inPoints = metrics.get(column.name)?.unit === "%"; // of shares the difference itself, not a share of a share
+  const amount = Number((100 * (inPoints ? value - base : (value - base) / Math.abs(base))).toFixed(1));
+  const text = `${amount > 0 ? "+" : amount < 0 ? "−" : "±"}${Math.abs(amount).toFixed(1)}${inPoints ? " pp" : "%"}`;
+  const good = column.best && amount !== 0 ? ((amount < 0) === (column.best === "min") ? "better" : "worse") : "";
   return make("small", { class: good }, text);
 }
 
@@ -114,7 +118,7 @@ function drawPoints() {
   table.tBodies[0].replaceChildren(...body);
   const of = view.together ? "rows, of points that differ in more than their seed" : "points";
   document.getElementById("points-said").textContent =
-    `${some.length} of ${rows.length} ${of}` + (baseline ? `; small figures: the difference to ${baseline.label}` : "");
+    `${some.length} of ${rows.length} ${of}` + (baseline ? `; small figures: the difference to the baseline, ${baseline.label}` : "");
 }
 
 function heading(column) {
@@ -134,7 +138,7 @@ function tick(row, chosen, isBaseline) {
   };
   const box = make("input", { type: "checkbox", checked: chosen, onchange: toggle });
   const seeds = row.points.length > 1 ? `, ${row.points.length} seeds` : "";
-  return make("label", {}, box, make("span", {}, row.label + seeds + (isBaseline ? " (baseline)" : "")));
+  return make("label", {}, box, make("span.swatch", { style: `background:var(--${first(row).architecture in NAMES ? first(row).architecture : "other"})` }), make("span", {}, row.label + seeds + (isBaseline ? " (baseline)" : "")));
 }
 
 function states(row) {
@@ -190,7 +194,14 @@ function drawFilters() {
     view.baseline = event.target.value || null;
     drawPoints();
   } })));
+  form.append(make("button", { type: "button", onclick: () => {
+    view.chosen.clear();
+    drawPoints();
+    changed("chosen");
+  } }, "untick all"));
   drawBaselines();
+  const known = COLUMNS.filter((column) => column.explained).map((column) => make("div", {}, make("dt", {}, column.title), make("dd", {}, column.explained)));
+  document.getElementById("columns").append(make("dl.explained", {}, ...known));
 }
 
 function drawBaselines() {

@@ -11,7 +11,7 @@ function drawSettings() {
   const cells = (key) => some.map((point) => make("td.wrap", {}, point.settings[key] ?? "–"));
   fill(document.getElementById("settings-table"), ["setting", ...some.map((point) => point.label)],
     differ.map((key) => [make("th", { scope: "row" }, key), ...cells(key)]));
-  const which = view.chosen.size ? "ticked" : "shown";
+  const which = tickedPoints().length ? "ticked" : "shown";
   document.getElementById("settings-said").textContent = (all.length > some.length
     ? `The first ${some.length} of ${all.length} points that are ${which}; tick the ones to compare.`
     : `${count(some.length, "point")}: those that are ${which}.`) + (differ.length ? "" : " They do not differ.");

@@ -1,0 +1,14 @@
+"""Pages without the plotting library, which takes a second to pack."""
+
+import pytest
+
+from sae_sweeps.report import page as module
+from tests.tasks.conftest import first, swept  # noqa: F401  fixtures of these tests too
+
+LIBRARY = 'const plotted = "</script>";'
+
+
+@pytest.fixture(autouse=True)
+def library(monkeypatch) -> str:
+    monkeypatch.setattr(module, "plotly", lambda: LIBRARY)
+    return LIBRARY

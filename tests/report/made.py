@@ -1,0 +1,66 @@
+"""Points of made-up sweeps, in memory and on disk, that nobody trained."""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sae_sweeps import states
+from sae_sweeps.comparison import Compared
+from sae_sweeps.config import Config
+from sae_sweeps.files import write_json
+from sae_sweeps.states import DONE, State
+from sae_sweeps.sweep import Sweep
+from tests.conftest import composed
+
+config = lru_cache(composed)
+
+METRICS = ("nmse", "fvu", "l0", "dead_fraction", "ce_degradation", "ce_recovered_zero", "ce_recovered_mean", "ce_model")
+TRAINING = {"tokens": 2400, "steps": 40, "seconds": 0.045484743975976016, "tokens_per_second": 52764.94468711584}
+PROVENANCE = {"commit": "0123456789abcdef", "python": "3.11.2", "packages": {"torch": "2.9.0", "numpy": "1.26.4"}}
+
+
+def some_metrics(seed: int, **known: float) -> dict[str, float]:
+    """Numbers with all the digits that there are."""
+    chosen = random.Random(seed)
+    return {**{name: chosen.random() for name in METRICS}, **known}
+
+
+def results(config: Config, metrics: Mapping[str, float]) -> dict[str, Any]:
+    return {"point": {}, "metrics": dict(metrics), "training": TRAINING, "config": {}, "provenance": PROVENANCE}
+
+
+def compared(
+    *words: str, sweep: str = "first", name: str = "", state: State | None = None, **metrics: float
+) -> Compared:
+    """A point that these words give; done if it has metrics."""
+    made = config(*words)
+    found = results(made, metrics) if metrics else None
+    state = state or State(DONE if metrics else states.WAITING)
+    title = name or f"{made.sae.architecture}-{made.dict_size}-k{made.k}-seed{made.seed}"
+    return Compared(Sweep(Path("outputs", sweep)), title, state, asdict(made), found)
+
+
+def put(
+    sweep: Sweep,
+    name: str,
+    *words: str,
+    metrics: Mapping[str, float] | None = None,
+    state: str | None = None,
+    reason: str | None = None,
+    curve: Sequence[Mapping[str, float]] = (),
+) -> Path:
+    """Add a point to a sweep on disk: one with metrics is done, one without a state waits."""
+    made, folder = config(*words), sweep.folder / name
+    folder.mkdir(parents=True)
+    if curve:
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
+    if state is not None:
+        states.note(folder, state, reason)
+    if metrics is not None:
+        write_json(folder / states.RESULTS, results(made, metrics))
+    sweep.add({name: made})
+    return folder

@@ -1,0 +1,165 @@
+"""The tables of points: Markdown, and the one on a terminal."""
+
+import math
+from io import StringIO
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from sae_sweeps.comparison import grouped, points_of
+from sae_sweeps.report.markdown import markdown
+from sae_sweeps.report.studies import histogram
+from sae_sweeps.report.terminal import points_table, seeds_table, sparkline
+from sae_sweeps.states import DONE, FAILED, INTERRUPTED, State
+from sae_sweeps.sweep import Sweep
+from tests.report.made import compared, put, some_metrics
+
+TITLES = ["point", "NMSE", "L0", "dead", "CE +nats", "CE rec. (mean)", "MSE", "own tok/s"]
+
+
+def numbers(nmse: float, l0: float, dead: float, ce: float, recovered: float) -> dict[str, float]:
+    return {
+        "nmse": nmse, "l0": l0, "dead_fraction": dead, "ce_degradation": ce, "ce_recovered_mean": recovered
+    }  # fmt: skip
+
+
+def plain(cell: str) -> str:
+    return cell.replace("[bold]", "").replace("[/bold]", "").strip()
+
+
+def rows_of(table) -> list[list[str]]:
+    return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
+
+
+def test_markdown_has_the_best_in_bold_and_the_lowest_nmse_first():
+    points = [
+        compared("k=2", **numbers(0.5, 2.0, 0.25, 0.125, 0.5)),
+        compared("k=3", **numbers(0.25, 3.0, 0.5, 0.25, 0.75)),
+    ]
+    assert markdown(grouped(points)).splitlines() == [
+        "| SAE | NMSE | L0 | dead latents | CE degradation (nats) | CE recovered (mean) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| BatchTopK 3072, k 3 | **0.2500** | 3.0 | 50.0% | 0.2500 | **0.7500** |",
+        "| BatchTopK 3072, k 2 | 0.5000 | 2.0 | **25.0%** | **0.1250** | 0.5000 |",
+    ]
+
+
+def test_markdown_has_seeds_as_mean_and_spread_and_names_what_is_missing():
+    points = [
+        compared("seed=0", **numbers(0.25, 2.0, 0.0, 0.0, 1.0)),
+        compared("seed=1", **numbers(0.75, 4.0, 0.0, 0.0, 1.0)),
+        compared("seed=2", state=State(FAILED, "no space")),
+        compared("k=5"),
+        compared("k=6", state=State(INTERRUPTED)),
+    ]
+    _, _, *rows = markdown(grouped(points)).splitlines()
+    assert rows == [
+        "| BatchTopK 3072, k 32 (3 seeds) (failed) | 0.5000 ± 0.3536 | 3.0 ± 1.4 | 0.0% ± 0.0% | 0.0000 ± 0.0000 "
+        "| 1.0000 ± 0.0000 |",
+        "| BatchTopK 3072, k 5 (waiting) | – | – | – | – | – |",  # noqa: RUF001
+        "| BatchTopK 3072, k 6 (interrupted) | – | – | – | – | – |",  # noqa: RUF001
+    ]
+
+
+def test_markdown_of_names_with_bars_has_as_many_columns():
+    points = [compared(sweep=name, **numbers(0.25, 2.0, 0.0, 0.0, 1.0)) for name in ("a|b", "c")]
+    rows = markdown(grouped(points)).splitlines()
+    assert {row.replace("\\|", "").count("|") for row in rows} == {7}
+
+
+def test_the_table_has_finished_points_by_nmse_with_a_star_at_the_best_of_each_column():
+    points = [
+        compared("k=2", name="two", **numbers(0.5, 2.0, 0.25, 0.125, 0.5)),
+        compared("k=9", name="failed", state=State(FAILED)),
+        compared("k=3", name="three", **numbers(0.25, 3.0, 0.5, 0.25, 0.75)),
+    ]
+    table = points_table("first", points)
+    assert [column.header for column in table.columns] == TITLES
+    assert [[plain(cell) for cell in row] for row in rows_of(table)] == [
+        ["three", "0.2500*", "3.0", "50.0%", "0.2500", "0.7500*", "", "52,765"],
+        ["two", "0.5000", "2.0", "25.0%*", "0.1250*", "0.5000", "", "52,765"],
+    ]
+
+
+def test_one_point_alone_has_no_stars():
+    (row,) = rows_of(points_table("first", [compared(name="one", **some_metrics(0))]))
+    assert not any("*" in cell for cell in row)
+
+
+def test_seeds_have_a_table_of_their_own_with_stars_among_themselves():
+    points = [
+        compared(f"k={k}", f"seed={seed}", name=f"{k}-{seed}", **numbers(nmse, k, 0.0, 0.0, 1.0))
+        for k, seed, nmse in ((2, 0, 0.5), (2, 1, 0.7), (3, 0, 0.3), (3, 1, 0.5), (4, 0, 0.1))
+    ]
+    points += [compared("k=3", "seed=2", state=State(FAILED)), compared("k=4", "seed=1", state=State(FAILED))]
+    assert [row[0] for row in rows_of(points_table("first", points))] == ["4-0", "3-0", "2-0", "3-1", "2-1"]
+    rows = [[plain(cell) for cell in row] for row in rows_of(seeds_table("first", points))]
+    assert [[*row[:3], row[-1]] for row in rows] == [
+        ["BatchTopK 3072, k 3", "0.4000 ± 0.1414*", "3.0 ± 0.0", "2"],
+        ["BatchTopK 3072, k 2", "0.6000 ± 0.1414", "2.0 ± 0.0", "2"],
+    ]
+    assert seeds_table("first", points[4:]) is None
+
+
+def test_names_with_brackets_are_shown_as_they_are():
+    console = Console(width=200, file=StringIO())
+    points = [compared(f"seed={seed}", sweep="[red]x", name=f"[bold]{seed}", **some_metrics(seed)) for seed in (0, 1)]
+    console.print(points_table("[red]x", points), seeds_table("[red]x", points))
+    text = console.file.getvalue()
+    assert text.count("sweep [red]x") == 2
+    assert "[bold]0" in text
+    assert "[bold]1" in text
+
+
+def test_curves_share_a_logarithmic_scale(tmp_path):
+    sweep = Sweep(tmp_path / "curves")
+    falls = [{"step": at, "tokens": at, "mse": 10.0 ** (2 - at / 9)} for at in range(0, 19)]
+    put(sweep, "falls", "k=2", metrics=some_metrics(0, nmse=0.1), curve=falls)
+    flat = [{"step": at, "tokens": at, "mse": 10.0} for at in range(3)]
+    put(sweep, "flat", "k=3", metrics=some_metrics(1, nmse=0.2), curve=flat)
+    points = points_of(sweep, dict.fromkeys(("falls", "flat"), State(DONE)))
+    curves = {row[0]: row[6] for row in rows_of(points_table("curves", points))}
+    assert curves["falls"] == "█▇▆▆▅▄▃▃▂▁"
+    assert curves["flat"] in {"▄" * 10, "▅" * 10}
+
+
+def test_what_is_no_number_of_a_curve_is_left_out(tmp_path):
+    sweep = Sweep(tmp_path / "jumps")
+    curve = [{"step": at, "tokens": at, "mse": mse} for at, mse in enumerate((math.inf, 100.0, math.nan, 1.0))]
+    put(sweep, "jumps", metrics=some_metrics(0), curve=curve)
+    (row,) = rows_of(points_table("jumps", points_of(sweep, {"jumps": State(DONE)})))
+    assert row[6] == "█████▁▁▁▁▁"
+
+
+def test_a_constant_curve_is_drawn_and_none_is_not(tmp_path):
+    sweep = Sweep(tmp_path / "one")
+    put(sweep, "flat", metrics=some_metrics(0), curve=[{"step": 1, "tokens": 1, "mse": 0.25}])
+    points = points_of(sweep, {"flat": State(DONE)})
+    assert rows_of(points_table("one", points))[0][6] == "▁" * 10
+    assert rows_of(points_table("none", [compared(**some_metrics(0))]))[0][6] == ""
+    assert rows_of(points_table("nothing", [])) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high", "drawn"),
+    [
+        ([1, 10, 100], 1, 100, "▁▅█"),
+        ([100, 1], 1, 100, "█▁"),
+        ([3, 3, 3], 3, 3, "▁▁▁"),
+        ([10], 1, 100, "▅"),
+        ([], 1, 100, ""),
+        ([0, 0], 0, 0, "▁▁"),
+    ],
+)
+def test_a_sparkline_goes_from_the_lowest_to_the_highest_block(values, low, high, drawn):
+    assert sparkline(values, low, high) == drawn
+
+
+def test_cosines_that_are_rounded_above_1_are_counted():
+    found = histogram(np.array([1.0000001, 1.0, 0.99, -0.2]))
+    assert sum(found["counts"]) == 4
+    assert found["counts"][-1] == 3
+    assert found["counts"][0] == 1
+    assert (found["first"], found["first"] + 60 * found["width"]) == (-0.2, pytest.approx(1.0))
+    assert sum(histogram(np.array([]))["counts"]) == 0
