@@ -1,6 +1,7 @@
 # make setup   create .venv with the tested versions          make sweep   the README's sweep
 # make test    lint, types and tests                          make format  rewrite the code in the house style
-# make integration   the README's sweep and studies held to their promises, SAELens, W&B's protocol: minutes
+# make integration   the README's sweep and studies held to their promises, report.html in Chromium, SAELens, W&B's
+#                    protocol: minutes (apt-get install chromium)
 # make slurm-demo    the README's sweep on a private Slurm cluster of two nodes (root; apt-get install slurm-wlm munge)
 # make bench   steps and sweeps timed, beside other libraries' (BENCH_FLAGS=--quick: five minutes, not forty)
 #
