@@ -18,16 +18,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sae_sweeps.uploads import Upload, is_uploaded, unreachable
+from sae_sweeps.uploads import SILENT, Upload, is_uploaded, unreachable
 
 log = logging.getLogger(__name__)
 
 TOGETHER_SECONDS = 2.0  # between runs that are sent by one command, as those of a pack
 RETRY_SECONDS = 60.0  # after an upload that failed
 LOOK_SECONDS = 15.0  # between two looks at whether the server is there
-GRACE_SECONDS = 6.0  # at the end, without another run being uploaded
 AT_MOST_SECONDS = 60.0  # at the end, in all
-ANSWER_SECONDS = 5.0  # at the end, for the server to answer at all: it may be busy with what it gets
+ALIVE_SECONDS = 20.0  # at the end, without another run being uploaded, for a server that answers
+SILENT_SECONDS = 8.0  # the same for one that does not: it may be busy
 
 
 class Uploader:
@@ -75,7 +75,7 @@ class Uploader:
         try:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-            self._process.wait(AT_MOST_SECONDS + GRACE_SECONDS)
+            self._process.wait(AT_MOST_SECONDS + SILENT_SECONDS)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -114,7 +114,9 @@ class Follower:
             if before is not None:  # twice: it may just be busy
                 self._say(why)
             before = why
-        self._gone = unreachable(self._server, ANSWER_SECONDS)
+        while True:
+            self._gone = unreachable(self._server)
+            time.sleep(1.0)
 
     def follow(self, told: "queue.Queue[str | None]") -> None:
         """Send the runs that are told of, until there is None."""
@@ -162,15 +164,20 @@ class Follower:
             now = time.monotonic()
             if uploaded != done:
                 done, progress = uploaded, now
-            if self._gone is not None and progress == began:
-                break
-            if now - progress > GRACE_SECONDS or now - began > AT_MOST_SECONDS:
+            if now - began > AT_MOST_SECONDS or now - progress > self._patience:
                 break
         left = [run for upload in self._at_work for run in upload.runs]
         for upload in self._at_work:
             upload.close()
         if not all(map(is_uploaded, left)):
             self._say(self._gone or "not all has arrived in time")
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that are waited for another run to be uploaded, by what is known of the server."""
+        if self._gone is None:
+            return ALIVE_SECONDS
+        return SILENT_SECONDS if self._gone.endswith(SILENT) else 0.0
 
     def _say(self, problem: str | None) -> None:
         if problem is not None and problem not in self._said:

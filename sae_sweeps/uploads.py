@@ -17,6 +17,7 @@ from urllib.request import Request, urlopen
 
 MARK = ".synced"  # that W&B leaves beside the file of a run that it has sent
 AT_ONCE = 20  # runs that are sent side by side
+SILENT = "does not answer"
 ANSWER_SECONDS = 5.0  # that a server may take to answer at all
 
 
@@ -39,7 +40,7 @@ def unreachable(server: str, seconds: float = ANSWER_SECONDS) -> str | None:
     except (OSError, HTTPException, ValueError) as error:
         why = getattr(error, "reason", error)
         if isinstance(why, TimeoutError):
-            return f"{server} does not answer"
+            return f"{server} {SILENT}"
         return f"{server} cannot be reached ({why})"
 
 

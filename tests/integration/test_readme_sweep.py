@@ -71,3 +71,10 @@ def test_meta_latents_explain_more_than_of_shuffled_directions_and_than_a_smalle
     for metrics in found.values():
         others = metrics["explained_variance_shuffled"], metrics["explained_variance_smaller_3072"]
         assert metrics["explained_variance"] > max(others)
+
+
+def test_its_report_is_one_file_that_can_be_mailed(sweep):
+    text = (sweep / "report.html").read_text()
+    assert len(text.encode()) < 15e6
+    assert text.count("block-plotly") == 1
+    assert all(f">{title}</h2>" in text for title in ("Points", "Stitching", "Meta-SAEs", "Explorer of latents"))
