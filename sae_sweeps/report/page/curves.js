@@ -2,7 +2,7 @@
 // Training curves on a common axis of tokens.
 
 const MOST_CURVES = 40;
-const CURVE_TITLES = { mse: "MSE, of normalised activations", loss: "loss", aux_loss: "auxiliary loss", l0: "L0 of the batch", dead_fraction: "dead latents", threshold_mean: "threshold, mean", lr: "learning rate" };
+const CURVE_TITLES = { mse: "MSE (normalised)", loss: "loss", aux_loss: "auxiliary loss", l0: "L0 of the batch", dead_fraction: "dead latents", threshold_mean: "threshold, mean", lr: "learning rate" };
 const LOGARITHMIC = ["mse", "loss", "aux_loss"]; // unless the box says otherwise
 const curveView = { metric: "mse", smoothing: 0, log: true };
 
@@ -51,7 +51,7 @@ function sayCurves() {
 }
 
 function addCurves() {
-  const about = "What the batches of training showed. Smoothing is an exponential moving average, which lags; what was measured stays faint.";
+  const about = "What the batches of training showed, the MSE of normalised activations. Smoothing is an exponential moving average, which lags; what was measured stays faint.";
   const chart = addChart(document.getElementById("curve-charts"), "Training curves", about, buildCurves);
   const form = document.getElementById("curve-controls");
   form.addEventListener("submit", (event) => event.preventDefault());

@@ -29,7 +29,7 @@ view.baseline = rows.find((row) => row.mean.nmse != null)?.label ?? null;
 
 function matches(row) {
   const words = view.text.toLowerCase().split(/\s+/).filter(Boolean);
-  const text = `${row.label} ${row.points.map((point) => point.folder).join(" ")}`.toLowerCase();
+  const text = `${row.label} ${row.points.map((point) => point.folder.replace(/-[0-9a-f]{8}$/, "")).join(" ")}`.toLowerCase();
   return words.every((word) => text.includes(word)) &&
     Object.entries(view.fields).every(([field, value]) => row.points.some((point) => String(point[field]) === value));
 }

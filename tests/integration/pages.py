@@ -1,0 +1,351 @@
+"""A browser that opens reports, pictures of them, clicks that are timed, and the reports of large sweeps, made up."""
+
+import gzip
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from embedded.train import TEXT
+from sae_sweeps.config import Config
+from sae_sweeps.files import write_json
+from sae_sweeps.formats.saelens import write_sae
+from sae_sweeps.provenance import provenance
+from sae_sweeps.saes import TopKSAE
+from sae_sweeps.saved import SAE_FOLDER
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.tasks import decompositions, meanings
+from sae_sweeps.tasks.report import write_page
+from tests.conftest import composed
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+WIDTHS = (400, 1000, 1600)
+THEMES = ("light", "dark")
+EXPLORER_MIB = 10  # as by default
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(
+    browser: Browser, report: Path, fragment: str = "", *, width: int = 1000, theme: str = "light", height: int = 900
+) -> Iterator[Page]:
+    """The report as it opens from disk. It must neither complain of anything, nor ask for anything but itself, for as
+    long as it is looked at."""
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    heard: list[str] = []
+    page.on("console", lambda said: said.type in ("error", "warning") and heard.append(f"{said.type}: {said.text}"))
+    page.on("pageerror", lambda error: heard.append(f"error: {error}"))
+    page.on("request", lambda asked: heard.append(f"asks for {asked.url.partition('#')[0]}"))
+    page.goto(f"{report.as_uri()}{fragment}")
+    yield page
+    context.close()
+    assert set(heard) == {f"asks for {report.as_uri()}"}, heard
+
+
+def draw_all(page: Page) -> None:
+    """Have every chart come into view, and wait for it."""
+    for chart in page.locator(".chart").all():
+        chart.scroll_into_view_if_needed()
+        expect(chart.locator(".main-svg").first).to_be_visible()
+
+
+def picture(
+    browser: Browser, report: Path, file: Path, fragment: str = "", *, whole: bool = False, **view: Any
+) -> None:
+    """What is seen of the report on opening it; or the whole of it, with all charts drawn."""
+    with opened(browser, report, fragment, **view) as page:
+        page.emulate_media(reduced_motion="reduce")
+        if whole:
+            draw_all(page)
+            page.evaluate("scrollTo(0, 0)")
+        page.wait_for_timeout(500)
+        page.screenshot(path=file, full_page=whole)
+
+
+def pictures(report: Path, folder: Path) -> None:
+    """The whole report at all widths, light and dark."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with chromium() as browser:
+        for width, theme in itertools.product(WIDTHS, THEMES):
+            picture(browser, report, folder / f"{width}-{theme}.png", width=width, theme=theme, whole=True)
+
+
+# Clicks. Each prepares the page for the so-manieth time, and tells how to click and, in JavaScript, what is then seen.
+
+Clicked = tuple[Callable[[], None], str]
+Click = Callable[[Page, int], Clicked]
+
+WATCHED = """
+window.answered = new Promise((resolve) => {
+  let began = null;
+  setTimeout(resolve, 10000, null);
+  for (const kind of ["click", "input", "change"]) {
+    addEventListener(kind, (event) => { began ??= event.timeStamp; }, { capture: true, once: true });
+  }
+  const look = () => {
+    if (began !== null && (SHOWN)) requestAnimationFrame(() => resolve(performance.now() - began));
+    else requestAnimationFrame(look);
+  };
+  requestAnimationFrame(look);
+}); null
+"""
+
+
+def answered(page: Page, click: Click, time: int = 0) -> float:
+    """Milliseconds from the click until what it is for has been there for a frame."""
+    act, shown = click(page, time)
+    page.evaluate(WATCHED.replace("SHOWN", shown))
+    act()
+    milliseconds = page.evaluate("window.answered")
+    assert milliseconds is not None, f"{click.__name__} is not answered: {shown}"
+    return milliseconds
+
+
+def said(element: str, text: str) -> str:
+    return f"document.querySelector({json.dumps(element)})?.textContent.includes({json.dumps(text)})"
+
+
+def column(page: Page, name: str) -> Locator:
+    return page.locator(f"#points-table th[data-name={name}] button")
+
+
+def filters(page: Page, label: str) -> Locator:
+    return page.locator("#filters").get_by_label(label)
+
+
+def show_all_points(page: Page) -> None:
+    filters(page, "find").fill("")
+    filters(page, "architecture").select_option("")
+    filters(page, "seeds").select_option("yes")
+
+
+def sort(page: Page, time: int) -> Clicked:
+    column(page, "fvu").click()
+    values = "[...document.querySelectorAll('td[data-name=l0]')].map((cell) => Number(cell.dataset.value))"
+    return column(page, "l0").click, f"{values}.every((value, at, all) => at === 0 || all[at - 1] <= value)"
+
+
+def find_points(page: Page, time: int) -> Clicked:
+    show_all_points(page)
+    found = "document.querySelectorAll('#points-table tbody tr').length === 6"
+    return lambda: filters(page, "find").fill("batchtopk 6144"), found
+
+
+def choose_architecture(page: Page, time: int) -> Clicked:
+    show_all_points(page)
+    found = "document.querySelectorAll('#points-table tbody tr').length === 24"
+    return lambda: filters(page, "architecture").select_option("topk"), found
+
+
+def take_seeds_apart(page: Page, time: int) -> Clicked:
+    show_all_points(page)
+    return lambda: filters(page, "seeds").select_option(""), said("#points-table tbody", "seed 1")
+
+
+def tick(page: Page, time: int) -> Clicked:
+    show_all_points(page)
+    page.locator("#points-table tbody input:checked").evaluate_all("boxes => boxes.forEach((box) => box.click())")
+    return page.locator("#points-table tbody input").nth(time).check, said("#settings-said", "that are ticked")
+
+
+def search(page: Page, time: int) -> Clicked:
+    box = page.locator("#search")
+    box.fill("")
+    expect(page.locator("#found-said")).not_to_contain_text("The best")
+    return lambda: box.fill("war"), said("#found-said", "The best") + " && " + said("#found a small", "war")
+
+
+def found(page: Page, time: int) -> Locator:
+    """The link to a latent of which no neighbour was looked at."""
+    page.locator("#shelf").select_option("0")
+    page.locator("#search").fill("war")
+    expect(page.locator("#found-said")).to_contain_text("The best")
+    return page.locator("#found a").nth(3 * time)
+
+
+def open_card(page: Page, time: int) -> Clicked:
+    link = found(page, time)
+    return link.click, said("#card-title", f"latent {link.get_attribute('data-latent')} ")
+
+
+def follow_link(page: Page, time: int) -> Clicked:
+    """From the card of a latent to that of one of its meta-latents."""
+    link = found(page, time)
+    link.click()
+    expect(page.locator("#card-title")).to_have_text(f"latent {link.get_attribute('data-latent')} #")
+    meta = page.locator("#card .weights a", has_text="meta-latent").first
+    return meta.click, said("#card-title", f"{meta.inner_text()} ")
+
+
+CLICKS_ON_POINTS: tuple[Click, ...] = (sort, find_points, choose_architecture, take_seeds_apart, tick)
+CLICKS_ON_LATENTS: tuple[Click, ...] = (search, open_card, follow_link)
+
+
+# Reports of sweeps that nobody trained.
+
+
+def many_points(folder: Path, points: int = 200, lines: int = 2000) -> Path:
+    """The report of a sweep of three architectures with sizes, ks and seeds, each with a long training curve."""
+    sweep = Sweep(folder)
+    templates = {name: composed(f"sae={name}", "tracking=off") for name in ("batchtopk", "topk", "jumprelu")}
+    every = itertools.product(templates, (1536, 3072, 6144, 12288), (8, 16, 32, 64, 96, 128), (0, 1, 2))
+    configs = {
+        f"{architecture}-{size}-k{k}-seed{seed}-{number:08x}": replace(
+            templates[architecture], dict_size=size, k=k, seed=seed
+        )
+        for number, (architecture, size, k, seed) in enumerate(itertools.islice(every, points))
+    }
+    sweep.add(configs)
+    random = np.random.default_rng(0)
+    for name, config in configs.items():
+        error = 0.4 / config.k**0.5 * (3072 / config.dict_size) ** 0.3 * random.uniform(0.98, 1.02)
+        _write_point(folder / name, config, error)
+        _write_curve(folder / name / "metrics.jsonl", config, error, lines, random)
+    return write_page([sweep], EXPLORER_MIB)
+
+
+def many_latents(folder: Path, latents: int = 24576, d_in: int = 64) -> Path:
+    """The report of a sweep of one large SAE of which all latents are told, with a meta-SAE of a quarter of their
+    number."""
+    sweep = Sweep(folder)
+    config = composed("sae=topk", f"dict_size={latents}", "tracking=off")
+    name = f"topk-{latents}-k32-seed0-00000000"
+    sweep.add({name: config})
+    _write_point(folder / name, config, 0.05)
+    sae = TopKSAE(d_in=d_in, dict_size=latents, normalize_input=True, k=config.k)
+    torch.nn.init.normal_(sae.W_dec, std=d_in**-0.5)
+    write_sae(folder / name / SAE_FOLDER, sae, {})
+
+    words, random = _Words(), np.random.default_rng(0)
+    told = words.table(latents, random)
+    sae_of = {"sae": {"point": name}}
+    _write_study(folder / "latents" / name, {**sae_of, "settings": asdict(config.latents)}, {"latents": latents})
+    pq.write_table(pa.table(told, schema=meanings.SCHEMA), folder / "latents" / name / "latents.parquet")
+
+    meta, users = latents // 4, [[] for _ in range(latents // 4)]
+    parts = [
+        [{"meta_latent": int(at), "weight": float(weight)} for at, weight in zip(row, weights, strict=True)]
+        for row, weights in zip(random.integers(meta, size=(latents, 4)), random.random((latents, 4)), strict=True)
+    ]
+    for latent, row in enumerate(parts):
+        for part in row:
+            users[part["meta_latent"]].append({"latent": latent, "weight": part["weight"]})
+    place = folder / "meta_sae" / f"topk-{latents}-meta-k4-00000000"
+    numbers = {
+        "latents": latents,
+        "meta_latents": meta,
+        "l0": 4.0,
+        "explained_variance": 0.55,
+        "explained_variance_shuffled": 0.5,
+    }
+    study = {**sae_of, "settings": asdict(config.meta)}
+    _write_study(place, study, numbers, smaller={}, meta_latents_per_latent=[0, 0, 0, 0, latents])
+    decomposed = {**told, "explained": random.random(latents), "meta_latents": parts}
+    pq.write_table(pa.table(decomposed, schema=decompositions.LATENTS), place / "latents.parquet")
+    used = {"used_by": [len(row) for row in users], "latents": [row[:10] for row in users], "matches": [[]] * meta}
+    metas = pa.table({**words.table(meta, random), **used}, schema=decompositions.META_LATENTS)
+    pq.write_table(metas, place / "meta_latents.parquet")
+    return write_page([sweep], EXPLORER_MIB)
+
+
+class _Words:
+    """Tables of what latents mean, quoted from the embedded text: each latent is active on one of its words."""
+
+    def __init__(self) -> None:
+        with gzip.open(TEXT, "rt") as lines:
+            self.text = [f" {word}" for line in lines for word in json.loads(line)["text"].split()]
+        self.places: dict[str, list[int]] = {}
+        for place, word in enumerate(self.text):
+            self.places.setdefault(word, []).append(place)
+
+    def table(self, latents: int, random: np.random.Generator) -> dict[str, Any]:
+        """The columns of meanings.SCHEMA."""
+        active = np.sort(random.random((latents, 10)))[:, ::-1]
+        logits = np.sort(random.random((latents, 10)))[:, ::-1]
+        chosen = random.integers(len(self.text), size=latents)
+        raised = random.integers(len(self.text), size=(latents, 10))
+        examples, promoted = [], []
+        for latent in range(latents):
+            there = self.places[self.text[chosen[latent]]]
+            some = sorted({there[at] for at in random.integers(len(there), size=10)})
+            values = zip(some, active[latent, : len(some)], strict=True)
+            examples.append([self._example(place, float(value)) for place, value in values])
+            tokens = zip(raised[latent], logits[latent], strict=True)
+            promoted.append([{"token": self.text[at], "logit": float(value)} for at, value in tokens])
+        return {
+            "latent": range(latents),
+            "frequency": random.random(latents) / 100,
+            "mean_activation": active.mean(1),
+            "max_activation": active[:, 0],
+            "examples": examples,
+            "promoted": promoted,
+        }
+
+    def _example(self, place: int, activation: float) -> dict[str, Any]:
+        before, after = self.text[max(0, place - 10) : place], self.text[place + 1 : place + 6]
+        return {
+            "activation": activation,
+            "before": "".join(before),
+            "token": self.text[place],
+            "after": "".join(after),
+            "place": place,
+        }
+
+
+def _write_point(folder: Path, config: Config, error: float) -> None:
+    point = {"architecture": config.sae.architecture, "dict_size": config.dict_size, "k": config.k, "seed": config.seed}
+    metrics = {
+        "nmse": error,
+        "fvu": 2.1 * error,
+        "l0": config.k * (1 + error / 10),
+        "dead_fraction": error / 3,
+        "ce_degradation": 2.3 * error,
+        "ce_recovered_zero": 1 - error / 2,
+        "ce_recovered_mean": 1 - error,
+    }
+    training = {"tokens": 2_048_000, "steps": 2000, "seconds": 60 + 1e3 * error, "tokens_per_second": 3e4 - 1e4 * error}
+    results = {
+        "point": point,
+        "metrics": metrics,
+        "training": training,
+        "config": asdict(config),
+        "provenance": provenance(),
+    }
+    write_json(folder / "results.json", results)
+
+
+def _write_curve(file: Path, config: Config, error: float, lines: int, random: np.random.Generator) -> None:
+    steps = np.arange(1, lines + 1)
+    mse = error * (1 + 3 / np.sqrt(steps)) * random.normal(1, 0.02, lines)
+    more = np.stack([mse / 40, config.k * random.normal(1, 0.01, lines), random.random(lines)]).T.tolist()
+    file.write_text(
+        "".join(
+            f'{{"step": {step}, "tokens": {1024 * step}, "loss": {value}, "mse": {value}, "aux_loss": {aux},'
+            f' "l0": {l0}, "dead_fraction": {dead}, "lr": 0.004, "threshold_mean": {dead}, "seconds": 0.03}}\n'
+            for step, value, (aux, l0, dead) in zip(steps.tolist(), mse.tolist(), more, strict=True)
+        )
+    )
+
+
+def _write_study(folder: Path, study: dict[str, Any], metrics: dict[str, float], **more: Any) -> None:
+    write_json(folder / "results.json", {"study": study, "metrics": metrics, "seconds": 1.0, **more})
