@@ -14,7 +14,20 @@ from sae_sweeps.report.blocks import Blocks, to_json
 from sae_sweeps.report.explorer import explorer
 
 SOURCES = Path(__file__).parent / "page"
-SCRIPTS = ("basics", "charts", "points", "comparison", "curves", "settings", "studies", "explorer", "cards", "main")
+SCRIPTS = (
+    "basics",
+    "charts",
+    "points",
+    "comparison",
+    "curves",
+    "settings",
+    "studies",
+    "stitching",
+    "meta_saes",
+    "explorer",
+    "cards",
+    "main",
+)
 
 
 def page(

@@ -79,7 +79,8 @@ function cell(text, value, name) {
 function fill(table, titles, rows) {
   const head = make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title))));
   const body = make("tbody");
-  for (const row of rows) body.append(make("tr", {}, ...row.map((one) => (one instanceof Node ? one : make("td", {}, one)))));
+  for (const row of rows)
+    body.append(make("tr", {}, ...row.map((one) => (one instanceof Node ? one : make("td", {}, one)))));
   table.replaceChildren(head, body);
   return table;
 }

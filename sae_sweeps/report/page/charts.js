@@ -60,10 +60,18 @@ async function draw(chart) {
   chart.stale = false;
   const Plotly = await library();
   const { traces, layout } = chart.build();
-  const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  const options = {
+    responsive: true,
+    displaylogo: false,
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  };
   if (byTouch.matches) options.displayModeBar = false;
   await Plotly.react(chart.area, traces, styled(traces.length ? layout : nothing), options);
-  if (!chart.drawn) chart.area.on("plotly_click", ({ points: [point] }) => point.data.links && (location.hash = point.data.links[point.pointIndex]));
+  if (!chart.drawn)
+    chart.area.on(
+      "plotly_click",
+      ({ points: [point] }) => point.data.links && (location.hash = point.data.links[point.pointIndex]),
+    );
   chart.drawn = true;
 }
 
@@ -71,8 +79,11 @@ async function draw(chart) {
 const byTouch = matchMedia("(pointer: coarse)");
 
 const nothing = {
-  xaxis: { visible: false }, yaxis: { visible: false },
-  annotations: [{ text: "nothing that is done passes the filter", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }],
+  xaxis: { visible: false },
+  yaxis: { visible: false },
+  annotations: [
+    { text: "nothing that is done passes the filter", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 },
+  ],
 };
 
 function color(name) {
@@ -86,7 +97,11 @@ function styled(layout) {
   return {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    font: { color: color("text"), size: 12, family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif" },
+    font: {
+      color: color("text"),
+      size: 12,
+      family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif",
+    },
     margin: { l: 50, r: 12, t: 12, b: 40 },
     hoverlabel: { bgcolor: color("panel"), bordercolor: color("line"), font: { color: color("text") }, align: "left" },
     hovermode: "closest",
@@ -99,15 +114,30 @@ function styled(layout) {
   };
 }
 
+const ABOVE = { y: 1, yref: "paper", yanchor: "bottom", showarrow: false };
+const SPAN = { yref: "paper", y0: 0, y1: 1 };
+
 // A vertical line with its name.
 function mark(x, text, tint, dash = "dash") {
   return {
-    shape: { type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: color(tint), width: 1.2, dash } },
-    annotation: { x, y: 1, yref: "paper", yanchor: "bottom", text, showarrow: false, font: { size: 11, color: color(tint) } },
+    shape: { ...SPAN, type: "line", x0: x, x1: x, line: { color: color(tint), width: 1.2, dash } },
+    annotation: { ...ABOVE, x, text, font: { size: 11, color: color(tint) } },
   };
 }
 
-const marked = (marks) => ({ shapes: marks.map((one) => one.shape), annotations: marks.map((one) => one.annotation), margin: { l: 50, r: 12, t: 24, b: 40 } });
+// A band between two values of x with its name.
+function band(x0, x1, text, tint) {
+  return {
+    shape: { ...SPAN, type: "rect", x0, x1, fillcolor: color(tint), opacity: 0.1, line: { width: 0 } },
+    annotation: { ...ABOVE, x: (x0 + x1) / 2, text, font: { size: 11, color: color("soft") } },
+  };
+}
+
+const marked = (marks) => ({
+  shapes: marks.map((one) => one.shape),
+  annotations: marks.map((one) => one.annotation),
+  margin: { l: 50, r: 12, t: 24, b: 40 },
+});
 
 const ROWS = 500; // of a chart's numbers that are listed
 
@@ -124,8 +154,13 @@ function drawnPoints(chart) {
 
 function tabulate(chart, details) {
   const [titles, rows] = chart.listed();
-  const number = (value) => (typeof value === "number" ? make("td.number", {}, brief(value)) : make("td", {}, value ?? "–"));
-  const table = fill(make("table"), titles, rows.slice(0, ROWS).map((row) => row.map(number)));
+  const number = (value) =>
+    typeof value === "number" ? make("td.number", {}, brief(value)) : make("td", {}, value ?? "–");
+  const table = fill(
+    make("table"),
+    titles,
+    rows.slice(0, ROWS).map((row) => row.map(number)),
+  );
   const box = make("div.scroll", { role: "region", tabindex: 0, "aria-label": `${chart.title}: numbers` }, table);
   details.replaceChildren(details.firstChild, box);
   if (rows.length > ROWS) details.append(make("p", {}, `The first ${ROWS} of ${rows.length} are listed.`));

@@ -17,7 +17,8 @@ function series(some, field) {
   const found = new Map();
   for (const row of some) {
     const point = first(row);
-    const name = `${report.sweeps.length > 1 ? `${point.sweep}: ` : ""}${NAMES[point.architecture] ?? point.architecture}` +
+    const name =
+      `${report.sweeps.length > 1 ? `${point.sweep}: ` : ""}${NAMES[point.architecture] ?? point.architecture}` +
       (field === "k" ? `, k ${point.k}` : ` ${point.dict_size}`);
     if (!found.has(name)) found.set(name, []);
     found.get(name).push(row);
@@ -34,8 +35,11 @@ function front(some, x, y) {
 
 function told(row) {
   const numbers = ["nmse", "l0", "ce_degradation", "dead_fraction"].filter((name) => row.mean[name] != null);
-  const lines = numbers.map((name) => `${titled(name)} ${shown(name, row.mean[name])}` +
-    (row.spread[name] != null ? ` ± ${shown(name, row.spread[name])}` : ""));
+  const lines = numbers.map(
+    (name) =>
+      `${titled(name)} ${shown(name, row.mean[name])}` +
+      (row.spread[name] != null ? ` ± ${shown(name, row.spread[name])}` : ""),
+  );
   return [`<b>${row.label}</b>`, ...lines].join("<br>") + "<extra></extra>";
 }
 
@@ -46,11 +50,18 @@ function scatter(name, some, x, y, number, more = {}) {
     return values.some(Boolean) ? { array: values, thickness: 1, width: 3 } : undefined;
   };
   return {
-    name, x: some.map((row) => row.mean[x] ?? first(row)[x]), y: some.map((row) => row.mean[y]), type: "scatter", mode: "markers",
-    error_x: metrics.has(x) ? spread(x) : undefined, error_y: spread(y),
+    name,
+    x: some.map((row) => row.mean[x] ?? first(row)[x]),
+    y: some.map((row) => row.mean[y]),
+    type: "scatter",
+    mode: "markers",
+    error_x: metrics.has(x) ? spread(x) : undefined,
+    error_y: spread(y),
     marker: { color: hue(point.architecture), symbol: SYMBOLS[number % SYMBOLS.length], size: 9 },
     line: { color: hue(point.architecture), dash: DASHES[number % DASHES.length], width: 1.5 },
-    hovertemplate: some.map(told), legendgroup: name, ...more,
+    hovertemplate: some.map(told),
+    legendgroup: name,
+    ...more,
   };
 }
 
@@ -61,12 +72,26 @@ function named(traces) {
 
 function againstL0(metric) {
   const traces = [];
-  for (const [name, some] of series(finishedRows().filter((row) => row.mean[metric] != null), "dict_size")) {
+  for (const [name, some] of series(
+    finishedRows().filter((row) => row.mean[metric] != null),
+    "dict_size",
+  )) {
     const number = sizes.indexOf(first(some[0]).dict_size);
-    const edge = front(some, (row) => row.mean.l0, (row) => row.mean[metric]);
+    const edge = front(
+      some,
+      (row) => row.mean.l0,
+      (row) => row.mean[metric],
+    );
     if (edge.length > 1) {
-      traces.push({ ...scatter(name, edge, "l0", metric, number), mode: "lines", showlegend: false, hoverinfo: "skip", hovertemplate: undefined,
-        error_x: undefined, error_y: undefined });
+      traces.push({
+        ...scatter(name, edge, "l0", metric, number),
+        mode: "lines",
+        showlegend: false,
+        hoverinfo: "skip",
+        hovertemplate: undefined,
+        error_x: undefined,
+        error_y: undefined,
+      });
     }
     traces.push(scatter(name, some, "l0", metric, number));
   }
@@ -75,7 +100,10 @@ function againstL0(metric) {
 }
 
 function againstSize(metric) {
-  const traces = series(finishedRows().filter((row) => row.mean[metric] != null), "k").map(([name, some]) => {
+  const traces = series(
+    finishedRows().filter((row) => row.mean[metric] != null),
+    "k",
+  ).map(([name, some]) => {
     const ordered = [...some].sort((a, b) => first(a).dict_size - first(b).dict_size);
     return scatter(name, ordered, "dict_size", metric, sparsities.indexOf(first(some[0]).k), { mode: "lines+markers" });
   });
@@ -87,23 +115,46 @@ function againstSize(metric) {
 function bars(of, title, text, more = {}) {
   const some = finishedRows().filter((row) => of(row) != null);
   const trace = {
-    type: "bar", x: some.map((row) => row.label), y: some.map(of), name: title, marker: { color: some.map((row) => hue(first(row).architecture)) },
-    text: some.length <= 12 ? some.map((row) => text(of(row))) : undefined, textposition: "outside", cliponaxis: false,
+    type: "bar",
+    x: some.map((row) => row.label),
+    y: some.map(of),
+    name: title,
+    marker: { color: some.map((row) => hue(first(row).architecture)) },
+    text: some.length <= 12 ? some.map((row) => text(of(row))) : undefined,
+    textposition: "outside",
+    cliponaxis: false,
     hovertemplate: some.map((row) => `<b>${row.label}</b><br>${title} ${text(of(row))}<extra></extra>`),
   };
   const few = some.length <= 12;
-  return { traces: [trace], layout: { showlegend: false, margin: { l: 50, r: 12, t: 24, b: 40 },
-    xaxis: { title: few ? "" : "points", showticklabels: few, tickangle: -35 }, yaxis: { title, ...more } } };
+  return {
+    traces: [trace],
+    layout: {
+      showlegend: false,
+      margin: { l: 50, r: 12, t: 24, b: 40 },
+      xaxis: { title: few ? "" : "points", showticklabels: few, tickangle: -35 },
+      yaxis: { title, ...more },
+    },
+  };
 }
 
 function cost() {
   const some = finishedRows().filter((row) => seconds(row) != null);
   const traces = series(some, "dict_size").map(([name, members]) => {
     const trace = scatter(name, members, "l0", "nmse", sizes.indexOf(first(members[0]).dict_size));
-    const told = members.map((row) => `<b>${row.label}</b><br>${seconds(row).toFixed(1)} s<br>NMSE ${shown("nmse", row.mean.nmse)}<extra></extra>`);
+    const told = members.map(
+      (row) =>
+        `<b>${row.label}</b><br>${seconds(row).toFixed(1)} s<br>NMSE ${shown("nmse", row.mean.nmse)}<extra></extra>`,
+    );
     return { ...trace, x: members.map(seconds), error_x: undefined, hovertemplate: told };
   });
-  return { traces, layout: { showlegend: named(traces), xaxis: { title: "own time, s", rangemode: "tozero" }, yaxis: { title: "NMSE" } } };
+  return {
+    traces,
+    layout: {
+      showlegend: named(traces),
+      xaxis: { title: "own time, s", rangemode: "tozero" },
+      yaxis: { title: "NMSE" },
+    },
+  };
 }
 
 function addComparison() {
@@ -113,16 +164,26 @@ function addComparison() {
   const everyone = "";
   const joined = [...new Set(report.points.map((point) => point.k))].length > 1;
   const seeds = report.groups.length < report.points.length;
-  document.getElementById("sparsity-said").textContent = "The points of the table that are done and shown; lower is better." +
+  document.getElementById("sparsity-said").textContent =
+    "The points of the table that are done and shown; lower is better." +
     (joined ? " A line joins the points of an architecture and size that no other of them beats in both." : "") +
     (seeds ? " Bars are the standard deviation over seeds." : "");
   add(charts, "NMSE against L0", everyone, () => againstL0("nmse"));
   add(charts, "CE degradation against L0", everyone, () => againstL0("ce_degradation"));
   add(charts, "NMSE against dictionary size", everyone, () => againstSize("nmse"));
   add(charts, "CE degradation against dictionary size", everyone, () => againstSize("ce_degradation"));
-  add(charts, "Dead latents", everyone, () => bars((row) => row.mean.dead_fraction, "dead latents", (value) => shown("dead_fraction", value), { tickformat: ".0%" }));
+  add(charts, "Dead latents", everyone, () =>
+    bars(
+      (row) => row.mean.dead_fraction,
+      "dead latents",
+      (value) => shown("dead_fraction", value),
+      { tickformat: ".0%" },
+    ),
+  );
   const costs = document.getElementById("cost-charts");
   add(costs, "Error for the time", everyone, cost);
-  add(costs, "Speed of the steps", everyone, () => bars(speed, "tokens per second", (value) => Math.round(value).toLocaleString("en-US")));
+  add(costs, "Speed of the steps", everyone, () =>
+    bars(speed, "tokens per second", (value) => Math.round(value).toLocaleString("en-US")),
+  );
   return some;
 }

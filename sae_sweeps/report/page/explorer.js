@@ -3,7 +3,14 @@
 
 const MOST_FOUND = 60;
 const shelves = report.explorer?.shelves ?? [];
-const explorerView = { shelf: shelves.findIndex((shelf) => shelf.index), query: "", latent: null, order: "number", active: true, most: MOST_FOUND };
+const explorerView = {
+  shelf: shelves.findIndex((shelf) => shelf.index),
+  query: "",
+  latent: null,
+  order: "number",
+  active: true,
+  most: MOST_FOUND,
+};
 
 const linkTo = (shelf, latent) => `#/${encodeURIComponent(shelves[shelf].key)}/${latent}`;
 const noun = (shelf) => (shelves[shelf].of == null ? "latent" : "meta-latent");
@@ -26,7 +33,10 @@ const indices = new Map();
 function indexOf(shelf) {
   if (!indices.has(shelf)) {
     const loading = shelves[shelf].index == null ? Promise.resolve(null) : block(shelves[shelf].index);
-    indices.set(shelf, loading.then((index) => index && { ...index, plain: index.tokens.map((token) => token.trim().toLowerCase()) }));
+    indices.set(
+      shelf,
+      loading.then((index) => index && { ...index, plain: index.tokens.map((token) => token.trim().toLowerCase()) }),
+    );
   }
   return indices.get(shelf);
 }
@@ -39,7 +49,9 @@ function search(index, { query, order, active }) {
     const all = index.frequency.map((_, latent) => latent).filter((latent) => !active || index.frequency[latent] > 0);
     return order === "number" ? all : all.sort((a, b) => index.frequency[b] - index.frequency[a]);
   }
-  const worth = index.plain.map((token) => (words.includes(token) ? 100 : words.some((word) => token.includes(word)) ? 1 : 0));
+  const worth = index.plain.map((token) =>
+    words.includes(token) ? 100 : words.some((word) => token.includes(word)) ? 1 : 0,
+  );
   const exact = index.plain.map((token) => (words.includes(token) ? 1 : 0));
   const found = [];
   for (let latent = 0; latent < index.examples.length; latent++) {
@@ -49,7 +61,9 @@ function search(index, { query, order, active }) {
     if (score) found.push([latent, score]);
   }
   found.sort((a, b) => b[1] - a[1] || a[0] - b[0]);
-  const number = words.map(Number).filter((word) => Number.isInteger(word) && word >= 0 && word < index.examples.length);
+  const number = words
+    .map(Number)
+    .filter((word) => Number.isInteger(word) && word >= 0 && word < index.examples.length);
   return [...new Set([...number, ...found.map(([latent]) => latent)])];
 }
 
@@ -63,7 +77,9 @@ function gloss(index, latent) {
 function summary(index, latent, query) {
   const words = query.trim().toLowerCase().split(/\s+/).filter(Boolean);
   const has = (tokens) => tokens.filter((token) => words.some((word) => index.plain[token].includes(word)));
-  const raised = has(index.examples[latent]).length ? [] : has(index.promoted[latent]).map((token) => visible(index.tokens[token]).trim());
+  const raised = has(index.examples[latent]).length
+    ? []
+    : has(index.promoted[latent]).map((token) => visible(index.tokens[token]).trim());
   const often = index.frequency[latent] > 0 ? ` (${percentage(index.frequency[latent])})` : "";
   return gloss(index, latent) + often + (raised.length ? `; raises ${[...new Set(raised)].join(" · ")}` : "");
 }
@@ -77,15 +93,34 @@ async function drawFound() {
   const index = await indexOf(shelf);
   if (mine !== searches) return;
   const found = index ? search(index, explorerView) : [];
-  const items = found.slice(0, most).map((latent) => make("li", {}, make("a", {
-    href: linkTo(shelf, latent), "aria-current": explorerView.latent === latent ? "true" : null, "data-latent": latent,
-  }, `${noun(shelf)} ${latent}`, make("small", {}, summary(index, latent, query)))));
+  const items = found.slice(0, most).map((latent) =>
+    make(
+      "li",
+      {},
+      make(
+        "a",
+        {
+          href: linkTo(shelf, latent),
+          "aria-current": explorerView.latent === latent ? "true" : null,
+          "data-latent": latent,
+        },
+        `${noun(shelf)} ${latent}`,
+        make("small", {}, summary(index, latent, query)),
+      ),
+    ),
+  );
   document.getElementById("found").replaceChildren(...items);
   const all = shelves[shelf].count;
-  document.getElementById("found-said").textContent = !index ? "It is not known what these mean."
-    : !query.trim() ? `${items.length} of ${count(found.length, noun(shelf))}` + (found.length < all ? `; ${(all - found.length).toLocaleString("en-US")} are active nowhere in the text that was read.` : ".")
-    : found.length > items.length ? `The best ${items.length} of ${count(found.length, noun(shelf))}.`
-    : `${count(found.length, noun(shelf))} of ${all.toLocaleString("en-US")}.`;
+  document.getElementById("found-said").textContent = !index
+    ? "It is not known what these mean."
+    : !query.trim()
+      ? `${items.length} of ${count(found.length, noun(shelf))}` +
+        (found.length < all
+          ? `; ${(all - found.length).toLocaleString("en-US")} are active nowhere in the text that was read.`
+          : ".")
+      : found.length > items.length
+        ? `The best ${items.length} of ${count(found.length, noun(shelf))}.`
+        : `${count(found.length, noun(shelf))} of ${all.toLocaleString("en-US")}.`;
   document.getElementById("more").hidden = items.length === found.length;
   if (explorerView.latent === null && found.length) drawCard(shelf, found[0]);
 }
@@ -117,39 +152,98 @@ function addExplorer() {
   const body = document.getElementById("explorer-body");
   const name = report.sweeps[0];
   if (!report.explorer) {
-    body.append(make("p.note", {}, "It is not known yet what the latents mean: ", make("code", {}, `python launch.py task=latents name=${name}`), " reads them off held-out text."));
+    body.append(
+      make(
+        "p.note",
+        {},
+        "It is not known yet what the latents mean: ",
+        make("code", {}, `python launch.py task=latents name=${name}`),
+        " reads them off held-out text.",
+      ),
+    );
     return;
   }
   for (const line of remarks()) body.append(make("p.note", {}, line));
-  const options = shelves.map((shelf, number) => [String(number), shelf.label, shelf]).filter(([, , shelf]) => shelf.index);
+  const options = shelves
+    .map((shelf, number) => [String(number), shelf.label, shelf])
+    .filter(([, , shelf]) => shelf.index);
   const select = choice(options, String(explorerView.shelf), (value) => {
     searchAnew({ shelf: Number(value), latent: null });
   });
   select.id = "shelf";
-  const find = make("input", { type: "search", id: "search", placeholder: "tokens, or a number", oninput: (event) => searchAnew({ query: event.target.value }) });
-  const lucky = make("button", { type: "button", onclick: async () => {
-    const { frequency } = await indexOf(explorerView.shelf);
-    const active = frequency.map((_, latent) => latent).filter((latent) => frequency[latent] > 0);
-    if (active.length) location.hash = linkTo(explorerView.shelf, active[Math.floor(Math.random() * active.length)]);
-  } }, "a random one");
-  const order = choice([["number", "number"], ["frequency", "how often active"]], "number", (value) => searchAnew({ order: value }));
+  const find = make("input", {
+    type: "search",
+    id: "search",
+    placeholder: "tokens, or a number",
+    oninput: (event) => searchAnew({ query: event.target.value }),
+  });
+  const lucky = make(
+    "button",
+    {
+      type: "button",
+      onclick: async () => {
+        const { frequency } = await indexOf(explorerView.shelf);
+        const active = frequency.map((_, latent) => latent).filter((latent) => frequency[latent] > 0);
+        if (active.length)
+          location.hash = linkTo(explorerView.shelf, active[Math.floor(Math.random() * active.length)]);
+      },
+    },
+    "a random one",
+  );
+  const order = choice(
+    [
+      ["number", "number"],
+      ["frequency", "how often active"],
+    ],
+    "number",
+    (value) => searchAnew({ order: value }),
+  );
   const idle = make("input", { type: "checkbox", onchange: (event) => searchAnew({ active: !event.target.checked }) });
-  const form = make("form.controls", { "aria-label": "Search latents", onsubmit: (event) => event.preventDefault() }, labelled("SAE", select), labelled("search", find), labelled("order", order), labelled("never active too", idle, true), lucky);
-  const found = make("div", {}, make("p.note", { id: "found-said", role: "status" }), make("ul.results", { id: "found", tabindex: 0, "aria-label": "Latents that were found" }),
-    make("button", { type: "button", id: "more", hidden: true, onclick: () => {
-      explorerView.most += MOST_FOUND;
-      drawFound();
-    } }, "show more"));
-  const card = make("article.card", { id: "card", "aria-labelledby": "card-title" }, make("h3", { id: "card-title", tabindex: -1 }, "No latent chosen"),
-    make("p.note", {}, "Search for a token, or choose a latent from the list. Every card has a link of its own."));
+  const form = make(
+    "form.controls",
+    { "aria-label": "Search latents", onsubmit: (event) => event.preventDefault() },
+    labelled("SAE", select),
+    labelled("search", find),
+    labelled("order", order),
+    labelled("never active too", idle, true),
+    lucky,
+  );
+  const found = make(
+    "div",
+    {},
+    make("p.note", { id: "found-said", role: "status" }),
+    make("ul.results", { id: "found", tabindex: 0, "aria-label": "Latents that were found" }),
+    make(
+      "button",
+      {
+        type: "button",
+        id: "more",
+        hidden: true,
+        onclick: () => {
+          explorerView.most += MOST_FOUND;
+          drawFound();
+        },
+      },
+      "show more",
+    ),
+  );
+  const card = make(
+    "article.card",
+    { id: "card", "aria-labelledby": "card-title" },
+    make("h3", { id: "card-title", tabindex: -1 }, "No latent chosen"),
+    make("p.note", {}, "Search for a token, or choose a latent from the list. Every card has a link of its own."),
+  );
   body.append(form, make("div.explorer", {}, found, card));
   addEventListener("hashchange", follow);
   // The index is large: it is unpacked when the explorer comes near, or a link asks for it.
-  const near = new IntersectionObserver((entries) => {
-    if (!entries.some((entry) => entry.isIntersecting)) return;
-    near.disconnect();
-    drawFound();
-  }, { rootMargin: "600px" });
+  const near = new IntersectionObserver(
+    (entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      near.disconnect();
+      drawFound();
+    },
+    { rootMargin: "600px" },
+  );
   near.observe(body);
   follow();
 }
@@ -159,8 +253,13 @@ function remarks() {
   const untold = shelves.filter((shelf) => !shelf.told && shelf.cards.length).map((shelf) => shelf.label);
   const cut = shelves.filter((shelf) => !shelf.cards.length).map((shelf) => shelf.label);
   const said = [];
-  if (untold.length) said.push(`Of ${untold.join("; ")} it is known which latents are near, not what they mean: python launch.py task=latents name=${report.sweeps[0]}`);
-  if (left_out.length || cut.length) said.push(`Without cards, for the size of this page (explorer_mib): ${[...left_out, ...cut].join("; ")}.`);
-  if (not_compared.length) said.push(`Not compared with all others, which would have taken long: ${not_compared.join("; ")}.`);
+  if (untold.length)
+    said.push(
+      `Of ${untold.join("; ")} it is known which latents are near, not what they mean: python launch.py task=latents name=${report.sweeps[0]}`,
+    );
+  if (left_out.length || cut.length)
+    said.push(`Without cards, for the size of this page (explorer_mib): ${[...left_out, ...cut].join("; ")}.`);
+  if (not_compared.length)
+    said.push(`Not compared with all others, which would have taken long: ${not_compared.join("; ")}.`);
   return said;
 }

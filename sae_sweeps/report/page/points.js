@@ -16,11 +16,15 @@ const view = {
 function rowsOf(together) {
   if (!together) {
     return report.points.map((point) => ({
-      label: point.label, points: [point], mean: point.metrics ?? {}, spread: {},
+      label: point.label,
+      points: [point],
+      mean: point.metrics ?? {},
+      spread: {},
     }));
   }
   return report.groups.map((group, number) => ({
-    ...group, points: report.points.filter((point) => point.group === number),
+    ...group,
+    points: report.points.filter((point) => point.group === number),
   }));
 }
 
@@ -29,9 +33,12 @@ view.baseline = rows.find((row) => row.mean.nmse != null)?.label ?? null;
 
 function matches(row) {
   const words = view.text.toLowerCase().split(/\s+/).filter(Boolean);
-  const text = `${row.label} ${row.points.map((point) => point.folder.replace(/-[0-9a-f]{8}$/, "")).join(" ")}`.toLowerCase();
-  return words.every((word) => text.includes(word)) &&
-    Object.entries(view.fields).every(([field, value]) => row.points.some((point) => String(point[field]) === value));
+  const text =
+    `${row.label} ${row.points.map((point) => point.folder.replace(/-[0-9a-f]{8}$/, "")).join(" ")}`.toLowerCase();
+  return (
+    words.every((word) => text.includes(word)) &&
+    Object.entries(view.fields).every(([field, value]) => row.points.some((point) => String(point[field]) === value))
+  );
 }
 
 // The rows that pass the filters, and of these those that have results.
@@ -59,13 +66,30 @@ const COLUMNS = [
   { name: "label", title: "SAE", of: (row) => row.label },
   { name: "state", title: "state", of: (row) => row.points.map((point) => point.state).join(" ") },
   ...report.metrics.map((metric) => ({
-    name: metric.name, title: titled(metric.name), explained: metric.explained, best: metric.best,
-    of: (row) => row.mean[metric.name], text: (value) => shown(metric.name, value), spread: (row) => row.spread[metric.name],
+    name: metric.name,
+    title: titled(metric.name),
+    explained: metric.explained,
+    best: metric.best,
+    of: (row) => row.mean[metric.name],
+    text: (value) => shown(metric.name, value),
+    spread: (row) => row.spread[metric.name],
   })),
-  { name: "tokens_per_second", title: "own tok/s", best: "max", of: speed, explained: "of a point's own training steps",
-    text: (value) => (value == null ? "–" : Math.round(value).toLocaleString("en-US")) },
-  { name: "seconds", title: "own time, s", best: "min", of: seconds, explained: "of a point's own training steps",
-    text: (value) => (value == null ? "–" : value.toFixed(1)) },
+  {
+    name: "tokens_per_second",
+    title: "own tok/s",
+    best: "max",
+    of: speed,
+    explained: "of a point's own training steps",
+    text: (value) => (value == null ? "–" : Math.round(value).toLocaleString("en-US")),
+  },
+  {
+    name: "seconds",
+    title: "own time, s",
+    best: "min",
+    of: seconds,
+    explained: "of a point's own training steps",
+    text: (value) => (value == null ? "–" : value.toFixed(1)),
+  },
 ];
 
 function sorted(some) {
@@ -90,7 +114,7 @@ function difference(column, row, baseline) {
   const inPoints = metrics.get(column.name)?.unit === "%"; // of shares the difference itself, not a share of a share
   const amount = Number((100 * (inPoints ? value - base : (value - base) / Math.abs(base))).toFixed(1));
   const text = `${amount > 0 ? "+" : amount < 0 ? "−" : "±"}${Math.abs(amount).toFixed(1)}${inPoints ? " pp" : "%"}`;
-  const good = column.best && amount !== 0 ? ((amount < 0) === (column.best === "min") ? "better" : "worse") : "";
+  const good = column.best && amount !== 0 ? (amount < 0 === (column.best === "min") ? "better" : "worse") : "";
   return make("small", { class: good }, text);
 }
 
@@ -112,22 +136,35 @@ function drawPoints() {
       return one;
     });
     const chosen = row.points.some((point) => view.chosen.has(point.key));
-    return make(`tr${chosen ? ".chosen" : ""}`, { "data-point": row.points.map((point) => point.key).join(" ") },
-      make("th", { scope: "row" }, tick(row, chosen, row === baseline)), states(row), ...cells);
+    return make(
+      `tr${chosen ? ".chosen" : ""}`,
+      { "data-point": row.points.map((point) => point.key).join(" ") },
+      make("th", { scope: "row" }, tick(row, chosen, row === baseline)),
+      states(row),
+      ...cells,
+    );
   });
   table.tBodies[0].replaceChildren(...body);
   const of = view.together ? "rows, of points that differ in more than their seed" : "points";
   document.getElementById("points-said").textContent =
-    `${some.length} of ${rows.length} ${of}` + (baseline ? `; small figures: the difference to the baseline, ${baseline.label}` : "");
+    `${some.length} of ${rows.length} ${of}` +
+    (baseline ? `; small figures: the difference to the baseline, ${baseline.label}` : "");
 }
 
 function heading(column) {
   const sorts = view.sort === column.name;
   const arrow = sorts ? (view.descending ? " ▼" : " ▲") : "";
-  const button = make("button", { type: "button", title: column.explained ?? null, onclick: () => sortBy(column.name) },
-    column.title + arrow);
+  const button = make(
+    "button",
+    { type: "button", title: column.explained ?? null, onclick: () => sortBy(column.name) },
+    column.title + arrow,
+  );
   const order = sorts ? (view.descending ? "descending" : "ascending") : null;
-  return make(`th${column.text ? ".number" : ""}`, { scope: "col", "aria-sort": order, "data-name": column.name }, button);
+  return make(
+    `th${column.text ? ".number" : ""}`,
+    { scope: "col", "aria-sort": order, "data-name": column.name },
+    button,
+  );
 }
 
 function tick(row, chosen, isBaseline) {
@@ -138,7 +175,15 @@ function tick(row, chosen, isBaseline) {
   };
   const box = make("input", { type: "checkbox", checked: chosen, onchange: toggle });
   const seeds = row.points.length > 1 ? `, ${row.points.length} seeds` : "";
-  return make("label", {}, box, make("span.swatch", { style: `background:var(--${first(row).architecture in NAMES ? first(row).architecture : "other"})` }), make("span", {}, row.label + seeds + (isBaseline ? " (baseline)" : "")));
+  return make(
+    "label",
+    {},
+    box,
+    make("span.swatch", {
+      style: `background:var(--${first(row).architecture in NAMES ? first(row).architecture : "other"})`,
+    }),
+    make("span", {}, row.label + seeds + (isBaseline ? " (baseline)" : "")),
+  );
 }
 
 function states(row) {
@@ -163,49 +208,87 @@ function sortBy(name) {
 function drawFilters() {
   const form = document.getElementById("filters");
   form.addEventListener("submit", (event) => event.preventDefault());
-  const find = make("input", { type: "search", placeholder: "words, e.g. topk 6144", oninput: (event) => {
-    view.text = event.target.value;
-    changed("filter");
-  } });
+  const find = make("input", {
+    type: "search",
+    placeholder: "words, e.g. topk 6144",
+    oninput: (event) => {
+      view.text = event.target.value;
+      changed("filter");
+    },
+  });
   form.append(labelled("find", find));
   for (const field of FIELDS) {
     const values = [...new Set(report.points.map((point) => String(point[field])))];
     if (values.length < 2) continue;
     values.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
     const options = [["", "all"], ...values.map((value) => [value, NAMES[value] ?? value])];
-    form.append(labelled(field.replace("_", " "), choice(options, "", (value) => {
-      if (value) view.fields[field] = value;
-      else delete view.fields[field];
-      changed("filter");
-    })));
+    form.append(
+      labelled(
+        field.replace("_", " "),
+        choice(options, "", (value) => {
+          if (value) view.fields[field] = value;
+          else delete view.fields[field];
+          changed("filter");
+        }),
+      ),
+    );
   }
   if (report.groups.length < report.points.length) {
-    const options = [["yes", "together: mean ± spread"], ["", "apart"]];
-    form.append(labelled("seeds", choice(options, "yes", (value) => {
-      view.together = Boolean(value);
-      const before = rows.find((row) => row.label === view.baseline)?.points[0];
-      rows = rowsOf(view.together);
-      view.baseline = rows.find((row) => row.points.includes(before))?.label ?? null;
-      drawBaselines();
-      changed("filter");
-    })));
+    const options = [
+      ["yes", "together: mean ± spread"],
+      ["", "apart"],
+    ];
+    form.append(
+      labelled(
+        "seeds",
+        choice(options, "yes", (value) => {
+          view.together = Boolean(value);
+          const before = rows.find((row) => row.label === view.baseline)?.points[0];
+          rows = rowsOf(view.together);
+          view.baseline = rows.find((row) => row.points.includes(before))?.label ?? null;
+          drawBaselines();
+          changed("filter");
+        }),
+      ),
+    );
   }
-  form.append(labelled("baseline", make("select", { id: "baseline", onchange: (event) => {
-    view.baseline = event.target.value || null;
-    drawPoints();
-  } })));
-  form.append(make("button", { type: "button", onclick: () => {
-    view.chosen.clear();
-    drawPoints();
-    changed("chosen");
-  } }, "untick all"));
+  form.append(
+    labelled(
+      "baseline",
+      make("select", {
+        id: "baseline",
+        onchange: (event) => {
+          view.baseline = event.target.value || null;
+          drawPoints();
+        },
+      }),
+    ),
+  );
+  form.append(
+    make(
+      "button",
+      {
+        type: "button",
+        onclick: () => {
+          view.chosen.clear();
+          drawPoints();
+          changed("chosen");
+        },
+      },
+      "untick all",
+    ),
+  );
   drawBaselines();
-  const known = COLUMNS.filter((column) => column.explained).map((column) => make("div", {}, make("dt", {}, column.title), make("dd", {}, column.explained)));
+  const known = COLUMNS.filter((column) => column.explained).map((column) =>
+    make("div", {}, make("dt", {}, column.title), make("dd", {}, column.explained)),
+  );
   document.getElementById("columns").append(make("dl.explained", {}, ...known));
 }
 
 function drawBaselines() {
   const labels = rows.filter((row) => row.mean.nmse != null).map((row) => row.label);
-  const options = ["", ...labels].map((value) => make("option", { value, selected: value === (view.baseline ?? "") }, value || "none"));
+  const options = ["", ...labels].map((value) =>
+    make("option", { value, selected: value === (view.baseline ?? "") }, value || "none"),
+  );
   document.getElementById("baseline").replaceChildren(...options);
 }
