@@ -27,6 +27,7 @@ trap pass_on USR1 TERM
 keep_running() {
   while true; do
     "$@" & step=$!
+    [ -z "$stopping" ] || pass_on
     while wait "$step"; code=$?; kill -0 "$step" 2>/dev/null; do :; done
     if [ "$code" -le 128 ] || [ -n "$stopping" ]; then exit "$code"; fi
     echo "killed by signal $((code - 128)); beginning again from the last saved states" >&2

@@ -14,7 +14,7 @@ from sae_sweeps.tasks import meta_sae
 from tests.conftest import composed
 from tests.tasks.conftest import GIVEN, contents, done, point, undo
 
-EXAMPLES = "list<element: struct<activation: float, before: string, token: string, after: string>>"
+EXAMPLES = "list<element: struct<activation: float, before: string, token: string, after: string, place: int64>>"
 LATENTS = {
     "latent": "int32",
     "frequency": "float",
