@@ -77,10 +77,9 @@ def _update(sweep: Sweep, tracking: TrackingConfig, points: Sequence[Compared], 
     if report is not None:
         run.html(REPORT, report)
         run.artifact(f"{sweep.name}-{REPORT}", REPORT, report, config)
-    run.finish(_best(groups))
-    write_json(
-        sweep.folder / IDENTITY, {**read_json(sweep.folder / IDENTITY), "made_of": made_of, "report": with_report}
-    )
+    if run.finish(_best(groups)):
+        known = read_json(sweep.folder / IDENTITY)
+        write_json(sweep.folder / IDENTITY, {**known, "made_of": made_of, "report": with_report})
 
 
 def _points_table(points: Sequence[Compared]) -> tuple[list[str], list[list[Any]]]:

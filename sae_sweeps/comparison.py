@@ -80,6 +80,7 @@ def points_of(sweep: Sweep, states: Mapping[str, State]) -> list[Compared]:
             sweep, name, states[name], asdict(from_json(known["config"])), read_json(sweep.folder / name / RESULTS)
         )
         for name, known in sweep.read()["points"].items()
+        if name in states  # others have come since
     ]
 
 
@@ -131,9 +132,12 @@ def finite(value: float | None) -> float:
 
 def label(point: Compared, several: bool = False) -> str:
     """What a point is, in words: BatchTopK 6144, k 32; of one of several sweeps, that sweep's name before it."""
-    architecture = point.config["sae"]["architecture"]
-    words = f"{ARCHITECTURES.get(architecture, architecture)} {point.config['dict_size']}, k {point.config['k']}"
+    words = called(point.config["sae"]["architecture"], point.config["dict_size"], point.config["k"])
     return f"{point.sweep.name}: {words}" if several else words
+
+
+def called(architecture: str, dict_size: int, k: int) -> str:
+    return f"{ARCHITECTURES.get(architecture, architecture)} {dict_size}, k {k}"
 
 
 def settings_in_words(point: Compared, keys: Sequence[str]) -> str:

@@ -38,14 +38,16 @@ class Run:
     def __init__(self, run: Any = None) -> None:
         self._run = run
 
-    def _do(self, what: Callable[[Any], Any]) -> None:
+    def _do(self, what: Callable[[Any], Any]) -> bool:
         if self._run is None:
-            return
+            return False
         try:
             what(self._run)
         except Exception as error:
             self._run = None
             log.warning("W&B: the run cannot be gone on with (%s)", first_line(error))
+            return False
+        return True
 
     def log(self, metrics: dict[str, Any]) -> None:
         self._do(lambda run: run.log(metrics))
@@ -106,7 +108,7 @@ class Run:
         self._do(show)
 
     def artifact(self, name: str, kind: str, path: Path, metadata: dict[str, Any]) -> None:
-        """Files under a name of their own, with versions. They are uploaded from where they are: leave them there."""
+        """Files under a name of their own, with versions. A folder is uploaded from where it is: leave it there."""
 
         def add(run: Any) -> None:
             import wandb
@@ -115,15 +117,17 @@ class Run:
             if path.is_dir():
                 found.add_dir(str(path), policy="immutable")
             else:
-                found.add_file(str(path), policy="immutable")
+                found.add_file(str(path), policy="mutable")  # a copy: the file is written anew
             run.log_artifact(found, aliases=["latest"])
 
         self._do(add)
 
-    def finish(self, summary: dict[str, Any] | None = None, *, failed: bool = False) -> None:
+    def finish(self, summary: dict[str, Any] | None = None, *, failed: bool = False) -> bool:
+        """Close the run. Whether it has all that it was given."""
         self.summary(summary or {})
-        self._do(lambda run: run.finish(exit_code=int(failed)))
+        whole = self._do(lambda run: run.finish(exit_code=int(failed)))
         self._run = None
+        return whole
 
     def preempted(self) -> None:
         """Close a run that will go on later."""

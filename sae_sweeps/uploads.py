@@ -5,6 +5,7 @@ Nothing here is imported that takes time or memory: the process of uploader.py r
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,8 @@ def unreachable(server: str, seconds: float = ANSWER_SECONDS) -> str | None:
         return f"{server} answers {error.code} {error.reason}" if error.code >= 500 else None
     except (OSError, HTTPException, ValueError) as error:
         why = getattr(error, "reason", error)
+        if isinstance(why, ssl.SSLError):
+            return None  # it is there; which certificates are good is for W&B to say
         if isinstance(why, TimeoutError):
             return f"{server} {SILENT}"
         return f"{server} cannot be reached ({why})"

@@ -300,7 +300,7 @@ def test_a_damaged_checkpoint_costs_only_the_steps_behind_the_older_one(tmp_path
 
 
 def test_two_processes_never_train_one_point(tmp_path, tiny):
-    words = [*tiny, "name=twice", "training.tokens=300000"]
+    words = [*tiny, "name=twice", "training.tokens=30000000"]  # it goes on until it is killed
     first = begin(*words, cwd=tmp_path, stderr=None)
     try:
         while first.poll() is None and not checkpoints_in(tmp_path / "outputs" / "twice"):

@@ -21,10 +21,12 @@ class PackLauncher(SweepLauncher):
         """Run them. One that fails does not stop the others."""
         from sae_sweeps.follow_ups import follow_up, in_order
         from sae_sweeps.running import run_packs
-        from sae_sweeps.tasks.report import show
+        from sae_sweeps.tasks.report import refresh, show
 
         began = time.monotonic()
         failures = run_packs(sweep, points, Limits.of(self.max_points, self.max_memory))
         followed = [follow_up(task, sweep, points[0].config) for task in in_order(then)]
         show(sweep, points[0].config, [point.name for point in points], failures, time.monotonic() - began)
+        if "report" not in then:
+            refresh(sweep, points[0].config)
         return not failures and all(followed)

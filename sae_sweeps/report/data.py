@@ -83,7 +83,8 @@ def curve_of(point: Compared) -> dict[str, list[float | None]] | None:
     stride = -(-len(lines) // CURVE_POINTS)
     kept = lines[::-1][::stride][::-1]  # the last line always
     names = [name for name in CURVES if name in kept[-1]]
-    return {name: [rounded(line.get(name)) for line in kept] for name in ("tokens", *names)}
+    drawn = {name: [rounded(line.get(name)) for line in kept] for name in names}
+    return {"tokens": [line["tokens"] for line in kept], **drawn}
 
 
 def metrics_data() -> list[dict[str, Any]]:
@@ -101,43 +102,97 @@ def metrics_data() -> list[dict[str, Any]]:
 
 
 def answer(groups: Sequence[Group]) -> str:
-    """The sweep in one or two sentences: what reconstructs best, at what L0, at which cost; and what is missing."""
+    """The sweep in a few words: what reconstructs best at each k, at what L0 and cost; and what is missing. Points of
+    different models, hooks or texts are not ranked against each other."""
     points = [point for group in groups for point in group.points]
-    done = [group for group in groups if math.isfinite(finite(group.mean.get("nmse")))]
     states = [point.state.state for point in points]
     missing = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states) if state != DONE)
-    tail = f" {states.count(DONE)} of {len(points)} points are done" + f"; {missing}." if missing else ""
-    if not done:
+    tail = f" {states.count(DONE)} of {len(points)} points are done; {missing}." if missing else ""
+    comparable = _comparable(groups)
+    if not comparable:
         return f"No point is done yet.{tail}"
-    first = min(done, key=lambda group: group.mean["nmse"])
+    several = len(comparable) > 1
+    said = [f"On {where}: {_best(some)}" if several else _best(some) for where, some in comparable.items()]
+    return " ".join(said) + tail
+
+
+def _comparable(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """Those that are done, best NMSE first, by what their metrics are of."""
+    found: dict[str, list[Group]] = {}
+    for group in sorted(groups, key=_nmse):
+        if math.isfinite(_nmse(group)):
+            found.setdefault(_of_what(group.points[0]), []).append(group)
+    return found
+
+
+def _best(done: Sequence[Group]) -> str:
+    ks = sorted({_k(group) for group in done})
+    if len(ks) > 1:
+        best = [next(group for group in done if _k(group) == k) for k in ks]
+        return (
+            "Lowest NMSE: "
+            + "; ".join(f"{one.label}, {number('nmse', one)} at L0 {number('l0', one)}" for one in best)
+            + "."
+        )
+    first = done[0]
     text = f"{first.label} reconstructs best: NMSE {number('nmse', first)} at L0 {number('l0', first)}"
     if "ce_degradation" in first.mean:
         cheapest = min(done, key=lambda group: finite(group.mean.get("ce_degradation")))
         text += f", for a CE degradation of {number('ce_degradation', first)} nats per token"
         if cheapest is not first:
             text += f"; {cheapest.label} has the lowest, {number('ce_degradation', cheapest)}"
-    return f"{text}.{tail}"
+    return f"{text}."
 
 
 def cautions(groups: Sequence[Group]) -> list[str]:
-    """What keeps the comparison from being as simple as the answer: noise, unequal L0, dead latents."""
-    done = sorted((group for group in groups if math.isfinite(finite(group.mean.get("nmse")))), key=_nmse)
+    """What keeps the comparison from being as simple as the answer: noise, unequal L0 or training, dead latents."""
+    said = []
+    comparable = _comparable(groups)
+    if len(comparable) > 1:
+        said.append("Models, hooks or texts differ: their numbers are not to be compared with each other.")
+    for done in comparable.values():
+        for k in sorted({_k(group) for group in done}):
+            alike = [group for group in done if _k(group) == k]
+            said += _of_a_k(k, alike)
+        tokens = sorted(
+            {point.results["training"]["tokens"] for group in done for point in group.points if point.results}
+        )
+        if len(tokens) > 1:
+            said.append(f"Points were trained on {tokens[0]:,} to {tokens[-1]:,} activations.")
+        dead = [group for group in done if group.mean.get("dead_fraction", 0.0) > MANY_DEAD]
+        if dead:
+            names = "; ".join(f"{group.label} {number('dead_fraction', group)}" for group in dead[:4])
+            said.append(f"Many latents are dead: {names}" + f" and {len(dead) - 4} more" * (len(dead) > 4) + ".")
+    return list(dict.fromkeys(said))
+
+
+def _of_a_k(k: int, done: Sequence[Group]) -> list[str]:
     said = []
     if len(done) > 1:
-        lead = _nmse(done[1]) - _nmse(done[0])
-        if len(done[0].points) == 1 and lead < NOISE * _nmse(done[0]):
-            said.append(
-                f"One seed each: the first two differ by {lead / _nmse(done[0]):.1%} in NMSE, which may be noise."
-            )
-    for k in sorted({group.points[0].config["k"] for group in done}):
-        l0 = [group.mean["l0"] for group in done if group.points[0].config["k"] == k]
-        if max(l0) > (1 + UNEQUAL) * min(l0):
-            said.append(f"At k {k}, L0 is between {min(l0):.1f} and {max(l0):.1f}: more active latents, less error.")
-    dead = [group for group in done if group.mean["dead_fraction"] > MANY_DEAD]
-    if dead:
-        names = "; ".join(f"{group.label} {number('dead_fraction', group)}" for group in dead[:4])
-        said.append(f"Many latents are dead: {names}" + f" and {len(dead) - 4} more" * (len(dead) > 4) + ".")
+        first, second = done[:2]
+        lead, spreads = _nmse(second) - _nmse(first), [first.spread.get("nmse"), second.spread.get("nmse")]
+        known = [spread for spread in spreads if spread is not None]
+        if known and lead < math.hypot(*known):
+            said.append(f"At k {k} the first two differ in NMSE by less than their seeds do.")
+        elif not known and lead < NOISE * _nmse(first):
+            relative = lead / _nmse(first)
+            said.append(f"At k {k} the first two, of one seed each, differ by {relative:.1%} in NMSE: it may be noise.")
+    l0 = [group.mean["l0"] for group in done if "l0" in group.mean]
+    if l0 and max(l0) > (1 + UNEQUAL) * min(l0):
+        said.append(f"At k {k}, L0 is between {min(l0):.1f} and {max(l0):.1f}: more active latents, less error.")
     return said
+
+
+def _k(group: Group) -> int:
+    return group.points[0].config["k"]
+
+
+def _of_what(point: Compared) -> str:
+    """What its metrics are of: model, hook, text."""
+    model, dataset = point.config["model"], point.config["dataset"]
+    files = dataset["files"]
+    text = dataset["name"] or ", ".join([files] if isinstance(files, str) else files or [])
+    return f"{comparison.end_of_path(model['name'])}, {model['hook']}, on {comparison.end_of_path(text)}"
 
 
 def _nmse(group: Group) -> float:
@@ -152,14 +207,7 @@ def number(name: str, group: Group) -> str:
 
 def about(points: Sequence[Compared]) -> list[str]:
     """What all points are of: model, hook, text; how many there are, and how many activations they have seen."""
-    said: dict[str, None] = {}
-    for point in points:
-        model, dataset = point.config["model"], point.config["dataset"]
-        files = dataset["files"]
-        text = dataset["name"] or ", ".join([files] if isinstance(files, str) else files or [])
-        said.setdefault(
-            f"{comparison.end_of_path(model['name'])}, {model['hook']}, on {comparison.end_of_path(text)}", None
-        )
+    said = dict.fromkeys(map(_of_what, points))
     done = [point.results for point in points if point.results is not None]
     line = f"{len(done)} of {len(points)} points done"
     for title, numbers in (

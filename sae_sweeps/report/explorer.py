@@ -1,17 +1,17 @@
 """What the explorer tells of latents: what each means, its nearest latents in other SAEs, and its meta-latents."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
-
-from sae_sweeps.comparison import Compared, finite
+from sae_sweeps.comparison import Compared, called, finite
 from sae_sweeps.errors import first_line
 from sae_sweeps.report.blocks import Blocks, rounded
 from sae_sweeps.report.cards import Shelf, pack
-from sae_sweeps.report.studies import finished
+from sae_sweeps.report.studies import Finished, differs, without_it
 from sae_sweeps.saved import SAE_FOLDER
 
 if TYPE_CHECKING:
@@ -20,78 +20,155 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SAES = 12  # that have cards
+COLUMNS = ("frequency", "mean_activation", "max_activation", "examples", "promoted")  # of a card
 MULTIPLICATIONS = 2e12  # that finding nearest latents may take: some half a minute on two cores
 
 Told = Callable[[int, int], None]
 
 
+@dataclass(frozen=True)
+class Source:
+    """An SAE that may have cards: a point that is done, or one from elsewhere that was studied."""
+
+    key: str
+    label: str
+    point: str
+    prefix: str  # that stands before the folder of a point in a key
+    sweep: Path
+    folder: Path
+    dict_size: int
+    nmse: float
+    space: tuple[str, str]  # the model and hook that its directions are of
+
+    def studies(self, found: Sequence[Finished], task: str, part: str = "sae") -> list[Finished]:
+        mine = [one for one in found if one.task == task and one.sweep.folder == self.sweep]
+        return [one for one in mine if one.point(part) == self.point]
+
+    def told_by(self, found: Sequence[Finished]) -> Finished | None:
+        """Of the studies that tell what its latents mean the one that has read most."""
+        reads = [(one.settings["tokens"], one) for one in self.studies(found, "latents")]
+        reads += [(one.settings["latents"]["tokens"], one) for one in self.studies(found, "meta_sae")]
+        return max(reads, key=lambda read: read[0], default=(0, None))[1]
+
+
+def sources(points: Mapping[str, tuple[str, Compared]], found: Sequence[Finished]) -> list[Source]:
+    """All SAEs of a page: points that are done (by key: label, point), and those that studies are of besides."""
+    made = []
+    for key, (label, point) in points.items():
+        if point.results is not None:
+            folder = point.sweep.folder / point.name / SAE_FOLDER
+            size, nmse = point.config["dict_size"], finite(point.metrics.get("nmse"))
+            made.append(
+                Source(
+                    key,
+                    label,
+                    point.name,
+                    key.removesuffix(point.name),
+                    point.sweep.folder,
+                    folder,
+                    size,
+                    nmse,
+                    _space(point.config),
+                )
+            )
+    known = {(source.sweep, source.point) for source in made}
+    for study in found:
+        if study.task != "stitch" and (study.sweep.folder, study.point("sae")) not in known:
+            sae = study.results["study"]["sae"]
+            known.add((study.sweep.folder, sae["point"]))
+            label = f"{called(sae['architecture'], sae['dict_size'], sae['k'])} ({sae['point']})"
+            made.append(
+                Source(
+                    f"{study.sweep.name}/{sae['point']}",
+                    label,
+                    sae["point"],
+                    f"{study.sweep.name}/",
+                    study.sweep.folder,
+                    Path(sae["folder"]),
+                    sae["dict_size"],
+                    math.inf,
+                    _space(study.results["config"]),
+                )
+            )
+    return made
+
+
+def _space(config: Mapping[str, Any]) -> tuple[str, str]:
+    return config["model"]["name"], config["model"]["hook"]
+
+
 def explorer(
-    blocks: Blocks, points: Mapping[str, tuple[str, Compared]], most: int, told: Told | None = None
+    blocks: Blocks,
+    points: Mapping[str, tuple[str, Compared]],
+    found: Sequence[Finished],
+    most: int,
+    told: Told | None = None,
 ) -> dict[str, Any] | None:
-    """Add the cards of points (by key: label, point) in at most so many bytes. Returns what the page has to know of
-    them, None if nothing tells what any latent means. `told` hears how far the search for nearest latents is."""
-    saes, metas = _shelves(points)
-    if all(shelf.rows is None for shelf in saes):
+    """Add the cards of SAEs in at most so many bytes. Returns what the page has to know of them, None if nothing tells
+    what any latent means. `told` hears how far the search for nearest latents is."""
+    everyone = sorted(sources(points, found), key=lambda one: (one.told_by(found) is None, one.nmse))
+    if not everyone or everyone[0].told_by(found) is None:
         return None
-    left_out = [shelf.label for shelf in saes[SAES:]]
-    saes = saes[:SAES]
-    shelves = saes + [meta for meta in metas if meta.of in {shelf.key for shelf in saes}]
+    saes = everyone[:SAES]
+    shelves = [_shelf(source, found) for source in saes]
+    metas = [(number, study) for number, source in enumerate(saes) for study in source.studies(found, "meta_sae")]
+    of_meta = []
+    for number, study in metas:
+        with without_it(study.folder):
+            shelves.append(_meta_shelf(saes[number], study, found))
+            of_meta.append((number, study))
     numbers = {shelf.key: number for number, shelf in enumerate(shelves)}
-    not_compared = _add_nearest(saes, told)
-    for key, (_, point) in points.items():
-        if key in numbers:
-            _add_stitching(shelves[numbers[key]], point, numbers)
-    for meta in shelves[len(saes) :]:
-        _add_decompositions(saes[numbers[str(meta.of)]], meta, numbers[meta.key])
+    slow, unread = _add_nearest(saes, shelves, told)
+    for source, shelf in zip(saes, shelves, strict=False):
+        for study in source.studies(found, "stitch", "large"):
+            if (small := numbers.get(source.prefix + study.point("small"))) is not None:
+                with without_it(study.folder):
+                    _add_stitching(shelf, study, small)
+    for meta, (number, study) in enumerate(of_meta, start=len(saes)):
+        with without_it(study.folder):
+            _add_decompositions(shelves[number], study, meta)
     return {
         **pack(blocks, shelves, most),
-        "left_out": left_out,
-        "not_compared": not_compared,
+        "left_out": [source.label for source in everyone[SAES:]],
+        "slow": slow,
+        "unread": unread,
     }
 
 
-def _shelves(points: Mapping[str, tuple[str, Compared]]) -> tuple[list[Shelf], list[Shelf]]:
-    """The SAEs of all points that are done, those of which it is known what their latents mean first, of these the best
-    NMSE first; and the meta-SAEs."""
-    saes: list[tuple[bool, float, int, Shelf]] = []
-    metas: list[Shelf] = []
-    for key, (label, point) in points.items():
-        if point.results is None:
-            continue
-        prefix = key.removesuffix(point.name)
-        tables = [folder for folder, _ in _of(point, "latents")]
-        for folder, found in _of(point, "meta_sae"):
-            tables.insert(0, folder)
-            settings = found["study"]["settings"]
-            name = f"{found['metrics']['meta_latents']} meta-latents, k {settings['k']}, of {label}"
-            name += f", meta.seed {settings['seed']}" * (settings["seed"] != 0)
-            rows = pq.read_table(folder / "meta_latents.parquet")
-            facts: list[dict[str, Any]] = [{} for _ in range(len(rows))]
-            shuffled = found["metrics"]["explained_variance_shuffled"]
-            metas.append(Shelf(prefix + folder.name, name, folder, rows, facts, prefix, key, shuffled))
-        known = pq.read_table(tables[-1] / "latents.parquet") if tables else None
-        facts = [{} for _ in range(point.config["dict_size"])]
-        shelf = Shelf(key, label, point.sweep.folder / point.name / SAE_FOLDER, known, facts, prefix)
-        saes.append((known is None, finite(point.metrics["nmse"]), len(saes), shelf))
-    return [shelf for *_, shelf in sorted(saes, key=lambda entry: entry[:3])], metas
+def _shelf(source: Source, found: Sequence[Finished]) -> Shelf:
+    facts: list[dict[str, Any]] = [{} for _ in range(source.dict_size)]
+    shelf = Shelf(source.key, source.label, source.folder, None, facts, source.prefix)
+    study = source.told_by(found)
+    if study is not None:
+        with without_it(study.folder):
+            rows = study.table("latents", COLUMNS)
+            if len(rows) == source.dict_size:
+                shelf.rows = rows
+    return shelf
 
 
-def _of(point: Compared, task: str) -> list[tuple[Path, dict[str, Any]]]:
-    """The finished studies of a point's SAE alone."""
-    found = finished(point.sweep, task)
-    return [(folder, results) for folder, results in found if results["study"]["sae"]["point"] == point.name]
+def _meta_shelf(source: Source, study: Finished, found: Sequence[Finished]) -> Shelf:
+    metrics, settings = study.results["metrics"], study.settings
+    name = f"{metrics['meta_latents']} meta-latents, k {settings['k']}, of {source.label}{differs(study, found)}"
+    rows = study.table("meta_latents")
+    facts: list[dict[str, Any]] = [{} for _ in range(len(rows))]
+    shuffled = metrics.get("explained_variance_shuffled")
+    return Shelf(
+        source.prefix + study.folder.name, name, study.folder, rows, facts, source.prefix, source.key, shuffled
+    )
 
 
-def _add_nearest(saes: Sequence[Shelf], told: Told | None) -> list[str]:
-    """For each latent the nearest latent of every other SAE, by the cosine of their decoder directions. Returns the
-    SAEs that were not compared with all others, for that would have taken too long or they cannot be read."""
+def _add_nearest(saes: Sequence[Source], shelves: Sequence[Shelf], told: Told | None) -> tuple[list[str], list[str]]:
+    """For each latent the nearest latent of every other SAE of the same model and hook, by the cosine of their decoder
+    directions. Returns the SAEs that were not compared with all others, for that would have taken too long; and those
+    that cannot be read."""
     from sae_sweeps.studies.directions import compare
 
-    read = {number: _directions(shelf) for number, shelf in enumerate(saes)}
+    read = {number: _directions(source) for number, source in enumerate(saes)}
     directions = {number: found for number, found in read.items() if found is not None}
-    pairs = [(i, j) for j in directions for i in directions if i < j]
+    pairs = [(i, j) for j in directions for i in directions if i < j and saes[i].space == saes[j].space]
     pairs = [(i, j) for i, j in pairs if directions[i].shape[1] == directions[j].shape[1]]
-    left, skipped = MULTIPLICATIONS, read.keys() - directions.keys()
+    left, skipped = MULTIPLICATIONS, set()
     for done, (i, j) in enumerate(pairs):
         left -= directions[i].numel() * len(directions[j])
         if left < 0:
@@ -99,43 +176,40 @@ def _add_nearest(saes: Sequence[Shelf], told: Told | None) -> list[str]:
             continue
         found = compare(directions[i], directions[j])
         for mine, other, matches in ((i, j, found.left), (j, i, found.right)):
-            nearest = zip(saes[mine].facts, matches.index.tolist(), matches.cosine.tolist(), strict=True)
+            nearest = zip(shelves[mine].facts, matches.index.tolist(), matches.cosine.tolist(), strict=False)
             for facts, latent, cosine in nearest:
                 facts.setdefault("n", []).append([other, latent, rounded(cosine, 3)])
         if told is not None:
             told(done + 1, len(pairs))
-    return [saes[number].label for number in sorted(skipped)]
+    unread = [saes[number].label for number in read if number not in directions]
+    return [saes[number].label for number in sorted(skipped)], unread
 
 
-def _directions(shelf: Shelf) -> "Tensor | None":
+def _directions(source: Source) -> "Tensor | None":
     """The decoder directions of an SAE (latents, width), None if it cannot be read."""
     from safetensors import SafetensorError
 
     from sae_sweeps.formats.saelens import read_sae
 
     try:
-        return read_sae(shelf.folder).W_dec.detach()
+        return read_sae(source.folder).W_dec.detach()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        log.warning("%s cannot be read (%s); the report goes on without it", shelf.folder, first_line(error))
+        log.warning("%s cannot be read (%s); the report goes on without it", source.folder, first_line(error))
         return None
 
 
-def _add_stitching(large: Shelf, point: Compared, numbers: Mapping[str, int]) -> None:
+def _add_stitching(large: Shelf, study: Finished, small: int) -> None:
     """Whether the latents of a large SAE are novel beside a small one, and what they do to its error."""
-    for folder, results in finished(point.sweep, "stitch"):
-        small = large.prefix + results["study"]["small"]["point"]
-        if results["study"]["large"]["point"] != point.name or small not in numbers:
-            continue
-        table = pq.read_table(folder / "latents.parquet", columns=["novel", "mse_change"]).to_pydict()
-        mse_small, threshold = results["metrics"]["mse_small"], results["study"]["settings"]["threshold"]
-        for facts, novel, change in zip(large.facts, table["novel"], table["mse_change"], strict=True):
-            facts.setdefault("s", []).append([numbers[small], int(novel), rounded(change / mse_small, 3), threshold])
+    table = study.table("latents", ["novel", "mse_change"]).to_pydict()
+    mse_small, threshold = study.results["metrics"]["mse_small"], study.settings["threshold"]
+    for facts, novel, change in zip(large.facts, table["novel"], table["mse_change"], strict=True):
+        facts.setdefault("s", []).append([small, int(novel), rounded(change / mse_small, 3), threshold])
 
 
-def _add_decompositions(sae: Shelf, meta: Shelf, number: int) -> None:
+def _add_decompositions(sae: Shelf, study: Finished, meta: int) -> None:
     """Meta-latents and their weights, and how much of a direction they explain."""
-    table = pq.read_table(meta.folder / "latents.parquet", columns=["explained", "meta_latents"]).to_pydict()
+    table = study.table("latents", ["explained", "meta_latents"]).to_pydict()
     for facts, explained, parts in zip(sae.facts, table["explained"], table["meta_latents"], strict=True):
         if explained is not None:
             weights = [[part["meta_latent"], rounded(part["weight"], 3)] for part in parts]
-            facts.setdefault("d", []).append([number, rounded(explained, 3), weights])
+            facts.setdefault("d", []).append([meta, rounded(explained, 3), weights])

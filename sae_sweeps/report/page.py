@@ -12,6 +12,7 @@ from sae_sweeps.provenance import provenance
 from sae_sweeps.report import data, studies
 from sae_sweeps.report.blocks import Blocks, to_json
 from sae_sweeps.report.explorer import explorer
+from sae_sweeps.sweep import Sweep
 
 SOURCES = Path(__file__).parent / "page"
 SCRIPTS = (
@@ -36,9 +37,10 @@ def page(
     followed: Mapping[str, Mapping[str, Any]],
     most: int,
     told: Callable[[int, int], None] | None = None,
+    sweeps: Sequence[Sweep] = (),
 ) -> str:
     """The report on points, of one sweep or of several, as one HTML document of its own. `followed`: how the tasks that
-    followed have ended. The explorer's cards take at most so many bytes."""
+    followed have ended. The explorer's cards take at most so many bytes. `sweeps`: those of the points, or more."""
     groups = grouped(points)
     rows = data.points_data(groups)
     members = [point for group in groups for point in group.points]
@@ -46,10 +48,10 @@ def page(
     blocks = Blocks()
     blocks.add("plotly", plotly())
     blocks.add("curves", [data.curve_of(point) for point in members])
-    sweeps = list({point.sweep.folder: point.sweep for point in points}.values())
-    stitching = [study for sweep in sweeps for study in studies.stitching_data(sweep)]
-    meta_saes = [study for sweep in sweeps for study in studies.meta_sae_data(sweep)]
-    blocks.add("studies", {"stitch": stitching, "meta_sae": meta_saes})
+    sweeps = sweeps or list({point.sweep.folder: point.sweep for point in points}.values())
+    found = [study for sweep in sweeps for study in studies.finished(sweep)]
+    told_of = studies.studies_data(found)
+    blocks.add("studies", told_of)
     shared = data.shared(rows)
     content = {
         "title": title,
@@ -58,8 +60,8 @@ def page(
         "groups": data.groups_data(groups),
         "points": rows,
         "shared": shared,
-        "studies": {"stitch": len(stitching), "meta_sae": len(meta_saes)},
-        "explorer": explorer(blocks, keys, most, told),
+        "studies": {task: len(some) for task, some in told_of.items()},
+        "explorer": explorer(blocks, keys, found, most, told),
     }
     parts = {
         "title": html.escape(title),
@@ -96,6 +98,6 @@ def plotly() -> str:
 
 
 def _written() -> str:
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d")  # a page that says the same is the same all day
     commit = provenance().get("commit")
     return now + (f", commit {commit[:10]}" if commit else "")

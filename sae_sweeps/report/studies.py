@@ -1,89 +1,128 @@
 """What the page tells of studies: the numbers and curves of their results.json, and what their tables hold, in bins."""
 
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sae_sweeps.comparison import flat
+from sae_sweeps.config import STUDY_TASKS
+from sae_sweeps.errors import first_line
 from sae_sweeps.files import read_json
 from sae_sweeps.report.blocks import rounded
 from sae_sweeps.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
-TABLES = {
-    "stitch": ("latents.parquet",),
-    "meta_sae": ("latents.parquet", "meta_latents.parquet"),
-    "latents": ("latents.parquet",),
-}
 DOTS = 2500  # of a scatter plot
 BINS = 60
 ROC_POINTS = 200
 
 
-def finished(sweep: Sweep, task: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The folders of the studies of a task that are done, and their results; without what has lost its tables."""
-    for file in sorted((sweep.folder / task).glob("*/results.json")):
-        if (results := read_json(file)) is None:
-            continue
-        if missing := [name for name in TABLES[task] if not (file.parent / name).is_file()]:
-            log.warning("%s has no %s; the report goes on without this study", file.parent, ", ".join(missing))
-            continue
-        yield file.parent, results
+@dataclass(frozen=True)
+class Finished:
+    """A study that is done: its sweep, task and folder, and what its results.json holds."""
+
+    sweep: Sweep
+    task: str
+    folder: Path
+    results: dict[str, Any]
+
+    def point(self, part: str) -> str:
+        """The folder name of the SAE that plays a part: sae, small or large."""
+        return self.results["study"][part]["point"]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.results["study"]["settings"]
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        return pq.read_table(self.folder / f"{name}.parquet", columns=list(columns) if columns else None)
 
 
-def stitching_data(sweep: Sweep) -> list[dict[str, Any]]:
-    """A stitching study each. Numbers of results.json are as they are there, those of tables rounded."""
-    found = []
-    for folder, results in finished(sweep, "stitch"):
-        latents = pq.read_table(folder / "latents.parquet").to_pydict()
-        found.append(
-            {
-                **_named(sweep, folder, results),
-                "large": results["study"]["large"],
-                "small": results["study"]["small"],
-                "curves": results["curves"],
-                "thresholds": results["thresholds"],
-                "families": results["families"],
-                "roc": _thinned_roc(results["prediction"]),
-                "cosines": histogram(np.asarray(latents["cosine"])),
-                "changes": _changes(latents, results["metrics"]["mse_small"]),
-            }
-        )
-    return found
+def finished(sweep: Sweep) -> list[Finished]:
+    """The studies of a sweep that are done."""
+    files = [(task, file) for task in STUDY_TASKS for file in sorted((sweep.folder / task).glob("*/results.json"))]
+    return [Finished(sweep, task, file.parent, found) for task, file in files if (found := read_json(file)) is not None]
 
 
-def meta_sae_data(sweep: Sweep) -> list[dict[str, Any]]:
-    """A meta-SAE study each."""
-    found = []
-    for folder, results in finished(sweep, "meta_sae"):
-        rows = pq.read_table(folder / "meta_latents.parquet", columns=["matches"]).to_pydict()["matches"]
-        cosines: dict[str, list[float]] = {}
-        for matches in rows:
-            for match in matches or []:
-                cosines.setdefault(match["point"], []).append(match["cosine"])
-        found.append(
-            {
-                **_named(sweep, folder, results),
-                "sae": results["study"]["sae"],
-                "smaller": list(results["smaller"].values()),
-                "per_latent": results["meta_latents_per_latent"],
-                "matches": {point: histogram(np.asarray(values)) for point, values in cosines.items()},
-            }
-        )
-    return found
+@contextmanager
+def without_it(folder: Path) -> Iterator[None]:
+    """What cannot be read of a study, because files are missing, damaged or of another version, is left out."""
+    try:
+        yield
+    except (OSError, KeyError, TypeError, ValueError) as error:  # of Arrow too
+        log.warning("%s cannot be read (%s); the report goes on without it", folder, first_line(error))
 
 
-def _named(sweep: Sweep, folder: Path, results: dict[str, Any]) -> dict[str, Any]:
+def studies_data(found: Sequence[Finished]) -> dict[str, list[dict[str, Any]]]:
+    """Stitching and meta-SAE studies. Numbers of results.json are as they are there, those of tables rounded."""
+    told: dict[str, list[dict[str, Any]]] = {"stitch": [], "meta_sae": []}
+    for study in found:
+        if study.task in told:
+            with without_it(study.folder):
+                of_its_own = _stitching(study) if study.task == "stitch" else _meta_sae(study)
+                told[study.task].append({**_named(study, found), **of_its_own})
+    return told
+
+
+def _named(study: Finished, among: Sequence[Finished]) -> dict[str, Any]:
     return {
-        "key": folder.name,
-        "sweep": sweep.name,
-        "settings": results["study"]["settings"],
-        "metrics": results["metrics"],
-        "seconds": results["seconds"],
+        "key": study.folder.name,
+        "sweep": study.sweep.name,
+        "settings": study.settings,
+        "differs": differs(study, among),
+        "metrics": study.results["metrics"],
+        "seconds": study.results["seconds"],
+    }
+
+
+def differs(study: Finished, among: Sequence[Finished]) -> str:
+    """The settings in which it differs from other studies of the same SAEs, in words."""
+    saes = {part: one for part, one in study.results["study"].items() if isinstance(one, dict) and "point" in one}
+    alike = [
+        flat(one.settings)
+        for one in among
+        if (one.sweep, one.task) == (study.sweep, study.task)
+        and all(one.results["study"].get(part, {}).get("point") == sae["point"] for part, sae in saes.items())
+    ]
+    mine = flat(study.settings)
+    keys = [key for key in mine if len({json.dumps(one.get(key)) for one in alike}) > 1]
+    return "".join(f", {key} {mine[key]}" for key in keys)
+
+
+def _stitching(study: Finished) -> dict[str, Any]:
+    results = study.results
+    latents = study.table("latents").to_pydict()
+    return {
+        "large": results["study"]["large"],
+        "small": results["study"]["small"],
+        "curves": results["curves"],
+        "thresholds": results["thresholds"],
+        "families": results["families"],
+        "roc": _thinned_roc(results["prediction"]),
+        "cosines": histogram(np.asarray(latents["cosine"])),
+        "changes": _changes(latents, results["metrics"]["mse_small"]),
+    }
+
+
+def _meta_sae(study: Finished) -> dict[str, Any]:
+    cosines: dict[str, list[float]] = {}
+    for matches in study.table("meta_latents", ["matches"]).to_pydict()["matches"]:
+        for match in matches or []:
+            cosines.setdefault(match["point"], []).append(match["cosine"])
+    return {
+        "sae": study.results["study"]["sae"],
+        "smaller": list(study.results["smaller"].values()),
+        "per_latent": study.results["meta_latents_per_latent"],
+        "matches": {point: histogram(np.asarray(values)) for point, values in cosines.items()},
     }
 
 

@@ -56,6 +56,7 @@ def _run_task(sweep: Sweep, submission: dict[str, Any], index: int, begun: Path)
         why = _vain(begun)
         give_up(sweep, label, why)
         log.error("%s: %s", task, why)
+        refresh(sweep, from_json(submission["configs"][index]))
         return 1
     config = from_json(submission["configs"][index])
     with _stops_noted(begun):
@@ -76,6 +77,7 @@ def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, b
             if not states.is_done(point.folder):
                 states.note_if_free(point.folder, FAILED, why)
         log.error("%s. Too little time or memory? The same command tries again", why)
+        refresh(sweep, points[0].config)
         return 1
     with _stops_noted(begun):
         failures = run_packs(sweep, points, Limits.of(None, max_memory, PATIENCE))

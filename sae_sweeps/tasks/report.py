@@ -1,10 +1,12 @@
 """Task `report`: results.csv, the table on the terminal, report.html; of several sweeps, a page that compares them."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from sae_sweeps import states
 from sae_sweeps.compare_run import compare_run
 from sae_sweeps.comparison import Compared, grouped, points_of
 from sae_sweeps.config import Config
@@ -23,26 +25,36 @@ from sae_sweeps.tasks.progress import telling
 log = logging.getLogger(__name__)
 
 PAGE = "report.html"
-LONGEST_NAME = 100  # characters of a file's name that list sweeps
+LONGEST_NAME = 100  # bytes of a file's name that list sweeps
 
 
 def run_sweep(sweep: Sweep, config: Config) -> list[str]:
     """Report on all points of a sweep, or of several whose names are joined by commas, whatever became of them."""
-    sweeps = sweeps_of(sweep)
+    looked = [_look(one) for one in sweeps_of(sweep)]
     if config.format == "md":
-        points = [point for one in sweeps for point in points_of(one, states_of(one).points)]
-        print(markdown(grouped(points)))
+        print(markdown(grouped([point for one in looked for point in one.points])))
         return []
-    for one in sweeps:
-        found = states_of(one).points
-        failures = {name: state.reason or "" for name, state in found.items() if state.state == FAILED}
-        _table(one, list(found), failures)
-        for name, state in found.items():
-            if state.state not in (DONE, FAILED):
-                tell(one, name, state)
-        one.note_states(found)
-    _publish(sweeps, config)
+    for one in looked:
+        failed = {point.name: point.state.reason or "" for point in one.points if point.state.state == FAILED}
+        _table(one.sweep, one.points, failed)
+        for point in one.points:
+            if point.state.state not in (DONE, FAILED):
+                tell(one.sweep, point.name, point.state)
+        one.sweep.note_states({point.name: point.state for point in one.points})
+    _publish(looked, config)
     return []
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A sweep as it was seen at one moment."""
+
+    sweep: Sweep
+    points: list[Compared]
+
+
+def _look(sweep: Sweep) -> Looked:
+    return Looked(sweep, points_of(sweep, states_of(sweep).points))
 
 
 def sweeps_of(sweep: Sweep) -> list[Sweep]:
@@ -52,55 +64,59 @@ def sweeps_of(sweep: Sweep) -> list[Sweep]:
 
 def show(sweep: Sweep, config: Config, names: Sequence[str], failures: Mapping[str, str], seconds: float) -> None:
     """What stands at the end of a command: the table of its points, the failures, and where the files are."""
-    _table(sweep, names, failures, f"{seconds:.0f} s in all  ")
-    refresh(sweep, config)
+    seen = {name: states.of_point(sweep.folder / name) for name in names}
+    _table(sweep, points_of(sweep, seen), failures, f"{seconds:.0f} s in all  ")
 
 
 def refresh(sweep: Sweep, config: Config) -> None:
     """Publish the page anew when nothing of the sweep is under way. What fails here fails nothing else."""
     try:
-        states = {state.state for state in states_of(sweep).points.values()}
-        if not states & {RUNNING, QUEUED}:
-            _publish([sweep], config)
+        looked = _look(sweep)
+        if not {point.state.state for point in looked.points} & {RUNNING, QUEUED}:
+            _publish([looked], config)
     except Exception as error:
         log.warning("report.html was not written (%s); python launch.py task=report name=%s", reason(error), sweep.name)
 
 
-def _publish(sweeps: Sequence[Sweep], config: Config) -> None:
-    """Write the page, say where it is, and have W&B show it beside the comparison of the sweep."""
-    path = write_page(sweeps, config.explorer_mib)
-    console.print(f"report: {path}", markup=False, soft_wrap=True)
-    if len(sweeps) == 1:
-        compare_run(sweeps[0], config.tracking, points_of(sweeps[0], states_of(sweeps[0]).points), path)
-
-
 def write_page(sweeps: Sequence[Sweep], explorer_mib: float) -> Path:
     """Write the page on one sweep into its folder, or that on several beside their folders. Returns where it is."""
-    points: list[Compared] = []
-    followed: dict[str, Any] = {}
-    for sweep in sweeps:
-        points += points_of(sweep, states_of(sweep).points)
-        followed |= {f"{sweep.name}: {task}": known for task, known in sweep.read()["followed"].items()}
-    names = [sweep.name for sweep in sweeps]
-    path = sweeps[0].folder / PAGE
-    title = names[0] if names[0].startswith("sweep") else f"sweep {names[0]}"
+    return _write_page([_look(sweep) for sweep in sweeps], explorer_mib)
+
+
+def _publish(looked: Sequence[Looked], config: Config) -> None:
+    """Write the page, say where it is, and have W&B show it beside the comparison of the sweep."""
+    path = _write_page(looked, config.explorer_mib)
+    console.print(f"report: {path}", markup=False, soft_wrap=True)
+    if len(looked) == 1:
+        compare_run(looked[0].sweep, config.tracking, looked[0].points, path)
+
+
+def _write_page(looked: Sequence[Looked], explorer_mib: float) -> Path:
+    sweeps = [one.sweep for one in looked]
+    points = [point for one in looked for point in one.points]
+    followed = {f"{sweep.name}: {task}": known for sweep in sweeps for task, known in sweep.read()["followed"].items()}
+    path, title = sweeps[0].folder / PAGE, sweeps[0].name
     if len(sweeps) > 1:
-        path = sweeps[0].folder.parent / f"report-{'+'.join(names)[:LONGEST_NAME]}.html"
-        title = f"sweeps {', '.join(names)}"
+        names = "+".join(sweep.name for sweep in sweeps)
+        if len(names.encode()) > LONGEST_NAME:
+            names = hashlib.sha256(names.encode()).hexdigest()[:12]
+        path, title = sweeps[0].folder.parent / f"report-{names}.html", ", ".join(sweep.name for sweep in sweeps)
+    if not title.startswith("sweep"):
+        title = f"sweep{'s' * (len(sweeps) > 1)} {title}"
     with Display(1).live() as display:
         line = display.point("report")
         try:
-            text = page(title, points, followed, int(explorer_mib * 2**20), telling(line, "pairs of SAEs compared"))
+            told = telling(line, "pairs of SAEs compared")
+            text = page(title, points, followed, int(explorer_mib * 2**20), told, sweeps)
         finally:
             line.close()
     write_text(path, text)
     return path
 
 
-def _table(sweep: Sweep, names: Sequence[str], failures: Mapping[str, str], time: str = "") -> None:
+def _table(sweep: Sweep, points: Sequence[Compared], failures: Mapping[str, str], time: str = "") -> None:
     """Write results.csv; show what is in it, the failures, and where the files are."""
     path = sweep.write_results_csv()
-    points = [point for point in points_of(sweep, states_of(sweep).points) if point.name in names]
     if any(point.results for point in points):
         console.print(points_table(sweep.name, points))
     if (seeds := seeds_table(sweep.name, points)) is not None:

@@ -84,7 +84,7 @@ def test_shelves_are_saes_by_nmse_then_meta_saes_with_what_they_are_of(swept, sh
         told = f"{study['metrics']['meta_latents']} meta-latents, k {study['study']['settings']['k']}, of"
         assert shelf["label"] == f"{told} {saes[shelf['of']]['label']}"
         assert shelf["shuffled"] == study["metrics"]["explained_variance_shuffled"]
-    assert (shown.data["explorer"]["left_out"], shown.data["explorer"]["not_compared"]) == ([], [])
+    assert [shown.data["explorer"][lacks] for lacks in ("left_out", "slow", "unread")] == [[], [], []]
 
 
 def test_an_index_has_the_tokens_of_every_card(shown):
@@ -158,7 +158,7 @@ def test_more_saes_than_have_room_are_named_and_their_meta_saes_are_not_there(fi
 def test_saes_that_would_take_too_long_to_compare_are_named(first, monkeypatch):
     monkeypatch.setattr(explorer, "MULTIPLICATIONS", 16 * 48 * 48)
     shown = page_of(Sweep(first))
-    not_compared = shown.data["explorer"]["not_compared"]
+    not_compared = shown.data["explorer"]["slow"]
     saes = [shelf for shelf in shown.data["explorer"]["shelves"] if shelf["of"] is None]
     assert set(not_compared) <= {shelf["label"] for shelf in saes}
     for shelf in saes:

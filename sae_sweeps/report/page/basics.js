@@ -84,3 +84,7 @@ function fill(table, titles, rows) {
   table.replaceChildren(head, body);
   return table;
 }
+
+// Text as Plotly takes it, which reads tags and templates in what it shows.
+const plain = (text) =>
+  text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("%{", "%&#123;");

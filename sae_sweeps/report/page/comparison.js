@@ -40,7 +40,7 @@ function told(row) {
       `${titled(name)} ${shown(name, row.mean[name])}` +
       (row.spread[name] != null ? ` ± ${shown(name, row.spread[name])}` : ""),
   );
-  return [`<b>${row.label}</b>`, ...lines].join("<br>") + "<extra></extra>";
+  return [`<b>${plain(row.label)}</b>`, ...lines].join("<br>") + "<extra></extra>";
 }
 
 function scatter(name, some, x, y, number, more = {}) {
@@ -50,7 +50,7 @@ function scatter(name, some, x, y, number, more = {}) {
     return values.some(Boolean) ? { array: values, thickness: 1, width: 3 } : undefined;
   };
   return {
-    name,
+    name: plain(name),
     x: some.map((row) => row.mean[x] ?? first(row)[x]),
     y: some.map((row) => row.mean[y]),
     type: "scatter",
@@ -99,13 +99,17 @@ function againstL0(metric) {
   return { traces, layout };
 }
 
+const repeated = (some) => new Set(some.map((row) => first(row).dict_size)).size < some.length;
+
 function againstSize(metric) {
   const traces = series(
     finishedRows().filter((row) => row.mean[metric] != null),
     "k",
   ).map(([name, some]) => {
     const ordered = [...some].sort((a, b) => first(a).dict_size - first(b).dict_size);
-    return scatter(name, ordered, "dict_size", metric, sparsities.indexOf(first(some[0]).k), { mode: "lines+markers" });
+    return scatter(name, ordered, "dict_size", metric, sparsities.indexOf(first(some[0]).k), {
+      mode: repeated(ordered) ? "markers" : "lines+markers",
+    });
   });
   const xaxis = { title: "dictionary size", type: "log", tickvals: sizes, ticktext: sizes.map(String) };
   return { traces, layout: { showlegend: named(traces), xaxis, yaxis: { title: titled(metric) } } };
@@ -116,14 +120,14 @@ function bars(of, title, text, more = {}) {
   const some = finishedRows().filter((row) => of(row) != null);
   const trace = {
     type: "bar",
-    x: some.map((row) => row.label),
+    x: some.map((row) => plain(row.label)),
     y: some.map(of),
     name: title,
     marker: { color: some.map((row) => hue(first(row).architecture)) },
     text: some.length <= 12 ? some.map((row) => text(of(row))) : undefined,
     textposition: "outside",
     cliponaxis: false,
-    hovertemplate: some.map((row) => `<b>${row.label}</b><br>${title} ${text(of(row))}<extra></extra>`),
+    hovertemplate: some.map((row) => `<b>${plain(row.label)}</b><br>${title} ${text(of(row))}<extra></extra>`),
   };
   const few = some.length <= 12;
   return {
@@ -143,7 +147,7 @@ function cost() {
     const trace = scatter(name, members, "l0", "nmse", sizes.indexOf(first(members[0]).dict_size));
     const told = members.map(
       (row) =>
-        `<b>${row.label}</b><br>${seconds(row).toFixed(1)} s<br>NMSE ${shown("nmse", row.mean.nmse)}<extra></extra>`,
+        `<b>${plain(row.label)}</b><br>${seconds(row).toFixed(1)} s<br>NMSE ${shown("nmse", row.mean.nmse)}<extra></extra>`,
     );
     return { ...trace, x: members.map(seconds), error_x: undefined, hovertemplate: told };
   });
@@ -161,18 +165,17 @@ function addComparison() {
   const charts = document.getElementById("sparsity-charts");
   const some = [];
   const add = (parent, ...given) => some.push(addChart(parent, ...given));
-  const everyone = "";
-  const joined = [...new Set(report.points.map((point) => point.k))].length > 1;
+  const several = series(finishedRows(), "dict_size").some(([, some]) => some.length > 1);
   const seeds = report.groups.length < report.points.length;
   document.getElementById("sparsity-said").textContent =
     "The points of the table that are done and shown; lower is better." +
-    (joined ? " A line joins the points of an architecture and size that no other of them beats in both." : "") +
+    (several ? " A line joins the points of an architecture and size that no other of them beats in both." : "") +
     (seeds ? " Bars are the standard deviation over seeds." : "");
-  add(charts, "NMSE against L0", everyone, () => againstL0("nmse"));
-  add(charts, "CE degradation against L0", everyone, () => againstL0("ce_degradation"));
-  add(charts, "NMSE against dictionary size", everyone, () => againstSize("nmse"));
-  add(charts, "CE degradation against dictionary size", everyone, () => againstSize("ce_degradation"));
-  add(charts, "Dead latents", everyone, () =>
+  add(charts, "NMSE against L0", "", () => againstL0("nmse"));
+  add(charts, "CE degradation against L0", "", () => againstL0("ce_degradation"));
+  add(charts, "NMSE against dictionary size", "", () => againstSize("nmse"));
+  add(charts, "CE degradation against dictionary size", "", () => againstSize("ce_degradation"));
+  add(charts, "Dead latents", "", () =>
     bars(
       (row) => row.mean.dead_fraction,
       "dead latents",
@@ -181,8 +184,8 @@ function addComparison() {
     ),
   );
   const costs = document.getElementById("cost-charts");
-  add(costs, "Error for the time", everyone, cost);
-  add(costs, "Speed of the steps", everyone, () =>
+  add(costs, "Error for the time", "", cost);
+  add(costs, "Speed of the steps", "", () =>
     bars(speed, "tokens per second", (value) => Math.round(value).toLocaleString("en-US")),
   );
   return some;

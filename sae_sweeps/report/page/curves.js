@@ -47,8 +47,8 @@ function buildCurves() {
       dash: DASHES[sizes.indexOf(point.dict_size) % DASHES.length],
       width: 1.6,
     };
-    const line = { name: point.label, x: curve.tokens, y: values, type: "scatter", mode: "lines", line: style };
-    const hovertemplate = `<b>${point.label}</b><br>%{x:,} tokens<br>%{y:.4g}<extra></extra>`;
+    const line = { name: plain(point.label), x: curve.tokens, y: values, type: "scatter", mode: "lines", line: style };
+    const hovertemplate = `<b>${plain(point.label)}</b><br>%{x:,} tokens<br>%{y:.4g}<extra></extra>`;
     if (!curveView.smoothing) return [{ ...line, hovertemplate }];
     const faint = { ...line, opacity: 0.25, showlegend: false, hoverinfo: "skip" };
     return [faint, { ...line, y: smoothed(values, curveView.smoothing), hovertemplate }];

@@ -141,7 +141,7 @@ async function follow() {
     if (!moved && Number(link.dataset.latent) === target.latent) link.setAttribute("aria-current", "true");
     else link.removeAttribute("aria-current");
   }
-  await Promise.all([drawCard(target.shelf, target.latent), moved && shelves[target.shelf].index ? drawFound() : null]);
+  await Promise.all([drawCard(target.shelf, target.latent), moved ? drawFound() : null]);
   document.getElementById("card-title").focus({ preventScroll: true });
   const card = document.getElementById("card");
   const { top, bottom } = card.getBoundingClientRect();
@@ -166,7 +166,7 @@ function addExplorer() {
   for (const line of remarks()) body.append(make("p.note", {}, line));
   const options = shelves
     .map((shelf, number) => [String(number), shelf.label, shelf])
-    .filter(([, , shelf]) => shelf.index);
+    .filter(([, , shelf]) => shelf.cards.length);
   const select = choice(options, String(explorerView.shelf), (value) => {
     searchAnew({ shelf: Number(value), latent: null });
   });
@@ -182,10 +182,11 @@ function addExplorer() {
     {
       type: "button",
       onclick: async () => {
-        const { frequency } = await indexOf(explorerView.shelf);
-        const active = frequency.map((_, latent) => latent).filter((latent) => frequency[latent] > 0);
-        if (active.length)
-          location.hash = linkTo(explorerView.shelf, active[Math.floor(Math.random() * active.length)]);
+        const { shelf } = explorerView;
+        const index = await indexOf(shelf);
+        const all = Array.from({ length: shelves[shelf].count }, (_, latent) => latent);
+        const some = index ? all.filter((latent) => index.frequency[latent] > 0) : all;
+        if (some.length) location.hash = linkTo(shelf, some[Math.floor(Math.random() * some.length)]);
       },
     },
     "a random one",
@@ -248,18 +249,18 @@ function addExplorer() {
   follow();
 }
 
+// What the explorer lacks, and why.
 function remarks() {
-  const { left_out, not_compared } = report.explorer;
-  const untold = shelves.filter((shelf) => !shelf.told && shelf.cards.length).map((shelf) => shelf.label);
-  const cut = shelves.filter((shelf) => !shelf.cards.length).map((shelf) => shelf.label);
+  const { left_out, slow, unread } = report.explorer;
+  const labels = (some) => some.map((shelf) => shelf.label).join("; ");
+  const untold = labels(shelves.filter((shelf) => !shelf.told && shelf.cards.length));
+  const cut = labels(shelves.filter((shelf) => !shelf.cards.length));
   const said = [];
-  if (untold.length)
-    said.push(
-      `Of ${untold.join("; ")} it is known which latents are near, not what they mean: python launch.py task=latents name=${report.sweeps[0]}`,
-    );
-  if (left_out.length || cut.length)
-    said.push(`Without cards, for the size of this page (explorer_mib): ${[...left_out, ...cut].join("; ")}.`);
-  if (not_compared.length)
-    said.push(`Not compared with all others, which would have taken long: ${not_compared.join("; ")}.`);
+  if (untold)
+    said.push(`It is not known what the latents of these mean (task=latents), only which are near: ${untold}.`);
+  if (cut) said.push(`Without cards, for the size of this page (explorer_mib): ${cut}.`);
+  if (left_out.length) said.push(`Without cards, which a page has of a dozen SAEs: ${left_out.join("; ")}.`);
+  if (slow.length) said.push(`Not compared with all others, which would have taken long: ${slow.join("; ")}.`);
+  if (unread.length) said.push(`Not compared with others, for their files cannot be read: ${unread.join("; ")}.`);
   return said;
 }

@@ -64,7 +64,11 @@ function showMetaSAE(inside, study) {
         layout: {
           showlegend: false,
           margin: { l: 50, r: 12, t: 24, b: 40 },
-          yaxis: { title: "explained variance", tickformat: ".0%", range: [0, 1] },
+          yaxis: {
+            title: "explained variance",
+            tickformat: ".0%",
+            range: [Math.min(0, ...some.map(([, value]) => value)), 1],
+          },
         },
       };
     },

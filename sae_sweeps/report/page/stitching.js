@@ -131,9 +131,8 @@ function addThresholds(charts, study) {
 
 function addChanges(charts, study) {
   const { latent, cosine, change } = study.changes;
-  const number = shelves.findIndex(
-    (shelf) => shelf.key.endsWith(study.large.point) && shelf.of == null && shelf.cards.length,
-  );
+  const point = report.points.find((one) => one.folder === study.large.point && one.sweep === study.sweep);
+  const number = shelves.findIndex((shelf) => shelf.key === point?.key && shelf.cards.length);
   addChart(
     charts,
     "Change in error of each latent alone",

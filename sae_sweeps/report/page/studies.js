@@ -118,7 +118,7 @@ function addStudies() {
     "stitch",
     `python launch.py task=stitch name=${name}`,
     (study) =>
-      `${labelOf(study.sweep, study.small.point)} with ${labelOf(study.sweep, study.large.point)}, threshold ${study.settings.threshold}`,
+      `${labelOf(study.sweep, study.small.point)} with ${labelOf(study.sweep, study.large.point)}, threshold ${study.settings.threshold}${study.differs}`,
     [
       ["AUROC", (one) => brief(one.auroc)],
       ["best threshold", (one) => brief(one.best_threshold)],
@@ -134,7 +134,7 @@ function addStudies() {
     "meta_sae",
     `python launch.py task=meta_sae name=${name}`,
     (study) =>
-      `${study.metrics.meta_latents} meta-latents, k ${study.settings.k}, of ${labelOf(study.sweep, study.sae.point)}`,
+      `${study.metrics.meta_latents} meta-latents, k ${study.settings.k}, of ${labelOf(study.sweep, study.sae.point)}${study.differs}`,
     [
       ["explained", (one) => percent(one.explained_variance)],
       ["shuffled", (one) => percent(one.explained_variance_shuffled)],
