@@ -26,6 +26,7 @@ TOGETHER_SECONDS = 2.0  # between runs that are sent by one command, as those of
 RETRY_SECONDS = 60.0  # after an upload that failed
 LOOK_SECONDS = 15.0  # between two looks at whether the server is there
 AT_MOST_SECONDS = 60.0  # at the end, in all
+TOLD_SECONDS = 3.0  # at the end, before it is told what is waited for
 ALIVE_SECONDS = 20.0  # at the end, without another run being uploaded, for a server that answers
 SILENT_SECONDS = 8.0  # the same for one that does not: it may be busy
 
@@ -69,13 +70,17 @@ class Uploader:
                 log.warning("W&B: %s; %s. Upload it later: %s", line.strip(), what, self._hint)
 
     def finish(self) -> None:
-        """Wait a few seconds for the runs to be uploaded, all together, and tell of those that are not."""
+        """Wait for the runs to be uploaded as long as that gets on, and tell of those that are not."""
         atexit.unregister(self.finish)
         assert self._process.stdin is not None
         try:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-            self._process.wait(AT_MOST_SECONDS + SILENT_SECONDS)
+            try:
+                self._process.wait(TOLD_SECONDS)
+            except subprocess.TimeoutExpired:
+                log.info("W&B: the last of the runs are being uploaded")
+                self._process.wait(AT_MOST_SECONDS + SILENT_SECONDS)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -22,6 +22,7 @@ class PackLauncher(SweepLauncher):
         from sae_sweeps.follow_ups import follow_up, in_order
         from sae_sweeps.running import run_packs
         from sae_sweeps.tasks.report import refresh, show
+        from sae_sweeps.tracking import finish_uploads
 
         began = time.monotonic()
         failures = run_packs(sweep, points, Limits.of(self.max_points, self.max_memory))
@@ -29,4 +30,5 @@ class PackLauncher(SweepLauncher):
         show(sweep, points[0].config, [point.name for point in points], failures, time.monotonic() - began)
         if "report" not in then:
             refresh(sweep, points[0].config)
+        finish_uploads()
         return not failures and all(followed)
