@@ -1,18 +1,15 @@
 """What the explorer tells of latents: what each means, its nearest latents in other SAEs, and its meta-latents."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_sweeps.comparison import Compared, called, finite
+from sae_sweeps.comparison import Compared
 from sae_sweeps.errors import first_line
 from sae_sweeps.report.blocks import Blocks, rounded
 from sae_sweeps.report.cards import Shelf, pack
+from sae_sweeps.report.sources import Source, sources
 from sae_sweeps.report.studies import Finished, differs, without_it
-from sae_sweeps.saved import SAE_FOLDER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,77 +21,6 @@ COLUMNS = ("frequency", "mean_activation", "max_activation", "examples", "promot
 MULTIPLICATIONS = 2e12  # that finding nearest latents may take: some half a minute on two cores
 
 Told = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """An SAE that may have cards: a point that is done, or one from elsewhere that was studied."""
-
-    key: str
-    label: str
-    point: str
-    prefix: str  # that stands before the folder of a point in a key
-    sweep: Path
-    folder: Path
-    dict_size: int
-    nmse: float
-    space: tuple[str, str]  # the model and hook that its directions are of
-
-    def studies(self, found: Sequence[Finished], task: str, part: str = "sae") -> list[Finished]:
-        mine = [one for one in found if one.task == task and one.sweep.folder == self.sweep]
-        return [one for one in mine if one.point(part) == self.point]
-
-    def told_by(self, found: Sequence[Finished]) -> Finished | None:
-        """Of the studies that tell what its latents mean the one that has read most."""
-        reads = [(one.settings["tokens"], one) for one in self.studies(found, "latents")]
-        reads += [(one.settings["latents"]["tokens"], one) for one in self.studies(found, "meta_sae")]
-        return max(reads, key=lambda read: read[0], default=(0, None))[1]
-
-
-def sources(points: Mapping[str, tuple[str, Compared]], found: Sequence[Finished]) -> list[Source]:
-    """All SAEs of a page: points that are done (by key: label, point), and those that studies are of besides."""
-    made = []
-    for key, (label, point) in points.items():
-        if point.results is not None:
-            folder = point.sweep.folder / point.name / SAE_FOLDER
-            size, nmse = point.config["dict_size"], finite(point.metrics.get("nmse"))
-            made.append(
-                Source(
-                    key,
-                    label,
-                    point.name,
-                    key.removesuffix(point.name),
-                    point.sweep.folder,
-                    folder,
-                    size,
-                    nmse,
-                    _space(point.config),
-                )
-            )
-    known = {(source.sweep, source.point) for source in made}
-    for study in found:
-        if study.task != "stitch" and (study.sweep.folder, study.point("sae")) not in known:
-            sae = study.results["study"]["sae"]
-            known.add((study.sweep.folder, sae["point"]))
-            label = f"{called(sae['architecture'], sae['dict_size'], sae['k'])} ({sae['point']})"
-            made.append(
-                Source(
-                    f"{study.sweep.name}/{sae['point']}",
-                    label,
-                    sae["point"],
-                    f"{study.sweep.name}/",
-                    study.sweep.folder,
-                    Path(sae["folder"]),
-                    sae["dict_size"],
-                    math.inf,
-                    _space(study.results["config"]),
-                )
-            )
-    return made
-
-
-def _space(config: Mapping[str, Any]) -> tuple[str, str]:
-    return config["model"]["name"], config["model"]["hook"]
 
 
 def explorer(
