@@ -109,6 +109,8 @@ def answer(groups: Sequence[Group]) -> str:
     missing = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states) if state != DONE)
     tail = f" {states.count(DONE)} of {len(points)} points are done; {missing}." if missing else ""
     comparable = _comparable(groups)
+    if not points:
+        return "It has no points of its own; its studies are of SAEs from elsewhere."
     if not comparable:
         return f"No point is done yet.{tail}"
     several = len(comparable) > 1
@@ -208,6 +210,8 @@ def number(name: str, group: Group) -> str:
 def about(points: Sequence[Compared]) -> list[str]:
     """What all points are of: model, hook, text; how many there are, and how many activations they have seen."""
     said = dict.fromkeys(map(_of_what, points))
+    if not points:
+        return []
     done = [point.results for point in points if point.results is not None]
     line = f"{len(done)} of {len(points)} points done"
     for title, numbers in (
