@@ -95,7 +95,8 @@ def test_a_page_without_results_says_so(tmp_path):
     shown = page_of(sweep)
     assert shown.by_id("answer").text == "No point is done yet. 0 of 1 points are done; 1 waiting."
     assert shown.data["explorer"] is None
-    assert page_of(Sweep(tmp_path / "none")).by_id("answer").text == "It has no points of its own; its studies are of SAEs from elsewhere."
+    none = page_of(Sweep(tmp_path / "none")).by_id("answer").text
+    assert none == "It has no points of its own; its studies are of SAEs from elsewhere."
 
 
 SPARSE = [(16, 100, 0.3), (16, 200, 0.2), (32, 100, 0.1), (32, 200, 0.15)]  # k, dictionary size, NMSE
