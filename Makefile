@@ -48,7 +48,7 @@ test: lint types
 	$(BIN)/python -m pytest -n auto --maxprocesses=4
 
 integration: setup .venv-saelens/ready .venv-openwandb/ready
-	SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=.venv-openwandb/bin/openwandb \
+	SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
 	  $(BIN)/python -m pytest -m integration -n 2 --dist loadfile  # the tests with Slurm mostly wait
 
 # A server that speaks W&B's protocol.

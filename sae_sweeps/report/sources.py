@@ -64,9 +64,9 @@ class Source:
 
     def told_by(self, found: Sequence[Finished]) -> Finished | None:
         """Of the studies that tell what its latents mean the one that has read most."""
-        reads = [(one.settings["tokens"], one) for one in self.studies(found, "latents")]
-        reads += [(one.settings["latents"]["tokens"], one) for one in self.studies(found, "meta_sae")]
-        return max(reads, key=lambda read: read[0], default=(0, None))[1]
+        telling = [(one, one.settings) for one in self.studies(found, "latents")]
+        telling += [(one, one.settings.get("latents", {})) for one in self.studies(found, "meta_sae")]
+        return max(telling, key=lambda read: read[1].get("tokens", 0), default=(None, {}))[0]
 
 
 def sources(points: Mapping[str, tuple[str, Compared]], found: Sequence[Finished]) -> list[Source]:
