@@ -82,6 +82,7 @@ def test_a_sweep_on_both_nodes_is_the_same_as_here(cluster, tmp_path, tiny):
     assert {task["NodeList"] for task in tasks} == {"n1", "n2"}
     assert weights(sweep) == weights(tmp_path / "outputs" / "here")
     assert states_of(Sweep(sweep)).follow_ups["report"].state == DONE
+    assert "<title>sweep there</title>" in (sweep / "report.html").read_text()
     with open(sweep / "results.csv") as file:
         assert len(list(csv.DictReader(file))) == 12
     results = json.loads(next(sweep.glob("*/results.json")).read_text())
@@ -115,6 +116,7 @@ def test_whatever_happens_to_its_jobs_the_sweep_comes_out_the_same(cluster, tmp_
 
     assert {state.state for state in at_end(sweep).values()} == {DONE}
     assert weights(sweep) == weights(tmp_path / "outputs" / "here")
+    wait_for((sweep / "report.html").exists, "the report, of the last job")
     log = "".join(file.read_text() for file in sweep.glob(f"slurm/*/{job}_*_0_log.out"))
     assert "SIGUSR1: stopped at step" in log
     assert "SIGTERM: stopped at step" in log
