@@ -27,7 +27,7 @@ class PackLauncher(SweepLauncher):
         began = time.monotonic()
         failures = run_packs(sweep, points, Limits.of(self.max_points, self.max_memory))
         followed = [follow_up(task, sweep, points[0].config) for task in in_order(then)]
-        show(sweep, points[0].config, [point.name for point in points], failures, time.monotonic() - began)
+        show(sweep, [point.name for point in points], failures, time.monotonic() - began)
         if "report" not in then:
             refresh(sweep, points[0].config)
         finish_uploads()

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sae_sweeps import comparison
@@ -88,17 +89,7 @@ def curve_of(point: Compared) -> dict[str, list[float | None]] | None:
 
 
 def metrics_data() -> list[dict[str, Any]]:
-    return [
-        {
-            "name": metric.name,
-            "title": metric.title,
-            "unit": metric.unit,
-            "decimals": metric.decimals,
-            "best": metric.best,
-            "explained": metric.explained,
-        }
-        for metric in METRICS.values()
-    ]
+    return [asdict(metric) for metric in METRICS.values()]
 
 
 def answer(groups: Sequence[Group]) -> str:

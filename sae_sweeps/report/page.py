@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.comparison import Compared, grouped
+from sae_sweeps.comparison import ARCHITECTURES, Compared, grouped
 from sae_sweeps.provenance import provenance
 from sae_sweeps.report import data, studies
 from sae_sweeps.report.blocks import Blocks, to_json
@@ -56,6 +56,7 @@ def page(
     content = {
         "title": title,
         "sweeps": [sweep.name for sweep in sweeps],
+        "architectures": ARCHITECTURES,
         "metrics": data.metrics_data(),
         "groups": data.groups_data(groups),
         "points": rows,

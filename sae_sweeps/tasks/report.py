@@ -62,7 +62,7 @@ def sweeps_of(sweep: Sweep) -> list[Sweep]:
     return [Sweep(sweep.folder.parent / name) for name in dict.fromkeys(sweep.name.split(","))]
 
 
-def show(sweep: Sweep, config: Config, names: Sequence[str], failures: Mapping[str, str], seconds: float) -> None:
+def show(sweep: Sweep, names: Sequence[str], failures: Mapping[str, str], seconds: float) -> None:
     """What stands at the end of a command: the table of its points, the failures, and where the files are."""
     seen = {name: states.of_point(sweep.folder / name) for name in names}
     _table(sweep, points_of(sweep, seen), failures, f"{seconds:.0f} s in all  ")

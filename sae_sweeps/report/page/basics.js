@@ -3,7 +3,7 @@
 
 const report = JSON.parse(document.getElementById("data").textContent);
 const metrics = new Map(report.metrics.map((metric) => [metric.name, metric]));
-const NAMES = { batchtopk: "BatchTopK", topk: "TopK", jumprelu: "JumpReLU" };
+const NAMES = report.architectures;
 
 const unpacked = new Map();
 
@@ -75,15 +75,19 @@ function cell(text, value, name) {
   return make("td.number", { "data-value": value ?? null, "data-name": name ?? null, title: value ?? null }, text);
 }
 
-// A table of rows; cells are elements or text.
-function fill(table, titles, rows) {
-  const head = make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title))));
+// A table of rows; cells are elements or text. Of its columns so many are of text, before those of numbers.
+function fill(table, titles, rows, texts = titles.length) {
+  const heads = titles.map((title, at) => make(at < texts ? "th" : "th.number", { scope: "col" }, title));
+  const head = make("thead", {}, make("tr", {}, ...heads));
   const body = make("tbody");
   for (const row of rows)
     body.append(make("tr", {}, ...row.map((one) => (one instanceof Node ? one : make("td", {}, one)))));
   table.replaceChildren(head, body);
   return table;
 }
+
+// What is searched for, word by word.
+const wordsOf = (text) => text.trim().toLowerCase().split(/\s+/).filter(Boolean);
 
 // Text as Plotly takes it, which reads tags and templates in what it shows.
 const plain = (text) =>

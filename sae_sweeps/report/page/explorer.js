@@ -44,7 +44,7 @@ function indexOf(shelf) {
 // Latents by how many of their examples' tokens are one of the words searched, then contain one, then by what they raise;
 // without words all of them in the order that is chosen.
 function search(index, { query, order, active }) {
-  const words = query.trim().toLowerCase().split(/\s+/).filter(Boolean);
+  const words = wordsOf(query);
   if (!words.length) {
     const all = index.frequency.map((_, latent) => latent).filter((latent) => !active || index.frequency[latent] > 0);
     return order === "number" ? all : all.sort((a, b) => index.frequency[b] - index.frequency[a]);
@@ -75,7 +75,7 @@ function gloss(index, latent) {
 
 // The same, with how often it is active; and of what was searched the tokens that it only raises.
 function summary(index, latent, query) {
-  const words = query.trim().toLowerCase().split(/\s+/).filter(Boolean);
+  const words = wordsOf(query);
   const has = (tokens) => tokens.filter((token) => words.some((word) => index.plain[token].includes(word)));
   const raised = has(index.examples[latent]).length
     ? []

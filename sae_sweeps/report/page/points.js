@@ -32,7 +32,7 @@ let rows = rowsOf(view.together);
 view.baseline = rows.find((row) => row.mean.nmse != null)?.label ?? null;
 
 function matches(row) {
-  const words = view.text.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = wordsOf(view.text);
   const text =
     `${row.label} ${row.points.map((point) => point.folder.replace(/-[0-9a-f]{8}$/, "")).join(" ")}`.toLowerCase();
   return (

@@ -33,8 +33,7 @@ function endsOf(study) {
     ),
   ]);
   const ce = `CE degradation, nats, on ${whole(study.settings.ce_tokens)} activations`;
-  const table = fill(make("table", { "data-study": study.key }), ["", "NMSE", "L0", ce], rows);
-  for (const head of [...table.tHead.rows[0].cells].slice(1)) head.className = "number";
+  const table = fill(make("table", { "data-study": study.key }), ["", "NMSE", "L0", ce], rows, 1);
   return make(
     "div.scroll",
     { role: "region", tabindex: 0, "aria-label": "From the small SAE to the large one" },

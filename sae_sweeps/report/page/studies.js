@@ -38,8 +38,7 @@ function studySection(id, task, command, title, columns, show) {
         make("th", { scope: "row" }, title(study)),
         ...columns.map(([, text]) => make("td.number", {}, text(study.metrics))),
       ]);
-      const table = fill(make("table"), ["study", ...columns.map(([name]) => name)], rows);
-      for (const head of [...table.tHead.rows[0].cells].slice(1)) head.className = "number";
+      const table = fill(make("table"), ["study", ...columns.map(([name]) => name)], rows, 1);
       body.append(make("div.scroll", { role: "region", tabindex: 0, "aria-label": "All studies" }, table));
     }
     if (found.length > 1) body.append(make("div.controls", {}, labelled("study", choice(options, "0", pick))));
