@@ -45,10 +45,10 @@ class SavedSAE:
         """Raises: ConfigError if the files cannot be read."""
         from safetensors import SafetensorError
 
-        from sae_sweeps.formats.saelens import read_sae
+        from sae_sweeps.formats import saelens
 
         try:
-            return read_sae(self.folder).to(device)
+            return saelens.read(self.folder).to(device)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             problem = f"cannot be read ({error})"
             raise ConfigError(self.setting, str(self.folder), problem, "name the folder of a trained SAE") from None

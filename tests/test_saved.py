@@ -9,7 +9,7 @@ import torch
 
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.formats.saelens import write_sae
+from sae_sweeps.formats import saelens
 from sae_sweeps.packs import Point
 from sae_sweeps.saes import TopKSAE
 from sae_sweeps.saved import SavedSAE, families, find, neighbours, of_point
@@ -20,7 +20,7 @@ HOOK = "blocks.1.hook_resid_pre"
 
 def saved_in(folder: Path, **metadata) -> Path:
     """An SAE of 24 latents, three of them active."""
-    write_sae(folder, TopKSAE(8, 24, 3), {"model_name": "m", "hook_name": HOOK, **metadata})
+    saelens.write(folder, TopKSAE(8, 24, 3), {"model_name": "m", "hook_name": HOOK, **metadata})
     return folder
 
 

@@ -115,10 +115,10 @@ def _directions(source: Source) -> "Tensor | None":
     """The decoder directions of an SAE (latents, width), None if it cannot be read."""
     from safetensors import SafetensorError
 
-    from sae_sweeps.formats.saelens import read_sae
+    from sae_sweeps.formats import saelens
 
     try:
-        return read_sae(source.folder).W_dec.detach()
+        return saelens.read(source.folder).W_dec.detach()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         log.warning("%s cannot be read (%s); the report goes on without it", source.folder, first_line(error))
         return None

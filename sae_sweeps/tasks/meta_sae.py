@@ -17,7 +17,7 @@ from sae_sweeps.display import PointDisplay, count
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation import evaluate
 from sae_sweeps.files import read_json, write_json
-from sae_sweeps.formats.saelens import write_sae
+from sae_sweeps.formats import saelens
 from sae_sweeps.metrics import Line, MetricsFile, read_lines
 from sae_sweeps.saes import SAE, BatchTopKSAE
 from sae_sweeps.saved import OF_DIRECTIONS, SavedSAE, families
@@ -99,7 +99,7 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
     size = _size(directions_AD, settings)
     meta = _trained(study.folder, directions_AD, size, settings, shown)
-    write_sae(study.folder / "sae", meta, {OF_DIRECTIONS: study.saved["sae"].name})
+    saelens.write(study.folder / "sae", meta, {OF_DIRECTIONS: study.saved["sae"].name})
     shown.stage("training on shuffled directions, the control")
     control_AD = shuffled(directions_AD, settings["seed"])
     control = _trained(study.folder / CONTROL, control_AD, size, settings, shown)

@@ -129,7 +129,7 @@ def test_stitching_saes_that_see_activations_unlike_each_other_is_refused(first,
     ran = command("task=stitch", *GIVEN, f"small={point(first, 'topk-32')}", f"large={sae}")
     assert ran.code == 1
     (said,) = ran.err.splitlines()
-    assert "sae.normalize_input is True" in said
+    assert "normalises activations by 'layer_norm'" in said
     assert "Fix: " in said
 
 
