@@ -1,5 +1,6 @@
 """What the files of an SAE say of it, read without its weights."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -13,4 +14,11 @@ class Description:
     k: int | None = None
     model: str | None = None
     hook: str | None = None
+    trained_here: bool = False
     of_directions: str | None = None  # of a meta-SAE: the SAE whose decoder directions it is of
+
+
+def layer_of(hook: str | None) -> int | None:
+    """The layer that a hook is in, if it says so."""
+    found = re.match(r"blocks\.(\d+)\.", hook or "")
+    return int(found[1]) if found else None

@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae_sweeps.files import read_json, write_json, written_whole
-from sae_sweeps.formats import CONFIG, WEIGHTS
+from sae_sweeps.formats import CONFIG, OF_DIRECTIONS, WEIGHTS
 from sae_sweeps.formats.description import Description
 from sae_sweeps.saes import SAE, InferenceSAE
+from sae_sweeps.saes.inference import gate
 
+FILES = (CONFIG, WEIGHTS)
 FORMAT_VERSION = "6.0.0"  # without one, SAELens takes a file for one of its older layouts and drops the metadata
 
 # what the names of older layouts became
@@ -45,7 +47,8 @@ def describe(path: Path) -> Description:
         k=None if k is None else int(k),
         model=metadata.get("model_name"),
         hook=metadata.get("hook_name"),
-        of_directions=metadata.get("decoder_directions_of"),
+        trained_here=bool(origin),
+        of_directions=metadata.get(OF_DIRECTIONS),
     )
 
 
@@ -92,9 +95,8 @@ def read(path: Path) -> InferenceSAE:
     elif architecture in ("batchtopk", "matryoshka_batchtopk") and "topk_threshold" in weights:
         threshold = weights["topk_threshold"].expand(len(W_enc_FD))  # a checkpoint of a training that goes on
     elif architecture == "gated":
-        gain = weights["r_mag"].exp()
-        parts |= {"b_enc": weights["b_gate"], "gain": gain, "shift": weights["b_mag"] - gain * weights["b_gate"]}
-        threshold = torch.zeros(len(W_enc_FD))
+        parts |= gate(weights["r_mag"], weights["b_gate"], weights["b_mag"])
+        threshold = parts.pop("threshold")
     elif architecture not in ("topk", "jumprelu"):
         raise ValueError(f"its architecture is {architecture!r}; known are standard, topk, batchtopk, jumprelu, gated")
     if config.get("rescale_acts_by_decoder_norm"):

@@ -2,6 +2,7 @@
 
 # D model width, F latents (dict_size)
 
+import torch
 from torch import Tensor, nn
 
 from sae_sweeps.saes.base import NORMALIZATIONS, SAE
@@ -69,8 +70,20 @@ class InferenceSAE(SAE):
             kept.value = (kept.per_latent(self.gain) * kept.pre + kept.per_latent(self.shift)).relu()
         return kept
 
+    def encoder_bias(self, *, centered: bool) -> Tensor:
+        """The bias (F,) with which the same comes out of the encoder if its input is `centered`, x - b_dec, or x."""
+        b_enc_F = torch.zeros_like(self.W_dec[:, 0]) if self.b_enc is None else self.b_enc.detach()
+        return b_enc_F + (int(centered) - int(self.centers_input)) * (self.W_enc.detach() @ self.b_dec.detach())
+
     def for_inference(self) -> "InferenceSAE":
         return self
+
+
+def gate(r_mag_F: Tensor, b_gate_F: Tensor, b_mag_F: Tensor) -> dict[str, Tensor]:
+    """What an InferenceSAE takes of a gated SAE's parameters, as arXiv:2404.16014 has them."""
+    gain_F = r_mag_F.exp()
+    of_gate = {"b_enc": b_gate_F, "threshold": torch.zeros_like(b_gate_F)}
+    return {**of_gate, "gain": gain_F, "shift": b_mag_F - gain_F * b_gate_F}
 
 
 def _require_sound(weights: dict[str, Tensor | None]) -> None:

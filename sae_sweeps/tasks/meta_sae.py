@@ -17,10 +17,10 @@ from sae_sweeps.display import PointDisplay, count
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation import evaluate
 from sae_sweeps.files import read_json, write_json
-from sae_sweeps.formats import saelens
+from sae_sweeps.formats import OF_DIRECTIONS, saelens
 from sae_sweeps.metrics import Line, MetricsFile, read_lines
 from sae_sweeps.saes import SAE, BatchTopKSAE
-from sae_sweeps.saved import OF_DIRECTIONS, SavedSAE, families
+from sae_sweeps.saved import SavedSAE, families
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meanings import meta_activations
 from sae_sweeps.studies.meta_sae import (
