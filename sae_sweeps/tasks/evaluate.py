@@ -26,8 +26,8 @@ def run_sweep(sweep: Sweep, config: Config) -> list[str]:
     """Evaluate all SAEs and show their metrics. Returns why those that failed have failed."""
     found, missing = studies(sweep, config)
     failures = run_studies(found, _evaluate, missing)
-    results = {study: read_json(study.folder / states.RESULTS) for study in found}
-    metrics = {study.saved["sae"].title: known["metrics"] for study, known in results.items() if known is not None}
+    results = {study.name: read_json(study.folder / states.RESULTS) for study in found}
+    metrics = {name: known["metrics"] for name, known in results.items() if known is not None}
     if metrics:
         where = found[0].config.model
         console.print(saes_table(f"{where.name} at {where.hook}", metrics))
