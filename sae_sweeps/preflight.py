@@ -8,7 +8,7 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,13 @@ from sae_sweeps.rules import problems
 SMALL_TEXT_BYTES = 2**18  # text small enough to be tokenized here, to see whether it fills a sequence
 
 
-def check(config: Config) -> list[ConfigError]:
-    """Every problem of a point; empty if it can be run."""
+Look = Callable[[Config], None]
+
+
+def check(config: Config, looks: Mapping[Look, tuple[str, ...]] | None = None) -> list[ConfigError]:
+    """Every problem of a point; empty if it can be run. `looks`: of what has to be looked at, only this."""
     found = problems(config)
-    for look, settings in LOOKS.items():
+    for look, settings in (LOOKS if looks is None else looks).items():
         if any(problem.setting.startswith(settings) for problem in found):
             continue  # what is named there is wrong already
         if (error := _outcome(look, config)) is not None:
@@ -37,7 +40,7 @@ def check(config: Config) -> list[ConfigError]:
 _outcomes: dict[str, ConfigError | None] = {}
 
 
-def _outcome(look: Callable[[Config], None], config: Config) -> ConfigError | None:
+def _outcome(look: Look, config: Config) -> ConfigError | None:
     """What `look` finds; asked once for all points of a sweep that do not differ in what it looks at."""
     seen: dict[str, Any] = {name: getattr(config, name) for name in ("name", "output_root", "device")}
     seen["plans"] = _plans(config)
@@ -155,11 +158,10 @@ def _device(config: Config) -> None:
 
 
 # what is looked at, and the settings that are too wrong to look if one of them has a problem already
-LOOKS: dict[Callable[[Config], None], tuple[str, ...]] = {
-    _output: ("output_root", "name"),
+INPUTS: dict[Look, tuple[str, ...]] = {  # of activations
     _cache: ("activations.",),
     _model: ("model.name",),
     _dataset: ("dataset.",),
-    _tracking: ("tracking.",),
     _device: ("device",),
 }
+LOOKS: dict[Look, tuple[str, ...]] = {_output: ("output_root", "name"), **INPUTS, _tracking: ("tracking.",)}

@@ -11,7 +11,7 @@ TIMEOUT_SECONDS = 1.5
 def require_repository(setting: str, name: str, repo_type: str) -> None:
     """Make sure that a model or data set can be had: it is in the local cache, or the hub has it.
 
-    Raises: ConfigError if it is not there; OutOfReachError if the hub cannot be reached, or does not open it to this user.
+    Raises: ConfigError if it is not there; OutOfReachError if the hub is not reached, or does not open it to this user.
     """
     import huggingface_hub as hub
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError

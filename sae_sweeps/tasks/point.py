@@ -24,7 +24,7 @@ from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
 from sae_sweeps.saes.base import Step
 from sae_sweeps.tasks.inputs import unused_gpu
 from sae_sweeps.tracking import Run, start_run
-from sae_sweeps.training import Trainer
+from sae_sweeps.training import Trainer, training_metrics
 
 ARCHITECTURES: dict[str, type[SAE]] = {"batchtopk": BatchTopKSAE, "topk": TopKSAE, "jumprelu": JumpReLUSAE}
 
@@ -192,24 +192,6 @@ def results(config: Config, trainer: Trainer, metrics: dict[str, float], seconds
         "config": asdict(config),
         "provenance": provenance(),
     }
-
-
-def training_metrics(trainer: Trainer, step: Step) -> dict[str, float]:
-    """One line of metrics.jsonl: what the latest step saw, on its own batch."""
-    metrics = {
-        "step": trainer.steps_done,
-        "tokens": trainer.tokens_done,
-        "loss": step.loss.item(),
-        "mse": step.mse.item(),
-        "aux_loss": step.aux_loss.item(),
-        "l0": step.l0.item(),
-        "dead_fraction": trainer.dead_F.float().mean().item(),
-        "lr": trainer.lr(trainer.steps_done),
-    }
-    threshold = getattr(trainer.sae, "threshold", None)
-    if threshold is not None:
-        metrics["threshold_mean"] = threshold.mean().item()
-    return metrics
 
 
 def new_sae(config: Config, d_in: int) -> SAE:
