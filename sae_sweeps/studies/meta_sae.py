@@ -176,19 +176,13 @@ class MetaSAE:
         if not 0 < (settings.dict_size or 1) <= len(directions_AD):
             problem = f"there are only {len(directions_AD)} decoder directions to learn from"
             raise ConfigError("meta.dict_size", settings.dict_size, problem, "give fewer meta-latents")
-        trainer, stream = training_of(directions_AD, settings)
-        for _, steps in train([trainer], stream):
-            for _ in steps:
-                if told is not None:
-                    told(trainer.steps_done, settings.steps)
-        assert isinstance(trainer.sae, BatchTopKSAE), "made as one"
-        settle(trainer.sae, directions_AD)
-        return cls(trainer.sae, latents_A, directions_AD, settings)
+        return cls(_trained(directions_AD, settings, told), latents_A, directions_AD, settings)
 
     def control(self) -> "MetaSAE":
         """The same, trained on shuffled directions. What the SAE's directions have of their own is by how much its
         `explained_variance` is lower. Takes as long as the training did."""
-        return MetaSAE.train(shuffled(self.directions_AD, self.settings.seed), self.settings)
+        directions_AD = shuffled(self.directions_AD, self.settings.seed)
+        return MetaSAE(_trained(directions_AD, self.settings), self.latents_A, directions_AD, self.settings)
 
     @cached_property
     def weights(self) -> Kept:
@@ -234,6 +228,19 @@ class MetaSAE:
         """A copy of the SAE with the directions replaced by their reconstructions, for `evaluate` to tell what that
         costs."""
         return with_directions(sae, self.latents_A, self.reconstructed_AD)
+
+
+def _trained(
+    directions_AD: Tensor, settings: MetaConfig, told: Callable[[int, int], None] | None = None
+) -> BatchTopKSAE:
+    trainer, stream = training_of(directions_AD, settings)
+    for _, steps in train([trainer], stream):
+        for _ in steps:
+            if told is not None:
+                told(trainer.steps_done, settings.steps)
+    assert isinstance(trainer.sae, BatchTopKSAE), "made as one"
+    settle(trainer.sae, directions_AD)
+    return trainer.sae
 
 
 def _entries(kept: Kept, row: int) -> list[tuple[int, float]]:

@@ -184,7 +184,8 @@ def stitch(
         if x_BD.shape[1:] != (small.d_in,):
             problem = f"are not of shape (any number, {small.d_in}), which the SAEs are for"
             raise ConfigError("activations", tuple(x_BD.shape), problem, "give raw activations of the SAEs' hook")
-        pair.see(x_BD.to(large.W_dec.device))
+        if len(x_BD) > 0:
+            pair.see(x_BD.to(large.W_dec.device))
     if pair.stitching.seen == 0:
         raise ConfigError("activations", 0, "there are none", "give some thousands")
     return pair
