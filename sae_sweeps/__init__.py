@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sae_sweeps.config import DatasetConfig, ModelConfig, TrainingConfig
     from sae_sweeps.evaluation import evaluate
-    from sae_sweeps.library import ActivationStream, load_sae, save_sae, train_pack
+    from sae_sweeps.formats.reading import load_sae
+    from sae_sweeps.library import ActivationStream, save_sae, train_pack
     from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
     from sae_sweeps.studies.meta_sae import MetaSAE
     from sae_sweeps.studies.pair import stitch
@@ -39,7 +40,8 @@ __all__ = [
 _MODULES = {
     "config": ("DatasetConfig", "ModelConfig", "TrainingConfig"),
     "evaluation": ("evaluate",),
-    "library": ("ActivationStream", "load_sae", "save_sae", "train_pack"),
+    "formats.reading": ("load_sae",),
+    "library": ("ActivationStream", "save_sae", "train_pack"),
     "saes": ("SAE", "BatchTopKSAE", "JumpReLUSAE", "TopKSAE"),
     "studies.meta_sae": ("MetaSAE",),
     "studies.pair": ("stitch",),

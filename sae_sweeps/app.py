@@ -18,7 +18,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sae_sweeps.config import STUDY_TASKS, SWEEP_TASKS, Config, point_name, register, study_settings, to_config
+from sae_sweeps.config import (
+    EXPORT_TASKS,
+    STUDY_TASKS,
+    SWEEP_TASKS,
+    Config,
+    point_name,
+    register,
+    study_settings,
+    to_config,
+)
 from sae_sweeps.errors import NO_POINTS, ConfigError, NotRunError, RefusedError
 from sae_sweeps.hydra_errors import as_config_error
 from sae_sweeps.packs import Point
@@ -31,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OF_SWEEP_TASKS = ("name", "output_root", "format", "explorer_mib")  # settings that they need
+OF_SWEEP_TASKS = ("name", "output_root", "format", "explorer_mib", "saved", "publish.repo")  # settings that they need
 
 register()
 
@@ -71,7 +80,7 @@ def _refuse(lines: Sequence[str]) -> None:
 def as_saved(word: str) -> str:
     """`sae=FOLDER` names an SAE that is there, `sae=topk` an architecture: Hydra knows the second alone."""
     setting, _, value = word.partition("=")
-    return f"saved={value}" if setting == "sae" and "/" in value else word
+    return f"saved={value}" if setting == "sae" and ("/" in value or ":" in value) else word
 
 
 def as_names(word: str) -> str:
@@ -143,16 +152,17 @@ def _run_sweep_task(configs: Sequence[Config], launcher: "SweepLauncher") -> Non
     _refuse_several_sweeps(configs)
     config, task = configs[0], configs[0].task.name
     is_study = task in STUDY_TASKS
-    if not is_study:
+    of_saes = is_study or task in EXPORT_TASKS
+    if not of_saes:
         configs = configs[:1]
     root = Path(config.output_root)
     look = check if is_study else problems
     found = [error for config in configs for error in [*launcher.problems(config), *look(config)]]
     bad = [error for error in found if is_study or error.setting in OF_SWEEP_TASKS]
-    if is_study and not bad:
+    if of_saes and not bad:
         bad = [error for config in configs for error in _not_there(config)]
     sweep = Sweep.of(config)
-    given = is_study and not {config.small, config.large, config.saved} <= {None}
+    given = of_saes and not {config.small, config.large, config.saved} <= {None}
     for name in config.name.split(",") if task == "report" else [config.name]:
         if not bad and not Sweep(root / name).exists() and not given:
             there = sorted(file.parent.name for file in root.glob("*/sweep.json"))

@@ -136,8 +136,10 @@ def label(point: Compared, several: bool = False) -> str:
     return f"{point.sweep.name}: {words}" if several else words
 
 
-def called(architecture: str, dict_size: int, k: int) -> str:
-    return f"{ARCHITECTURES.get(architecture, architecture)} {dict_size}, k {k}"
+def called(architecture: str, dict_size: int, k: int | None) -> str:
+    """In words; of an SAE from elsewhere k is not always known."""
+    name = f"{ARCHITECTURES.get(architecture, architecture)} {dict_size}"
+    return name if k is None else f"{name}, k {k}"
 
 
 def settings_in_words(point: Compared, keys: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
-from sae_sweeps.study_config import LatentsConfig, MetaConfig, StitchConfig
+from sae_sweeps.study_config import ExportConfig, LatentsConfig, MetaConfig, PublishConfig, StitchConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -23,8 +23,23 @@ STUDY_TASKS = {  # of trained SAEs, which take a device; and the settings of eac
     "stitch": ("stitch", "small", "large"),
     "meta_sae": ("meta", "latents", "saved"),
     "latents": ("latents", "saved"),
+    "evaluate": ("evaluation", "saved"),
 }
-SWEEP_TASKS = ("plan", "status", "report", "sync", "wandb_workspace", *STUDY_TASKS)  # for a sweep as a whole
+EXPORT_TASKS = ("export", "publish")  # of trained SAEs, whose files they rewrite
+SWEEP_TASKS = (
+    "plan",
+    "status",
+    "report",
+    "sync",
+    "wandb_workspace",
+    *EXPORT_TASKS,
+    *STUDY_TASKS,
+)  # for a sweep as a whole
+FORMATS_OF = {  # the formats that a task has, its default first
+    "report": ("html", "md"),
+    "export": ("sae_lens", "dictionary_learning", "sparsify", "saebench"),
+    "publish": ("sae_lens", "dictionary_learning", "sparsify", "saebench"),
+}
 DECIDING = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]
 
 
@@ -43,6 +58,7 @@ class ModelConfig:
     hook: str = MISSING  # TransformerLens hook, e.g. blocks.8.hook_resid_pre
     dtype: str = "float32"
     batch_sequences: int = 32  # token sequences per forward pass
+    aliases: list[str] = field(default_factory=list)  # what the files of others' SAEs call it besides
     sparsity_coefficients: CoefficientsConfig = field(default_factory=CoefficientsConfig)
 
 
@@ -172,9 +188,11 @@ class Config:
     stitch: StitchConfig = field(default_factory=StitchConfig)
     meta: MetaConfig = field(default_factory=MetaConfig)
     latents: LatentsConfig = field(default_factory=LatentsConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     then: list[str] = field(default_factory=list)  # tasks for the whole sweep, when its points are through
-    format: str = "html"  # of task=report
+    format: str | None = None  # of task=report, export and publish; None: the first of FORMATS_OF
     explorer_mib: float = 10.0  # that the cards of latents take in a report
     # what studies are of; None: what their sweep has
     small: str | None = None
@@ -232,6 +250,7 @@ def deciding(values: dict[str, Any]) -> dict[str, Any]:
     if found["training"]["precision"] == "float32":
         found["training"].pop("precision")  # as it was before there was a choice
     # of the model's list of coefficients, only the one that is used decides anything
+    found["model"].pop("aliases", None)
     listed = found["model"].pop("sparsity_coefficients")["values"]
     if found["sae"].get("sparsity_coefficient", 0) is None:
         found["sae"]["sparsity_coefficient"] = listed.get(found["k"])

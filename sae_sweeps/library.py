@@ -29,13 +29,13 @@ from sae_sweeps.config import (
 from sae_sweeps.display import Display
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation import HeldOut
-from sae_sweeps.formats.saelens import read_sae, write_sae
+from sae_sweeps.formats import saelens
 from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.preflight import INPUTS, check
-from sae_sweeps.saes import SAE
+from sae_sweeps.saes import SAE, TopKSAE, TrainableSAE
 from sae_sweeps.settings import config_of, preset, presets, settled
 from sae_sweeps.tasks.inputs import Inputs, choose_device, require_precision
-from sae_sweeps.tasks.point import sae_metadata
+from sae_sweeps.tasks.point import text_metadata
 from sae_sweeps.training import TensorStream, Trainer, train, training_metrics
 
 CHUNK = 32_768  # activations that are shuffled together
@@ -154,12 +154,12 @@ class ActivationStream:
 
 
 def train_pack(
-    saes: Sequence[SAE],
+    saes: Sequence[TrainableSAE],
     stream: ActivationStream | TensorStream,
     settings: TrainingConfig | Sequence[TrainingConfig] | None = None,
     *,
     progress: bool = True,
-    told: Callable[[SAE, dict[str, float]], None] | None = None,
+    told: Callable[[TrainableSAE, dict[str, float]], None] | None = None,
     **values: Any,
 ) -> list[Curve]:
     """Train SAEs side by side, in place, on one stream: the language model runs once for all of them.
@@ -210,7 +210,7 @@ def train_pack(
 
 
 def _require_fitting(
-    sae: SAE, config: TrainingConfig, stream: ActivationStream | TensorStream, device: torch.device
+    sae: TrainableSAE, config: TrainingConfig, stream: ActivationStream | TensorStream, device: torch.device
 ) -> None:
     """Raises: ConfigError if the SAE cannot be trained so on this stream."""
     if sae.d_in != stream.d_in:
@@ -221,21 +221,15 @@ def _require_fitting(
     require_precision(config.precision, device)
 
 
-def load_sae(path: str | Path, *, device: str = "cpu") -> SAE:
-    """The SAE in a folder that `save_sae` or the command has written: outputs/<sweep>/<point>/sae.
-
-    Raises: ValueError if there is none.
-    """
-    return read_sae(Path(path).expanduser()).to(device)
-
-
 def save_sae(sae: SAE, folder: str | Path, stream: ActivationStream | None = None) -> None:
     """Write an SAE as cfg.json and sae_weights.safetensors, which `load_sae`, the command (`sae=FOLDER`) and SAELens 6
     read. With the stream that it was trained on, the files tell the model, the hook and the text.
 
     Raises: OSError if the folder cannot be written.
     """
-    write_sae(Path(folder).expanduser(), sae, {} if stream is None else sae_metadata(stream.config))
+    origin = {"k": sae.k} if isinstance(sae, TopKSAE) else {}
+    metadata = {} if stream is None else text_metadata(stream.config)
+    saelens.write(Path(folder).expanduser(), sae, {"sae_sweeps": origin, **metadata})
 
 
 def _model(given: str | Path | ModelConfig, hook: str | None) -> ModelConfig:

@@ -72,7 +72,8 @@ def into_packs(points: Sequence[Point], most: int | None = None) -> list[list[Po
 def model_and_text(config: Config) -> dict[str, Any]:
     """The settings that determine the language model and its text: points that agree in them can share both."""
     settings: dict[str, Any] = {"model": asdict(config.model), "dataset": asdict(config.dataset)}
-    settings["model"].pop("sparsity_coefficients")  # which are of SAEs
+    for of_saes in ("sparsity_coefficients", "aliases"):
+        settings["model"].pop(of_saes)
     return settings
 
 

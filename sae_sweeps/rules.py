@@ -2,9 +2,20 @@
 
 import functools
 import math
+import re
 from typing import Any
 
-from sae_sweeps.config import POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, BatchTopKConfig, Config, JumpReLUConfig, TopKConfig
+from sae_sweeps.config import (
+    EXPORT_TASKS,
+    FORMATS_OF,
+    POINT_TASKS,
+    STUDY_TASKS,
+    SWEEP_TASKS,
+    BatchTopKConfig,
+    Config,
+    JumpReLUConfig,
+    TopKConfig,
+)
 from sae_sweeps.errors import ConfigError
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -12,7 +23,6 @@ FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 FOLLOW_UPS = (*STUDY_TASKS, "report")  # of these, what can come when the points are through
-REPORTS = ("html", "md")
 TRACKING_MODES = ("offline", "online", "off")
 
 
@@ -51,7 +61,11 @@ def problems(config: Config) -> list[ConfigError]:
     require_positive("model.batch_sequences", "evaluation.tokens", "activations.cache_gib")
     require_one_of("model.dtype", DTYPES)
     require_one_of("tracking.mode", TRACKING_MODES)
-    require_one_of("format", REPORTS)
+    if config.format is not None and (formats := FORMATS_OF.get(config.task.name)) is not None:
+        require_one_of("format", formats)
+    if config.task.name == "publish":
+        repo = re.fullmatch(r"[\w.-]+/[\w.-]+", config.publish.repo or "") is not None
+        require("publish.repo", repo, "is not OWNER/NAME of a repository on the hub", "publish.repo=OWNER/NAME")
     require_positive("explorer_mib")
 
     found += _of_studies(config)
@@ -128,7 +142,10 @@ def _of_studies(config: Config) -> list[ConfigError]:
     require("meta.lr", 0 < meta.lr < math.inf, "must be greater than 0", "meta.lr=0.004")
     too_many = meta.dict_size is not None and 0 < meta.dict_size < meta.k
     require("meta.k", not too_many, f"is larger than meta.dict_size={meta.dict_size}", "lower meta.k")
-    for tasks, settings in ((("stitch",), ("small", "large")), (("meta_sae", "latents"), ("saved",))):
+    for tasks, settings in (
+        (("stitch",), ("small", "large")),
+        (("meta_sae", "latents", "evaluate", *EXPORT_TASKS), ("saved",)),
+    ):
         used = config.task.name in tasks
         for setting in settings:
             problem = f"names an SAE for task={' or task='.join(tasks)}, and the task is {config.task.name}"

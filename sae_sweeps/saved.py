@@ -1,28 +1,31 @@
 """Trained SAEs on disk: the points of sweeps, and folders that someone names."""
 
 import functools
+import hashlib
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_sweeps import states
-from sae_sweeps.config import Config, deciding, from_json
+from sae_sweeps.config import EXPORT_TASKS, SAE_SCHEMAS, Config, SAEConfig, deciding, from_json
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.files import read_json, sha256
 from sae_sweeps.formats import CONFIG, WEIGHTS
+from sae_sweeps.language.model_files import model_facts, same_activations, same_model
 from sae_sweeps.packs import Point
 from sae_sweeps.tracking import IDENTITY
 
 if TYPE_CHECKING:  # torch takes a second to import, and which SAEs there are can be told without it
     import torch
 
+    from sae_sweeps.formats.description import Description
     from sae_sweeps.saes import SAE
 
 SAE_FOLDER = "sae"  # of a point
-OF_DIRECTIONS = "decoder_directions_of"  # in the metadata of a meta-SAE
 
 
 @dataclass(frozen=True)
@@ -34,39 +37,44 @@ class SavedSAE:
     config: Config
     run: str | None = None  # in W&B
     setting: str = "name"  # that named it
+    format: str = "sae_lens"
+    declared: "Description | None" = None  # what its files say, if it is no point's
 
     @property
     def title(self) -> str:
         """Its name without the hash of its settings."""
-        stem, _, last = self.name.rpartition("-")
-        return stem if len(last) == 8 and stem else self.name
+        return re.sub(r"(?<=.)-[0-9a-f]{8}$", "", self.name)
 
     def load(self, device: "torch.device") -> "SAE":
-        """Raises: ConfigError if the files cannot be read."""
-        from safetensors import SafetensorError
-
-        from sae_sweeps.formats.saelens import read_sae
+        """Raises: ConfigError if the files cannot be read, or do not hold a sound SAE."""
+        from sae_sweeps.formats.reading import Located
 
         try:
-            return read_sae(self.folder).to(device)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            problem = f"cannot be read ({error})"
-            raise ConfigError(self.setting, str(self.folder), problem, "name the folder of a trained SAE") from None
+            return Located(self.format, self.folder).read().to(device)
+        except ValueError as error:
+            raise ConfigError(self.setting, str(self.folder), str(error), "name the folder of a trained SAE") from None
 
     def digest(self) -> str:
-        """A checksum of its weights."""
-        file = self.folder / WEIGHTS
-        return _sha256(file, file.stat().st_size, file.stat().st_mtime_ns)
+        """A checksum of its weights, and of what its files say if they are not of our making."""
+        if self.declared is None or self.declared.trained_here:
+            return _digest(self.folder / WEIGHTS)
+
+        from sae_sweeps.formats.reading import Located
+
+        of_all = [repr(self.declared), _digest(Located(self.format, self.folder).weights)]
+        return hashlib.sha256("".join(of_all).encode()).hexdigest()
 
     def described(self) -> dict[str, Any]:
-        """As results tell of it."""
+        """As results tell of it; None what is not known of an SAE from elsewhere."""
+        declared = self.declared
         return {
             "point": self.name,
             "folder": str(self.folder),
+            "format": self.format,
             "architecture": self.config.sae.architecture,
             "dict_size": self.config.dict_size,
-            "k": self.config.k,
-            "seed": self.config.seed,
+            "k": self.config.k if declared is None else declared.k,
+            "seed": self.config.seed if declared is None else None,
             "wandb_run": self.run,
         }
 
@@ -77,40 +85,70 @@ def of_point(point: Point) -> SavedSAE:
 
 
 def find(path: str, setting: str, command: Config) -> SavedSAE:
-    """The SAE in a folder: that of a point, the `sae` folder in it, or one that was copied elsewhere. Of the latter the
-    architecture and size are its own, while model and text are those of the command.
+    """The SAE that `path` names: that of a point, one that was copied elsewhere, or anyone's, here or on the hub (see
+    `formats.reading`). If it is not a point's, architecture and size are its own, while model and text are those of the
+    command.
 
-    Raises: ConfigError, naming the setting, if there is none.
+    Raises: ConfigError, naming the setting, if there is none, or if it declares that it is of something else.
     """
     folder = Path(path).expanduser().resolve()
     if (folder / SAE_FOLDER / CONFIG).is_file():
         folder = folder / SAE_FOLDER
-    if not folder.is_dir():
-        raise ConfigError(setting, path, "there is no such folder", f"{setting}=outputs/SWEEP/POINT")
-    described = read_json(folder / CONFIG)
-    if not isinstance(described, dict) or not (folder / WEIGHTS).is_file():
-        problem = f"holds no SAE ({CONFIG} and {WEIGHTS}, there or in a folder {SAE_FOLDER})"
-        raise ConfigError(setting, path, problem, f"{setting}=outputs/SWEEP/POINT")
     results = read_json(folder.parent / states.RESULTS) if folder.name == SAE_FOLDER else None
-    if results is not None and "point" in results:
+    if results is not None and "point" in results and (folder / WEIGHTS).is_file():
         point = folder.parent
         return SavedSAE(point.name, folder, from_json(results["config"]), _run(point), setting)
-    metadata = described.get("metadata")
-    origin = metadata.get("sae_sweeps") if isinstance(metadata, dict) else None
-    if metadata is None or origin is None:
-        problem = f"its {CONFIG} is not one that this project has written"
-        raise ConfigError(setting, path, problem, "give an SAE that was trained or saved here")
-    if OF_DIRECTIONS in metadata:
+
+    from sae_sweeps.formats.reading import locate
+
+    example = f"{setting}=outputs/SWEEP/POINT, or FORMAT:FOLDER"
+    try:
+        located = locate(str(folder) if folder.is_dir() else path)
+        declared = located.describe()
+    except FileNotFoundError as error:
+        said = str(error).removeprefix(f"{path}: ")
+        raise ConfigError(setting, path, said, example) from None
+    except ValueError as error:
+        raise ConfigError(setting, path, str(error), example) from None
+    if command.task.name not in EXPORT_TASKS:  # which need neither model nor text
+        _require_fitting(setting, path, declared, command)
+    schema = SAE_SCHEMAS.get(declared.architecture, SAEConfig)
+    config = replace(
+        command,
+        sae=schema(architecture=declared.architecture),
+        dict_size=declared.dict_size or command.dict_size,
+        k=declared.k or command.k,
+    )
+    name = located.folder.parent.name if located.folder.name == SAE_FOLDER else located.folder.name
+    if not declared.trained_here:
+        name = f"{declared.architecture}-{declared.dict_size}-{name}"
+    return SavedSAE(name, located.folder, config, None, setting, located.format, declared)
+
+
+def _require_fitting(setting: str, path: str, declared: "Description", command: Config) -> None:
+    """Raises: ConfigError if an SAE declares that it is of something else than the command is about."""
+    model = command.model
+    if declared.of_directions is not None:
         problem = "is a meta-SAE, of decoder directions and not of activations"
         raise ConfigError(setting, path, problem, "give an SAE of activations")
-    hook = metadata.get("hook_name", command.model.hook)
-    if hook != command.model.hook:
-        problem = f"was trained at {hook}, and the command is about {command.model.hook}"
-        raise ConfigError(setting, path, problem, f"model.hook={hook}")
-    sae = replace(command.sae, architecture=origin["architecture"])
-    config = replace(command, sae=sae, dict_size=described["d_sae"], k=origin.get("k", command.k))
-    name = folder.parent.name if folder.name == SAE_FOLDER else folder.name
-    return SavedSAE(name, folder, config, None, setting)
+    if declared.model is not None and not same_model(declared.model, [model.name, *model.aliases]):
+        problem = f"was trained on {declared.model}, and the command is about {model.name}"
+        fix = f"model.name={declared.model}, or if they are the same, 'model.aliases=[{declared.model}]'"
+        raise ConfigError(setting, path, problem, fix)
+    if declared.hook is not None and not same_activations(declared.hook, model.hook):
+        problem = f"was trained at {declared.hook}, and the command is about {model.hook}"
+        raise ConfigError(setting, path, problem, f"model.hook={declared.hook}")
+    if declared.d_in is not None and (wide := _width(model.name)) not in (None, declared.d_in):
+        problem = f"is of activations {declared.d_in} wide, and those of {model.name} are {wide} wide"
+        raise ConfigError(setting, path, problem, "model=..., the model that it was trained on")
+
+
+def _width(model: str) -> int | None:
+    """The width of a model's activations, None if nothing is known of it."""
+    try:
+        return model_facts(model).d_model
+    except ConfigError:
+        return None  # which is told elsewhere
 
 
 def neighbours(saved: Sequence[SavedSAE]) -> list[tuple[SavedSAE, SavedSAE]]:
@@ -130,6 +168,10 @@ def families(saved: Sequence[SavedSAE]) -> list[list[SavedSAE]]:
         values.pop("dict_size")
         alike.setdefault(json.dumps(values, sort_keys=True), []).append(one)
     return list(alike.values())
+
+
+def _digest(file: Path) -> str:
+    return _sha256(file, file.stat().st_size, file.stat().st_mtime_ns)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The settings of the studies of trained SAEs."""
+"""The settings of what is done with trained SAEs: studies, and passing them on."""
 
 from dataclasses import dataclass, field
 
@@ -39,3 +39,22 @@ class LatentsConfig:
     before: int = 12  # tokens of context
     after: int = 6
     promoted: int = 10  # output tokens that a direction raises most
+
+
+@dataclass(kw_only=True)
+class ExportConfig:
+    """Task `export`, and what `publish` uploads."""
+
+    folder: str | None = None  # where to; null: export/FORMAT/ in the sweep's folder
+    normalized: bool = (
+        False  # write SAEs of normalised activations where a format has no normalisation, to be fed those
+    )
+
+
+@dataclass(kw_only=True)
+class PublishConfig:
+    """Task `publish`."""
+
+    repo: str | None = None  # OWNER/NAME on the hub
+    private: bool = True
+    dry_run: bool = False  # show what would be uploaded, and upload nothing

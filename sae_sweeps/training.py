@@ -10,8 +10,7 @@ from torch import Tensor
 
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.errors import TrainingError
-from sae_sweeps.saes import SAE
-from sae_sweeps.saes.base import Step
+from sae_sweeps.saes import Step, TrainableSAE
 
 
 class Trainer:
@@ -21,7 +20,7 @@ class Trainer:
     update (arXiv:2412.06410, appendix).
     """
 
-    def __init__(self, sae: SAE, config: TrainingConfig) -> None:
+    def __init__(self, sae: TrainableSAE, config: TrainingConfig) -> None:
         self.sae, self.config = sae, config
         self.steps_done = 0
         self.stopped = False

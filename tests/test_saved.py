@@ -9,7 +9,7 @@ import torch
 
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.formats.saelens import write_sae
+from sae_sweeps.formats import saelens
 from sae_sweeps.packs import Point
 from sae_sweeps.saes import TopKSAE
 from sae_sweeps.saved import SavedSAE, families, find, neighbours, of_point
@@ -20,7 +20,7 @@ HOOK = "blocks.1.hook_resid_pre"
 
 def saved_in(folder: Path, **metadata) -> Path:
     """An SAE of 24 latents, three of them active."""
-    write_sae(folder, TopKSAE(8, 24, 3), {"model_name": "m", "hook_name": HOOK, **metadata})
+    saelens.write(folder, TopKSAE(192, 24, 3), {"model_name": "embedded/model", "hook_name": HOOK, **metadata})
     return folder
 
 
@@ -75,7 +75,7 @@ FOREIGN = ['{"d_sae": 3}', '{"d_sae": 3, "metadata": null}', '{"metadata": {"hoo
 
 
 @pytest.mark.parametrize("content", [None, "", "[1]", "not JSON", *FOREIGN])
-def test_what_holds_no_sae_of_this_project_is_refused_in_a_line(tmp_path, content):
+def test_what_holds_no_sae_is_refused_in_a_line(tmp_path, content):
     folder = tmp_path / "other"
     if content is not None:
         folder.mkdir()
@@ -83,8 +83,8 @@ def test_what_holds_no_sae_of_this_project_is_refused_in_a_line(tmp_path, conten
         (folder / "sae_weights.safetensors").touch()
     with pytest.raises(ConfigError) as refused:
         find(str(folder), "saved", composed())
-    nothing = "there is no such folder" if content is None else "holds no SAE"
-    assert str(refused.value).startswith(f"saved={folder}: {'its cfg.json' if content in FOREIGN else nothing}")
+    nothing = "there is no such folder" if content is None else "cannot be read as sae_lens (cfg.json "
+    assert str(refused.value).startswith(f"saved={folder}: {nothing}")
     assert "\n" not in str(refused.value)
 
 
@@ -98,7 +98,7 @@ def test_an_sae_without_its_weights_is_none(tmp_path):
 def test_weights_that_are_cut_off_are_told_in_a_line_when_they_are_read(point, left):
     file = point / "sae" / "sae_weights.safetensors"
     file.write_bytes(file.read_bytes()[:left])
-    with pytest.raises(ConfigError, match=r"^small=.*cannot be read \(.*Fix: ") as refused:
+    with pytest.raises(ConfigError, match=r"^small=.*cannot be read as sae_lens \(.*Fix: ") as refused:
         find(str(point), "small", composed()).load(torch.device("cpu"))
     assert "\n" not in str(refused.value)
 

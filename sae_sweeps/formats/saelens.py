@@ -1,7 +1,7 @@
-"""Trained SAEs on disk, in the format of SAELens 6: cfg.json and sae_weights.safetensors.
+"""SAELens' folders: cfg.json and sae_weights.safetensors, of version 6 and of those before it.
 
-BatchTopK has no architecture of its own there at inference: it is saved as a JumpReLU whose thresholds all hold the
-batch's stand-in. `metadata.sae_sweeps` tells which it was, so that reading gives the same SAE back.
+It is also the format in which SAEs are saved here. BatchTopK has no architecture of its own there at inference: it is
+saved as a JumpReLU whose thresholds all hold the batch's stand-in. `metadata.sae_sweeps` tells which it was.
 """
 
 from pathlib import Path
@@ -12,69 +12,143 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae_sweeps.files import read_json, write_json, written_whole
-from sae_sweeps.formats import CONFIG, WEIGHTS
-from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
+from sae_sweeps.formats import CONFIG, OF_DIRECTIONS, WEIGHTS
+from sae_sweeps.formats.description import Description
+from sae_sweeps.saes import SAE, InferenceSAE
+from sae_sweeps.saes.inference import gate
 
+FILES = (CONFIG, WEIGHTS)
 FORMAT_VERSION = "6.0.0"  # without one, SAELens takes a file for one of its older layouts and drops the metadata
 
+# what the names of older layouts became
+RENAMED = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
+THERE = {"relu": "standard"}  # architectures that have another name there; BatchTopK is read back from our metadata
+HERE = {theirs: ours for ours, theirs in THERE.items()}
+# "expected_average_only_in" is a factor that is put into the weights when an SAE is saved, and nothing after that
+NORMALIZATIONS = {"none": "none", "expected_average_only_in": "none"} | {
+    same: same for same in ("layer_norm", "constant_norm_rescale")
+}
 
-def write_sae(folder: Path, sae: SAE, metadata: dict[str, Any]) -> None:
+
+def is_at(path: Path) -> bool:
+    return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
+
+
+def describe(path: Path) -> Description:
+    """What cfg.json says. Raises: ValueError if it does not say what an SAE is, or says what cannot be used."""
+    config = _config(path)
+    metadata = config["metadata"]
+    origin = metadata.get("sae_sweeps") or {}
+    k = origin.get("k", config.get("k"))
+    return Description(
+        architecture=origin.get("architecture") or HERE.get(config["architecture"], config["architecture"]),
+        d_in=int(config["d_in"]),
+        dict_size=int(config["d_sae"]),
+        k=None if k is None else int(k),
+        model=metadata.get("model_name"),
+        hook=metadata.get("hook_name"),
+        trained_here=bool(origin),
+        of_directions=metadata.get(OF_DIRECTIONS),
+    )
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """cfg.json as version 6 has it. Raises: ValueError if it lacks something, or has what cannot be used here."""
+    config = read_json(path / CONFIG)
+    if not isinstance(config, dict):
+        raise ValueError(f"{CONFIG} is no JSON of an SAE")
+    config = {RENAMED.get(name, name): value for name, value in config.items()}
+    if not isinstance(config.get("metadata"), dict):  # older than 6: everything in one place
+        named = {name: config.get(name) for name in ("model_name", "hook_name")}
+        config["metadata"] = {name: value for name, value in named.items() if value is not None}
+        config.setdefault("architecture", "standard")
+        config.setdefault("apply_b_dec_to_input", True)
+        arguments = config.get("activation_fn_kwargs") or {}
+        if config.get("activation_fn", "relu") == "topk":
+            config |= {"architecture": "topk", "k": arguments.get("k")}
+        elif config.get("activation_fn", "relu") != "relu":
+            raise ValueError(f"its activation function is {config['activation_fn']!r}, and relu and topk are known")
+        if isinstance(config.get("normalize_activations"), bool):
+            config["normalize_activations"] = "expected_average_only_in" if config["normalize_activations"] else "none"
+    missing = [name for name in ("architecture", "d_in", "d_sae") if config.get(name) is None]
+    if missing:
+        raise ValueError(f"{CONFIG} does not say {', '.join(missing)}")
+    normalization = config.get("normalize_activations") or "none"
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"{CONFIG} has normalize_activations={normalization!r}, which is not known here")
+    if config.get("reshape_activations", "none") not in ("none", None):
+        raise ValueError(f"it is of activations reshaped by {config['reshape_activations']!r}, which is not known here")
+    if config.get("finetuning_scaling_factor"):
+        raise ValueError("it has a finetuning_scaling_factor, which is not known here")
+    return {**config, "normalize_activations": NORMALIZATIONS[normalization]}
+
+
+def read(path: Path) -> InferenceSAE:
+    """Raises: ValueError if the files do not hold an SAE of a kind that is known."""
+    config, weights = _config(path), load_file(path / WEIGHTS)
+    architecture = config["architecture"]
+    parts: dict[str, Any] = {"W_dec": weights["W_dec"], "b_dec": weights["b_dec"], "b_enc": weights.get("b_enc")}
+    W_enc_FD = weights["W_enc"].T
+    threshold = weights.get("threshold")
+    if architecture == "standard":
+        threshold = torch.zeros(len(W_enc_FD))
+    elif architecture in ("batchtopk", "matryoshka_batchtopk") and "topk_threshold" in weights:
+        threshold = weights["topk_threshold"].expand(len(W_enc_FD))  # a checkpoint of a training that goes on
+    elif architecture == "gated":
+        parts |= gate(weights["r_mag"], weights["b_gate"], weights["b_mag"])
+        threshold = parts.pop("threshold")
+    elif architecture not in ("topk", "jumprelu"):
+        raise ValueError(f"its architecture is {architecture!r}; known are standard, topk, batchtopk, jumprelu, gated")
+    if config.get("rescale_acts_by_decoder_norm"):
+        # pre-activations are multiplied by the decoder's norms, activations divided by them
+        norm_F1 = weights["W_dec"].norm(dim=1, keepdim=True)
+        W_enc_FD, parts["W_dec"] = W_enc_FD * norm_F1, weights["W_dec"] / norm_F1
+        parts["b_enc"] = None if parts["b_enc"] is None else parts["b_enc"] * norm_F1.squeeze(1)
+    selection = {"k": int(config["k"])} if architecture == "topk" else {"threshold": threshold}
+    return InferenceSAE(
+        describe(path).architecture,
+        W_enc=W_enc_FD,
+        **parts,
+        **selection,
+        centers_input=bool(config.get("apply_b_dec_to_input", False)),
+        normalization=config["normalize_activations"],
+    )
+
+
+def write(folder: Path, sae: SAE, metadata: dict[str, Any]) -> None:
     """Save an SAE such that `sae_lens.SAE.load_from_disk(folder)` computes what `sae` does.
 
+    `metadata` is kept in cfg.json; what it has as "sae_sweeps" is the SAE's origin, to which the architecture is added.
     cfg.json is written last, so a folder that has one is complete.
     """
-    weights: dict[str, Tensor] = {"W_enc": sae.W_enc.T.contiguous(), "W_dec": sae.W_dec, "b_dec": sae.b_dec}
-    origin: dict[str, Any] = {"architecture": sae.architecture}
+    sae = sae.for_inference()
+    zero_F = torch.zeros(sae.dict_size)
+    weights: dict[str, Tensor] = {"W_enc": sae.W_enc.T, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     config: dict[str, Any] = {
         "d_in": sae.d_in,
         "d_sae": sae.dict_size,
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": sae.centers_input,
-        "normalize_activations": "layer_norm" if sae.normalize_input else "none",
+        "normalize_activations": sae.normalization,
         "reshape_activations": "none",
     }
-    if isinstance(sae, TopKSAE):
-        weights["b_enc"] = torch.zeros(sae.dict_size)
-        origin["k"] = sae.k
-    if isinstance(sae, BatchTopKSAE):
-        config["architecture"] = "jumprelu"
-        weights["threshold"] = sae.threshold.expand(sae.dict_size)
-    elif isinstance(sae, TopKSAE):
+    b_enc_F = zero_F if sae.b_enc is None else sae.b_enc
+    if sae.gain is not None and sae.shift is not None:
+        config["architecture"] = "gated"
+        weights |= {"b_gate": b_enc_F, "r_mag": sae.gain.log(), "b_mag": sae.shift + sae.gain * b_enc_F}
+    elif sae.threshold is None:
         config |= {"architecture": "topk", "k": sae.k, "rescale_acts_by_decoder_norm": False}
-    elif isinstance(sae, JumpReLUSAE):
+        weights["b_enc"] = b_enc_F
+    elif sae.architecture == "relu":
+        config["architecture"] = "standard"
+        weights["b_enc"] = b_enc_F
+    else:
         config["architecture"] = "jumprelu"
-        weights |= {"b_enc": sae.b_enc, "threshold": sae.threshold}
-        origin["sparsity_coefficient"] = sae.sparsity_coefficient
+        weights |= {"b_enc": b_enc_F, "threshold": sae.threshold}
+    origin = {"architecture": sae.architecture, **metadata.get("sae_sweeps", {})}
     config["metadata"] = {"sae_lens_version": FORMAT_VERSION, **metadata, "sae_sweeps": origin}
 
     with written_whole(folder / WEIGHTS) as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
     write_json(folder / CONFIG, config)
-
-
-def read_sae(folder: Path) -> SAE:
-    """The SAE that `write_sae` saved. Raises: ValueError if the folder holds none."""
-    config = read_json(folder / CONFIG)
-    origin = config.get("metadata", {}).get("sae_sweeps") if isinstance(config, dict) else None
-    if origin is None:
-        raise ValueError(f"{folder}: no SAE that this project saved (cfg.json is missing or another's)")
-    weights = load_file(folder / WEIGHTS)
-    shape = {
-        "d_in": config["d_in"],
-        "dict_size": config["d_sae"],
-        "normalize_input": config["normalize_activations"] == "layer_norm",
-    }
-    sae: SAE
-    if origin["architecture"] == "jumprelu":
-        sae = JumpReLUSAE(**shape, sparsity_coefficient=origin["sparsity_coefficient"])
-        extra = ["b_enc", "threshold"]
-    else:
-        sae = {"topk": TopKSAE, "batchtopk": BatchTopKSAE}[origin["architecture"]](**shape, k=origin["k"])
-        extra = []
-    parameters: dict[str, Tensor] = {name: weights[name] for name in ["W_dec", "b_dec", *extra]}
-    parameters["W_enc"] = weights["W_enc"].T
-    if isinstance(sae, BatchTopKSAE):
-        parameters |= {"threshold": weights["threshold"][0], "threshold_weight": torch.ones(())}
-    sae.load_state_dict(parameters)
-    return sae

@@ -1,9 +1,10 @@
 """The Hugging Face hub, asked once and briefly: its own calls retry for 20 s when there is no network."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
-from sae_sweeps.errors import ConfigError, OutOfReachError
+from sae_sweeps.errors import ConfigError, OutOfReachError, first_line
 
 TIMEOUT_SECONDS = 1.5
 
@@ -47,3 +48,22 @@ def out_of_reach(setting: str, name: str, repo_type: str) -> str | None:
     except ConfigError:
         pass
     return None
+
+
+def fetch_folder(repository: str, folder: str, files: Sequence[str]) -> Path:
+    """The local copy of a folder of a model repository on the hub, of which these files are fetched if they are there.
+
+    Raises: FileNotFoundError if the repository cannot be had.
+    """
+    import huggingface_hub as hub
+
+    try:
+        require_repository("", repository, "model")
+        patterns = [f"{folder}/{name}" if folder else name for name in files]
+        # sparsify keeps the model's name in the folder above
+        patterns += [str(Path(folder).parent / "config.json")] if folder else []
+        return Path(hub.snapshot_download(repository, allow_patterns=patterns)) / folder
+    except ConfigError as error:
+        raise FileNotFoundError(f"there is no such folder here; {repository} on the hub: {error.problem}") from None
+    except Exception as error:  # the client passes on whatever its transport raises
+        raise FileNotFoundError(f"{repository} could not be fetched from the hub ({first_line(error)})") from None

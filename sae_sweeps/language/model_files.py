@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -130,3 +131,25 @@ def check_hook(hook: str, facts: ModelFacts) -> None:
 
 def hook_layer(hook: str) -> int:
     return int(hook.split(".")[1])
+
+
+def same_activations(hook: str, other: str) -> bool:
+    """Whether two hooks see the same: what leaves a block enters the next."""
+    return _as_entering(hook) == _as_entering(other)
+
+
+def _as_entering(hook: str) -> str:
+    found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_post", hook)
+    return f"blocks.{int(found[1]) + 1}.hook_resid_pre" if found else hook
+
+
+def same_model(name: str, others: Iterable[str]) -> bool:
+    """Whether a model's name is among others: a folder is taken to be called what it holds, and owners on the hub are
+    left aside."""
+    return _plain(name) in map(_plain, others)
+
+
+def _plain(name: str) -> str:
+    if cached := re.search(r"models--[^/]+--([^/]+)/snapshots", name):
+        return cached[1].lower()
+    return name.rstrip("/").rpartition("/")[2].lower()

@@ -113,13 +113,11 @@ def _add_nearest(saes: Sequence[Source], shelves: Sequence[Shelf], told: Told | 
 
 def _directions(source: Source) -> "Tensor | None":
     """The decoder directions of an SAE (latents, width), None if it cannot be read."""
-    from safetensors import SafetensorError
-
-    from sae_sweeps.formats.saelens import read_sae
+    from sae_sweeps.formats.reading import load_sae
 
     try:
-        return read_sae(source.folder).W_dec.detach()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        return load_sae(source.folder).W_dec.detach()
+    except (OSError, ValueError) as error:
         log.warning("%s cannot be read (%s); the report goes on without it", source.folder, first_line(error))
         return None
 

@@ -69,6 +69,7 @@ def page(
         "answer": html.escape(data.answer(groups)),
         "cautions": _list("cautions", data.cautions(groups)),
         "about": _list("about", data.about(points)),
+        "evaluated": _evaluated(studies.evaluated(found)),
         "failures": _list("failures", data.failures(points, followed)),
         "written": html.escape(_written()),
         "theme": source("theme.js"),
@@ -85,6 +86,26 @@ def page(
 def _list(kind: str, lines: Sequence[str]) -> str:
     items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
     return f'<ul id="{kind}" class="{kind}">{items}</ul>' if items else ""
+
+
+def _evaluated(rows: Sequence[Sequence[str]]) -> str:
+    """The section on SAEs that were evaluated by themselves, whoever trained them; nothing if there are none."""
+    if len(rows) < 2:
+        return ""
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in rows[0])
+    lines = "".join(
+        f'<tr><th scope="row">{html.escape(row[0])}</th>'
+        + "".join(f'<td class="number">{html.escape(cell)}</td>' for cell in row[1:])
+        + "</tr>"
+        for row in rows[1:]
+    )
+    region = 'class="scroll" role="region" aria-label="Evaluated SAEs" tabindex="0"'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+    about = "SAEs that were measured by themselves, whoever trained them, as the points above are measured."
+    return (
+        '<section id="evaluated" aria-labelledby="evaluated-title"><h2 id="evaluated-title">Evaluated</h2>'
+        f"<p>{about}</p><div {region}>{table}</div></section>"
+    )
 
 
 def source(name: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sae_sweeps.comparison import flat
+from sae_sweeps.comparison import METRICS, called, end_of_path, finite, flat
 from sae_sweeps.config import STUDY_TASKS
 from sae_sweeps.errors import first_line
 from sae_sweeps.files import read_json
@@ -71,6 +71,19 @@ def studies_data(found: Sequence[Finished]) -> dict[str, list[dict[str, Any]]]:
                 of_its_own = _stitching(study) if study.task == "stitch" else _meta_sae(study)
                 told[study.task].append({**_named(study, found), **of_its_own})
     return told
+
+
+def evaluated(found: Sequence[Finished]) -> list[list[str]]:
+    """A table of the SAEs that `task=evaluate` has measured, best NMSE first, with what it is of in its first row."""
+    metrics = ("nmse", "fvu", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
+    rows: list[list[str]] = [["SAE", "model and hook", *(METRICS[name].title for name in metrics)]]
+    done = [study for study in found if study.task == "evaluate"]
+    for study in sorted(done, key=lambda study: finite(study.results["metrics"].get("nmse"))):
+        sae, model = study.results["study"]["sae"], study.results["config"]["model"]
+        name = f"{called(sae['architecture'], sae['dict_size'], sae['k'])} ({sae['point']})"
+        numbers = [METRICS[metric].text(study.results["metrics"].get(metric)) for metric in metrics]
+        rows.append([name, f"{end_of_path(model['name'])}, {model['hook']}", *numbers])
+    return rows
 
 
 def _named(study: Finished, among: Sequence[Finished]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The points of a sweep as a table on a terminal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -51,6 +51,15 @@ def seeds_table(name: str, points: Sequence[Compared]) -> Table | None:
     table.add_column("seeds", justify="right", no_wrap=True)
     for group in sorted(groups, key=lambda group: finite(group.mean["nmse"])):
         table.add_row(escape(group.label), *_cells(group, groups), str(len(group.points)))
+    return table
+
+
+def saes_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> Table:
+    """SAEs by their names, best NMSE first."""
+    table = _table(title, "SAE")
+    groups = [Group(name, [], dict(of_it), dict.fromkeys(of_it)) for name, of_it in metrics.items()]
+    for group in sorted(groups, key=lambda group: finite(group.mean.get("nmse"))):
+        table.add_row(escape(group.label), *_cells(group, groups))
     return table
 
 

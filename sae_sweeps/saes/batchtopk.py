@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.saes.encoder import SPARE, Product, above
+from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.sparse import Entries, Kept
 from sae_sweeps.saes.topk import TopKSAE
 
@@ -92,3 +93,6 @@ class BatchTopKSAE(TopKSAE):
         kept = above(product, self.threshold.expand(product.shape[1]))
         assert kept is not None, "never too many"
         return kept
+
+    def for_inference(self) -> InferenceSAE:
+        return self._as_trained(threshold=self.threshold.expand(self.dict_size))

@@ -95,7 +95,9 @@ class RowTops:
         # where the product is approximate, a few more are considered than are kept
         self._proposed = self._k if product.is_exact else min(self._k + self._k // SPARE + 1, self._width)
         self._tops: dict[int, tuple[Tensor, Tensor]] = {}
+        self._bias_M = product.b_enc_F
         if latents_M is not None:
+            self._bias_M = None if self._bias_M is None else self._bias_M[latents_M]
             product.watch(latents_M, self.look)
 
     def look(self, first: int, pre_RF: Tensor) -> None:
@@ -103,8 +105,10 @@ class RowTops:
             col_F = torch.arange(self._width, device=pre_RF.device)
             self._tops[first] = pre_RF.clone(), col_F.expand_as(pre_RF)
         else:
-            top = pre_RF.topk(self._proposed, dim=1, sorted=False)
-            self._tops[first] = top.values, top.indices
+            # the blocks have no bias, which `exact` adds to what was chosen
+            biased_RF = pre_RF if self._bias_M is None else pre_RF + self._bias_M
+            col_RK = biased_RF.topk(self._proposed, dim=1, sorted=False).indices
+            self._tops[first] = pre_RF.gather(1, col_RK), col_RK
 
     def kept(self) -> Kept:
         """Those of the blocks that were looked at; entries below zero are kept as zeros."""
@@ -115,6 +119,14 @@ class RowTops:
             pre_BK, places_BK = pre_BK.topk(self._k, dim=1, sorted=False)
             col_BK = col_BK.gather(1, places_BK)
         return Kept.from_rows(col_BK, pre_BK.relu(), self._width)
+
+
+def top_per_row(product: Product, k: int) -> Kept:
+    """The k largest entries of each row, those below zero as zeros."""
+    tops = RowTops(product, k)
+    for first, pre_RF in product.blocks():
+        tops.look(first, pre_RF)
+    return tops.kept()
 
 
 def above(product: Product, floor_F: Tensor, at_most: float = 1.0) -> Kept | None:

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sae_sweeps.saes.base import SAE
 from sae_sweeps.saes.encoder import Product, above
+from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.sparse import DENSE_FROM, Entries, Kept, LatentEntries, Whole
+from sae_sweeps.saes.trainable import TrainableSAE
 
 
-class JumpReLUSAE(SAE):
+class JumpReLUSAE(TrainableSAE):
     """pre = relu(x @ W_enc^T + b_enc), z = pre * (pre > threshold), loss = mse + sparsity_coefficient * L0.
 
     The thresholds' gradients are estimated with a rectangle kernel of width `bandwidth` (arXiv:2407.14435, equations 11
@@ -23,6 +24,7 @@ class JumpReLUSAE(SAE):
 
     architecture = "jumprelu"
     centers_input = False
+    has_bias = True
 
     def __init__(
         self,
@@ -37,17 +39,8 @@ class JumpReLUSAE(SAE):
         super().__init__(d_in, dict_size, **options)
         self.sparsity_coefficient = sparsity_coefficient
         self.bandwidth = bandwidth
-        self.b_enc = nn.Parameter(torch.zeros(dict_size))
         # the untrained pre-activation of an activation of unit variance is the norm of W_enc's row, on average
         self.threshold = nn.Parameter(initial_threshold * self.W_enc.detach().norm(dim=1))
-
-    @torch.no_grad()
-    def center(self, mean_D: Tensor) -> None:
-        super().center(mean_D)
-        self.b_enc.copy_(-self.W_enc @ mean_D)
-
-    def product(self, input_BD: Tensor, precision: str = "float32") -> Product:
-        return Product(input_BD.detach(), self.W_enc.detach(), self.b_enc.detach(), precision=precision)
 
     @torch.no_grad()
     def keep(self, product: Product) -> Entries:
@@ -63,6 +56,9 @@ class JumpReLUSAE(SAE):
         assert kept is not None, "never too many"
         return kept
 
+    def for_inference(self) -> InferenceSAE:
+        return self._as_trained(threshold=self.threshold)
+
     def sparsity_gradients(self, entries: LatentEntries, value_grad: Tensor) -> tuple[Tensor, Tensor]:
         coefficient = self.sparsity_coefficient / entries.shape[0]
         threshold = entries.per_latent(self.threshold)
@@ -70,9 +66,6 @@ class JumpReLUSAE(SAE):
         self.threshold.grad = entries.latent_sums(near * (threshold * value_grad + coefficient) / -self.bandwidth)
         active = entries.active
         return value_grad * active, coefficient * active.sum().to(value_grad.dtype)
-
-    def bias_gradients(self, pre_grad_F: Tensor) -> None:
-        self.b_enc.grad = pre_grad_F
 
     @torch.no_grad()
     def after_update(self) -> None:

@@ -7,20 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from sae_sweeps.saes.base import SAE
-from sae_sweeps.saes.encoder import Product, RowTops
+from sae_sweeps.saes.encoder import Product, RowTops, top_per_row
+from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.sparse import DENSE_FROM, Entries, Kept, Whole
+from sae_sweeps.saes.trainable import TrainableSAE
 
 
-def top_per_row(product: Product, k: int) -> Kept:
-    """The k largest entries of each row."""
-    tops = RowTops(product, k)
-    for first, pre_RF in product.blocks():
-        tops.look(first, pre_RF)
-    return tops.kept()
-
-
-class TopKSAE(SAE):
+class TopKSAE(TrainableSAE):
     """pre = relu((x - b_dec) @ W_enc^T); the k largest per activation are kept.
 
     Dead latents get an auxiliary loss: the `aux_latents` largest of them reconstruct what the others left over, weighed
@@ -29,6 +22,7 @@ class TopKSAE(SAE):
 
     architecture = "topk"
     centers_input = True
+    has_bias = False
 
     def __init__(
         self,
@@ -50,6 +44,9 @@ class TopKSAE(SAE):
 
     def keep_for_inference(self, product: Product) -> Kept:
         return top_per_row(product, self.k)
+
+    def for_inference(self) -> InferenceSAE:
+        return self._as_trained(k=min(self.k, self.dict_size))
 
     def watch_dead(self, product: Product, dead_M: Tensor) -> Callable[[], Entries] | None:
         if len(dead_M) == 0 or self.aux_coefficient == 0:

@@ -124,9 +124,10 @@ def shuffled(directions_AD: Tensor, seed: int) -> Tensor:
 
 @torch.no_grad()
 def with_directions(sae: SAE, latents_A: Tensor, directions_AD: Tensor) -> SAE:
-    """The SAE with the decoder directions of some latents replaced."""
+    """The SAE with the decoder directions of some latents replaced; these keep the norms that their rows have, which in
+    SAEs from elsewhere need not be 1."""
     changed = copy.deepcopy(sae)
-    changed.W_dec[latents_A] = directions_AD
+    changed.W_dec[latents_A] = directions_AD * sae.W_dec[latents_A].norm(dim=1, keepdim=True)
     return changed
 
 

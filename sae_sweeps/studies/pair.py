@@ -175,7 +175,7 @@ def stitch(
     settings = settled(StitchConfig, settings, values)
     for name, here, there in (
         ("d_in", small.d_in, large.d_in),
-        ("normalize_input", small.normalize_input, large.normalize_input),
+        ("normalization", small.normalization, large.normalization),
     ):
         if here != there:
             raise ConfigError(name, here, f"that of the large SAE is {there}", "stitch SAEs that see activations alike")

@@ -37,11 +37,11 @@ class Curve:
 class Stitching:
     """A pass over activations, batch by batch (`see`), that measures a large SAE's latents in a small one.
 
-    Raises: ValueError if the two do not see activations alike: of one width, both normalised or both not.
+    Raises: ValueError if the two do not see activations alike: of one width, normalised in one way.
     """
 
     def __init__(self, small: SAE, large: SAE, paths: Sequence[Path]) -> None:
-        if (small.d_in, small.normalize_input) != (large.d_in, large.normalize_input):
+        if (small.d_in, small.normalization) != (large.d_in, large.normalization):
             raise ValueError("the two SAEs do not see activations alike")
         self.small, self.large, self._paths = small, large, paths
         device = large.W_dec.device

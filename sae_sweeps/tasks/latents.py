@@ -8,7 +8,7 @@ from sae_sweeps.display import PointDisplay
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tables import write_table
 from sae_sweeps.tasks import meanings
-from sae_sweeps.tasks.study import Study, named, not_done, run_studies, saved_of
+from sae_sweeps.tasks.study import Study, of_each, run_studies
 
 log = logging.getLogger(__name__)
 
@@ -18,12 +18,7 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
 
     Raises: ConfigError if an SAE is named that is not there.
     """
-    found, missing = named(command), ""
-    if not found:
-        everyone, undone = saved_of(sweep)
-        found, missing = [one for one in everyone if one.name not in undone], not_done(undone)
-    settings = asdict(command.latents)
-    return [Study.of("latents", sweep, command, one.title, {"sae": one}, settings) for one in found], missing
+    return of_each("latents", sweep, command, asdict(command.latents))
 
 
 def run_sweep(sweep: Sweep, config: Config) -> list[str]:

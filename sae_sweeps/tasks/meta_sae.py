@@ -17,10 +17,10 @@ from sae_sweeps.display import PointDisplay, count
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation import evaluate
 from sae_sweeps.files import read_json, write_json
-from sae_sweeps.formats.saelens import write_sae
+from sae_sweeps.formats import OF_DIRECTIONS, saelens
 from sae_sweeps.metrics import Line, MetricsFile, read_lines
 from sae_sweeps.saes import SAE, BatchTopKSAE
-from sae_sweeps.saved import OF_DIRECTIONS, SavedSAE, families
+from sae_sweeps.saved import SavedSAE, families
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meanings import meta_activations
 from sae_sweeps.studies.meta_sae import (
@@ -101,7 +101,7 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     size = _size(directions_AD, settings)
     of_meta = MetaConfig(**{name: value for name, value in settings.items() if name != "latents"} | {"dict_size": size})
     meta = _trained(study.folder, directions_AD, of_meta, shown)
-    write_sae(study.folder / "sae", meta, {OF_DIRECTIONS: study.saved["sae"].name})
+    saelens.write(study.folder / "sae", meta, {OF_DIRECTIONS: study.saved["sae"].name})
     shown.stage("training on shuffled directions, the control")
     control_AD = shuffled(directions_AD, settings["seed"])
     control = _trained(study.folder / CONTROL, control_AD, of_meta, shown)

@@ -15,18 +15,15 @@ from sae_sweeps.display import point_display
 from sae_sweeps.errors import LockedError
 from sae_sweeps.evaluation import HeldOut, evaluate
 from sae_sweeps.files import write_json
-from sae_sweeps.formats.saelens import write_sae
+from sae_sweeps.formats import saelens
 from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.metrics import MetricsFile
 from sae_sweeps.packs import Point
 from sae_sweeps.provenance import provenance
-from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
-from sae_sweeps.saes.base import Step
+from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
 from sae_sweeps.tasks.inputs import unused_gpu
 from sae_sweeps.tracking import Run, start_run
 from sae_sweeps.training import Trainer, training_metrics
-
-ARCHITECTURES: dict[str, type[SAE]] = {"batchtopk": BatchTopKSAE, "topk": TopKSAE, "jumprelu": JumpReLUSAE}
 
 
 class FinishedElsewhere(Exception):  # noqa: N818  not an error
@@ -143,7 +140,7 @@ class PointAtWork:
         self.evaluation_seconds = time.perf_counter() - began
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self._log.info("%s: %s", self.point.name, numbers)
-        write_sae(folder / "sae", self.trainer.sae, sae_metadata(config))
+        saelens.write(folder / "sae", self.trainer.sae, sae_metadata(config))
         final = {f"eval/{name}": value for name, value in metrics.items()}
         self._tracker.log({"tokens": self.trainer.tokens_done, **final})
         self._tracker.summary(final)
@@ -194,18 +191,23 @@ def results(config: Config, trainer: Trainer, metrics: dict[str, float], seconds
     }
 
 
-def new_sae(config: Config, d_in: int) -> SAE:
+def new_sae(config: Config, d_in: int) -> TrainableSAE:
     """An untrained SAE of the configured architecture."""
     options = {name: value for name, value in asdict(config.sae).items() if name != "architecture"}
     if config.sae.architecture == "jumprelu":
         options["sparsity_coefficient"], _ = sparsity_coefficient(config)
     else:
         options["k"] = config.k
-    return ARCHITECTURES[config.sae.architecture](d_in, config.dict_size, seed=config.seed, **options)
+    return TRAINABLE[config.sae.architecture](d_in, config.dict_size, seed=config.seed, **options)
 
 
 def sae_metadata(config: Config) -> dict[str, Any]:
-    """What SAELens wants to know of an SAE's origin."""
+    """What SAELens wants to know of an SAE's origin, and how it was trained."""
+    return {"sae_sweeps": {"k": config.k, "seed": config.seed, "sae": asdict(config.sae)}, **text_metadata(config)}
+
+
+def text_metadata(config: Config) -> dict[str, Any]:
+    """Which activations an SAE is of."""
     return {
         "model_name": config.model.name,
         "hook_name": config.model.hook,

@@ -117,9 +117,9 @@ def said_of(metrics: dict[str, Any]) -> str:
 
 
 def _require_stitchable(study: Study, small: SAE, large: SAE) -> None:
-    if small.normalize_input != large.normalize_input:
+    if small.normalization != large.normalization:
         one, other = study.saved["small"], study.saved["large"]
-        problem = f"sae.normalize_input is {small.normalize_input}, that of {other.folder} {large.normalize_input}"
+        problem = f"normalises activations by {small.normalization!r}, {other.folder} by {large.normalization!r}"
         raise ConfigError(one.setting, str(one.folder), problem, "stitch SAEs that see activations alike")
 
 

@@ -22,6 +22,7 @@ from sae_sweeps.config import Config
 from sae_sweeps.display import Display, PointDisplay, console, point_display
 from sae_sweeps.errors import NO_POINTS, ConfigError, LockedError, NotRunError, reason
 from sae_sweeps.files import read_json, write_csv, write_json
+from sae_sweeps.language.model_files import same_activations, same_model
 from sae_sweeps.packs import model_and_text
 from sae_sweeps.preflight import check
 from sae_sweeps.provenance import provenance
@@ -133,6 +134,24 @@ def named(command: Config) -> list[SavedSAE]:
     return [] if command.saved is None else [find(command.saved, "saved", command)]
 
 
+def of_each(task: str, sweep: Sweep, command: Config, settings: dict[str, Any]) -> tuple[list[Study], str]:
+    """A study of each SAE that a command is about, and what is to be said of those that cannot be studied.
+
+    Raises: ConfigError if an SAE is named that is not there.
+    """
+    found, missing = named_or_done(sweep, command)
+    return [Study.of(task, sweep, command, one.title, {"sae": one}, settings) for one in found], missing
+
+
+def named_or_done(sweep: Sweep, command: Config) -> tuple[list[SavedSAE], str]:
+    """The SAE that a command names, else those of the sweep's points that are done; and what is to be said of the
+    others. Raises: ConfigError if an SAE is named that is not there."""
+    if found := named(command):
+        return found, ""
+    everyone, undone = saved_of(sweep)
+    return [one for one in everyone if one.name not in undone], not_done(undone)
+
+
 def run_studies(studies: Sequence[Study], work: Callable[[Study, PointDisplay], None], missing: str = "") -> list[str]:
     """Run one after another; one that fails does not stop the others. Returns why those that failed have failed.
 
@@ -211,8 +230,13 @@ def _write_csv(folder: Path) -> None:
 
 def require_alike(first: SavedSAE, second: SavedSAE) -> None:
     """Raises: ConfigError if two SAEs are not of one hook of one model."""
-    for setting in ("name", "hook"):
-        here, there = getattr(first.config.model, setting), getattr(second.config.model, setting)
-        if here != there:
+    model, other = first.config.model, second.config.model
+    alike = {
+        "name": same_model(model.name, [other.name, *other.aliases]),
+        "hook": same_activations(model.hook, other.hook),
+    }
+    for setting, is_alike in alike.items():
+        here, there = getattr(model, setting), getattr(other, setting)
+        if not is_alike:
             problem = f"its model.{setting} is {here}, that of {second.folder} {there}"
             raise ConfigError(first.setting, str(first.folder), problem, "compare SAEs of one hook of one model")

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from embedded.train import TEXT
 from sae_sweeps.config import Config
 from sae_sweeps.files import write_json
-from sae_sweeps.formats.saelens import write_sae
+from sae_sweeps.formats import saelens
 from sae_sweeps.provenance import provenance
 from sae_sweeps.saes import TopKSAE
 from sae_sweeps.saved import SAE_FOLDER
@@ -234,7 +234,7 @@ def many_latents(folder: Path, latents: int = 24576, d_in: int = 64) -> Path:
     _write_point(folder / name, config, 0.05)
     sae = TopKSAE(d_in=d_in, dict_size=latents, normalize_input=True, k=config.k)
     torch.nn.init.normal_(sae.W_dec, std=d_in**-0.5)
-    write_sae(folder / name / SAE_FOLDER, sae, {})
+    saelens.write(folder / name / SAE_FOLDER, sae, {})
 
     words, random = _Words(), np.random.default_rng(0)
     told = words.table(latents, random)

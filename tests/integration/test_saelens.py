@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_sweeps.formats.saelens import read_sae
+from sae_sweeps.formats import saelens
 from tests.conftest import launch
 
 pytestmark = pytest.mark.integration
@@ -49,7 +49,7 @@ def test_saelens_reconstructs_the_same(saelens_python, tmp_path, tiny, architect
     loaded = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout.split() == [theirs, "blocks.1.hook_resid_pre"]
-    found, sae = load_file(outputs), read_sae(folder)
+    found, sae = load_file(outputs), saelens.read(folder)
     torch.testing.assert_close(found["recon"], sae(x_BD), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found["acts"], sae.encode(x_BD), rtol=1e-5, atol=1e-5)
 

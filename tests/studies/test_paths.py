@@ -23,7 +23,7 @@ def activations(count, seed=0):
 
 def seen_by(sae, x_AD):
     """Activations as an SAE sees them."""
-    if not sae.normalize_input:
+    if sae.normalization == "none":
         return x_AD
     return (x_AD - x_AD.mean(1, keepdim=True)) / (x_AD.std(1, keepdim=True) + 1e-5)
 

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from sae_sweeps import stopping
-from sae_sweeps.formats.saelens import read_sae
+from sae_sweeps.formats import saelens
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import meta_sae
 from tests.conftest import composed
@@ -53,11 +53,11 @@ def decomposed(swept):
 
 
 def test_the_meta_sae_is_one_that_can_be_read(swept, decomposed):
-    found, meta = results(decomposed), read_sae(decomposed / "sae")
+    found, meta = results(decomposed), saelens.read(decomposed / "sae")
     metrics = found["metrics"]
     assert (meta.architecture, meta.d_in, meta.k) == ("batchtopk", 16, 4)
     assert meta.dict_size == metrics["meta_latents"] == metrics["decomposed"] // 4
-    assert not meta.normalize_input
+    assert meta.normalization == "none"
     assert metrics["decomposed"] + metrics["never_active"] == metrics["latents"] == 48
     assert metrics["l0"] == 4
     own = results(swept / found["study"]["sae"]["point"])["metrics"]
@@ -111,7 +111,7 @@ def test_a_multirun_is_a_study_for_each_configuration(first, command):
     folders = done(first, "meta_sae")
     names = [folder.name.rpartition("-")[0] for folder in folders]
     assert names == ["topk-48-k4-seed0-meta5-k2", "topk-48-k4-seed0-meta5-k3"]
-    saes = [read_sae(folder / "sae") for folder in folders]
+    saes = [saelens.read(folder / "sae") for folder in folders]
     assert [(sae.dict_size, sae.k) for sae in saes] == [(5, 2), (5, 3)]
     assert all(results(folder)["metrics"]["l0"] <= sae.k for folder, sae in zip(folders, saes, strict=True))
 

@@ -31,10 +31,10 @@ def there(first, tmp_path):
         (["task=stitch", "small={small}"], "small={small}: is given without large. Fix: give large=FOLDER as well"),
         (["task=stitch", "large={large}"], "large={large}: is given without small. Fix: give small=FOLDER as well"),
         (["task=stitch", "small=nowhere", "large={large}"], "small=nowhere: there is no such folder"),
-        (["task=stitch", "small={small}", "large=empty"], "large=empty: holds no SAE (cfg.json and"),
-        (["task=stitch", "small={small}", "large=foreign"], "large=foreign: its cfg.json is not one that this project"),
-        (["task=latents", "sae=./foreign"], "saved=./foreign: its cfg.json is not one that this project has written"),
-        (["task=meta_sae", "sae=./bare"], "saved=./bare: its cfg.json is not one that this project has written"),
+        (["task=stitch", "small={small}", "large=empty"], "large=empty: holds no SAE (sae_lens: cfg.json and"),
+        (["task=stitch", "small={small}", "large=foreign"], "large=foreign: cannot be read as sae_lens (cfg.json"),
+        (["task=latents", "sae=./foreign"], "saved=./foreign: cannot be read as sae_lens (cfg.json does not say"),
+        (["task=meta_sae", "sae=./bare"], "saved=./bare: cannot be read as sae_lens (cfg.json does not say"),
         (["task=latents", "sae={small}/nowhere"], "saved={small}/nowhere: there is no such folder"),
         (["task=stitch", "stitch.threshold=0"], "stitch.threshold=0.0: must be a cosine in (0, 1]"),
         (["task=stitch", "stitch.threshold=2"], "stitch.threshold=2.0: must be a cosine in (0, 1]"),
@@ -113,12 +113,15 @@ def test_a_copy_that_is_of_another_hook_or_model_is_told(first, command, tmp_pat
     hook = "blocks.1.hook_resid_pre"
     problem = f"was trained at {hook}, and the command is about blocks.0.hook_resid_pre. Fix: model.hook={hook}"
     assert ran.err == f"error: saved=./copy: {problem}\n"
+    model = json.loads((tmp_path / "copy" / "cfg.json").read_text())["metadata"]["model_name"]
     ran = command(*given, f"model.hook={hook}")
-    assert ran.code == 1
-    (said,) = ran.err.splitlines()
-    assert f"{tmp_path / 'copy'}: is of activations 16 wide, and those of {PROJECT}/embedded/model are 192 wide" in said
-    assert "Fix: model=" in said
-    assert "Traceback" not in ran.out
+    problem = f"was trained on {model}, and the command is about {PROJECT}/embedded/model. Fix: model.name={model}"
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"error: saved=./copy: {problem}, or if they are the same, 'model.aliases=[{model}]'")
+    ran = command(*given, f"model.hook={hook}", f"model.aliases=[{model}]")
+    problem = f"is of activations 16 wide, and those of {PROJECT}/embedded/model are 192 wide"
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"error: saved=./copy: {problem}. Fix: model=")
 
 
 def test_stitching_saes_that_see_activations_unlike_each_other_is_refused(first, command):
@@ -129,7 +132,7 @@ def test_stitching_saes_that_see_activations_unlike_each_other_is_refused(first,
     ran = command("task=stitch", *GIVEN, f"small={point(first, 'topk-32')}", f"large={sae}")
     assert ran.code == 1
     (said,) = ran.err.splitlines()
-    assert "sae.normalize_input is True" in said
+    assert "normalises activations by 'layer_norm'" in said
     assert "Fix: " in said
 
 

@@ -1,0 +1,152 @@
+"""How good SAEs are that this project and SAELens train, on the same activations in the same order, for as many tokens.
+
+    python benchmarks/quality.py model=smollm2-135m model.name=FOLDER    # and any other setting of launch.py
+
+SAELens' own trainer runs in `.venv-saelens` (`make .venv-saelens/ready`), at several learning rates; what it saves is
+read, and measured on held-out activations, by the code that measures ours. Results: results/<machine>-quality.md
+"""
+
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import machine
+import torch
+from hydra import compose, initialize_config_dir
+from plan import PROJECT
+from processes import run
+from safetensors.torch import save_file
+from tables import NAMES, table
+from torch import Tensor
+
+from sae_sweeps import app  # noqa: F401  registers schemas and resolvers
+from sae_sweeps.config import Config, to_config
+from sae_sweeps.files import write_json, write_text
+from sae_sweeps.formats.reading import load_sae
+from sae_sweeps.provenance import provenance
+from sae_sweeps.saes import SAE
+from sae_sweeps.tasks.inputs import Inputs
+from sae_sweeps.tasks.point import new_sae
+from sae_sweeps.training import Trainer, train
+
+RESULTS = PROJECT / "benchmarks" / "results"
+PYTHON, SCRIPT = PROJECT / ".venv-saelens" / "bin" / "python", PROJECT / "benchmarks" / "steps" / "saelens_training.py"
+TIMEOUT = 3600.0
+
+WORDS = """\
+Each SAE was trained on the same {tokens:,} activations of {model} at `{hook}`, in the same order and batches of
+{batch}, and measured on {held_out:,} others. Activations are normalised before either library sees them: less their
+mean, over their standard deviation. SAELens ran with its defaults but for the learning rate and its schedule; *ours*
+stands for {lr:g}, {warmup} steps of warm-up and a fall to zero over the last {decay:.0%}. NMSE is this project's, as
+is the code that computes it; L0 that of inference."""
+
+
+def normalized(x_AD: Tensor) -> Tensor:
+    centered_AD = x_AD - x_AD.mean(1, keepdim=True)
+    return centered_AD / centered_AD.std(1, keepdim=True)
+
+
+class Kept:
+    """The stream of a list of chunks."""
+
+    def __init__(self, chunks: list[Tensor]) -> None:
+        self.chunks, self.chunk_size = chunks, len(chunks[0])
+
+    def chunk(self, index: int) -> Tensor:
+        return self.chunks[index]
+
+
+@torch.no_grad()
+def measured(sae: SAE, x_AD: Tensor) -> dict[str, float]:
+    error, active = 0.0, 0
+    for x_BD in x_AD.split(2048):
+        error += ((x_BD - sae(x_BD)).square().sum(1) / x_BD.square().sum(1)).double().sum().item()
+        active += int((sae.encode(x_BD) > 0).sum())
+    return {"nmse": error / len(x_AD), "l0": active / len(x_AD)}
+
+
+def ours(config: Config, stream: Kept) -> SAE:
+    trainer = Trainer(new_sae(config, stream.chunks[0].shape[1]), config.training)
+    for _, steps in train([trainer], stream):
+        for _ in steps:
+            pass
+    return trainer.sae
+
+
+def theirs(config: Config, file: Path, folder: Path, lr: float, scheduled: bool) -> SAE:
+    steps = config.training.steps
+    spec = {
+        "architecture": config.sae.architecture,
+        "k": config.k,
+        "dict_size": config.dict_size,
+        "activations": str(file),
+        "batch": config.training.batch_size,
+        "lr": lr,
+        "warmup_steps": config.training.warmup_steps if scheduled else 0,
+        "decay_steps": round(config.training.decay_fraction * steps) if scheduled else 0,
+        "folder": str(folder),
+        "seed": config.seed,
+    }
+    ended = run([str(PYTHON), str(SCRIPT), json.dumps(spec)], TIMEOUT)
+    if ended.failure is not None:
+        raise SystemExit(f"SAELens: {ended.failure}: {ended.last_words}")
+    return load_sae(f"sae_lens:{folder}")
+
+
+def main(overrides: list[str]) -> None:
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        configs = {
+            name: to_config(compose("config", overrides=[*overrides, f"sae={name}", "sae.normalize_input=false"]))
+            for name in ("batchtopk", "topk")
+        }
+    first = configs["batchtopk"]
+    training = first.training
+    inputs = Inputs(first, torch.device("cpu"))
+    stream = inputs.stream(first)
+    count = -(-training.steps // training.chunk_batches)
+    chunks = []
+    for index in range(count):
+        chunks.append(normalized(stream.chunk(index)))
+        print(f"{index + 1} of {count} chunks of {stream.chunk_size:,} activations", flush=True)
+    held_out_AD = normalized(torch.cat([x_BD for _, x_BD in inputs.held_out_text(first.evaluation.tokens)]))
+
+    rows: list[dict[str, Any]] = []
+
+    def note(architecture: str, library: str, sae: SAE) -> None:
+        rows.append({"architecture": architecture, "trained by": library, **measured(sae, held_out_AD)})
+        print(json.dumps(rows[-1]), flush=True)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "activations.safetensors"
+        save_file({"x": torch.cat(chunks)[: training.steps * training.batch_size]}, file)
+        for name, config in configs.items():
+            note(name, "sae-sweeps", ours(config, Kept(chunks)))
+            for lr, scheduled in ((3e-4, False), (1e-3, True), (training.lr, True)):
+                said = f"SAELens, lr {lr:g}" + (", schedule as ours" if scheduled else ", its default")
+                note(name, said, theirs(config, file, Path(scratch) / f"{name}-{lr}", lr, scheduled))
+
+    words = WORDS.format(
+        tokens=training.steps * training.batch_size,
+        model=Path(first.model.name).name,
+        hook=first.model.hook,
+        batch=training.batch_size,
+        held_out=len(held_out_AD),
+        lr=training.lr,
+        warmup=training.warmup_steps,
+        decay=training.decay_fraction,
+    )
+    lines = [[NAMES[row["architecture"]], row["trained by"], f"{row['nmse']:.4f}", f"{row['l0']:.1f}"] for row in rows]
+    text = f"# Quality at equal tokens: {first.dict_size} latents, k = {first.k}\n\n{words}\n\n"
+    text += table(["", "trained by", "NMSE", "L0"], lines, words=2) + "\n"
+    about = machine.describe("cpu")
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{about['name']} {about['cores']} cores".lower()).strip("-")
+    write_json(RESULTS / f"{slug}-quality.json", {"machine": about, "rows": rows, "provenance": provenance()})
+    write_text(RESULTS / f"{slug}-quality.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

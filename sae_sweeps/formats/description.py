@@ -1,0 +1,24 @@
+"""What the files of an SAE say of it, read without its weights."""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Description:
+    """An SAE as its files declare it; None where they do not say."""
+
+    architecture: str
+    d_in: int | None
+    dict_size: int | None
+    k: int | None = None
+    model: str | None = None
+    hook: str | None = None
+    trained_here: bool = False
+    of_directions: str | None = None  # of a meta-SAE: the SAE whose decoder directions it is of
+
+
+def layer_of(hook: str | None) -> int | None:
+    """The layer that a hook is in, if it says so."""
+    found = re.match(r"blocks\.(\d+)\.", hook or "")
+    return int(found[1]) if found else None

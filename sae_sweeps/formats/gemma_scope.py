@@ -1,0 +1,71 @@
+"""Gemma Scope's files (arXiv:2408.05147): params.npz of a JumpReLU SAE; the path says of what.
+
+google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82/params.npz
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sae_sweeps.formats.description import Description
+from sae_sweeps.saes import InferenceSAE
+
+WEIGHTS = "params.npz"
+FILES = (WEIGHTS,)
+KEYS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
+HOOKS = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
+
+
+def is_at(path: Path) -> bool:
+    return (path / WEIGHTS).is_file()
+
+
+def describe(path: Path) -> Description:
+    """From the header of W_dec, and from the path. Raises: ValueError if it is not such a file."""
+    dict_size, d_in = _shape_of_decoder(path)
+    model = re.search(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att)", str(path.absolute()))
+    layer = re.search(r"layer_(\d+)", str(path.absolute()))
+    if "embedding" in path.absolute().parts:
+        raise ValueError("it is of token embeddings, and no hook here gives those")
+    return Description(
+        architecture="jumprelu",
+        d_in=d_in,
+        dict_size=dict_size,
+        model=model and f"gemma-2-{model[1]}" + ("-it" if model[2] == "it" else ""),
+        hook=f"blocks.{layer[1]}.{HOOKS[model[3]]}" if model and layer else None,
+    )
+
+
+def read(path: Path) -> InferenceSAE:
+    """Raises: ValueError if the file lacks something, or holds more than numbers."""
+    with np.load(path / WEIGHTS, allow_pickle=False) as file:
+        # some of the published files write W_enc and W_dec in small letters
+        names = {name.replace("w_", "W_", 1) if name.startswith("w_") else name: name for name in file.files}
+        if missing := [key for key in KEYS if key not in names]:
+            raise ValueError(f"{WEIGHTS} has no {', '.join(missing)}")
+        weights = {key: torch.from_numpy(np.asarray(file[names[key]], dtype=np.float32)) for key in KEYS}
+    return InferenceSAE(
+        "jumprelu",
+        W_enc=weights["W_enc"].T,
+        W_dec=weights["W_dec"],
+        b_enc=weights["b_enc"],
+        b_dec=weights["b_dec"],
+        threshold=weights["threshold"],
+        centers_input=False,
+    )
+
+
+def _shape_of_decoder(path: Path) -> tuple[int, int]:
+    with np.load(path / WEIGHTS, allow_pickle=False) as file:
+        name = "W_dec" if "W_dec" in file.files else "w_dec"
+        if name not in file.files:
+            raise ValueError(f"{WEIGHTS} has no W_dec")
+        with file.zip.open(f"{name}.npy") as array:
+            version = np.lib.format.read_magic(array)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, _ = header(array)
+    if len(shape) != 2:
+        raise ValueError(f"W_dec has the shape {shape}, which is no matrix")
+    return shape

@@ -1,0 +1,103 @@
+"""SAEs as they are saved and read, whoever trained them: one class for all architectures, which is not trained."""
+
+# D model width, F latents (dict_size)
+
+import torch
+from torch import Tensor, nn
+
+from sae_sweeps.saes.base import NORMALIZATIONS, SAE
+from sae_sweeps.saes.encoder import Product, above, top_per_row
+from sae_sweeps.saes.sparse import Kept
+
+WEIGHTS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold", "gain", "shift")
+
+
+class InferenceSAE(SAE):
+    """pre = (x - b_dec, or x) @ W_enc^T + b_enc; active are the `k` largest positive ones, or all above `threshold`.
+
+    A latent's activation is pre itself or, in a gated SAE, relu(gain * pre + shift): there pre decides whether the
+    latent is active and its activation is another affine function of the same product (arXiv:2404.16014, equation 7).
+    BatchTopK is read as thresholds that are all the same, ReLU as thresholds of 0.
+
+    Shapes: W_enc and W_dec (F, D), b_enc, threshold, gain and shift (F,), b_dec (D,).
+    """
+
+    threshold: Tensor | None
+    gain: Tensor | None
+    shift: Tensor | None
+
+    def __init__(
+        self,
+        architecture: str,
+        *,
+        W_enc: Tensor,
+        W_dec: Tensor,
+        b_dec: Tensor,
+        b_enc: Tensor | None = None,
+        k: int | None = None,
+        threshold: Tensor | None = None,
+        gain: Tensor | None = None,
+        shift: Tensor | None = None,
+        centers_input: bool,
+        normalization: str = "none",
+    ) -> None:
+        """Raises: ValueError if shapes do not fit each other, a number is not finite, or something is contradictory."""
+        super().__init__()
+        given = (W_enc, W_dec, b_enc, b_dec, threshold, gain, shift)
+        weights = dict(zip(WEIGHTS, given, strict=True))
+        _require_sound(weights)
+        if (k is None) == (threshold is None) or (gain is None) != (shift is None):
+            raise ValueError("an SAE has either a k or thresholds, and gain and shift together or not at all")
+        if k is not None and not 0 < k <= len(W_dec):
+            raise ValueError(f"k is {k}, of {len(W_dec)} latents")
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(f"normalises activations by {normalization!r}, which is none of {NORMALIZATIONS}")
+        for name, weight in weights.items():
+            kept = None if weight is None else nn.Parameter(weight.detach().float().contiguous(), requires_grad=False)
+            self.register_parameter(name, kept)
+        self.architecture, self.k = architecture, k
+        self.centers_input, self.normalization = centers_input, normalization
+
+    def keep_for_inference(self, product: Product) -> Kept:
+        if self.threshold is None:
+            assert self.k is not None, "one of the two"
+            kept = top_per_row(product, self.k)
+        else:
+            found = above(product, self.threshold)
+            assert found is not None, "never too many"
+            kept = found
+        if self.gain is not None and self.shift is not None:
+            kept.value = (kept.per_latent(self.gain) * kept.pre + kept.per_latent(self.shift)).relu()
+        return kept
+
+    def encoder_bias(self, *, centered: bool) -> Tensor:
+        """The bias (F,) with which the same comes out of the encoder if its input is `centered`, x - b_dec, or x."""
+        b_enc_F = torch.zeros_like(self.W_dec[:, 0]) if self.b_enc is None else self.b_enc.detach()
+        return b_enc_F + (int(centered) - int(self.centers_input)) * (self.W_enc.detach() @ self.b_dec.detach())
+
+    def for_inference(self) -> "InferenceSAE":
+        return self
+
+
+def gate(r_mag_F: Tensor, b_gate_F: Tensor, b_mag_F: Tensor) -> dict[str, Tensor]:
+    """What an InferenceSAE takes of a gated SAE's parameters, as arXiv:2404.16014 has them."""
+    gain_F = r_mag_F.exp()
+    of_gate = {"b_enc": b_gate_F, "threshold": torch.zeros_like(b_gate_F)}
+    return {**of_gate, "gain": gain_F, "shift": b_mag_F - gain_F * b_gate_F}
+
+
+def _require_sound(weights: dict[str, Tensor | None]) -> None:
+    """Raises: ValueError, naming the weight."""
+    W_dec = weights["W_dec"]
+    if W_dec is None or W_dec.ndim != 2:
+        raise ValueError("W_dec is not a matrix")
+    dict_size, d_in = W_dec.shape
+    for name, weight in weights.items():
+        if weight is None:
+            continue
+        shape = {"W_enc": (dict_size, d_in), "W_dec": (dict_size, d_in), "b_dec": (d_in,)}.get(name, (dict_size,))
+        if tuple(weight.shape) != shape:
+            problem = f"{name} has the shape {tuple(weight.shape)}, and {shape} goes with"
+            raise ValueError(f"{problem} {dict_size} latents of activations {d_in} wide")
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} has {int((~weight.isfinite()).sum())} numbers that are not finite")

@@ -1,0 +1,45 @@
+"""Task `evaluate`: the metrics of SAEs that are there, whoever trained them, on one text and by one definition."""
+
+import logging
+
+from sae_sweeps import states
+from sae_sweeps.config import Config
+from sae_sweeps.display import PointDisplay, console
+from sae_sweeps.evaluation import evaluate
+from sae_sweeps.files import read_json
+from sae_sweeps.report.terminal import saes_table
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.tasks.study import Study, of_each, run_studies
+
+log = logging.getLogger(__name__)
+
+
+def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
+    """The SAEs that a command is about, and what is to be said of those that cannot be evaluated.
+
+    Raises: ConfigError if an SAE is named that is not there.
+    """
+    return of_each("evaluate", sweep, command, {})
+
+
+def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+    """Evaluate all SAEs and show their metrics. Returns why those that failed have failed."""
+    found, missing = studies(sweep, config)
+    failures = run_studies(found, _evaluate, missing)
+    results = {study.name: read_json(study.folder / states.RESULTS) for study in found}
+    metrics = {name: known["metrics"] for name, known in results.items() if known is not None}
+    if metrics:
+        where = found[0].config.model
+        console.print(saes_table(f"{where.name} at {where.hook}", metrics))
+    return failures
+
+
+def _evaluate(study: Study, shown: PointDisplay) -> None:
+    inputs = study.inputs()
+    sae = study.sae("sae", inputs)
+    shown.stage("evaluating")
+    metrics = evaluate(sae, inputs.model, inputs.held_out(study.config.evaluation.tokens))
+    study.write_results(metrics)
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    log.info("%s: %s", study.name, numbers)
+    study.track("step", lambda run: None, metrics)

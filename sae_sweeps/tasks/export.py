@@ -1,0 +1,108 @@
+"""Task `export`: trained SAEs in another library's format, each with a model card."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sae_sweeps import states
+from sae_sweeps.comparison import end_of_path
+from sae_sweeps.config import FORMATS_OF, Config
+from sae_sweeps.display import console
+from sae_sweeps.errors import NO_POINTS, ConfigError, NotRunError
+from sae_sweeps.files import read_json, write_text
+from sae_sweeps.formats import CONFIG
+from sae_sweeps.formats.card import card
+from sae_sweeps.formats.description import Description
+from sae_sweeps.formats.reading import Located
+from sae_sweeps.formats.writing import TARGETS, write_as
+from sae_sweeps.language.model_files import looks_local
+from sae_sweeps.saved import SavedSAE
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.tasks.study import named_or_done
+
+CARD = "README.md"
+
+
+def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+    """Write all SAEs. Returns why those that could not be written could not."""
+    saved, missing = saes_of(sweep, config)
+    written, failures = export(saved, folder_of(sweep, config), config)
+    for folder in written.values():
+        console.print(f"written: {folder}", markup=False, soft_wrap=True)
+    return [missing, *failures] if missing else failures
+
+
+def saes_of(sweep: Sweep, config: Config) -> tuple[list[SavedSAE], str]:
+    """The SAEs that are meant, and what is to be said of points that are not done. Raises: NotRunError if none are."""
+    saved, missing = named_or_done(sweep, config)
+    if not saved:
+        raise NotRunError(missing or NO_POINTS)
+    return saved, missing
+
+
+def format_of(config: Config) -> str:
+    return config.format or FORMATS_OF["export"][0]
+
+
+def folder_of(sweep: Sweep, config: Config) -> Path:
+    """Where the folders of the SAEs come."""
+    if config.export.folder is not None:
+        return Path(config.export.folder).expanduser()
+    return sweep.folder / "export" / format_of(config)
+
+
+def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[str, Path], list[str]]:
+    """Write SAEs into folders of `root` that are named like them. Returns where each is, and why others are not."""
+    written: dict[str, Path] = {}
+    failures = []
+    titles = [one.title for one in saved]
+    for one in saved:
+        name = one.title if titles.count(one.title) == 1 else one.name
+        try:
+            written[name] = _export(one, name, root, config)
+        except (ConfigError, ValueError) as error:
+            failures.append(f"{name}: {error}")
+    return written, failures
+
+
+def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
+    """Raises: ConfigError or ValueError if it cannot be read, or the format has nothing for such an SAE."""
+    format, located = format_of(config), Located(one.format, one.folder)
+    sae, said = located.read(), known_of(one, format)
+    fed_normalized = sae.normalization != "none" and not TARGETS[format].normalizes
+    if fed_normalized:
+        if not config.export.normalized:
+            library = TARGETS[format].library
+            problem = f"it normalises activations ({sae.normalization}), and {library} has no word for that"
+            fix = "train it with sae.normalize_input=false; or set this to true, and normalise what it is fed"
+            raise ConfigError("export.normalized", False, problem, fix)
+        sae.normalization = "none"
+    metadata = read_json(one.folder / CONFIG).get("metadata", {}) if one.format == "sae_lens" else {}
+    metadata = {key: end_of_path(value) if isinstance(value, str) else value for key, value in metadata.items()}
+    folder = write_as(format, root / name, sae, said, metadata)
+    results: dict[str, Any] = read_json(one.folder.parent / states.RESULTS) or {}
+    text = card(
+        name,
+        format,
+        said,
+        results.get("metrics", {}),
+        results.get("config", {}),
+        results.get("provenance", {}),
+        str(folder.relative_to(root)),
+        fed_normalized,
+    )
+    write_text(folder / CARD, text)
+    return folder
+
+
+def known_of(one: SavedSAE, format: str) -> Description:
+    """What is known of an SAE: what its files say, and of a point what its configuration says."""
+    described = Located(one.format, one.folder).describe()
+    if one.declared is not None:
+        return described
+    model = one.config.model
+    name = model.aliases[0] if format == "saebench" and model.aliases else model.name
+    if looks_local(name):  # where it lies here is nobody's business
+        name = Path(name).name
+    return replace(described, model=name, hook=model.hook, k=one.config.k)

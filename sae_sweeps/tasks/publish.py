@@ -1,0 +1,66 @@
+"""Task `publish`: upload trained SAEs to a repository on the Hugging Face hub, with a card for each and one for all."""
+
+from pathlib import Path
+
+from sae_sweeps import states
+from sae_sweeps.config import Config
+from sae_sweeps.display import console, count
+from sae_sweeps.errors import ConfigError, first_line
+from sae_sweeps.files import read_json, write_text
+from sae_sweeps.formats.card import overview
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.tasks.export import CARD, export, folder_of, format_of, known_of, saes_of
+
+
+def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+    """Write the SAEs and their cards, and upload them. What could not be written is not uploaded; returns why.
+
+    Raises: ConfigError if the hub does not take them.
+    """
+    saved, missing = saes_of(sweep, config)
+    root, format = folder_of(sweep, config), format_of(config)
+    written, failures = export(saved, root, config)
+    if not written:
+        return failures
+    metrics = {
+        name: (read_json(one.folder.parent / states.RESULTS) or {}).get("metrics", {})
+        for one in saved
+        for name in {one.title, one.name} & written.keys()
+    }
+    repo = str(config.publish.repo)
+    write_text(root / CARD, overview(repo.rpartition("/")[2], format, known_of(saved[0], format).model, metrics))
+    files = [root / CARD, *(file for name in sorted(written) for file in _files(root / name))]
+    _show(repo, root, files, config)
+    if not config.publish.dry_run:
+        _upload(repo, root, files, config.publish.private)
+    return [missing, *failures] if missing else failures
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def _show(repo: str, root: Path, files: list[Path], config: Config) -> None:
+    visible = "private" if config.publish.private else "public"
+    would = "would be uploaded" if config.publish.dry_run else "to upload"
+    size = sum(file.stat().st_size for file in files) / 2**20
+    console.print(f"{count(len(files), 'file')}, {size:.1f} MiB, {would} to {repo} ({visible}):")
+    for file in files:
+        console.print(f"  {file.stat().st_size:>12,}  {file.relative_to(root)}", markup=False, soft_wrap=True)
+
+
+def _upload(repo: str, root: Path, files: list[Path], private: bool) -> None:
+    import huggingface_hub as hub
+
+    api = hub.HfApi()
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        names = [str(file.relative_to(root)) for file in files]
+        url = api.upload_folder(
+            repo_id=repo, folder_path=root, allow_patterns=names, commit_message="SAEs trained with sae-sweeps"
+        )
+    except Exception as error:  # the client passes on whatever its transport raises
+        problem = f"the hub does not take it ({type(error).__name__}: {first_line(error)})"
+        fix = "log in with `hf auth login`, as someone who may write there; publish.dry_run=true uploads nothing"
+        raise ConfigError("publish.repo", repo, problem, fix) from None
+    console.print(f"uploaded: {url}", markup=False, soft_wrap=True)
