@@ -1,0 +1,61 @@
+"""Sweeps of sparse autoencoders on language-model activations. `python launch.py` is the command; this is the library.
+
+    from sae_sweeps import ActivationStream, BatchTopKSAE, train_pack, evaluate
+
+docs/library.md walks through all of it. Names are imported when they are first asked for (PEP 562): torch takes over a
+second to import, and the command must not wait for it before it has anything to do.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sae_sweeps.config import DatasetConfig, ModelConfig, TrainingConfig
+    from sae_sweeps.evaluation import evaluate
+    from sae_sweeps.formats.reading import load_sae
+    from sae_sweeps.library import ActivationStream, save_sae, train_pack
+    from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
+    from sae_sweeps.studies.meta_sae import MetaSAE
+    from sae_sweeps.studies.pair import stitch
+    from sae_sweeps.training import TensorStream
+
+__all__ = [
+    "SAE",
+    "ActivationStream",
+    "BatchTopKSAE",
+    "DatasetConfig",
+    "JumpReLUSAE",
+    "MetaSAE",
+    "ModelConfig",
+    "TensorStream",
+    "TopKSAE",
+    "TrainingConfig",
+    "evaluate",
+    "load_sae",
+    "save_sae",
+    "stitch",
+    "train_pack",
+]
+
+_MODULES = {
+    "config": ("DatasetConfig", "ModelConfig", "TrainingConfig"),
+    "evaluation": ("evaluate",),
+    "formats.reading": ("load_sae",),
+    "library": ("ActivationStream", "save_sae", "train_pack"),
+    "saes": ("SAE", "BatchTopKSAE", "JumpReLUSAE", "TopKSAE"),
+    "studies.meta_sae": ("MetaSAE",),
+    "studies.pair": ("stitch",),
+    "training": ("TensorStream",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

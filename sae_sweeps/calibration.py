@@ -33,6 +33,11 @@ class Calibration:
         self.device = known["latest"].get(_where(here), "CPU" if here else "CUDA GPU")
         self._sums = known["devices"].get(self.device, {})
 
+    @property
+    def guessed_rate(self) -> float:
+        """Multiply-adds per second, of a device on which the model has not run."""
+        return GUESSED_RATE["cpu" if self.device.startswith("CPU") else "cuda"]
+
     def measured(self, config: Config) -> bool:
         """Whether the configuration's model has run at its hook."""
         return _key(config) in self._sums
@@ -43,7 +48,7 @@ class Calibration:
         if self.measured(config):
             sums = self._sums[_key(config)]
             return sum(work[part] * sums[part]["seconds"] / sums[part]["work"] for part in PARTS)
-        per_product = 1 / GUESSED_RATE["cpu" if self.device.startswith("CPU") else "cuda"]
+        per_product = 1 / self.guessed_rate
         rates = {"model": per_product, "steps": per_product, **GUESSED_SECONDS}
         return sum(work[part] * rates[part] for part in PARTS)
 

@@ -14,6 +14,11 @@ class ConfigError(ValueError):
         return f"{self.setting}={self.value}: {self.problem}. Fix: {self.fix}"
 
 
+class OutOfReachError(ConfigError):
+    """A model or data set that may be there, but cannot be looked at from here: the hub is not reached, or wants a
+    login."""
+
+
 class RefusedError(Exception):
     """Points that cannot run, told in `lines`; nothing was run."""
 

@@ -1,6 +1,6 @@
 """What a sweep would take: jobs, memory, disk, and hours as earlier runs measured them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from sae_sweeps.calibration import Calibration
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.display import console
 from sae_sweeps.errors import ConfigError
+from sae_sweeps.language.hub import out_of_reach
 from sae_sweeps.language.model_files import ModelFacts, model_facts
 from sae_sweeps.packs import FLOAT, Point, into_packs, pack_bytes
 
@@ -29,12 +30,15 @@ class Plan:
     disk: float
     hours: float
     source: str  # of the hours
+    taken_on_trust: tuple[str, ...] = ()  # what could not be looked at, a sentence each
 
     @classmethod
     def of(cls, points: Sequence[Point], max_points: int | None, *, here: bool) -> "Plan":
+        """To plan with (task=plan), published facts of a model will do, and text that is out of reach."""
         todo = [point for point in points if not states.is_done(point.folder)]
+        to_plan = points[0].config.task.name == "plan"
         packs = into_packs(todo, max_points)
-        facts = {point.config.model.name: model_facts(point.config.model.name) for point in todo}
+        facts = {name: model_facts(name, to_plan) for name in {point.config.model.name for point in todo}}
         calibration = Calibration(Path(points[0].config.output_root), here=here)
         guessed = not all(calibration.measured(point.config) for point in todo)
         return cls(
@@ -48,9 +52,11 @@ class Plan:
             hours=sum(calibration.seconds(pack, facts[pack[0].config.model.name]) for pack in packs) / 3600,
             source="for nothing is left to do"
             if not todo
-            else f"guessed for a {calibration.device}: this model has not run here yet"
+            else f"guessed for a {calibration.device}: this model has not run here yet "
+            f"({calibration.guessed_rate:.0e} multiply-adds a second are assumed)".replace("e+", "e")
             if guessed
             else f"by the speed of earlier runs on {calibration.device}",
+            taken_on_trust=tuple(_taken_on_trust(todo, facts)) if to_plan else (),
         )
 
     def over(self, limits: LimitsConfig) -> list[ConfigError]:
@@ -80,11 +86,25 @@ class Plan:
         }
         for name, line in lines.items():
             console.print(f"{name:<8}{line}", markup=False, soft_wrap=True)
+        for sentence in self.taken_on_trust:
+            console.print(f"not seen: {sentence}", markup=False, soft_wrap=True)
+
+
+def _taken_on_trust(points: Sequence[Point], facts: dict[str, ModelFacts]) -> Iterator[str]:
+    for name, of_model in facts.items():
+        if of_model.unread is not None:
+            sizes = f"{of_model.n_layers} layers, d = {of_model.d_model}, {of_model.vocabulary:,} tokens"
+            yield f"model.name={name} {of_model.unread}; these are its published sizes ({sizes})"
+    datasets = {point.config.dataset.name for point in points if point.config.dataset.format == "hub"}
+    for name in sorted(str(name) for name in datasets if not Path(str(name)).exists()):
+        if (problem := out_of_reach("dataset.name", name, "dataset")) is not None:
+            yield f"dataset.name={name} {problem}"
 
 
 def _memory(pack: Sequence[Point], facts: ModelFacts) -> float:
     model = facts.weights(facts.n_layers) + facts.vocabulary * facts.d_model
-    return pack_bytes(pack, facts.d_model) + FLOAT * model
+    width = FLOAT if pack[0].config.model.dtype == "float32" else FLOAT // 2
+    return pack_bytes(pack, facts.d_model) + width * model
 
 
 def _disk(point: Point, facts: ModelFacts) -> float:

@@ -8,13 +8,13 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sae_sweeps.config import Config
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.errors import ConfigError, OutOfReachError
 from sae_sweeps.language.documents import find_files, pack, side, too_short
 from sae_sweeps.language.hub import require_repository
 from sae_sweeps.language.model_files import check_hook, looks_local, model_facts
@@ -23,10 +23,13 @@ from sae_sweeps.rules import problems
 SMALL_TEXT_BYTES = 2**18  # text small enough to be tokenized here, to see whether it fills a sequence
 
 
-def check(config: Config) -> list[ConfigError]:
-    """Every problem of a point; empty if it can be run."""
+Look = Callable[[Config], None]
+
+
+def check(config: Config, looks: Mapping[Look, tuple[str, ...]] | None = None) -> list[ConfigError]:
+    """Every problem of a point; empty if it can be run. `looks`: of what has to be looked at, only this."""
     found = problems(config)
-    for look, settings in LOOKS.items():
+    for look, settings in (LOOKS if looks is None else looks).items():
         if any(problem.setting.startswith(settings) for problem in found):
             continue  # what is named there is wrong already
         if (error := _outcome(look, config)) is not None:
@@ -37,9 +40,10 @@ def check(config: Config) -> list[ConfigError]:
 _outcomes: dict[str, ConfigError | None] = {}
 
 
-def _outcome(look: Callable[[Config], None], config: Config) -> ConfigError | None:
+def _outcome(look: Look, config: Config) -> ConfigError | None:
     """What `look` finds; asked once for all points of a sweep that do not differ in what it looks at."""
-    seen: dict[str, Any] = {"name": config.name, "output_root": config.output_root, "device": config.device}
+    seen: dict[str, Any] = {name: getattr(config, name) for name in ("name", "output_root", "device")}
+    seen["plans"] = _plans(config)
     seen |= {name: asdict(getattr(config, name)) for name in ("model", "dataset", "activations", "tracking")}
     key = json.dumps([look.__name__, seen])
     if key not in _outcomes:
@@ -54,6 +58,11 @@ def _outcome(look: Callable[[Config], None], config: Config) -> ConfigError | No
                 setting, error.filename, f"cannot be read ({error.strerror})", "check the file"
             )
     return _outcomes[key]
+
+
+def _plans(config: Config) -> bool:
+    """Whether nothing is to be run. A plan says what it could not look at (plan.py), and takes it to be there."""
+    return config.task.name == "plan"
 
 
 def _output(config: Config) -> None:
@@ -89,7 +98,7 @@ def unwritable(folder: Path | str, error: OSError, setting: str = "output_root")
 
 
 def _model(config: Config) -> None:
-    facts = model_facts(config.model.name)
+    facts = model_facts(config.model.name, to_plan=_plans(config))
     check_hook(config.model.hook, facts)
     if facts.context is not None and config.dataset.seq_len > facts.context:
         raise ConfigError(
@@ -104,7 +113,11 @@ def _dataset(config: Config) -> None:
     dataset = config.dataset
     if dataset.format == "hub":
         if not Path(str(dataset.name)).exists():
-            require_repository("dataset.name", str(dataset.name), "dataset")
+            try:
+                require_repository("dataset.name", str(dataset.name), "dataset")
+            except OutOfReachError:
+                if not _plans(config):
+                    raise
         return
     files = find_files(dataset)
     size = sum(os.path.getsize(file) for file in files)
@@ -145,11 +158,10 @@ def _device(config: Config) -> None:
 
 
 # what is looked at, and the settings that are too wrong to look if one of them has a problem already
-LOOKS: dict[Callable[[Config], None], tuple[str, ...]] = {
-    _output: ("output_root", "name"),
+INPUTS: dict[Look, tuple[str, ...]] = {  # of activations
     _cache: ("activations.",),
     _model: ("model.name",),
     _dataset: ("dataset.",),
-    _tracking: ("tracking.",),
     _device: ("device",),
 }
+LOOKS: dict[Look, tuple[str, ...]] = {_output: ("output_root", "name"), **INPUTS, _tracking: ("tracking.",)}

@@ -47,6 +47,22 @@ def test_commands_compose_at_every_value(command):
         assert not problems(config)
 
 
+def test_the_librarys_page_runs_and_prints_what_it_says(capsys):
+    text = (PROJECT / "docs" / "library.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", text, flags=re.MULTILINE | re.DOTALL)
+    namespace: dict = {}
+    for code, said in blocks:
+        exec(code, namespace)
+        printed = capsys.readouterr().out
+        if said:
+            number = r"\d+\.?\d*"
+            assert re.split(number, printed) == re.split(number, said)
+            figures = [[float(figure) for figure in re.findall(number, side)] for side in (printed, said)]
+            assert figures[0] == pytest.approx(figures[1], rel=0.1)  # another CPU rounds otherwise
+    assert len(blocks) >= 8
+    assert sum(bool(said) for _, said in blocks) >= 6
+
+
 def test_there_are_commands_to_check():
     assert len(commands()) >= 5  # or the pattern above finds nothing and the test above checks nothing
 

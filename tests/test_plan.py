@@ -1,15 +1,20 @@
 """What a sweep would take, and the limits that refuse it."""
 
+import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from sae_sweeps import calibration
-from sae_sweeps.config import LimitsConfig
-from sae_sweeps.language.model_files import model_facts
+from sae_sweeps import calibration, preflight
+from sae_sweeps.config import PROJECT, LimitsConfig
+from sae_sweeps.errors import ConfigError
+from sae_sweeps.language.hub import out_of_reach
+from sae_sweeps.language.model_files import PUBLISHED, model_facts
 from sae_sweeps.packs import FLOAT, Point, chunk_bytes, point_bytes
 from sae_sweeps.plan import GIB, Plan
-from tests.conftest import composed
+from tests.conftest import composed, launch
 
 D = 16  # of the tiny model, which has 2 blocks and 300 tokens
 PARAMETERS = 12 * D * D * 2 + 300 * D
@@ -156,3 +161,84 @@ def test_where_the_root_holds_no_sweep_yet_nothing_is_written(tiny, tmp_path):
     point = Point(composed(*tiny, f"output_root={root}"), Path(root) / "s" / "p")
     Plan.of([point], None, here=True)
     assert not root.exists()
+
+
+@pytest.fixture
+def no_hub(monkeypatch, tmp_path):
+    """A machine that has no model, no data set and no hub."""
+    memories = (model_facts.cache_clear, out_of_reach.cache_clear, preflight._outcomes.clear)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *_, **__: 1 / 0)
+    for forget in memories:
+        forget()
+    yield
+    for forget in memories:
+        forget()
+
+
+@pytest.mark.parametrize("experiment", ["gpt2_small", "gemma2_2b"])
+def test_without_a_hub_the_papers_sweeps_can_be_planned_but_not_run(no_hub, experiment):
+    sweep = f"experiment={experiment}"
+    assert preflight.check(composed(sweep, "task=plan")) == []
+    assert [error.setting for error in preflight.check(composed(sweep))] == ["model.name", "dataset.name"]
+    refused = {
+        "model.name=me/another": "model.name",  # nothing is known of it
+        "model.hook=blocks.26.hook_resid_pre": "model.hook",
+        "dataset.seq_len=10000": "dataset.seq_len",
+    }
+    for word, setting in refused.items():
+        assert [error.setting for error in preflight.check(composed(sweep, "task=plan", word))] == [setting]
+
+
+def test_a_plan_without_a_hub_is_that_of_the_published_sizes(no_hub, tmp_path, capsys):
+    config = composed("experiment=gemma2_2b", "task=plan")
+    plan = Plan.of([Point(config, tmp_path / "point")], None, here=True)
+    assert plan.disk == 10 * 2 * 16384 * 2304 * 4
+    model = 12 * 2304**2 * 26 + 256000 * 2304
+    assert plan.memory == point_bytes(config, 2304) + chunk_bytes(config, 2304) + 2 * model  # bfloat16
+    multiply_adds = 1e9 * (12 * 2304**2 * 13 + 16384 * 2304)  # blocks 0 to 12, and the encoder
+    assert plan.hours == pytest.approx((multiply_adds / 1e11 + 60 + 10) / 3600)
+    plan.show()
+    shown = capsys.readouterr().out
+    assert "guessed for a CPU: this model has not run here yet (1e11 multiply-adds a second are assumed)" in shown
+    assert "not seen: model.name=google/gemma-2-2b is not a local path" in shown
+    assert "these are its published sizes (26 layers, d = 2304, 256,000 tokens)" in shown
+    assert "not seen: dataset.name=Skylion007/openwebtext is not a local path" in shown
+    trained = composed("experiment=gemma2_2b")
+    with pytest.raises(ConfigError, match="hub cannot be reached"):
+        Plan.of([Point(trained, tmp_path / "point")], None, here=True)
+
+
+def test_what_the_hub_has_is_not_taken_on_trust(no_hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *_, **__: None)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"n_layer": 10, "n_embd": 8, "vocab_size": 50, "n_positions": 128}))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: str(config))
+    plan = Plan.of([Point(composed("experiment=gpt2_small", "task=plan"), tmp_path / "point")], None, here=True)
+    assert plan.taken_on_trust == ()
+    assert plan.disk == 10 * 2 * 12288 * 8 * 4
+
+
+def test_published_sizes_are_of_the_models_that_can_be_named():
+    named = {composed(f"model={file.stem}").model.name for file in (PROJECT / "conf" / "model").glob("*.yaml")}
+    assert set(PUBLISHED) == {name for name in named if not name.startswith("/")}
+
+
+PLANS = re.findall(
+    r"^    python launch\.py (.* task=plan .*)\n\n((?:    .*\n)+)",
+    (PROJECT / "docs" / "paper.md").read_text(),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize(("command", "shown"), PLANS)
+def test_the_plans_in_the_paper_s_page_are_what_the_command_says(tmp_path, command, shown):
+    ran = launch(*shlex.split(command), cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[:6] == [line.strip() for line in shown.splitlines()]
+    assert ran.stdout.count("not seen: ") == 2
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_there_is_a_plan_for_each_of_the_papers_sweeps():
+    assert [command.split()[1] for command, _ in PLANS] == ["experiment=gpt2_small", "experiment=gemma2_2b"]

@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 
 from sae_sweeps import checkpoints, states, stopping
-from sae_sweeps.language.activations import ActivationStream
+from sae_sweeps.language.activations import ActivationChunks
 from sae_sweeps.packs import Limits, Point
 from sae_sweeps.running import run_packs
 from sae_sweeps.sweep import Sweep
@@ -76,9 +76,9 @@ def signal_at(patch, owner, method, number, after=False):
 
 # 8 chunks of 5 steps for each of 3 points: the steps that each has taken when it hears of the signal
 MOMENTS = {
-    "in the first pass of the model": ((ActivationStream, "chunk", 1), [0, 0, 0]),
-    "in a later pass of the model": ((ActivationStream, "chunk", 3), [10, 10, 10]),
-    "behind a pass of the model": ((ActivationStream, "chunk", 3, True), [11, 10, 10]),
+    "in the first pass of the model": ((ActivationChunks, "chunk", 1), [0, 0, 0]),
+    "in a later pass of the model": ((ActivationChunks, "chunk", 3), [10, 10, 10]),
+    "behind a pass of the model": ((ActivationChunks, "chunk", 3, True), [11, 10, 10]),
     "in a step of the first point": ((Trainer, "step", 15 + 3), [8, 5, 5]),
     "in a step of the second point": ((Trainer, "step", 3 * 15 + 5 + 3), [20, 18, 15]),
     "in the last step of the first point": ((Trainer, "step", 7 * 15 + 5), [40, 35, 35]),

@@ -5,7 +5,7 @@ from torch.testing import assert_close
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.errors import TrainingError
 from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE
-from sae_sweeps.training import Trainer, train
+from sae_sweeps.training import TensorStream, Trainer, train
 from tests.reference import nmse, train_densely
 
 D, F, STEPS = 10, 32, 23
@@ -134,3 +134,19 @@ def test_a_loss_that_is_not_finite_stops_the_point():
     trainer = Trainer(SAES["topk"](), CONFIG)
     with pytest.raises(TrainingError, match="nan at step 1"):
         trainer.step(torch.full((16, D), float("nan")))
+
+
+def test_a_tensors_chunks_are_most_of_it_once_in_an_epoch_and_in_another_order_in_the_next():
+    x_AD = torch.arange(110.0)[:, None]
+    stream = TensorStream(x_AD, 10, chunk_size=35, seed=2)
+    assert (stream.chunk_size, stream.d_in) == (30, 1)
+    epochs = [[stream.chunk(3 * epoch + place).flatten().tolist() for place in range(3)] for epoch in range(2)]
+    for chunks in epochs:
+        assert [len(chunk) for chunk in chunks] == [30, 30, 30]
+        assert len({value for chunk in chunks for value in chunk}) == 90
+    assert epochs[0][0] != epochs[1][0]
+    assert torch.equal(TensorStream(x_AD, 10, chunk_size=35, seed=2).chunk(4), stream.chunk(4))
+    assert not torch.equal(TensorStream(x_AD, 10, chunk_size=35, seed=3).chunk(4), stream.chunk(4))
+    assert TensorStream(x_AD, 50, chunk_size=35).chunk_size == 50
+    with pytest.raises(ValueError, match=r"shape \(110,\) do not fill"):
+        TensorStream(x_AD.flatten(), 10)

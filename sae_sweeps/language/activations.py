@@ -1,4 +1,4 @@
-"""The activation stream: chunks of shuffled activations, each recomputable from its number alone."""
+"""Chunks of shuffled activations, each recomputable from its number alone."""
 
 # N sequences, S positions, D model width, A activations in a chunk
 
@@ -19,7 +19,7 @@ class Model(Protocol):
     def activations(self, tokens_NS: Tensor, told: Told | None = None) -> Tensor: ...
 
 
-class ActivationStream:
+class ActivationChunks:
     """Activations of training text in chunks of `chunk_size`.
 
     Chunk i holds the activations of one stretch of sequences in an order drawn from (seed, i), so a restart at any step

@@ -1,9 +1,10 @@
 """The Hugging Face hub, asked once and briefly: its own calls retry for 20 s when there is no network."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from sae_sweeps.errors import ConfigError, first_line
+from sae_sweeps.errors import ConfigError, OutOfReachError, first_line
 
 TIMEOUT_SECONDS = 1.5
 
@@ -11,7 +12,7 @@ TIMEOUT_SECONDS = 1.5
 def require_repository(setting: str, name: str, repo_type: str) -> None:
     """Make sure that a model or data set can be had: it is in the local cache, or the hub has it.
 
-    Raises: ConfigError if it is not there, not open to this user, or the hub cannot be reached.
+    Raises: ConfigError if it is not there; OutOfReachError if the hub is not reached, or does not open it to this user.
     """
     import huggingface_hub as hub
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -28,13 +29,25 @@ def require_repository(setting: str, name: str, repo_type: str) -> None:
         raise ConfigError(setting, name, "is neither a local path nor a hub name", fix) from None
     except GatedRepoError:
         log_in = "accept its terms on the hub and log in with `hf auth login`"
-        raise ConfigError(setting, name, "the hub does not open it to you", log_in) from None
+        raise OutOfReachError(setting, name, "the hub does not open it to you", log_in) from None
     except RepositoryNotFoundError:
         log_in = "check the name; for a private one, log in with `hf auth login`"
         raise ConfigError(setting, name, f"the hub has no such {repo_type}", log_in) from None
     except Exception as error:  # the client passes on whatever its transport raises
         problem = "is not a local path, not in the local cache, and the hub cannot be reached"
-        raise ConfigError(setting, name, f"{problem} ({type(error).__name__})", fix) from None
+        raise OutOfReachError(setting, name, f"{problem} ({type(error).__name__})", fix) from None
+
+
+@functools.cache
+def out_of_reach(setting: str, name: str, repo_type: str) -> str | None:
+    """Why a model or data set cannot be looked at from here; None if it can be, or if there is none. Asked once."""
+    try:
+        require_repository(setting, name, repo_type)
+    except OutOfReachError as error:
+        return error.problem
+    except ConfigError:
+        pass
+    return None
 
 
 def fetch_folder(repository: str, folder: str, files: Sequence[str]) -> Path:

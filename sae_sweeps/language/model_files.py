@@ -6,11 +6,11 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.errors import ConfigError, OutOfReachError
 from sae_sweeps.language.hub import require_repository
 
 # the points of a transformer block at which the activation has the model's width
@@ -19,16 +19,29 @@ WIDE_HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_
 
 @dataclass
 class ModelFacts:
-    """What config.json tells: layers, width, vocabulary, and the longest sequence (None where it does not say)."""
+    """What config.json tells: layers, width, vocabulary, and the longest sequence (None where it does not say).
+
+    `unread` says why it could not be read, where these are the published numbers.
+    """
 
     n_layers: int
     d_model: int
     vocabulary: int
     context: int | None
+    unread: str | None = None
 
     def weights(self, layers: int) -> int:
         """About how many weights so many blocks have, each a multiply-add per token: 12 d^2 in the usual shape."""
         return 12 * self.d_model**2 * layers
+
+
+# of the models of conf/model, from their config.json on the hub: enough to plan with where that cannot be had
+PUBLISHED = {
+    "gpt2": ModelFacts(n_layers=12, d_model=768, vocabulary=50257, context=1024),
+    "google/gemma-2-2b": ModelFacts(n_layers=26, d_model=2304, vocabulary=256000, context=8192),
+    "EleutherAI/pythia-70m-deduped": ModelFacts(n_layers=6, d_model=512, vocabulary=50304, context=2048),
+    "HuggingFaceTB/SmolLM2-135M": ModelFacts(n_layers=30, d_model=576, vocabulary=49152, context=8192),
+}
 
 
 def looks_local(name: str) -> bool:
@@ -37,12 +50,22 @@ def looks_local(name: str) -> bool:
 
 
 @functools.cache
-def model_facts(name: str) -> ModelFacts:
-    """Facts of the model in a local folder, in the hub's local cache, or on the hub.
+def model_facts(name: str, to_plan: bool = False) -> ModelFacts:
+    """Facts of the model in a local folder, in the hub's local cache, or on the hub. To plan with, those that are
+    published will do where the hub is out of reach; `unread` says so.
 
     Raises: ConfigError if there is no such folder, if the hub has no such model or cannot be reached, or if its
     config.json is not that of a language model with transformer blocks.
     """
+    try:
+        return _read_facts(name)
+    except OutOfReachError as error:
+        if to_plan and name in PUBLISHED:
+            return replace(PUBLISHED[name], unread=error.problem)
+        raise
+
+
+def _read_facts(name: str) -> ModelFacts:
     if looks_local(name):
         folder = Path(name).expanduser()
         if not folder.is_dir():
@@ -87,7 +110,7 @@ def _hub_config(name: str) -> Path:
     except Exception as error:  # the client passes on whatever its transport raises; a gated model ends here too
         problem = f"its config.json cannot be had ({type(error).__name__})"
         fix = "if it is gated, accept its terms on the hub and log in with `hf auth login`"
-        raise ConfigError("model.name", name, problem, fix) from None
+        raise OutOfReachError("model.name", name, problem, fix) from None
 
 
 def check_hook(hook: str, facts: ModelFacts) -> None:

@@ -3,33 +3,44 @@
 # A directions, B of them in a batch, D model width, M meta-latents (atoms), K kept per direction, T rows of a tile
 
 import copy
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sae_sweeps.config import TrainingConfig
+from sae_sweeps.errors import ConfigError
 from sae_sweeps.saes import SAE, BatchTopKSAE
 from sae_sweeps.saes.batchtopk import top_of_batch
 from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.settings import settled
+from sae_sweeps.study_config import MetaConfig
+from sae_sweeps.training import TensorStream, Trainer, train
 
 TILE_ENTRIES = 2**24  # of correlations between directions and atoms that are held at a time
 
 
-class DirectionStream:
-    """Directions in shuffled chunks, each an epoch: chunk i depends on (seed, i) alone. What a whole number of batches
-    leaves over is another remainder in each epoch."""
+def training_of(directions_AD: Tensor, settings: MetaConfig) -> tuple[Trainer, TensorStream]:
+    """A meta-SAE that is yet to be trained on the directions, and the stream of these; a chunk is an epoch.
 
-    def __init__(self, directions_AD: Tensor, batch_size: int, seed: int) -> None:
-        """Raises: ValueError if there are fewer directions than a batch holds."""
-        if not 0 < batch_size <= len(directions_AD):
-            raise ValueError(f"{len(directions_AD)} directions do not fill a batch of {batch_size}")
-        self._directions_AD, self._seed = directions_AD, seed
-        self.chunk_size = len(directions_AD) // batch_size * batch_size
-
-    def chunk(self, index: int) -> Tensor:
-        """(chunk_size, D)"""
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
-        order = torch.randperm(len(self._directions_AD), generator=generator)[: self.chunk_size]
-        return self._directions_AD[order.to(self._directions_AD.device)]
+    Its `dict_size` is a quarter of the directions, if the settings leave it open.
+    """
+    count, width = directions_AD.shape
+    batch_size = min(settings.batch_size, count)
+    stream = TensorStream(directions_AD, batch_size, chunk_size=count, seed=settings.seed)
+    size = settings.dict_size or max(1, count // 4)
+    meta = BatchTopKSAE(width, size, settings.k, normalize_input=False, seed=settings.seed)
+    config = TrainingConfig(
+        tokens=settings.steps * batch_size,
+        batch_size=batch_size,
+        lr=settings.lr,
+        decay_fraction=0.2,
+        initial_bias="mean",
+        dead_after_tokens=5 * stream.chunk_size,
+    )
+    return Trainer(meta.to(directions_AD.device), config), stream
 
 
 @torch.no_grad()
@@ -113,8 +124,8 @@ def shuffled(directions_AD: Tensor, seed: int) -> Tensor:
 
 @torch.no_grad()
 def with_directions(sae: SAE, latents_A: Tensor, directions_AD: Tensor) -> SAE:
-    """The SAE with the decoder directions of some latents replaced; the new ones, (A, D), are in place of unit vectors,
-    and the rows of an SAE may have other norms, which stay."""
+    """The SAE with the decoder directions of some latents replaced; these keep the norms that their rows have, which in
+    SAEs from elsewhere need not be 1."""
     changed = copy.deepcopy(sae)
     changed.W_dec[latents_A] = directions_AD * sae.W_dec[latents_A].norm(dim=1, keepdim=True)
     return changed
@@ -123,3 +134,118 @@ def with_directions(sae: SAE, latents_A: Tensor, directions_AD: Tensor) -> SAE:
 def over_all_latents(kept: Kept, latents_A: Tensor, dict_size: int) -> Kept:
     """The decompositions of some latents (A, M) as those of all (F, M): the others have none."""
     return Kept.from_sorted(latents_A[kept.row_N], kept.col_N, kept.value, (dict_size, kept.shape[1]))
+
+
+class MetaSAE:
+    """A trained meta-SAE with the decoder directions that it decomposes. `MetaSAE.train` makes one.
+
+    sae: the meta-SAE, whose latents are the meta-latents; `sae.W_dec` (M, D) are their directions
+    latents_A: which latents of the SAE were decomposed
+    directions_AD: their decoder directions, of unit norm
+    settings: that it was trained by
+    """
+
+    def __init__(self, sae: BatchTopKSAE, latents_A: Tensor, directions_AD: Tensor, settings: MetaConfig) -> None:
+        self.sae, self.latents_A, self.directions_AD, self.settings = sae, latents_A, directions_AD, settings
+
+    @classmethod
+    def train(
+        cls,
+        sae: SAE | Tensor,
+        settings: MetaConfig | None = None,
+        *,
+        latents: Tensor | None = None,
+        told: Callable[[int, int], None] | None = None,
+        **values: Any,
+    ) -> "MetaSAE":
+        """Train a BatchTopK SAE on the decoder directions of an SAE.
+
+        sae: the SAE, or any directions (F, D), which are scaled to unit norm
+        settings: a MetaConfig, or its values by name: dict_size (meta-latents; by default a quarter of the directions),
+            k (4: meta-latents per direction, on average), steps (2000), batch_size (1024), lr (0.004), seed (0)
+        latents: the numbers of the latents to decompose, (A,); by default all. The command leaves out those that are
+            active nowhere, whose directions have not been trained
+        told: hears how many steps of how many are done
+
+        Raises: ConfigError if a setting cannot work, or if there are more meta-latents than directions.
+        """
+        settings = settled(MetaConfig, settings, values)
+        W_dec_FD = (sae if isinstance(sae, Tensor) else sae.W_dec).detach()
+        latents_A = torch.arange(len(W_dec_FD)) if latents is None else latents
+        latents_A = latents_A.to(W_dec_FD.device)
+        directions_AD = torch.nn.functional.normalize(W_dec_FD[latents_A], dim=1)
+        if not 0 < (settings.dict_size or 1) <= len(directions_AD):
+            problem = f"there are only {len(directions_AD)} decoder directions to learn from"
+            raise ConfigError("meta.dict_size", settings.dict_size, problem, "give fewer meta-latents")
+        return cls(_trained(directions_AD, settings, told), latents_A, directions_AD, settings)
+
+    def control(self) -> "MetaSAE":
+        """The same, trained on shuffled directions. What the SAE's directions have of their own is by how much its
+        `explained_variance` is lower. Takes as long as the training did."""
+        directions_AD = shuffled(self.directions_AD, self.settings.seed)
+        return MetaSAE(_trained(directions_AD, self.settings), self.latents_A, directions_AD, self.settings)
+
+    @cached_property
+    def weights(self) -> Kept:
+        """The meta-latents of each direction and their weights: the entries of a matrix (A, M), `dense()` of which is
+        the matrix itself."""
+        return decompose(self.sae, self.directions_AD)
+
+    @cached_property
+    def reconstructed_AD(self) -> Tensor:
+        """The directions as sums of their meta-latents, (A, D)."""
+        return self.sae(self.directions_AD)
+
+    @property
+    def explained_variance(self) -> float:
+        """Of all directions together: 1 - sum |d - d_hat|^2 / sum |d - mean|^2 (arXiv:2502.04878, section 5)."""
+        return explained_variance(self.directions_AD, self.reconstructed_AD)
+
+    @property
+    def explained_A(self) -> Tensor:
+        """The same of each direction alone, (A,)."""
+        return explained_share(self.directions_AD, self.reconstructed_AD)
+
+    def meta_latents_of(self, latent: int) -> list[tuple[int, float]]:
+        """What a latent's direction is made of: meta-latents and their weights, the largest first.
+
+        Raises: KeyError if the latent was not decomposed.
+        """
+        (row,) = (self.latents_A == latent).nonzero().squeeze(1).tolist() or (None,)
+        if row is None:
+            raise KeyError(f"latent {latent} was not decomposed")
+        return _entries(self.weights, row)
+
+    def latents_of(self, meta_latent: int, most: int = 10) -> list[tuple[int, float]]:
+        """The latents whose directions use a meta-latent most, and with which weights."""
+        found = _entries(self._users, meta_latent)[:most]
+        return [(int(self.latents_A[row]), weight) for row, weight in found]
+
+    @cached_property
+    def _users(self) -> Kept:
+        return self.weights.transposed()
+
+    def replaced_in(self, sae: SAE) -> SAE:
+        """A copy of the SAE with the directions replaced by their reconstructions, for `evaluate` to tell what that
+        costs."""
+        return with_directions(sae, self.latents_A, self.reconstructed_AD)
+
+
+def _trained(
+    directions_AD: Tensor, settings: MetaConfig, told: Callable[[int, int], None] | None = None
+) -> BatchTopKSAE:
+    trainer, stream = training_of(directions_AD, settings)
+    for _, steps in train([trainer], stream):
+        for _ in steps:
+            if told is not None:
+                told(trainer.steps_done, settings.steps)
+    assert isinstance(trainer.sae, BatchTopKSAE), "made as one"
+    settle(trainer.sae, directions_AD)
+    return trainer.sae
+
+
+def _entries(kept: Kept, row: int) -> list[tuple[int, float]]:
+    """The columns and values of a row, the largest first."""
+    at = slice(int(kept.crow_B1[row]), int(kept.crow_B1[row + 1]))
+    value, order = kept.value[at].sort(descending=True)
+    return list(zip(kept.col_N[at][order].tolist(), value.tolist(), strict=True))

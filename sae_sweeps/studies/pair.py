@@ -2,7 +2,7 @@
 
 # A activations, B of them in a batch, D model width, S latents of the small SAE, L of the large one
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_sweeps.errors import ConfigError
 from sae_sweeps.saes import SAE
+from sae_sweeps.settings import settled
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.paths import insertion, insertion_by, interpolation
-from sae_sweeps.studies.stitching import Curve, Prediction, Stitching, Walk, family_sizes, prediction, rates
+from sae_sweeps.studies.stitching import BATCH, Curve, Prediction, Stitching, Walk, family_sizes, prediction, rates
 from sae_sweeps.study_config import StitchConfig
 
 SHOWN = 500  # points of a ROC curve that a picture needs
@@ -148,3 +150,42 @@ class Pair:
                 }
             )
         return rows
+
+
+def stitch(
+    small: SAE,
+    large: SAE,
+    activations: Tensor | Iterable[Tensor],
+    settings: StitchConfig | None = None,
+    **values: Any,
+) -> Pair:
+    """Measure what the latents of a large SAE bring that a small one lacks (arXiv:2502.04878, section 4).
+
+    activations: raw activations (A, D) on which neither was trained, or batches of them
+    settings: a StitchConfig, or its values by name: threshold (0.7: the decoder cosine from which latents are alike),
+        thresholds (others that are looked at), positions (20: of each part of a curve), seed (0: of the controls)
+
+    What came out, of the latents of the large SAE (L,): `cosine_L`, `novel_L` and `stitching.change_L`, the change in
+    MSE when that latent alone is put in. Of the whole: `metrics` (docs/studies.md says what they are), `prediction`
+    with the AUROC, `curves` from the small SAE to the large one, `compared.families`. Where the language model is at
+    hand, `walk(x_AD).at(position)` gives reconstructions on the way, for the CE degradation.
+
+    Raises: ConfigError if a setting cannot work, the SAEs do not see activations alike, or there are no activations.
+    """
+    settings = settled(StitchConfig, settings, values)
+    for name, here, there in (
+        ("d_in", small.d_in, large.d_in),
+        ("normalization", small.normalization, large.normalization),
+    ):
+        if here != there:
+            raise ConfigError(name, here, f"that of the large SAE is {there}", "stitch SAEs that see activations alike")
+    pair = Pair(small, large, settings)
+    for x_BD in activations.split(BATCH) if isinstance(activations, Tensor) else activations:
+        if x_BD.shape[1:] != (small.d_in,):
+            problem = f"are not of shape (any number, {small.d_in}), which the SAEs are for"
+            raise ConfigError("activations", tuple(x_BD.shape), problem, "give raw activations of the SAEs' hook")
+        if len(x_BD) > 0:
+            pair.see(x_BD.to(large.W_dec.device))
+    if pair.stitching.seen == 0:
+        raise ConfigError("activations", 0, "there are none", "give some thousands")
+    return pair

@@ -12,7 +12,7 @@ from torch import Tensor
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError, first_line
 from sae_sweeps.evaluation import HeldOut, held_out
-from sae_sweeps.language.activations import ActivationStream, Told
+from sae_sweeps.language.activations import ActivationChunks, Told
 from sae_sweeps.language.cache import ActivationCache
 from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.language.tokens import TokenSource
@@ -105,7 +105,7 @@ class Inputs:
             if told is not None:
                 told(done, len(tokens_NS))
 
-    def stream(self, config: Config, told: Told | None = None) -> ActivationStream:
+    def stream(self, config: Config, told: Told | None = None) -> ActivationChunks:
         """The activations that a point is trained on; `told` hears of the model's progress in a chunk."""
         training, settings = config.training, config.activations
         cache = None
@@ -120,7 +120,7 @@ class Inputs:
             cache = ActivationCache(settings.cache, settings.cache_gib * 2**30, origin)
         chunk_size = training.batch_size * training.chunk_batches
         seed = self._dataset.seed
-        return ActivationStream(self.model, self.tokens, chunk_size=chunk_size, seed=seed, cache=cache, told=told)
+        return ActivationChunks(self.model, self.tokens, chunk_size=chunk_size, seed=seed, cache=cache, told=told)
 
 
 _latest: dict[str, Inputs] = {}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps import checkpoints, figures, stopping
-from sae_sweeps.config import Config, TrainingConfig
+from sae_sweeps.config import Config
 from sae_sweeps.display import PointDisplay, count
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation import evaluate
@@ -24,7 +24,6 @@ from sae_sweeps.saved import SavedSAE, families
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meanings import meta_activations
 from sae_sweeps.studies.meta_sae import (
-    DirectionStream,
     decompose,
     explained_share,
     explained_variance,
@@ -32,13 +31,15 @@ from sae_sweeps.studies.meta_sae import (
     pursue,
     settle,
     shuffled,
+    training_of,
     with_directions,
 )
+from sae_sweeps.study_config import MetaConfig
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import decompositions, meanings
 from sae_sweeps.tasks.study import Study, named, not_done, run_studies, saved_of
 from sae_sweeps.tracking import Run
-from sae_sweeps.training import Trainer, train
+from sae_sweeps.training import train
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +99,12 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     latents_A = _decomposed(study, sae, top.fired)
     directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
     size = _size(directions_AD, settings)
-    meta = _trained(study.folder, directions_AD, size, settings, shown)
+    of_meta = MetaConfig(**{name: value for name, value in settings.items() if name != "latents"} | {"dict_size": size})
+    meta = _trained(study.folder, directions_AD, of_meta, shown)
     saelens.write(study.folder / "sae", meta, {OF_DIRECTIONS: study.saved["sae"].name})
     shown.stage("training on shuffled directions, the control")
     control_AD = shuffled(directions_AD, settings["seed"])
-    control = _trained(study.folder / CONTROL, control_AD, size, settings, shown)
+    control = _trained(study.folder / CONTROL, control_AD, of_meta, shown)
 
     shown.stage("comparing with smaller SAEs")
     kept, reconstructed_AD = decompose(meta, directions_AD), meta(directions_AD)
@@ -194,23 +196,10 @@ def _size(directions_AD: Tensor, settings: dict[str, Any]) -> int:
     return size
 
 
-def _trained(
-    folder: Path, directions_AD: Tensor, size: int, settings: dict[str, Any], shown: PointDisplay
-) -> BatchTopKSAE:
+def _trained(folder: Path, directions_AD: Tensor, settings: MetaConfig, shown: PointDisplay) -> BatchTopKSAE:
     """A meta-SAE, trained from its newest state on. Raises: Stopped if told to stop, with the state saved."""
-    steps, batch = settings["steps"], min(settings["batch_size"], len(directions_AD))
-    stream = DirectionStream(directions_AD, batch, settings["seed"])
-    config = TrainingConfig(
-        tokens=steps * batch,
-        batch_size=batch,
-        lr=settings["lr"],
-        decay_fraction=0.2,
-        initial_bias="mean",
-        dead_after_tokens=5 * stream.chunk_size,
-    )
-    width = directions_AD.shape[1]
-    meta = BatchTopKSAE(width, size, settings["k"], normalize_input=False, seed=settings["seed"])
-    trainer = Trainer(meta.to(directions_AD.device), config)
+    trainer, stream = training_of(directions_AD, settings)
+    steps, tokens = trainer.config.steps, trainer.config.tokens
     states = folder / CHECKPOINT
     if (state := checkpoints.load_newest(states)) is not None:
         trainer.load_state(state)
@@ -222,19 +211,20 @@ def _trained(
     for _, taken in train([trainer], stream):
         for step in taken:
             done = trainer.steps_done
-            shown.progress(trainer.tokens_done, steps * batch, step.loss, step.l0, "directions")
+            shown.progress(trainer.tokens_done, tokens, step.loss, step.l0, "directions")
             if done % LOG_EVERY == 0 or trainer.finished:
                 explained = 1 - step.mse.item() / spread
                 curve.append({"step": done, "explained_variance": explained, "l0": step.l0.item()})
-            if done % settings["checkpoint_every"] == 0 or trainer.finished:
+            if done % settings.checkpoint_every == 0 or trainer.finished:
                 checkpoints.save(states, done, trainer.state())
             try:
                 stopping.check()
             except stopping.Stopped:
                 checkpoints.save(states, done, trainer.state())
                 raise
-    settle(meta, directions_AD)
-    return meta
+    assert isinstance(trainer.sae, BatchTopKSAE), "made as one"
+    settle(trainer.sae, directions_AD)
+    return trainer.sae
 
 
 def _smaller(

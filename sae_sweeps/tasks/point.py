@@ -23,7 +23,7 @@ from sae_sweeps.provenance import provenance
 from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
 from sae_sweeps.tasks.inputs import unused_gpu
 from sae_sweeps.tracking import Run, start_run
-from sae_sweeps.training import Trainer
+from sae_sweeps.training import Trainer, training_metrics
 
 
 class FinishedElsewhere(Exception):  # noqa: N818  not an error
@@ -191,24 +191,6 @@ def results(config: Config, trainer: Trainer, metrics: dict[str, float], seconds
     }
 
 
-def training_metrics(trainer: Trainer, step: Step) -> dict[str, float]:
-    """One line of metrics.jsonl: what the latest step saw, on its own batch."""
-    metrics = {
-        "step": trainer.steps_done,
-        "tokens": trainer.tokens_done,
-        "loss": step.loss.item(),
-        "mse": step.mse.item(),
-        "aux_loss": step.aux_loss.item(),
-        "l0": step.l0.item(),
-        "dead_fraction": trainer.dead_F.float().mean().item(),
-        "lr": trainer.lr(trainer.steps_done),
-    }
-    threshold = getattr(trainer.sae, "threshold", None)
-    if threshold is not None:
-        metrics["threshold_mean"] = threshold.mean().item()
-    return metrics
-
-
 def new_sae(config: Config, d_in: int) -> TrainableSAE:
     """An untrained SAE of the configured architecture."""
     options = {name: value for name, value in asdict(config.sae).items() if name != "architecture"}
@@ -221,8 +203,12 @@ def new_sae(config: Config, d_in: int) -> TrainableSAE:
 
 def sae_metadata(config: Config) -> dict[str, Any]:
     """What SAELens wants to know of an SAE's origin, and how it was trained."""
+    return {"sae_sweeps": {"k": config.k, "seed": config.seed, "sae": asdict(config.sae)}, **text_metadata(config)}
+
+
+def text_metadata(config: Config) -> dict[str, Any]:
+    """Which activations an SAE is of."""
     return {
-        "sae_sweeps": {"k": config.k, "seed": config.seed, "sae": asdict(config.sae)},
         "model_name": config.model.name,
         "hook_name": config.model.hook,
         "context_size": config.dataset.seq_len,

@@ -1,7 +1,7 @@
 import torch
 
 from sae_sweeps.config import DatasetConfig
-from sae_sweeps.language.activations import ActivationStream
+from sae_sweeps.language.activations import ActivationChunks
 from sae_sweeps.language.tokens import TokenSource
 from tests.language.test_documents import letters
 
@@ -21,7 +21,7 @@ def stream(folder, seed=0, prepend_bos=True):
         format="text", files=f"{folder}/*.txt", holdout_every=10, seq_len=6, prepend_bos=prepend_bos, seed=seed
     )
     tokens = TokenSource(dataset, letters, bos=1 if prepend_bos else None, eos=None)
-    return ActivationStream(TokensAsActivations(), tokens, chunk_size=24, seed=seed)
+    return ActivationChunks(TokensAsActivations(), tokens, chunk_size=24, seed=seed)
 
 
 def test_a_chunk_has_its_batches_and_no_bos(tmp_path):

@@ -12,7 +12,6 @@ from sae_sweeps.saes.sparse import Kept
 from sae_sweeps.studies import meta_sae
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meta_sae import (
-    DirectionStream,
     decompose,
     explained_variance,
     over_all_latents,
@@ -21,7 +20,7 @@ from sae_sweeps.studies.meta_sae import (
     shuffled,
     with_directions,
 )
-from sae_sweeps.training import Trainer, train
+from sae_sweeps.training import TensorStream, Trainer, train
 
 A, D, M = 103, 16, 40
 
@@ -37,7 +36,7 @@ def rows_of(x_AD):
 
 def test_a_chunk_is_most_directions_once_in_whole_batches():
     directions_AD = random_directions(A)
-    stream = DirectionStream(directions_AD, 20, seed=3)
+    stream = TensorStream(directions_AD, 20, seed=3)
     assert stream.chunk_size == 100
     left_out = set()
     for index in range(4):
@@ -53,23 +52,23 @@ def test_a_chunk_depends_on_the_seed_and_its_number_alone():
     directions_AD = random_directions(A)
     chunks = {}
     for seed in (0, 1):
-        stream = DirectionStream(directions_AD, 20, seed)
+        stream = TensorStream(directions_AD, 20, seed=seed)
         for index in (4, 0, 1):
             chunks[seed, index] = stream.chunk(index)
         assert torch.equal(stream.chunk(4), chunks[seed, 4])
-        assert torch.equal(DirectionStream(directions_AD, 20, seed).chunk(1), chunks[seed, 1])
+        assert torch.equal(TensorStream(directions_AD, 20, seed=seed).chunk(1), chunks[seed, 1])
     assert len({tuple(chunk_AD[:, 0].tolist()) for chunk_AD in chunks.values()}) == len(chunks)
 
 
 def test_all_directions_may_be_one_batch():
     directions_AD = random_directions(A)
-    assert rows_of(DirectionStream(directions_AD, A, 0).chunk(5)) == rows_of(directions_AD)
+    assert rows_of(TensorStream(directions_AD, A).chunk(5)) == rows_of(directions_AD)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, A + 1])
 def test_directions_that_fill_no_batch_are_refused(batch_size):
-    with pytest.raises(ValueError, match=f"{A} directions do not fill a batch of {batch_size}"):
-        DirectionStream(random_directions(A), batch_size, 0)
+    with pytest.raises(ValueError, match=f"do not fill a batch of {batch_size}"):
+        TensorStream(random_directions(A), batch_size)
 
 
 @pytest.mark.parametrize("rows", [1, 7, A])
@@ -214,7 +213,7 @@ def planted(parts, width=32, hidden=24, count=400):
 
 def trained(directions_AD, size, k, seed, steps=1000, batch_size=50):
     """A meta-SAE, settled."""
-    stream = DirectionStream(directions_AD, batch_size, seed)
+    stream = TensorStream(directions_AD, batch_size, seed=seed)
     config = TrainingConfig(
         tokens=steps * batch_size,
         batch_size=batch_size,

@@ -1,0 +1,328 @@
+"""The library: what a notebook gets is what the command gets."""
+
+import ast
+import json
+import subprocess
+import sys
+from unittest.mock import MagicMock
+
+import pandas
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import sae_sweeps
+from sae_sweeps import (
+    ActivationStream,
+    BatchTopKSAE,
+    DatasetConfig,
+    JumpReLUSAE,
+    MetaSAE,
+    ModelConfig,
+    TensorStream,
+    TopKSAE,
+    TrainingConfig,
+    evaluate,
+    load_sae,
+    save_sae,
+    stitch,
+    train_pack,
+)
+from sae_sweeps.config import PROJECT
+from sae_sweeps.errors import ConfigError, TrainingError
+from sae_sweeps.packs import Limits, Point
+from sae_sweeps.saved import find
+from sae_sweeps.tasks import train
+from tests.conftest import composed, sentence
+from tests.tasks.conftest import done, point, swept  # noqa: F401  a fixture of these tests too
+
+HOOK = "blocks.1.hook_resid_pre"
+SETTINGS = {"tokens": 2400, "batch_size": 60, "dead_after_tokens": 300, "log_every": 4, "lr": 4e-3}
+QUICK = {"warmup_steps": 40, "decay_fraction": 0.3, "initial_bias": "mean"}  # the rest of training=quick
+
+
+@pytest.fixture(scope="module")
+def stream(tiny_model, texts) -> ActivationStream:
+    """The stream of the points of `tiny`."""
+    dataset = DatasetConfig(format="text", files=f"{texts}/*.txt", seq_len=16, holdout_every=10)
+    return ActivationStream.of(tiny_model, HOOK, dataset=dataset, chunk_size=300, device="cpu")
+
+
+def saes() -> list:
+    return [BatchTopKSAE(16, 48, k=4), TopKSAE(16, 32, k=3, seed=1), JumpReLUSAE(16, 48, sparsity_coefficient=0.01)]
+
+
+# names
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sae_sweeps, sys; print(dir(sae_sweeps)); print([m for m in ('torch', 'hydra') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    names, heavy = map(ast.literal_eval, ran.stdout.splitlines())
+    assert heavy == []
+    assert set(sae_sweeps.__all__) <= set(names)
+
+
+def test_every_name_is_there_and_documented_and_a_type_checker_sees_the_same():
+    for name in sae_sweeps.__all__:
+        assert getattr(sae_sweeps, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'train_sae'"):
+        sae_sweeps.train_sae  # noqa: B018
+    tree = ast.parse((PROJECT / "sae_sweeps" / "__init__.py").read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {one.module: tuple(alias.name for alias in one.names) for one in block.body}
+    assert seen == {f"sae_sweeps.{module}": names for module, names in sae_sweeps._MODULES.items()}
+    assert sorted(sum(seen.values(), ())) == sorted(sae_sweeps.__all__)
+
+
+# the same as the command
+
+
+@pytest.fixture(scope="module")
+def points(tiny, tmp_path_factory) -> dict:
+    """Three points of the command in one pack, by architecture: their folders."""
+    root = tmp_path_factory.mktemp("points")
+    words = {
+        "batchtopk": ["sae=batchtopk"],
+        "topk": ["sae=topk", "dict_size=32", "k=3", "seed=1"],
+        "jumprelu": ["sae=jumprelu", "sae.sparsity_coefficient=0.01"],
+    }
+    pack = [Point(composed(*tiny, *more, f"output_root={root}"), root / name) for name, more in words.items()]
+    train.run(pack, Limits(), lambda point, error: pytest.fail(str(error)) if error else None)
+    return {name: root / name for name in words}
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_sae_curve_and_metrics_are_those_of_the_command_to_the_byte(stream, points, tmp_path, together):
+    trained = saes()
+    if together:
+        curves = train_pack(trained, stream, **SETTINGS, **QUICK, progress=False)
+    else:
+        curves = [train_pack([sae], stream, **SETTINGS, **QUICK, progress=False)[0] for sae in trained]
+    data = stream.held_out(150)
+    for sae, curve in zip(trained, curves, strict=True):
+        folder = points[sae.architecture]
+        save_sae(sae, tmp_path / sae.architecture, stream)
+        weights, config = "sae_weights.safetensors", "cfg.json"
+        assert (tmp_path / sae.architecture / weights).read_bytes() == (folder / "sae" / weights).read_bytes()
+        mine, theirs = (json.loads((of / config).read_text()) for of in (tmp_path / sae.architecture, folder / "sae"))
+        assert mine["metadata"].pop("sae_sweeps").items() <= theirs["metadata"].pop("sae_sweeps").items()
+        assert mine == theirs
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        told = [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+        # the command's curve has a line for each checkpoint as well
+        assert [line for line in told if line["step"] % 4 == 0] == curve
+        assert evaluate(sae, stream.model, data) == json.loads((folder / "results.json").read_text())["metrics"]
+
+
+def test_a_configuration_of_the_command_makes_the_same_stream(stream, tiny):
+    assert torch.equal(ActivationStream(composed(*tiny)).chunk(2), stream.chunk(2))
+
+
+def test_an_sae_is_loaded_as_it_was_saved_and_known_to_the_command(stream, tmp_path, tiny):
+    sae = BatchTopKSAE(16, 24, k=2)
+    sae.threshold.fill_(0.5)
+    save_sae(sae, tmp_path / "mine", stream)
+    x_BD = stream.chunk(0)[:9]
+    assert torch.equal(load_sae(tmp_path / "mine")(x_BD), sae(x_BD))
+    found = find(str(tmp_path / "mine"), "saved", composed(*tiny))
+    assert (found.config.dict_size, found.config.k) == (24, 2)
+    with pytest.raises(ConfigError, match="was trained at blocks"):
+        find(str(tmp_path / "mine"), "saved", composed(*tiny, "model.hook=blocks.0.hook_resid_pre"))
+
+
+# text
+
+
+def test_documents_in_memory_and_in_files_are_the_same_text(tiny_model, texts):
+    documents = [sentence(number) for number in range(40)]
+    here = ActivationStream.of(tiny_model, HOOK, texts=documents, seq_len=16, chunk_size=300, seed=3)
+    there = ActivationStream.of(tiny_model, HOOK, files=f"{texts}/*.txt", seq_len=16, chunk_size=300, seed=3)
+    assert (here.d_in, here.chunk_size) == (16, 300)
+    for index in (0, 5):
+        assert here.chunk(index).shape == (300, 16)
+        assert torch.equal(here.chunk(index), there.chunk(index))
+    assert torch.equal(here.held_out(60).acts_AD, there.held_out(60).acts_AD)
+    assert here.held_out(60).acts_AD.shape == (60, 16)
+    unseeded = ActivationStream.of(tiny_model, HOOK, texts=documents, seq_len=16, chunk_size=300)
+    assert not torch.equal(unseeded.chunk(0), here.chunk(0))
+
+
+def test_models_and_data_sets_go_by_the_names_of_conf(monkeypatch):
+    monkeypatch.setattr("sae_sweeps.library.Inputs", MagicMock())
+    stream = ActivationStream.of("embedded", dataset="embedded")
+    config = composed()
+    assert (stream.config.model, stream.config.dataset) == (config.model, config.dataset)
+
+
+def test_activations_are_kept_in_a_cache(tiny_model, texts, tmp_path):
+    files = f"{texts}/*.txt"
+    first, second = (
+        ActivationStream.of(tiny_model, HOOK, files=files, seq_len=16, chunk_size=60, cache=tmp_path / "cache")
+        for _ in range(2)
+    )
+    expected = first.chunk(0)
+    second._inputs.model.activations = None  # which it has no need of
+    assert torch.equal(second.chunk(0), expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"texts": None}, "text=None: a stream is of one kind of text"),
+        ({"files": "x/*.txt"}, "text=texts and files: a stream is of one kind"),
+        ({"texts": "a document"}, "texts=str: is no list of strings"),
+        ({"texts": None, "files": "x/*.csv"}, "files=x/*.csv: do not all end in one of .txt, .json"),
+        ({"texts": None, "files": "nowhere/*.txt"}, "dataset.files=nowhere/*.txt: matches no file"),
+        ({"texts": None, "dataset": "wikipedia"}, "dataset=wikipedia: is none of embedded, hub"),
+        ({"hook": None}, "hook=None: has no default for this model"),
+        ({"hook": "blocks.7.hook_resid_pre"}, "model.hook=blocks.7.hook_resid_pre: the model has layers 0 to 1"),
+        ({"seq_len": 64}, "dataset.seq_len=64: the model reads at most 32 tokens"),
+        ({"seq_len": 2}, "dataset.seq_len=2: must be at least 3"),
+        ({"chunk_size": 0}, "must be greater than 0"),
+        ({"device": "gpu"}, "device=gpu: is no device"),
+        ({"model": "./nowhere"}, "model.name=./nowhere: no such folder"),
+        ({"model": ModelConfig(name="./nowhere", hook=HOOK)}, "model.name=./nowhere: no such folder"),
+    ],
+)
+def test_a_stream_that_cannot_be_is_refused_before_the_model_is_loaded(tiny_model, monkeypatch, settings, said):
+    monkeypatch.setattr("sae_sweeps.tasks.inputs.LanguageModel", None)
+    usual = {"model": tiny_model, "hook": HOOK, "texts": ["a", "b"], "seq_len": 16, "device": "cpu"}
+    with pytest.raises(ConfigError) as refused:
+        ActivationStream.of(**{**usual, **settings})
+    assert said in str(refused.value)
+
+
+# training
+
+
+def test_on_a_tensor_each_sae_by_its_own_settings(capsys):
+    x_AD = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
+    slow = TrainingConfig(tokens=1000, batch_size=50, lr=1e-9)
+    fast = TrainingConfig(tokens=3000, batch_size=100, lr=1e-2)
+    pair, told = [TopKSAE(16, 32, k=4), TopKSAE(16, 32, k=4)], []
+    stream = TensorStream(x_AD, 100)
+    curves = train_pack(pair, stream, [slow, fast], log_every=5, told=lambda sae, line: told.append((sae, line)))
+    assert [[line["step"] for line in curve] for curve in curves] == [[5, 10, 15, 20], [5, 10, 15, 20, 25, 30]]
+    assert [line for sae, line in told if sae is pair[1]] == curves[1]
+    before = (x_AD - TopKSAE(16, 32, k=4)(x_AD)).square().mean().item()
+    after = [(x_AD - sae(x_AD)).square().mean().item() for sae in pair]
+    assert after[0] == pytest.approx(before, rel=1e-3)
+    assert after[1] < 0.7 * before
+    assert "topk-32 (2 of 2): 3,000 of 3,000 tokens" in capsys.readouterr().out
+    assert list(pandas.DataFrame(curves[0])["tokens"]) == [250, 500, 750, 1000]
+    assert train_pack([], stream, slow) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch_size": 70}, "training.batch_size=70: the stream's chunks of 300 activations are no whole number"),
+        ({"lr": -1.0}, "training.lr=-1.0: must be greater than 0"),
+        ({"tokens": 20}, "training.tokens=20: is less than one batch"),
+        ({"tokens": "???"}, "training.tokens=None: has no default"),
+        ({"precision": "tf32"}, "training.precision=tf32: needs a CUDA device"),
+        ({"settings": [TrainingConfig()]}, "settings=1: are not one for each of 2 SAEs"),
+    ],
+)
+def test_training_that_cannot_be_is_refused(stream, change, said):
+    with pytest.raises(ConfigError) as refused:
+        train_pack([TopKSAE(16, 32, k=4), TopKSAE(16, 32, k=4)], stream, **{**SETTINGS, **change})
+    assert said in str(refused.value)
+
+
+def test_other_mistakes_in_training(stream):
+    with pytest.raises(ConfigError, match="d_in=8: the stream's activations are 16 wide"):
+        train_pack([TopKSAE(8, 32, k=4)], stream, **SETTINGS)
+    with pytest.raises(TypeError, match="learning_rate"):
+        train_pack([TopKSAE(16, 32, k=4)], stream, learning_rate=1)
+    nothing = TensorStream(torch.full((60, 16), float("nan")), 60)
+    with pytest.raises(TrainingError, match="at step 1"):
+        train_pack([TopKSAE(16, 32, k=4)], nothing, **SETTINGS, progress=False)
+
+
+# studies
+
+
+def results(folder) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_stitching_finds_what_the_command_finds(swept, stream, batches):  # noqa: F811
+    (study,) = done(swept, "stitch", "batchtopk")
+    expected = results(study)
+    pair_of = [load_sae(point(swept, f"batchtopk-{size}") / "sae") for size in (32, 48)]
+    acts_AD = stream.held_out(150).acts_AD
+    pair = stitch(*pair_of, iter(acts_AD.split(40)) if batches else acts_AD)
+    for name, value in pair.metrics.items():
+        assert value == pytest.approx(expected["metrics"][name], rel=1e-5), name
+    assert pair.curves["interpolation"].nmse == pytest.approx(expected["curves"]["interpolation"]["nmse"], rel=1e-5)
+
+
+def test_stitching_that_cannot_be_is_refused():
+    small, large, x_AD = TopKSAE(16, 32, k=4), TopKSAE(16, 48, k=4), torch.randn(10, 16)
+    for arguments, change, said in (
+        ((small, TopKSAE(8, 48, k=4), x_AD), {}, "d_in=16: that of the large SAE is 8"),
+        ((small, TopKSAE(16, 48, k=4, normalize_input=False), x_AD), {}, "normalization=layer_norm: that of the large"),
+        ((small, large, x_AD[:, :8]), {}, "activations=(10, 8): are not of shape (any number, 16)"),
+        ((small, large, x_AD[:0]), {}, "activations=0: there are none"),
+        ((small, large, []), {}, "activations=0: there are none"),
+        ((small, large, x_AD), {"threshold": 2.0}, "stitch.threshold=2.0: must be a cosine"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            stitch(*arguments, **change)
+        assert said in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def decomposed(swept):  # noqa: F811
+    """A study of the command, its results, and the same decomposition from here."""
+    (study,) = done(swept, "meta_sae", "batchtopk")
+    latents = torch.tensor(json.loads((study / "decomposed.json").read_text()))
+    sae = load_sae(point(swept, "batchtopk-48") / "sae")
+    steps = []
+    told = lambda done, total: steps.append((done, total))  # noqa: E731
+    meta = MetaSAE.train(sae, latents=latents, steps=60, batch_size=16, told=told)
+    assert steps == [(done, 60) for done in range(1, 61)]
+    return study, results(study)["metrics"], sae, meta
+
+
+def test_a_meta_sae_is_that_of_the_command(decomposed, stream):
+    study, expected, sae, meta = decomposed
+    assert torch.equal(meta.sae.W_dec, load_file(study / "sae" / "sae_weights.safetensors")["W_dec"])
+    assert meta.explained_variance == expected["explained_variance"]
+    assert meta.control().explained_variance == expected["explained_variance_shuffled"]
+    after = evaluate(meta.replaced_in(sae), stream.model, stream.held_out(150))
+    assert (after["nmse"], after["ce_degradation"]) == (expected["nmse_after"], expected["ce_degradation_after"])
+
+
+def test_decompositions_are_the_rows_and_columns_of_one_matrix(decomposed):
+    *_, sae, meta = decomposed
+    weights_AM = meta.weights.dense()
+    directions_AD = torch.nn.functional.normalize(sae.W_dec[meta.latents_A], dim=1)
+    assert torch.equal(meta.directions_AD, directions_AD)
+    recon_AD = weights_AM @ meta.sae.W_dec + meta.sae.b_dec
+    torch.testing.assert_close(meta.reconstructed_AD, recon_AD)
+    left_A = (directions_AD - recon_AD).square().sum(1) / (directions_AD - directions_AD.mean(0)).square().sum(1)
+    torch.testing.assert_close(meta.explained_A, 1 - left_A)
+    for row, latent in enumerate(meta.latents_A.tolist()):
+        parts = meta.meta_latents_of(latent)
+        assert parts == sorted(parts, key=lambda part: -part[1])
+        assert dict(parts) == {at: weights_AM[row, at].item() for at in weights_AM[row].nonzero().flatten().tolist()}
+    column_A = weights_AM[:, 0]
+    order = column_A.argsort(descending=True)[: int((column_A > 0).sum())][:3].tolist()
+    assert meta.latents_of(0, most=3) == [(int(meta.latents_A[row]), column_A[row].item()) for row in order]
+
+
+def test_directions_alone_can_be_decomposed_and_mistakes_are_told(decomposed):
+    *_, sae, meta = decomposed
+    again = MetaSAE.train(3 * sae.W_dec, latents=meta.latents_A, steps=60, batch_size=16)
+    assert again.explained_variance == pytest.approx(meta.explained_variance, rel=1e-3)
+    left_out = next(latent for latent in range(49) if latent not in meta.latents_A.tolist())
+    with pytest.raises(KeyError, match=f"latent {left_out} was not decomposed"):
+        meta.meta_latents_of(left_out)
+    with pytest.raises(ConfigError, match=r"meta\.dict_size=100: there are only 48 decoder directions"):
+        MetaSAE.train(sae, dict_size=100)
+    with pytest.raises(ConfigError, match=r"meta\.k=5: is larger than meta.dict_size=4"):
+        MetaSAE.train(sae, dict_size=4, k=5)
