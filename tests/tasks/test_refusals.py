@@ -71,7 +71,7 @@ def test_a_task_that_cannot_follow_is_told_with_those_that_can(command, tiny, tm
     ran = command(*tiny, "then=[stich]")
     assert ran.code == 1
     assert ran.err.startswith("error: then=['stich']: there is no such task to follow: stich.")
-    assert "stitch, meta_sae, latents, report" in ran.err
+    assert "stitch, meta_sae, latents, evaluate, report" in ran.err
     assert not list(tmp_path.glob("outputs/*/*"))
 
 

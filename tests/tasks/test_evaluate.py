@@ -1,0 +1,199 @@
+"""Task `evaluate`, and the studies, of a sweep's points and of SAEs that were trained elsewhere."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from sae_sweeps.formats import saelens
+from sae_sweeps.formats.reading import load_sae
+from sae_sweeps.tasks.inputs import load_inputs
+from tests.conftest import composed
+from tests.tasks.conftest import GIVEN, done, point
+from tests.tasks.foreign import foreign, saved
+
+ELSEWHERE = ["name=elsewhere", "evaluation.tokens=150", *[word for word in GIVEN if not word.startswith("name=")]]
+
+
+def results(folder) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def rows(file) -> list[dict[str, str]]:
+    with open(file) as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def acts_AD(of_the_model):
+    """The activations that all are evaluated on."""
+    config = composed(*of_the_model, "device=cpu")
+    return load_inputs(config, torch.device("cpu")).held_out(150).acts_AD
+
+
+def dense_metrics(sae, x_AD) -> dict[str, float]:
+    """The definitions, on whole matrices."""
+    acts_AF = ((x_AD - sae.b_dec) @ sae.W_enc.T + sae.b_enc).relu() * sae.encode(x_AD).gt(0)
+    error_AD = x_AD - (acts_AF @ sae.W_dec + sae.b_dec)
+    spread_A = (x_AD - x_AD.mean(1, keepdim=True)).square().sum(1)
+    return {
+        "nmse": (error_AD.square().sum(1) / spread_A).mean().item(),
+        "fvu": (error_AD.square().sum() / (x_AD - x_AD.mean(0)).square().sum()).item(),
+        "l0": (acts_AF > 0).sum().item() / len(x_AD),
+        "dead_fraction": (acts_AF == 0).all(0).float().mean().item(),
+        "held_out_tokens": len(x_AD),
+    }
+
+
+def test_the_points_of_a_sweep_have_their_own_numbers_again(first, command):
+    ran = command("task=evaluate", *GIVEN)
+    assert (ran.code, ran.err) == (0, "")
+    found = done(first, "evaluate")
+    assert len(found) == 4
+    for folder in found:
+        again = results(folder)
+        assert again["metrics"] == results(first / again["study"]["sae"]["point"])["metrics"]
+    table = {row["sae"]: float(row["nmse"]) for row in rows(first / "evaluate.csv")}
+    assert table == {name: results(first / name)["metrics"]["nmse"] for name in table}
+    assert len(table) == 4
+    for title in ("batchtopk-32-k4-seed0", "topk-48-k4-seed0"):
+        nmse = results(point(first, title))["metrics"]["nmse"]
+        (line,) = [line for line in ran.out.splitlines() if f" {title} " in line and f"{nmse:.4f}" in line]
+        assert "│" in line or "|" in line
+    best = min(results(folder)["metrics"]["nmse"] for folder in found)
+    assert f"{best:.4f}*" in ran.out
+
+
+def test_points_that_differ_in_more_than_their_titles_say_are_all_in_the_table(first, command):
+    mine = point(first, "topk-32")
+    other = shutil.copytree(mine, mine.with_name(f"{mine.name[:-8]}0123abcd"))
+    sweep = json.loads((first / "sweep.json").read_text())
+    sweep["points"][other.name] = sweep["points"][mine.name]
+    (first / "sweep.json").write_text(json.dumps(sweep))
+    ran = command("task=evaluate", *GIVEN)
+    assert ran.code == 0
+    assert mine.name in ran.out
+    assert other.name in ran.out
+
+
+FORMATS = [
+    ("sae_lens", "relu"),
+    ("sae_lens", "jumprelu"),
+    ("dictionary_learning", "batchtopk"),
+    ("sparsify", "topk"),
+]
+
+
+def test_saes_from_elsewhere_have_the_numbers_that_their_definitions_give(
+    tmp_path, tiny_model, of_the_model, command, acts_AD
+):
+    folders = [
+        saved(format, tmp_path / f"of-{format}-{architecture}" / "layers.0", foreign(architecture), str(tiny_model))
+        for format, architecture in FORMATS
+    ]
+    given = ",".join(f"{format}:{folder}" for (format, _), folder in zip(FORMATS, folders, strict=True))
+    ran = command("-m", "task=evaluate", *ELSEWHERE, *of_the_model, f"saved={given}")
+    assert (ran.code, ran.err) == (0, "")
+    sweep = tmp_path / "outputs" / "elsewhere"
+    found = {result["study"]["sae"]["folder"]: result for result in map(results, done(sweep, "evaluate"))}
+    assert set(found) == set(map(str, folders))
+    for (format, architecture), folder in zip(FORMATS, folders, strict=True):
+        result = found[str(folder)]
+        said = result["study"]["sae"]
+        assert (said["format"], said["architecture"], said["dict_size"]) == (format, architecture, 40)
+        expected = dense_metrics(load_sae(folder), acts_AD)
+        metrics = result["metrics"]
+        assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+        assert metrics["ce_reconstruction"] - metrics["ce_model"] == pytest.approx(metrics["ce_degradation"])
+        assert metrics["ce_degradation"] > 0
+    assert result["study"]["sae"]["k"] == 5
+    assert len(rows(sweep / "evaluate.csv")) == 4
+    assert command("task=report", "name=elsewhere", "tracking=off").code == 0
+    assert (sweep / "report.html").is_file()
+
+
+def test_one_that_fails_does_not_lose_the_others(tmp_path, tiny_model, of_the_model, command):
+    folders = {}
+    for number, name in enumerate(("first", "broken", "last")):
+        folders[name] = saved("sae_lens", tmp_path / name, foreign("relu", seed=number), str(tiny_model))
+    weights = folders["broken"] / "sae_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    given = ",".join(map(str, folders.values()))
+    ran = command("-m", "task=evaluate", *ELSEWHERE, *of_the_model, f"sae={given}")
+    assert ran.code == 1
+    (line,) = ran.err.splitlines()
+    assert f"saved={folders['broken']}: cannot be read as sae_lens (" in line
+    assert "Fix: name the folder of a trained SAE" in line
+    sweep = tmp_path / "outputs" / "elsewhere"
+    assert [row["sae"] for row in rows(sweep / "evaluate.csv")] == ["relu-40-first", "relu-40-last"]
+
+
+@pytest.mark.parametrize("format", ["sae_lens", "dictionary_learning", "sparsify"])
+def test_what_an_sae_from_elsewhere_is_of_has_to_fit(tmp_path, tiny_model, of_the_model, command, format):
+    folder = saved(format, tmp_path / "saes" / "layers.0", foreign("topk"), str(tiny_model))
+    given = ["task=evaluate", *ELSEWHERE, f"saved={folder}"]
+    ran = command(*given, *of_the_model, "model.hook=blocks.1.hook_mlp_out")
+    said = f"error: saved={folder}: was trained at blocks.0.hook_resid_post, and the command is about"
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"{said} blocks.1.hook_mlp_out. Fix: model.hook=blocks.0.hook_resid_post")
+    ran = command(*given, "model.hook=blocks.0.hook_resid_post")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"error: saved={folder}: was trained on {tiny_model}, and the command is about ")
+    ran = command(*given, "model.hook=blocks.0.hook_resid_post", f"model.aliases=[{tiny_model}]")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"error: saved={folder}: is of activations 16 wide, and those of ")
+    assert len(ran.err.splitlines()) == 1
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_saes_from_elsewhere_are_stitched(tmp_path, tiny_model, of_the_model, command, acts_AD):
+    small = saved("sae_lens", tmp_path / "small", foreign("relu", 24), str(tiny_model))
+    large = saved("dictionary_learning", tmp_path / "large", foreign("batchtopk", 40, seed=1), str(tiny_model))
+    words = [f"small={small}", f"large=dictionary_learning:{large}"]
+    ran = command("task=stitch", *ELSEWHERE, *of_the_model, *words)
+    assert (ran.code, ran.err) == (0, "")
+    (folder,) = done(tmp_path / "outputs" / "elsewhere", "stitch")
+    found = results(folder)
+    for part, path in (("small", small), ("large", large)):
+        expected = dense_metrics(load_sae(path), acts_AD)
+        assert found["metrics"][f"nmse_{part}"] == pytest.approx(expected["nmse"], rel=1e-4)
+        assert found["metrics"][f"l0_{part}"] == pytest.approx(expected["l0"], rel=1e-4)
+    assert found["study"]["small"]["k"] is None
+
+
+@pytest.fixture
+def relu(tmp_path, tiny_model) -> Path:
+    """An SAE whose decoder rows are of no particular norm."""
+    return saved("sae_lens", tmp_path / "relu", foreign("relu"), str(tiny_model))
+
+
+def test_the_directions_of_an_sae_from_elsewhere_are_decomposed_and_put_back_at_their_norms(
+    tmp_path, relu, of_the_model, command, acts_AD
+):
+    ran = command("task=meta_sae", *ELSEWHERE, *of_the_model, f"sae={relu}")
+    assert (ran.code, ran.err) == (0, "")
+    (folder,) = done(tmp_path / "outputs" / "elsewhere", "meta_sae")
+    metrics, sae, meta = results(folder)["metrics"], load_sae(relu), saelens.read(folder / "sae")
+    assert metrics["nmse_before"] == pytest.approx(dense_metrics(sae, acts_AD)["nmse"], rel=1e-4)
+    latents = json.loads((folder / "decomposed.json").read_text())
+    norm_A1 = sae.W_dec[latents].norm(dim=1, keepdim=True)
+    assert norm_A1.max() > 2 * norm_A1.min()
+    sae.W_dec[latents] = meta(normalize(sae.W_dec[latents], dim=1)) * norm_A1
+    assert metrics["nmse_after"] == pytest.approx(dense_metrics(sae, acts_AD)["nmse"], rel=1e-4)
+
+
+def test_the_latents_of_an_sae_from_elsewhere_are_told_and_reported_on(tmp_path, relu, of_the_model, command):
+    ran = command("task=latents", *ELSEWHERE, *of_the_model, f"sae={relu}")
+    assert (ran.code, ran.err) == (0, "")
+    (folder,) = done(tmp_path / "outputs" / "elsewhere", "latents")
+    assert len(pq.read_table(folder / "latents.parquet")) == 40
+    assert results(folder)["study"]["sae"]["k"] is None
+    ran = command("task=report", "name=elsewhere", "tracking=off")
+    assert (ran.code, ran.err) == (0, "")
+    page = (tmp_path / "outputs" / "elsewhere" / "report.html").read_text()
+    assert "relu-40-relu" in page
