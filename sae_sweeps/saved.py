@@ -151,6 +151,12 @@ def _width(model: str) -> int | None:
         return None  # which is told elsewhere
 
 
+def labels(saved: Sequence[SavedSAE]) -> list[str]:
+    """What they are called among each other: by their titles, or by their names where those are not enough."""
+    titles = [one.title for one in saved]
+    return [one.title if titles.count(one.title) == 1 else one.name for one in saved]
+
+
 def neighbours(saved: Sequence[SavedSAE]) -> list[tuple[SavedSAE, SavedSAE]]:
     """All pairs, small and large, that differ in the dictionary size alone and have none of a size between them."""
     pairs = []

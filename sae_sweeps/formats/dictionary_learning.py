@@ -5,6 +5,7 @@ there is more is refused, and nothing of it is run.
 """
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.files import read_json, write_json, written_whole
-from sae_sweeps.formats.description import Description, layer_of
+from sae_sweeps.formats.description import Description
+from sae_sweeps.language.model_files import as_leaving
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.saes.inference import gate
 
@@ -31,8 +33,8 @@ ARCHITECTURES = {
 WRITTEN = {"relu": "AutoEncoder", "matryoshka": "BatchTopKSAE"} | {
     here: there for there, here in ARCHITECTURES.items() if here not in ("relu", "matryoshka")
 }
-# the names of the residual stream, of which its scripts take the output of a layer
-PLACES = {"resid_post": "hook_resid_post", "attn_out": "hook_attn_out", "mlp_out": "hook_mlp_out"}
+# what submodule_name begins with, as in resid_post_layer_8; its scripts take the output of a layer
+PLACES = ("resid_post", "resid_mid", "resid_pre", "attn_out", "mlp_out")
 
 
 def is_at(path: Path) -> bool:
@@ -50,7 +52,7 @@ def describe(path: Path) -> Description:
         dict_size=trainer.get("dict_size"),
         k=trainer.get("k"),
         model=trainer.get("lm_name"),
-        hook=f"blocks.{layer}.{PLACES[place]}" if isinstance(layer, int) and place is not None else None,
+        hook=f"blocks.{layer}.hook_{place}" if isinstance(layer, int) and place is not None else None,
     )
 
 
@@ -70,24 +72,24 @@ def read(path: Path) -> InferenceSAE:
     dict_class = trainer["dict_class"]
     parts: dict[str, Any] = {"centers_input": dict_class not in ("AutoEncoderNew", "JumpReluAutoEncoder")}
     if "W_enc" in state:
-        parts |= {"W_enc": state["W_enc"].T, "W_dec": state["W_dec"], "b_enc": state["b_enc"], "b_dec": state["b_dec"]}
+        parts |= {"W_enc": state["W_enc"].mT, "W_dec": state["W_dec"], "b_enc": state["b_enc"], "b_dec": state["b_dec"]}
     else:
         biases = ("b_dec", "bias", "decoder.bias", "decoder_bias")
         parts |= {
             "W_enc": state["encoder.weight"],
-            "W_dec": state["decoder.weight"].T,
-            "b_enc": state.get("encoder.bias"),
-            "b_dec": next(state[name] for name in biases if name in state),
+            "W_dec": state["decoder.weight"].mT,
+            "b_enc": None if dict_class == "GatedAutoEncoder" else state["encoder.bias"],
+            "b_dec": state[next((name for name in biases if name in state), "b_dec")],
         }
     dict_size = len(parts["W_dec"])
     if dict_class == "AutoEncoderTopK":
         parts["k"] = int(state["k"]) if "k" in state else int(trainer["k"])
     elif dict_class == "GatedAutoEncoder":
         parts |= gate(state["r_mag"], state["gate_bias"], state["mag_bias"])
-    elif "threshold" in state:
-        parts["threshold"] = state["threshold"].expand(dict_size)  # one for all, or each its own
-    else:
+    elif ARCHITECTURES[dict_class] == "relu":
         parts["threshold"] = torch.zeros(dict_size)
+    else:
+        parts["threshold"] = state["threshold"].expand(dict_size)  # one for all, or each its own
     return InferenceSAE(ARCHITECTURES[dict_class], **parts)
 
 
@@ -95,7 +97,7 @@ def _state(file: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ValueError(f"{WEIGHTS} is a pickle with more than tensors in it; nothing of it was run") from None
+        raise ValueError(f"{WEIGHTS} is damaged, or holds more than tensors; nothing of it was run") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{WEIGHTS} does not hold named tensors")
     return state
@@ -108,7 +110,8 @@ def write(folder: Path, sae: InferenceSAE, said: Description) -> None:
     """
     if sae.normalization != "none":
         raise ValueError("dictionary_learning does not normalise activations")
-    dict_class = WRITTEN[sae.architecture]
+    dict_class, k = WRITTEN[sae.architecture], said.k if sae.k is None else sae.k
+    layer, place = _output_of(said.hook)
     state: dict[str, Tensor] = {"encoder.weight": sae.W_enc, "decoder.weight": sae.W_dec.T}
     bias = sae.encoder_bias(centered=True)
     if sae.architecture == "jumprelu":
@@ -124,18 +127,26 @@ def write(folder: Path, sae: InferenceSAE, said: Description) -> None:
         state |= {"bias": sae.b_dec, "encoder.bias": bias}
     else:
         threshold = torch.tensor(-1.0) if sae.threshold is None else sae.threshold[0]
-        k = torch.tensor(said.k if sae.k is None else sae.k, dtype=torch.int)
-        state |= {"b_dec": sae.b_dec, "encoder.bias": bias, "k": k, "threshold": threshold}
+        if k is None:
+            raise ValueError(f"dictionary_learning asks for the k of a {dict_class}, which its files do not say")
+        of_k = {"k": torch.tensor(k, dtype=torch.int), "threshold": threshold}
+        state |= {"b_dec": sae.b_dec, "encoder.bias": bias, **of_k}
     trainer = {
         "trainer_class": dict_class,
         "dict_class": dict_class,
         "activation_dim": sae.d_in,
         "dict_size": sae.dict_size,
-        "k": said.k if sae.k is None else sae.k,
-        "layer": layer_of(said.hook),
+        "k": k,
+        "layer": layer,
         "lm_name": said.model,
-        "submodule_name": said.hook,
+        "submodule_name": None if place is None else f"{place}_layer_{layer}",
     }
     with written_whole(folder / WEIGHTS) as partial:
         torch.save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, partial)
     write_json(folder / CONFIG, {"trainer": trainer, "buffer": {"d_submodule": sae.d_in}})
+
+
+def _output_of(hook: str | None) -> tuple[int | None, str | None]:
+    """The layer whose output a hook reads, and which: what enters a layer leaves the one before it."""
+    found = re.fullmatch(r"blocks\.(\d+)\.hook_(\w+)", as_leaving(hook or ""))
+    return (int(found[1]), found[2]) if found else (None, None)

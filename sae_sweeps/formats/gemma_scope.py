@@ -25,10 +25,13 @@ def is_at(path: Path) -> bool:
 def describe(path: Path) -> Description:
     """From the header of W_dec, and from the path. Raises: ValueError if it is not such a file."""
     dict_size, d_in = _shape_of_decoder(path)
-    model = re.search(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att)", str(path.absolute()))
-    layer = re.search(r"layer_(\d+)", str(path.absolute()))
+    where = str(path.absolute())
+    model = re.search(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att)", where)
+    layer = re.search(r"layer_(\d+)", where)
     if "embedding" in path.absolute().parts:
         raise ValueError("it is of token embeddings, and no hook here gives those")
+    if re.search(r"gemma-scope-\d+b-(pt|it)-transcoders", where):
+        raise ValueError("it is a transcoder, which reconstructs other activations than it reads")
     return Description(
         architecture="jumprelu",
         d_in=d_in,
@@ -48,7 +51,7 @@ def read(path: Path) -> InferenceSAE:
         weights = {key: torch.from_numpy(np.asarray(file[names[key]], dtype=np.float32)) for key in KEYS}
     return InferenceSAE(
         "jumprelu",
-        W_enc=weights["W_enc"].T,
+        W_enc=weights["W_enc"].mT,
         W_dec=weights["W_dec"],
         b_enc=weights["b_enc"],
         b_dec=weights["b_dec"],

@@ -7,23 +7,20 @@ and the name of a repository and the folder in it, google/gemma-scope-2b-pt-res/
 """
 
 import re
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import torch
-from safetensors import SafetensorError
 
+from sae_sweeps.errors import first_line
 from sae_sweeps.formats import dictionary_learning, gemma_scope, saelens, sparsify
 from sae_sweeps.formats.description import Description
 from sae_sweeps.language.hub import fetch_folder
 from sae_sweeps.saes import InferenceSAE
 
 Told = TypeVar("Told")
-
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, SafetensorError, zipfile.BadZipFile)
 
 
 class Format(Protocol):
@@ -72,8 +69,8 @@ class Located:
     def _told(self, look: Callable[[Path], Told]) -> Told:
         try:
             return look(self.folder)
-        except UNREADABLE as error:
-            said = f"there is no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        except Exception as error:  # readers of JSON, zip and pickle have no exception in common
+            said = f"there is no {error}" if isinstance(error, KeyError) else first_line(error)
             raise ValueError(f"cannot be read as {self.format} ({said})") from error
 
 

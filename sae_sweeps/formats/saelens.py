@@ -4,6 +4,7 @@ It is also the format in which SAEs are saved here. BatchTopK has no architectur
 saved as a JumpReLU whose thresholds all hold the batch's stand-in. `metadata.sae_sweeps` tells which it was.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,19 @@ from sae_sweeps.formats.description import Description
 from sae_sweeps.saes import SAE, InferenceSAE
 from sae_sweeps.saes.inference import gate
 
+log = logging.getLogger(__name__)
+
 FILES = (CONFIG, WEIGHTS)
 FORMAT_VERSION = "6.0.0"  # without one, SAELens takes a file for one of its older layouts and drops the metadata
 
 # what the names of older layouts became
 RENAMED = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
 THERE = {"relu": "standard"}  # architectures that have another name there; BatchTopK is read back from our metadata
-HERE = {theirs: ours for ours, theirs in THERE.items()}
-# "expected_average_only_in" is a factor that is put into the weights when an SAE is saved, and nothing after that
-NORMALIZATIONS = {"none": "none", "expected_average_only_in": "none"} | {
+HERE = {theirs: ours for ours, theirs in THERE.items()} | {"matryoshka_batchtopk": "matryoshka"}
+RESCALING = ("topk", "batchtopk", "matryoshka_batchtopk")  # those that can have rescale_acts_by_decoder_norm
+# a factor that is put into the weights when an SAE is saved; SAELens too leaves it aside if it is still named then
+TRAINING_ONLY = "expected_average_only_in"
+NORMALIZATIONS = {"none": "none", TRAINING_ONLY: "none"} | {
     same: same for same in ("layer_norm", "constant_norm_rescale")
 }
 
@@ -69,7 +74,7 @@ def _config(path: Path) -> dict[str, Any]:
         elif config.get("activation_fn", "relu") != "relu":
             raise ValueError(f"its activation function is {config['activation_fn']!r}, and relu and topk are known")
         if isinstance(config.get("normalize_activations"), bool):
-            config["normalize_activations"] = "expected_average_only_in" if config["normalize_activations"] else "none"
+            config["normalize_activations"] = TRAINING_ONLY if config["normalize_activations"] else "none"
     missing = [name for name in ("architecture", "d_in", "d_sae") if config.get(name) is None]
     if missing:
         raise ValueError(f"{CONFIG} does not say {', '.join(missing)}")
@@ -78,30 +83,37 @@ def _config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{CONFIG} has normalize_activations={normalization!r}, which is not known here")
     if config.get("reshape_activations", "none") not in ("none", None):
         raise ValueError(f"it is of activations reshaped by {config['reshape_activations']!r}, which is not known here")
-    if config.get("finetuning_scaling_factor"):
-        raise ValueError("it has a finetuning_scaling_factor, which is not known here")
-    return {**config, "normalize_activations": NORMALIZATIONS[normalization]}
+    lost = {"average_is_lost": normalization == TRAINING_ONLY}
+    return {**config, **lost, "normalize_activations": NORMALIZATIONS[normalization]}
 
 
 def read(path: Path) -> InferenceSAE:
     """Raises: ValueError if the files do not hold an SAE of a kind that is known."""
     config, weights = _config(path), load_file(path / WEIGHTS)
     architecture = config["architecture"]
+    if config["average_is_lost"]:
+        log.warning("%s: normalize_activations is %s; taken to be in the weights", path, TRAINING_ONLY)
+    for name in ("scaling_factor", "finetuning_scaling_factor"):
+        if name in weights and not torch.allclose(weights[name].float(), torch.ones(())):
+            raise ValueError(f"its latents have a {name}, which is not known here")
     parts: dict[str, Any] = {"W_dec": weights["W_dec"], "b_dec": weights["b_dec"], "b_enc": weights.get("b_enc")}
-    W_enc_FD = weights["W_enc"].T
-    threshold = weights.get("threshold")
+    W_enc_FD = weights["W_enc"].mT
+    threshold = None
     if architecture == "standard":
         threshold = torch.zeros(len(W_enc_FD))
-    elif architecture in ("batchtopk", "matryoshka_batchtopk") and "topk_threshold" in weights:
+    elif architecture == "jumprelu":
+        threshold = weights["threshold"]
+    elif architecture in ("batchtopk", "matryoshka_batchtopk"):
         threshold = weights["topk_threshold"].expand(len(W_enc_FD))  # a checkpoint of a training that goes on
     elif architecture == "gated":
         parts |= gate(weights["r_mag"], weights["b_gate"], weights["b_mag"])
         threshold = parts.pop("threshold")
-    elif architecture not in ("topk", "jumprelu"):
-        raise ValueError(f"its architecture is {architecture!r}; known are standard, topk, batchtopk, jumprelu, gated")
-    if config.get("rescale_acts_by_decoder_norm"):
+    elif architecture != "topk":
+        known = "standard, topk, jumprelu, gated, batchtopk, matryoshka_batchtopk"
+        raise ValueError(f"its architecture is {architecture!r}; known are {known}")
+    if config.get("rescale_acts_by_decoder_norm") and architecture in RESCALING:
         # pre-activations are multiplied by the decoder's norms, activations divided by them
-        norm_F1 = weights["W_dec"].norm(dim=1, keepdim=True)
+        norm_F1 = weights["W_dec"].norm(dim=1, keepdim=True).clamp(min=1e-8)
         W_enc_FD, parts["W_dec"] = W_enc_FD * norm_F1, weights["W_dec"] / norm_F1
         parts["b_enc"] = None if parts["b_enc"] is None else parts["b_enc"] * norm_F1.squeeze(1)
     selection = {"k": int(config["k"])} if architecture == "topk" else {"threshold": threshold}
@@ -110,7 +122,7 @@ def read(path: Path) -> InferenceSAE:
         W_enc=W_enc_FD,
         **parts,
         **selection,
-        centers_input=bool(config.get("apply_b_dec_to_input", False)),
+        centers_input=bool(config.get("apply_b_dec_to_input", True)),
         normalization=config["normalize_activations"],
     )
 

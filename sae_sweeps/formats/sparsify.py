@@ -9,11 +9,18 @@ from safetensors.torch import load_file, save_file
 
 from sae_sweeps.files import read_json, write_json, written_whole
 from sae_sweeps.formats.description import Description
+from sae_sweeps.language.model_files import as_leaving
 from sae_sweeps.saes import InferenceSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 FILES = (CONFIG, WEIGHTS)
-MODULES = {"": "hook_resid_post", ".mlp": "hook_mlp_out", ".attn": "hook_attn_out", ".self_attn": "hook_attn_out"}
+MODULES = {
+    "": "hook_resid_post",
+    ".mlp": "hook_mlp_out",
+    ".attn": "hook_attn_out",
+    ".self_attn": "hook_attn_out",
+    ".attention": "hook_attn_out",
+}
 
 
 def is_at(path: Path) -> bool:
@@ -24,14 +31,15 @@ def describe(path: Path) -> Description:
     """What cfg.json says, and the names of the folder and of its parent. Raises: ValueError if it is no TopK SAE."""
     config = _config(path)
     run = read_json(path.absolute().parent / "config.json")
-    module = re.fullmatch(r"(?:layers|h|blocks)[._](\d+)(\.mlp|\.attn|\.self_attn)?", path.absolute().name)
+    module = re.fullmatch(r"(?:layers|h|blocks)[._](\d+)(\.\w+)?", path.absolute().name)
+    place = MODULES.get(module[2] or "") if module else None
     return Description(
         architecture="topk",
         d_in=config["d_in"],
         dict_size=config.get("num_latents") or config["d_in"] * config["expansion_factor"],
         k=config["k"],
         model=run.get("model") if isinstance(run, dict) else None,
-        hook=f"blocks.{module[1]}.{MODULES[module[2] or '']}" if module else None,
+        hook=f"blocks.{module[1]}.{place}" if module and place else None,
     )
 
 
@@ -98,11 +106,10 @@ def write(folder: Path, sae: InferenceSAE, said: Description) -> None:
 
 
 def folder_name(hook: str | None) -> str:
-    """The module whose output a hook reads, as sparsify names folders: layer L - 1 for what enters layer L."""
-    found = re.fullmatch(r"blocks\.(\d+)\.(\w+)", hook or "")
-    if found is None:
-        return "sae"
-    layer, place = int(found[1]), found[2]
-    if place == "hook_resid_pre" and layer > 0:
-        return f"layers.{layer - 1}"
-    return f"layers.{layer}" + {"hook_mlp_out": ".mlp", "hook_attn_out": ".attn"}.get(place, "")
+    """The module whose output a hook reads, as sparsify names folders: layer L - 1 for what enters layer L. The hook
+    itself if it reads no module's output."""
+    module = {"hook_resid_post": "", "hook_mlp_out": ".mlp", "hook_attn_out": ".attn"}
+    found = re.fullmatch(r"blocks\.(\d+)\.(\w+)", as_leaving(hook or ""))
+    if found is None or found[2] not in module:
+        return hook or "sae"
+    return f"layers.{found[1]}{module[found[2]]}"

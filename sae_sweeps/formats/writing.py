@@ -65,6 +65,8 @@ def write_as(format: str, folder: Path, sae: InferenceSAE, said: Description, me
         sparsify.write(folder, sae, said)
     else:
         if format == "saebench":  # its evaluations ask for these besides
+            if said.model is None or layer_of(said.hook) is None:
+                raise ValueError("SAEBench asks for the model and the layer, which its files do not say")
             metadata = {**metadata, "hook_layer": layer_of(said.hook), "hook_head_index": None}
         saelens.write(folder, sae, {**metadata, "model_name": said.model, "hook_name": said.hook})
     return folder

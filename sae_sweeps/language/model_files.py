@@ -135,12 +135,13 @@ def hook_layer(hook: str) -> int:
 
 def same_activations(hook: str, other: str) -> bool:
     """Whether two hooks see the same: what leaves a block enters the next."""
-    return _as_entering(hook) == _as_entering(other)
+    return as_leaving(hook) == as_leaving(other)
 
 
-def _as_entering(hook: str) -> str:
-    found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_post", hook)
-    return f"blocks.{int(found[1]) + 1}.hook_resid_pre" if found else hook
+def as_leaving(hook: str) -> str:
+    """A hook on what enters a block as one on what leaves the block before it; others as they are."""
+    found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_pre", hook)
+    return f"blocks.{int(found[1]) - 1}.hook_resid_post" if found and int(found[1]) > 0 else hook
 
 
 def same_model(name: str, others: Iterable[str]) -> bool:

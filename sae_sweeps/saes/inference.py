@@ -100,4 +100,4 @@ def _require_sound(weights: dict[str, Tensor | None]) -> None:
             problem = f"{name} has the shape {tuple(weight.shape)}, and {shape} goes with"
             raise ValueError(f"{problem} {dict_size} latents of activations {d_in} wide")
         if not weight.isfinite().all():
-            raise ValueError(f"{name} has {int((~weight.isfinite()).sum())} numbers that are not finite")
+            raise ValueError(f"{name} has numbers that are not finite, {int((~weight.isfinite()).sum())} of them")

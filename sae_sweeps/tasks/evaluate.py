@@ -8,6 +8,7 @@ from sae_sweeps.display import PointDisplay, console
 from sae_sweeps.evaluation import evaluate
 from sae_sweeps.files import read_json
 from sae_sweeps.report.terminal import saes_table
+from sae_sweeps.saved import labels
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks.study import Study, of_each, run_studies
 
@@ -26,7 +27,8 @@ def run_sweep(sweep: Sweep, config: Config) -> list[str]:
     """Evaluate all SAEs and show their metrics. Returns why those that failed have failed."""
     found, missing = studies(sweep, config)
     failures = run_studies(found, _evaluate, missing)
-    results = {study.name: read_json(study.folder / states.RESULTS) for study in found}
+    names = labels([study.saved["sae"] for study in found])
+    results = {name: read_json(study.folder / states.RESULTS) for name, study in zip(names, found, strict=True)}
     metrics = {name: known["metrics"] for name, known in results.items() if known is not None}
     if metrics:
         where = found[0].config.model

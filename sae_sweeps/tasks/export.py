@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sae_sweeps import states
 from sae_sweeps.comparison import end_of_path
 from sae_sweeps.config import FORMATS_OF, Config
@@ -17,7 +19,7 @@ from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.reading import Located
 from sae_sweeps.formats.writing import TARGETS, write_as
 from sae_sweeps.language.model_files import looks_local
-from sae_sweeps.saved import SavedSAE
+from sae_sweeps.saved import SavedSAE, labels
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks.study import named_or_done
 
@@ -56,20 +58,18 @@ def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[
     """Write SAEs into folders of `root` that are named like them. Returns where each is, and why others are not."""
     written: dict[str, Path] = {}
     failures = []
-    titles = [one.title for one in saved]
-    for one in saved:
-        name = one.title if titles.count(one.title) == 1 else one.name
+    for one, name in zip(saved, labels(saved), strict=True):
         try:
             written[name] = _export(one, name, root, config)
-        except (ConfigError, ValueError) as error:
+        except ConfigError as error:
             failures.append(f"{name}: {error}")
     return written, failures
 
 
 def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
-    """Raises: ConfigError or ValueError if it cannot be read, or the format has nothing for such an SAE."""
-    format, located = format_of(config), Located(one.format, one.folder)
-    sae, said = located.read(), known_of(one, format)
+    """Raises: ConfigError if it cannot be read, or the format has nothing for such an SAE."""
+    format = format_of(config)
+    sae, said = one.load(torch.device("cpu")).for_inference(), known_of(one, format)
     fed_normalized = sae.normalization != "none" and not TARGETS[format].normalizes
     if fed_normalized:
         if not config.export.normalized:
@@ -80,7 +80,10 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
         sae.normalization = "none"
     metadata = read_json(one.folder / CONFIG).get("metadata", {}) if one.format == "sae_lens" else {}
     metadata = {key: end_of_path(value) if isinstance(value, str) else value for key, value in metadata.items()}
-    folder = write_as(format, root / name, sae, said, metadata)
+    try:
+        folder = write_as(format, root / name, sae, said, metadata)
+    except ValueError as error:
+        raise ConfigError("format", format, str(error), "format=sae_lens, which takes every SAE") from None
     results: dict[str, Any] = read_json(one.folder.parent / states.RESULTS) or {}
     text = card(
         name,
@@ -98,11 +101,10 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
 
 def known_of(one: SavedSAE, format: str) -> Description:
     """What is known of an SAE: what its files say, and of a point what its configuration says."""
-    described = Located(one.format, one.folder).describe()
-    if one.declared is not None:
-        return described
-    model = one.config.model
-    name = model.aliases[0] if format == "saebench" and model.aliases else model.name
-    if looks_local(name):  # where it lies here is nobody's business
-        name = Path(name).name
-    return replace(described, model=name, hook=model.hook, k=one.config.k)
+    said, model = Located(one.format, one.folder).describe(), one.config.model
+    if one.declared is None:
+        name = model.aliases[0] if format == "saebench" and model.aliases else model.name
+        said = replace(said, model=name, hook=model.hook, k=one.config.k)
+    if said.model is not None and looks_local(said.model):  # where it lies here is nobody's business
+        return replace(said, model=Path(said.model).name)
+    return said

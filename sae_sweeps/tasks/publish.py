@@ -8,6 +8,7 @@ from sae_sweeps.display import console, count
 from sae_sweeps.errors import ConfigError, first_line
 from sae_sweeps.files import read_json, write_text
 from sae_sweeps.formats.card import overview
+from sae_sweeps.saved import labels
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks.export import CARD, export, folder_of, format_of, known_of, saes_of
 
@@ -24,8 +25,8 @@ def run_sweep(sweep: Sweep, config: Config) -> list[str]:
         return failures
     metrics = {
         name: (read_json(one.folder.parent / states.RESULTS) or {}).get("metrics", {})
-        for one in saved
-        for name in {one.title, one.name} & written.keys()
+        for one, name in zip(saved, labels(saved), strict=True)
+        if name in written
     }
     repo = str(config.publish.repo)
     write_text(root / CARD, overview(repo.rpartition("/")[2], format, known_of(saved[0], format).model, metrics))

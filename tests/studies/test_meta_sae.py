@@ -175,12 +175,13 @@ def test_shuffled_directions_have_unit_norms_and_come_from_the_seed():
 
 def test_replacing_directions_leaves_the_sae_as_it_was():
     sae, latents_A = TopKSAE(D, 30, 3), torch.tensor([2, 5, 29])
+    norm_A1 = torch.tensor([[3.0], [0.5], [1.0]])
     with torch.no_grad():
-        sae.W_dec[5] *= 2  # as an SAE from elsewhere may have it
+        sae.W_dec[latents_A] *= norm_A1
     before_FD, new_AD = sae.W_dec.detach().clone(), random_directions(3, seed=1)
     changed = with_directions(sae, latents_A, new_AD)
     assert torch.equal(sae.W_dec, before_FD)
-    assert_close(changed.W_dec[latents_A], new_AD * torch.tensor([[1.0], [2.0], [1.0]]))
+    assert_close(changed.W_dec[latents_A], norm_A1 * new_AD)
     others = [latent for latent in range(30) if latent not in latents_A]
     assert torch.equal(changed.W_dec[others], before_FD[others])
     x_BD = random_directions(20, seed=2)

@@ -1,0 +1,172 @@
+"""Where an SAE lies: a folder, a file in it, with its format in front, or a folder on the hub."""
+
+from pathlib import Path
+
+import huggingface_hub as hub
+import pytest
+import torch
+from huggingface_hub import constants
+
+from sae_sweeps.errors import ConfigError
+from sae_sweeps.formats import dictionary_learning, saelens, sparsify
+from sae_sweeps.formats.description import Description
+from sae_sweeps.formats.reading import load_sae, locate, split
+from sae_sweeps.language import hub as asked
+from sae_sweeps.saes import TopKSAE
+from sae_sweeps.saved import find
+from tests.conftest import composed
+from tests.formats.published import D, F, weights
+from tests.formats.test_gemma_scope import write as write_gemma_scope
+
+SAID = Description("topk", D, F, 3, "owner/model", "blocks.2.hook_resid_post")
+
+
+def write(format: str, folder: Path) -> Path:
+    """An SAE in a format; all are of the same hook."""
+    sae = TopKSAE(D, F, 3, normalize_input=False).for_inference()
+    if format == "sae_lens":
+        saelens.write(folder, sae, {"model_name": SAID.model, "hook_name": SAID.hook})
+    elif format == "gemma_scope":
+        write_gemma_scope(folder, {**weights(), "threshold": torch.ones(F)})
+    elif format == "dictionary_learning":
+        dictionary_learning.write(folder, sae, SAID)
+    else:
+        sparsify.write(folder, sae, SAID)
+    return folder
+
+
+FORMATS = ["sae_lens", "gemma_scope", "dictionary_learning", "sparsify"]
+FILES = {
+    "sae_lens": "sae_lens: cfg.json and sae_weights.safetensors",
+    "gemma_scope": "gemma_scope: params.npz",
+    "dictionary_learning": "dictionary_learning: config.json and ae.pt",
+    "sparsify": "sparsify: cfg.json and sae.safetensors",
+}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_format_is_found_out_or_said(tmp_path, format):
+    folder = write(format, tmp_path / "layers.2")
+    for spec in (str(folder), f"{format}:{folder}", f"{format}:layers.2", "./layers.2"):
+        found = locate(spec)
+        assert (found.format, found.folder) == (format, folder)
+        assert found.weights.is_file()
+        assert locate(str(found.weights)) == found
+    for other in set(FORMATS) - {format}:
+        with pytest.raises(ValueError, match="holds no SAE") as raised:
+            locate(f"{other}:{folder}")
+        assert str(raised.value) == f"holds no SAE ({FILES[other]})"
+
+
+def test_of_two_formats_in_a_folder_the_one_in_front_is_read(tmp_path):
+    write("sae_lens", tmp_path)
+    write("gemma_scope", tmp_path)
+    assert locate(str(tmp_path)).format == "sae_lens"
+    assert locate(f"gemma_scope:{tmp_path}").format == "gemma_scope"
+
+
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        ("sparsify:a/b", ("sparsify", "a/b")),
+        ("a:b", (None, "a:b")),
+        ("/x/gemma_scope:y", (None, "/x/gemma_scope:y")),
+        ("a/b", (None, "a/b")),
+    ],
+)
+def test_only_a_format_in_front_is_one(spec, parts):
+    assert split(spec) == parts
+
+
+def test_an_sae_is_loaded_by_the_folder_of_its_point(tmp_path):
+    write("sae_lens", tmp_path / "point" / "sae")
+    assert load_sae(tmp_path / "point").dict_size == F
+
+
+def test_an_empty_folder_is_told_what_was_looked_for(tmp_path):
+    with pytest.raises(ValueError, match="holds no SAE") as raised:
+        locate(str(tmp_path))
+    assert all(files in str(raised.value) for files in FILES.values())
+
+
+@pytest.mark.parametrize("spec", ["nowhere", "./no/where/there", "/no/where", "sparsify:./nowhere", "~/no/where"])
+def test_no_such_folder(spec):
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        locate(spec)
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch) -> Path:
+    """The hub's local cache, empty, and no network. What asks for one fails the test."""
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return cache
+
+
+def cached(cache: Path, repository: str, commit: str = "0f1e2d3c") -> Path:
+    """The folder of a repository in the cache."""
+    of_it = cache / f"models--{repository.replace('/', '--')}"
+    (of_it / "refs").mkdir(parents=True)
+    (of_it / "refs" / "main").write_text(commit)
+    return of_it / "snapshots" / commit
+
+
+def test_a_hub_name_without_a_network_is_said_to_be_in_neither_place(offline):
+    name = "google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82"
+    with pytest.raises(
+        FileNotFoundError, match="there is no such folder here; google/gemma-scope-2b-pt-res on the hub"
+    ):
+        locate(name)
+    command = composed("task=latents", f"saved={name}", "model.hook=blocks.1.hook_resid_pre")
+    with pytest.raises(ConfigError) as raised:
+        find(name, "saved", command)
+    line = str(raised.value)
+    assert line.startswith(f"saved={name}: there is no such folder here; google/gemma-scope-2b-pt-res on the hub: ")
+    assert "the hub cannot be reached" in line
+    assert "Fix: saved=outputs/SWEEP/POINT, or FORMAT:FOLDER" in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("inside", ["", "layers.2", "trained/layers.2"])
+def test_a_hub_name_is_found_in_the_local_cache(offline, format, inside):
+    snapshot = cached(offline, "owner/some-saes")
+    write(format, snapshot / inside)
+    name = "owner/some-saes" + f"/{inside}" * bool(inside)
+    for spec in (name, f"{format}:{name}"):
+        found = locate(spec)
+        assert (found.format, found.folder) == (format, snapshot / inside)
+    assert load_sae(name).dict_size == F
+    if format == "sparsify" and inside:
+        assert locate(name).describe().model == SAID.model, "which stands in the folder above"
+
+
+def test_what_a_cached_repository_does_not_hold_is_said(offline):
+    write("sae_lens", cached(offline, "owner/some-saes") / "here")
+    with pytest.raises(ValueError, match="holds no SAE"):
+        locate("owner/some-saes/elsewhere")
+
+
+def test_only_the_files_that_are_needed_are_fetched(monkeypatch, tmp_path):
+    wanted = []
+
+    def download(repository, allow_patterns):
+        wanted.append((repository, sorted(allow_patterns)))
+        write("gemma_scope", tmp_path / "snapshot" / "a" / "b")
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr(asked, "require_repository", lambda *_: None)
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    assert locate("gemma_scope:owner/name/a/b").format == "gemma_scope"
+    assert wanted == [("owner/name", ["a/b/params.npz", "a/config.json"])]
+
+
+def test_a_download_that_breaks_off_is_one_line(monkeypatch):
+    def download(repository, allow_patterns):
+        raise OSError("connection reset\nby peer")
+
+    monkeypatch.setattr(asked, "require_repository", lambda *_: None)
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    with pytest.raises(FileNotFoundError, match=r"owner/name could not be fetched from the hub \(connection reset\)$"):
+        locate("owner/name/a")

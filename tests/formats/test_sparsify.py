@@ -1,0 +1,127 @@
+"""sparsify's folders beside its formula, written out."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sae_sweeps.formats.reading import load_sae, locate
+from sae_sweeps.formats.sparsify import folder_name
+from sae_sweeps.language.model_files import same_activations
+from tests.formats.published import D, F, activations, assert_computes, topk, weights
+
+CONFIG = {
+    "activation": "topk",
+    "expansion_factor": 3,
+    "normalize_decoder": True,
+    "num_latents": F,
+    "k": 4,
+    "multi_topk": False,
+    "skip_connection": False,
+    "transcode": False,
+    "d_in": D,
+}
+
+
+def tensors():
+    w = weights()
+    return {"encoder.weight": w["W_enc"].T, "encoder.bias": w["b_enc"], "W_dec": w["W_dec"], "b_dec": w["b_dec"]}
+
+
+def write(folder, config=CONFIG, weights=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cfg.json").write_text(json.dumps(config))
+    given = tensors() if weights is None else weights
+    save_file({name: tensor.contiguous() for name, tensor in given.items()}, folder / "sae.safetensors")
+    return folder
+
+
+OLDER = {"expansion_factor": 3, "normalize_decoder": True, "num_latents": 0, "k": 4, "d_in": D, "signed": False}
+
+
+@pytest.mark.parametrize("config", [CONFIG, OLDER])
+def test_topk(tmp_path, config):
+    w, x_BD = tensors(), activations()
+    acts_BF = topk((x_BD - w["b_dec"]) @ w["encoder.weight"].T + w["encoder.bias"], 4)
+    folder = write(tmp_path / "sae-pythia-160m-32k" / "layers.3", config)
+    (folder.parent / "config.json").write_text('{"model": "EleutherAI/pythia-160m", "sae": {"k": 4}, "layers": [3]}')
+    assert_computes(folder, acts_BF, acts_BF @ w["W_dec"] + w["b_dec"])
+    said = locate(f"sparsify:{folder}").describe()
+    assert (said.architecture, said.d_in, said.dict_size, said.k) == ("topk", D, F, 4)
+    assert (said.model, said.hook) == ("EleutherAI/pythia-160m", "blocks.3.hook_resid_post")
+
+
+def test_half_precision(tmp_path):
+    w = {name: tensor.bfloat16() for name, tensor in tensors().items()}
+    wide, x_BD = {name: tensor.float() for name, tensor in w.items()}, activations()
+    acts_BF = topk((x_BD - wide["b_dec"]) @ wide["encoder.weight"].T + wide["encoder.bias"], 4)
+    assert_computes(write(tmp_path, CONFIG, w), acts_BF, acts_BF @ wide["W_dec"] + wide["b_dec"])
+
+
+@pytest.mark.parametrize(
+    ("name", "hook"),
+    [
+        ("layers.0", "blocks.0.hook_resid_post"),
+        ("h.11", "blocks.11.hook_resid_post"),
+        ("layers_2", "blocks.2.hook_resid_post"),
+        ("layers.2.mlp", "blocks.2.hook_mlp_out"),
+        ("layers.2.self_attn", "blocks.2.hook_attn_out"),
+        ("h.2.attn", "blocks.2.hook_attn_out"),
+        ("layers.2.attention", "blocks.2.hook_attn_out"),
+        ("layers.2.input_layernorm", None),
+        ("embed_tokens", None),
+    ],
+)
+def test_the_folder_says_of_what(tmp_path, name, hook):
+    said = locate(str(write(tmp_path / name))).describe()
+    assert (said.model, said.hook) == (None, hook)
+
+
+@pytest.mark.parametrize(
+    "hook",
+    ["blocks.3.hook_resid_pre", "blocks.3.hook_resid_post", "blocks.0.hook_mlp_out", "blocks.1.hook_attn_out"],
+)
+def test_folders_are_named_such_that_the_hook_is_found_again(tmp_path, hook):
+    again = locate(str(write(tmp_path / folder_name(hook)))).describe().hook
+    assert again is not None
+    assert same_activations(again, hook)
+
+
+@pytest.mark.parametrize("hook", ["blocks.0.hook_resid_pre", "blocks.2.hook_resid_mid", None])
+def test_a_hook_on_no_module_gives_no_folder_of_one(tmp_path, hook):
+    assert locate(str(write(tmp_path / folder_name(hook)))).describe().hook is None
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"skip_connection": True}, "it has skip_connection, which no SAE here has"),
+        ({"transcode": True}, "it has transcode"),
+        ({"signed": True}, "it has signed"),
+        ({"activation": "groupmax"}, "its activation is 'groupmax', and only topk is known here"),
+        ({"k": None}, "cfg.json does not say k and d_in"),
+        ({"d_in": None}, "cfg.json does not say k and d_in"),
+        ({"num_latents": 0, "expansion_factor": 0}, "says neither num_latents nor expansion_factor"),
+        ({"k": F + 1}, f"k is {F + 1}, of {F} latents"),
+    ],
+)
+def test_what_is_not_known_or_missing_is_said(tmp_path, config, said):
+    write(tmp_path, {**CONFIG, **config})
+    with pytest.raises(ValueError, match="cannot be read as sparsify") as raised:
+        load_sae(tmp_path)
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("name", tensors())
+def test_every_weight_is_there_of_its_shape_and_finite(tmp_path, name):
+    w = tensors()
+    write(tmp_path, CONFIG, {key: value for key, value in w.items() if key != name})
+    with pytest.raises(ValueError, match=f"there is no '{name}'"):
+        load_sae(tmp_path)
+    write(tmp_path, CONFIG, {**w, name: torch.cat([w[name], w[name]])})
+    with pytest.raises(ValueError, match=r"has the shape \("):
+        load_sae(tmp_path)
+    write(tmp_path, CONFIG, {**w, name: torch.full_like(w[name], float("inf"))})
+    with pytest.raises(ValueError, match="has numbers that are not finite"):
+        load_sae(tmp_path)
