@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from pathlib import Path
 from unittest.mock import MagicMock
 
 import pandas
@@ -146,6 +147,8 @@ def test_documents_in_memory_and_in_files_are_the_same_text(tiny_model, texts):
     assert here.held_out(60).acts_AD.shape == (60, 16)
     unseeded = ActivationStream.of(tiny_model, HOOK, texts=documents, seq_len=16, chunk_size=300)
     assert not torch.equal(unseeded.chunk(0), here.chunk(0))
+    save_sae(TopKSAE(16, 24, k=2), "mine", here)
+    assert "sae-sweeps-" not in Path("mine/cfg.json").read_text()
 
 
 def test_models_and_data_sets_go_by_the_names_of_conf(monkeypatch):
@@ -234,6 +237,8 @@ def test_training_that_cannot_be_is_refused(stream, change, said):
 def test_other_mistakes_in_training(stream):
     with pytest.raises(ConfigError, match="d_in=8: the stream's activations are 16 wide"):
         train_pack([TopKSAE(8, 32, k=4)], stream, **SETTINGS)
+    with pytest.raises(ConfigError, match="saes=InferenceSAE: is an SAE for inference"):
+        train_pack([TopKSAE(16, 32, k=4).for_inference()], stream, **SETTINGS)
     with pytest.raises(TypeError, match="learning_rate"):
         train_pack([TopKSAE(16, 32, k=4)], stream, learning_rate=1)
     nothing = TensorStream(torch.full((60, 16), float("nan")), 60)
