@@ -14,7 +14,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
+from sae_sweeps.machine import native_dtype
 from sae_sweeps.study_config import LatentsConfig, MetaConfig, StitchConfig
+from sae_sweeps.wheels import MODELS, wheel_folder
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -41,7 +43,7 @@ class CoefficientsConfig:
 class ModelConfig:
     name: str = MISSING  # a local folder in Hugging Face format, or a name on the Hugging Face hub
     hook: str = MISSING  # TransformerLens hook, e.g. blocks.8.hook_resid_pre
-    dtype: str = "float32"
+    dtype: str = "float32"  # auto: bfloat16 where the machine has instructions for it, else float32
     batch_sequences: int = 32  # token sequences per forward pass
     sparsity_coefficients: CoefficientsConfig = field(default_factory=CoefficientsConfig)
 
@@ -196,6 +198,7 @@ def register() -> None:
     for architecture, schema in SAE_SCHEMAS.items():
         store.store(group="schema/sae", name=architecture, node=schema)
     OmegaConf.register_new_resolver("project", lambda: str(PROJECT), replace=True)
+    OmegaConf.register_new_resolver("wheel", lambda name: str(wheel_folder(name)), replace=True)
     OmegaConf.register_new_resolver("point", lambda *, _root_: point_name(_root_), replace=True)
     OmegaConf.register_new_resolver("run_dir", lambda *, _root_: _run_dir(_root_), replace=True)
     OmegaConf.register_new_resolver("output_subdir", lambda *, _root_: _is_of_points(_root_) and ".hydra", replace=True)
@@ -219,9 +222,17 @@ def _run_dir(cfg: DictConfig) -> str:
 def point_name(cfg: DictConfig) -> str:
     """The folder name of a point: what a person wants to know, and a hash of all settings that decide its result."""
     values: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, DECIDING), resolve=True)
-    text = json.dumps(deciding(values), sort_keys=True).replace(str(PROJECT), "")  # the same wherever the project lies
+    values["model"]["dtype"] = _dtype(cfg)
+    text = json.dumps(deciding(values), sort_keys=True)
+    for place in (PROJECT, MODELS):  # the same wherever these lie
+        text = text.replace(str(place), "")
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{cfg.sae.architecture}-{cfg.dict_size}-k{cfg.k}-seed{cfg.seed}-{digest}"
+
+
+def _dtype(cfg: DictConfig) -> str:
+    """What `model.dtype=auto` is on this machine: results differ by it, and so do the names of points."""
+    return native_dtype(cfg.device) if cfg.model.dtype == "auto" else cfg.model.dtype
 
 
 def deciding(values: dict[str, Any]) -> dict[str, Any]:
@@ -243,6 +254,7 @@ def to_config(cfg: DictConfig) -> Config:
     cfg = cfg.copy()
     with open_dict(cfg):
         cfg.pop("hydra", None)  # Hydra's own part, which the schema does not describe
+        cfg.model.dtype = _dtype(cfg)
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config), "conf/config.yaml starts from the schema"
     return config

@@ -7,7 +7,7 @@ from typing import Any
 from sae_sweeps.config import POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, BatchTopKConfig, Config, JumpReLUConfig, TopKConfig
 from sae_sweeps.errors import ConfigError
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "auto")  # which is settled before this is asked
 FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
 PRECISIONS = ("float32", "tf32", "bfloat16")
