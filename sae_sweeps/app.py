@@ -24,7 +24,6 @@ from sae_sweeps.config import (
     SWEEP_TASKS,
     Config,
     point_name,
-    register,
     study_settings,
     to_config,
 )
@@ -32,6 +31,7 @@ from sae_sweeps.errors import NO_POINTS, ConfigError, NotRunError, RefusedError
 from sae_sweeps.hydra_errors import as_config_error
 from sae_sweeps.packs import Point
 from sae_sweeps.preflight import check, unwritable
+from sae_sweeps.resolvers import register
 from sae_sweeps.rules import problems
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
+from sae_sweeps.machine import dtype_here
 from sae_sweeps.study_config import ExportConfig, LatentsConfig, MetaConfig, PublishConfig, StitchConfig
+from sae_sweeps.wheels import MODELS
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -56,7 +57,7 @@ class CoefficientsConfig:
 class ModelConfig:
     name: str = MISSING  # a local folder in Hugging Face format, or a name on the Hugging Face hub
     hook: str = MISSING  # TransformerLens hook, e.g. blocks.8.hook_resid_pre
-    dtype: str = "float32"
+    dtype: str = "float32"  # auto: bfloat16 where the machine has instructions for it, else float32
     batch_sequences: int = 32  # token sequences per forward pass
     aliases: list[str] = field(default_factory=list)  # what the files of others' SAEs call it besides
     sparsity_coefficients: CoefficientsConfig = field(default_factory=CoefficientsConfig)
@@ -207,37 +208,19 @@ SAE_SCHEMAS: dict[str, type[SAEConfig]] = {
 }
 
 
-def register() -> None:
-    """Make the schemas and the resolvers known to Hydra. Called once, before it composes."""
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    for architecture, schema in SAE_SCHEMAS.items():
-        store.store(group="schema/sae", name=architecture, node=schema)
-    OmegaConf.register_new_resolver("project", lambda: str(PROJECT), replace=True)
-    OmegaConf.register_new_resolver("point", lambda *, _root_: point_name(_root_), replace=True)
-    OmegaConf.register_new_resolver("run_dir", lambda *, _root_: _run_dir(_root_), replace=True)
-    OmegaConf.register_new_resolver("output_subdir", lambda *, _root_: _is_of_points(_root_) and ".hydra", replace=True)
-
-
 def study_settings(config: Config, task: str) -> dict[str, Any]:
     """What a command says of a study that it has run; nothing of a task that is none."""
     values = asdict(config)
     return {name: values[name] for name in STUDY_TASKS.get(task, ())}
 
 
-def _is_of_points(cfg: DictConfig) -> bool | None:
-    """Whether the task is one for points, which have folders; None if not, as Hydra wants it."""
-    return cfg.task.name in POINT_TASKS or None
-
-
-def _run_dir(cfg: DictConfig) -> str:
-    return f"{cfg.output_root}/{cfg.name}/{point_name(cfg)}" if _is_of_points(cfg) else "."
-
-
 def point_name(cfg: DictConfig) -> str:
     """The folder name of a point: what a person wants to know, and a hash of all settings that decide its result."""
     values: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, DECIDING), resolve=True)
-    text = json.dumps(deciding(values), sort_keys=True).replace(str(PROJECT), "")  # the same wherever the project lies
+    values["model"]["dtype"] = dtype_here(cfg.model.dtype, cfg.device)
+    text = json.dumps(deciding(values), sort_keys=True)
+    for place in (PROJECT, MODELS):  # the same wherever these lie
+        text = text.replace(str(place), "")
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{cfg.sae.architecture}-{cfg.dict_size}-k{cfg.k}-seed{cfg.seed}-{digest}"
 
@@ -262,6 +245,7 @@ def to_config(cfg: DictConfig) -> Config:
     cfg = cfg.copy()
     with open_dict(cfg):
         cfg.pop("hydra", None)  # Hydra's own part, which the schema does not describe
+        cfg.model.dtype = dtype_here(cfg.model.dtype, cfg.device)
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config), "conf/config.yaml starts from the schema"
     return config

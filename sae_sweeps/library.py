@@ -31,6 +31,7 @@ from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation import HeldOut
 from sae_sweeps.formats import saelens
 from sae_sweeps.language.model import LanguageModel
+from sae_sweeps.machine import dtype_here
 from sae_sweeps.preflight import INPUTS, check
 from sae_sweeps.saes import SAE, TopKSAE, TrainableSAE
 from sae_sweeps.settings import config_of, preset, presets, settled
@@ -114,8 +115,9 @@ class ActivationStream:
             assert dataset is not None, "one of the three is given"
             text = dataset if isinstance(dataset, DatasetConfig) else preset("dataset", dataset, DatasetConfig)
         changes: dict[str, Any] = {"seq_len": seq_len, "seed": seed}
+        of_model = _model(model, hook)
         config = config_of(
-            model=_model(model, hook),
+            model=replace(of_model, dtype=dtype_here(of_model.dtype, device)),
             dataset=replace(text, **{name: value for name, value in changes.items() if value is not None}),
             training=TrainingConfig(tokens=chunk_size, batch_size=chunk_size, chunk_batches=1),
             activations=ActivationsConfig(cache=None if cache is None else str(cache)),

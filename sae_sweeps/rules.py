@@ -18,7 +18,7 @@ from sae_sweeps.config import (
 )
 from sae_sweeps.errors import ConfigError
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "auto")  # which is settled before this is asked
 FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
 PRECISIONS = ("float32", "tf32", "bfloat16")

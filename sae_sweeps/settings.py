@@ -14,9 +14,9 @@ from sae_sweeps.config import (
     SAEConfig,
     TaskConfig,
     TrainingConfig,
-    register,
 )
 from sae_sweeps.errors import ConfigError
+from sae_sweeps.resolvers import register
 from sae_sweeps.rules import problems
 from sae_sweeps.study_config import MetaConfig, StitchConfig
 

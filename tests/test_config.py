@@ -4,6 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
+from sae_sweeps import config, wheels
 from sae_sweeps.config import PROJECT, point_name, sparsity_coefficient
 from sae_sweeps.rules import problems
 from tests.conftest import composed
@@ -165,3 +166,13 @@ def test_a_coefficient_is_the_same_point_listed_or_given_and_others_listed_do_no
     assert name_of("sae=jumprelu", also_listed={8: 0.02}) == listed
     assert name_of("sae=jumprelu", "sae.sparsity_coefficient=0.5") != listed
     assert name_of("sae=topk", also_listed={32: 0.02}) == name_of("sae=topk")
+
+
+def test_a_fetched_model_is_the_same_point_wherever_it_is_kept(tmp_path, monkeypatch):
+    names = {name_of("model=smollm2-135m", "model.dtype=float32")}
+    for module in (config, wheels):
+        monkeypatch.setattr(module, "MODELS", tmp_path)
+    assert composed("model=smollm2-135m").model.name == str(tmp_path / "smollm2-135m-instruct-q4_1")
+    names.add(name_of("model=smollm2-135m", "model.dtype=float32"))
+    assert len(names) == 1
+    assert name_of("model=smollm2-135m", "model.dtype=float32", "model.name=HuggingFaceTB/SmolLM2-135M") not in names

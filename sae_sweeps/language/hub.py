@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sae_sweeps.errors import ConfigError, OutOfReachError, first_line
+from sae_sweeps.wheels import WHEEL_MODELS
 
 TIMEOUT_SECONDS = 1.5
 
@@ -34,6 +35,8 @@ def require_repository(setting: str, name: str, repo_type: str) -> None:
         log_in = "check the name; for a private one, log in with `hf auth login`"
         raise ConfigError(setting, name, f"the hub has no such {repo_type}", log_in) from None
     except Exception as error:  # the client passes on whatever its transport raises
+        if repo_type == "model":
+            fix += f"; without a hub: {' or '.join(f'model={name}' for name in WHEEL_MODELS)}"
         problem = "is not a local path, not in the local cache, and the hub cannot be reached"
         raise OutOfReachError(setting, name, f"{problem} ({type(error).__name__})", fix) from None
 

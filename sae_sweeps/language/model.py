@@ -13,6 +13,7 @@ import os
 import warnings
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.errors import ConfigError, first_line
 from sae_sweeps.language.model_files import hook_layer
+from sae_sweeps.wheels import weights_in
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +182,8 @@ def _passes_on(hidden_NSD: Tensor, *others: Any, **options: Any) -> Tensor:
 
 
 def _load(config: ModelConfig, device: torch.device) -> Any:
-    log.info("loading %s", config.name)
+    weights = weights_in(Path(config.name).expanduser())
+    log.info("loading %s in %s%s", config.name, config.dtype, f": {weights}" if weights else "")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=FutureWarning)
     import transformers

@@ -12,6 +12,7 @@ from typing import Any
 
 from sae_sweeps.errors import ConfigError, OutOfReachError
 from sae_sweeps.language.hub import require_repository
+from sae_sweeps.wheels import how_to_fetch
 
 # the points of a transformer block at which the activation has the model's width
 WIDE_HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
@@ -69,7 +70,8 @@ def _read_facts(name: str) -> ModelFacts:
     if looks_local(name):
         folder = Path(name).expanduser()
         if not folder.is_dir():
-            raise ConfigError("model.name", name, "no such folder", "give the path of a Hugging Face model folder")
+            fix = how_to_fetch(folder) or "give the path of a Hugging Face model folder"
+            raise ConfigError("model.name", name, "no such folder", fix)
         path = folder / "config.json"
         if not path.is_file():
             raise ConfigError(

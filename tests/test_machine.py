@@ -1,0 +1,51 @@
+import pytest
+
+from sae_sweeps import machine
+from tests.conftest import composed
+from tests.test_config import name_of
+
+
+@pytest.fixture
+def this_machine(tmp_path, monkeypatch):
+    """Have the machine be one with these flags of the CPU, and with a GPU or not."""
+
+    def be(flags: str, gpu: bool = False) -> None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: a CPU\nflags\t\t: {flags}\nbugs\t\t:\n" * 2)
+        monkeypatch.setattr(machine, "CPU", tmp_path / "cpuinfo")
+        monkeypatch.setattr(machine, "GPU_DRIVER", tmp_path / ("cpuinfo" if gpu else "none"))
+        machine.native_dtype.cache_clear()
+
+    yield be
+    machine.native_dtype.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpu", "device", "dtype"),
+    [
+        ("fpu avx512f avx512_bf16 gfni", False, "auto", "bfloat16"),
+        ("fpu amx_bf16", False, "cpu", "bfloat16"),
+        ("fpu avx512f avx512_vnni", False, "auto", "float32"),
+        ("fpu avx2", True, "auto", "bfloat16"),
+        ("fpu avx2", True, "cpu", "float32"),
+        ("fpu avx2", False, "cuda:1", "bfloat16"),
+    ],
+)
+def test_bfloat16_is_native_where_there_are_instructions_for_it(this_machine, flags, gpu, device, dtype):
+    this_machine(flags, gpu)
+    assert machine.native_dtype(device) == dtype
+    assert composed("model.dtype=auto", f"device={device}").model.dtype == dtype
+
+
+def test_a_machine_that_does_not_tell_computes_in_float32(this_machine, tmp_path, monkeypatch):
+    this_machine("avx512_bf16")
+    monkeypatch.setattr(machine, "CPU", tmp_path / "none")
+    assert machine.native_dtype("auto") == "float32"
+
+
+def test_a_point_is_named_by_what_auto_is_here(this_machine):
+    named = []
+    for flags, dtype in (("avx512_bf16", "bfloat16"), ("avx2", "float32")):
+        this_machine(flags)
+        named.append(name_of("model.dtype=auto"))
+        assert named[-1] == name_of(f"model.dtype={dtype}")
+    assert named[0] != named[1]
