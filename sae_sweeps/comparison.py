@@ -44,7 +44,14 @@ METRICS = {
 }
 
 
-ARCHITECTURES = {"batchtopk": "BatchTopK", "topk": "TopK", "jumprelu": "JumpReLU"}
+ARCHITECTURES = {
+    "batchtopk": "BatchTopK",
+    "topk": "TopK",
+    "jumprelu": "JumpReLU",
+    "matryoshka": "Matryoshka",
+    "relu": "ReLU",
+    "gated": "Gated",
+}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from sae_sweeps.machine import dtype_here
+from sae_sweeps.sae_config import SAE_SCHEMAS, JumpReLUConfig, PenaltyConfig, SAEConfig
 from sae_sweeps.study_config import ExportConfig, LatentsConfig, MetaConfig, PublishConfig, StitchConfig
 from sae_sweeps.wheels import MODELS
 
@@ -91,32 +92,6 @@ class DatasetConfig:
 
 
 @dataclass(kw_only=True)
-class SAEConfig:
-    architecture: str = MISSING
-    normalize_input: bool = True  # each activation minus its mean over d, over its standard deviation
-
-
-@dataclass(kw_only=True)
-class TopKConfig(SAEConfig):
-    """Both TopK and BatchTopK: they differ in what the k largest are taken of."""
-
-    aux_coefficient: float = 1 / 32  # weight of the auxiliary loss on dead latents
-    aux_latents: int = 512  # dead latents that reconstruct the residual, per activation
-
-
-@dataclass(kw_only=True)
-class BatchTopKConfig(TopKConfig):
-    threshold_momentum: float = 0.9  # running mean over training batches of the inference threshold
-
-
-@dataclass(kw_only=True)
-class JumpReLUConfig(SAEConfig):
-    sparsity_coefficient: float | None = None  # null: the model's entry for k
-    bandwidth: float = 0.001  # of the rectangle kernel, in units of the pre-activation
-    initial_threshold: float = 1.5  # in standard deviations of the untrained pre-activations
-
-
-@dataclass(kw_only=True)
 class TrainingConfig:
     tokens: int = MISSING  # activations
     batch_size: int = MISSING  # activations per step
@@ -175,7 +150,7 @@ class Config:
     name: str = MISSING  # of the sweep: its folder is output_root/name
     output_root: str = "outputs"
     dict_size: int = MISSING  # latents
-    k: int = MISSING  # active latents per activation (BatchTopK, JumpReLU: on average)
+    k: int = MISSING  # active latents per activation (on average, except for TopK)
     seed: int = 0  # initialisation of the SAE
     device: str = "auto"
     task: TaskConfig = field(default_factory=TaskConfig)
@@ -199,13 +174,6 @@ class Config:
     small: str | None = None
     large: str | None = None
     saved: str | None = None
-
-
-SAE_SCHEMAS: dict[str, type[SAEConfig]] = {
-    "batchtopk": BatchTopKConfig,
-    "topk": TopKConfig,
-    "jumprelu": JumpReLUConfig,
-}
 
 
 def study_settings(config: Config, task: str) -> dict[str, Any]:
@@ -235,9 +203,20 @@ def deciding(values: dict[str, Any]) -> dict[str, Any]:
     # of the model's list of coefficients, only the one that is used decides anything
     found["model"].pop("aliases", None)
     listed = found["model"].pop("sparsity_coefficients")["values"]
-    if found["sae"].get("sparsity_coefficient", 0) is None:
-        found["sae"]["sparsity_coefficient"] = listed.get(found["k"])
+    if "sparsity_coefficient" in found["sae"]:
+        if found["sae"]["architecture"] != "jumprelu":
+            listed = {}
+        given = {name: found["sae"].pop(name, None) for name in ("sparsity_coefficient", "target_l0")}
+        found["sae"] |= _sparsity(given["sparsity_coefficient"], given["target_l0"], listed.get(found["k"]), found["k"])
     return found
+
+
+def _sparsity(coefficient: float | None, target_l0: float | None, listed: float | None, k: int) -> dict[str, float]:
+    """Which of two settings decides how sparse it gets, and its value: what is given, then what is listed."""
+    if target_l0 is not None:
+        return {"target_l0": target_l0}
+    coefficient = listed if coefficient is None else coefficient
+    return {"target_l0": float(k)} if coefficient is None else {"sparsity_coefficient": coefficient}
 
 
 def to_config(cfg: DictConfig) -> Config:
@@ -270,15 +249,23 @@ def _build(schema: Any, values: dict[str, Any]) -> Any:
     return schema(**given)
 
 
-def sparsity_coefficient(config: Config) -> tuple[float, str]:
-    """The JumpReLU coefficient of a point that `problems` has passed, and a sentence saying where it is from."""
-    assert isinstance(config.sae, JumpReLUConfig), "only JumpReLU has a sparsity coefficient"
-    if config.sae.sparsity_coefficient is not None:
-        value = config.sae.sparsity_coefficient
-        return value, f"sae.sparsity_coefficient={value:g}, as given"
-    listed = config.model.sparsity_coefficients
-    value = listed.values[config.k]
-    source = f"sae.sparsity_coefficient={value:g}, listed for k={config.k} by the model's configuration"
-    if (listed.name, listed.hook) != (config.model.name, config.model.hook):
-        source += f"; it was found for {listed.name} at {listed.hook}, so check the l0 that it gives here"
-    return value, source
+def sparsity(config: Config) -> tuple[dict[str, float], str]:
+    """What an SAE with a penalty is to be given for a point that `problems` has passed, one of `sparsity_coefficient`
+    and `target_l0`, and a sentence saying where it is from."""
+    sae, listed = config.sae, config.model.sparsity_coefficients
+    assert isinstance(sae, PenaltyConfig), "the others have neither"
+    of_k = listed.values.get(config.k) if isinstance(sae, JumpReLUConfig) else None
+    chosen = _sparsity(sae.sparsity_coefficient, sae.target_l0, of_k, config.k)
+    ((name, value),) = chosen.items()
+    source = f"sae.{name}={value:g}, "
+    if name == "target_l0":
+        chosen_for = f"for k={config.k}: no sae.sparsity_coefficient is given"
+        chosen_for += " or listed by the model's configuration" if isinstance(sae, JumpReLUConfig) else ""
+        source += chosen_for if sae.target_l0 is None else "as given"
+    elif sae.sparsity_coefficient is not None:
+        source += "as given"
+    else:
+        source += f"listed for k={config.k} by the model's configuration"
+        if (listed.name, listed.hook) != (config.model.name, config.model.hook):
+            source += f"; it was found for {listed.name} at {listed.hook}, so check the l0 that it gives here"
+    return chosen, source

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from sae_sweeps.config import SAE_SCHEMAS, Config
+from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError
+from sae_sweeps.sae_config import SAE_SCHEMAS
 from sae_sweeps.slurm.settings import Settings
 
 LAUNCHER_SETTINGS = [f"hydra.launcher.{field.name}" for field in dataclasses.fields(Settings)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError
+from sae_sweeps.sae_config import MatryoshkaConfig
 
 log = logging.getLogger(__name__)
 
@@ -129,5 +130,8 @@ def chunk_bytes(config: Config, d_in: int) -> float:
     what one step works with: rows of the batch's size, a block of the product, rows of dead latents."""
     training, batch, dict_size = config.training, config.training.batch_size, config.dict_size
     activations = 2 * batch * training.chunk_batches + 2 * config.evaluation.tokens
-    step = (8 * batch + 2 * dict_size) * d_in + min(batch * dict_size, LARGEST_BLOCK) + 8 * batch * config.k
+    rows = 8 * batch + 2 * dict_size
+    if isinstance(config.sae, MatryoshkaConfig):
+        rows += 3 * batch * len(config.sae.prefixes)
+    step = rows * d_in + min(batch * dict_size, LARGEST_BLOCK) + 8 * batch * config.k
     return (activations * d_in + step) * FLOAT

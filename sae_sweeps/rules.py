@@ -1,22 +1,14 @@
 """The rules that the values of a configuration must keep: what is out of range, and what contradicts itself."""
 
 import functools
+import itertools
 import math
 import re
 from typing import Any
 
-from sae_sweeps.config import (
-    EXPORT_TASKS,
-    FORMATS_OF,
-    POINT_TASKS,
-    STUDY_TASKS,
-    SWEEP_TASKS,
-    BatchTopKConfig,
-    Config,
-    JumpReLUConfig,
-    TopKConfig,
-)
+from sae_sweeps.config import EXPORT_TASKS, FORMATS_OF, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, Config
 from sae_sweeps.errors import ConfigError
+from sae_sweeps.sae_config import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, PenaltyConfig, TopKConfig
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")  # which is settled before this is asked
 FORMATS = ("hub", "json", "parquet", "text")
@@ -104,17 +96,31 @@ def problems(config: Config) -> list[ConfigError]:
     if isinstance(sae, BatchTopKConfig):
         momentum = 0 <= sae.threshold_momentum < 1
         require("sae.threshold_momentum", momentum, "must be in [0, 1)", "sae.threshold_momentum=0.99")
+    if isinstance(sae, MatryoshkaConfig):
+        shares, fix = [0.0, *sae.prefixes], "'sae.prefixes=[0.0625,0.25,1]'"
+        ascending = shares[-1] == 1 and _ascend(shares)
+        require("sae.prefixes", ascending, "must be shares of the latents that ascend to 1", fix)
+        different = not ascending or _ascend([round(share * dict_size) for share in shares])
+        require("sae.prefixes", different, f"two of them are the same of dict_size={dict_size} latents", fix)
     if isinstance(sae, JumpReLUConfig):
         require_positive("sae.bandwidth", "sae.initial_threshold")
-        listed = config.model.sparsity_coefficients.values
+    if isinstance(sae, PenaltyConfig):
+        start = 0 <= sae.initial_threshold < math.inf or isinstance(sae, JumpReLUConfig)
+        require("sae.initial_threshold", start, "must be at least 0", "sae.initial_threshold=1.5")
         if sae.sparsity_coefficient is not None:
             finite = 0 <= sae.sparsity_coefficient < math.inf
             require("sae.sparsity_coefficient", finite, "must be at least 0", "sae.sparsity_coefficient=0.001")
-        elif k > 0:
-            known = ", ".join(f"k={k}: {value:g}" for k, value in sorted(listed.items())) or "none"
-            problem = f"the model lists no JumpReLU coefficient for it (listed: {known})"
-            require("k", k in listed, problem, "choose a listed k or set sae.sparsity_coefficient")
+            one = sae.target_l0 is None
+            problem = f"is given as well as sae.sparsity_coefficient={sae.sparsity_coefficient:g}"
+            require("sae.target_l0", one, problem, "leave one of them out")
+        elif sae.target_l0 is not None:
+            within = 0 < sae.target_l0 < max(dict_size, 1)
+            require("sae.target_l0", within, "must be above 0 and below dict_size", f"sae.target_l0={k}")
     return found
+
+
+def _ascend(numbers: list[float]) -> bool:
+    return all(less < more for less, more in itertools.pairwise(numbers))
 
 
 def _of_studies(config: Config) -> list[ConfigError]:

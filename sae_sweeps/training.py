@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.errors import TrainingError
-from sae_sweeps.saes import Step, TrainableSAE
+from sae_sweeps.saes import PenalizedSAE, Step, TrainableSAE
 
 
 class Trainer:
@@ -119,6 +119,8 @@ def training_metrics(trainer: Trainer, step: Step) -> dict[str, float]:
     threshold = getattr(trainer.sae, "threshold", None)
     if threshold is not None:
         metrics["threshold_mean"] = threshold.mean().item()
+    if isinstance(trainer.sae, PenalizedSAE):
+        metrics["sparsity_coefficient"] = float(trainer.sae.sparsity_coefficient)
     return metrics
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.config import TrainingConfig
-from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
+from sae_sweeps.saes import SAE, BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
 from sae_sweeps.training import Trainer
 
 
@@ -33,16 +33,41 @@ def top_mask(values: Tensor, count: int) -> Tensor:
     return mask
 
 
+def jumprelu_error(sae: JumpReLUSAE, p: dict[str, Tensor], x_BD: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared error and L0 with the parameters `p`."""
+    pre_BF = torch.relu(x_BD @ p["W_enc"].T + p["b_enc"])
+    # z = pre * H(pre - threshold): with the value held fixed, d z / d threshold is threshold * d H / d threshold
+    active_BF = StepWithKernel.apply(pre_BF, p["threshold"], sae.bandwidth)
+    z_BF = pre_BF * active_BF.detach() + p["threshold"].detach() * (active_BF - active_BF.detach())
+    return (z_BF @ p["W_dec"] + p["b_dec"] - x_BD).square().mean(), active_BF.sum(1).mean()
+
+
+def by_a_factor_on_thresholds(sae: JumpReLUSAE, x_BD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """L0, and the derivatives of the error and, negated, of L0 by a factor on all thresholds."""
+    p = {name: value.detach().clone() for name, value in sae.named_parameters()}
+    factor = torch.ones((), dtype=x_BD.dtype, requires_grad=True)
+    mse, l0 = jumprelu_error(sae, {**p, "threshold": p["threshold"] * factor}, x_BD)
+    (error_rise,) = torch.autograd.grad(mse, factor, retain_graph=True)
+    (l0_rise,) = torch.autograd.grad(l0, factor)
+    return l0.detach(), error_rise, -l0_rise
+
+
 def dense_step(sae: SAE, x_BD: Tensor, dead_F: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of `sae.training_step` and the gradient of every parameter, W_dec's without its radial part."""
     p = {name: value.detach().clone().requires_grad_() for name, value in sae.named_parameters()}
     if isinstance(sae, JumpReLUSAE):
-        pre_BF = torch.relu(x_BD @ p["W_enc"].T + p["b_enc"])
-        # z = pre * H(pre - threshold): with the value held fixed, d z / d threshold is threshold * d H / d threshold
-        active_BF = StepWithKernel.apply(pre_BF, p["threshold"], sae.bandwidth)
-        z_BF = pre_BF * active_BF.detach() + p["threshold"].detach() * (active_BF - active_BF.detach())
+        mse, l0 = jumprelu_error(sae, p, x_BD)
+        loss = mse + sae.sparsity_coefficient * l0
+    elif isinstance(sae, ReLUSAE):
+        product_BF = (x_BD - p["b_dec"]) @ p["W_enc"].T
+        gate_BF = z_BF = torch.relu(product_BF + p["b_enc"])
+        if isinstance(sae, GatedSAE):
+            z_BF = (gate_BF > 0) * torch.relu(p["r_mag"].exp() * product_BF + p["b_mag"])
         error_BD = z_BF @ p["W_dec"] + p["b_dec"] - x_BD
-        loss = error_BD.square().mean() + sae.sparsity_coefficient * active_BF.sum(1).mean()
+        loss = error_BD.square().mean() + sae.sparsity_coefficient * gate_BF.sum(1).mean()
+        if isinstance(sae, GatedSAE):
+            via_gate_BD = gate_BF @ p["W_dec"].detach() + p["b_dec"].detach()
+            loss = loss + (via_gate_BD - x_BD).square().mean()
     else:
         assert isinstance(sae, TopKSAE)
         pre_BF = torch.relu((x_BD - p["b_dec"]) @ p["W_enc"].T)
@@ -53,6 +78,10 @@ def dense_step(sae: SAE, x_BD: Tensor, dead_F: Tensor) -> tuple[Tensor, dict[str
             mask_BF = torch.stack([top_mask(row_F, k) for row_F in pre_BF])
         error_BD = (pre_BF * mask_BF) @ p["W_dec"] + p["b_dec"] - x_BD
         loss = error_BD.square().mean()
+        if isinstance(sae, MatryoshkaSAE):
+            for size in sae.sizes[:-1]:
+                prefix_BD = (pre_BF * mask_BF)[:, :size] @ p["W_dec"][:size] + p["b_dec"]
+                loss = loss + (prefix_BD - x_BD).square().mean()
         if dead_F.any() and sae.aux_coefficient > 0:
             dead_pre_BF = pre_BF * dead_F
             count = min(sae.aux_latents, int(dead_F.sum()))
@@ -78,6 +107,10 @@ def train_densely(sae: SAE, config: TrainingConfig, stream) -> SAE:
         if number == 0 and config.initial_bias == "mean":
             sae.center(chunk_AD.mean(0))
         x_BD = chunk_AD[batch * config.batch_size : (batch + 1) * config.batch_size]
+        if isinstance(sae, JumpReLUSAE) and sae.l0_target is not None:
+            if number == 0:
+                sae.meet_target(x_BD)
+            sae.l0_target.observe(*by_a_factor_on_thresholds(sae, x_BD))
         _, gradients = dense_step(sae, x_BD, idle_F >= config.dead_after_tokens)
         entries = sae.keep(sae.product(sae.encoder_input(x_BD)))
         with torch.no_grad():

@@ -20,7 +20,11 @@ from tests.conftest import launch
 def test_help_lists_groups_and_settings(tmp_path):
     done = launch("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for word in ("sae: batchtopk, jumprelu, topk", "experiment: gemma2_2b, gpt2_small", "dict_size: 3072"):
+    for word in (
+        "sae: batchtopk, gated, jumprelu, matryoshka, relu, topk",
+        "experiment: gemma2_2b, gpt2_small",
+        "dict_size: 3072",
+    ):
         assert word in done.stdout
 
 
@@ -31,7 +35,7 @@ def test_help_lists_groups_and_settings(tmp_path):
         (["k=9999"], "k=9999", ["dict_size=3072"]),
         (["dict_size=-1"], "dict_size=-1", ["greater than 0"]),
         (["dict_size=many"], "dict_size=many", ["Integer"]),
-        (["sae=unknown"], "sae=unknown", ["batchtopk, jumprelu, topk"]),
+        (["sae=unknown"], "sae=unknown", ["batchtopk, gated, jumprelu, matryoshka, relu, topk"]),
         (["sae.aux_latent=3"], "sae.aux_latent=3", ["sae.aux_latents"]),
         (["nonsense=3"], "nonsense=3", ["--help"]),
         (["k=[1"], "k=[1", ["cannot be parsed"]),
@@ -55,7 +59,7 @@ def test_help_lists_groups_and_settings(tmp_path):
         (["training.precision=tf32", "device=cpu"], "training.precision=tf32", ["needs a CUDA device"]),
         (["activations.cache=short.txt"], "activations.cache=short.txt", ["cannot be written"]),
         (["activations.cache_gib=0"], "activations.cache_gib=0", ["greater than 0"]),
-        (["-m", "sae=topk,unknown"], "sae=unknown", ["batchtopk, jumprelu, topk"]),
+        (["-m", "sae=topk,unknown"], "sae=unknown", ["batchtopk, gated, jumprelu, matryoshka, relu, topk"]),
     ],
 )
 def test_a_bad_setting_is_one_line_without_a_traceback(tmp_path, words, setting, parts):

@@ -10,7 +10,7 @@ from sae_sweeps.states import DONE, FAILED, WAITING, State
 from sae_sweeps.sweep import Sweep
 from tests.report.made import compared, put, some_metrics
 
-JUMPRELU = ("sae=jumprelu", "k=32")
+JUMPRELU = ("sae=jumprelu", "k=32", "+model.sparsity_coefficients.values={32: 0.00105}")
 
 
 def labels(*points) -> list[str]:
@@ -154,7 +154,7 @@ def test_a_metric_as_text(name, value, text):
 
 
 def test_coefficients_that_models_list_differently_are_different_settings(tmp_path):
-    sweep, words = Sweep(tmp_path / "listed"), ("sae=jumprelu", "k=32", "model.sparsity_coefficients.values={32:%s}")
+    sweep, words = Sweep(tmp_path / "listed"), ("sae=jumprelu", "k=32", "+model.sparsity_coefficients.values={32:%s}")
     for name, value in (("low", 0.1), ("high", 0.2)):
         put(sweep, name, *words[:2], words[2] % value, metrics=some_metrics(0))
     points = points_of(sweep, dict.fromkeys(("low", "high"), State(DONE)))

@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 from sae_sweeps import config, wheels
-from sae_sweeps.config import PROJECT, point_name, sparsity_coefficient
+from sae_sweeps.config import PROJECT, point_name, sparsity
 from sae_sweeps.rules import problems
 from tests.conftest import composed
 
@@ -55,8 +55,8 @@ def test_experiments_are_the_papers(experiment):
             True,
             128,
         )
-        value, source = sparsity_coefficient(config)
-        assert value == coefficient
+        chosen, source = sparsity(config)
+        assert chosen == {"sparsity_coefficient": coefficient}
         assert f"k={k}" in source
         assert config.sae.bandwidth == 0.001
     topk = composed(f"experiment={experiment}", "sae=topk").sae
@@ -121,16 +121,61 @@ def test_bad_values_are_named_once_with_a_fix(override, setting):
     assert "\n" not in str(problem)
 
 
-def test_jumprelu_without_a_listed_coefficient_lists_them():
-    (problem,) = problems(composed("sae=jumprelu", "k=33"))
-    assert "k=33" in str(problem)
-    assert "k=16" in str(problem)
-    assert "sae.sparsity_coefficient" in str(problem)
-    assert not problems(composed("sae=jumprelu", "k=33", "sae.sparsity_coefficient=0.001"))
+@pytest.mark.parametrize(
+    ("prefixes", "problem"),
+    [
+        ("[]", "ascend to 1"),
+        ("[0.5]", "ascend to 1"),
+        ("[0.5,0.25,1]", "ascend to 1"),
+        ("[0,1]", "ascend to 1"),
+        ("[nan,1]", "ascend to 1"),
+        ("[0.0001,1]", "the same of dict_size=3072"),
+        ("[0.5,0.50001,1]", "the same of dict_size=3072"),
+    ],
+)
+def test_prefixes_that_are_none(prefixes, problem):
+    (found,) = problems(composed("sae=matryoshka", f"sae.prefixes={prefixes}"))
+    assert found.setting == "sae.prefixes"
+    assert problem in str(found)
+    assert not problems(composed("sae=matryoshka", "sae.prefixes=[0.01,0.5,1]"))
+
+
+LISTED = ("sae=jumprelu", "model=gpt2-small")  # for k = 16, 32, 64
+
+
+def test_jumprelu_takes_what_is_given_then_what_is_listed_then_k():
+    given = {"sparsity_coefficient": 0.5}
+    for words, chosen, said in (
+        ((*LISTED, "k=16"), {"sparsity_coefficient": 0.004}, "listed for k=16"),
+        ((*LISTED, "k=33"), {"target_l0": 33.0}, "sae.target_l0=33, for k=33"),
+        ((*LISTED, "k=16", "sae.target_l0=${k}"), {"target_l0": 16.0}, "as given"),
+        ((*LISTED, "k=16", "sae.target_l0=20.5"), {"target_l0": 20.5}, "sae.target_l0=20.5, as given"),
+        ((*LISTED, "k=33", "sae.sparsity_coefficient=0.5"), given, "as given"),
+        (("sae=jumprelu", "model=smollm2-135m"), {"target_l0": 32.0}, "no sae.sparsity_coefficient is given or listed"),
+    ):
+        config = composed(*words)
+        assert not problems(config)
+        found, source = sparsity(config)
+        assert found == chosen
+        assert said in source
+
+
+def test_a_coefficient_and_an_l0_are_one_too_many():
+    (problem,) = problems(composed("sae=jumprelu", "sae.target_l0=9", "sae.sparsity_coefficient=0.01"))
+    assert problem.setting == "sae.target_l0"
+    assert "sae.sparsity_coefficient=0.01" in str(problem)
+    assert "\n" not in str(problem)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "3072", "nan", "inf"])
+def test_an_l0_that_cannot_be_is_refused(value):
+    (problem,) = problems(composed("sae=jumprelu", f"sae.target_l0={value}"))
+    assert problem.setting == "sae.target_l0"
+    assert "sae.target_l0=32" in str(problem)
 
 
 def test_a_coefficient_used_elsewhere_says_so():
-    _, source = sparsity_coefficient(composed("sae=jumprelu", "model.hook=blocks.1.hook_resid_pre"))
+    _, source = sparsity(composed(*LISTED, "model.hook=blocks.1.hook_resid_pre"))
     assert "check the l0" in source
 
 
@@ -160,12 +205,33 @@ def test_a_point_is_named_by_what_decides_its_result():
 
 
 def test_a_coefficient_is_the_same_point_listed_or_given_and_others_listed_do_not_matter():
-    listed = name_of("sae=jumprelu")
-    value = composed().model.sparsity_coefficients.values[32]
-    assert name_of("sae=jumprelu", f"sae.sparsity_coefficient={value}") == listed
-    assert name_of("sae=jumprelu", also_listed={8: 0.02}) == listed
-    assert name_of("sae=jumprelu", "sae.sparsity_coefficient=0.5") != listed
+    listed = name_of(*LISTED)
+    value = composed("model=gpt2-small").model.sparsity_coefficients.values[32]
+    assert listed.endswith("-f1b918e4")  # as it was before there was an l0 to come to
+    assert name_of(*LISTED, f"sae.sparsity_coefficient={value}") == listed
+    assert name_of(*LISTED, also_listed={8: 0.02}) == listed
+    assert name_of(*LISTED, "sae.sparsity_coefficient=0.5") != listed
     assert name_of("sae=topk", also_listed={32: 0.02}) == name_of("sae=topk")
+
+
+def test_an_l0_is_the_same_point_given_or_left_to_k():
+    left = name_of(*LISTED, "k=33")
+    assert {name_of(*LISTED, "k=33", f"sae.target_l0={value}") for value in ("33", "33.0", "${k}")} == {left}
+    assert name_of(*LISTED, "k=33", "sae.target_l0=34") != left
+    assert name_of(*LISTED, "sae.target_l0=32") != name_of(*LISTED)
+
+
+@pytest.mark.parametrize("architecture", ["relu", "gated"])
+def test_what_has_a_penalty_and_no_coefficient_is_steered_to_k(architecture):
+    """The model's list is of JumpReLU's coefficients alone."""
+    assert sparsity(composed(f"sae={architecture}"))[0] == {"target_l0": 32}
+    assert sparsity(composed(f"sae={architecture}", "sae.target_l0=20"))[0] == {"target_l0": 20}
+    assert sparsity(composed(f"sae={architecture}", "sae.sparsity_coefficient=0.1"))[0] == {"sparsity_coefficient": 0.1}
+    assert name_of(f"sae={architecture}") == name_of(f"sae={architecture}", also_listed={32: 0.5})
+    assert name_of(f"sae={architecture}") == name_of(f"sae={architecture}", "sae.target_l0=32")
+    assert not problems(composed(f"sae={architecture}", "k=33", "sae.initial_threshold=0"))
+    (problem,) = problems(composed(f"sae={architecture}", "sae.initial_threshold=-1"))
+    assert problem.setting == "sae.initial_threshold"
 
 
 def test_a_fetched_model_is_the_same_point_wherever_it_is_kept(tmp_path, monkeypatch):

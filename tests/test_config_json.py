@@ -5,8 +5,9 @@ from dataclasses import asdict
 
 import pytest
 
-from sae_sweeps.config import SAE_SCHEMAS, from_json
+from sae_sweeps.config import from_json
 from sae_sweeps.rules import problems
+from sae_sweeps.sae_config import SAE_SCHEMAS
 from tests.conftest import composed
 
 
@@ -16,7 +17,11 @@ from tests.conftest import composed
         ["sae=batchtopk"],
         ["sae=topk", "sae.aux_coefficient=0"],
         ["sae=jumprelu"],
+        ["sae=matryoshka"],
+        ["sae=relu", "sae.target_l0=20"],
+        ["sae=gated"],
         ["sae=jumprelu", "sae.sparsity_coefficient=0.01"],
+        ["sae=jumprelu", "sae.target_l0=20.5"],
         ["sae=jumprelu", "model=gpt2-small"],
         ["+model.sparsity_coefficients.values={5: 0.1, 16: 1}"],
         ["dataset=text", "dataset.files=[a,b c]"],

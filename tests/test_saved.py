@@ -141,12 +141,14 @@ def test_what_decides_nothing_of_a_result_keeps_no_pair_apart(word):
 
 
 def test_a_coefficient_is_the_same_listed_or_given():
-    listed, value = "sae=jumprelu", composed().model.sparsity_coefficients.values[32]
-    given = f"sae.sparsity_coefficient={value}"
+    listed = ("sae=jumprelu", "model=gpt2-small")
+    given = f"sae.sparsity_coefficient={composed(*listed).model.sparsity_coefficients.values[32]}"
     more = "+model.sparsity_coefficients.values={8: 0.02}"
-    assert pairs(named(listed, "dict_size=48"), named(listed, "dict_size=96", given)) == [(48, 96)]
-    assert pairs(named(listed, "dict_size=48"), named(listed, "dict_size=96", more)) == [(48, 96)]
-    assert pairs(named(listed, "dict_size=48"), named(listed, "dict_size=96", "sae.sparsity_coefficient=0.5")) == []
+    small = named(*listed, "dict_size=48")
+    assert pairs(small, named(*listed, "dict_size=96", given)) == [(48, 96)]
+    assert pairs(small, named(*listed, "dict_size=96", more)) == [(48, 96)]
+    assert pairs(small, named(*listed, "dict_size=96", "sae.sparsity_coefficient=0.5")) == []
+    assert pairs(small, named(*listed, "dict_size=96", "sae.target_l0=32")) == []
 
 
 def test_no_saes_are_no_pairs():

@@ -27,7 +27,7 @@ class Product:
     def __init__(
         self, input_BD: Tensor, W_enc_FD: Tensor, b_enc_F: Tensor | None = None, *, precision: str = "float32"
     ) -> None:
-        self._input_BD, self._W_enc_FD, self.b_enc_F = input_BD, W_enc_FD, b_enc_F
+        self.input_BD, self._W_enc_FD, self.b_enc_F = input_BD, W_enc_FD, b_enc_F
         self._precision = precision
         self.shape = (input_BD.shape[0], W_enc_FD.shape[0])
         self._watchers: list[tuple[Tensor, Look]] = []
@@ -41,7 +41,7 @@ class Product:
         """How far the blocks may be from the exact product, for each latent."""
         if self.is_exact:
             return self._W_enc_FD.new_zeros(self.shape[1])
-        largest = self._input_BD.norm(dim=1).max() / self._input_BD.shape[1] ** 0.5
+        largest = self.input_BD.norm(dim=1).max() / self.input_BD.shape[1] ** 0.5
         return ROUNDING * largest * self._W_enc_FD.norm(dim=1)
 
     def watch(self, latents_M: Tensor, look: Look) -> None:
@@ -51,7 +51,7 @@ class Product:
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
         """(number of the first row, pre_RF), without the bias; what is yielded is overwritten by the next block."""
         batch, dict_size = self.shape
-        input_BD, W_enc_FD = self._input_BD, self._W_enc_FD
+        input_BD, W_enc_FD = self.input_BD, self._W_enc_FD
         if self._precision == "bfloat16":
             input_BD, W_enc_FD = input_BD.bfloat16(), W_enc_FD.bfloat16()
         rows = max(1, min(batch, (BLOCK_CUDA if input_BD.is_cuda else BLOCK) // dict_size))
@@ -73,14 +73,14 @@ class Product:
         pre_N = kept.pre
         if not self.is_exact:
             W_enc_FD = self._W_enc_FD if latents_M is None else self._W_enc_FD[latents_M]
-            pre_N = kept.entries_of(self._input_BD, W_enc_FD)
+            pre_N = kept.entries_of(self.input_BD, W_enc_FD)
         if self.b_enc_F is None:
             return pre_N
         return pre_N + kept.per_latent(self.b_enc_F if latents_M is None else self.b_enc_F[latents_M])
 
     def whole(self) -> Tensor:
         """(B, F), in float32, with the bias."""
-        pre_BF = self._input_BD @ self._W_enc_FD.T
+        pre_BF = self.input_BD @ self._W_enc_FD.T
         return pre_BF if self.b_enc_F is None else pre_BF.add_(self.b_enc_F)
 
 

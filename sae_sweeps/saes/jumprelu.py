@@ -1,5 +1,5 @@
 """JumpReLU: a latent is active where it exceeds a threshold of its own, learnt under an L0 penalty
-(arXiv:2407.14435)."""
+(arXiv:2407.14435), whose coefficient is given, or found on the way to a given L0."""
 
 # B activations in a batch, D model width, F latents (dict_size)
 
@@ -10,16 +10,22 @@ from torch import Tensor, nn
 
 from sae_sweeps.saes.encoder import Product, above
 from sae_sweeps.saes.inference import InferenceSAE
+from sae_sweeps.saes.penalized import PenalizedSAE
 from sae_sweeps.saes.sparse import DENSE_FROM, Entries, Kept, LatentEntries, Whole
-from sae_sweeps.saes.trainable import TrainableSAE
+from sae_sweeps.saes.trainable import Step
+
+START = 256  # activations on which the untrained SAE is given its L0
 
 
-class JumpReLUSAE(TrainableSAE):
+class JumpReLUSAE(PenalizedSAE):
     """pre = relu(x @ W_enc^T + b_enc), z = pre * (pre > threshold), loss = mse + sparsity_coefficient * L0.
 
     The thresholds' gradients are estimated with a rectangle kernel of width `bandwidth` (arXiv:2407.14435, equations 11
     and 12): entries within half a bandwidth of their threshold move it. The parameter is the threshold itself, kept
     at 0 or above; it starts at `initial_threshold` standard deviations of the untrained pre-activations.
+
+    With `target_l0` in place of a coefficient, one factor on all thresholds gives the untrained SAE this L0, and one
+    after each step keeps it there; the coefficient is what the batches say it is worth (`L0Target`).
     """
 
     architecture = "jumprelu"
@@ -30,14 +36,13 @@ class JumpReLUSAE(TrainableSAE):
         self,
         d_in: int,
         dict_size: int,
-        sparsity_coefficient: float,
+        sparsity_coefficient: float | None = None,
         *,
         bandwidth: float = 0.001,
         initial_threshold: float = 1.5,
         **options: Any,
     ) -> None:
-        super().__init__(d_in, dict_size, **options)
-        self.sparsity_coefficient = sparsity_coefficient
+        super().__init__(d_in, dict_size, sparsity_coefficient, **options)
         self.bandwidth = bandwidth
         # the untrained pre-activation of an activation of unit variance is the norm of W_enc's row, on average
         self.threshold = nn.Parameter(initial_threshold * self.W_enc.detach().norm(dim=1))
@@ -59,15 +64,36 @@ class JumpReLUSAE(TrainableSAE):
     def for_inference(self) -> InferenceSAE:
         return self._as_trained(threshold=self.threshold)
 
-    def sparsity_gradients(self, entries: LatentEntries, value_grad: Tensor) -> tuple[Tensor, Tensor]:
-        coefficient = self.sparsity_coefficient / entries.shape[0]
+    @torch.no_grad()
+    def meet_target(self, x_BD: Tensor) -> None:
+        """Give thresholds the factor at which L0 is its target on these (normalised) activations."""
+        assert self.l0_target is not None, "made with target_l0"
+        pre_RF = self.product(self.encoder_input(x_BD[:START])).whole()
+        self.threshold.mul_(self.l0_target.first_factor(pre_RF, self.threshold))
+
+    @torch.no_grad()
+    def training_step(self, x_BD: Tensor, dead_F: Tensor, precision: str = "float32") -> Step:
+        if self.l0_target is not None and self.l0_target.batches == 0:
+            self.meet_target(x_BD)
+        return super().training_step(x_BD, dead_F, precision)
+
+    def sparsity_gradients(
+        self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        batch, active = entries.shape[0], entries.active
         threshold = entries.per_latent(self.threshold)
         near = ((entries.pre - threshold).abs() < self.bandwidth / 2) & (entries.pre > 0)
+        if self.l0_target is not None:
+            by_factor = near * threshold / self.bandwidth  # derivatives by a factor on all thresholds
+            error_rise = -(by_factor * threshold * value_grad).sum()
+            self.l0_target.observe(active.sum() / batch, error_rise, by_factor.sum() / batch)
+        coefficient = self.sparsity_coefficient / batch
         self.threshold.grad = entries.latent_sums(near * (threshold * value_grad + coefficient) / -self.bandwidth)
-        active = entries.active
         return value_grad * active, coefficient * active.sum().to(value_grad.dtype)
 
     @torch.no_grad()
     def after_update(self) -> None:
         super().after_update()
+        if self.l0_target is not None:
+            self.threshold.mul_(self.l0_target.factor())
         self.threshold.clamp_(min=0)

@@ -7,6 +7,7 @@ operations on the whole matrix are faster: `Whole` has the interface of both.
 
 # B activations in a batch, D model width, F latents, N kept entries
 
+import copy
 import warnings
 from typing import TypeAlias
 
@@ -84,11 +85,23 @@ class Kept:
         turned.value = by_latent.value
         return turned
 
+    def grouped(self, group_F: Tensor, groups: int) -> "Kept":
+        """The entries of each group of latents in rows of their own: those of group g and row b in row g B + b."""
+        row_N, order_N = (self.row_N + self.shape[0] * self.per_latent(group_F)).sort(stable=True)
+        shape = (self.shape[0] * groups, self.shape[1])
+        moved = Kept.from_sorted(row_N, self.col_N[order_N], self.pre[order_N], shape)
+        moved.value = self.value[order_N]
+        return moved
+
+    def holding(self, value_N: Tensor) -> "Kept":
+        """The same entries with other activations."""
+        other = Kept(self.crow_B1, self.col_N, self.pre, self.shape)
+        other.value = value_N
+        return other
+
     def scaled(self, factor_N: Tensor) -> "Kept":
         """The same entries with their activations times a factor for each."""
-        other = Kept(self.crow_B1, self.col_N, self.pre, self.shape)
-        other.value = self.value * factor_N
-        return other
+        return self.holding(self.value * factor_N)
 
     def dense(self) -> Tensor:
         """The matrix A that holds `value`, (B, F), zero where nothing was kept."""
@@ -130,6 +143,13 @@ class ByLatent:
         """For each entry the number that belongs to its latent."""
         return of_F[self._col_N]
 
+    def grouped(self, group_F: Tensor, groups: int) -> "ByLatent":
+        """As `Kept.grouped`; the entries stay in their order."""
+        moved = copy.copy(self)
+        moved.shape = (self.shape[0] * groups, self.shape[1])
+        moved.row_N = self.row_N + self.shape[0] * self.per_latent(group_F)
+        return moved
+
     def value_gradients(self, grad_BD: Tensor, W_dec_FD: Tensor) -> Tensor:
         """The entries of grad @ W_dec^T: the gradient of `value` given that of the decoding."""
         return _entries(self.start_F1, self.row_N, W_dec_FD, grad_BD)
@@ -160,6 +180,11 @@ class Whole:
 
     def per_latent(self, of_F: Tensor) -> Tensor:
         return of_F
+
+    def holding(self, value_BF: Tensor) -> "Whole":
+        other = Whole(self.pre)
+        other.value = value_BF
+        return other
 
     def dense(self) -> Tensor:
         return self.value

@@ -1,6 +1,7 @@
 """What all SAEs that are trained here share: their beginning, and the shape of a training step."""
 
-# B activations in a batch, D model width, F latents (dict_size), M dead latents, N kept entries
+# B activations in a batch, D model width, F latents (dict_size), M dead latents, N kept entries, R rows decoded (B, or
+# a multiple of it)
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -25,6 +26,17 @@ class Step:
     l0: Tensor  # active latents per activation
     aux_loss: Tensor
     fired_F: Tensor  # bool: was active on at least one activation of the batch
+
+
+@dataclass
+class Fit:
+    """How well a batch is reconstructed, and where the gradients of the decoding come from."""
+
+    loss: Tensor
+    error_BD: Tensor  # of the reconstruction from all that is kept
+    entries: LatentEntries  # the kept ones, in the rows that are decoded
+    grad_RD: Tensor  # the loss's gradient towards what each row adds; of the first B rows, towards b_dec as well
+    pre_grad: Tensor | None = None  # of the entries' pre-activations, where these reconstruct as well
 
 
 class TrainableSAE(SAE):
@@ -81,7 +93,7 @@ class TrainableSAE(SAE):
     def training_step(self, x_BD: Tensor, dead_F: Tensor, precision: str = "float32") -> Step:
         """Loss and gradients on a batch of normalised activations; `dead_F` marks the dead latents.
 
-        The loss is the mean squared error per element plus what the architecture adds (`sparsity_gradients`,
+        The loss is that of the reconstruction (`fit`) plus what the architecture adds (`sparsity_gradients`,
         `watch_dead`). Gradients are set, not accumulated; that of W_dec is without its part along the rows, whose norm
         is fixed (arXiv:2412.06410, appendix). `precision` is that of the encoder's product: float32, or tf32 or
         bfloat16 to choose the latents, whose activations are then computed in float32.
@@ -91,24 +103,22 @@ class TrainableSAE(SAE):
         dead_M = dead_F.nonzero().squeeze(1)
         keep_dead = self.watch_dead(product, dead_M)
         kept = self.keep(product)
-        error_BD = kept.decode(self.W_dec).add_(self.b_dec).sub_(x_BD)
-        mse = error_BD.square().mean()
-        grad_BD = error_BD * (2 / error_BD.numel())
         entries = kept.by_latent()
-        value_grad = entries.value_gradients(grad_BD, self.W_dec)
-        pre_grad, sparsity_loss = self.sparsity_gradients(entries, value_grad)
-        W_dec_grad_FD = entries.weight_gradient(entries.value, grad_BD, out=self._grad_memory("W_dec"))
+        fit = self.fit(kept, entries, x_BD)
+        value_grad = fit.entries.value_gradients(fit.grad_RD, self.W_dec)
+        pre_grad, sparsity_loss = self.sparsity_gradients(entries, value_grad, fit.pre_grad)
+        W_dec_grad_FD = fit.entries.weight_gradient(entries.value, fit.grad_RD, out=self._grad_memory("W_dec"))
         W_enc_grad_FD = entries.weight_gradient(pre_grad, input_BD, out=self._grad_memory("W_enc"))
         pre_grad_F = entries.latent_sums(pre_grad)
         # a row's gradient times the row is the sum, over its entries, of activation times gradient
         radial_F = entries.latent_sums(entries.value * value_grad)
 
-        aux_loss = mse.new_zeros(())
+        aux_loss = fit.loss.new_zeros(())
         if keep_dead is not None:  # a step on the dead latents alone, whose target is what the others left over
             kept_dead, W_dec_MD = keep_dead(), self.W_dec[dead_M]
-            aux_error_BD = kept_dead.decode(W_dec_MD).add_(error_BD)
+            aux_error_BD = kept_dead.decode(W_dec_MD).add_(fit.error_BD)
             aux_loss = self.aux_coefficient * aux_error_BD.square().mean()
-            aux_grad_BD = aux_error_BD * (2 * self.aux_coefficient / error_BD.numel())
+            aux_grad_BD = aux_error_BD * (2 * self.aux_coefficient / aux_error_BD.numel())
             dead = kept_dead.by_latent()
             value_grad = dead.value_gradients(aux_grad_BD, W_dec_MD)
             pre_grad = value_grad * dead.active
@@ -119,14 +129,20 @@ class TrainableSAE(SAE):
 
         self.W_dec.grad = W_dec_grad_FD.addcmul_(radial_F[:, None], self.W_dec, value=-1)
         self.W_enc.grad = W_enc_grad_FD
-        self.b_dec.grad = grad_BD.sum(0)
+        self.b_dec.grad = fit.grad_RD[: len(x_BD)].sum(0)
         if self.centers_input:
             self.b_dec.grad -= pre_grad_F @ self.W_enc
         if self.b_enc is not None:
             self.b_enc.grad = pre_grad_F
         self.observe(kept)
         l0 = kept.active.sum() / x_BD.shape[0]
-        return Step(mse + sparsity_loss + aux_loss, mse, l0, aux_loss, kept.fired())
+        mse = fit.error_BD.square().mean()
+        return Step(fit.loss + sparsity_loss + aux_loss, mse, l0, aux_loss, kept.fired())
+
+    def fit(self, kept: Entries, entries: LatentEntries, x_BD: Tensor) -> Fit:
+        """The mean squared error per element; `entries` are the kept ones latent by latent."""
+        error_BD = kept.decode(self.W_dec).add_(self.b_dec).sub_(x_BD)
+        return Fit(error_BD.square().mean(), error_BD, entries, error_BD * (2 / error_BD.numel()))
 
     def _grad_memory(self, name: str) -> Tensor:
         """Where a weight's gradient goes: the memory of the latest one."""
@@ -136,8 +152,11 @@ class TrainableSAE(SAE):
     def observe(self, kept: Entries) -> None:
         """Learn from a training batch what is not learnt by gradients."""
 
-    def sparsity_gradients(self, entries: LatentEntries, value_grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of the kept pre-activations given those of their activations, and the sparsity loss."""
+    def sparsity_gradients(
+        self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of the kept pre-activations given those of their activations, and what the fit says of their own if
+        they reconstruct as well; and the sparsity loss."""
         return value_grad * entries.active, value_grad.new_zeros(())
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock
 
 from sae_sweeps import checkpoints, logs, states, stopping
-from sae_sweeps.config import Config, sparsity_coefficient
+from sae_sweeps.config import Config, sparsity
 from sae_sweeps.display import point_display
 from sae_sweeps.errors import LockedError
 from sae_sweeps.evaluation import HeldOut, evaluate
@@ -20,6 +20,7 @@ from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.metrics import MetricsFile
 from sae_sweeps.packs import Point
 from sae_sweeps.provenance import provenance
+from sae_sweeps.sae_config import PenaltyConfig
 from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
 from sae_sweeps.tasks.inputs import unused_gpu
 from sae_sweeps.tracking import Run, start_run
@@ -70,8 +71,8 @@ class PointAtWork:
         config, folder, training = self.config, self.point.folder, self.config.training
         states.note(folder, states.RUNNING, unused_gpu(device))
         state = checkpoints.load_newest(folder / "checkpoint")
-        if config.sae.architecture == "jumprelu":
-            self._log.info("%s: %s", self.point.name, sparsity_coefficient(config)[1])
+        if isinstance(config.sae, PenaltyConfig):
+            self._log.info("%s: %s", self.point.name, sparsity(config)[1])
         if state is None:
             steps = (training.steps, training.batch_size, device)
             self._log.info("%s: %d steps of %d activations on %s", self.point.name, *steps)
@@ -194,8 +195,8 @@ def results(config: Config, trainer: Trainer, metrics: dict[str, float], seconds
 def new_sae(config: Config, d_in: int) -> TrainableSAE:
     """An untrained SAE of the configured architecture."""
     options = {name: value for name, value in asdict(config.sae).items() if name != "architecture"}
-    if config.sae.architecture == "jumprelu":
-        options["sparsity_coefficient"], _ = sparsity_coefficient(config)
+    if isinstance(config.sae, PenaltyConfig):
+        options = {**options, "sparsity_coefficient": None, "target_l0": None, **sparsity(config)[0]}
     else:
         options["k"] = config.k
     return TRAINABLE[config.sae.architecture](d_in, config.dict_size, seed=config.seed, **options)

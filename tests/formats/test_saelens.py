@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from sae_sweeps.formats import saelens
-from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE
+from sae_sweeps.saes import BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
 
 D, F = 8, 24
 
@@ -29,7 +29,11 @@ def trained(sae):
 SAES = {
     "topk": lambda **options: trained(TopKSAE(D, F, 3, **options)),
     "batchtopk": lambda **options: trained(BatchTopKSAE(D, F, 3, **options)),
+    "matryoshka": lambda **options: trained(MatryoshkaSAE(D, F, 3, **options)),
+    "relu": lambda **options: trained(ReLUSAE(D, F, 0.1, **options)),
+    "gated": lambda **options: trained(GatedSAE(D, F, 0.1, **options)),
     "jumprelu": lambda **options: trained(JumpReLUSAE(D, F, 0.1, initial_threshold=0.5, **options)),
+    "jumprelu to an l0": lambda **options: trained(JumpReLUSAE(D, F, target_l0=5, **options)),
 }
 
 
@@ -41,10 +45,15 @@ def as_saelens_would(folder, x_BD):
         mean_B1 = x_BD.mean(-1, keepdim=True)
         std_B1 = (x_BD - mean_B1).std(-1, keepdim=True)
         x_BD = (x_BD - mean_B1) / (std_B1 + 1e-5)
-    pre_BF = (x_BD - cfg["apply_b_dec_to_input"] * w["b_dec"]) @ w["W_enc"] + w["b_enc"]
+    product_BF = (x_BD - cfg["apply_b_dec_to_input"] * w["b_dec"]) @ w["W_enc"]
+    pre_BF = product_BF + w["b_gate" if cfg["architecture"] == "gated" else "b_enc"]
     if cfg["architecture"] == "topk":
         top = torch.topk(pre_BF, cfg["k"], dim=-1)
         acts_BF = torch.zeros_like(pre_BF).scatter(-1, top.indices, top.values.relu())
+    elif cfg["architecture"] == "gated":
+        acts_BF = (pre_BF > 0) * (product_BF * w["r_mag"].exp() + w["b_mag"]).relu()
+    elif cfg["architecture"] == "standard":
+        acts_BF = pre_BF.relu()
     else:
         assert cfg["architecture"] == "jumprelu"
         acts_BF = pre_BF.relu() * (pre_BF > w["threshold"])

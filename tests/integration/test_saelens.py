@@ -33,7 +33,15 @@ def saelens_python() -> str:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "theirs"), [("batchtopk", "JumpReLUSAE"), ("topk", "TopKSAE"), ("jumprelu", "JumpReLUSAE")]
+    ("architecture", "theirs"),
+    [
+        ("batchtopk", "JumpReLUSAE"),
+        ("topk", "TopKSAE"),
+        ("jumprelu", "JumpReLUSAE"),
+        ("matryoshka", "JumpReLUSAE"),
+        ("relu", "StandardSAE"),
+        ("gated", "GatedSAE"),
+    ],
 )
 def test_saelens_reconstructs_the_same(saelens_python, tmp_path, tiny, architecture, theirs):
     words = [*tiny, f"sae={architecture}"]

@@ -21,7 +21,7 @@ from tests.test_command_line import begin
 
 pytestmark = pytest.mark.integration
 
-POINTS = ["sae=batchtopk,topk,jumprelu", "dict_size=48,96", "k=32"]  # a k for which there is a coefficient
+POINTS = ["sae=batchtopk,topk,jumprelu", "dict_size=48,96", "k=32"]
 
 
 class Server:

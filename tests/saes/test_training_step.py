@@ -4,9 +4,21 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE, encoder, jumprelu, topk
+from sae_sweeps.saes import (
+    TRAINABLE,
+    BatchTopKSAE,
+    GatedSAE,
+    JumpReLUSAE,
+    MatryoshkaSAE,
+    ReLUSAE,
+    TopKSAE,
+    encoder,
+    jumprelu,
+    relu,
+    topk,
+)
 from sae_sweeps.saes.sparse import Whole
-from tests.reference import dense_step
+from tests.reference import by_a_factor_on_thresholds, dense_step
 
 D, F = 12, 37
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -14,8 +26,12 @@ DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])]
 SAES = {
     "topk": lambda k, d: TopKSAE(d, F, k, aux_latents=5),
     "batchtopk": lambda k, d: BatchTopKSAE(d, F, k, aux_latents=5),
+    "matryoshka": lambda k, d: MatryoshkaSAE(d, F, k, aux_latents=5, prefixes=[0.1, 0.5, 0.6, 1.0]),
+    "relu": lambda k, d: ReLUSAE(d, F, 0.01 * k, initial_threshold=0.5),
+    "gated": lambda k, d: GatedSAE(d, F, 0.01 * k, initial_threshold=0.5),
     # a wide kernel, so that many entries lie in it
     "jumprelu": lambda k, d: JumpReLUSAE(d, F, 0.01 * k, bandwidth=0.3, initial_threshold=0.5),
+    "jumprelu to an l0": lambda k, d: JumpReLUSAE(d, F, target_l0=k, bandwidth=0.3),
 }
 
 
@@ -59,9 +75,29 @@ def test_equals_the_dense_definition(architecture, batch, k, dead, dtype, device
 
 
 @pytest.mark.parametrize("dense_from", [0.0, 2.0])
+def test_the_coefficient_to_an_l0_leaves_no_slope_along_a_factor_on_thresholds(dense_from, monkeypatch):
+    monkeypatch.setattr(jumprelu, "DENSE_FROM", dense_from)
+    sae, none_F = perturbed(JumpReLUSAE(D, F, target_l0=1, bandwidth=0.3), torch.float64), torch.zeros(F).bool()
+    error_rises, l0_falls = [], []
+    for batch in range(3):
+        x_BD = torch.randn(64, D, dtype=torch.float64, generator=torch.Generator().manual_seed(batch))
+        step = sae.training_step(x_BD, none_F)
+        l0, error_rise, l0_fall = by_a_factor_on_thresholds(sae, x_BD)
+        error_rises.append(error_rise)
+        l0_falls.append(l0_fall)
+        assert_close(step.l0.double(), l0)
+        mean = [sum(0.95 ** (batch - i) * of[i] for i in range(batch + 1)) for of in (error_rises, l0_falls)]
+        assert mean[0] > 0
+        assert_close(sae.sparsity_coefficient, mean[0] / mean[1], rtol=1e-10, atol=0)
+        if batch == 0:
+            assert l0 == pytest.approx(1, abs=1 / 64)
+            assert (sae.threshold.grad * sae.threshold).sum().item() == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize("dense_from", [0.0, 2.0])
 @pytest.mark.parametrize("architecture", SAES)
 def test_the_sparse_and_the_dense_way_are_the_same_step(architecture, dense_from, monkeypatch):
-    for module in (jumprelu, topk):
+    for module in (jumprelu, relu, topk):
         monkeypatch.setattr(module, "DENSE_FROM", dense_from)
     sae = perturbed(SAES[architecture](4, D), torch.float64)
     x_BD, dead_F = torch.randn(17, D, dtype=torch.float64), torch.arange(F) % 3 == 0
@@ -70,6 +106,33 @@ def test_the_sparse_and_the_dense_way_are_the_same_step(architecture, dense_from
     step = sae.training_step(x_BD, dead_F)
     assert ways == ({"dense"} if dense_from == 0 else set())
     assert_is_the_definition(sae, step, x_BD, dead_F)
+
+
+@pytest.mark.parametrize("architecture", ["relu", "gated"])
+def test_a_target_takes_the_coefficient_from_the_batch_and_shifts_all_biases(architecture):
+    """The first batch's coefficient: that at which a shift of all biases would change error and penalty oppositely."""
+    start = perturbed(SAES[architecture](4, D), torch.float64)
+    with torch.no_grad():  # too weak as it is, so that being less active raises the error
+        start.W_enc *= 0.1
+        start.b_enc *= 0.1
+    x_BD, dead_F = torch.randn(17, D, dtype=torch.float64), torch.zeros(F, dtype=torch.bool)
+    sae = TRAINABLE[architecture](D, F, target_l0=6.0).double()
+    sae.load_state_dict(start.state_dict(), strict=False)
+
+    def of_shift(by, coefficient):
+        start._sparsity_coefficient = coefficient
+        with torch.no_grad():
+            start.b_enc.copy_(sae.b_enc - by * sae.W_enc.norm(dim=1))
+        return start.training_step(x_BD, dead_F).loss
+
+    step = sae.training_step(x_BD, dead_F)
+    small = 1e-6
+    rises = [(of_shift(small, c) - of_shift(-small, c)) / (2 * small) for c in (0.0, 1.0)]
+    assert sae.sparsity_coefficient.item() == pytest.approx((rises[0] / (rises[0] - rises[1])).item(), rel=1e-3)
+    before_F = sae.b_enc.detach().clone()
+    sae.after_update()
+    expected = 0.05 * (step.l0 / 6).log().clamp(-1, 1)
+    assert_close(before_F - sae.b_enc, expected * sae.W_enc.norm(dim=1), rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
@@ -86,11 +149,11 @@ def test_the_size_of_the_blocks_changes_nothing(architecture, rows, monkeypatch)
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["bfloat16", "tf32"])
 @pytest.mark.parametrize("dead", [False, True])
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka"])
 def test_bfloat16_proposes_and_float32_decides(architecture, dead, precision, device):
     """Of the two precisions the one finds the latents for the other: what comes out is the float32 step."""
     torch.manual_seed(3)
-    sae = {"topk": TopKSAE, "batchtopk": BatchTopKSAE}[architecture](64, 512, 16, aux_latents=20).to(device)
+    sae = TRAINABLE[architecture](64, 512, 16, aux_latents=20).to(device)
     x_BD = torch.randn(100, 64).to(device)
     dead_F = (torch.full((512,), dead) & (torch.arange(512) % 3 == 0)).to(device)
     for _ in range(2):
@@ -133,3 +196,17 @@ def test_fired_and_l0_count_what_is_active(architecture):
     active_BF = sae.keep(sae.product(sae.encoder_input(x_BD))).dense() > 0
     assert_close(step.l0, active_BF.sum() / 9)
     assert_close(step.fired_F, active_BF.any(0))
+
+
+def test_one_prefix_of_all_latents_is_batchtopk():
+    x_BD, dead_F = torch.randn(17, D), torch.arange(F) % 3 == 0
+    nested, plain = MatryoshkaSAE(D, F, 4, prefixes=[1.0], aux_coefficient=1 / 32), BatchTopKSAE(D, F, 4)
+    assert_close(nested.training_step(x_BD, dead_F).loss, plain.training_step(x_BD, dead_F).loss)
+    for name, parameter in plain.named_parameters():
+        assert_close(nested.get_parameter(name).grad, parameter.grad)
+
+
+def test_the_prefixes_of_a_dictionary():
+    sae = MatryoshkaSAE(D, 10, 3, prefixes=[0.1, 0.34, 1.0])
+    assert sae.sizes == [1, 3, 10]
+    assert sae.group_F.tolist() == [0, 1, 1, 2, 2, 2, 2, 2, 2, 2]

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE
+from sae_sweeps.saes import TRAINABLE, BatchTopKSAE, GatedSAE, JumpReLUSAE, ReLUSAE
 from sae_sweeps.studies.directions import Families, compare
 from sae_sweeps.studies.paths import Path, insertion, insertion_by, interpolation
 
 D, SMALL, LARGE = 16, 37, 90
-ARCHITECTURES = ["batchtopk", "topk", "jumprelu"]
+ARCHITECTURES = ["batchtopk", "topk", "jumprelu", "relu", "gated"]
 ACTIVE = 5  # latents per activation, about
 
 
@@ -37,13 +37,19 @@ def random_sae(architecture, size, seed, normalize_input=True):
         sae = JumpReLUSAE(D, size, 0.1, **options).double()
         sae.b_enc.copy_(0.5 * torch.randn(size, generator=generator))
     else:
-        sae = {"topk": TopKSAE, "batchtopk": BatchTopKSAE}[architecture](D, size, ACTIVE, **options).double()
+        sae = TRAINABLE[architecture](D, size, ACTIVE, **options).double()
     sae.b_dec.copy_(0.3 * torch.randn(D, generator=generator))
     sae.W_dec.mul_(0.5 + torch.rand(size, 1, generator=generator))
     seen_AD = seen_by(sae, activations(500, seed=99))
     if architecture == "jumprelu":
         pre_AF = seen_AD @ sae.W_enc.T + sae.b_enc
         sae.threshold.copy_(pre_AF.quantile(1 - ACTIVE / size, dim=0).clamp(min=0))
+    elif isinstance(sae, ReLUSAE):
+        pre_AF = (seen_AD - sae.b_dec) @ sae.W_enc.T
+        sae.b_enc.copy_(-pre_AF.quantile(1 - ACTIVE / size, dim=0))
+        if isinstance(sae, GatedSAE):
+            sae.r_mag.copy_(0.5 * torch.randn(size, generator=generator))
+            sae.b_mag.copy_(0.1 * torch.rand(size, generator=generator))
     elif architecture == "batchtopk":
         pre_AF = (seen_AD - sae.b_dec) @ sae.W_enc.T
         sae.threshold.copy_(pre_AF.flatten().quantile(1 - ACTIVE / size))
@@ -57,7 +63,12 @@ def dense_activations(sae, x_AD):
     if isinstance(sae, JumpReLUSAE):
         pre_AF = torch.relu(seen_AD @ sae.W_enc.T + sae.b_enc)
         return pre_AF * (pre_AF > sae.threshold)
-    pre_AF = torch.relu((seen_AD - sae.b_dec) @ sae.W_enc.T)
+    product_AF = (seen_AD - sae.b_dec) @ sae.W_enc.T
+    if isinstance(sae, GatedSAE):
+        return (product_AF + sae.b_enc > 0) * torch.relu(sae.r_mag.exp() * product_AF + sae.b_mag)
+    if isinstance(sae, ReLUSAE):
+        return torch.relu(product_AF + sae.b_enc)
+    pre_AF = torch.relu(product_AF)
     if isinstance(sae, BatchTopKSAE):
         return pre_AF * (pre_AF > sae.threshold)
     return pre_AF * (pre_AF >= pre_AF.topk(sae.k, dim=1).values[:, -1:])

@@ -1,0 +1,70 @@
+"""What steers L0, by hand."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sae_sweeps.config import TrainingConfig
+from sae_sweeps.saes import JumpReLUSAE
+from sae_sweeps.saes.sparsity import L0Target
+from sae_sweeps.training import Trainer, train
+from tests.test_training import Directions
+
+
+def numbers(*values):
+    return [torch.tensor(float(value)) for value in values]
+
+
+def test_the_first_factor_gives_the_target():
+    pre_RF = torch.tensor([[4.0, 1.0, -1.0], [0.5, 6.0, 2.0]])
+    threshold_F = torch.tensor([1.0, 2.0, 0.5])  # pre / threshold: 4, 0.5, -2 and 0.5, 3, 4
+    for target, active in ((0.5, 0), (1.5, 2), (2.5, 3)):  # strictly above the least of those counted
+        factor = L0Target(target).first_factor(pre_RF, threshold_F)
+        assert (pre_RF > factor * threshold_F).sum() == active
+    assert L0Target(9).first_factor(pre_RF, threshold_F) > 0
+
+
+def test_thresholds_go_a_fifth_of_the_way_to_the_target():
+    target = L0Target(10)
+    target.observe(*numbers(10.5, 0.3, 20))
+    assert_close(target.coefficient, torch.tensor(0.3 / 20))
+    assert_close(target.factor(), torch.tensor(math.exp(0.2 * 0.5 / 20)))
+    target.observe(*numbers(9, 0.1, 10))  # the running mean of the fall is between 10 and 20
+    assert_close(target.factor(), torch.tensor(math.exp(-0.2 * 1 / ((0.95 * 20 + 10) / 1.95))))
+
+
+def test_no_batch_moves_thresholds_far():
+    target = L0Target(10)
+    for l0, log_factor in ((1000, 0.05), (0, -0.05)):
+        target.observe(*numbers(l0, 0, 0))  # nothing near a threshold
+        assert_close(target.factor(), torch.tensor(math.exp(log_factor)))
+        assert target.coefficient == 0
+
+
+def test_the_coefficient_is_never_negative():
+    target = L0Target(10)
+    target.observe(*numbers(10, -0.5, 20))
+    assert target.coefficient == 0
+
+
+def test_what_says_how_sparse_is_one_of_the_two():
+    for options in ({}, {"sparsity_coefficient": 0.1, "target_l0": 3}):
+        with pytest.raises(ValueError, match="one of"):
+            JumpReLUSAE(4, 8, **options)
+
+
+@pytest.mark.parametrize("normalize_input", [True, False])
+@pytest.mark.parametrize("target", [3, 6.5, 20])
+@pytest.mark.parametrize("decay_fraction", [0.0, 0.5])
+def test_training_keeps_to_the_target(decay_fraction, target, normalize_input):
+    """From the first batch on, also where activations are large and not normalised."""
+    settings = {"tokens": 200 * 256, "batch_size": 256, "lr": 3e-3, "chunk_batches": 2, "initial_bias": "mean"}
+    config = TrainingConfig(**settings, decay_fraction=decay_fraction)
+    sae = JumpReLUSAE(24, 128, target_l0=target, normalize_input=normalize_input, bandwidth=0.05)
+    l0 = [step.l0.item() for _, steps in train([Trainer(sae, config)], Directions()) for step in steps]
+    assert l0[0] == pytest.approx(target, rel=0.01)
+    assert sum(l0[-50:]) / 50 == pytest.approx(target, rel=0.03)
+    held_out_AD = torch.cat([Directions().chunk(1000 + chunk) for chunk in range(8)])
+    assert (sae.encode(held_out_AD) > 0).sum(1).float().mean() == pytest.approx(target, rel=0.06)
