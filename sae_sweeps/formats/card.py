@@ -1,5 +1,6 @@
 """Model cards: what a folder with SAEs says of itself to people, and to the Hugging Face hub."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,7 +76,7 @@ def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
 
 def _front_matter(library: str, model: str | None) -> str:
     lines = ["---", f"library_name: {library.lower()}", "tags:", "- sparse-autoencoder", "- interpretability"]
-    if model is not None and model.count("/") == 1:  # OWNER/NAME on the hub
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", model or ""):  # OWNER/NAME on the hub
         lines.append(f"base_model: {model}")
     return "\n".join([*lines, "---"])
 
