@@ -52,10 +52,9 @@ slurm-demo: setup
 test: lint types
 	$(BIN)/python -m pytest -n auto --maxprocesses=4
 
-integration: setup .venv-saelens/ready .venv-bench/dictionary-learning/ready .venv-bench/eai-sparsify/ready .venv-openwandb/ready
+integration: setup .venv-saelens/ready .venv-formats/ready .venv-openwandb/ready
 	SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
-	  DICTIONARY_LEARNING_PYTHON=.venv-bench/dictionary-learning/bin/python \
-	  SPARSIFY_PYTHON=.venv-bench/eai-sparsify/bin/python \
+	  DICTIONARY_LEARNING_PYTHON=.venv-formats/bin/python SPARSIFY_PYTHON=.venv-formats/bin/python \
 	  $(BIN)/python -m pytest -m integration -n 2 --dist loadfile  # the tests with Slurm mostly wait
 
 # A server that speaks W&B's protocol.
@@ -69,6 +68,17 @@ integration: setup .venv-saelens/ready .venv-bench/dictionary-learning/ready .ve
 	$(PYTHON) -m venv .venv-saelens
 	$(call install_torch,.venv-saelens/bin/python)
 	.venv-saelens/bin/python -m pip install -q sae-lens==6.54.12 pytest hydra-core filelock rich
+	@touch $@
+
+# dictionary_learning and sparsify on top of what .venv has: seconds, for torch is there. The first asks for plotly,
+# umap-learn and more, which what reads and writes its files does not use.
+.venv-formats/ready: $(READY)
+	$(PYTHON) -m venv $(@D)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beneath.pth"
+	$(@D)/bin/python -m pip install -q -c constraints.txt eai-sparsify==1.3.3 \
+	  accelerate einops pillow pydantic 'python-socketio[client]' requests
+	$(@D)/bin/python -m pip install -q --no-deps dictionary-learning==0.1.0 nnsight==0.3.7
 	@touch $@
 
 # What cannot be had is left out. `setup` marks what it made, and so do these: a file `ready` in each environment.
