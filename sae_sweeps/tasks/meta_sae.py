@@ -99,7 +99,8 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
     size = _size(directions_AD, settings)
     meta = _trained(study.folder, directions_AD, size, settings, shown)
-    saelens.write(study.folder / "sae", meta, {OF_DIRECTIONS: study.saved["sae"].name})
+    origin = {"k": settings["k"], "seed": settings["seed"]}
+    saelens.write(study.folder / "sae", meta, {OF_DIRECTIONS: study.saved["sae"].name, "sae_sweeps": origin})
     shown.stage("training on shuffled directions, the control")
     control_AD = shuffled(directions_AD, settings["seed"])
     control = _trained(study.folder / CONTROL, control_AD, size, settings, shown)

@@ -55,7 +55,9 @@ def decomposed(swept):
 def test_the_meta_sae_is_one_that_can_be_read(swept, decomposed):
     found, meta = results(decomposed), saelens.read(decomposed / "sae")
     metrics = found["metrics"]
-    assert (meta.architecture, meta.d_in, meta.k) == ("batchtopk", 16, 4)
+    said = saelens.describe(decomposed / "sae")
+    assert (meta.architecture, meta.d_in, said.k) == ("batchtopk", 16, 4)
+    assert said.of_directions == found["study"]["sae"]["point"]
     assert meta.dict_size == metrics["meta_latents"] == metrics["decomposed"] // 4
     assert meta.normalization == "none"
     assert metrics["decomposed"] + metrics["never_active"] == metrics["latents"] == 48
@@ -111,7 +113,7 @@ def test_a_multirun_is_a_study_for_each_configuration(first, command):
     folders = done(first, "meta_sae")
     names = [folder.name.rpartition("-")[0] for folder in folders]
     assert names == ["topk-48-k4-seed0-meta5-k2", "topk-48-k4-seed0-meta5-k3"]
-    saes = [saelens.read(folder / "sae") for folder in folders]
+    saes = [saelens.describe(folder / "sae") for folder in folders]
     assert [(sae.dict_size, sae.k) for sae in saes] == [(5, 2), (5, 3)]
     assert all(results(folder)["metrics"]["l0"] <= sae.k for folder, sae in zip(folders, saes, strict=True))
 
