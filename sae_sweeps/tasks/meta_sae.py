@@ -101,7 +101,8 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     size = _size(directions_AD, settings)
     of_meta = MetaConfig(**{name: value for name, value in settings.items() if name != "latents"} | {"dict_size": size})
     meta = _trained(study.folder, directions_AD, of_meta, shown)
-    saelens.write(study.folder / "sae", meta, {OF_DIRECTIONS: study.saved["sae"].name, "sae_sweeps": {"k": meta.k}})
+    origin = {"k": meta.k, "seed": settings["seed"]}
+    saelens.write(study.folder / "sae", meta, {OF_DIRECTIONS: study.saved["sae"].name, "sae_sweeps": origin})
     shown.stage("training on shuffled directions, the control")
     control_AD = shuffled(directions_AD, settings["seed"])
     control = _trained(study.folder / CONTROL, control_AD, of_meta, shown)

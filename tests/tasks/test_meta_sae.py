@@ -55,7 +55,9 @@ def decomposed(swept):
 def test_the_meta_sae_is_one_that_can_be_read(swept, decomposed):
     found, meta = results(decomposed), saelens.read(decomposed / "sae")
     metrics = found["metrics"]
-    assert (meta.architecture, meta.d_in, saelens.describe(decomposed / "sae").k) == ("batchtopk", 16, 4)
+    said = saelens.describe(decomposed / "sae")
+    assert (meta.architecture, meta.d_in, said.k) == ("batchtopk", 16, 4)
+    assert said.of_directions == found["study"]["sae"]["point"]
     assert meta.dict_size == metrics["meta_latents"] == metrics["decomposed"] // 4
     assert meta.normalization == "none"
     assert metrics["decomposed"] + metrics["never_active"] == metrics["latents"] == 48
