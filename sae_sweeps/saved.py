@@ -14,7 +14,7 @@ from sae_sweeps import states
 from sae_sweeps.config import EXPORT_TASKS, SAE_SCHEMAS, Config, SAEConfig, deciding, from_json
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.files import read_json, sha256
-from sae_sweeps.formats import CONFIG, WEIGHTS
+from sae_sweeps.formats import CONFIG, SAE_FOLDER, WEIGHTS
 from sae_sweeps.language.model_files import model_facts, same_activations, same_model
 from sae_sweeps.packs import Point
 from sae_sweeps.tracking import IDENTITY
@@ -24,8 +24,6 @@ if TYPE_CHECKING:  # torch takes a second to import, and which SAEs there are ca
 
     from sae_sweeps.formats.description import Description
     from sae_sweeps.saes import SAE
-
-SAE_FOLDER = "sae"  # of a point
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ config = SAETrainerConfig(
     total_training_samples=len(activations),
     train_batch_size_samples=spec["batch"],
     lr=spec["lr"],
-    lr_end=0.0 if spec["decay_steps"] else None,
+    lr_end=spec["lr"] / 10,  # as its runner sets it; a constant schedule does not use it
     lr_warm_up_steps=spec["warmup_steps"],
     lr_decay_steps=spec["decay_steps"],
 )

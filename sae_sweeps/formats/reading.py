@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from sae_sweeps.errors import first_line
-from sae_sweeps.formats import dictionary_learning, gemma_scope, saelens, sparsify
+from sae_sweeps.formats import SAE_FOLDER, dictionary_learning, gemma_scope, saelens, sparsify
 from sae_sweeps.formats.description import Description
 from sae_sweeps.language.hub import fetch_folder
 from sae_sweeps.saes import InferenceSAE
@@ -91,6 +91,8 @@ def locate(spec: str) -> Located:
         wanted = sorted({name for one in of for name in one.FILES})
         folder = fetch_folder(hub_name[1], hub_name[2] or "", wanted)
     folder = folder.resolve()
+    if named in (None, "sae_lens") and saelens.is_at(folder / SAE_FOLDER):
+        folder = folder / SAE_FOLDER
     found = [name for name, one in FORMATS.items() if one.is_at(folder) and named in (None, name)]
     if not found:
         looked_for = {name: " and ".join(one.FILES) for name, one in FORMATS.items() if named in (None, name)}
@@ -114,12 +116,7 @@ def load_sae(spec: str | Path, device: str | torch.device = "cpu") -> InferenceS
     Raises: FileNotFoundError if there is no such folder; ValueError if it holds no SAE, if shapes do not fit each
     other or if a number is not finite.
     """
-    spec = str(spec)
-    named, path = split(spec)
-    of_a_point = Path(path).expanduser() / "sae"
-    if named is None and saelens.is_at(of_a_point):
-        spec = str(of_a_point)
     try:
-        return locate(spec).read().to(device)
+        return locate(str(spec)).read().to(device)
     except ValueError as error:
         raise ValueError(f"{spec}: {error}") from error

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.comparison import Compared, called, finite
+from sae_sweeps.formats import SAE_FOLDER
 from sae_sweeps.report.studies import Finished
-from sae_sweeps.saved import SAE_FOLDER
 
 
 @dataclass(frozen=True, kw_only=True)

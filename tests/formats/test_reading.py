@@ -81,6 +81,9 @@ def test_only_a_format_in_front_is_one(spec, parts):
 def test_an_sae_is_loaded_by_the_folder_of_its_point(tmp_path):
     write("sae_lens", tmp_path / "point" / "sae")
     assert load_sae(tmp_path / "point").dict_size == F
+    assert load_sae(f"sae_lens:{tmp_path / 'point'}").dict_size == F
+    with pytest.raises(ValueError, match="holds no SAE"):
+        load_sae(f"sparsify:{tmp_path / 'point'}")
 
 
 def test_an_empty_folder_is_told_what_was_looked_for(tmp_path):
