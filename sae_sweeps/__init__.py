@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sae_sweeps.evaluation import evaluate
     from sae_sweeps.formats.reading import load_sae
     from sae_sweeps.library import ActivationStream, save_sae, train_pack
-    from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
+    from sae_sweeps.saes import SAE, BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
     from sae_sweeps.studies.meta_sae import MetaSAE
     from sae_sweeps.studies.pair import stitch
     from sae_sweeps.training import TensorStream
@@ -24,9 +24,12 @@ __all__ = [
     "ActivationStream",
     "BatchTopKSAE",
     "DatasetConfig",
+    "GatedSAE",
     "JumpReLUSAE",
+    "MatryoshkaSAE",
     "MetaSAE",
     "ModelConfig",
+    "ReLUSAE",
     "TensorStream",
     "TopKSAE",
     "TrainingConfig",
@@ -42,7 +45,7 @@ _MODULES = {
     "evaluation": ("evaluate",),
     "formats.reading": ("load_sae",),
     "library": ("ActivationStream", "save_sae", "train_pack"),
-    "saes": ("SAE", "BatchTopKSAE", "JumpReLUSAE", "TopKSAE"),
+    "saes": ("SAE", "BatchTopKSAE", "GatedSAE", "JumpReLUSAE", "MatryoshkaSAE", "ReLUSAE", "TopKSAE"),
     "studies.meta_sae": ("MetaSAE",),
     "studies.pair": ("stitch",),
     "training": ("TensorStream",),

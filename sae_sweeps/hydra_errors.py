@@ -37,12 +37,15 @@ def as_config_error(error: HydraException | OmegaConfBaseException) -> ConfigErr
             return None
         setting, value = override[1], override[2]
         if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-            near = difflib.get_close_matches(setting, [*settings(), *LAUNCHER_SETTINGS], n=3, cutoff=0.4)
+            known = list(dict.fromkeys([*settings(), *LAUNCHER_SETTINGS]))
+            near = difflib.get_close_matches(setting, known, n=3, cutoff=0.4)
             if value is None:
                 appended = re.search(r"use \+\S+?=(\S*)", str(error))
                 value = appended[1] if appended else ""
             if setting.startswith("hydra.launcher.sbatch."):
                 return ConfigError(setting, value, "is not among them yet; a + in front adds it", f"+{setting}={value}")
+            if setting in known:
+                return ConfigError(setting, value, "this architecture has no such setting", "another sae=")
             problem = "no such setting" + (f"; near names: {', '.join(near)}" if near else "")
             return ConfigError(setting, value, problem, "python launch.py --help lists all settings")
         if isinstance(cause, ValidationError):

@@ -166,8 +166,8 @@ def train_pack(
 ) -> list[Curve]:
     """Train SAEs side by side, in place, on one stream: the language model runs once for all of them.
 
-    saes: a BatchTopKSAE, TopKSAE or JumpReLUSAE each, whose weights are what training starts from; moved to the device
-        of the language model, or with a TensorStream to that of the first of them
+    saes: a BatchTopKSAE, TopKSAE, ... each, whose weights are what training starts from; moved to the device of the
+        language model, or with a TensorStream to that of the first of them
     settings: a TrainingConfig for all of them or one for each; or its values by name: train_pack(saes, stream,
         tokens=1_000_000, batch_size=4096, lr=3e-4). `chunk_batches` is the stream's to say, and nothing is saved:
         `checkpoint_every` and `keep_states` have no meaning here
@@ -218,7 +218,7 @@ def _require_fitting(
     """Raises: ConfigError if the SAE cannot be trained so on this stream."""
     if not isinstance(sae, TrainableSAE):
         problem = "is an SAE for inference, as load_sae gives it, and cannot be trained"
-        raise ConfigError("saes", type(sae).__name__, problem, "make a BatchTopKSAE, TopKSAE or JumpReLUSAE")
+        raise ConfigError("saes", type(sae).__name__, problem, "make a BatchTopKSAE, TopKSAE, JumpReLUSAE, ...")
     if sae.d_in != stream.d_in:
         raise ConfigError("d_in", sae.d_in, f"the stream's activations are {stream.d_in} wide", f"d_in={stream.d_in}")
     if stream.chunk_size % config.batch_size != 0:

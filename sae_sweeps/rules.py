@@ -55,6 +55,7 @@ def problems(config: Config) -> list[ConfigError]:
     require_one_of("tracking.mode", TRACKING_MODES)
     if config.format is not None and (formats := FORMATS_OF.get(config.task.name)) is not None:
         require_one_of("format", formats)
+    require("export.folder", config.export.folder != "", "is empty", "export.folder=FOLDER, or leave it out")
     if config.task.name == "publish":
         repo = re.fullmatch(r"[\w.-]+/[\w.-]+", config.publish.repo or "") is not None
         require("publish.repo", repo, "is not OWNER/NAME of a repository on the hub", "publish.repo=OWNER/NAME")

@@ -15,7 +15,7 @@ from sae_sweeps.config import EXPORT_TASKS, SAE_SCHEMAS, Config, SAEConfig, deci
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.files import read_json, sha256
 from sae_sweeps.formats import CONFIG, SAE_FOLDER, WEIGHTS
-from sae_sweeps.language.model_files import model_facts, same_activations, same_model
+from sae_sweeps.language.model_files import WIDE_HOOKS, model_facts, same_activations, same_model
 from sae_sweeps.packs import Point
 from sae_sweeps.tracking import IDENTITY
 
@@ -77,6 +77,12 @@ class SavedSAE:
         }
 
 
+def results_of(one: SavedSAE) -> dict[str, Any]:
+    """What results.json says of an SAE's point; nothing of an SAE that is none's."""
+    results = read_json(one.folder.parent / states.RESULTS) if one.folder.name == SAE_FOLDER else None
+    return results if isinstance(results, dict) and "point" in results else {}
+
+
 def of_point(point: Point) -> SavedSAE:
     """The SAE of a finished point."""
     return SavedSAE(point.name, (point.folder / SAE_FOLDER).resolve(), point.config, _run(point.folder))
@@ -93,7 +99,7 @@ def find(path: str, setting: str, command: Config) -> SavedSAE:
     if (folder / SAE_FOLDER / CONFIG).is_file():
         folder = folder / SAE_FOLDER
     results = read_json(folder.parent / states.RESULTS) if folder.name == SAE_FOLDER else None
-    if results is not None and "point" in results and (folder / WEIGHTS).is_file():
+    if isinstance(results, dict) and "point" in results and (folder / WEIGHTS).is_file():
         point = folder.parent
         return SavedSAE(point.name, folder, from_json(results["config"]), _run(point), setting)
 
@@ -131,8 +137,11 @@ def _require_fitting(setting: str, path: str, declared: "Description", command: 
         raise ConfigError(setting, path, problem, "give an SAE of activations")
     if declared.model is not None and not same_model(declared.model, [model.name, *model.aliases]):
         problem = f"was trained on {declared.model}, and the command is about {model.name}"
-        fix = f"model.name={declared.model}, or if they are the same, 'model.aliases=[{declared.model}]'"
+        fix = f"model=..., the one that it is of, or if they are the same, 'model.aliases=[{declared.model}]'"
         raise ConfigError(setting, path, problem, fix)
+    if declared.hook is not None and not declared.hook.endswith(WIDE_HOOKS):
+        problem = f"was trained at {declared.hook}, whose activations are not to be had here"
+        raise ConfigError(setting, path, problem, f"give an SAE of {', '.join(WIDE_HOOKS)}")
     if declared.hook is not None and not same_activations(declared.hook, model.hook):
         problem = f"was trained at {declared.hook}, and the command is about {model.hook}"
         raise ConfigError(setting, path, problem, f"model.hook={declared.hook}")

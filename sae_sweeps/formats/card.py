@@ -8,6 +8,7 @@ from sae_sweeps.comparison import METRICS, end_of_path, flat
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.writing import TARGETS
 
+WRITTEN = "Written by sae-sweeps."  # what an overview is known by
 GROUPS = ("sae", "training", "dataset", "evaluation")  # of a configuration, that a card tells
 SHOWN = ("nmse", "fvu", "l0", "dead_fraction", "ce_degradation", "ce_recovered_zero", "ce_recovered_mean")
 
@@ -30,7 +31,11 @@ def card(
         f"# {title}",
         f"A sparse autoencoder ({said.architecture}) of {said.dict_size} latents"
         + (f", k = {said.k}," if said.k is not None else "")
-        + f" on the activations of {said.model or 'a model that its files do not name'}"
+        + (
+            f" on the decoder directions of {said.of_directions}"
+            if said.of_directions
+            else f" on the activations of {said.model or 'a model that its files do not name'}"
+        )
         + (f" at `{said.hook}`" if said.hook else "")
         + f", {said.d_in} wide. In the format of {target.library} (`pip install '{target.pip}'`):",
         f"```python\n{target.imports}\n\n{target.load.format(folder=folder)}\n```",
@@ -60,7 +65,7 @@ def overview(title: str, format: str, model: str | None, metrics: Mapping[str, M
         _front_matter(TARGETS[format].library, model),
         f"# {title}",
         f"Sparse autoencoders on activations of {model or 'a language model'}, each in a folder of its own with a card,"
-        f" in the format of {TARGETS[format].library}.",
+        f" in the format of {TARGETS[format].library}. {WRITTEN}",
         metrics_table(metrics),
     ]
     return "\n\n".join(parts) + "\n"

@@ -41,7 +41,6 @@ PUBLISHED = {
     "gpt2": ModelFacts(n_layers=12, d_model=768, vocabulary=50257, context=1024),
     "google/gemma-2-2b": ModelFacts(n_layers=26, d_model=2304, vocabulary=256000, context=8192),
     "EleutherAI/pythia-70m-deduped": ModelFacts(n_layers=6, d_model=512, vocabulary=50304, context=2048),
-    "HuggingFaceTB/SmolLM2-135M": ModelFacts(n_layers=30, d_model=576, vocabulary=49152, context=8192),
 }
 
 

@@ -11,6 +11,11 @@ from sae_sweeps.saes.encoder import Product, above
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
 from sae_sweeps.saes.sparse import DENSE_FROM, Entries, Kept, LatentEntries, Whole
+from sae_sweeps.saes.trainable import Step
+
+# the share of L0 that is taken to go as biases fall by a standard deviation of the pre-activations; how much it is
+# depends on where these lie, which no kernel looks at here
+ELASTICITY = 1.0
 
 
 class ReLUSAE(PenalizedSAE):
@@ -20,14 +25,16 @@ class ReLUSAE(PenalizedSAE):
     `initial_threshold` standard deviations of the untrained pre-activations: where it starts at 0 (`initial_threshold`
     of 0), half of the latents are active at first, and more of them are dead once the penalty has silenced those.
 
-    With `target_l0` in place of a coefficient, one shift of all biases after each step, in such standard deviations,
-    keeps L0 there; the coefficient is that at which the shift would change error and penalty by opposite amounts
-    (`L0Target`).
+    With `target_l0` in place of a coefficient, one shift of all biases after each step, in such standard deviations (as
+    the first batch has them: activations may be large or small), keeps L0 there; the coefficient is that at which the
+    shift would change error and penalty by opposite amounts (`L0Target`).
     """
 
     architecture = "relu"
     centers_input = True
     has_bias = True
+
+    input_scale: Tensor
 
     def __init__(
         self,
@@ -39,13 +46,27 @@ class ReLUSAE(PenalizedSAE):
         **options: Any,
     ) -> None:
         super().__init__(d_in, dict_size, sparsity_coefficient, **options)
+        self.register_buffer("input_scale", torch.ones(()))  # of the elements of the encoder's input
+        self.initial_threshold = initial_threshold
         self._shift_biases(initial_threshold)
+
+    @property
+    def _deviation_F(self) -> Tensor:
+        """The standard deviations of pre-activations, as untrained ones would have them."""
+        return self.W_enc.detach().norm(dim=1) * self.input_scale
 
     @torch.no_grad()
     def _shift_biases(self, by: float | Tensor) -> None:
-        """Make latents less active, by standard deviations of pre-activations that are as untrained ones would be."""
-        # the pre-activation of an activation of unit variance is then the norm of W_enc's row, on average
-        self.get_parameter("b_enc").sub_(by * self.W_enc.norm(dim=1))
+        """Make latents less active, by standard deviations."""
+        self.get_parameter("b_enc").sub_(by * self._deviation_F)
+
+    @torch.no_grad()
+    def training_step(self, x_BD: Tensor, dead_F: Tensor, precision: str = "float32") -> Step:
+        if self.l0_target is not None and self.l0_target.batches == 0:
+            self._shift_biases(-self.initial_threshold)
+            self.input_scale.copy_(self.encoder_input(x_BD).square().mean().sqrt())
+            self._shift_biases(self.initial_threshold)
+        return super().training_step(x_BD, dead_F, precision)
 
     def keep(self, product: Product) -> Entries:
         return positive(product, DENSE_FROM) or Whole(product.whole().relu_())
@@ -67,9 +88,9 @@ class ReLUSAE(PenalizedSAE):
         """Gradients of the positive pre-activations given those of the error, and the L1 penalty on them."""
         batch, positive = entries.shape[0], entries.pre > 0
         if self.l0_target is not None:
-            moved = positive * entries.per_latent(self.W_enc.detach().norm(dim=1))
+            moved = positive * entries.per_latent(self._deviation_F)
             l0 = entries.active.sum() / batch
-            self.l0_target.observe(l0, -(moved * pre_grad).sum(), moved.sum() / batch)
+            self.l0_target.observe(l0, -(moved * pre_grad).sum(), ELASTICITY * l0.to(moved.dtype), moved.sum() / batch)
         coefficient = self.sparsity_coefficient / batch
         return (pre_grad + coefficient) * positive, coefficient * entries.pre.sum()
 

@@ -33,13 +33,14 @@ class L0Target(nn.Module):
     l0: Tensor
     coefficient: Tensor
     error_rise: Tensor
+    penalty_fall: Tensor
     l0_fall: Tensor
 
     def __init__(self, target: float) -> None:
         super().__init__()
         self.target = target
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
-        for name in ("l0", "coefficient", "error_rise", "l0_fall"):
+        for name in ("l0", "coefficient", "error_rise", "penalty_fall", "l0_fall"):
             self.register_buffer(name, torch.zeros(()))
 
     @torch.no_grad()
@@ -50,8 +51,9 @@ class L0Target(nn.Module):
         return share_M.topk(count, sorted=False).values.min().clamp(min=1e-3)
 
     @torch.no_grad()
-    def observe(self, l0: Tensor, error_rise: Tensor, l0_fall: Tensor) -> None:
-        """Learn from a batch: its L0, and the derivatives of its error and, negated, of its L0 by the factor, all ().
+    def observe(self, l0: Tensor, error_rise: Tensor, l0_fall: Tensor, penalty_fall: Tensor | None = None) -> None:
+        """Learn from a batch: its L0, and the derivatives by the factor's logarithm of its error and, negated, of its
+        L0 and of its penalty where that is another, all ().
 
         The coefficient is the ratio of their running means, and 0 where a larger factor would lower the error too.
         """
@@ -59,8 +61,9 @@ class L0Target(nn.Module):
         self.l0.copy_(l0)
         self.error_rise.lerp_(error_rise, 1 - MEMORY)  # from 0, as the other: that is corrected for where it matters
         self.l0_fall.lerp_(l0_fall, 1 - MEMORY)
-        ratio = self.error_rise / self.l0_fall
-        self.coefficient.copy_(torch.where(self.l0_fall > 0, ratio, 0.0).clamp_(min=0))
+        self.penalty_fall.lerp_(l0_fall if penalty_fall is None else penalty_fall, 1 - MEMORY)
+        ratio = self.error_rise / self.penalty_fall
+        self.coefficient.copy_(torch.where(self.penalty_fall > 0, ratio, 0.0).clamp_(min=0))
 
     @torch.no_grad()
     def factor(self) -> Tensor:

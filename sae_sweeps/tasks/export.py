@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from sae_sweeps import states
 from sae_sweeps.comparison import end_of_path
 from sae_sweeps.config import FORMATS_OF, Config
 from sae_sweeps.display import console
@@ -19,7 +17,7 @@ from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.reading import Located
 from sae_sweeps.formats.writing import TARGETS, write_as
 from sae_sweeps.language.model_files import looks_local
-from sae_sweeps.saved import SavedSAE, labels
+from sae_sweeps.saved import SavedSAE, labels, results_of
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks.study import named_or_done
 
@@ -54,11 +52,21 @@ def folder_of(sweep: Sweep, config: Config) -> Path:
     return sweep.folder / "export" / format_of(config)
 
 
+def names_of(saved: Sequence[SavedSAE]) -> list[str]:
+    """What their folders are called: with a digest where an SAE is of another library, many of whose folders are called
+    the same."""
+    foreign = [one.declared is not None and not one.declared.trained_here for one in saved]
+    return [
+        f"{name}-{one.digest()[:8]}" if is_foreign else name
+        for one, name, is_foreign in zip(saved, labels(saved), foreign, strict=True)
+    ]
+
+
 def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[str, Path], list[str]]:
     """Write SAEs into folders of `root` that are named like them. Returns where each is, and why others are not."""
     written: dict[str, Path] = {}
     failures = []
-    for one, name in zip(saved, labels(saved), strict=True):
+    for one, name in zip(saved, names_of(saved), strict=True):
         try:
             written[name] = _export(one, name, root, config)
         except ConfigError as error:
@@ -84,7 +92,7 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
         folder = write_as(format, root / name, sae, said, metadata)
     except ValueError as error:
         raise ConfigError("format", format, str(error), "format=sae_lens, which takes every SAE") from None
-    results: dict[str, Any] = read_json(one.folder.parent / states.RESULTS) or {}
+    results = {} if said.of_directions else results_of(one)
     text = card(
         name,
         format,
@@ -103,7 +111,8 @@ def known_of(one: SavedSAE, format: str) -> Description:
     """What is known of an SAE: what its files say, and of a point what its configuration says."""
     said, model = Located(one.format, one.folder).describe(), one.config.model
     if one.declared is None:
-        name = model.aliases[0] if format == "saebench" and model.aliases else model.name
+        elsewhere = format == "saebench" or looks_local(model.name)
+        name = model.aliases[0] if elsewhere and model.aliases else model.name
         said = replace(said, model=name, hook=model.hook, k=one.config.k)
     if said.model is not None and looks_local(said.model):  # where it lies here is nobody's business
         return replace(said, model=Path(said.model).name)

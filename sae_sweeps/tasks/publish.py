@@ -2,30 +2,33 @@
 
 from pathlib import Path
 
-from sae_sweeps import states
 from sae_sweeps.config import Config
 from sae_sweeps.display import console, count
 from sae_sweeps.errors import ConfigError, first_line
-from sae_sweeps.files import read_json, write_text
-from sae_sweeps.formats.card import overview
-from sae_sweeps.saved import labels
+from sae_sweeps.files import write_text
+from sae_sweeps.formats.card import WRITTEN, overview
+from sae_sweeps.saved import results_of
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tasks.export import CARD, export, folder_of, format_of, known_of, saes_of
+from sae_sweeps.tasks.export import CARD, export, folder_of, format_of, known_of, names_of, saes_of
 
 
 def run_sweep(sweep: Sweep, config: Config) -> list[str]:
     """Write the SAEs and their cards, and upload them. What could not be written is not uploaded; returns why.
 
-    Raises: ConfigError if the hub does not take them.
+    Raises: ConfigError if the hub does not take them, or a README.md is in the way that is not one of these.
     """
     saved, missing = saes_of(sweep, config)
     root, format = folder_of(sweep, config), format_of(config)
+    if (root / CARD).exists() and WRITTEN not in (root / CARD).read_text(encoding="utf-8"):
+        problem = f"holds a {CARD} of somebody's own, which would be overwritten"
+        raise ConfigError("export.folder", str(root), problem, "another folder")
     written, failures = export(saved, root, config)
+    failures = [missing, *failures] if missing else failures
     if not written:
         return failures
     metrics = {
-        name: (read_json(one.folder.parent / states.RESULTS) or {}).get("metrics", {})
-        for one, name in zip(saved, labels(saved), strict=True)
+        name: results_of(one).get("metrics", {})
+        for one, name in zip(saved, names_of(saved), strict=True)
         if name in written
     }
     repo = str(config.publish.repo)
@@ -34,7 +37,7 @@ def run_sweep(sweep: Sweep, config: Config) -> list[str]:
     _show(repo, root, files, config)
     if not config.publish.dry_run:
         _upload(repo, root, files, config.publish.private)
-    return [missing, *failures] if missing else failures
+    return failures
 
 
 def _files(folder: Path) -> list[Path]:
@@ -55,11 +58,16 @@ def _upload(repo: str, root: Path, files: list[Path], private: bool) -> None:
 
     api = hub.HfApi()
     try:
+        if api.repo_exists(repo) and api.repo_info(repo).private != private:
+            is_so = "public" if private else "private"
+            raise ConfigError("publish.private", private, f"{repo} is {is_so}", f"publish.private={not private}")
         api.create_repo(repo, private=private, exist_ok=True)
         names = [str(file.relative_to(root)) for file in files]
         url = api.upload_folder(
             repo_id=repo, folder_path=root, allow_patterns=names, commit_message="SAEs trained with sae-sweeps"
         )
+    except ConfigError:
+        raise
     except Exception as error:  # the client passes on whatever its transport raises
         problem = f"the hub does not take it ({type(error).__name__}: {first_line(error)})"
         fix = "log in with `hf auth login`, as someone who may write there; publish.dry_run=true uploads nothing"

@@ -76,7 +76,7 @@ def test_reading_gives_the_same_sae_back(architecture, tmp_path):
     sae = SAES[architecture]()
     saelens.write(tmp_path, sae, {})
     again = saelens.read(tmp_path)
-    assert again.architecture == architecture
+    assert again.architecture == sae.architecture
     x_BD = torch.randn(20, D)
     assert torch.equal(again(x_BD), sae(x_BD))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["cfg.json", "sae_weights.safetensors"]

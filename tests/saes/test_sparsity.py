@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from sae_sweeps.config import TrainingConfig
-from sae_sweeps.saes import JumpReLUSAE
+from sae_sweeps.saes import GatedSAE, JumpReLUSAE, ReLUSAE
 from sae_sweeps.saes.sparsity import L0Target
 from sae_sweeps.training import Trainer, train
 from tests.test_training import Directions
@@ -68,3 +68,22 @@ def test_training_keeps_to_the_target(decay_fraction, target, normalize_input):
     assert sum(l0[-50:]) / 50 == pytest.approx(target, rel=0.03)
     held_out_AD = torch.cat([Directions().chunk(1000 + chunk) for chunk in range(8)])
     assert (sae.encode(held_out_AD) > 0).sum(1).float().mean() == pytest.approx(target, rel=0.06)
+
+
+class Scaled(Directions):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def chunk(self, index):
+        return self.scale * super().chunk(index)
+
+
+@pytest.mark.parametrize("scale", [0.05, 50.0])
+@pytest.mark.parametrize("make", [ReLUSAE, GatedSAE])
+def test_biases_keep_to_the_target_however_large_activations_are(make, scale):
+    settings = {"tokens": 200 * 256, "batch_size": 256, "lr": 3e-3, "chunk_batches": 2, "initial_bias": "mean"}
+    sae = make(24, 128, target_l0=6, normalize_input=False)
+    trainer = Trainer(sae, TrainingConfig(**settings, decay_fraction=0.5))
+    l0 = [step.l0.item() for _, steps in train([trainer], Scaled(scale)) for step in steps]
+    assert sum(l0[-50:]) / 50 == pytest.approx(6, rel=0.03)

@@ -126,13 +126,14 @@ def test_a_target_takes_the_coefficient_from_the_batch_and_shifts_all_biases(arc
         return start.training_step(x_BD, dead_F).loss
 
     step = sae.training_step(x_BD, dead_F)
+    assert_close(sae.input_scale, (x_BD - sae.b_dec).square().mean().sqrt())
     small = 1e-6
     rises = [(of_shift(small, c) - of_shift(-small, c)) / (2 * small) for c in (0.0, 1.0)]
     assert sae.sparsity_coefficient.item() == pytest.approx((rises[0] / (rises[0] - rises[1])).item(), rel=1e-3)
     before_F = sae.b_enc.detach().clone()
     sae.after_update()
-    expected = 0.05 * (step.l0 / 6).log().clamp(-1, 1)
-    assert_close(before_F - sae.b_enc, expected * sae.W_enc.norm(dim=1), rtol=1e-5, atol=1e-8)
+    expected = (0.2 * (step.l0 - 6) / step.l0.clamp(min=0.6)).clamp(-0.05, 0.05)
+    assert_close(before_F - sae.b_enc, expected * sae.input_scale * sae.W_enc.norm(dim=1), rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])

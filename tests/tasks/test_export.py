@@ -144,7 +144,7 @@ def test_saes_from_elsewhere_are_rewritten(tmp_path, command, tiny_model, format
     title = f"{theirs.architecture}-40-of-others"  # a BatchTopK SAE is a JumpReLU there
     if theirs.architecture not in HAVE[format]:
         assert ran.code == 1
-        assert ran.err.startswith(f"export: {title}: format={format}: ")
+        assert re.match(rf"export: {title}-[0-9a-f]{{8}}: format={format}: ", ran.err)
         assert "Fix: format=sae_lens" in ran.err
         assert not (tmp_path / "out").exists()
         return
@@ -175,13 +175,23 @@ def test_what_is_asked_for_and_not_known_is_said(tmp_path, command, format, name
     assert "Fix: format=sae_lens" in line
 
 
+def test_folders_that_are_called_the_same_do_not_overwrite_each_other(tmp_path, command, tiny_model):
+    folders = [
+        saved("sae_lens", tmp_path / run / "trainer_0", foreign("relu", seed=seed), str(tiny_model))
+        for seed, run in enumerate("ab")
+    ]
+    ran = command("-m", "task=export", f"saved={','.join(map(str, folders))}", "export.folder=out")
+    assert (ran.code, ran.err) == (0, "")
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
 def test_an_sae_that_cannot_be_read_is_told_as_a_setting(tmp_path, command):
     folder = saved("sae_lens", tmp_path / "cut", foreign("relu"), "gpt2")
     weights = folder / "sae_weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     ran = command("task=export", f"sae={folder}")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err.startswith(f"export: relu-40-cut: saved={folder}: cannot be read as sae_lens (")
+    assert re.match(rf"export: relu-40-cut-[0-9a-f]{{8}}: saved={folder}: cannot be read as sae_lens \(", ran.err)
     assert ran.err.endswith("Fix: name the folder of a trained SAE\n")
 
 
@@ -203,6 +213,14 @@ class Api:
     """What of the hub is used, written down and not done."""
 
     told: list = []  # noqa: RUF012  of all of them
+
+    private: bool | None = None  # of the repository that is there
+
+    def repo_exists(self, repo):
+        return self.private is not None
+
+    def repo_info(self, repo):
+        return self
 
     def create_repo(self, repo, private, exist_ok):
         self.told.append(("create", repo, private, exist_ok))
@@ -288,6 +306,25 @@ def test_without_a_token_it_is_told_how_to_log_in(first, command, monkeypatch):
     problem = "the hub does not take it (UnauthorizedError: 401 Client Error.). Fix: log in with `hf auth login`"
     assert ran.err.startswith(f"error: publish.repo=me/my-saes: {problem}")
     assert len(ran.err.splitlines()) == 1
+
+
+def test_what_is_to_be_private_does_not_go_where_everyone_sees_it(first, command, api, monkeypatch):
+    monkeypatch.setattr(Api, "private", False)
+    ran = command("task=publish", "name=first", "publish.repo=me/my-saes")
+    assert (ran.code, api) == (1, [])
+    assert ran.err == "error: publish.private=True: me/my-saes is public. Fix: publish.private=False\n"
+
+
+def test_nobody_s_own_readme_is_overwritten(first, command, api, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("# Mine\n")
+    words = ["task=publish", "name=first", "publish.repo=me/my-saes", "publish.dry_run=true"]
+    ran = command(*words, "export.folder=mine")
+    assert (ran.code, api) == (1, [])
+    assert ran.err.startswith("error: export.folder=mine: holds a README.md of somebody's own")
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["README.md"]
+    assert (tmp_path / "mine" / "README.md").read_text() == "# Mine\n"
+    assert [command(*words).code for _ in range(2)] == [0, 0]  # its own is written again
 
 
 @pytest.mark.parametrize("repo", [None, "my-saes", "a/b/c"])
