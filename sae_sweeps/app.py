@@ -4,6 +4,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -63,6 +64,8 @@ def command_line(main: Callable[[], None]) -> None:
         sys.argv.insert(1, flag)
     several = "task=report" in sys.argv
     sys.argv[1:] = [as_names(word) if several else as_saved(word) for word in sys.argv[1:]]
+    if any(re.match(r"sae=[^=]*,", word) for word in sys.argv[1:]):
+        sys.argv[1:] = [as_choice(word) for word in sys.argv[1:]]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a plea to end is one Ctrl-C
     try:
         main()
@@ -89,6 +92,13 @@ def as_saved(word: str) -> str:
     """`sae=FOLDER` names an SAE that is there, `sae=topk` an architecture: Hydra knows the second alone."""
     setting, _, value = word.partition("=")
     return f"saved={value}" if setting == "sae" and ("/" in value or ":" in value) else word
+
+
+def as_choice(word: str) -> str:
+    """Where architectures are swept, `sae.target_l0=20` as a sweep of one value: Hydra looks at all that is not swept
+    with the default architecture, which need not have it."""
+    setting, _, value = word.partition("=")
+    return f"{setting}=choice({value})" if setting.startswith("sae.") and value and "," not in value else word
 
 
 def as_names(word: str) -> str:

@@ -44,8 +44,9 @@ def as_config_error(error: HydraException | OmegaConfBaseException) -> ConfigErr
                 value = appended[1] if appended else ""
             if setting.startswith("hydra.launcher.sbatch."):
                 return ConfigError(setting, value, "is not among them yet; a + in front adds it", f"+{setting}={value}")
-            if setting in known:
-                return ConfigError(setting, value, "this architecture has no such setting", "another sae=")
+            if setting in known and setting.startswith("sae."):
+                have = [name for name, schema in SAE_SCHEMAS.items() if hasattr(schema(), setting[4:])]
+                return ConfigError(setting, value, f"is a setting of {', '.join(have)} alone", f"sae={have[0]}")
             problem = "no such setting" + (f"; near names: {', '.join(near)}" if near else "")
             return ConfigError(setting, value, problem, "python launch.py --help lists all settings")
         if isinstance(cause, ValidationError):

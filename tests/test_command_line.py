@@ -37,6 +37,7 @@ def test_help_lists_groups_and_settings(tmp_path):
         (["dict_size=many"], "dict_size=many", ["Integer"]),
         (["sae=unknown"], "sae=unknown", ["batchtopk, gated, jumprelu, matryoshka, relu, topk"]),
         (["sae.aux_latent=3"], "sae.aux_latent=3", ["sae.aux_latents"]),
+        (["sae=topk", "sae.target_l0=5"], "sae.target_l0=5", ["of jumprelu, relu, gated alone", "Fix: sae=jumprelu"]),
         (["nonsense=3"], "nonsense=3", ["--help"]),
         (["k=[1"], "k=[1", ["cannot be parsed"]),
         (["model.hook=blocks.3.resid_pre"], "model.hook=blocks.3.resid_pre", ["blocks.3.hook_resid_pre"]),
@@ -73,6 +74,12 @@ def test_a_bad_setting_is_one_line_without_a_traceback(tmp_path, words, setting,
     assert all(part in message[0] for part in parts)
     assert done.stdout == ""
     assert not [path for path in tmp_path.glob("outputs/*/*") if path.is_dir()]  # no folder of a point that never ran
+
+
+def test_a_setting_that_the_default_architecture_lacks_can_be_given_to_a_sweep_of_those_that_have_it(tmp_path):
+    done = launch("-m", "task=plan", "sae=jumprelu,relu", "sae.target_l0=${k}", "k=16,32", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "points  4\n" in done.stdout
 
 
 def test_all_points_faults_are_told_at_once(tmp_path):

@@ -23,8 +23,16 @@ class GatedSAE(ReLUSAE):
 
     architecture = "gated"
 
-    def __init__(self, d_in: int, dict_size: int, sparsity_coefficient: float | None = None, **options: Any) -> None:
-        super().__init__(d_in, dict_size, sparsity_coefficient, **options)
+    def __init__(
+        self,
+        d_in: int,
+        dict_size: int,
+        sparsity_coefficient: float | None = None,
+        *,
+        initial_threshold: float = 2.5,
+        **options: Any,
+    ) -> None:
+        super().__init__(d_in, dict_size, sparsity_coefficient, initial_threshold=initial_threshold, **options)
         self.r_mag = nn.Parameter(torch.zeros(dict_size))
         self.b_mag = nn.Parameter(torch.zeros(dict_size))
 
