@@ -15,7 +15,11 @@ class Description:
     model: str | None = None
     hook: str | None = None
     trained_here: bool = False
+    fed: str = "none"  # how activations are normalised before they come to it, if it has no way to do so itself
     of_directions: str | None = None  # of a meta-SAE: the SAE whose decoder directions it is of
+
+
+FED = "normalize_activations"  # in the configurations of libraries that have no word for it
 
 
 def layer_of(hook: str | None) -> int | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.files import read_json, write_json, written_whole
-from sae_sweeps.formats.description import Description
+from sae_sweeps.formats.description import FED, Description
 from sae_sweeps.language.model_files import as_leaving
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.saes.inference import gate
@@ -71,6 +71,7 @@ def read(path: Path) -> InferenceSAE:
     trainer, state = _trainer(path), _state(path / WEIGHTS)
     dict_class = trainer["dict_class"]
     parts: dict[str, Any] = {"centers_input": dict_class not in ("AutoEncoderNew", "JumpReluAutoEncoder")}
+    parts["normalization"] = trainer.get(FED, "none")
     if "W_enc" in state:
         parts |= {"W_enc": state["W_enc"].mT, "W_dec": state["W_dec"], "b_enc": state["b_enc"], "b_dec": state["b_dec"]}
     else:
@@ -141,6 +142,8 @@ def write(folder: Path, sae: InferenceSAE, said: Description) -> None:
         "lm_name": said.model,
         "submodule_name": None if place is None else f"{place}_layer_{layer}",
     }
+    if said.fed != "none":
+        trainer[FED] = said.fed
     with written_whole(folder / WEIGHTS) as partial:
         torch.save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, partial)
     write_json(folder / CONFIG, {"trainer": trainer, "buffer": {"d_submodule": sae.d_in}})

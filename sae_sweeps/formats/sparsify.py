@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sae_sweeps.files import read_json, write_json, written_whole
-from sae_sweeps.formats.description import Description
+from sae_sweeps.formats.description import FED, Description
 from sae_sweeps.language.model_files import as_leaving
 from sae_sweeps.saes import InferenceSAE
 
@@ -69,6 +69,7 @@ def read(path: Path) -> InferenceSAE:
         b_dec=weights["b_dec"],
         k=config["k"],
         centers_input=True,
+        normalization=config.get(FED, "none"),
     )
 
 
@@ -99,6 +100,8 @@ def write(folder: Path, sae: InferenceSAE, said: Description) -> None:
         "transcode": False,
         "d_in": sae.d_in,
     }
+    if said.fed != "none":
+        config[FED] = said.fed
     with written_whole(folder / WEIGHTS) as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
     write_json(folder / CONFIG, config)

@@ -85,6 +85,7 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
             problem = f"it normalises activations ({sae.normalization}), and {library} has no word for that"
             fix = "train it with sae.normalize_input=false; or set this to true, and normalise what it is fed"
             raise ConfigError("export.normalized", False, problem, fix)
+        said = replace(said, fed=sae.normalization)
         sae.normalization = "none"
     metadata = read_json(one.folder / CONFIG).get("metadata", {}) if one.format == "sae_lens" else {}
     metadata = {key: end_of_path(value) if isinstance(value, str) else value for key, value in metadata.items()}
