@@ -41,15 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OF_SWEEP_TASKS = (
-    "name",
-    "output_root",
-    "format",
-    "explorer_mib",
-    "saved",
-    "publish.repo",
-    "export.folder",
-)  # settings that they need
+# settings that they need
+OF_SWEEP_TASKS = ("name", "output_root", "format", "explorer_mib", "saved", "publish.repo", "export.folder")
 
 register()
 

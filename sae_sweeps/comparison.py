@@ -155,6 +155,11 @@ def settings_in_words(point: Compared, keys: Sequence[str]) -> str:
     return "".join(f", {key} {end_of_path(settings[key])}" for key in keys if settings.get(key) is not None)
 
 
+def markdown_row(cells: Sequence[str]) -> str:
+    """A row of a table in Markdown."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
 def end_of_path(value: Any) -> str:
     """The last two parts of a local path, which a person calls it by; other values as text."""
     text = str(value)

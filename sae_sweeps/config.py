@@ -28,20 +28,11 @@ STUDY_TASKS = {  # of trained SAEs, which take a device; and the settings of eac
     "evaluate": ("evaluation", "saved"),
 }
 EXPORT_TASKS = ("export", "publish")  # of trained SAEs, whose files they rewrite
-SWEEP_TASKS = (
-    "plan",
-    "status",
-    "report",
-    "sync",
-    "wandb_workspace",
-    *EXPORT_TASKS,
-    *STUDY_TASKS,
-)  # for a sweep as a whole
-FORMATS_OF = {  # the formats that a task has, its default first
-    "report": ("html", "md"),
-    "export": ("sae_lens", "dictionary_learning", "sparsify", "saebench"),
-    "publish": ("sae_lens", "dictionary_learning", "sparsify", "saebench"),
-}
+# for a sweep as a whole
+SWEEP_TASKS = ("plan", "status", "report", "sync", "wandb_workspace", *EXPORT_TASKS, *STUDY_TASKS)
+EXPORTS = ("sae_lens", "dictionary_learning", "sparsify", "saebench")
+# the formats that a task has, its default first
+FORMATS_OF = {"report": ("html", "md"), **dict.fromkeys(EXPORT_TASKS, EXPORTS)}
 DECIDING = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and which SAEs there are ca
     import torch
 
     from sae_sweeps.formats.description import Description
+    from sae_sweeps.formats.reading import Located
     from sae_sweeps.saes import SAE
 
 
@@ -43,23 +44,29 @@ class SavedSAE:
         """Its name without the hash of its settings."""
         return re.sub(r"(?<=.)-[0-9a-f]{8}$", "", self.name)
 
-    def load(self, device: "torch.device") -> "SAE":
-        """Raises: ConfigError if the files cannot be read, or do not hold a sound SAE."""
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another library has trained it."""
+        return self.declared is not None and not self.declared.trained_here
+
+    @property
+    def located(self) -> "Located":
         from sae_sweeps.formats.reading import Located
 
+        return Located(self.format, self.folder)
+
+    def load(self, device: "torch.device") -> "SAE":
+        """Raises: ConfigError if the files cannot be read, or do not hold a sound SAE."""
         try:
-            return Located(self.format, self.folder).read().to(device)
+            return self.located.read().to(device)
         except ValueError as error:
             raise ConfigError(self.setting, str(self.folder), str(error), "name the folder of a trained SAE") from None
 
     def digest(self) -> str:
         """A checksum of its weights, and of what its files say if they are not of our making."""
-        if self.declared is None or self.declared.trained_here:
+        if not self.is_foreign:
             return _digest(self.folder / WEIGHTS)
-
-        from sae_sweeps.formats.reading import Located
-
-        of_all = [repr(self.declared), _digest(Located(self.format, self.folder).weights)]
+        of_all = [repr(self.declared), _digest(self.located.weights)]
         return hashlib.sha256("".join(of_all).encode()).hexdigest()
 
     def described(self) -> dict[str, Any]:
@@ -79,7 +86,11 @@ class SavedSAE:
 
 def results_of(one: SavedSAE) -> dict[str, Any]:
     """What results.json says of an SAE's point; nothing of an SAE that is none's."""
-    results = read_json(one.folder.parent / states.RESULTS) if one.folder.name == SAE_FOLDER else None
+    return _results_beside(one.folder)
+
+
+def _results_beside(folder: Path) -> dict[str, Any]:
+    results = read_json(folder.parent / states.RESULTS) if folder.name == SAE_FOLDER else None
     return results if isinstance(results, dict) and "point" in results else {}
 
 
@@ -98,8 +109,7 @@ def find(path: str, setting: str, command: Config) -> SavedSAE:
     folder = Path(path).expanduser().resolve()
     if (folder / SAE_FOLDER / CONFIG).is_file():
         folder = folder / SAE_FOLDER
-    results = read_json(folder.parent / states.RESULTS) if folder.name == SAE_FOLDER else None
-    if isinstance(results, dict) and "point" in results and (folder / WEIGHTS).is_file():
+    if (results := _results_beside(folder)) and (folder / WEIGHTS).is_file():
         point = folder.parent
         return SavedSAE(point.name, folder, from_json(results["config"]), _run(point), setting)
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sae_sweeps.comparison import METRICS, end_of_path, flat
+from sae_sweeps.comparison import METRICS, end_of_path, flat, markdown_row
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.writing import TARGETS
 
@@ -94,5 +94,5 @@ def _plain(value: Any) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines = [markdown_row(row) for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])

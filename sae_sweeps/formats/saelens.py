@@ -25,8 +25,8 @@ FORMAT_VERSION = "6.0.0"  # without one, SAELens takes a file for one of its old
 
 # what the names of older layouts became
 RENAMED = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
-THERE = {"relu": "standard"}  # architectures that have another name there; BatchTopK is read back from our metadata
-HERE = {theirs: ours for ours, theirs in THERE.items()} | {"matryoshka_batchtopk": "matryoshka"}
+# architectures that have another name here; a BatchTopK SAE that was saved here is told by our metadata
+HERE = {"standard": "relu", "matryoshka_batchtopk": "matryoshka"}
 RESCALING = ("topk", "batchtopk", "matryoshka_batchtopk")  # those that can have rescale_acts_by_decoder_norm
 # a factor that is put into the weights when an SAE is saved; SAELens too leaves it aside if it is still named then
 TRAINING_ONLY = "expected_average_only_in"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sae_sweeps.comparison import METRICS, Group, best, finite
+from sae_sweeps.comparison import METRICS, Group, best, finite, markdown_row
 from sae_sweeps.report.data import number
 
 COLUMNS = ("nmse", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
@@ -14,7 +14,7 @@ def markdown(groups: Sequence[Group]) -> str:
     titles = [
         METRICS[name].title + (f" ({METRICS[name].unit})" if METRICS[name].unit == "nats" else "") for name in COLUMNS
     ]
-    lines = [_row(["SAE", *titles]), _row(["---", *["---:"] * len(titles)])]
+    lines = [markdown_row(["SAE", *titles]), markdown_row(["---", *["---:"] * len(titles)])]
     marked = {name: best(groups, METRICS[name]) for name in COLUMNS}
     for group in sorted(groups, key=lambda group: finite(group.mean.get("nmse"))):
         seeds = f" ({len(group.points)} seeds)" if len(group.points) > 1 else ""
@@ -26,9 +26,5 @@ def markdown(groups: Sequence[Group]) -> str:
         ]
         states = sorted({point.state.state for point in group.points if point.results is None})
         missing = f" ({', '.join(states)})" if states else ""
-        lines.append(_row([group.label + seeds + missing, *cells]))
+        lines.append(markdown_row([group.label + seeds + missing, *cells]))
     return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -14,7 +14,6 @@ from sae_sweeps.files import read_json, write_text
 from sae_sweeps.formats import CONFIG
 from sae_sweeps.formats.card import card
 from sae_sweeps.formats.description import Description
-from sae_sweeps.formats.reading import Located
 from sae_sweeps.formats.writing import TARGETS, write_as
 from sae_sweeps.language.model_files import looks_local
 from sae_sweeps.saved import SavedSAE, labels, results_of
@@ -55,10 +54,8 @@ def folder_of(sweep: Sweep, config: Config) -> Path:
 def names_of(saved: Sequence[SavedSAE]) -> list[str]:
     """What their folders are called: with a digest where an SAE is of another library, many of whose folders are called
     the same."""
-    foreign = [one.declared is not None and not one.declared.trained_here for one in saved]
     return [
-        f"{name}-{one.digest()[:8]}" if is_foreign else name
-        for one, name, is_foreign in zip(saved, labels(saved), foreign, strict=True)
+        f"{name}-{one.digest()[:8]}" if one.is_foreign else name for one, name in zip(saved, labels(saved), strict=True)
     ]
 
 
@@ -110,7 +107,7 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
 
 def known_of(one: SavedSAE, format: str) -> Description:
     """What is known of an SAE: what its files say, and of a point what its configuration says."""
-    said, model = Located(one.format, one.folder).describe(), one.config.model
+    said, model = one.located.describe(), one.config.model
     if one.declared is None:
         elsewhere = format == "saebench" or looks_local(model.name)
         name = model.aliases[0] if elsewhere and model.aliases else model.name
