@@ -109,7 +109,7 @@ def train_densely(sae: SAE, config: TrainingConfig, stream) -> SAE:
         x_BD = chunk_AD[batch * config.batch_size : (batch + 1) * config.batch_size]
         if isinstance(sae, JumpReLUSAE) and sae.l0_target is not None:
             if number == 0:
-                sae.meet_target(x_BD)
+                sae.meet_target(sae.product(sae.encoder_input(x_BD[:256])).whole())
             sae.l0_target.observe(*by_a_factor_on_thresholds(sae, x_BD))
         _, gradients = dense_step(sae, x_BD, idle_F >= config.dead_after_tokens)
         entries = sae.keep(sae.product(sae.encoder_input(x_BD)))

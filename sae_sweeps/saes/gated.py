@@ -22,6 +22,7 @@ class GatedSAE(ReLUSAE):
     """
 
     architecture = "gated"
+    first_times = 1.0
 
     def __init__(
         self,

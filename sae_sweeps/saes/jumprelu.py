@@ -12,9 +12,6 @@ from sae_sweeps.saes.encoder import Product, above
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
 from sae_sweeps.saes.sparse import DENSE_FROM, Entries, Kept, LatentEntries, Whole
-from sae_sweeps.saes.trainable import Step
-
-START = 256  # activations on which the untrained SAE is given its L0
 
 
 class JumpReLUSAE(PenalizedSAE):
@@ -65,17 +62,9 @@ class JumpReLUSAE(PenalizedSAE):
         return self._as_trained(threshold=self.threshold)
 
     @torch.no_grad()
-    def meet_target(self, x_BD: Tensor) -> None:
-        """Give thresholds the factor at which L0 is its target on these (normalised) activations."""
+    def meet_target(self, pre_RF: Tensor) -> None:
         assert self.l0_target is not None, "made with target_l0"
-        pre_RF = self.product(self.encoder_input(x_BD[:START])).whole()
-        self.threshold.mul_(self.l0_target.first_factor(pre_RF, self.threshold))
-
-    @torch.no_grad()
-    def training_step(self, x_BD: Tensor, dead_F: Tensor, precision: str = "float32") -> Step:
-        if self.l0_target is not None and self.l0_target.batches == 0:
-            self.meet_target(x_BD)
-        return super().training_step(x_BD, dead_F, precision)
+        self.threshold.mul_(self.l0_target.first_level(pre_RF, self.threshold).clamp(min=1e-3))
 
     def sparsity_gradients(
         self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None = None

@@ -1,11 +1,17 @@
 """What SAEs with a penalty on active latents share: its coefficient is given, or found on the way to a given L0."""
 
+# B activations in a batch, D model width, F latents (dict_size)
+
+from abc import abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sae_sweeps.saes.sparsity import L0Target
-from sae_sweeps.saes.trainable import TrainableSAE
+from sae_sweeps.saes.trainable import Step, TrainableSAE
+
+START = 256  # activations on which the untrained SAE is given its L0
 
 
 class PenalizedSAE(TrainableSAE):
@@ -34,3 +40,13 @@ class PenalizedSAE(TrainableSAE):
             return self.l0_target.coefficient
         assert self._sparsity_coefficient is not None, "the other is given"
         return self._sparsity_coefficient
+
+    @abstractmethod
+    def meet_target(self, pre_RF: Tensor) -> None:
+        """Change thresholds or biases so that L0 is its target on activations with these pre-activations."""
+
+    @torch.no_grad()
+    def training_step(self, x_BD: Tensor, dead_F: Tensor, precision: str = "float32") -> Step:
+        if self.l0_target is not None and self.l0_target.batches == 0:
+            self.meet_target(self.product(self.encoder_input(x_BD[:START])).whole())
+        return super().training_step(x_BD, dead_F, precision)

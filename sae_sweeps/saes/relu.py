@@ -2,7 +2,7 @@
 
 # B activations in a batch, F latents (dict_size)
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,11 +11,9 @@ from sae_sweeps.saes.encoder import Product, above
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
 from sae_sweeps.saes.sparse import DENSE_FROM, Entries, Kept, LatentEntries, Whole
-from sae_sweeps.saes.trainable import Step
 
-# the share of L0 that is taken to go as biases fall by a standard deviation of the pre-activations; how much it is
-# depends on where these lie, which no kernel looks at here
-ELASTICITY = 1.0
+GAIN = 3.0  # over the step of a factor on thresholds: Adam moves biases further between two batches
+RELIEF = 5.0  # shares of the coefficient that are taken off for a share of the target that L0 is short of
 
 
 class ReLUSAE(PenalizedSAE):
@@ -25,16 +23,20 @@ class ReLUSAE(PenalizedSAE):
     `initial_threshold` standard deviations of the untrained pre-activations: where it starts at 0 (`initial_threshold`
     of 0), half of the latents are active at first, and more of them are dead once the penalty has silenced those.
 
-    With `target_l0` in place of a coefficient, one shift of all biases after each step, in such standard deviations (as
-    the first batch has them: activations may be large or small), keeps L0 there; the coefficient is that at which the
-    shift would change error and penalty by opposite amounts (`L0Target`).
+    With `target_l0` in place of a coefficient, one shift of all biases gives the untrained SAE some times this L0, and
+    one after each step brings it there and keeps it. The coefficient is that at which the shift would change error and
+    penalty by opposite amounts (`L0Target`), and less while L0 is below its target, where the penalty would hold it (so
+    the method of multipliers corrects a multiplier by how far its constraint is missed; Nocedal & Wright, Numerical
+    Optimization, chapter 17).
+
+    Shifts are in units of the mean positive pre-activation, by the norm of W_enc's row each. Pre-activations above 0
+    become rarer about exponentially, so that a share of this mean takes the same share of L0.
     """
 
     architecture = "relu"
     centers_input = True
     has_bias = True
-
-    input_scale: Tensor
+    first_times: ClassVar[float] = 4.0  # the target is L0 at first: with more, fewer latents are dead in the end
 
     def __init__(
         self,
@@ -46,27 +48,28 @@ class ReLUSAE(PenalizedSAE):
         **options: Any,
     ) -> None:
         super().__init__(d_in, dict_size, sparsity_coefficient, **options)
-        self.register_buffer("input_scale", torch.ones(()))  # of the elements of the encoder's input
-        self.initial_threshold = initial_threshold
+        self._unit: float | Tensor = 1.0  # of shifts, from a training step to its update
+        # the untrained pre-activation of an activation of unit variance is the norm of W_enc's row, on average
         self._shift_biases(initial_threshold)
 
     @property
-    def _deviation_F(self) -> Tensor:
-        """The standard deviations of pre-activations, as untrained ones would have them."""
-        return self.W_enc.detach().norm(dim=1) * self.input_scale
+    def sparsity_coefficient(self) -> float | Tensor:
+        multiplier = super().sparsity_coefficient
+        return multiplier if self.l0_target is None else multiplier * self.l0_target.relief(RELIEF)
+
+    @property
+    def _norm_F(self) -> Tensor:
+        return self.W_enc.detach().norm(dim=1)
 
     @torch.no_grad()
     def _shift_biases(self, by: float | Tensor) -> None:
-        """Make latents less active, by standard deviations."""
-        self.get_parameter("b_enc").sub_(by * self._deviation_F)
+        """Make latents less active, by multiples of the rows' norms."""
+        self.get_parameter("b_enc").sub_(by * self._norm_F)
 
     @torch.no_grad()
-    def training_step(self, x_BD: Tensor, dead_F: Tensor, precision: str = "float32") -> Step:
-        if self.l0_target is not None and self.l0_target.batches == 0:
-            self._shift_biases(-self.initial_threshold)
-            self.input_scale.copy_(self.encoder_input(x_BD).square().mean().sqrt())
-            self._shift_biases(self.initial_threshold)
-        return super().training_step(x_BD, dead_F, precision)
+    def meet_target(self, pre_RF: Tensor) -> None:
+        assert self.l0_target is not None, "made with target_l0"
+        self._shift_biases(self.l0_target.first_level(pre_RF, self._norm_F, self.first_times))
 
     def keep(self, product: Product) -> Entries:
         return positive(product, DENSE_FROM) or Whole(product.whole().relu_())
@@ -88,9 +91,11 @@ class ReLUSAE(PenalizedSAE):
         """Gradients of the positive pre-activations given those of the error, and the L1 penalty on them."""
         batch, positive = entries.shape[0], entries.pre > 0
         if self.l0_target is not None:
-            moved = positive * entries.per_latent(self._deviation_F)
+            norm = entries.per_latent(self._norm_F)
+            moved = positive * norm
+            self._unit = (positive * entries.pre / norm).sum() / positive.sum().clamp(min=1)
             l0 = entries.active.sum() / batch
-            self.l0_target.observe(l0, -(moved * pre_grad).sum(), ELASTICITY * l0.to(moved.dtype), moved.sum() / batch)
+            self.l0_target.observe(l0, -(moved * pre_grad).sum(), l0.to(moved.dtype), moved.sum() / batch)
         coefficient = self.sparsity_coefficient / batch
         return (pre_grad + coefficient) * positive, coefficient * entries.pre.sum()
 
@@ -98,7 +103,7 @@ class ReLUSAE(PenalizedSAE):
     def after_update(self) -> None:
         super().after_update()
         if self.l0_target is not None:
-            self._shift_biases(self.l0_target.factor().log())
+            self._shift_biases(GAIN * self.l0_target.factor().log() * self._unit)
 
 
 def positive(product: Product, at_most: float = 1.0) -> Kept | None:

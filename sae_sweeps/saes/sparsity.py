@@ -23,8 +23,8 @@ class L0Target(nn.Module):
     A coefficient alone, however controlled, steers badly: it acts through the gradients of thresholds, which come from
     the few activations near them and which Adam divides by those of a hundred steps before.
 
-    ReLU and gated SAEs have biases in place of thresholds, which one shift for all moves, by the factor's logarithm,
-    and an L1 penalty in place of that on L0.
+    ReLU and gated SAEs have biases in place of thresholds, which one shift for all moves, and an L1 penalty in place of
+    that on L0; "factor" then means the exponential of the shift, in the unit that they say.
 
     Its buffers are all of its state, each of shape (); `coefficient` is the multiplier, `l0` that of the latest batch.
     """
@@ -44,11 +44,12 @@ class L0Target(nn.Module):
             self.register_buffer(name, torch.zeros(()))
 
     @torch.no_grad()
-    def first_factor(self, pre_RF: Tensor, threshold_F: Tensor) -> Tensor:
-        """What to multiply thresholds above 0 by for L0 to be the target on these pre-activations, ()."""
-        share_M = (pre_RF / threshold_F).flatten()
-        count = max(1, min(round(self.target * len(pre_RF)), len(share_M)))
-        return share_M.topk(count, sorted=False).values.min().clamp(min=1e-3)
+    def first_level(self, pre_RF: Tensor, scale_F: Tensor, times: float = 1.0) -> Tensor:
+        """The multiple of scale_F, all above 0, at which thresholds give these pre-activations so many times the target
+        as L0, ()."""
+        share_M = (pre_RF / scale_F).flatten()
+        count = max(1, min(round(times * self.target * len(pre_RF)), len(share_M)))
+        return share_M.topk(count, sorted=False).values.min()
 
     @torch.no_grad()
     def observe(self, l0: Tensor, error_rise: Tensor, l0_fall: Tensor, penalty_fall: Tensor | None = None) -> None:
@@ -64,6 +65,11 @@ class L0Target(nn.Module):
         self.penalty_fall.lerp_(l0_fall if penalty_fall is None else penalty_fall, 1 - MEMORY)
         ratio = self.error_rise / self.penalty_fall
         self.coefficient.copy_(torch.where(self.penalty_fall > 0, ratio, 0.0).clamp_(min=0))
+
+    @torch.no_grad()
+    def relief(self, strength: float) -> Tensor:
+        """What is left of a coefficient, (): 1, less `strength` times the share of the target that L0 is short of."""
+        return (1 - strength * (1 - self.l0 / self.target)).clamp_(0, 1)
 
     @torch.no_grad()
     def factor(self) -> Tensor:

@@ -17,13 +17,13 @@ def numbers(*values):
     return [torch.tensor(float(value)) for value in values]
 
 
-def test_the_first_factor_gives_the_target():
+def test_the_first_level_gives_the_target():
     pre_RF = torch.tensor([[4.0, 1.0, -1.0], [0.5, 6.0, 2.0]])
     threshold_F = torch.tensor([1.0, 2.0, 0.5])  # pre / threshold: 4, 0.5, -2 and 0.5, 3, 4
     for target, active in ((0.5, 0), (1.5, 2), (2.5, 3)):  # strictly above the least of those counted
-        factor = L0Target(target).first_factor(pre_RF, threshold_F)
-        assert (pre_RF > factor * threshold_F).sum() == active
-    assert L0Target(9).first_factor(pre_RF, threshold_F) > 0
+        level = L0Target(target).first_level(pre_RF, threshold_F)
+        assert (pre_RF > level * threshold_F).sum() == active
+    assert L0Target(9).first_level(pre_RF, threshold_F) == -2  # more than there are
 
 
 def test_thresholds_go_a_fifth_of_the_way_to_the_target():
@@ -49,6 +49,13 @@ def test_the_coefficient_is_never_negative():
     assert target.coefficient == 0
 
 
+@pytest.mark.parametrize(("l0", "left"), [(12, 1), (10, 1), (9, 0.5), (8, 0), (0, 0)])
+def test_a_penalty_is_relieved_while_l0_is_below_its_target(l0, left):
+    target = L0Target(10)
+    target.observe(*numbers(l0, 1, 1))
+    assert_close(target.relief(5.0), torch.tensor(float(left)))
+
+
 def test_what_says_how_sparse_is_one_of_the_two():
     for options in ({}, {"sparsity_coefficient": 0.1, "target_l0": 3}):
         with pytest.raises(ValueError, match="one of"):
@@ -71,19 +78,35 @@ def test_training_keeps_to_the_target(decay_fraction, target, normalize_input):
 
 
 class Scaled(Directions):
-    def __init__(self, scale):
+    """Activations of another size; with `outlier`, one coordinate is nearly all of them, as in language models."""
+
+    def __init__(self, scale, outlier=0.0):
         super().__init__()
-        self.scale = scale
+        self.scale, self.outlier = scale, outlier
 
     def chunk(self, index):
-        return self.scale * super().chunk(index)
+        chunk_AD = super().chunk(index)
+        chunk_AD[:, 0] += self.outlier * chunk_AD.norm(dim=1).mean()
+        return self.scale * chunk_AD
+
+
+SHORT = TrainingConfig(
+    tokens=200 * 256, batch_size=256, lr=3e-3, chunk_batches=2, initial_bias="mean", decay_fraction=0.5
+)
 
 
 @pytest.mark.parametrize("scale", [0.05, 50.0])
 @pytest.mark.parametrize("make", [ReLUSAE, GatedSAE])
 def test_biases_keep_to_the_target_however_large_activations_are(make, scale):
-    settings = {"tokens": 200 * 256, "batch_size": 256, "lr": 3e-3, "chunk_batches": 2, "initial_bias": "mean"}
-    sae = make(24, 128, target_l0=6, normalize_input=False)
-    trainer = Trainer(sae, TrainingConfig(**settings, decay_fraction=0.5))
+    trainer = Trainer(make(24, 128, target_l0=6, normalize_input=False), SHORT)
     l0 = [step.l0.item() for _, steps in train([trainer], Scaled(scale)) for step in steps]
     assert sum(l0[-50:]) / 50 == pytest.approx(6, rel=0.03)
+
+
+@pytest.mark.parametrize("target", [2, 20])
+@pytest.mark.parametrize("make", [JumpReLUSAE, ReLUSAE, GatedSAE])
+def test_the_target_is_met_where_one_coordinate_is_most_of_an_activation(make, target):
+    options = {"bandwidth": 0.05} if make is JumpReLUSAE else {}
+    trainer = Trainer(make(24, 128, target_l0=target, **options), SHORT)
+    l0 = [step.l0.item() for _, steps in train([trainer], Scaled(1.0, outlier=5.0)) for step in steps]
+    assert sum(l0[-50:]) / 50 == pytest.approx(target, rel=0.03)

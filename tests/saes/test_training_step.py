@@ -109,7 +109,7 @@ def test_the_sparse_and_the_dense_way_are_the_same_step(architecture, dense_from
 
 
 @pytest.mark.parametrize("architecture", ["relu", "gated"])
-def test_a_target_takes_the_coefficient_from_the_batch_and_shifts_all_biases(architecture):
+def test_a_target_takes_the_coefficient_from_the_batch_and_shifts_all_biases(architecture, monkeypatch):
     """The first batch's coefficient: that at which a shift of all biases would change error and penalty oppositely."""
     start = perturbed(SAES[architecture](4, D), torch.float64)
     with torch.no_grad():  # too weak as it is, so that being less active raises the error
@@ -125,15 +125,27 @@ def test_a_target_takes_the_coefficient_from_the_batch_and_shifts_all_biases(arc
             start.b_enc.copy_(sae.b_enc - by * sae.W_enc.norm(dim=1))
         return start.training_step(x_BD, dead_F).loss
 
+    def pre_BF():
+        return ((x_BD - sae.b_dec) @ sae.W_enc.T + sae.b_enc).detach()
+
+    sae.meet_target(pre_BF())
+    times = {"relu": 4, "gated": 1}[architecture]
+    assert (pre_BF() > 0).sum() == pytest.approx(times * 6 * 17, abs=1)  # one entry is just at the level
+    sae._shift_biases(1e-4)  # and not there, where there is no derivative
+    monkeypatch.setattr(sae, "meet_target", lambda pre_RF: None)
     step = sae.training_step(x_BD, dead_F)
-    assert_close(sae.input_scale, (x_BD - sae.b_dec).square().mean().sqrt())
     small = 1e-6
-    rises = [(of_shift(small, c) - of_shift(-small, c)) / (2 * small) for c in (0.0, 1.0)]
-    assert sae.sparsity_coefficient.item() == pytest.approx((rises[0] / (rises[0] - rises[1])).item(), rel=1e-3)
+    rises = [(of_shift(2 * small, c) - of_shift(small, c)) / small for c in (0.0, 1.0)]
+    coefficient = sae.l0_target.coefficient.item()
+    assert coefficient == pytest.approx((rises[0] / (rises[0] - rises[1])).item(), rel=1e-3)
+    left = min(1, 1 - 5 * (1 - step.l0.item() / 6))
+    assert sae.sparsity_coefficient.item() == pytest.approx(coefficient * left, rel=1e-5)
+    unit = (pre_BF() / sae.W_enc.norm(dim=1))[pre_BF() > 0].mean()
     before_F = sae.b_enc.detach().clone()
     sae.after_update()
-    expected = (0.2 * (step.l0 - 6) / step.l0.clamp(min=0.6)).clamp(-0.05, 0.05)
-    assert_close(before_F - sae.b_enc, expected * sae.input_scale * sae.W_enc.norm(dim=1), rtol=1e-5, atol=1e-8)
+    expected = 3 * (0.2 * (step.l0 - 6) / step.l0.clamp(min=0.6)).clamp(-0.05, 0.05)
+    assert expected != 0
+    assert_close(before_F - sae.b_enc, expected * unit * sae.W_enc.norm(dim=1), rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
