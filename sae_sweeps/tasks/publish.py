@@ -55,6 +55,7 @@ def _show(repo: str, root: Path, files: list[Path], config: Config) -> None:
 
 def _upload(repo: str, root: Path, files: list[Path], private: bool) -> None:
     import huggingface_hub as hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     api = hub.HfApi()
     try:
@@ -69,7 +70,10 @@ def _upload(repo: str, root: Path, files: list[Path], private: bool) -> None:
     except ConfigError:
         raise
     except Exception as error:  # the client passes on whatever its transport raises
-        problem = f"the hub does not take it ({type(error).__name__}: {first_line(error)})"
-        fix = "log in with `hf auth login`, as someone who may write there; publish.dry_run=true uploads nothing"
+        answered = isinstance(error, HfHubHTTPError | LocalTokenNotFoundError)
+        problem = "the hub does not take it" if answered else "the hub cannot be reached"
+        problem += f" ({type(error).__name__}: {first_line(error)})"
+        fix = "log in with `hf auth login`, as someone who may write there" if answered else "try again where it can be"
+        fix += "; publish.dry_run=true uploads nothing"
         raise ConfigError("publish.repo", repo, problem, fix) from None
     console.print(f"uploaded: {url}", markup=False, soft_wrap=True)

@@ -49,6 +49,9 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     if command.small is not None or command.large is not None:
         pairs = [(find(str(command.small), "small", command), find(str(command.large), "large", command))]
         require_alike(*pairs[0])
+        sizes = [one.config.dict_size for one in pairs[0]]
+        if sizes[0] > sizes[1]:
+            log.warning("the SAE of small= has %d latents, more than the %d of large=", *sizes)
     else:
         everyone, undone = saved_of(sweep)
         pairs = neighbours(everyone)

@@ -8,6 +8,7 @@ import huggingface_hub as hub
 import pytest
 import torch
 import yaml
+from huggingface_hub.errors import LocalTokenNotFoundError
 from torch.testing import assert_close
 
 from sae_sweeps.formats.reading import load_sae, locate
@@ -294,18 +295,25 @@ def test_what_cannot_be_written_is_told_and_the_rest_goes(first, command, api):
     assert "batchtopk" not in overview
 
 
-def test_without_a_token_it_is_told_how_to_log_in(first, command, monkeypatch):
-    class UnauthorizedError(Exception):
-        pass
+UNREACHED = (
+    ConnectionError("no route\nto it"),
+    "the hub cannot be reached (ConnectionError: no route). Fix: try again",
+)
+NO_TOKEN = (
+    LocalTokenNotFoundError("Token is required.\nTo log in, ..."),
+    "the hub does not take it (LocalTokenNotFoundError: Token is required.). Fix: log in with `hf auth login`",
+)
 
+
+@pytest.mark.parametrize(("error", "problem"), [UNREACHED, NO_TOKEN])
+def test_why_the_hub_did_not_take_it_is_told_in_a_line(first, command, monkeypatch, error, problem):
     class Refusing(Api):
         def create_repo(self, repo, private, exist_ok):
-            raise UnauthorizedError("401 Client Error.\nInvalid username or password.")
+            raise error
 
     monkeypatch.setattr(hub, "HfApi", Refusing)
     ran = command("task=publish", "name=first", "publish.repo=me/my-saes")
     assert ran.code == 1
-    problem = "the hub does not take it (UnauthorizedError: 401 Client Error.). Fix: log in with `hf auth login`"
     assert ran.err.startswith(f"error: publish.repo=me/my-saes: {problem}")
     assert len(ran.err.splitlines()) == 1
 

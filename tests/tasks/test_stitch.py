@@ -87,3 +87,6 @@ def test_two_folders_of_other_architectures_and_sweeps_can_be_named(first, comma
         assert found["study"][part]["point"] == of.name
         own = results(of)["metrics"]["nmse"]
         assert found["curves"]["interpolation"]["nmse"][end] == pytest.approx(own, rel=1e-5)
+    swapped = command("task=stitch", *given, "name=swapped", f"small={large}", f"large={small}")
+    assert swapped.code == 0
+    assert "the SAE of small= has 48 latents, more than the 32 of large=" in swapped.out + swapped.err
