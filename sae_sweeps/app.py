@@ -123,6 +123,9 @@ def launch(cfgs: Sequence[DictConfig], launcher: "SweepLauncher", many: bool = F
     named = [(point_name(cfg), to_config(cfg)) for cfg in cfgs]
     config = named[0][1]
     if config.task.name in SWEEP_TASKS and config.task.name != "plan":
+        for (_, one), cfg in zip(named, cfgs, strict=True):
+            words = cfg.hydra.overrides.task if many else HydraConfig.get().overrides.task
+            one.given = [word.partition("=")[0].lstrip("+") for word in words]
         _run_sweep_task([config for _, config in named], launcher)
         return [JobReturn() for _ in cfgs]
     refuse_invalid(named, launcher)

@@ -5,9 +5,12 @@ values out of range are found by rules.py. Nothing here touches a file.
 """
 
 import copy
+import functools
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+import operator
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +168,38 @@ class Config:
     small: str | None = None
     large: str | None = None
     saved: str | None = None
+    given: list[str] = field(default_factory=list)  # the settings that the command line of a study names
+
+
+# what a study takes from its SAEs' points, or from its command line if that names them
+TEXT_SETTINGS = ("dataset", "evaluation", "model.batch_sequences", "model.dtype")
 
 
 def study_settings(config: Config, task: str) -> dict[str, Any]:
     """What a command says of a study that it has run; nothing of a task that is none."""
-    values = asdict(config)
-    return {name: values[name] for name in STUDY_TASKS.get(task, ())}
+    values, names = asdict(config), (*STUDY_TASKS.get(task, ()), *_given_of_text(config))
+    return {name: functools.reduce(operator.getitem, name.split("."), values) for name in names}
+
+
+def value_of(config: Config, setting: str) -> Any:
+    """The value of a setting by its full name, e.g. training.lr."""
+    return functools.reduce(getattr, setting.split("."), config)
+
+
+def with_given(config: Config, command: Config) -> Config:
+    """A point's configuration, but for the text that is read and for how the model is run what a command line names."""
+    for setting in _given_of_text(command):
+        config = _with(config, setting.split("."), value_of(command, setting))
+    return config
+
+
+def _given_of_text(command: Config) -> list[str]:
+    return [setting for setting in command.given if setting.startswith(TEXT_SETTINGS)]
+
+
+def _with(config: Any, path: Sequence[str], value: Any) -> Any:
+    inner = value if len(path) == 1 else _with(getattr(config, path[0]), path[1:], value)
+    return replace(config, **{path[0]: inner})
 
 
 def point_name(cfg: DictConfig) -> str:

@@ -1,12 +1,10 @@
 """The rules that the values of a configuration must keep: what is out of range, and what contradicts itself."""
 
-import functools
 import itertools
 import math
 import re
-from typing import Any
 
-from sae_sweeps.config import EXPORT_TASKS, FORMATS_OF, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, Config
+from sae_sweeps.config import EXPORT_TASKS, FORMATS_OF, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, Config, value_of
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.sae_config import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, PenaltyConfig, TopKConfig
 
@@ -161,8 +159,3 @@ def _of_studies(config: Config) -> list[ConfigError]:
     alone, other = ("small", "large") if config.large is None else ("large", "small")
     require(alone, both, f"is given without {other}", f"give {other}=FOLDER as well")
     return found
-
-
-def value_of(config: Config, setting: str) -> Any:
-    """The value of a setting by its full name, e.g. training.lr."""
-    return functools.reduce(getattr, setting.split("."), config)

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from sae_sweeps import logs, states, stopping
-from sae_sweeps.config import Config
+from sae_sweeps.config import Config, value_of, with_given
 from sae_sweeps.display import Display, PointDisplay, console, point_display
 from sae_sweeps.errors import NO_POINTS, ConfigError, LockedError, NotRunError, reason
 from sae_sweeps.files import read_json, write_csv, write_json
@@ -58,8 +58,11 @@ class Study:
     def of(
         cls, task: str, sweep: Sweep, command: Config, title: str, saved: dict[str, SavedSAE], settings: dict[str, Any]
     ) -> "Study":
-        """A study whose folder is named by its title and a hash of its settings and of the SAEs' weights."""
-        main = next(iter(saved.values())).config
+        """A study whose folder is named by its title and a hash of its settings and of the SAEs' weights.
+
+        Raises: ConfigError if the command line names another model or hook than the SAEs are of.
+        """
+        main = _as_commanded(next(iter(saved.values())), command)
         of_the_result = {name: value for name, value in settings.items() if name not in NEUTRAL}
         config = replace(
             main,
@@ -116,6 +119,22 @@ class Study:
         content = {"study": self.described(), "metrics": metrics, **more}
         content |= {"config": asdict(self.config), "provenance": provenance()}
         write_json(self.folder / states.RESULTS, content)
+
+
+def _as_commanded(one: SavedSAE, command: Config) -> Config:
+    """The configuration of an SAE, with what the command line says of the text. Raises: ConfigError, see `Study.of`."""
+    model, wanted = one.config.model, command.model
+    fits = {
+        "model": ("model.name", same_model(model.name, [wanted.name, *wanted.aliases])),
+        "model.name": ("model.name", same_model(model.name, [wanted.name, *wanted.aliases])),
+        "model.hook": ("model.hook", same_activations(model.hook, wanted.hook)),
+    }
+    for given in command.given:
+        setting, is_its = fits.get(given, (given, True))
+        if not is_its:
+            problem = f"{one.title} is of {value_of(one.config, setting)}"
+            raise ConfigError(setting, value_of(command, setting), problem, "leave it out: an SAE brings its model")
+    return with_given(one.config, command)
 
 
 def saved_of(sweep: Sweep) -> tuple[list[SavedSAE], list[str]]:

@@ -197,3 +197,32 @@ def test_the_latents_of_an_sae_from_elsewhere_are_told_and_reported_on(tmp_path,
     assert (ran.code, ran.err) == (0, "")
     page = (tmp_path / "outputs" / "elsewhere" / "report.html").read_text()
     assert "relu-40-relu" in page
+
+
+def test_what_the_command_line_says_of_the_text_holds_for_points_too(first, command):
+    mine = point(first, "batchtopk-32")
+    ran = command("-m", "task=evaluate", *GIVEN, f"sae={mine}", "evaluation.tokens=70", "dataset.seq_len=8,11")
+    assert (ran.code, ran.err) == (0, "")
+    found = [results(folder) for folder in done(first, "evaluate")]
+    of_point = results(mine)["config"]
+    for seq_len in (8, 11):
+        (metrics,) = [each["metrics"] for each in found if each["config"]["dataset"]["seq_len"] == seq_len]
+        assert 70 <= metrics["held_out_tokens"] < 70 + seq_len
+    for each in found:
+        assert each["config"]["dataset"] == {**of_point["dataset"], "seq_len": each["config"]["dataset"]["seq_len"]}
+        assert each["config"]["sae"] == of_point["sae"]
+
+
+def test_a_command_line_that_names_another_model_than_the_points_are_of_is_refused(first, command, tiny_model):
+    other = shutil.copytree(tiny_model, first.parent / "other-model")
+    hook = "blocks.1.hook_resid_pre"
+    for setting, value, its, more in (
+        ("model.hook", "blocks.0.hook_resid_pre", hook, []),
+        ("model.name", str(other), str(tiny_model), [f"model.hook={hook}", "dataset.seq_len=16"]),
+    ):
+        for task in ("evaluate", "latents", "stitch"):
+            ran = command(f"task={task}", *GIVEN, f"{setting}={value}", *more)
+            assert ran.code == 1
+            (line,) = ran.err.splitlines()
+            assert line.startswith(f"error: {setting}={value}: ")
+            assert f"-k4-seed0 is of {its}. Fix: leave it out" in line
