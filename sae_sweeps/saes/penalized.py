@@ -43,7 +43,8 @@ class PenalizedSAE(TrainableSAE):
 
     @abstractmethod
     def meet_target(self, pre_RF: Tensor) -> None:
-        """Change thresholds or biases so that L0 is its target on activations with these pre-activations."""
+        """Change thresholds or biases so that L0 is its target, or so far above it as training is to begin, on
+        activations with these pre-activations."""
 
     @torch.no_grad()
     def training_step(self, x_BD: Tensor, dead_F: Tensor, precision: str = "float32") -> Step:
