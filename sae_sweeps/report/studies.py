@@ -76,12 +76,13 @@ def studies_data(found: Sequence[Finished]) -> dict[str, list[dict[str, Any]]]:
 def evaluated(found: Sequence[Finished]) -> list[list[str]]:
     """A table of the SAEs that `task=evaluate` has measured, best NMSE first, with what it is of in its first row."""
     metrics = ("nmse", "fvu", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
-    rows: list[list[str]] = [["SAE", "model and hook", *(METRICS[name].title for name in metrics)]]
+    rows: list[list[str]] = [["SAE", "model and hook", *(METRICS[name].title for name in metrics), "held-out tokens"]]
     done = [study for study in found if study.task == "evaluate"]
     for study in sorted(done, key=lambda study: finite(study.results["metrics"].get("nmse"))):
         sae, model = study.results["study"]["sae"], study.results["config"]["model"]
-        name = f"{called(sae['architecture'], sae['dict_size'], sae['k'])} ({sae['point']})"
+        name = f"{called(sae['architecture'], sae['dict_size'], sae['k'])} ({sae['point']}{differs(study, found)})"
         numbers = [METRICS[metric].text(study.results["metrics"].get(metric)) for metric in metrics]
+        numbers.append(f"{study.results['metrics']['held_out_tokens']:,}")
         rows.append([name, f"{end_of_path(model['name'])}, {model['hook']}", *numbers])
     return rows
 
@@ -101,14 +102,20 @@ def differs(study: Finished, among: Sequence[Finished]) -> str:
     """The settings in which it differs from other studies of the same SAEs, in words."""
     saes = {part: one for part, one in study.results["study"].items() if isinstance(one, dict) and "point" in one}
     alike = [
-        flat(one.settings)
+        _settings_and_text(one)
         for one in among
         if (one.sweep, one.task) == (study.sweep, study.task)
         and all(one.results["study"].get(part, {}).get("point") == sae["point"] for part, sae in saes.items())
     ]
-    mine = flat(study.settings)
+    mine = _settings_and_text(study)
     keys = [key for key in mine if len({json.dumps(one.get(key)) for one in alike}) > 1]
     return "".join(f", {key} {mine[key]}" for key in keys)
+
+
+def _settings_and_text(study: Finished) -> dict[str, Any]:
+    config = study.results["config"]
+    read = {"dataset": config["dataset"], "evaluation": config["evaluation"], "model.dtype": config["model"]["dtype"]}
+    return flat({**study.settings, **read})
 
 
 def _stitching(study: Finished) -> dict[str, Any]:

@@ -211,6 +211,10 @@ def test_what_the_command_line_says_of_the_text_holds_for_points_too(first, comm
     for each in found:
         assert each["config"]["dataset"] == {**of_point["dataset"], "seq_len": each["config"]["dataset"]["seq_len"]}
         assert each["config"]["sae"] == of_point["sae"]
+    section = (first / "report.html").read_text().partition('id="evaluated"')[2].partition("</section>")[0]
+    for each in found:
+        told = f"({mine.name}, dataset.seq_len {each['config']['dataset']['seq_len']})</th>"
+        assert f"{each['metrics']['held_out_tokens']}</td>" in section.partition(told)[2].partition("</tr>")[0]
 
 
 def test_a_command_line_that_names_another_model_than_the_points_are_of_is_refused(first, command, tiny_model):
