@@ -238,7 +238,8 @@ def many_latents(folder: Path, latents: int = 24576, d_in: int = 64) -> Path:
     words, random = _Words(), np.random.default_rng(0)
     told = words.table(latents, random)
     sae_of = {"sae": {"point": name}}
-    _write_study(folder / "latents" / name, {**sae_of, "settings": asdict(config.latents)}, {"latents": latents})
+    meant = {**sae_of, "settings": asdict(config.latents)}
+    _write_study(folder / "latents" / name, meant, config, {"latents": latents})
     pq.write_table(pa.table(told, schema=meanings.SCHEMA), folder / "latents" / name / "latents.parquet")
 
     meta, users = latents // 4, [[] for _ in range(latents // 4)]
@@ -258,7 +259,7 @@ def many_latents(folder: Path, latents: int = 24576, d_in: int = 64) -> Path:
         "explained_variance_shuffled": 0.5,
     }
     study = {**sae_of, "settings": asdict(config.meta)}
-    _write_study(place, study, numbers, smaller={}, meta_latents_per_latent=[0, 0, 0, 0, latents])
+    _write_study(place, study, config, numbers, smaller={}, meta_latents_per_latent=[0, 0, 0, 0, latents])
     decomposed = {**told, "explained": random.random(latents), "meta_latents": parts}
     pq.write_table(pa.table(decomposed, schema=decompositions.LATENTS), place / "latents.parquet")
     used = {"used_by": [len(row) for row in users], "latents": [row[:10] for row in users], "matches": [[]] * meta}
@@ -346,5 +347,6 @@ def _write_curve(file: Path, config: Config, error: float, lines: int, random: n
     )
 
 
-def _write_study(folder: Path, study: dict[str, Any], metrics: dict[str, float], **more: Any) -> None:
-    write_json(folder / "results.json", {"study": study, "metrics": metrics, "seconds": 1.0, **more})
+def _write_study(folder: Path, study: dict[str, Any], config: Config, metrics: dict[str, float], **more: Any) -> None:
+    content = {"study": study, "metrics": metrics, "seconds": 1.0, **more, "config": asdict(config)}
+    write_json(folder / "results.json", content)
