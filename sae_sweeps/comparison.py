@@ -175,6 +175,13 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def text_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a configuration as a dictionary, what says on which text something was measured, and how the model ran."""
+    return flat(
+        {"dataset": config["dataset"], "evaluation": config["evaluation"], "model.dtype": config["model"]["dtype"]}
+    )
+
+
 def varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """Of configurations as dictionaries, the settings that decide a result and are not the same in all that have
     them."""

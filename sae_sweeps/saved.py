@@ -63,10 +63,10 @@ class SavedSAE:
             raise ConfigError(self.setting, str(self.folder), str(error), "name the folder of a trained SAE") from None
 
     def digest(self) -> str:
-        """A checksum of its weights, and of what its files say if they are not of our making."""
+        """A checksum of its weights, and of all files if they are not of our making."""
         if not self.is_foreign:
             return _digest(self.folder / WEIGHTS)
-        of_all = [repr(self.declared), _digest(self.located.weights)]
+        of_all = [repr(self.declared), *map(_digest, self.located.files)]
         return hashlib.sha256("".join(of_all).encode()).hexdigest()
 
     def described(self) -> dict[str, Any]:
@@ -124,6 +124,9 @@ def find(path: str, setting: str, command: Config) -> SavedSAE:
         raise ConfigError(setting, path, said, example) from None
     except ValueError as error:
         raise ConfigError(setting, path, str(error), example) from None
+    k, size = declared.k, declared.dict_size
+    if k is not None and size is not None and not 0 < k <= size:
+        raise ConfigError(setting, path, f"says that its k is {k}, of {size} latents", "check its configuration")
     if command.task.name not in EXPORT_TASKS:  # which need neither model nor text
         _require_fitting(setting, path, declared, command)
     schema = SAE_SCHEMAS.get(declared.architecture, SAEConfig)

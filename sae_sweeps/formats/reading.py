@@ -58,13 +58,25 @@ class Located:
     def weights(self) -> Path:
         return self.folder / FORMATS[self.format].WEIGHTS
 
+    @property
+    def files(self) -> list[Path]:
+        """All that is read of the folder."""
+        return [file for name in FORMATS[self.format].FILES if (file := self.folder / name).is_file()]
+
     def describe(self) -> Description:
         """What its files declare, without reading the weights. Raises: ValueError if they hold no SAE."""
         return self._told(FORMATS[self.format].describe)
 
     def read(self) -> InferenceSAE:
-        """Raises: ValueError if the files do not hold an SAE whose numbers are finite and whose shapes fit."""
-        return self._told(FORMATS[self.format].read)
+        """Raises: ValueError if the files do not hold an SAE whose numbers are finite and whose shapes fit, each other
+        and what is declared."""
+        sae, declared = self._told(FORMATS[self.format].read), self.describe()
+        for name in ("d_in", "dict_size", "k"):
+            said, is_so = getattr(declared, name), getattr(sae, name)
+            if None not in (said, is_so) and said != is_so:
+                problem = f"its configuration says that {name} is {said}, and its weights have {is_so}"
+                raise ValueError(f"cannot be read as {self.format} ({problem})")
+        return sae
 
     def _told(self, look: Callable[[Path], Told]) -> Told:
         try:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sae_sweeps.comparison import METRICS, called, end_of_path, finite, flat
+from sae_sweeps.comparison import METRICS, called, end_of_path, finite, flat, text_settings
 from sae_sweeps.config import STUDY_TASKS
 from sae_sweeps.errors import first_line
 from sae_sweeps.files import read_json
@@ -113,9 +113,7 @@ def differs(study: Finished, among: Sequence[Finished]) -> str:
 
 
 def _settings_and_text(study: Finished) -> dict[str, Any]:
-    config = study.results["config"]
-    read = {"dataset": config["dataset"], "evaluation": config["evaluation"], "model.dtype": config["model"]["dtype"]}
-    return flat({**study.settings, **read})
+    return flat(study.settings) | text_settings(study.results["config"])
 
 
 def _stitching(study: Finished) -> dict[str, Any]:

@@ -88,7 +88,9 @@ class Inputs:
         if activations not in self._held_out:
             per_sequence = self._dataset.seq_len - self._dataset.first_position
             tokens_NS = self.tokens.held_out(-(-activations // per_sequence))
-            log.info("measuring the model itself on %d held-out sequences", len(tokens_NS))
+            there = len(tokens_NS) * per_sequence
+            few = f", all there are: {there:,} of {activations:,} tokens" if there < activations else ""
+            log.info("measuring the model itself on %d held-out sequences%s", len(tokens_NS), few)
             self._held_out[activations] = held_out(self.model, tokens_NS, self._dataset.first_position)
         return self._held_out[activations]
 

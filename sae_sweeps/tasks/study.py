@@ -18,7 +18,8 @@ from typing import Any
 from filelock import FileLock
 
 from sae_sweeps import logs, states, stopping
-from sae_sweeps.config import Config, value_of, with_given
+from sae_sweeps.comparison import text_settings
+from sae_sweeps.config import Config, DatasetConfig, value_of, with_given
 from sae_sweeps.display import Display, PointDisplay, console, point_display
 from sae_sweeps.errors import NO_POINTS, ConfigError, LockedError, NotRunError, reason
 from sae_sweeps.files import read_json, write_csv, write_json
@@ -134,7 +135,19 @@ def _as_commanded(one: SavedSAE, command: Config) -> Config:
         if not is_its:
             problem = f"{one.title} is of {value_of(one.config, setting)}"
             raise ConfigError(setting, value_of(command, setting), problem, "leave it out: an SAE brings its model")
-    return with_given(one.config, command)
+    config = with_given(one.config, command)
+    _require_held_out(one, config.dataset)
+    return config
+
+
+def _require_held_out(one: SavedSAE, dataset: DatasetConfig) -> None:
+    """Raises: ConfigError if of the text that a point was trained on other documents are to be held out."""
+    trained_on = one.config.dataset
+    documents = [(each.format, each.name, each.subset, each.split, each.globs) for each in (dataset, trained_on)]
+    if documents[0] == documents[1] and dataset.holdout_every % trained_on.holdout_every != 0:
+        problem = f"would measure {one.title} on documents that it was trained on"
+        fix = f"dataset.holdout_every={trained_on.holdout_every}, or a multiple of it"
+        raise ConfigError("dataset.holdout_every", dataset.holdout_every, problem, fix)
 
 
 def saved_of(sweep: Sweep) -> tuple[list[SavedSAE], list[str]]:
@@ -228,16 +241,19 @@ def _locked(study: Study) -> Iterator[None]:
 
 
 def _write_csv(folder: Path) -> None:
-    """A row per study of this kind, in the order of their names."""
+    """A row per study of this kind, in the order of their names, with what differs in the text that they are of."""
     rows = []
-    for file in sorted(folder.glob(f"*/{states.RESULTS}")):
-        results = read_json(file)
+    found = {file: read_json(file) for file in sorted(folder.glob(f"*/{states.RESULTS}"))}
+    texts = [text_settings(results["config"]) for results in found.values()]
+    differing = [name for name in texts[0] if len({str(text.get(name)) for text in texts}) > 1] if texts else []
+    for (file, results), text in zip(found.items(), texts, strict=True):
         flat: dict[str, Any] = {"study": file.parent.name}
         for part, value in results["study"].items():
             if isinstance(value, dict) and "point" in value:
                 flat |= {part: value["point"]}
         settings = results["study"]["settings"]
         flat |= {name: value for name, value in settings.items() if not isinstance(value, (list, dict))}
+        flat |= {name: text.get(name) for name in differing}
         flat |= {name: value for name, value in results["metrics"].items() if not isinstance(value, (list, dict))}
         rows.append(flat)
     if not rows:

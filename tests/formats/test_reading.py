@@ -1,5 +1,7 @@
 """Where an SAE lies: a folder, a file in it, with its format in front, or a folder on the hub."""
 
+import json
+import re
 from pathlib import Path
 
 import huggingface_hub as hub
@@ -84,6 +86,32 @@ def test_an_sae_is_loaded_by_the_folder_of_its_point(tmp_path):
     assert load_sae(f"sae_lens:{tmp_path / 'point'}").dict_size == F
     with pytest.raises(ValueError, match="holds no SAE"):
         load_sae(f"sparsify:{tmp_path / 'point'}")
+
+
+@pytest.mark.parametrize(
+    ("format", "place", "said"),
+    [
+        ("sae_lens", ("d_sae",), "dict_size"),
+        ("sae_lens", ("d_in",), "d_in"),
+        ("dictionary_learning", ("trainer", "dict_size"), "dict_size"),
+        ("dictionary_learning", ("trainer", "activation_dim"), "d_in"),
+        ("dictionary_learning", ("trainer", "k"), "k"),
+        ("sparsify", ("num_latents",), "dict_size"),
+        ("sparsify", ("d_in",), "d_in"),
+    ],
+)
+def test_what_is_declared_is_held_against_the_weights(tmp_path, format, place, said):
+    folder = write(format, tmp_path / "layers.2")
+    file = folder / ("config.json" if format == "dictionary_learning" else "cfg.json")
+    config = json.loads(file.read_text())
+    inner = config
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] += 1
+    file.write_text(json.dumps(config))
+    problem = f"its configuration says that {said} is {inner[place[-1]]}, and its weights have {inner[place[-1]] - 1}"
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        load_sae(folder)
 
 
 def test_an_empty_folder_is_told_what_was_looked_for(tmp_path):

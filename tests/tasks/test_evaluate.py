@@ -230,3 +230,42 @@ def test_a_command_line_that_names_another_model_than_the_points_are_of_is_refus
             (line,) = ran.err.splitlines()
             assert line.startswith(f"error: {setting}={value}: ")
             assert f"-k4-seed0 is of {its}. Fix: leave it out" in line
+
+
+def test_other_documents_than_those_held_out_in_training_are_refused(first, command):
+    mine = point(first, "topk-32")
+    every = results(mine)["config"]["dataset"]["holdout_every"]
+    ran = command("task=evaluate", *GIVEN, f"sae={mine}", f"dataset.holdout_every={every - 1}")
+    problem = "would measure topk-32-k4-seed0 on documents that it was trained on"
+    fix = f"dataset.holdout_every={every}, or a multiple of it"
+    assert (ran.code, ran.err) == (1, f"error: dataset.holdout_every={every - 1}: {problem}. Fix: {fix}\n")
+    assert command("task=evaluate", *GIVEN, f"sae={mine}", f"dataset.holdout_every={2 * every}").code == 0
+
+
+def test_the_table_has_a_column_for_what_differs_in_the_text(first, command):
+    words = ["task=evaluate", *GIVEN, f"sae={point(first, 'topk-32')}"]
+    assert command("-m", *words, "dataset.seq_len=8,11").code == 0
+    table = rows(first / "evaluate.csv")
+    assert sorted(row["dataset.seq_len"] for row in table) == ["11", "8"]
+    assert "dataset.seed" not in table[0]
+
+
+def test_a_configuration_that_was_changed_is_another_sae(tmp_path, tiny_model, of_the_model, command):
+    folder = saved("sae_lens", tmp_path / "mine", foreign("relu"), str(tiny_model))
+    words = ["task=evaluate", *ELSEWHERE, *of_the_model, f"sae={folder}"]
+    assert command(*words).code == 0
+    cfg = json.loads((folder / "cfg.json").read_text())
+    cfg["apply_b_dec_to_input"] = not cfg["apply_b_dec_to_input"]
+    (folder / "cfg.json").write_text(json.dumps(cfg))
+    assert command(*words).code == 0
+    found = done(tmp_path / "outputs" / "elsewhere", "evaluate")
+    assert len({results(each)["metrics"]["nmse"] for each in found}) == 2
+
+
+def test_a_k_that_there_cannot_be_is_told_with_the_folder(tmp_path, tiny_model, of_the_model, command):
+    folder = saved("sae_lens", tmp_path / "mine", foreign("topk"), str(tiny_model))
+    cfg = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps(cfg | {"k": 41}))
+    ran = command("task=evaluate", *ELSEWHERE, *of_the_model, f"saved={folder}")
+    told = f"error: saved={folder}: says that its k is 41, of 40 latents. Fix: check its configuration\n"
+    assert (ran.code, ran.err) == (1, told)
