@@ -182,6 +182,11 @@ def text_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
+def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of flat settings, those of the first that are not the same in all."""
+    return [key for key in settings[0] if len({json.dumps(one.get(key)) for one in settings}) > 1]
+
+
 def varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """Of configurations as dictionaries, the settings that decide a result and are not the same in all that have
     them."""

@@ -9,8 +9,7 @@ import functools
 import hashlib
 import json
 import operator
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -188,18 +187,15 @@ def value_of(config: Config, setting: str) -> Any:
 
 def with_given(config: Config, command: Config) -> Config:
     """A point's configuration, but for the text that is read and for how the model is run what a command line names."""
+    config = copy.deepcopy(config)
     for setting in _given_of_text(command):
-        config = _with(config, setting.split("."), value_of(command, setting))
+        group, _, name = setting.rpartition(".")
+        setattr(value_of(config, group) if group else config, name, value_of(command, setting))
     return config
 
 
 def _given_of_text(command: Config) -> list[str]:
     return [setting for setting in command.given if setting.startswith(TEXT_SETTINGS)]
-
-
-def _with(config: Any, path: Sequence[str], value: Any) -> Any:
-    inner = value if len(path) == 1 else _with(getattr(config, path[0]), path[1:], value)
-    return replace(config, **{path[0]: inner})
 
 
 def point_name(cfg: DictConfig) -> str:

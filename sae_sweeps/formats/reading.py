@@ -27,10 +27,6 @@ class Format(Protocol):
     """What a format's module has."""
 
     @property
-    def WEIGHTS(self) -> str:
-        """The file with the weights."""
-
-    @property
     def FILES(self) -> tuple[str, ...]:
         """All that is needed of a folder."""
 
@@ -55,10 +51,6 @@ class Located:
     folder: Path
 
     @property
-    def weights(self) -> Path:
-        return self.folder / FORMATS[self.format].WEIGHTS
-
-    @property
     def files(self) -> list[Path]:
         """All that is read of the folder."""
         return [file for name in FORMATS[self.format].FILES if (file := self.folder / name).is_file()]
@@ -70,13 +62,8 @@ class Located:
     def read(self) -> InferenceSAE:
         """Raises: ValueError if the files do not hold an SAE whose numbers are finite and whose shapes fit, each other
         and what is declared."""
-        sae, declared = self._told(FORMATS[self.format].read), self.describe()
-        for name in ("d_in", "dict_size", "k"):
-            said, is_so = getattr(declared, name), getattr(sae, name)
-            if None not in (said, is_so) and said != is_so:
-                problem = f"its configuration says that {name} is {said}, and its weights have {is_so}"
-                raise ValueError(f"cannot be read as {self.format} ({problem})")
-        return sae
+        format = FORMATS[self.format]
+        return self._told(lambda folder: _as_declared(format.read(folder), format.describe(folder)))
 
     def _told(self, look: Callable[[Path], Told]) -> Told:
         try:
@@ -84,6 +71,15 @@ class Located:
         except Exception as error:  # readers of JSON, zip and pickle have no exception in common
             said = f"there is no {error}" if isinstance(error, KeyError) else first_line(error)
             raise ValueError(f"cannot be read as {self.format} ({said})") from error
+
+
+def _as_declared(sae: InferenceSAE, declared: Description) -> InferenceSAE:
+    """The SAE. Raises: ValueError if it is not of the sizes that its configuration says."""
+    for name in ("d_in", "dict_size", "k"):
+        said, is_so = getattr(declared, name), getattr(sae, name)
+        if None not in (said, is_so) and said != is_so:
+            raise ValueError(f"its configuration says that {name} is {said}, and its weights have {is_so}")
+    return sae
 
 
 def locate(spec: str) -> Located:

@@ -1,6 +1,5 @@
 """What the page tells of studies: the numbers and curves of their results.json, and what their tables hold, in bins."""
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sae_sweeps.comparison import METRICS, called, end_of_path, finite, flat, text_settings
+from sae_sweeps.comparison import METRICS, called, differing, end_of_path, finite, flat, text_settings
 from sae_sweeps.config import STUDY_TASKS
 from sae_sweeps.errors import first_line
 from sae_sweeps.files import read_json
@@ -108,8 +107,7 @@ def differs(study: Finished, among: Sequence[Finished]) -> str:
         and all(one.results["study"].get(part, {}).get("point") == sae["point"] for part, sae in saes.items())
     ]
     mine = _settings_and_text(study)
-    keys = [key for key in mine if len({json.dumps(one.get(key)) for one in alike}) > 1]
-    return "".join(f", {key} {mine[key]}" for key in keys)
+    return "".join(f", {key} {mine[key]}" for key in differing([mine, *alike]))
 
 
 def _settings_and_text(study: Finished) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from typing import Any
 from filelock import FileLock
 
 from sae_sweeps import logs, states, stopping
-from sae_sweeps.comparison import text_settings
-from sae_sweeps.config import Config, DatasetConfig, value_of, with_given
+from sae_sweeps.comparison import differing, text_settings
+from sae_sweeps.config import Config, DatasetConfig, ModelConfig, value_of, with_given
 from sae_sweeps.display import Display, PointDisplay, console, point_display
 from sae_sweeps.errors import NO_POINTS, ConfigError, LockedError, NotRunError, reason
 from sae_sweeps.files import read_json, write_csv, write_json
@@ -124,15 +124,9 @@ class Study:
 
 def _as_commanded(one: SavedSAE, command: Config) -> Config:
     """The configuration of an SAE, with what the command line says of the text. Raises: ConfigError, see `Study.of`."""
-    model, wanted = one.config.model, command.model
-    fits = {
-        "model": ("model.name", same_model(model.name, [wanted.name, *wanted.aliases])),
-        "model.name": ("model.name", same_model(model.name, [wanted.name, *wanted.aliases])),
-        "model.hook": ("model.hook", same_activations(model.hook, wanted.hook)),
-    }
-    for given in command.given:
-        setting, is_its = fits.get(given, (given, True))
-        if not is_its:
+    given = {"model.name" if setting == "model" else setting for setting in command.given}
+    for setting in _unlike(one.config.model, command.model):
+        if setting in given:
             problem = f"{one.title} is of {value_of(one.config, setting)}"
             raise ConfigError(setting, value_of(command, setting), problem, "leave it out: an SAE brings its model")
     config = with_given(one.config, command)
@@ -245,7 +239,7 @@ def _write_csv(folder: Path) -> None:
     rows = []
     found = {file: read_json(file) for file in sorted(folder.glob(f"*/{states.RESULTS}"))}
     texts = [text_settings(results["config"]) for results in found.values()]
-    differing = [name for name in texts[0] if len({str(text.get(name)) for text in texts}) > 1] if texts else []
+    names = differing(texts) if texts else []
     for (file, results), text in zip(found.items(), texts, strict=True):
         flat: dict[str, Any] = {"study": file.parent.name}
         for part, value in results["study"].items():
@@ -253,7 +247,7 @@ def _write_csv(folder: Path) -> None:
                 flat |= {part: value["point"]}
         settings = results["study"]["settings"]
         flat |= {name: value for name, value in settings.items() if not isinstance(value, (list, dict))}
-        flat |= {name: text.get(name) for name in differing}
+        flat |= {name: text.get(name) for name in names}
         flat |= {name: value for name, value in results["metrics"].items() if not isinstance(value, (list, dict))}
         rows.append(flat)
     if not rows:
@@ -265,13 +259,16 @@ def _write_csv(folder: Path) -> None:
 
 def require_alike(first: SavedSAE, second: SavedSAE) -> None:
     """Raises: ConfigError if two SAEs are not of one hook of one model."""
-    model, other = first.config.model, second.config.model
+    for setting in _unlike(first.config.model, second.config.model):
+        here, there = value_of(first.config, setting), value_of(second.config, setting)
+        problem = f"its {setting} is {here}, that of {second.folder} {there}"
+        raise ConfigError(first.setting, str(first.folder), problem, "compare SAEs of one hook of one model")
+
+
+def _unlike(model: ModelConfig, other: ModelConfig) -> list[str]:
+    """The settings in which two SAEs are not of the same activations."""
     alike = {
-        "name": same_model(model.name, [other.name, *other.aliases]),
-        "hook": same_activations(model.hook, other.hook),
+        "model.name": same_model(model.name, [other.name, *other.aliases]),
+        "model.hook": same_activations(model.hook, other.hook),
     }
-    for setting, is_alike in alike.items():
-        here, there = getattr(model, setting), getattr(other, setting)
-        if not is_alike:
-            problem = f"its model.{setting} is {here}, that of {second.folder} {there}"
-            raise ConfigError(first.setting, str(first.folder), problem, "compare SAEs of one hook of one model")
+    return [setting for setting, is_alike in alike.items() if not is_alike]

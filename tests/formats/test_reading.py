@@ -52,8 +52,10 @@ def test_the_format_is_found_out_or_said(tmp_path, format):
     for spec in (str(folder), f"{format}:{folder}", f"{format}:layers.2", "./layers.2"):
         found = locate(spec)
         assert (found.format, found.folder) == (format, folder)
-        assert found.weights.is_file()
-        assert locate(str(found.weights)) == found
+        assert [file.name for file in found.files] == FILES[format].partition(": ")[2].split(" and ")
+        for file in found.files:
+            assert file.is_file()
+            assert locate(str(file)) == found
     for other in set(FORMATS) - {format}:
         with pytest.raises(ValueError, match="holds no SAE") as raised:
             locate(f"{other}:{folder}")

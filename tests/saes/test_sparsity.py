@@ -1,6 +1,7 @@
 """What steers L0, by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,10 @@ from sae_sweeps.saes import GatedSAE, JumpReLUSAE, ReLUSAE
 from sae_sweeps.saes.sparsity import L0Target
 from sae_sweeps.training import Trainer, train
 from tests.test_training import Directions
+
+SHORT = TrainingConfig(
+    tokens=200 * 256, batch_size=256, lr=3e-3, chunk_batches=2, initial_bias="mean", decay_fraction=0.5
+)
 
 
 def numbers(*values):
@@ -67,8 +72,7 @@ def test_what_says_how_sparse_is_one_of_the_two():
 @pytest.mark.parametrize("decay_fraction", [0.0, 0.5])
 def test_training_keeps_to_the_target(decay_fraction, target, normalize_input):
     """From the first batch on, also where activations are large and not normalised."""
-    settings = {"tokens": 200 * 256, "batch_size": 256, "lr": 3e-3, "chunk_batches": 2, "initial_bias": "mean"}
-    config = TrainingConfig(**settings, decay_fraction=decay_fraction)
+    config = replace(SHORT, decay_fraction=decay_fraction)
     sae = JumpReLUSAE(24, 128, target_l0=target, normalize_input=normalize_input, bandwidth=0.05)
     l0 = [step.l0.item() for _, steps in train([Trainer(sae, config)], Directions()) for step in steps]
     assert l0[0] == pytest.approx(target, rel=0.01)
@@ -88,11 +92,6 @@ class Scaled(Directions):
         chunk_AD = super().chunk(index)
         chunk_AD[:, 0] += self.outlier * chunk_AD.norm(dim=1).mean()
         return self.scale * chunk_AD
-
-
-SHORT = TrainingConfig(
-    tokens=200 * 256, batch_size=256, lr=3e-3, chunk_batches=2, initial_bias="mean", decay_fraction=0.5
-)
 
 
 @pytest.mark.parametrize("scale", [0.05, 50.0])
