@@ -4,15 +4,15 @@ import json
 import re
 import shlex
 import statistics
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sae_sweeps.app import as_saved
-from sae_sweeps.config import PROJECT, to_config
+from sae_sweeps.config import to_config
 from sae_sweeps.rules import problems
+from sae_sweeps.runtime.provenance import PROJECT
 
 FOLDERS = ("", "docs/", "embedded/", "benchmarks/", "benchmarks/results/")
 DOCUMENTS = sorted(document for folder in FOLDERS for document in PROJECT.glob(f"{folder}*.md"))
@@ -65,43 +65,6 @@ def test_the_librarys_page_runs_and_prints_what_it_says(capsys):
 
 def test_there_are_commands_to_check():
     assert len(commands()) >= 5  # or the pattern above finds nothing and the test above checks nothing
-
-
-def architecture() -> list[list[Path]]:
-    """The files of each row of the table in docs/architecture.md."""
-    text = (PROJECT / "docs" / "architecture.md").read_text()
-    rows = []
-    for row in re.findall(r"^\| (`.*?`) \|", text, flags=re.MULTILINE):
-        folder, files = "", []
-        for name in re.findall(r"`([^`]+)`", row):
-            folder = name.rpartition("/")[0] or folder
-            places = [PROJECT / "sae_sweeps" / folder / name.rpartition("/")[2], PROJECT / "sae_sweeps" / name]
-            files.append(next((place for place in places if place.exists()), PROJECT / name))
-        rows.append(files)
-    return rows
-
-
-def test_files_named_in_the_architecture_exist():
-    rows = architecture()
-    assert len(rows) > 10
-    for file in (file for row in rows for file in row):
-        assert file.exists(), file
-
-
-def test_the_architecture_names_every_file_and_each_imports_only_what_stands_above_it():
-    rows = {file: number for number, row in enumerate(architecture()) for file in row}
-    for file in PROJECT.glob("sae_sweeps/**/*.py"):
-        if not file.read_text():
-            continue
-        if file.name == "__init__.py":
-            continue  # hands on what is in its folder
-        assert file in rows, file
-        text = re.sub(r"if TYPE_CHECKING:.*\n(    .*\n)+", "", file.read_text())
-        for module, names in re.findall(r"from (sae_sweeps[\w.]*) import ([^\n(]+)", text):
-            path = PROJECT / module.replace(".", "/")
-            for name in names.split(", "):
-                imported = next((p for p in (path / f"{name}.py", path.with_suffix(".py")) if p.exists()), None)
-                assert imported is None or rows[imported] <= rows[file], (file.name, module, name)
 
 
 def test_no_file_is_too_long_to_hold_in_the_head():
