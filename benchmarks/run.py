@@ -21,8 +21,8 @@ from plan import LIBRARIES, PROJECT, SIZES, Library, Sizes, measurements
 from processes import Progress, run
 from sweeps import time_sweeps
 
-from sae_sweeps.files import write_json, write_text
-from sae_sweeps.provenance import provenance
+from sae_sweeps.runtime.files import write_json, write_text
+from sae_sweeps.runtime.provenance import provenance
 
 STEPS = PROJECT / "benchmarks" / "steps"
 RESULTS = PROJECT / "benchmarks" / "results"

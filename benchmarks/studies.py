@@ -17,8 +17,8 @@ from plan import ARCHITECTURES, PROJECT
 from processes import run
 from tables import NAMES, table
 
-from sae_sweeps.files import write_json, write_text
-from sae_sweeps.provenance import provenance
+from sae_sweeps.runtime.files import write_json, write_text
+from sae_sweeps.runtime.provenance import provenance
 
 SMALL, LARGE, ACTIVATIONS = 3072, 6144, 100_000
 DIRECTIONS = (49_152, 98_304, 768)

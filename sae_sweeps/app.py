@@ -278,7 +278,7 @@ def _refuse_several_sweeps(configs: Sequence[Config]) -> None:
 
 def _refuse_missing(device: str, precision: str) -> None:
     """The last check, for it takes importing torch."""
-    from sae_sweeps.tasks.inputs import choose_device, require_precision
+    from sae_sweeps.runtime.devices import choose_device, require_precision
 
     try:
         require_precision(precision, choose_device(device))

@@ -9,9 +9,9 @@ from filelock import FileLock
 
 from sae_sweeps.config import Config
 from sae_sweeps.errors import reason
-from sae_sweeps.files import read_json, write_json
 from sae_sweeps.language.model_files import ModelFacts, hook_layer
 from sae_sweeps.packs import Point
+from sae_sweeps.runtime.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 

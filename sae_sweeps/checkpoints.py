@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_sweeps.files import sha256, sync
+from sae_sweeps.runtime.files import sha256, sync
 
 if TYPE_CHECKING:  # torch takes a second to import, and which states there are can be told without it
     from torch import Tensor

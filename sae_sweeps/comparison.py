@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sae_sweeps.config import deciding, from_json
-from sae_sweeps.files import read_json
+from sae_sweeps.runtime.files import read_json
 from sae_sweeps.states import RESULTS, State
 from sae_sweeps.sweep import Sweep
 

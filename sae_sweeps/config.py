@@ -10,17 +10,15 @@ import hashlib
 import json
 import operator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
-from sae_sweeps.machine import dtype_here
+from sae_sweeps.runtime.devices import dtype_here
+from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.sae_config import SAE_SCHEMAS, JumpReLUConfig, PenaltyConfig, SAEConfig
 from sae_sweeps.study_config import ExportConfig, LatentsConfig, MetaConfig, PublishConfig, StitchConfig
 from sae_sweeps.wheels import MODELS
-
-PROJECT = Path(__file__).resolve().parent.parent
 
 POINT_TASKS = ("train",)  # for each point
 STUDY_TASKS = {  # of trained SAEs, which take a device; and the settings of each

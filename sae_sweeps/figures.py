@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sae_sweeps.files import written_whole
+from sae_sweeps.runtime.files import written_whole
 
 Array = npt.NDArray[Any]
 

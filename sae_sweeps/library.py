@@ -26,16 +26,16 @@ from sae_sweeps.config import (
     TrackingConfig,
     TrainingConfig,
 )
-from sae_sweeps.display import Display
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation import HeldOut
 from sae_sweeps.formats import saelens
 from sae_sweeps.language.model import LanguageModel
-from sae_sweeps.machine import dtype_here
 from sae_sweeps.preflight import INPUTS, check
+from sae_sweeps.runtime.devices import choose_device, dtype_here, require_precision
+from sae_sweeps.runtime.progress import Display
 from sae_sweeps.saes import SAE, TopKSAE, TrainableSAE
 from sae_sweeps.settings import config_of, preset, presets, settled
-from sae_sweeps.tasks.inputs import Inputs, choose_device, require_precision
+from sae_sweeps.tasks.inputs import Inputs
 from sae_sweeps.tasks.point import text_metadata
 from sae_sweeps.training import TensorStream, Trainer, train, training_metrics
 

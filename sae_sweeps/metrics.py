@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.files import write_text
+from sae_sweeps.runtime.files import write_text
 
 Line = dict[str, Any]
 TAIL_BYTES = 4096  # several lines long

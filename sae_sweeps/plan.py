@@ -7,11 +7,11 @@ from pathlib import Path
 from sae_sweeps import states
 from sae_sweeps.calibration import Calibration
 from sae_sweeps.config import LimitsConfig
-from sae_sweeps.display import console
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.language.hub import out_of_reach
 from sae_sweeps.language.model_files import ModelFacts, model_facts
 from sae_sweeps.packs import FLOAT, Point, into_packs, pack_bytes
+from sae_sweeps.runtime.console import console
 
 GIB = 2**30
 STATES_AT_ONCE = 3  # two are kept of a point, and the next is written before the older goes

@@ -3,7 +3,8 @@
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from sae_sweeps.config import POINT_TASKS, PROJECT, SAE_SCHEMAS, Config, point_name
+from sae_sweeps.config import POINT_TASKS, SAE_SCHEMAS, Config, point_name
+from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.wheels import wheel_folder
 
 

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Sequence
 
 from sae_sweeps import states
-from sae_sweeps.display import Display
 from sae_sweeps.errors import LockedError, reason
 from sae_sweeps.packs import Limits, Point, into_packs
+from sae_sweeps.runtime.progress import Display
 from sae_sweeps.states import DONE, FAILED, INTERRUPTED, RUNNING
 from sae_sweeps.sweep import Sweep
 

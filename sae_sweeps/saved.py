@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from sae_sweeps import states
 from sae_sweeps.config import EXPORT_TASKS, SAE_SCHEMAS, Config, SAEConfig, deciding, from_json
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.files import read_json, sha256
 from sae_sweeps.formats import CONFIG, SAE_FOLDER, WEIGHTS
 from sae_sweeps.language.model_files import WIDE_HOOKS, model_facts, same_activations, same_model
 from sae_sweeps.packs import Point
+from sae_sweeps.runtime.files import read_json, sha256
 from sae_sweeps.tracking import IDENTITY
 
 if TYPE_CHECKING:  # torch takes a second to import, and which SAEs there are can be told without it

@@ -5,8 +5,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from sae_sweeps import logs
-from sae_sweeps.display import console, count
+from sae_sweeps.runtime import logs
+from sae_sweeps.runtime.console import console, count
 from sae_sweeps.slurm.watch import Seen, states_of
 from sae_sweeps.states import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
 from sae_sweeps.sweep import Sweep

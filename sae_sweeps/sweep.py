@@ -11,8 +11,8 @@ from filelock import FileLock
 from sae_sweeps import states
 from sae_sweeps.config import Config, from_json
 from sae_sweeps.errors import reason
-from sae_sweeps.files import read_json, write_csv, write_json
 from sae_sweeps.packs import Point
+from sae_sweeps.runtime.files import read_json, write_csv, write_json
 from sae_sweeps.states import DONE, RESULTS, WAITING, State
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import Any
 from sae_sweeps.comparison import METRICS
 from sae_sweeps.config import TrackingConfig
 from sae_sweeps.errors import first_line
-from sae_sweeps.files import read_json, write_json
+from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.uploader import Uploader, kept_off
 from sae_sweeps.uploads import offline_runs
 

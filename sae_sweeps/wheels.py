@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from sae_sweeps.errors import ConfigError, first_line
-from sae_sweeps.files import read_json, sha256, sync, write_json
+from sae_sweeps.runtime.files import read_json, sha256, sync, write_json
 
 MODELS = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sae-sweeps" / "models"
 SOURCE = "source.json"  # beside the weights: where they are from

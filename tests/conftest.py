@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 
 from sae_sweeps import app  # noqa: F401  registers schemas, resolvers and the launcher
-from sae_sweeps.config import PROJECT, Config, to_config
+from sae_sweeps.config import Config, to_config
+from sae_sweeps.runtime.provenance import PROJECT
 
 Plugins.instance()  # it executes the plugins' modules anew: to be done before a test imports one
 

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from sae_sweeps.config import PROJECT
+from sae_sweeps.runtime.provenance import PROJECT
 from tests.conftest import launch
 
 

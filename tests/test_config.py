@@ -5,8 +5,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 from sae_sweeps import config, wheels
-from sae_sweeps.config import PROJECT, point_name, sparsity
+from sae_sweeps.config import point_name, sparsity
 from sae_sweeps.rules import problems
+from sae_sweeps.runtime.provenance import PROJECT
 from tests.conftest import composed
 
 PAPER_TRAINING = {

@@ -29,9 +29,9 @@ from sae_sweeps import (
     stitch,
     train_pack,
 )
-from sae_sweeps.config import PROJECT
 from sae_sweeps.errors import ConfigError, TrainingError
 from sae_sweeps.packs import Limits, Point
+from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.saved import find
 from sae_sweeps.tasks import train
 from tests.conftest import composed, sentence

@@ -16,11 +16,12 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sae_sweeps import wheels
-from sae_sweeps.config import PROJECT, ModelConfig
+from sae_sweeps.config import ModelConfig
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.files import read_json
 from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.language.model_files import model_facts
+from sae_sweeps.runtime.files import read_json
+from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.wheels import WheelModel, fetch
 
 D, HEADS, LAYERS, VOCABULARY = 64, 2, 2, 300

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_sweeps.files import read_json, write_json, written_whole
 from sae_sweeps.formats.description import FED, Description
 from sae_sweeps.language.model_files import as_leaving
+from sae_sweeps.runtime.files import read_json, write_json, written_whole
 from sae_sweeps.saes import InferenceSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.comparison import ARCHITECTURES, Compared, grouped
-from sae_sweeps.provenance import provenance
 from sae_sweeps.report import data, studies
 from sae_sweeps.report.blocks import Blocks, to_json
 from sae_sweeps.report.explorer import explorer
+from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.sweep import Sweep
 
 SOURCES = Path(__file__).parent / "page"

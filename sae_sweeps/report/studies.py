@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from sae_sweeps.comparison import METRICS, called, differing, end_of_path, finite, flat, text_settings
 from sae_sweeps.config import STUDY_TASKS
 from sae_sweeps.errors import first_line
-from sae_sweeps.files import read_json
 from sae_sweeps.report.blocks import rounded
+from sae_sweeps.runtime.files import read_json
 from sae_sweeps.sweep import Sweep
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.live import Live
 
 from sae_sweeps import status
-from sae_sweeps.display import console
+from sae_sweeps.runtime.console import console
 from sae_sweeps.slurm.watch import states_of
 from sae_sweeps.states import DONE, QUEUED, RUNNING
 from sae_sweeps.sweep import Sweep

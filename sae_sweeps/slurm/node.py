@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps import checkpoints, logs, states, stopping
+from sae_sweeps import checkpoints, states
 from sae_sweeps.config import STUDY_TASKS, from_json
-from sae_sweeps.files import read_json, write_json
 from sae_sweeps.packs import Limits, Point
+from sae_sweeps.runtime import logs, signals
+from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.slurm import queue
 from sae_sweeps.slurm.submission import SUBMISSION
 from sae_sweeps.slurm.watch import POINTS, label_of
@@ -31,7 +32,7 @@ def main(folder: Path) -> int:
     submission = read_json(folder / SUBMISSION)
     os.chdir(submission["directory"])
     logs.to_console()
-    stopping.listen(signal.SIGUSR1, signal.SIGTERM)
+    signals.listen(signal.SIGUSR1, signal.SIGTERM)
     sweep, index = Sweep(Path(submission["sweep"])), int(os.environ["SLURM_ARRAY_TASK_ID"])
     this = states.Owner.this()
     log.info("%s, requeued %d times", this, this.restarts)
@@ -40,7 +41,7 @@ def main(folder: Path) -> int:
             begun = folder / f"begun-{index}.json"
             return _run_pack(sweep, submission["packs"][index], submission["max_memory"], begun)
         return _run_task(sweep, submission, index, folder / f"begun-{index}.json")
-    except stopping.Stopped as stop:
+    except signals.Stopped as stop:
         why_not = queue.requeue(this.job or "")
         log.warning("%s: stopped; %s", stop, "requeued" if why_not is None else f"not requeued here: {why_not}")
         return STOPPED
@@ -89,7 +90,7 @@ def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, b
 def _stops_noted(begun: Path) -> Iterator[None]:
     try:
         yield
-    except stopping.Stopped:
+    except signals.Stopped:
         write_json(begun, {**read_json(begun), "end": STOP})
         raise
 

@@ -5,9 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
-from sae_sweeps import provenance
-from sae_sweeps.config import PROJECT
-from sae_sweeps.files import write_json
+from sae_sweeps.runtime import provenance
+from sae_sweeps.runtime.files import write_json
+from sae_sweeps.runtime.provenance import PROJECT
 
 PACKAGE = "sae_sweeps"
 KINDS = (".py", ".html", ".css", ".js")

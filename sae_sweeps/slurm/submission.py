@@ -18,11 +18,11 @@ from typing import Any
 from filelock import FileLock
 
 from sae_sweeps.config import STUDY_TASKS, Config, study_settings
-from sae_sweeps.display import count
 from sae_sweeps.errors import SlurmError
-from sae_sweeps.files import write_json
 from sae_sweeps.follow_ups import in_order
 from sae_sweeps.packs import Point, into_packs
+from sae_sweeps.runtime.console import count
+from sae_sweeps.runtime.files import write_json
 from sae_sweeps.slurm import queue, script
 from sae_sweeps.slurm.settings import Settings
 from sae_sweeps.slurm.snapshot import snapshot

@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from sae_sweeps.files import write_text
+from sae_sweeps.runtime.files import write_table, write_text
 from sae_sweeps.saes.sparse import Kept
-from sae_sweeps.tables import write_table
 from sae_sweeps.tasks import meanings
 
 USERS = 20  # latents that are listed for each meta-latent

@@ -4,10 +4,11 @@ import logging
 
 from sae_sweeps import states
 from sae_sweeps.config import Config
-from sae_sweeps.display import PointDisplay, console
 from sae_sweeps.evaluation import evaluate
-from sae_sweeps.files import read_json
 from sae_sweeps.report.terminal import saes_table
+from sae_sweeps.runtime.console import console
+from sae_sweeps.runtime.files import read_json
+from sae_sweeps.runtime.progress import PointDisplay
 from sae_sweeps.saved import labels
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks.study import Study, of_each, run_studies

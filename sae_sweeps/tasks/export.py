@@ -8,14 +8,14 @@ import torch
 
 from sae_sweeps.comparison import end_of_path
 from sae_sweeps.config import FORMATS_OF, Config
-from sae_sweeps.display import console
 from sae_sweeps.errors import NO_POINTS, ConfigError, NotRunError
-from sae_sweeps.files import read_json, write_text
 from sae_sweeps.formats import CONFIG
 from sae_sweeps.formats.card import card
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.writing import TARGETS, write_as
 from sae_sweeps.language.model_files import looks_local
+from sae_sweeps.runtime.console import console
+from sae_sweeps.runtime.files import read_json, write_text
 from sae_sweeps.saved import SavedSAE, labels, results_of
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks.study import named_or_done

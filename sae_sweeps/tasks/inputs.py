@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.config import Config
-from sae_sweeps.errors import ConfigError, first_line
+from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation import HeldOut, held_out
 from sae_sweeps.language.activations import ActivationChunks, Told
 from sae_sweeps.language.cache import ActivationCache
@@ -21,41 +20,6 @@ from sae_sweeps.packs import model_and_text
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4096  # held-out activations that are looked at together
-
-
-def choose_device(setting: str) -> torch.device:
-    """`auto` takes a CUDA device if there is one, else the CPU. Raises: ConfigError if the device is not there."""
-    if setting == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("cpu")
-    try:
-        torch.empty(1, device=setting)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError("device", setting, f"cannot be used ({first_line(error)})", "device=auto") from None
-    return torch.device(setting)
-
-
-def unused_gpu(device: torch.device) -> str | None:
-    """What is to be said, in a few words, where a process has a GPU and does not use it."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if device.type == "cuda" or given in ("", "-1", "NoDevFiles"):
-        return None
-    return f"on the {device.type.upper()}, not its GPU"
-
-
-def require_precision(precision: str, device: torch.device) -> None:
-    """Raises: ConfigError if the device has no such precision."""
-    if precision == "tf32" and device.type != "cuda":
-        fix = "training.precision=float32 or bfloat16"
-        raise ConfigError("training.precision", precision, "needs a CUDA device", fix)
-
-
-def device_name(device: torch.device) -> str:
-    """The name under which its speed is kept."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type.upper()} with {torch.get_num_threads()} threads"
 
 
 class Inputs:

@@ -4,9 +4,9 @@ import logging
 from dataclasses import asdict
 
 from sae_sweeps.config import Config
-from sae_sweeps.display import PointDisplay
+from sae_sweeps.runtime.files import write_table
+from sae_sweeps.runtime.progress import PointDisplay
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tables import write_table
 from sae_sweeps.tasks import meanings
 from sae_sweeps.tasks.study import Study, of_each, run_studies
 

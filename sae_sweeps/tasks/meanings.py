@@ -7,13 +7,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sae_sweeps import stopping
-from sae_sweeps.display import PointDisplay
+from sae_sweeps.runtime import signals
+from sae_sweeps.runtime.progress import PointDisplay, telling
 from sae_sweeps.saes import SAE
 from sae_sweeps.saes.sparse import Kept
 from sae_sweeps.studies.meanings import TopActivations
 from sae_sweeps.tasks.inputs import Inputs
-from sae_sweeps.tasks.progress import telling
 
 ROWS = 2048  # latents of a part of a table
 
@@ -71,7 +70,7 @@ def rows(
     seq_len = tokens_NS.shape[1]
     bos = inputs.first_position
     for first in range(0, len(W_dec_FD), ROWS):
-        stopping.check()
+        signals.check()
         latents = slice(first, min(first + ROWS, len(W_dec_FD)))
         values, places = top.value[latents].tolist(), top.place[latents].tolist()
         spans: list[list[int]] = []

@@ -11,14 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweeps import checkpoints, figures, stopping
+from sae_sweeps import checkpoints, figures
 from sae_sweeps.config import Config
-from sae_sweeps.display import PointDisplay, count
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation import evaluate
-from sae_sweeps.files import read_json, write_json
 from sae_sweeps.formats import OF_DIRECTIONS, saelens
 from sae_sweeps.metrics import Line, MetricsFile, read_lines
+from sae_sweeps.runtime import signals
+from sae_sweeps.runtime.console import count
+from sae_sweeps.runtime.files import read_json, write_json
+from sae_sweeps.runtime.progress import PointDisplay
 from sae_sweeps.saes import SAE, BatchTopKSAE
 from sae_sweeps.saved import SavedSAE, families
 from sae_sweeps.studies.directions import compare
@@ -219,8 +221,8 @@ def _trained(folder: Path, directions_AD: Tensor, settings: MetaConfig, shown: P
             if done % settings.checkpoint_every == 0 or trainer.finished:
                 checkpoints.save(states, done, trainer.state())
             try:
-                stopping.check()
-            except stopping.Stopped:
+                signals.check()
+            except signals.Stopped:
                 checkpoints.save(states, done, trainer.state())
                 raise
     assert isinstance(trainer.sae, BatchTopKSAE), "made as one"

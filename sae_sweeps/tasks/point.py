@@ -9,20 +9,21 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from sae_sweeps import checkpoints, logs, states, stopping
+from sae_sweeps import checkpoints, states
 from sae_sweeps.config import Config, sparsity
-from sae_sweeps.display import point_display
 from sae_sweeps.errors import LockedError
 from sae_sweeps.evaluation import HeldOut, evaluate
-from sae_sweeps.files import write_json
 from sae_sweeps.formats import saelens
 from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.metrics import MetricsFile
 from sae_sweeps.packs import Point
-from sae_sweeps.provenance import provenance
+from sae_sweeps.runtime import logs, signals
+from sae_sweeps.runtime.devices import unused_gpu
+from sae_sweeps.runtime.files import write_json
+from sae_sweeps.runtime.progress import point_display
+from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.sae_config import PenaltyConfig
 from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
-from sae_sweeps.tasks.inputs import unused_gpu
 from sae_sweeps.tracking import Run, start_run
 from sae_sweeps.training import Trainer, training_metrics
 
@@ -107,7 +108,7 @@ class PointAtWork:
                 self._curve.append(line)
             if saves:
                 self._save()
-            stopping.check()
+            signals.check()
             if line is not None:
                 self._tracker.log(tracked(line))
             since = time.perf_counter()

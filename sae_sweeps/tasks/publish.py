@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from sae_sweeps.config import Config
-from sae_sweeps.display import console, count
 from sae_sweeps.errors import ConfigError, first_line
-from sae_sweeps.files import write_text
 from sae_sweeps.formats.card import WRITTEN, overview
+from sae_sweeps.runtime.console import console, count
+from sae_sweeps.runtime.files import write_text
 from sae_sweeps.saved import results_of
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks.export import CARD, export, folder_of, format_of, known_of, names_of, saes_of

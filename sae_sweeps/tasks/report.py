@@ -10,17 +10,17 @@ from sae_sweeps import states
 from sae_sweeps.compare_run import compare_run
 from sae_sweeps.comparison import Compared, grouped, points_of
 from sae_sweeps.config import Config
-from sae_sweeps.display import Display, console
 from sae_sweeps.errors import reason
-from sae_sweeps.files import write_text
 from sae_sweeps.report.markdown import markdown
 from sae_sweeps.report.page import page
 from sae_sweeps.report.terminal import points_table, seeds_table
+from sae_sweeps.runtime.console import console
+from sae_sweeps.runtime.files import write_text
+from sae_sweeps.runtime.progress import Display, telling
 from sae_sweeps.slurm.watch import states_of
 from sae_sweeps.states import DONE, FAILED, QUEUED, RUNNING, State
 from sae_sweeps.status import tell
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tasks.progress import telling
 
 log = logging.getLogger(__name__)
 

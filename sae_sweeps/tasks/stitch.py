@@ -10,19 +10,19 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from sae_sweeps import figures, stopping
+from sae_sweeps import figures
 from sae_sweeps.config import Config
-from sae_sweeps.display import PointDisplay
 from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime import signals
+from sae_sweeps.runtime.files import write_table
+from sae_sweeps.runtime.progress import PointDisplay, telling
 from sae_sweeps.saes import SAE
 from sae_sweeps.saved import find, neighbours
 from sae_sweeps.studies.directions import Labels, Matches
 from sae_sweeps.studies.pair import Pair
 from sae_sweeps.study_config import StitchConfig
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tables import write_table
 from sae_sweeps.tasks.inputs import Inputs
-from sae_sweeps.tasks.progress import telling
 from sae_sweeps.tasks.study import Study, not_done, require_alike, run_studies, saved_of
 from sae_sweeps.tracking import Run
 
@@ -102,7 +102,7 @@ def ce_degradation(pair: Pair, inputs: Inputs) -> list[float]:
     walk = pair.walk(data.acts_AD)
     found = []
     for position in pair.ce_positions:
-        stopping.check()
+        signals.check()
         found.append(data.cross_entropy_with(inputs.model, walk.at(position)) - data.ce)
     return found
 

@@ -17,20 +17,23 @@ from typing import Any
 
 from filelock import FileLock
 
-from sae_sweeps import logs, states, stopping
+from sae_sweeps import states
 from sae_sweeps.comparison import differing, text_settings
 from sae_sweeps.config import Config, DatasetConfig, ModelConfig, value_of, with_given
-from sae_sweeps.display import Display, PointDisplay, console, point_display
 from sae_sweeps.errors import NO_POINTS, ConfigError, LockedError, NotRunError, reason
-from sae_sweeps.files import read_json, write_csv, write_json
 from sae_sweeps.language.model_files import same_activations, same_model
 from sae_sweeps.packs import model_and_text
 from sae_sweeps.preflight import check
-from sae_sweeps.provenance import provenance
+from sae_sweeps.runtime import logs, signals
+from sae_sweeps.runtime.console import console
+from sae_sweeps.runtime.devices import choose_device
+from sae_sweeps.runtime.files import read_json, write_csv, write_json
+from sae_sweeps.runtime.progress import Display, PointDisplay, point_display
+from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import SAE
 from sae_sweeps.saved import SavedSAE, find, of_point
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tasks.inputs import Inputs, choose_device, load_inputs
+from sae_sweeps.tasks.inputs import Inputs, load_inputs
 from sae_sweeps.tracking import Run, start_run
 
 log = logging.getLogger(__name__)
@@ -211,7 +214,7 @@ def _run(study: Study, work: Callable[[Study, PointDisplay], None]) -> str | Non
             try:
                 work(study, shown)
             except Exception as error:
-                stopping.check()
+                signals.check()
                 logs.failure(log, study.name, error)
                 return reason(error)
     except (OSError, LockedError) as error:

@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 
 from sae_sweeps.config import STUDY_TASKS, Config
-from sae_sweeps.display import console
+from sae_sweeps.runtime.console import console
 from sae_sweeps.slurm.watch import states_of
 from sae_sweeps.states import RUNNING
 from sae_sweeps.sweep import Sweep

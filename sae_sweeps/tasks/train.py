@@ -7,15 +7,17 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from sae_sweeps import logs, states, stopping
+from sae_sweeps import states
 from sae_sweeps.calibration import add
-from sae_sweeps.display import count, point_display
 from sae_sweeps.language.model_files import model_facts
-from sae_sweeps.memory import free_bytes
 from sae_sweeps.packs import Limits, Point, that_fit
-from sae_sweeps.tasks.inputs import Inputs, choose_device, device_name, load_inputs, require_precision, unused_gpu
+from sae_sweeps.runtime import logs, signals
+from sae_sweeps.runtime.console import count
+from sae_sweeps.runtime.devices import choose_device, device_name, require_precision, unused_gpu
+from sae_sweeps.runtime.memory import free_bytes
+from sae_sweeps.runtime.progress import point_display, telling
+from sae_sweeps.tasks.inputs import Inputs, load_inputs
 from sae_sweeps.tasks.point import FinishedElsewhere, PointAtWork
-from sae_sweeps.tasks.progress import telling
 from sae_sweeps.training import Trainer, train
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ def _run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
     inputs = load_inputs(config, choose_device(config.device))
     measured = []
     for point in points:
-        stopping.check()
+        signals.check()
         with _alone(point, outcome):
             require_precision(point.config.training.precision, inputs.device)
             inputs.held_out(point.config.evaluation.tokens)
@@ -97,7 +99,7 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, patience: float, outcom
                     worker.train(steps)
                     if trainer.finished:
                         _finish(worker, inputs, outcome)
-        except stopping.Stopped as stop:
+        except signals.Stopped as stop:
             begun = [worker for worker in workers.values() if not worker.trainer.stopped]
             for worker in begun:  # all are saved before W&B, which may take its time, hears of it
                 try:
@@ -125,7 +127,7 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, patience: float, outcom
 
 
 def _finish(worker: PointAtWork, inputs: Inputs, outcome: Outcome) -> None:
-    stopping.check()
+    signals.check()
     worker.finish(inputs.model, inputs.held_out(worker.config.evaluation.tokens))
     outcome(worker.point, None)
 
@@ -139,7 +141,7 @@ def _alone(point: Point, outcome: Outcome, worker: PointAtWork | None = None) ->
     except FinishedElsewhere:
         outcome(point, None)
     except Exception as error:
-        stopping.check()
+        signals.check()
         logs.failure(logs.of_point(point.name), point.name, error)
         if worker is not None:
             worker.close()

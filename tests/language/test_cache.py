@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from sae_sweeps.config import PROJECT
 from sae_sweeps.language.cache import ActivationCache
+from sae_sweeps.runtime.provenance import PROJECT
 
 TOKENS_NS = torch.arange(12).view(3, 4)
 

@@ -7,8 +7,8 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from sae_sweeps.config import PROJECT
 from sae_sweeps.launchers.composition import compose
+from sae_sweeps.runtime.provenance import PROJECT
 
 
 @pytest.fixture

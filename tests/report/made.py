@@ -11,7 +11,7 @@ from typing import Any
 from sae_sweeps import states
 from sae_sweeps.comparison import Compared
 from sae_sweeps.config import Config
-from sae_sweeps.files import write_json
+from sae_sweeps.runtime.files import write_json
 from sae_sweeps.states import DONE, State
 from sae_sweeps.sweep import Sweep
 from tests.conftest import composed

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sae_sweeps.config import PROJECT
 from sae_sweeps.report import page as module
 from sae_sweeps.report.page import SCRIPTS, SOURCES, page, source
+from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.slurm.snapshot import snapshot
 from sae_sweeps.states import FAILED, State
 from sae_sweeps.sweep import Sweep

@@ -7,8 +7,9 @@ from dataclasses import asdict
 
 import pytest
 
-from sae_sweeps import follow_ups, running, states, stopping
+from sae_sweeps import follow_ups, running, states
 from sae_sweeps.packs import Limits
+from sae_sweeps.runtime import signals
 from sae_sweeps.slurm import node, queue
 from sae_sweeps.sweep import Sweep
 from tests.conftest import composed
@@ -20,13 +21,13 @@ CONFIGS = {f"k{k}": composed(f"k={k}") for k in (3, 4, 5)}
 def task(tmp_path, monkeypatch):
     """The folder of a submission of two packs, of which this process is to do the second, as task 7_1."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
-    stopping.forget()
+    signals.forget()
     monkeypatch.chdir(tmp_path)
     Sweep(tmp_path / "sweep").add(CONFIGS)
     for name, value in {"ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "1", "JOB_ID": "9", "RESTART_COUNT": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     yield submitted(tmp_path, "points", [["k3"], ["k4", "k5"]])
-    stopping.forget()
+    signals.forget()
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -77,7 +78,7 @@ def test_a_task_told_to_stop_has_itself_requeued(task, monkeypatch, caplog, numb
 
     def told_to_stop(sweep, points, limits):
         os.kill(os.getpid(), number)
-        stopping.check()
+        signals.check()
 
     monkeypatch.setattr(running, "run_packs", told_to_stop)
     monkeypatch.setattr(queue, "requeue", lambda id: asked.append(id) or refusal)
@@ -111,7 +112,7 @@ def test_beginnings_from_which_something_comes_go_on_for_ever(task, packs_run):
 
 def test_being_stopped_counts_for_less_than_being_killed(task, monkeypatch):
     def told_to_stop(sweep, points, limits):
-        raise stopping.Stopped("SIGUSR1")
+        raise signals.Stopped("SIGUSR1")
 
     monkeypatch.setattr(running, "run_packs", told_to_stop)
     monkeypatch.setattr(queue, "requeue", lambda id: None)

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from sae_sweeps import provenance
-from sae_sweeps.config import PROJECT
+from sae_sweeps.runtime import provenance
+from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.slurm import snapshot as module
 from sae_sweeps.slurm.snapshot import snapshot
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sae_sweeps import stopping
-from sae_sweeps.config import PROJECT
+from sae_sweeps.runtime import signals
+from sae_sweeps.runtime.provenance import PROJECT
 from tests.conftest import launch
 from tests.slurm.conftest import slurm  # noqa: F401  a fixture of these tests too
 
@@ -87,7 +87,7 @@ def command(monkeypatch, capsys) -> Iterator[Callable[..., Ran]]:
     handlers, level = root.handlers[:], root.level
     heard_by = [signal.getsignal(number) for number in numbers]
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    stopping.forget()
+    signals.forget()
 
     def run(*words: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["launch.py", *words])

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from sae_sweeps import stopping
 from sae_sweeps.formats import saelens
+from sae_sweeps.runtime import signals
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import meta_sae
 from tests.conftest import composed
@@ -146,9 +146,9 @@ def test_an_sae_that_was_copied_elsewhere_is_studied_with_the_model_of_the_comma
 @pytest.mark.parametrize(
     ("at", "error", "step"),
     [
-        (40, stopping.Stopped, 39),  # told to: the state of that step is saved
+        (40, signals.Stopped, 39),  # told to: the state of that step is saved
         (40, KeyboardInterrupt, 25),  # as if killed: the state before is what there is
-        (95, stopping.Stopped, 34),  # in the training of the control
+        (95, signals.Stopped, 34),  # in the training of the control
         (95, KeyboardInterrupt, 25),
     ],
 )
@@ -165,7 +165,7 @@ def test_one_that_was_stopped_goes_on_to_the_same_bytes(first, decomposed, monke
             raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(stopping, "check", check)
+        patched.setattr(signals, "check", check)
         with pytest.raises(error):
             meta_sae.run_sweep(Sweep(first), config)
     (stopped,) = (first / "meta_sae").iterdir()

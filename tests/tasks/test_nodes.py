@@ -5,7 +5,8 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from sae_sweeps import config, follow_ups, saved, stopping
+from sae_sweeps import config, follow_ups, saved
+from sae_sweeps.runtime import signals
 from sae_sweeps.slurm import node, queue
 from sae_sweeps.slurm.queue import Job
 from sae_sweeps.sweep import Sweep
@@ -32,7 +33,7 @@ def submission(first, command, slurm, monkeypatch):
     for name, value in {"ARRAY_JOB_ID": "101", "ARRAY_TASK_ID": "1", "JOB_ID": "102", "RESTART_COUNT": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     yield first / "slurm" / job["name"]
-    stopping.forget()
+    signals.forget()
 
 
 def test_a_node_does_its_study_with_its_settings_and_notes_it_under_its_own_label(first, submission, command, slurm):
@@ -64,10 +65,10 @@ def test_a_study_that_fails_on_a_node_is_noted_with_why(first, submission):
 
 def test_a_study_that_is_told_to_stop_has_itself_requeued(first, submission, monkeypatch):
     def check():
-        raise stopping.Stopped("SIGUSR1")
+        raise signals.Stopped("SIGUSR1")
 
     asked, before = [], list(Sweep(first).read()["followed"])
-    monkeypatch.setattr(stopping, "check", check)
+    monkeypatch.setattr(signals, "check", check)
     monkeypatch.setattr(queue, "requeue", lambda id: asked.append(id))
     assert node.main(submission) == node.STOPPED
     assert asked == ["101_1"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sae_sweeps.config import PROJECT
+from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import stitch
 from tests.conftest import composed, launch

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from sae_sweeps import files
+from sae_sweeps.runtime import files
 from sae_sweeps.slurm.watch import Seen
 from sae_sweeps.states import DONE, FAILED, LOCK, QUEUED, RUNNING, State
 from sae_sweeps.sweep import Sweep

@@ -1,6 +1,6 @@
 import pytest
 
-from sae_sweeps import machine
+from sae_sweeps.runtime import devices
 from tests.conftest import composed
 from tests.test_config import name_of
 
@@ -11,12 +11,12 @@ def this_machine(tmp_path, monkeypatch):
 
     def be(flags: str, gpu: bool = False) -> None:
         (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: a CPU\nflags\t\t: {flags}\nbugs\t\t:\n" * 2)
-        monkeypatch.setattr(machine, "CPU", tmp_path / "cpuinfo")
-        monkeypatch.setattr(machine, "GPU_DRIVER", tmp_path / ("cpuinfo" if gpu else "none"))
-        machine.native_dtype.cache_clear()
+        monkeypatch.setattr(devices, "CPU", tmp_path / "cpuinfo")
+        monkeypatch.setattr(devices, "GPU_DRIVER", tmp_path / ("cpuinfo" if gpu else "none"))
+        devices.native_dtype.cache_clear()
 
     yield be
-    machine.native_dtype.cache_clear()
+    devices.native_dtype.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,14 @@ def this_machine(tmp_path, monkeypatch):
 )
 def test_bfloat16_is_native_where_there_are_instructions_for_it(this_machine, flags, gpu, device, dtype):
     this_machine(flags, gpu)
-    assert machine.native_dtype(device) == dtype
+    assert devices.native_dtype(device) == dtype
     assert composed("model.dtype=auto", f"device={device}").model.dtype == dtype
 
 
 def test_a_machine_that_does_not_tell_computes_in_float32(this_machine, tmp_path, monkeypatch):
     this_machine("avx512_bf16")
-    monkeypatch.setattr(machine, "CPU", tmp_path / "none")
-    assert machine.native_dtype("auto") == "float32"
+    monkeypatch.setattr(devices, "CPU", tmp_path / "none")
+    assert devices.native_dtype("auto") == "float32"
 
 
 def test_a_point_is_named_by_what_auto_is_here(this_machine):

@@ -4,11 +4,12 @@ import platform
 import subprocess
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
-from sae_sweeps.config import PROJECT
-from sae_sweeps.files import read_json
+from sae_sweeps.runtime.files import read_json
 
+PROJECT = Path(__file__).resolve().parents[2]
 FILE = "provenance.json"  # beside a copy of the code that is in no work tree
 PACKAGES = ("torch", "transformer-lens", "transformers", "tokenizers", "datasets", "hydra-core", "numpy")
 

@@ -23,7 +23,7 @@ def failure(log: "logging.Logger | logging.LoggerAdapter[logging.Logger]", name:
 
 def to_console() -> None:
     """Log as conf/hydra/job_logging has it, in a process that Hydra has not begun."""
-    from sae_sweeps.display import ConsoleHandler
+    from sae_sweeps.runtime.console import ConsoleHandler
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ConsoleHandler()])
     for noisy in ("httpx", "transformer_lens"):

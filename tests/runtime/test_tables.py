@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sae_sweeps.tables import write_table
+from sae_sweeps.runtime.files import write_table
 
 SCHEMA = pa.schema([("latent", pa.int32()), ("words", pa.list_(pa.struct([("token", pa.string())])))])
 

@@ -7,10 +7,11 @@ import signal
 import pytest
 from filelock import FileLock
 
-from sae_sweeps import checkpoints, states, stopping
+from sae_sweeps import checkpoints, states
 from sae_sweeps.language.activations import ActivationChunks
 from sae_sweeps.packs import Limits, Point
 from sae_sweeps.running import run_packs
+from sae_sweeps.runtime import signals
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import point as at_work
 from sae_sweeps.tasks import train
@@ -50,10 +51,10 @@ def undisturbed(tmp_path_factory, tiny) -> list[bytes]:
 @pytest.fixture(autouse=True)
 def listening():
     handler = signal.getsignal(signal.SIGUSR1)
-    stopping.forget()
-    stopping.listen(signal.SIGUSR1)
+    signals.forget()
+    signals.listen(signal.SIGUSR1)
     yield
-    stopping.forget()
+    signals.forget()
     signal.signal(signal.SIGUSR1, handler)
 
 
@@ -97,7 +98,7 @@ def test_a_pack_told_to_stop_saves_every_point_and_goes_on_to_the_same_bytes(
     points = pack(tmp_path, tiny)
     with monkeypatch.context() as patch:
         signal_at(patch, *where)
-        with pytest.raises(stopping.Stopped, match=r"^SIGUSR1$"):
+        with pytest.raises(signals.Stopped, match=r"^SIGUSR1$"):
             run(points)
     assert steps_saved(points) == steps
     for point, step in zip(points, steps, strict=True):
@@ -109,7 +110,7 @@ def test_a_pack_told_to_stop_saves_every_point_and_goes_on_to_the_same_bytes(
         assert not states.is_locked(point.folder)
     done = {"in the first evaluation": 1, "just before the last evaluation": 2}.get(moment, 0)
     assert sum(states.is_done(point.folder) for point in points) == done
-    stopping.forget()
+    signals.forget()
     assert run(points) == dict.fromkeys(NAMES)
     assert weights(points) == undisturbed
 
@@ -124,7 +125,7 @@ def test_a_signal_in_the_last_evaluation_stops_nothing(tmp_path, tiny, undisturb
 def test_a_signal_before_anything_is_begun_leaves_the_points_waiting(tmp_path, tiny):
     points = pack(tmp_path, tiny)
     os.kill(os.getpid(), signal.SIGUSR1)
-    with pytest.raises(stopping.Stopped):
+    with pytest.raises(signals.Stopped):
         run(points)
     assert {states.of_point(point.folder).state for point in points} == {"waiting"}
 
@@ -134,7 +135,7 @@ def test_a_signal_is_heard_by_who_waits_for_another_process(tmp_path, tiny, monk
     monkeypatch.setattr(states, "LOOK_AGAIN_SECONDS", 0.02)
     signal_at(monkeypatch, PointAtWork, "_acquire", 2)
     points[1].folder.mkdir()
-    with FileLock(points[1].folder / ".lock"), pytest.raises(stopping.Stopped):
+    with FileLock(points[1].folder / ".lock"), pytest.raises(signals.Stopped):
         run(points, Limits(patience=1000))
     assert [states.of_point(point.folder).state for point in points] == ["interrupted", "waiting", "waiting"]
 
@@ -151,10 +152,10 @@ def test_the_point_that_cannot_be_saved_does_not_keep_the_others_from_it(tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", full)
         signal_at(patch, Trainer, "step", 15 + 3)
-        with pytest.raises(stopping.Stopped):
+        with pytest.raises(signals.Stopped):
             run(points)
     assert steps_saved(points) == [7, 5, 5]
-    stopping.forget()
+    signals.forget()
     assert run(points) == dict.fromkeys(NAMES)
     assert weights(points) == undisturbed
 
@@ -165,25 +166,25 @@ def test_the_sweep_says_that_its_points_were_interrupted_and_goes_on(tmp_path, t
     sweep.add({point.name: point.config for point in points})
     with monkeypatch.context() as patch:
         signal_at(patch, PointAtWork, "finish", 1)
-        with pytest.raises(stopping.Stopped):
+        with pytest.raises(signals.Stopped):
             run_packs(sweep, points, Limits())
     seen = {name: (point["state"], point["reason"]) for name, point in sweep.read()["points"].items()}
     assert seen == {"k3": ("done", None), "k4": ("interrupted", "SIGUSR1"), "k5": ("interrupted", "SIGUSR1")}
-    stopping.forget()
+    signals.forget()
     assert run_packs(sweep, points, Limits()) == {}
     assert {point["state"] for point in sweep.read()["points"].values()} == {"done"}
     assert weights(points) == undisturbed
 
 
 def test_only_the_first_plea_is_named_and_forgetting_begins_anew():
-    stopping.check()
+    signals.check()
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGUSR1)
     for _ in range(2):
-        with pytest.raises(stopping.Stopped, match=r"^SIGUSR1$"):
-            stopping.check()
-    stopping.forget()
-    stopping.check()
+        with pytest.raises(signals.Stopped, match=r"^SIGUSR1$"):
+            signals.check()
+    signals.forget()
+    signals.check()
 
 
 @pytest.mark.parametrize("method", ["log", "finish"])
@@ -198,9 +199,9 @@ def test_what_fails_for_want_of_another_process_is_no_failure(tmp_path, tiny, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(at_work.Run, method, ended_by_the_signal)
-        with pytest.raises(stopping.Stopped):
+        with pytest.raises(signals.Stopped):
             run(points)
     assert not [point for point in points if states.of_point(point.folder).state == "failed"]
-    stopping.forget()
+    signals.forget()
     assert run(points) == dict.fromkeys(NAMES)
     assert weights(points) == undisturbed

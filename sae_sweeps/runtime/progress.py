@@ -1,35 +1,20 @@
 """What a person sees while a sweep runs: bars on a terminal, plain lines in a pipe or a batch log."""
 
-import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from sae_sweeps.runtime import signals
+from sae_sweeps.runtime.console import console
 
 if TYPE_CHECKING:  # Hydra sets up logging, and so this file, before anything is checked: torch would come too early
     from torch import Tensor
 
 SECONDS_BETWEEN_LINES = 10.0  # of a point, where there is no terminal; longer where there are more than six
 SECONDS_BETWEEN_FRAMES = 0.2
-WIDTH_WITHOUT_TERMINAL = 120  # characters
-
-console = Console(width=None if Console().is_terminal else WIDTH_WITHOUT_TERMINAL, highlight=False)
-
-
-def count(number: int, noun: str) -> str:
-    """1 point, 2 points."""
-    return f"{number:,} {noun}" + "s" * (number != 1)
-
-
-class ConsoleHandler(logging.Handler):
-    """Log lines that do not tear the progress bars; named in conf/hydra/job_logging."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        style = "yellow" if record.levelno == logging.WARNING else "red" if record.levelno > logging.WARNING else None
-        console.print(self.format(record), style=style, markup=False, soft_wrap=True)
 
 
 class PointDisplay:
@@ -130,3 +115,13 @@ _running: Display | None = None
 def point_display(name: str) -> PointDisplay:
     """A line for a point, in the display of the sweep that runs; Hydra stands between the two and passes nothing on."""
     return (_running or Display(1)).point(name)
+
+
+def telling(shown: PointDisplay, of: str = "sequences of the next chunk") -> Callable[[int, int], None]:
+    """Have the display hear how many are done of how many; a plea to stop is heard there too."""
+
+    def told(done: int, total: int) -> None:
+        shown.waiting(done, total, of)
+        signals.check()
+
+    return told

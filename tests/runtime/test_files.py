@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from sae_sweeps.files import sha256, write_csv, write_text, written_whole
+from sae_sweeps.runtime.files import sha256, write_csv, write_text, written_whole
 
 
 def names(folder):
