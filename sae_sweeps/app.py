@@ -19,21 +19,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sae_sweeps.config import (
-    EXPORT_TASKS,
-    STUDY_TASKS,
-    SWEEP_TASKS,
-    Config,
-    point_name,
-    study_settings,
-    to_config,
-)
+from sae_sweeps.config import Config, point_name, to_config
+from sae_sweeps.config.identity import study_settings
+from sae_sweeps.config.resolvers import register
+from sae_sweeps.config.tasks import EXPORT_TASKS, STUDY_TASKS, SWEEP_TASKS
+from sae_sweeps.config.validation import problems
 from sae_sweeps.errors import NO_POINTS, ConfigError, NotRunError, RefusedError
 from sae_sweeps.hydra_errors import as_config_error
 from sae_sweeps.packs import Point
 from sae_sweeps.preflight import check, unwritable
-from sae_sweeps.resolvers import register
-from sae_sweeps.rules import problems
 
 if TYPE_CHECKING:
     from sae_sweeps.launchers.base import SweepLauncher

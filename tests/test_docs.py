@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sae_sweeps.app import as_saved
 from sae_sweeps.config import to_config
-from sae_sweeps.rules import problems
+from sae_sweeps.config.validation import problems
 from sae_sweeps.runtime.provenance import PROJECT
 
 FOLDERS = ("", "docs/", "embedded/", "benchmarks/", "benchmarks/results/")

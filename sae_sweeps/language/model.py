@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.config import ModelConfig
+from sae_sweeps.config.wheel_models import weights_in
 from sae_sweeps.errors import ConfigError, first_line
 from sae_sweeps.language.model_files import hook_layer
-from sae_sweeps.wheels import weights_in
 
 log = logging.getLogger(__name__)
 

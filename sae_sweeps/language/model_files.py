@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sae_sweeps.config.wheel_models import how_to_fetch
 from sae_sweeps.errors import ConfigError, OutOfReachError
 from sae_sweeps.language.hub import require_repository
-from sae_sweeps.wheels import how_to_fetch
 
 # the points of a transformer block at which the activation has the model's width
 WIDE_HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")

@@ -8,7 +8,7 @@ from typing import Any
 
 from sae_sweeps import comparison
 from sae_sweeps.comparison import METRICS, Compared, Group, finite
-from sae_sweeps.config import deciding
+from sae_sweeps.config.identity import deciding
 from sae_sweeps.metrics import read_lines
 from sae_sweeps.report.blocks import rounded
 from sae_sweeps.states import DONE, FAILED

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps import checkpoints, states
-from sae_sweeps.config import STUDY_TASKS, from_json
+from sae_sweeps.config import from_json
+from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.packs import Limits, Point
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.files import read_json, write_json

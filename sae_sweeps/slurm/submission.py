@@ -17,7 +17,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from sae_sweeps.config import STUDY_TASKS, Config, study_settings
+from sae_sweeps.config import Config
+from sae_sweeps.config.identity import study_settings
+from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.errors import SlurmError
 from sae_sweeps.follow_ups import in_order
 from sae_sweeps.packs import Point, into_packs

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.config import TrainingConfig
+from sae_sweeps.config.presets import settled
+from sae_sweeps.config.studies import MetaConfig
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.saes import SAE, BatchTopKSAE
 from sae_sweeps.saes.batchtopk import top_of_batch
 from sae_sweeps.saes.sparse import Kept
-from sae_sweeps.settings import settled
-from sae_sweeps.study_config import MetaConfig
 from sae_sweeps.training import TensorStream, Trainer, train
 
 TILE_ENTRIES = 2**24  # of correlations between directions and atoms that are held at a time

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_sweeps.config.presets import settled
+from sae_sweeps.config.studies import StitchConfig
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.saes import SAE
-from sae_sweeps.settings import settled
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.paths import insertion, insertion_by, interpolation
 from sae_sweeps.studies.stitching import BATCH, Curve, Prediction, Stitching, Walk, family_sizes, prediction, rates
-from sae_sweeps.study_config import StitchConfig
 
 SHOWN = 500  # points of a ROC curve that a picture needs
 

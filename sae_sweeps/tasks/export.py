@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from sae_sweeps.comparison import end_of_path
-from sae_sweeps.config import FORMATS_OF, Config
+from sae_sweeps.config import Config
+from sae_sweeps.config.differences import end_of_path
+from sae_sweeps.config.tasks import FORMATS_OF
 from sae_sweeps.errors import NO_POINTS, ConfigError, NotRunError
 from sae_sweeps.formats import CONFIG
 from sae_sweeps.formats.card import card

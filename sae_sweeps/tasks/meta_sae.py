@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sae_sweeps import checkpoints, figures
 from sae_sweeps.config import Config
+from sae_sweeps.config.studies import MetaConfig
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation import evaluate
 from sae_sweeps.formats import OF_DIRECTIONS, saelens
@@ -36,7 +37,6 @@ from sae_sweeps.studies.meta_sae import (
     training_of,
     with_directions,
 )
-from sae_sweeps.study_config import MetaConfig
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import decompositions, meanings
 from sae_sweeps.tasks.study import Study, named, not_done, run_studies, saved_of

@@ -10,7 +10,9 @@ import torch
 from filelock import FileLock
 
 from sae_sweeps import checkpoints, states
-from sae_sweeps.config import Config, sparsity
+from sae_sweeps.config import Config
+from sae_sweeps.config.saes import PenaltyConfig
+from sae_sweeps.config.sparsity import sparsity
 from sae_sweeps.errors import LockedError
 from sae_sweeps.evaluation import HeldOut, evaluate
 from sae_sweeps.formats import saelens
@@ -22,7 +24,6 @@ from sae_sweeps.runtime.devices import unused_gpu
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.progress import point_display
 from sae_sweeps.runtime.provenance import provenance
-from sae_sweeps.sae_config import PenaltyConfig
 from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
 from sae_sweeps.tracking import Run, start_run
 from sae_sweeps.training import Trainer, training_metrics

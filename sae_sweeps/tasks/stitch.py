@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sae_sweeps import figures
 from sae_sweeps.config import Config
+from sae_sweeps.config.studies import StitchConfig
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.files import write_table
@@ -20,7 +21,6 @@ from sae_sweeps.saes import SAE
 from sae_sweeps.saved import find, neighbours
 from sae_sweeps.studies.directions import Labels, Matches
 from sae_sweeps.studies.pair import Pair
-from sae_sweeps.study_config import StitchConfig
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks.inputs import Inputs
 from sae_sweeps.tasks.study import Study, not_done, require_alike, run_studies, saved_of

@@ -18,11 +18,12 @@ from typing import Any
 from filelock import FileLock
 
 from sae_sweeps import states
-from sae_sweeps.comparison import differing, text_settings
-from sae_sweeps.config import Config, DatasetConfig, ModelConfig, value_of, with_given
+from sae_sweeps.config import Config, DatasetConfig, ModelConfig
+from sae_sweeps.config.differences import differing, text_settings
+from sae_sweeps.config.identity import model_and_text, with_given
+from sae_sweeps.config.schema import value_of
 from sae_sweeps.errors import NO_POINTS, ConfigError, LockedError, NotRunError, reason
 from sae_sweeps.language.model_files import same_activations, same_model
-from sae_sweeps.packs import model_and_text
 from sae_sweeps.preflight import check
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import console

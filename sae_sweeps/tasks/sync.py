@@ -6,7 +6,8 @@ Given again, it uploads what is new.
 import importlib.util
 from pathlib import Path
 
-from sae_sweeps.config import STUDY_TASKS, Config
+from sae_sweeps.config import Config
+from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.runtime.console import console
 from sae_sweeps.slurm.watch import states_of
 from sae_sweeps.states import RUNNING

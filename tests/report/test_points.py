@@ -6,8 +6,9 @@ import math
 import pytest
 from filelock import FileLock
 
-from sae_sweeps.comparison import flat, grouped, points_of
-from sae_sweeps.config import deciding
+from sae_sweeps.comparison import grouped, points_of
+from sae_sweeps.config.differences import flat
+from sae_sweeps.config.identity import deciding
 from sae_sweeps.report import data
 from sae_sweeps.states import FAILED, LOCK, RUNNING, State
 from sae_sweeps.sweep import Sweep

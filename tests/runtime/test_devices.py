@@ -2,7 +2,7 @@ import pytest
 
 from sae_sweeps.runtime import devices
 from tests.conftest import composed
-from tests.test_config import name_of
+from tests.config.test_config import name_of
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from sae_sweeps import config, follow_ups, saved
+from sae_sweeps import follow_ups, saved
+from sae_sweeps.config import schema
 from sae_sweeps.runtime import signals
 from sae_sweeps.slurm import node, queue
 from sae_sweeps.slurm.queue import Job
@@ -98,7 +99,7 @@ def test_a_task_that_has_nothing_to_submit_for_is_refused_before_slurm_hears_of_
 def test_a_study_has_the_same_folder_wherever_the_code_lies(first, monkeypatch):
     """On a node the code is a copy, in another place than that in which the points were trained."""
     (study, *_), _ = latents.studies(Sweep(first), composed(*GIVEN))
-    for module in (config, saved, study_module):
+    for module in (schema, saved, study_module):
         monkeypatch.setattr(module, "PROJECT", first / "slurm" / "code", raising=False)
     (same, *_), _ = latents.studies(Sweep(first), composed(*GIVEN))
     assert same.folder == study.folder

@@ -4,9 +4,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
-from sae_sweeps import config, wheels
-from sae_sweeps.config import point_name, sparsity
-from sae_sweeps.rules import problems
+from sae_sweeps.config import identity, point_name, wheel_models
+from sae_sweeps.config.sparsity import sparsity
+from sae_sweeps.config.validation import problems
 from sae_sweeps.runtime.provenance import PROJECT
 from tests.conftest import composed
 
@@ -47,19 +47,19 @@ def test_experiments_are_the_papers(experiment):
         "k": "16,32,64",
     }
     for k, coefficient in coefficients.items():
-        config = composed(f"experiment={experiment}", "sae=jumprelu", f"k={k}")
-        assert not problems(config)
-        assert (config.model.name, config.model.hook) == (model, hook)
-        assert {name: getattr(config.training, name) for name in PAPER_TRAINING} == PAPER_TRAINING
-        assert (config.dataset.name, config.dataset.streaming, config.dataset.seq_len) == (
+        schema = composed(f"experiment={experiment}", "sae=jumprelu", f"k={k}")
+        assert not problems(schema)
+        assert (schema.model.name, schema.model.hook) == (model, hook)
+        assert {name: getattr(schema.training, name) for name in PAPER_TRAINING} == PAPER_TRAINING
+        assert (schema.dataset.name, schema.dataset.streaming, schema.dataset.seq_len) == (
             "Skylion007/openwebtext",
             True,
             128,
         )
-        chosen, source = sparsity(config)
+        chosen, source = sparsity(schema)
         assert chosen == {"sparsity_coefficient": coefficient}
         assert f"k={k}" in source
-        assert config.sae.bandwidth == 0.001
+        assert schema.sae.bandwidth == 0.001
     topk = composed(f"experiment={experiment}", "sae=topk").sae
     assert (topk.aux_coefficient, topk.aux_latents, topk.normalize_input) == (1 / 32, 512, True)
 
@@ -154,9 +154,9 @@ def test_jumprelu_takes_what_is_given_then_what_is_listed_then_k():
         ((*LISTED, "k=33", "sae.sparsity_coefficient=0.5"), given, "as given"),
         (("sae=jumprelu", "model=smollm2-135m"), {"target_l0": 32.0}, "no sae.sparsity_coefficient is given or listed"),
     ):
-        config = composed(*words)
-        assert not problems(config)
-        found, source = sparsity(config)
+        schema = composed(*words)
+        assert not problems(schema)
+        found, source = sparsity(schema)
         assert found == chosen
         assert said in source
 
@@ -237,7 +237,7 @@ def test_what_has_a_penalty_and_no_coefficient_is_steered_to_k(architecture):
 
 def test_a_fetched_model_is_the_same_point_wherever_it_is_kept(tmp_path, monkeypatch):
     names = {name_of("model=smollm2-135m", "model.dtype=float32")}
-    for module in (config, wheels):
+    for module in (identity, wheel_models):
         monkeypatch.setattr(module, "MODELS", tmp_path)
     assert composed("model=smollm2-135m").model.name == str(tmp_path / "smollm2-135m-instruct-q4_1")
     names.add(name_of("model=smollm2-135m", "model.dtype=float32"))

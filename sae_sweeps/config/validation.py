@@ -4,9 +4,10 @@ import itertools
 import math
 import re
 
-from sae_sweeps.config import EXPORT_TASKS, FORMATS_OF, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, Config, value_of
+from sae_sweeps.config.saes import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, PenaltyConfig, TopKConfig
+from sae_sweeps.config.schema import Config, value_of
+from sae_sweeps.config.tasks import EXPORT_TASKS, FORMATS_OF, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.sae_config import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, PenaltyConfig, TopKConfig
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")  # which is settled before this is asked
 FORMATS = ("hub", "json", "parquet", "text")

@@ -3,9 +3,12 @@
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from sae_sweeps.config import POINT_TASKS, SAE_SCHEMAS, Config, point_name
+from sae_sweeps.config.identity import point_name
+from sae_sweeps.config.saes import SAE_SCHEMAS
+from sae_sweeps.config.schema import Config
+from sae_sweeps.config.tasks import POINT_TASKS
+from sae_sweeps.config.wheel_models import wheel_folder
 from sae_sweeps.runtime.provenance import PROJECT
-from sae_sweeps.wheels import wheel_folder
 
 
 def register() -> None:

@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 
 from omegaconf import MISSING, OmegaConf
 
-from sae_sweeps.config import Config, DatasetConfig, ModelConfig, SAEConfig, TaskConfig, TrainingConfig
+from sae_sweeps.config.resolvers import register
+from sae_sweeps.config.schema import Config, DatasetConfig, ModelConfig, SAEConfig, TaskConfig, TrainingConfig
+from sae_sweeps.config.studies import MetaConfig, StitchConfig
+from sae_sweeps.config.validation import problems
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.resolvers import register
-from sae_sweeps.rules import problems
 from sae_sweeps.runtime.provenance import PROJECT
-from sae_sweeps.study_config import MetaConfig, StitchConfig
 
 GROUPS = {TrainingConfig: "training", StitchConfig: "stitch", MetaConfig: "meta"}  # as the command names them
 

@@ -6,8 +6,8 @@ from dataclasses import asdict
 import pytest
 
 from sae_sweeps.config import from_json
-from sae_sweeps.rules import problems
-from sae_sweeps.sae_config import SAE_SCHEMAS
+from sae_sweeps.config.saes import SAE_SCHEMAS
+from sae_sweeps.config.validation import problems
 from tests.conftest import composed
 
 
