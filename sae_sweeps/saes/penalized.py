@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweeps.saes.sparsity import L0Target
+from sae_sweeps.saes.l0_target import L0Target
 from sae_sweeps.saes.trainable import Step, TrainableSAE
 
 START = 256  # activations on which the untrained SAE is given its L0

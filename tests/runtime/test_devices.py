@@ -1,8 +1,8 @@
 import pytest
 
 from sae_sweeps.runtime import devices
-from tests.conftest import composed
 from tests.config.test_config import name_of
+from tests.conftest import composed
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.saes import GatedSAE, JumpReLUSAE, ReLUSAE
-from sae_sweeps.saes.sparsity import L0Target
+from sae_sweeps.saes.l0_target import L0Target
 from sae_sweeps.training import Trainer, train
 from tests.test_training import Directions
 
