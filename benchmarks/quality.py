@@ -23,12 +23,12 @@ from tables import NAMES, table
 from torch import Tensor
 
 from sae_sweeps import app  # noqa: F401  registers schemas and resolvers
+from sae_sweeps.activations.source import Inputs
 from sae_sweeps.config import Config, to_config
 from sae_sweeps.formats.reading import load_sae
 from sae_sweeps.runtime.files import write_json, write_text
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import SAE
-from sae_sweeps.tasks.inputs import Inputs
 from sae_sweeps.tasks.point import new_sae
 from sae_sweeps.training import Trainer, train
 

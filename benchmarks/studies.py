@@ -43,12 +43,12 @@ def measure_stitching(folder: Path, architecture: str) -> dict[str, float]:
     """Seconds of both, for the pair of this architecture in the folder of a sweep."""
     import torch
 
+    from sae_sweeps.activations.source import load_inputs
     from sae_sweeps.config.studies import StitchConfig
     from sae_sweeps.evaluation import BATCH, evaluate
     from sae_sweeps.saved import neighbours, of_point
     from sae_sweeps.studies.pair import Pair
     from sae_sweeps.sweep import Sweep
-    from sae_sweeps.tasks.inputs import load_inputs
     from sae_sweeps.tasks.stitch import ce_degradation
 
     points = [point for point in Sweep(folder).points() if point.config.sae.architecture == architecture]

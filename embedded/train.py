@@ -23,8 +23,8 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from sae_sweeps.activations.documents import side
 from sae_sweeps.config import DatasetConfig
-from sae_sweeps.language.documents import side
 
 HERE = Path(__file__).parent
 TEXT = HERE / "text" / "state_of_the_union.jsonl.gz"

@@ -7,9 +7,10 @@ from typing import Any
 
 from filelock import FileLock
 
+from sae_sweeps.activations.hooks import hook_layer
+from sae_sweeps.activations.model_info import ModelFacts
 from sae_sweeps.config import Config
 from sae_sweeps.errors import reason
-from sae_sweeps.language.model_files import ModelFacts, hook_layer
 from sae_sweeps.packs import Point
 from sae_sweeps.runtime.files import read_json, write_json
 

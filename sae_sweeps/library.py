@@ -18,17 +18,17 @@ import torch
 from omegaconf import MISSING
 from torch import Tensor
 
+from sae_sweeps.activations.held_out import HeldOut
+from sae_sweeps.activations.language_model import LanguageModel
+from sae_sweeps.activations.source import Inputs
 from sae_sweeps.config import ActivationsConfig, Config, DatasetConfig, ModelConfig, TrackingConfig, TrainingConfig
 from sae_sweeps.config.presets import config_of, preset, presets, settled
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.evaluation import HeldOut
 from sae_sweeps.formats import saelens
-from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.preflight import INPUTS, check
 from sae_sweeps.runtime.devices import choose_device, dtype_here, require_precision
 from sae_sweeps.runtime.progress import Display
 from sae_sweeps.saes import SAE, TopKSAE, TrainableSAE
-from sae_sweeps.tasks.inputs import Inputs
 from sae_sweeps.tasks.point import text_metadata
 from sae_sweeps.training import TensorStream, Trainer, train, training_metrics
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sae_sweeps import states
+from sae_sweeps.activations.hub import out_of_reach
+from sae_sweeps.activations.model_info import ModelFacts, model_facts
 from sae_sweeps.calibration import Calibration
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.language.hub import out_of_reach
-from sae_sweeps.language.model_files import ModelFacts, model_facts
 from sae_sweeps.packs import FLOAT, Point, into_packs, pack_bytes
 from sae_sweeps.runtime.console import console
 

@@ -13,12 +13,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sae_sweeps.activations.documents import find_files, pack, side, too_short
+from sae_sweeps.activations.hooks import check_hook
+from sae_sweeps.activations.hub import require_repository
+from sae_sweeps.activations.model_info import looks_local, model_facts
 from sae_sweeps.config import Config
 from sae_sweeps.config.validation import problems
 from sae_sweeps.errors import ConfigError, OutOfReachError
-from sae_sweeps.language.documents import find_files, pack, side, too_short
-from sae_sweeps.language.hub import require_repository
-from sae_sweeps.language.model_files import check_hook, looks_local, model_facts
 
 SMALL_TEXT_BYTES = 2**18  # text small enough to be tokenized here, to see whether it fills a sequence
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_sweeps import states
+from sae_sweeps.activations.hooks import WIDE_HOOKS, same_activations
+from sae_sweeps.activations.model_info import model_facts, same_model
 from sae_sweeps.config import Config, from_json
 from sae_sweeps.config.identity import deciding
 from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.formats import CONFIG, SAE_FOLDER, WEIGHTS
-from sae_sweeps.language.model_files import WIDE_HOOKS, model_facts, same_activations, same_model
 from sae_sweeps.packs import Point
 from sae_sweeps.runtime.files import read_json, sha256
 from sae_sweeps.tracking import IDENTITY

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sae_sweeps import calibration
+from sae_sweeps.activations.model_info import ModelFacts
 from sae_sweeps.calibration import GUESSED_RATE, GUESSED_SECONDS, Calibration, work_of
-from sae_sweeps.language.model_files import ModelFacts
 from sae_sweeps.packs import Point
 from tests.conftest import composed
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sae_sweeps.evaluation import evaluate, held_out
-from sae_sweeps.language.model import LanguageModel
+from sae_sweeps.activations.held_out import held_out
+from sae_sweeps.activations.language_model import LanguageModel
+from sae_sweeps.evaluation import evaluate
 from sae_sweeps.saes import TopKSAE
-from tests.language.test_model import TOKENS_NS, load
+from tests.activations.test_language_model import TOKENS_NS, load
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_a_model_that_cannot_start_at_the_hook_is_run_whole(tiny_model, monkeypa
     def fails(*arguments, **options):
         raise RuntimeError("this architecture wants its blocks")
 
-    monkeypatch.setattr("sae_sweeps.language.model._passes_on", fails)
+    monkeypatch.setattr("sae_sweeps.activations.language_model._passes_on", fails)
     data = held_out(model, TOKENS_NS, 1)
     assert not data.from_hook
     assert evaluate(Scaled(1.0), model, data)["ce_degradation"] == pytest.approx(0, abs=1e-4)

@@ -189,7 +189,7 @@ def test_activations_are_kept_in_a_cache(tiny_model, texts, tmp_path):
     ],
 )
 def test_a_stream_that_cannot_be_is_refused_before_the_model_is_loaded(tiny_model, monkeypatch, settings, said):
-    monkeypatch.setattr("sae_sweeps.tasks.inputs.LanguageModel", None)
+    monkeypatch.setattr("sae_sweeps.activations.source.LanguageModel", None)
     usual = {"model": tiny_model, "hook": HOOK, "texts": ["a", "b"], "seq_len": 16, "device": "cpu"}
     with pytest.raises(ConfigError) as refused:
         ActivationStream.of(**{**usual, **settings})

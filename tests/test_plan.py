@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from sae_sweeps import calibration, preflight
+from sae_sweeps.activations.hub import out_of_reach
+from sae_sweeps.activations.model_info import PUBLISHED, model_facts
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.language.hub import out_of_reach
-from sae_sweeps.language.model_files import PUBLISHED, model_facts
 from sae_sweeps.packs import FLOAT, Point, chunk_bytes, point_bytes
 from sae_sweeps.plan import GIB, Plan
 from sae_sweeps.runtime.provenance import PROJECT

@@ -16,11 +16,11 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sae_sweeps import wheels
+from sae_sweeps.activations.language_model import LanguageModel
+from sae_sweeps.activations.model_info import model_facts
 from sae_sweeps.config import ModelConfig, wheel_models
 from sae_sweeps.config.wheel_models import WheelModel
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.language.model import LanguageModel
-from sae_sweeps.language.model_files import model_facts
 from sae_sweeps.runtime.files import read_json
 from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.wheels import fetch

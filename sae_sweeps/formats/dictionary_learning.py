@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_sweeps.activations.hooks import as_leaving
 from sae_sweeps.formats.description import FED, Description
-from sae_sweeps.language.model_files import as_leaving
 from sae_sweeps.runtime.files import read_json, write_json, written_whole
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.saes.inference import gate

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from sae_sweeps.activations.model_info import looks_local
 from sae_sweeps.config import Config
 from sae_sweeps.config.differences import end_of_path
 from sae_sweeps.config.tasks import FORMATS_OF
@@ -14,7 +15,6 @@ from sae_sweeps.formats import CONFIG
 from sae_sweeps.formats.card import card
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.writing import TARGETS, write_as
-from sae_sweeps.language.model_files import looks_local
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.files import read_json, write_text
 from sae_sweeps.saved import SavedSAE, labels, results_of

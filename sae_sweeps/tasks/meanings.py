@@ -7,12 +7,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from sae_sweeps.activations.source import Inputs
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.progress import PointDisplay, telling
 from sae_sweeps.saes import SAE
 from sae_sweeps.saes.sparse import Kept
 from sae_sweeps.studies.meanings import TopActivations
-from sae_sweeps.tasks.inputs import Inputs
 
 ROWS = 2048  # latents of a part of a table
 

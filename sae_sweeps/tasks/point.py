@@ -10,13 +10,14 @@ import torch
 from filelock import FileLock
 
 from sae_sweeps import checkpoints, states
+from sae_sweeps.activations.held_out import HeldOut
+from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.config import Config
 from sae_sweeps.config.saes import PenaltyConfig
 from sae_sweeps.config.sparsity import sparsity
 from sae_sweeps.errors import LockedError
-from sae_sweeps.evaluation import HeldOut, evaluate
+from sae_sweeps.evaluation import evaluate
 from sae_sweeps.formats import saelens
-from sae_sweeps.language.model import LanguageModel
 from sae_sweeps.metrics import MetricsFile
 from sae_sweeps.packs import Point
 from sae_sweeps.runtime import logs, signals

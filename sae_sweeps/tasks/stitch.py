@@ -11,6 +11,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from sae_sweeps import figures
+from sae_sweeps.activations.source import Inputs
 from sae_sweeps.config import Config
 from sae_sweeps.config.studies import StitchConfig
 from sae_sweeps.errors import ConfigError
@@ -22,7 +23,6 @@ from sae_sweeps.saved import find, neighbours
 from sae_sweeps.studies.directions import Labels, Matches
 from sae_sweeps.studies.pair import Pair
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tasks.inputs import Inputs
 from sae_sweeps.tasks.study import Study, not_done, require_alike, run_studies, saved_of
 from sae_sweeps.tracking import Run
 

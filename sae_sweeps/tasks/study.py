@@ -18,12 +18,14 @@ from typing import Any
 from filelock import FileLock
 
 from sae_sweeps import states
+from sae_sweeps.activations.hooks import same_activations
+from sae_sweeps.activations.model_info import same_model
+from sae_sweeps.activations.source import Inputs, load_inputs
 from sae_sweeps.config import Config, DatasetConfig, ModelConfig
 from sae_sweeps.config.differences import differing, text_settings
 from sae_sweeps.config.identity import model_and_text, with_given
 from sae_sweeps.config.schema import value_of
 from sae_sweeps.errors import NO_POINTS, ConfigError, LockedError, NotRunError, reason
-from sae_sweeps.language.model_files import same_activations, same_model
 from sae_sweeps.preflight import check
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import console
@@ -34,7 +36,6 @@ from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import SAE
 from sae_sweeps.saved import SavedSAE, find, of_point
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tasks.inputs import Inputs, load_inputs
 from sae_sweeps.tracking import Run, start_run
 
 log = logging.getLogger(__name__)

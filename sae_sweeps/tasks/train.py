@@ -8,15 +8,15 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from sae_sweeps import states
+from sae_sweeps.activations.model_info import model_facts
+from sae_sweeps.activations.source import Inputs, load_inputs
 from sae_sweeps.calibration import add
-from sae_sweeps.language.model_files import model_facts
 from sae_sweeps.packs import Limits, Point, that_fit
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import count
 from sae_sweeps.runtime.devices import choose_device, device_name, require_precision, unused_gpu
 from sae_sweeps.runtime.memory import free_bytes
 from sae_sweeps.runtime.progress import point_display, telling
-from sae_sweeps.tasks.inputs import Inputs, load_inputs
 from sae_sweeps.tasks.point import FinishedElsewhere, PointAtWork
 from sae_sweeps.training import Trainer, train
 

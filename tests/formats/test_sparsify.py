@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sae_sweeps.activations.hooks import same_activations
 from sae_sweeps.formats.reading import load_sae, locate
 from sae_sweeps.formats.sparsify import folder_name
-from sae_sweeps.language.model_files import same_activations
 from tests.formats.published import D, F, activations, assert_computes, topk, weights
 
 CONFIG = {

@@ -6,8 +6,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from embedded.train import HERE, HOLDOUT_EVERY, TEXT, bits_per_byte
+from sae_sweeps.activations.documents import side
 from sae_sweeps.config import DatasetConfig
-from sae_sweeps.language.documents import side
 
 pytestmark = pytest.mark.integration
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae_sweeps.tasks.inputs import load_inputs
+from sae_sweeps.activations.source import load_inputs
 from sae_sweeps.tasks.point import new_sae
 from sae_sweeps.training import Trainer, train
 from tests.conftest import composed

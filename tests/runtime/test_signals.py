@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 
 from sae_sweeps import checkpoints, states
-from sae_sweeps.language.activations import ActivationChunks
+from sae_sweeps.activations.chunks import ActivationChunks
 from sae_sweeps.packs import Limits, Point
 from sae_sweeps.running import run_packs
 from sae_sweeps.runtime import signals

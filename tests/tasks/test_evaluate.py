@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from sae_sweeps.activations.source import load_inputs
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.reading import load_sae
-from sae_sweeps.tasks.inputs import load_inputs
 from tests.conftest import composed
 from tests.tasks.conftest import GIVEN, done, point
 from tests.tasks.foreign import foreign, saved

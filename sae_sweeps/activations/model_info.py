@@ -1,6 +1,5 @@
 """What a model's folder says of it, read without loading it: cheap enough to check every setting first."""
 
-import difflib
 import functools
 import json
 import os
@@ -10,12 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sae_sweeps.activations.hub import require_repository
 from sae_sweeps.config.wheel_models import how_to_fetch
 from sae_sweeps.errors import ConfigError, OutOfReachError
-from sae_sweeps.language.hub import require_repository
-
-# the points of a transformer block at which the activation has the model's width
-WIDE_HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
 
 
 @dataclass
@@ -112,37 +108,6 @@ def _hub_config(name: str) -> Path:
         problem = f"its config.json cannot be had ({type(error).__name__})"
         fix = "if it is gated, accept its terms on the hub and log in with `hf auth login`"
         raise OutOfReachError("model.name", name, problem, fix) from None
-
-
-def check_hook(hook: str, facts: ModelFacts) -> None:
-    """Raises: ConfigError, listing near names, if the model has no such hook of width d_model."""
-    known = [f"blocks.{layer}.{place}" for layer in range(facts.n_layers) for place in WIDE_HOOKS]
-    if hook in known:
-        return
-    near = difflib.get_close_matches(hook, known, n=3, cutoff=0.3)
-    match = re.fullmatch(r"blocks\.(\d+)\.(\w+)", hook)
-    if match and match[2] in WIDE_HOOKS:
-        problem = f"the model has layers 0 to {facts.n_layers - 1}"
-        near = [f"blocks.{facts.n_layers - 1}.{match[2]}", *near][:3]
-    else:
-        problem = "the model has no such hook"
-    near = list(dict.fromkeys(near)) or [f"blocks.{facts.n_layers // 2}.hook_resid_pre"]
-    raise ConfigError("model.hook", hook, f"{problem}; near names: {', '.join(near)}", f"model.hook={near[0]}")
-
-
-def hook_layer(hook: str) -> int:
-    return int(hook.split(".")[1])
-
-
-def same_activations(hook: str, other: str) -> bool:
-    """Whether two hooks see the same: what leaves a block enters the next."""
-    return as_leaving(hook) == as_leaving(other)
-
-
-def as_leaving(hook: str) -> str:
-    """A hook on what enters a block as one on what leaves the block before it; others as they are."""
-    found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_pre", hook)
-    return f"blocks.{int(found[1]) - 1}.hook_resid_post" if found and int(found[1]) > 0 else hook
 
 
 def same_model(name: str, others: Iterable[str]) -> bool:

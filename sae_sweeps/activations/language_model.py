@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_sweeps.activations.hooks import hook_layer
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.config.wheel_models import weights_in
 from sae_sweeps.errors import ConfigError, first_line
-from sae_sweeps.language.model_files import hook_layer
 
 log = logging.getLogger(__name__)
 

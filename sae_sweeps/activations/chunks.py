@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sae_sweeps.language.cache import ActivationCache
-from sae_sweeps.language.tokens import TokenSource
+from sae_sweeps.activations.cache import ActivationCache
+from sae_sweeps.activations.tokens import TokenSource
 
 Told = Callable[[int, int], None]
 

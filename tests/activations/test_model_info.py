@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from sae_sweeps.activations.hooks import check_hook
+from sae_sweeps.activations.model_info import ModelFacts, model_facts
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.language.model_files import ModelFacts, check_hook, model_facts
 
 FACTS = ModelFacts(n_layers=6, d_model=192, vocabulary=4096, context=256)
 

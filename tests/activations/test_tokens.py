@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from sae_sweeps.activations.tokens import TokenSource
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.language.tokens import TokenSource
-from tests.language.test_documents import letters
+from tests.activations.test_documents import letters
 
 
 def source(folder, documents=40, **options):

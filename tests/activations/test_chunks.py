@@ -1,9 +1,9 @@
 import torch
 
+from sae_sweeps.activations.chunks import ActivationChunks
+from sae_sweeps.activations.tokens import TokenSource
 from sae_sweeps.config import DatasetConfig
-from sae_sweeps.language.activations import ActivationChunks
-from sae_sweeps.language.tokens import TokenSource
-from tests.language.test_documents import letters
+from tests.activations.test_documents import letters
 
 
 class TokensAsActivations:

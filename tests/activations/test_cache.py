@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from sae_sweeps.language.cache import ActivationCache
+from sae_sweeps.activations.cache import ActivationCache
 from sae_sweeps.runtime.provenance import PROJECT
 
 TOKENS_NS = torch.arange(12).view(3, 4)
@@ -104,7 +104,7 @@ def test_a_full_disk_costs_time_not_the_run(tmp_path, caplog, monkeypatch):
     def no_space(*arguments, **options):
         raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr("sae_sweeps.language.cache.save_file", no_space)
+    monkeypatch.setattr("sae_sweeps.activations.cache.save_file", no_space)
     assert torch.equal(cache(tmp_path).get(TOKENS_NS, lambda: activations(TOKENS_NS)), activations(TOKENS_NS))
     assert "No space left" in caplog.text
 

@@ -8,14 +8,14 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
+from sae_sweeps.activations.cache import ActivationCache
+from sae_sweeps.activations.chunks import ActivationChunks, Told
+from sae_sweeps.activations.held_out import HeldOut, held_out
+from sae_sweeps.activations.language_model import LanguageModel
+from sae_sweeps.activations.tokens import TokenSource
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import model_and_text
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.evaluation import HeldOut, held_out
-from sae_sweeps.language.activations import ActivationChunks, Told
-from sae_sweeps.language.cache import ActivationCache
-from sae_sweeps.language.model import LanguageModel
-from sae_sweeps.language.tokens import TokenSource
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sae_sweeps.activations.documents import Encode, pack, side, too_short
 from sae_sweeps.config import DatasetConfig
-from sae_sweeps.language.documents import Encode, pack, side, too_short
 
 log = logging.getLogger(__name__)
 
