@@ -10,8 +10,8 @@ from torch.testing import assert_close
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.saes import GatedSAE, JumpReLUSAE, ReLUSAE
 from sae_sweeps.saes.l0_target import L0Target
-from sae_sweeps.training import Trainer, train
-from tests.test_training import Directions
+from sae_sweeps.training.trainer import Trainer, train
+from tests.training.test_trainer import Directions
 
 SHORT = TrainingConfig(
     tokens=200 * 256, batch_size=256, lr=3e-3, chunk_batches=2, initial_bias="mean", decay_fraction=0.5

@@ -48,6 +48,17 @@ def perturbed(sae, dtype):
     return sae.to(dtype)
 
 
+def meet_target_off_the_entries(sae, x_BD):
+    """Meet the L0 target ahead of the first step, with no entry exactly at its threshold.
+
+    `meet_target` puts the level at an entry; a product rounded otherwise may see it on the other side.
+    """
+    sae.meet_target(sae.product(sae.encoder_input(x_BD)).whole())
+    with torch.no_grad():
+        sae.threshold *= 1 - 1e-5
+    sae.meet_target = lambda pre_RF: None
+
+
 def assert_is_the_definition(sae, step, x_BD, dead_F):
     loss, gradients = dense_step(sae, x_BD, dead_F)
     rtol, atol = (1e-10, 1e-13) if x_BD.dtype == torch.float64 else (1e-5, 1e-6)
@@ -68,6 +79,8 @@ def test_equals_the_dense_definition(architecture, batch, k, dead, dtype, device
     torch.manual_seed(2)
     x_BD = torch.randn(batch, D, dtype=dtype).to(device)
     dead_F = {"none": torch.zeros(F), "some": (torch.arange(F) % 3 == 0), "all": torch.ones(F)}[dead].bool().to(device)
+    if architecture == "jumprelu to an l0":
+        meet_target_off_the_entries(sae, x_BD)
 
     step = sae.training_step(x_BD, dead_F)
 
@@ -103,6 +116,8 @@ def test_the_sparse_and_the_dense_way_are_the_same_step(architecture, dense_from
     x_BD, dead_F = torch.randn(17, D, dtype=torch.float64), torch.arange(F) % 3 == 0
     ways = set()
     monkeypatch.setattr(Whole, "by_latent", lambda self: ways.add("dense") or self)
+    if architecture == "jumprelu to an l0":
+        meet_target_off_the_entries(sae, x_BD)
     step = sae.training_step(x_BD, dead_F)
     assert ways == ({"dense"} if dense_from == 0 else set())
     assert_is_the_definition(sae, step, x_BD, dead_F)
@@ -154,8 +169,10 @@ def test_the_size_of_the_blocks_changes_nothing(architecture, rows, monkeypatch)
     monkeypatch.setattr(encoder, "BLOCK", rows * F)
     sae = perturbed(SAES[architecture](2, D), torch.float64)
     dead_F = torch.arange(F) % 3 == 0
-    for _ in range(2):  # the second time BatchTopK has a threshold to guess from
+    for step in range(2):  # the second time BatchTopK has a threshold to guess from
         x_BD = torch.randn(17, D, dtype=torch.float64)
+        if architecture == "jumprelu to an l0" and step == 0:
+            meet_target_off_the_entries(sae, x_BD)
         assert_is_the_definition(sae, sae.training_step(x_BD, dead_F), x_BD, dead_F)
 
 
