@@ -30,7 +30,7 @@ from sae_sweeps.runtime.files import write_json, write_text
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import SAE
 from sae_sweeps.tasks.point import new_sae
-from sae_sweeps.training import Trainer, train
+from sae_sweeps.training.trainer import Trainer, train
 
 RESULTS = PROJECT / "benchmarks" / "results"
 PYTHON, SCRIPT = PROJECT / ".venv-saelens" / "bin" / "python", PROJECT / "benchmarks" / "steps" / "saelens_training.py"

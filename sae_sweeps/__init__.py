@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sae_sweeps.saes import SAE, BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
     from sae_sweeps.studies.meta_sae import MetaSAE
     from sae_sweeps.studies.pair import stitch
-    from sae_sweeps.training import TensorStream
+    from sae_sweeps.training.streams import TensorStream
 
 __all__ = [
     "SAE",
@@ -48,7 +48,7 @@ _MODULES = {
     "saes": ("SAE", "BatchTopKSAE", "GatedSAE", "JumpReLUSAE", "MatryoshkaSAE", "ReLUSAE", "TopKSAE"),
     "studies.meta_sae": ("MetaSAE",),
     "studies.pair": ("stitch",),
-    "training": ("TensorStream",),
+    "training.streams": ("TensorStream",),
 }
 
 

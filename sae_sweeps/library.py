@@ -30,7 +30,8 @@ from sae_sweeps.runtime.devices import choose_device, dtype_here, require_precis
 from sae_sweeps.runtime.progress import Display
 from sae_sweeps.saes import SAE, TopKSAE, TrainableSAE
 from sae_sweeps.tasks.point import text_metadata
-from sae_sweeps.training import TensorStream, Trainer, train, training_metrics
+from sae_sweeps.training.streams import TensorStream
+from sae_sweeps.training.trainer import Trainer, train, training_metrics
 
 CHUNK = 32_768  # activations that are shuffled together
 SUFFIXES = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sae_sweeps.checkpoints import newest_step
-from sae_sweeps.metrics import last_line
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.files import read_json, write_json
+from sae_sweeps.training.checkpoints import newest_step
+from sae_sweeps.training.curve import last_line
 
 LOOK_AGAIN_SECONDS = 1.0  # at a lock that another process holds
 RESULTS, STATE, LOCK = "results.json", "state.json", ".lock"

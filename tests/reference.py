@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.saes import SAE, BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
-from sae_sweeps.training import Trainer
+from sae_sweeps.training.trainer import Trainer
 
 
 class StepWithKernel(torch.autograd.Function):

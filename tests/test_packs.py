@@ -9,9 +9,9 @@ import torch
 
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.packs import Point, chunk_bytes, into_packs, point_bytes, that_fit
-from sae_sweeps.training import Trainer, train
+from sae_sweeps.training.trainer import Trainer, train
 from tests.conftest import composed
-from tests.test_training import CONFIG, SAES, Stream
+from tests.training.test_trainer import CONFIG, SAES, Stream
 
 
 def point(*overrides: str) -> Point:

@@ -6,11 +6,12 @@ import threading
 import pytest
 from filelock import FileLock
 
-from sae_sweeps import checkpoints, states
+from sae_sweeps import states
 from sae_sweeps.packs import Limits, Point
 from sae_sweeps.running import run_packs
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks.point import PointAtWork
+from sae_sweeps.training import checkpoints
 from tests.conftest import composed
 
 OTHER = {"host": "node7", "pid": 77, "job": "12_3", "restarts": 1}

@@ -11,8 +11,8 @@ import pytest
 from filelock import FileLock
 
 from sae_sweeps import states
-from sae_sweeps.metrics import TAIL_BYTES, last_line
 from sae_sweeps.states import Owner, State
+from sae_sweeps.training.curve import TAIL_BYTES, last_line
 
 HERE = f"process {os.getpid()} on {socket.gethostname()}"
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
-from sae_sweeps.training import Trainer
+from sae_sweeps.training.trainer import Trainer
 
 DEAD_AFTER = 10**12  # activations: what fires never gets there, and what is set there stays
 SPARSITY_COEFFICIENT = 1e-3

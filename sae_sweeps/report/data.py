@@ -9,9 +9,9 @@ from typing import Any
 from sae_sweeps import comparison
 from sae_sweeps.comparison import METRICS, Compared, Group, finite
 from sae_sweeps.config.identity import deciding
-from sae_sweeps.metrics import read_lines
 from sae_sweeps.report.blocks import rounded
 from sae_sweeps.states import DONE, FAILED
+from sae_sweeps.training.curve import read_lines
 
 NOISE, UNEQUAL, MANY_DEAD = 0.02, 0.05, 0.3  # shares from which on a word of caution is said
 CURVE_POINTS = 300  # lines of a training curve that are drawn at most

@@ -7,8 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from sae_sweeps.comparison import METRICS, Compared, Group, best, finite, grouped
-from sae_sweeps.metrics import read_lines
 from sae_sweeps.report.data import number
+from sae_sweeps.training.curve import read_lines
 
 TITLES = {
     "nmse": "NMSE",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps import checkpoints, states
+from sae_sweeps import states
 from sae_sweeps.config import from_json
 from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.packs import Limits, Point
@@ -20,6 +20,7 @@ from sae_sweeps.slurm.submission import SUBMISSION
 from sae_sweeps.slurm.watch import POINTS, label_of
 from sae_sweeps.states import FAILED
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.training import checkpoints
 
 log = logging.getLogger(__name__)
 

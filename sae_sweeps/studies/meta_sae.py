@@ -17,7 +17,8 @@ from sae_sweeps.errors import ConfigError
 from sae_sweeps.saes import SAE, BatchTopKSAE
 from sae_sweeps.saes.batchtopk import top_of_batch
 from sae_sweeps.saes.sparse import Kept
-from sae_sweeps.training import TensorStream, Trainer, train
+from sae_sweeps.training.streams import TensorStream
+from sae_sweeps.training.trainer import Trainer, train
 
 TILE_ENTRIES = 2**24  # of correlations between directions and atoms that are held at a time
 

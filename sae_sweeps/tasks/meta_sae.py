@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweeps import checkpoints, figures
+from sae_sweeps import figures
 from sae_sweeps.config import Config
 from sae_sweeps.config.studies import MetaConfig
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation import evaluate
 from sae_sweeps.formats import OF_DIRECTIONS, saelens
-from sae_sweeps.metrics import Line, MetricsFile, read_lines
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.console import count
 from sae_sweeps.runtime.files import read_json, write_json
@@ -41,7 +40,9 @@ from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import decompositions, meanings
 from sae_sweeps.tasks.study import Study, named, not_done, run_studies, saved_of
 from sae_sweeps.tracking import Run
-from sae_sweeps.training import train
+from sae_sweeps.training import checkpoints
+from sae_sweeps.training.curve import Line, MetricsFile, read_lines
+from sae_sweeps.training.trainer import train
 
 log = logging.getLogger(__name__)
 

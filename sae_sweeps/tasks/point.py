@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from sae_sweeps import checkpoints, states
+from sae_sweeps import states
 from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.config import Config
@@ -18,7 +18,6 @@ from sae_sweeps.config.sparsity import sparsity
 from sae_sweeps.errors import LockedError
 from sae_sweeps.evaluation import evaluate
 from sae_sweeps.formats import saelens
-from sae_sweeps.metrics import MetricsFile
 from sae_sweeps.packs import Point
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.devices import unused_gpu
@@ -27,7 +26,9 @@ from sae_sweeps.runtime.progress import point_display
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
 from sae_sweeps.tracking import Run, start_run
-from sae_sweeps.training import Trainer, training_metrics
+from sae_sweeps.training import checkpoints
+from sae_sweeps.training.curve import MetricsFile
+from sae_sweeps.training.trainer import Trainer, training_metrics
 
 
 class FinishedElsewhere(Exception):  # noqa: N818  not an error

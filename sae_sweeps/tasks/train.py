@@ -18,7 +18,7 @@ from sae_sweeps.runtime.devices import choose_device, device_name, require_preci
 from sae_sweeps.runtime.memory import free_bytes
 from sae_sweeps.runtime.progress import point_display, telling
 from sae_sweeps.tasks.point import FinishedElsewhere, PointAtWork
-from sae_sweeps.training import Trainer, train
+from sae_sweeps.training.trainer import Trainer, train
 
 log = logging.getLogger(__name__)
 

@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_written_costs_time_not_the_run(tmp_path, caplog
 def test_processes_share_it_while_both_write_and_remove(tmp_path):
     script = (
         "import sys, torch\n"
-        "from tests.language.test_cache import *\n"
+        "from tests.activations.test_cache import *\n"
         "here = cache(sys.argv[1], max_bytes=3000)\n"
         "for round in range(150):\n"
         "    tokens = TOKENS_NS + round % 11\n"

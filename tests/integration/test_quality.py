@@ -5,7 +5,7 @@ import torch
 
 from sae_sweeps.activations.source import load_inputs
 from sae_sweeps.tasks.point import new_sae
-from sae_sweeps.training import Trainer, train
+from sae_sweeps.training.trainer import Trainer, train
 from tests.conftest import composed
 from tests.reference import nmse, train_densely
 

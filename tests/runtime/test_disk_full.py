@@ -8,10 +8,11 @@ import pytest
 import safetensors.torch
 from safetensors import SafetensorError
 
-from sae_sweeps import checkpoints, states
+from sae_sweeps import states
 from sae_sweeps.packs import Limits, Point
 from sae_sweeps.running import run_packs
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.training import checkpoints
 from tests.conftest import composed, launch
 
 NAMES = ("k3", "k4", "k5")

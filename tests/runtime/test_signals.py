@@ -7,7 +7,7 @@ import signal
 import pytest
 from filelock import FileLock
 
-from sae_sweeps import checkpoints, states
+from sae_sweeps import states
 from sae_sweeps.activations.chunks import ActivationChunks
 from sae_sweeps.packs import Limits, Point
 from sae_sweeps.running import run_packs
@@ -16,7 +16,8 @@ from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import point as at_work
 from sae_sweeps.tasks import train
 from sae_sweeps.tasks.point import PointAtWork
-from sae_sweeps.training import Trainer
+from sae_sweeps.training import checkpoints
+from sae_sweeps.training.trainer import Trainer
 from tests.conftest import composed
 
 NAMES = ["k3", "k4", "k5"]

@@ -20,7 +20,8 @@ from sae_sweeps.studies.meta_sae import (
     shuffled,
     with_directions,
 )
-from sae_sweeps.training import TensorStream, Trainer, train
+from sae_sweeps.training.streams import TensorStream
+from sae_sweeps.training.trainer import Trainer, train
 
 A, D, M = 103, 16, 40
 

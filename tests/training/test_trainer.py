@@ -5,7 +5,8 @@ from torch.testing import assert_close
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.errors import TrainingError
 from sae_sweeps.saes import BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
-from sae_sweeps.training import TensorStream, Trainer, train
+from sae_sweeps.training.streams import TensorStream
+from sae_sweeps.training.trainer import Trainer, train
 from tests.reference import nmse, train_densely
 
 D, F, STEPS = 10, 32, 23

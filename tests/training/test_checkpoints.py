@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sae_sweeps import checkpoints
+from sae_sweeps.training import checkpoints
 
 
 def state(value: float) -> dict[str, torch.Tensor]:
