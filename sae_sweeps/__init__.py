@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sae_sweeps.config import DatasetConfig, ModelConfig, TrainingConfig
-    from sae_sweeps.evaluation import evaluate
+    from sae_sweeps.evaluation.evaluate import evaluate
     from sae_sweeps.formats.reading import load_sae
     from sae_sweeps.library import ActivationStream, save_sae, train_pack
     from sae_sweeps.saes import SAE, BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
@@ -42,7 +42,7 @@ __all__ = [
 
 _MODULES = {
     "config": ("DatasetConfig", "ModelConfig", "TrainingConfig"),
-    "evaluation": ("evaluate",),
+    "evaluation.evaluate": ("evaluate",),
     "formats.reading": ("load_sae",),
     "library": ("ActivationStream", "save_sae", "train_pack"),
     "saes": ("SAE", "BatchTopKSAE", "GatedSAE", "JumpReLUSAE", "MatryoshkaSAE", "ReLUSAE", "TopKSAE"),

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.comparison import METRICS
 from sae_sweeps.config import TrackingConfig
 from sae_sweeps.errors import first_line
+from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.uploader import Uploader, kept_off
 from sae_sweeps.uploads import offline_runs

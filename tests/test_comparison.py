@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from sae_sweeps.comparison import METRICS, best, grouped, points_of
+from sae_sweeps.comparison import best, grouped, points_of
 from sae_sweeps.config.differences import varying
+from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.states import DONE, FAILED, WAITING, State
 from sae_sweeps.sweep import Sweep

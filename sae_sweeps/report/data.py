@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from sae_sweeps import comparison
-from sae_sweeps.comparison import METRICS, Compared, Group, finite
+from sae_sweeps.comparison import Compared, Group, finite
 from sae_sweeps.config.identity import deciding
+from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.blocks import rounded
 from sae_sweeps.states import DONE, FAILED
 from sae_sweeps.training.curve import read_lines

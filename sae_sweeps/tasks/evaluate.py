@@ -4,7 +4,7 @@ import logging
 
 from sae_sweeps import states
 from sae_sweeps.config import Config
-from sae_sweeps.evaluation import evaluate
+from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.report.terminal import saes_table
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.files import read_json

@@ -15,7 +15,7 @@ from sae_sweeps import figures
 from sae_sweeps.config import Config
 from sae_sweeps.config.studies import MetaConfig
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.evaluation import evaluate
+from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.formats import OF_DIRECTIONS, saelens
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.console import count

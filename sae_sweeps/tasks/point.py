@@ -16,7 +16,7 @@ from sae_sweeps.config import Config
 from sae_sweeps.config.saes import PenaltyConfig
 from sae_sweeps.config.sparsity import sparsity
 from sae_sweeps.errors import LockedError
-from sae_sweeps.evaluation import evaluate
+from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.formats import saelens
 from sae_sweeps.packs import Point
 from sae_sweeps.runtime import logs, signals

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from sae_sweeps.comparison import METRICS
+from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.packs import Limits, Point
 from sae_sweeps.states import FAILED, note
 from sae_sweeps.sweep import Sweep

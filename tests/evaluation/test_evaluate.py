@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from sae_sweeps.activations.held_out import held_out
 from sae_sweeps.activations.language_model import LanguageModel
-from sae_sweeps.evaluation import evaluate
+from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.saes import TopKSAE
 from tests.activations.test_language_model import TOKENS_NS, load
 
