@@ -18,7 +18,7 @@ from sae_sweeps.config.identity import deciding
 from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.formats import CONFIG, SAE_FOLDER, WEIGHTS
+from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
 from sae_sweeps.packs import Point
 from sae_sweeps.runtime.files import read_json, sha256
 from sae_sweeps.tracking import IDENTITY

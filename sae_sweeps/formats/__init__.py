@@ -1,5 +1,1 @@
-"""SAE files: the format that they are saved in, and others'."""
-
-SAE_FOLDER = "sae"  # of a point
-OF_DIRECTIONS = "decoder_directions_of"  # in the metadata of a meta-SAE
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"  # of a folder that holds an SAE
+"""The formats of SAE files: one file per library, and how they are told apart, read and written."""

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sae_sweeps.formats import CONFIG, OF_DIRECTIONS, WEIGHTS
 from sae_sweeps.formats.description import Description
+from sae_sweeps.formats.layout import CONFIG, OF_DIRECTIONS, WEIGHTS
 from sae_sweeps.runtime.files import read_json, write_json, written_whole
 from sae_sweeps.saes import SAE, InferenceSAE
 from sae_sweeps.saes.inference import gate

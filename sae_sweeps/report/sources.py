@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.comparison import Compared, called, finite
-from sae_sweeps.formats import SAE_FOLDER
+from sae_sweeps.formats.layout import SAE_FOLDER
 from sae_sweeps.report.studies import Finished
 
 

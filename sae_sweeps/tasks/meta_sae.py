@@ -16,7 +16,8 @@ from sae_sweeps.config import Config
 from sae_sweeps.config.studies import MetaConfig
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation.evaluate import evaluate
-from sae_sweeps.formats import OF_DIRECTIONS, saelens
+from sae_sweeps.formats import saelens
+from sae_sweeps.formats.layout import OF_DIRECTIONS
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.console import count
 from sae_sweeps.runtime.files import read_json, write_json

@@ -18,6 +18,7 @@ from sae_sweeps.config.sparsity import sparsity
 from sae_sweeps.errors import LockedError
 from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.formats import saelens
+from sae_sweeps.formats.metadata import sae_metadata
 from sae_sweeps.packs import Point
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.devices import unused_gpu
@@ -204,19 +205,3 @@ def new_sae(config: Config, d_in: int) -> TrainableSAE:
     else:
         options["k"] = config.k
     return TRAINABLE[config.sae.architecture](d_in, config.dict_size, seed=config.seed, **options)
-
-
-def sae_metadata(config: Config) -> dict[str, Any]:
-    """What SAELens wants to know of an SAE's origin, and how it was trained."""
-    return {"sae_sweeps": {"k": config.k, "seed": config.seed, "sae": asdict(config.sae)}, **text_metadata(config)}
-
-
-def text_metadata(config: Config) -> dict[str, Any]:
-    """Which activations an SAE is of."""
-    return {
-        "model_name": config.model.name,
-        "hook_name": config.model.hook,
-        "context_size": config.dataset.seq_len,
-        "prepend_bos": config.dataset.prepend_bos,
-        "dataset_path": config.dataset.name or ", ".join(config.dataset.globs),
-    }

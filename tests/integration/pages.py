@@ -19,7 +19,8 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from embedded.train import TEXT
 from sae_sweeps.config import Config
-from sae_sweeps.formats import SAE_FOLDER, saelens
+from sae_sweeps.formats import saelens
+from sae_sweeps.formats.layout import SAE_FOLDER
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import TopKSAE
