@@ -6,8 +6,8 @@ from dataclasses import asdict
 from sae_sweeps.config import Config
 from sae_sweeps.runtime.files import write_table
 from sae_sweeps.runtime.progress import PointDisplay
+from sae_sweeps.studies import latent_tables
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tasks import meanings
 from sae_sweeps.tasks.study import Study, of_each, run_studies
 
 log = logging.getLogger(__name__)
@@ -30,9 +30,9 @@ def run_sweep(sweep: Sweep, config: Config) -> list[str]:
 def _look(study: Study, shown: PointDisplay) -> None:
     inputs, settings = study.inputs(), study.settings
     sae = study.sae("sae", inputs)
-    top, tokens_NS = meanings.read_text(inputs, sae, settings, shown)
-    parts = meanings.rows(inputs, top, tokens_NS, sae.W_dec.detach(), settings, shown)
-    write_table(study.folder / "latents.parquet", meanings.SCHEMA, parts)
+    top, tokens_NS = latent_tables.read_text(inputs, sae, settings, shown)
+    parts = latent_tables.rows(inputs, top, tokens_NS, sae.W_dec.detach(), settings, shown)
+    write_table(study.folder / "latents.parquet", latent_tables.SCHEMA, parts)
     metrics = {
         "activations": top.seen,
         "latents": sae.dict_size,

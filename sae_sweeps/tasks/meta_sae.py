@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweeps import figures
 from sae_sweeps.config import Config
 from sae_sweeps.config.studies import MetaConfig
 from sae_sweeps.errors import ConfigError
@@ -24,8 +23,8 @@ from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.runtime.progress import PointDisplay
 from sae_sweeps.saes import SAE, BatchTopKSAE
 from sae_sweeps.saved import SavedSAE, families
+from sae_sweeps.studies import decomposition_tables, figures, latent_tables
 from sae_sweeps.studies.directions import compare
-from sae_sweeps.studies.meanings import meta_activations
 from sae_sweeps.studies.meta_sae import (
     decompose,
     explained_share,
@@ -37,8 +36,8 @@ from sae_sweeps.studies.meta_sae import (
     training_of,
     with_directions,
 )
+from sae_sweeps.studies.top_activations import meta_activations
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tasks import decompositions, meanings
 from sae_sweeps.tasks.study import Study, named, not_done, run_studies, saved_of
 from sae_sweeps.tracking import Run
 from sae_sweeps.training import checkpoints
@@ -99,7 +98,7 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     began = time.perf_counter()
     inputs, settings = study.inputs(), study.settings
     sae = study.sae("sae", inputs)
-    top, tokens_NS = meanings.read_text(inputs, sae, settings["latents"], shown)
+    top, tokens_NS = latent_tables.read_text(inputs, sae, settings["latents"], shown)
     latents_A = _decomposed(study, sae, top.fired)
     directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
     size = _size(directions_AD, settings)
@@ -141,12 +140,12 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     explained_F = torch.full((sae.dict_size,), math.nan, device=latents_A.device)
     explained_F[latents_A] = explained_share(directions_AD, reconstructed_AD)
     of_text = settings["latents"]
-    rows = meanings.rows(inputs, top, tokens_NS, sae.W_dec.detach(), of_text, shown)
-    decompositions.write_latents(study.folder, rows, whole, explained_F)
-    meta_top, _ = meanings.read_text(inputs, sae, of_text, shown, lambda active: meta_activations(active, whole))
-    rows = meanings.rows(inputs, meta_top, tokens_NS, meta.W_dec.detach(), of_text, shown)
-    decompositions.write_meta_latents(study.folder, rows, whole, matches)
-    decompositions.write_examples(study.folder, study.name, top.seen, settings["seed"])
+    rows = latent_tables.rows(inputs, top, tokens_NS, sae.W_dec.detach(), of_text, shown)
+    decomposition_tables.write_latents(study.folder, rows, whole, explained_F)
+    meta_top, _ = latent_tables.read_text(inputs, sae, of_text, shown, lambda active: meta_activations(active, whole))
+    rows = latent_tables.rows(inputs, meta_top, tokens_NS, meta.W_dec.detach(), of_text, shown)
+    decomposition_tables.write_meta_latents(study.folder, rows, whole, matches)
+    decomposition_tables.write_examples(study.folder, study.name, top.seen, settings["seed"])
 
     parts = torch.bincount(kept.crow_B1.diff().long()).tolist()  # how many latents have 0, 1, 2, ... meta-latents
     content = {"smaller": smaller, "meta_latents_per_latent": parts, "seconds": time.perf_counter() - began}

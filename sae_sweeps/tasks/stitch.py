@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from sae_sweeps import figures
 from sae_sweeps.activations.source import Inputs
 from sae_sweeps.config import Config
 from sae_sweeps.config.studies import StitchConfig
@@ -20,6 +19,7 @@ from sae_sweeps.runtime.files import write_table
 from sae_sweeps.runtime.progress import PointDisplay, telling
 from sae_sweeps.saes import SAE
 from sae_sweeps.saved import find, neighbours
+from sae_sweeps.studies import figures
 from sae_sweeps.studies.directions import Labels, Matches
 from sae_sweeps.studies.pair import Pair
 from sae_sweeps.sweep import Sweep

@@ -24,8 +24,8 @@ from sae_sweeps.formats.layout import SAE_FOLDER
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import TopKSAE
+from sae_sweeps.studies import decomposition_tables, latent_tables
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tasks import decompositions, meanings
 from sae_sweeps.tasks.report import write_page
 from tests.conftest import composed
 
@@ -241,7 +241,7 @@ def many_latents(folder: Path, latents: int = 24576, d_in: int = 64) -> Path:
     sae_of = {"sae": {"point": name}}
     meant = {**sae_of, "settings": asdict(config.latents)}
     _write_study(folder / "latents" / name, meant, config, {"latents": latents})
-    pq.write_table(pa.table(told, schema=meanings.SCHEMA), folder / "latents" / name / "latents.parquet")
+    pq.write_table(pa.table(told, schema=latent_tables.SCHEMA), folder / "latents" / name / "latents.parquet")
 
     meta, users = latents // 4, [[] for _ in range(latents // 4)]
     parts = [
@@ -262,9 +262,9 @@ def many_latents(folder: Path, latents: int = 24576, d_in: int = 64) -> Path:
     study = {**sae_of, "settings": asdict(config.meta)}
     _write_study(place, study, config, numbers, smaller={}, meta_latents_per_latent=[0, 0, 0, 0, latents])
     decomposed = {**told, "explained": random.random(latents), "meta_latents": parts}
-    pq.write_table(pa.table(decomposed, schema=decompositions.LATENTS), place / "latents.parquet")
+    pq.write_table(pa.table(decomposed, schema=decomposition_tables.LATENTS), place / "latents.parquet")
     used = {"used_by": [len(row) for row in users], "latents": [row[:10] for row in users], "matches": [[]] * meta}
-    metas = pa.table({**words.table(meta, random), **used}, schema=decompositions.META_LATENTS)
+    metas = pa.table({**words.table(meta, random), **used}, schema=decomposition_tables.META_LATENTS)
     pq.write_table(metas, place / "meta_latents.parquet")
     return write_page([sweep], EXPLORER_MIB)
 

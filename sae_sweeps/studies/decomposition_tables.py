@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sae_sweeps.runtime.files import write_table, write_text
 from sae_sweeps.saes.sparse import Kept
-from sae_sweeps.tasks import meanings
+from sae_sweeps.studies import latent_tables
 
 USERS = 20  # latents that are listed for each meta-latent
 SHOWN = 12  # decompositions to read: the best explained, and as many at random
@@ -25,9 +25,9 @@ FREQUENT = 20  # activations from which a latent is worth reading
 PART = pa.struct([("meta_latent", pa.int32()), ("weight", pa.float32())])
 USER = pa.struct([("latent", pa.int32()), ("weight", pa.float32())])
 MATCH = pa.struct([("point", pa.string()), ("latent", pa.int32()), ("cosine", pa.float32())])
-LATENTS = pa.schema([*meanings.SCHEMA, ("explained", pa.float32()), ("meta_latents", pa.list_(PART))])
+LATENTS = pa.schema([*latent_tables.SCHEMA, ("explained", pa.float32()), ("meta_latents", pa.list_(PART))])
 META_LATENTS = pa.schema(
-    [*meanings.SCHEMA, ("used_by", pa.int32()), ("latents", pa.list_(USER)), ("matches", pa.list_(MATCH))]
+    [*latent_tables.SCHEMA, ("used_by", pa.int32()), ("latents", pa.list_(USER)), ("matches", pa.list_(MATCH))]
 )
 
 Rows = Iterator[dict[str, Any]]

@@ -12,7 +12,7 @@ from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.progress import PointDisplay, telling
 from sae_sweeps.saes import SAE
 from sae_sweeps.saes.sparse import Kept
-from sae_sweeps.studies.meanings import TopActivations
+from sae_sweeps.studies.top_activations import TopActivations
 
 ROWS = 2048  # latents of a part of a table
 

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.sparse import Kept
 from sae_sweeps.saes.topk import top_per_row
-from sae_sweeps.studies.meanings import TopActivations, meta_activations
+from sae_sweeps.studies.top_activations import TopActivations, meta_activations
 
 SEQUENCES, SEQ_LEN, LATENTS, NEVER = 29, 12, 20, 7
 
