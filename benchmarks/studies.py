@@ -46,9 +46,9 @@ def measure_stitching(folder: Path, architecture: str) -> dict[str, float]:
     from sae_sweeps.activations.source import load_inputs
     from sae_sweeps.config.studies import StitchConfig
     from sae_sweeps.evaluation.evaluate import BATCH, evaluate
-    from sae_sweeps.saved import neighbours, of_point
     from sae_sweeps.studies.pair import Pair
     from sae_sweeps.sweep import Sweep
+    from sae_sweeps.sweep.saved_saes import neighbours, of_point
     from sae_sweeps.tasks.stitch import ce_degradation
 
     points = [point for point in Sweep(folder).points() if point.config.sae.architecture == architecture]

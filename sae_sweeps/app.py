@@ -26,8 +26,8 @@ from sae_sweeps.config.tasks import EXPORT_TASKS, STUDY_TASKS, SWEEP_TASKS
 from sae_sweeps.config.validation import problems
 from sae_sweeps.errors import NO_POINTS, ConfigError, NotRunError, RefusedError
 from sae_sweeps.hydra_errors import as_config_error
-from sae_sweeps.packs import Point
-from sae_sweeps.preflight import check, unwritable
+from sae_sweeps.sweep import Point
+from sae_sweeps.sweep.preflight import check, unwritable
 
 if TYPE_CHECKING:
     from sae_sweeps.launchers.base import SweepLauncher
@@ -132,8 +132,8 @@ def launch(cfgs: Sequence[DictConfig], launcher: "SweepLauncher", many: bool = F
     if len(by_name) < len(cfgs):
         log.info("%d of %d points are equal to another and run once", len(cfgs) - len(by_name), len(cfgs))
 
-    from sae_sweeps.plan import Plan
     from sae_sweeps.sweep import Sweep
+    from sae_sweeps.sweep.plan import Plan
 
     sweep = Sweep.of(config)
     points = [Point(config, sweep.folder.absolute() / name) for name, config in configs.items()]
@@ -203,7 +203,7 @@ def _run_sweep_task(configs: Sequence[Config], launcher: "SweepLauncher") -> Non
 
 def _not_there(config: Config) -> Iterator[ConfigError]:
     """The folders of SAEs that a command names and that hold none; told before anything slow is imported."""
-    from sae_sweeps.saved import find
+    from sae_sweeps.sweep.saved_saes import find
 
     for setting in ("small", "large", "saved"):
         if (path := getattr(config, setting)) is not None:
@@ -215,7 +215,7 @@ def _not_there(config: Config) -> Iterator[ConfigError]:
 
 def _submit(task: str, sweep: "Sweep", configs: Sequence[Config], launcher: "SweepLauncher") -> None:
     """Have the studies that are not done run elsewhere. Raises: NotRunError if there are none."""
-    from sae_sweeps.states import is_done
+    from sae_sweeps.sweep.point_state import is_done
 
     studies = importlib.import_module(f"sae_sweeps.tasks.{task}").studies
     of_each = [studies(sweep, config) for config in configs]

@@ -5,12 +5,11 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from sae_sweeps import states
 from sae_sweeps.config import Config
 from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.errors import NotRunError, reason
-from sae_sweeps.states import DONE, FAILED
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Sweep, point_state
+from sae_sweeps.sweep.point_state import DONE, FAILED
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +52,6 @@ def give_up(sweep: Sweep, label: str, why: str) -> None:
 
 def _note(sweep: Sweep, label: str, state: str, why: str | None) -> None:
     def change(known: dict[str, Any]) -> None:
-        known["followed"][label] = {"state": state, "reason": why, "job": states.this_job()}
+        known["followed"][label] = {"state": state, "reason": why, "job": point_state.this_job()}
 
     sweep.update(change)

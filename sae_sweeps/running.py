@@ -4,12 +4,11 @@ import importlib
 import logging
 from collections.abc import Sequence
 
-from sae_sweeps import states
 from sae_sweeps.errors import LockedError, reason
-from sae_sweeps.packs import Limits, Point, into_packs
 from sae_sweeps.runtime.progress import Display
-from sae_sweeps.states import DONE, FAILED, INTERRUPTED, RUNNING
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Point, Sweep, point_state
+from sae_sweeps.sweep.packs import Limits, into_packs
+from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, RUNNING
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +51,6 @@ def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str
 
 def _note_failure(point: Point, why: str) -> None:
     try:
-        states.note_if_free(point.folder, FAILED, why)
+        point_state.note_if_free(point.folder, FAILED, why)
     except OSError as error:
         log.warning("%s: that it failed could not be written (%s)", point.name, reason(error))

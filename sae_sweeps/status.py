@@ -7,9 +7,9 @@ from rich.table import Table
 
 from sae_sweeps.runtime import logs
 from sae_sweeps.runtime.console import console, count
-from sae_sweeps.slurm.watch import Seen, states_of
-from sae_sweeps.states import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
+from sae_sweeps.sweep.sweep_state import Seen, states_of
 
 REASON_WIDTH = 28  # characters of what a point waits for
 COLORS = {DONE: "green", RUNNING: "cyan", FAILED: "red", INTERRUPTED: "yellow"}

@@ -18,12 +18,12 @@ from sae_sweeps.config import TrackingConfig
 from sae_sweeps.errors import first_line
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.files import read_json, write_json
+from sae_sweeps.sweep.point import IDENTITY
 from sae_sweeps.uploader import Uploader, kept_off
 from sae_sweeps.uploads import offline_runs
 
 log = logging.getLogger(__name__)
 
-IDENTITY = "wandb_run.json"  # in a point's folder: the run that it has in W&B
 TOKENS = "tokens"  # the axis of a point's curves
 TABLE_ROWS = 10_000  # that W&B shows
 HIDDEN = ("train/step", "train/seconds")  # from W&B's automatic charts: other axes, not results

@@ -15,6 +15,7 @@ from hydra.core.plugins import Plugins
 from sae_sweeps import app  # noqa: F401  registers schemas, resolvers and the launcher
 from sae_sweeps.config import Config, to_config
 from sae_sweeps.runtime.provenance import PROJECT
+from tests.fake_slurm import slurm  # noqa: F401  a fixture of all tests
 
 Plugins.instance()  # it executes the plugins' modules anew: to be done before a test imports one
 

@@ -9,12 +9,12 @@ import pytest
 
 from sae_sweeps import compare_run as comparing
 from sae_sweeps.compare_run import compare_run
-from sae_sweeps.comparison import points_of
 from sae_sweeps.config import TrackingConfig
 from sae_sweeps.errors import NotRunError
 from sae_sweeps.runtime.files import write_json
-from sae_sweeps.states import DONE, FAILED, State
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.comparison import points_of
+from sae_sweeps.sweep.point_state import DONE, FAILED, State
 from sae_sweeps.tasks import wandb_workspace
 from sae_sweeps.uploads import offline_runs
 from tests.conftest import composed

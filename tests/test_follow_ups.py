@@ -8,8 +8,8 @@ import pytest
 from sae_sweeps.errors import ConfigError, NotRunError
 from sae_sweeps.follow_ups import follow_up
 from sae_sweeps.runtime.signals import Stopped
-from sae_sweeps.states import is_done
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.point_state import is_done
 from tests.conftest import composed
 
 CONFIG = composed("stitch.threshold=0.5")

@@ -30,9 +30,10 @@ from sae_sweeps import (
     train_pack,
 )
 from sae_sweeps.errors import ConfigError, TrainingError
-from sae_sweeps.packs import Limits, Point
 from sae_sweeps.runtime.provenance import PROJECT
-from sae_sweeps.saved import find
+from sae_sweeps.sweep import Point
+from sae_sweeps.sweep.packs import Limits
+from sae_sweeps.sweep.saved_saes import find
 from sae_sweeps.tasks import train
 from tests.conftest import composed, sentence
 from tests.tasks.conftest import done, point, swept  # noqa: F401  a fixture of these tests too

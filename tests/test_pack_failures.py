@@ -2,8 +2,8 @@
 
 import pytest
 
-from sae_sweeps import states
-from sae_sweeps.packs import Limits, Point
+from sae_sweeps.sweep import Point, point_state
+from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.tasks import point as at_work
 from sae_sweeps.tasks import train
 from tests.conftest import composed
@@ -80,7 +80,7 @@ def test_an_interrupt_lets_go_of_every_point(points, monkeypatch):
 def test_a_point_finished_meanwhile_by_another_process_is_left_as_it_is(points, monkeypatch):
     run(points)
     results = [(point.folder / "results.json").read_bytes() for point in points]
-    is_done, not_yet = states.is_done, iter([False] * len(points))
-    monkeypatch.setattr(states, "is_done", lambda folder: next(not_yet, None) is None and is_done(folder))
+    is_done, not_yet = point_state.is_done, iter([False] * len(points))
+    monkeypatch.setattr(point_state, "is_done", lambda folder: next(not_yet, None) is None and is_done(folder))
     assert set(run(points).values()) == {"done"}
     assert results == [(point.folder / "results.json").read_bytes() for point in points]

@@ -14,8 +14,7 @@ from sae_sweeps import app
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.launchers.composition import compose
-from sae_sweeps.packs import Point
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Point, Sweep
 
 log = logging.getLogger(__name__)
 

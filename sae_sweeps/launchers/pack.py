@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.launchers.base import SweepLauncher
-from sae_sweeps.packs import Limits, Point, bad_limits
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Point, Sweep
+from sae_sweeps.sweep.packs import Limits, bad_limits
 
 
 class PackLauncher(SweepLauncher):

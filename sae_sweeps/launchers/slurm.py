@@ -8,10 +8,9 @@ from omegaconf import OmegaConf
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError, RefusedError, SlurmError
 from sae_sweeps.launchers.base import SweepLauncher
-from sae_sweeps.packs import Point
 from sae_sweeps.runtime.console import console
 from sae_sweeps.slurm.settings import Settings
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Point, Sweep
 
 
 class SlurmLauncher(SweepLauncher):

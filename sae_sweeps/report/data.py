@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sae_sweeps import comparison
-from sae_sweeps.comparison import Compared, Group, finite
 from sae_sweeps.config.identity import deciding
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.blocks import rounded
-from sae_sweeps.states import DONE, FAILED
+from sae_sweeps.sweep import comparison
+from sae_sweeps.sweep.comparison import Compared, Group, finite
+from sae_sweeps.sweep.point_state import DONE, FAILED
 from sae_sweeps.training.curve import read_lines
 
 NOISE, UNEQUAL, MANY_DEAD = 0.02, 0.05, 0.3  # shares from which on a word of caution is said

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from sae_sweeps.comparison import Group, best, finite, markdown_row
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.data import number
+from sae_sweeps.sweep.comparison import Group, best, finite, markdown_row
 
 COLUMNS = ("nmse", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
 

@@ -7,12 +7,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.comparison import ARCHITECTURES, Compared, grouped
 from sae_sweeps.report import data, studies
 from sae_sweeps.report.blocks import Blocks, to_json
 from sae_sweeps.report.explorer import explorer
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.comparison import ARCHITECTURES, Compared, grouped
 
 SOURCES = Path(__file__).parent / "page"
 SCRIPTS = (

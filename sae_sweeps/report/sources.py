@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.comparison import Compared, called, finite
 from sae_sweeps.formats.layout import SAE_FOLDER
 from sae_sweeps.report.studies import Finished
+from sae_sweeps.sweep.comparison import Compared, called, finite
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from sae_sweeps.comparison import Compared, Group, best, finite, grouped
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.data import number
+from sae_sweeps.sweep.comparison import Compared, Group, best, finite, grouped
 from sae_sweeps.training.curve import read_lines
 
 TITLES = {

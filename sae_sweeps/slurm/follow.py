@@ -7,9 +7,9 @@ from rich.live import Live
 
 from sae_sweeps import status
 from sae_sweeps.runtime.console import console
-from sae_sweeps.slurm.watch import states_of
-from sae_sweeps.states import DONE, QUEUED, RUNNING
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.point_state import DONE, QUEUED, RUNNING
+from sae_sweeps.sweep.sweep_state import states_of
 
 SECONDS_BETWEEN_LOOKS = 5.0  # slurmctld is everybody's
 

@@ -9,17 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps import states
 from sae_sweeps.config import from_json
 from sae_sweeps.config.tasks import STUDY_TASKS
-from sae_sweeps.packs import Limits, Point
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.files import read_json, write_json
-from sae_sweeps.slurm import queue
 from sae_sweeps.slurm.submission import SUBMISSION
-from sae_sweeps.slurm.watch import POINTS, label_of
-from sae_sweeps.states import FAILED
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Point, Sweep, point_state, slurm_queue
+from sae_sweeps.sweep.packs import Limits
+from sae_sweeps.sweep.point_state import FAILED
+from sae_sweeps.sweep.sweep_state import POINTS, label_of
 from sae_sweeps.training import checkpoints
 
 log = logging.getLogger(__name__)
@@ -36,7 +34,7 @@ def main(folder: Path) -> int:
     logs.to_console()
     signals.listen(signal.SIGUSR1, signal.SIGTERM)
     sweep, index = Sweep(Path(submission["sweep"])), int(os.environ["SLURM_ARRAY_TASK_ID"])
-    this = states.Owner.this()
+    this = point_state.Owner.this()
     log.info("%s, requeued %d times", this, this.restarts)
     try:
         if submission["task"] == POINTS:
@@ -44,7 +42,7 @@ def main(folder: Path) -> int:
             return _run_pack(sweep, submission["packs"][index], submission["max_memory"], begun)
         return _run_task(sweep, submission, index, folder / f"begun-{index}.json")
     except signals.Stopped as stop:
-        why_not = queue.requeue(this.job or "")
+        why_not = slurm_queue.requeue(this.job or "")
         log.warning("%s: stopped; %s", stop, "requeued" if why_not is None else f"not requeued here: {why_not}")
         return STOPPED
 
@@ -54,7 +52,7 @@ def _run_task(sweep: Sweep, submission: dict[str, Any], index: int, begun: Path)
     from sae_sweeps.tasks.report import refresh
 
     task, label = submission["task"], label_of(submission, index)
-    studies = [file.parent for file in sorted((sweep.folder / task).glob(f"*/{states.LOCK}"))]
+    studies = [file.parent for file in sorted((sweep.folder / task).glob(f"*/{point_state.LOCK}"))]
     if _in_vain([folder for study in studies for folder in (study, study / "control")], begun):
         why = _vain(begun)
         give_up(sweep, label, why)
@@ -77,8 +75,8 @@ def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, b
     if _in_vain([point.folder for point in points], begun):
         why = _vain(begun)
         for point in points:
-            if not states.is_done(point.folder):
-                states.note_if_free(point.folder, FAILED, why)
+            if not point_state.is_done(point.folder):
+                point_state.note_if_free(point.folder, FAILED, why)
         log.error("%s. Too little time or memory? The same command tries again", why)
         refresh(sweep, points[0].config)
         return 1
@@ -103,7 +101,7 @@ def _vain(begun: Path) -> str:
 
 def _in_vain(folders: Sequence[Path], begun: Path) -> bool:
     """Whether the latest beginnings of this job have brought its points or studies no further."""
-    progress = [[states.is_done(folder), checkpoints.newest_step(folder / "checkpoint")] for folder in folders]
+    progress = [[point_state.is_done(folder), checkpoints.newest_step(folder / "checkpoint")] for folder in folders]
     earlier = read_json(begun) or {"progress": None}
     fruitless = earlier["fruitless"] + earlier["end"] if earlier["progress"] == progress else 0
     write_json(begun, {"progress": progress, "fruitless": fruitless, "end": KILL})

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.packs import bad_limits
+from sae_sweeps.sweep.packs import bad_limits
 
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
 UNLIMITED = ("0", "UNLIMITED", "INFINITE")

@@ -22,15 +22,15 @@ from sae_sweeps.config.identity import study_settings
 from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.errors import SlurmError
 from sae_sweeps.follow_ups import in_order
-from sae_sweeps.packs import Point, into_packs
 from sae_sweeps.runtime.console import count
 from sae_sweeps.runtime.files import write_json
-from sae_sweeps.slurm import queue, script
+from sae_sweeps.slurm import script
 from sae_sweeps.slurm.settings import Settings
 from sae_sweeps.slurm.snapshot import snapshot
-from sae_sweeps.slurm.watch import FOLDER, POINTS, Seen, label_of, states_of
-from sae_sweeps.states import DONE, QUEUED, RUNNING
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Point, Sweep, slurm_queue
+from sae_sweeps.sweep.packs import into_packs
+from sae_sweeps.sweep.point_state import DONE, QUEUED, RUNNING
+from sae_sweeps.sweep.sweep_state import FOLDER, POINTS, Seen, label_of, states_of
 
 SUBMISSION = "submission.json"
 
@@ -72,7 +72,7 @@ def submit(sweep: Sweep, points: Sequence[Point], then: Sequence[str], settings:
         todo = [point for point in points if seen.points[point.name].state not in (DONE, QUEUED, RUNNING)]
         code = snapshot(sweep.folder.absolute() / FOLDER)
         packs = into_packs(todo, settings.max_points)
-        largest = queue.max_array_size() if packs else 1
+        largest = slurm_queue.max_array_size() if packs else 1
         sweep.note_states(seen.points)
         jobs: list[str] = []
         try:
@@ -171,7 +171,7 @@ def _submit_follow_ups(
             behind = [*before, *new, *under_way, *studies]
             submitted[task] = _submit_array(sweep, code, content, without_gpu, after=behind)
         if waits and earlier is not None and earlier.job is not None:
-            queue.cancel(earlier.job)
+            slurm_queue.cancel(earlier.job)
     return submitted
 
 
@@ -212,7 +212,7 @@ def _submit_array(
     try:
         id = script.submit(folder, code, name, len(note["packs"]), settings, after)
     except SlurmError:
-        taken = queue.jobs([name])  # Slurm can have taken what it did not get round to confirm
+        taken = slurm_queue.jobs([name])  # Slurm can have taken what it did not get round to confirm
         if not taken:
             sweep.update(remove)
             shutil.rmtree(folder)

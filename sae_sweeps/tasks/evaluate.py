@@ -2,15 +2,14 @@
 
 import logging
 
-from sae_sweeps import states
 from sae_sweeps.config import Config
 from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.report.terminal import saes_table
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.files import read_json
 from sae_sweeps.runtime.progress import PointDisplay
-from sae_sweeps.saved import labels
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Sweep, point_state
+from sae_sweeps.sweep.saved_saes import labels
 from sae_sweeps.tasks.study import Study, of_each, run_studies
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ def run_sweep(sweep: Sweep, config: Config) -> list[str]:
     found, missing = studies(sweep, config)
     failures = run_studies(found, _evaluate, missing)
     names = labels([study.saved["sae"] for study in found])
-    results = {name: read_json(study.folder / states.RESULTS) for name, study in zip(names, found, strict=True)}
+    results = {name: read_json(study.folder / point_state.RESULTS) for name, study in zip(names, found, strict=True)}
     metrics = {name: known["metrics"] for name, known in results.items() if known is not None}
     if metrics:
         where = found[0].config.model

@@ -17,8 +17,8 @@ from sae_sweeps.formats.layout import CONFIG
 from sae_sweeps.formats.writing import TARGETS, write_as
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.files import read_json, write_text
-from sae_sweeps.saved import SavedSAE, labels, results_of
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.saved_saes import SavedSAE, labels, results_of
 from sae_sweeps.tasks.study import named_or_done
 
 CARD = "README.md"

@@ -22,7 +22,6 @@ from sae_sweeps.runtime.console import count
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.runtime.progress import PointDisplay
 from sae_sweeps.saes import SAE, BatchTopKSAE
-from sae_sweeps.saved import SavedSAE, families
 from sae_sweeps.studies import decomposition_tables, figures, latent_tables
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meta_sae import (
@@ -38,6 +37,7 @@ from sae_sweeps.studies.meta_sae import (
 )
 from sae_sweeps.studies.top_activations import meta_activations
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.saved_saes import SavedSAE, families
 from sae_sweeps.tasks.study import Study, named, not_done, run_studies, saved_of
 from sae_sweeps.tracking import Run
 from sae_sweeps.training import checkpoints

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from sae_sweeps import states
 from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.config import Config
@@ -19,13 +18,13 @@ from sae_sweeps.errors import LockedError
 from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import sae_metadata
-from sae_sweeps.packs import Point
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.devices import unused_gpu
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.progress import point_display
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
+from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.tracking import Run, start_run
 from sae_sweeps.training import checkpoints
 from sae_sweeps.training.curve import MetricsFile
@@ -46,9 +45,9 @@ class PointAtWork:
         self.trainer = Trainer(new_sae(self.config, d_in).to(device), self.config.training)
         point.folder.mkdir(parents=True, exist_ok=True)
         self._log = logs.of_point(point.name)
-        self._lock = FileLock(point.folder / states.LOCK)
+        self._lock = FileLock(point.folder / point_state.LOCK)
         self._acquire(deadline)
-        if states.is_done(point.folder):
+        if point_state.is_done(point.folder):
             self._lock.release()
             raise FinishedElsewhere
         self._tracker = Run()
@@ -63,18 +62,18 @@ class PointAtWork:
 
     def _acquire(self, deadline: float) -> None:
         def who() -> str:
-            known = states.noted(self.point.folder)
+            known = point_state.noted(self.point.folder)
             return f"another process is training this point ({known.owner if known else 'not named yet'})"
 
         def waiting(left: float) -> None:
             self._log.warning("%s: %s; waiting up to %d s for it", self.point.name, who(), left)
 
-        if not states.acquire(self._lock, deadline, waiting):
+        if not point_state.acquire(self._lock, deadline, waiting):
             raise LockedError(f"{who()}; let it end, or stop it")
 
     def _begin(self, device: torch.device) -> None:
         config, folder, training = self.config, self.point.folder, self.config.training
-        states.note(folder, states.RUNNING, unused_gpu(device))
+        point_state.note(folder, point_state.RUNNING, unused_gpu(device))
         state = checkpoints.load_newest(folder / "checkpoint")
         if isinstance(config.sae, PenaltyConfig):
             self._log.info("%s: %s", self.point.name, sparsity(config)[1])
@@ -119,8 +118,8 @@ class PointAtWork:
 
     def _save(self) -> None:
         """Save the present state. Raises: LockedError if another process has taken the point over meanwhile."""
-        known = states.noted(self.point.folder)
-        if known is not None and known.owner != states.Owner.this():
+        known = point_state.noted(self.point.folder)
+        if known is not None and known.owner != point_state.Owner.this():
             raise LockedError(f"{known.owner} has taken this point over")
         self._saved_steps = self.trainer.steps_done
         checkpoints.save(self.point.folder / "checkpoint", self.trainer.steps_done, self.trainer.state())
@@ -130,7 +129,7 @@ class PointAtWork:
         if self.trainer.steps_done > self._saved_steps:
             self._save()
         self._log.info("%s: %s: stopped at step %d, state saved", self.point.name, why, self.trainer.steps_done)
-        states.note(self.point.folder, states.INTERRUPTED, why)
+        point_state.note(self.point.folder, point_state.INTERRUPTED, why)
 
     def preempted(self) -> None:
         """Have W&B know that the run will go on."""
@@ -153,7 +152,7 @@ class PointAtWork:
         if config.tracking.artifacts:
             about = {**metrics, "config": asdict(config)}
             self._tracker.artifact(self.point.name, "model", folder / "sae", about)
-        write_json(folder / states.RESULTS, results(config, self.trainer, metrics, self._curve.total("seconds")))
+        write_json(folder / point_state.RESULTS, results(config, self.trainer, metrics, self._curve.total("seconds")))
         self._tracker.finish()
         if not config.training.keep_states:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)

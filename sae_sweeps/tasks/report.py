@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_sweeps import states
 from sae_sweeps.compare_run import compare_run
-from sae_sweeps.comparison import Compared, grouped, points_of
 from sae_sweeps.config import Config
 from sae_sweeps.errors import reason
 from sae_sweeps.report.markdown import markdown
@@ -17,10 +15,11 @@ from sae_sweeps.report.terminal import points_table, seeds_table
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.files import write_text
 from sae_sweeps.runtime.progress import Display, telling
-from sae_sweeps.slurm.watch import states_of
-from sae_sweeps.states import DONE, FAILED, QUEUED, RUNNING, State
 from sae_sweeps.status import tell
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Sweep, point_state
+from sae_sweeps.sweep.comparison import Compared, grouped, points_of
+from sae_sweeps.sweep.point_state import DONE, FAILED, QUEUED, RUNNING, State
+from sae_sweeps.sweep.sweep_state import states_of
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ def sweeps_of(sweep: Sweep) -> list[Sweep]:
 
 def show(sweep: Sweep, names: Sequence[str], failures: Mapping[str, str], seconds: float) -> None:
     """What stands at the end of a command: the table of its points, the failures, and where the files are."""
-    seen = {name: states.of_point(sweep.folder / name) for name in names}
+    seen = {name: point_state.of_point(sweep.folder / name) for name in names}
     _table(sweep, points_of(sweep, seen), failures, f"{seconds:.0f} s in all  ")
 
 

@@ -18,11 +18,11 @@ from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.files import write_table
 from sae_sweeps.runtime.progress import PointDisplay, telling
 from sae_sweeps.saes import SAE
-from sae_sweeps.saved import find, neighbours
 from sae_sweeps.studies import figures
 from sae_sweeps.studies.directions import Labels, Matches
 from sae_sweeps.studies.pair import Pair
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.saved_saes import find, neighbours
 from sae_sweeps.tasks.study import Study, not_done, require_alike, run_studies, saved_of
 from sae_sweeps.tracking import Run
 

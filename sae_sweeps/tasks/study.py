@@ -17,7 +17,6 @@ from typing import Any
 
 from filelock import FileLock
 
-from sae_sweeps import states
 from sae_sweeps.activations.hooks import same_activations
 from sae_sweeps.activations.model_info import same_model
 from sae_sweeps.activations.source import Inputs, load_inputs
@@ -26,7 +25,6 @@ from sae_sweeps.config.differences import differing, text_settings
 from sae_sweeps.config.identity import model_and_text, with_given
 from sae_sweeps.config.schema import value_of
 from sae_sweeps.errors import NO_POINTS, ConfigError, LockedError, NotRunError, reason
-from sae_sweeps.preflight import check
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.devices import choose_device
@@ -34,8 +32,9 @@ from sae_sweeps.runtime.files import read_json, write_csv, write_json
 from sae_sweeps.runtime.progress import Display, PointDisplay, point_display
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import SAE
-from sae_sweeps.saved import SavedSAE, find, of_point
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Sweep, point_state
+from sae_sweeps.sweep.preflight import check
+from sae_sweeps.sweep.saved_saes import SavedSAE, find, of_point
 from sae_sweeps.tracking import Run, start_run
 
 log = logging.getLogger(__name__)
@@ -124,7 +123,7 @@ class Study:
         """Write results.json, last of all that is computed."""
         content = {"study": self.described(), "metrics": metrics, **more}
         content |= {"config": asdict(self.config), "provenance": provenance()}
-        write_json(self.folder / states.RESULTS, content)
+        write_json(self.folder / point_state.RESULTS, content)
 
 
 def _as_commanded(one: SavedSAE, command: Config) -> Config:
@@ -152,7 +151,9 @@ def _require_held_out(one: SavedSAE, dataset: DatasetConfig) -> None:
 def saved_of(sweep: Sweep) -> tuple[list[SavedSAE], list[str]]:
     """The SAEs of a sweep's points, and the names of those that are not done."""
     points = sweep.points()
-    return [of_point(point) for point in points], [point.name for point in points if not states.is_done(point.folder)]
+    return [of_point(point) for point in points], [
+        point.name for point in points if not point_state.is_done(point.folder)
+    ]
 
 
 def not_done(missing: Sequence[str]) -> str:
@@ -194,7 +195,7 @@ def run_studies(studies: Sequence[Study], work: Callable[[Study, PointDisplay], 
     with Display(len(studies), "studies").live() as display:
         for study in studies:
             failed = None
-            if states.is_done(study.folder):
+            if point_state.is_done(study.folder):
                 log.info("%s: done before, left as it is", study.name)
             else:
                 failed = _run(study, work)
@@ -211,7 +212,7 @@ def _run(study: Study, work: Callable[[Study, PointDisplay], None]) -> str | Non
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
         with _locked(study), logs.log_file(study.folder):
-            if states.is_done(study.folder):
+            if point_state.is_done(study.folder):
                 return None  # by another process, while this one waited
             try:
                 work(study, shown)
@@ -229,9 +230,9 @@ def _run(study: Study, work: Callable[[Study, PointDisplay], None]) -> str | Non
 @contextmanager
 def _locked(study: Study) -> Iterator[None]:
     """Hold the study's lock, which goes with the process. Raises: LockedError if another process does not let go."""
-    lock = FileLock(study.folder / states.LOCK)
-    deadline = time.monotonic() + (PATIENCE if states.this_job() is None else PATIENCE_IN_A_JOB)
-    if not states.acquire(lock, deadline):
+    lock = FileLock(study.folder / point_state.LOCK)
+    deadline = time.monotonic() + (PATIENCE if point_state.this_job() is None else PATIENCE_IN_A_JOB)
+    if not point_state.acquire(lock, deadline):
         raise LockedError("another process is at work on this study; let it end, or stop it")
     try:
         yield
@@ -242,7 +243,7 @@ def _locked(study: Study) -> Iterator[None]:
 def _write_csv(folder: Path) -> None:
     """A row per study of this kind, in the order of their names, with what differs in the text that they are of."""
     rows = []
-    found = {file: read_json(file) for file in sorted(folder.glob(f"*/{states.RESULTS}"))}
+    found = {file: read_json(file) for file in sorted(folder.glob(f"*/{point_state.RESULTS}"))}
     texts = [text_settings(results["config"]) for results in found.values()]
     names = differing(texts) if texts else []
     for (file, results), text in zip(found.items(), texts, strict=True):

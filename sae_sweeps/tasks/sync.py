@@ -9,9 +9,9 @@ from pathlib import Path
 from sae_sweeps.config import Config
 from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.runtime.console import console
-from sae_sweeps.slurm.watch import states_of
-from sae_sweeps.states import RUNNING
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.point_state import RUNNING
+from sae_sweeps.sweep.sweep_state import states_of
 from sae_sweeps.uploads import Upload, is_uploaded, offline_runs, unreachable
 
 AT_ONCE = 100  # runs handed to one upload

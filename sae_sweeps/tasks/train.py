@@ -7,16 +7,16 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from sae_sweeps import states
 from sae_sweeps.activations.model_info import model_facts
 from sae_sweeps.activations.source import Inputs, load_inputs
-from sae_sweeps.calibration import add
-from sae_sweeps.packs import Limits, Point, that_fit
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import count
 from sae_sweeps.runtime.devices import choose_device, device_name, require_precision, unused_gpu
 from sae_sweeps.runtime.memory import free_bytes
 from sae_sweeps.runtime.progress import point_display, telling
+from sae_sweeps.sweep import Point, point_state
+from sae_sweeps.sweep.calibration import add
+from sae_sweeps.sweep.packs import Limits, that_fit
 from sae_sweeps.tasks.point import FinishedElsewhere, PointAtWork
 from sae_sweeps.training.trainer import Trainer, train
 
@@ -34,7 +34,7 @@ def run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
     with ExitStack() as files:
         waiting = []
         for point in points:
-            if states.is_done(point.folder):
+            if point_state.is_done(point.folder):
                 log.info("%s: finished before, left as it is", point.name)
                 outcome(point, None)
                 continue
@@ -70,7 +70,7 @@ def _run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
             seconds = _train_pack(pack, inputs, limits.patience, outcome)
             if seconds is not None:
                 seconds["pack"] += beginning
-                here, facts = states.this_job() is None, model_facts(config.model.name)
+                here, facts = point_state.this_job() is None, model_facts(config.model.name)
                 add(pack, facts, device_name(inputs.device), seconds, here=here)
             beginning = 0.0
 

@@ -15,7 +15,7 @@ from sae_sweeps.formats import dictionary_learning, saelens, sparsify
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.reading import load_sae, locate, split
 from sae_sweeps.saes import TopKSAE
-from sae_sweeps.saved import find
+from sae_sweeps.sweep.saved_saes import find
 from tests.conftest import composed
 from tests.formats.published import D, F, weights
 from tests.formats.test_gemma_scope import write as write_gemma_scope

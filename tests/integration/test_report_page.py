@@ -16,9 +16,9 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from sae_sweeps.evaluation.metrics import METRICS
-from sae_sweeps.packs import Limits, Point
-from sae_sweeps.states import FAILED, note
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Point, Sweep
+from sae_sweeps.sweep.packs import Limits
+from sae_sweeps.sweep.point_state import FAILED, note
 from sae_sweeps.tasks import train
 from sae_sweeps.tasks.report import write_page
 from tests.conftest import composed, launch

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sae_sweeps.slurm.watch import Seen, states_of
-from sae_sweeps.states import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, State
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, State
+from sae_sweeps.sweep.sweep_state import Seen, states_of
 from tests.conftest import launch
 from tests.slurm_cluster import Cluster, missing
 from tests.test_command_line import begin, weights

@@ -8,12 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps import states
-from sae_sweeps.comparison import Compared
 from sae_sweeps.config import Config
 from sae_sweeps.runtime.files import write_json
-from sae_sweeps.states import DONE, State
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Sweep, point_state
+from sae_sweeps.sweep.comparison import Compared
+from sae_sweeps.sweep.point_state import DONE, State
 from tests.conftest import composed
 
 config = lru_cache(composed)
@@ -39,7 +38,7 @@ def compared(
     """A point that these words give; done if it has metrics."""
     made = config(*words)
     found = results(made, metrics) if metrics else None
-    state = state or State(DONE if metrics else states.WAITING)
+    state = state or State(DONE if metrics else point_state.WAITING)
     title = name or f"{made.sae.architecture}-{made.dict_size}-k{made.k}-seed{made.seed}"
     return Compared(Sweep(Path("outputs", sweep)), title, state, asdict(made), found)
 
@@ -59,8 +58,8 @@ def put(
     if curve:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
     if state is not None:
-        states.note(folder, state, reason)
+        point_state.note(folder, state, reason)
     if metrics is not None:
-        write_json(folder / states.RESULTS, results(made, metrics))
+        write_json(folder / point_state.RESULTS, results(made, metrics))
     sweep.add({name: made})
     return folder

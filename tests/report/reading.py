@@ -8,10 +8,10 @@ from functools import cached_property
 from html.parser import HTMLParser
 from typing import Any
 
-from sae_sweeps.comparison import points_of
 from sae_sweeps.report.page import page
-from sae_sweeps.slurm.watch import states_of
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.comparison import points_of
+from sae_sweeps.sweep.sweep_state import states_of
 
 VOID = {"meta", "input", "br", "link", "img"}
 

@@ -10,8 +10,8 @@ from sae_sweeps.report import page as module
 from sae_sweeps.report.page import SCRIPTS, SOURCES, page, source
 from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.slurm.snapshot import snapshot
-from sae_sweeps.states import FAILED, State
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.point_state import FAILED, State
 from tests.report.made import compared, some_metrics
 from tests.report.reading import Page
 

@@ -6,12 +6,12 @@ import math
 import pytest
 from filelock import FileLock
 
-from sae_sweeps.comparison import grouped, points_of
 from sae_sweeps.config.differences import flat
 from sae_sweeps.config.identity import deciding
 from sae_sweeps.report import data
-from sae_sweeps.states import FAILED, LOCK, RUNNING, State
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.comparison import grouped, points_of
+from sae_sweeps.sweep.point_state import FAILED, LOCK, RUNNING, State
 from tests.report.made import PROVENANCE, TRAINING, compared, put, some_metrics
 from tests.report.reading import Page, page_of
 

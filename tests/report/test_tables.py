@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from sae_sweeps.comparison import grouped, points_of
 from sae_sweeps.report.markdown import markdown
 from sae_sweeps.report.studies import histogram
 from sae_sweeps.report.terminal import points_table, seeds_table, sparkline
-from sae_sweeps.states import DONE, FAILED, INTERRUPTED, State
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.comparison import grouped, points_of
+from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, State
 from tests.report.made import compared, put, some_metrics
 
 TITLES = ["point", "NMSE", "L0", "dead", "CE +nats", "CE rec. (mean)", "MSE", "own tok/s"]

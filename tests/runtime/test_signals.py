@@ -7,12 +7,11 @@ import signal
 import pytest
 from filelock import FileLock
 
-from sae_sweeps import states
 from sae_sweeps.activations.chunks import ActivationChunks
-from sae_sweeps.packs import Limits, Point
 from sae_sweeps.running import run_packs
 from sae_sweeps.runtime import signals
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Point, Sweep, point_state
+from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.tasks import point as at_work
 from sae_sweeps.tasks import train
 from sae_sweeps.tasks.point import PointAtWork
@@ -103,14 +102,14 @@ def test_a_pack_told_to_stop_saves_every_point_and_goes_on_to_the_same_bytes(
             run(points)
     assert steps_saved(points) == steps
     for point, step in zip(points, steps, strict=True):
-        state = states.of_point(point.folder)
+        state = point_state.of_point(point.folder)
         if state.state != "done":
             assert (state.state, state.reason) == ("interrupted", "SIGUSR1")
             said = f"{point.name}: SIGUSR1: stopped at step {step}, state saved"
             assert said in (point.folder / "launch.log").read_text()
-        assert not states.is_locked(point.folder)
+        assert not point_state.is_locked(point.folder)
     done = {"in the first evaluation": 1, "just before the last evaluation": 2}.get(moment, 0)
-    assert sum(states.is_done(point.folder) for point in points) == done
+    assert sum(point_state.is_done(point.folder) for point in points) == done
     signals.forget()
     assert run(points) == dict.fromkeys(NAMES)
     assert weights(points) == undisturbed
@@ -128,17 +127,17 @@ def test_a_signal_before_anything_is_begun_leaves_the_points_waiting(tmp_path, t
     os.kill(os.getpid(), signal.SIGUSR1)
     with pytest.raises(signals.Stopped):
         run(points)
-    assert {states.of_point(point.folder).state for point in points} == {"waiting"}
+    assert {point_state.of_point(point.folder).state for point in points} == {"waiting"}
 
 
 def test_a_signal_is_heard_by_who_waits_for_another_process(tmp_path, tiny, monkeypatch):
     points = pack(tmp_path, tiny)
-    monkeypatch.setattr(states, "LOOK_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(point_state, "LOOK_AGAIN_SECONDS", 0.02)
     signal_at(monkeypatch, PointAtWork, "_acquire", 2)
     points[1].folder.mkdir()
     with FileLock(points[1].folder / ".lock"), pytest.raises(signals.Stopped):
         run(points, Limits(patience=1000))
-    assert [states.of_point(point.folder).state for point in points] == ["interrupted", "waiting", "waiting"]
+    assert [point_state.of_point(point.folder).state for point in points] == ["interrupted", "waiting", "waiting"]
 
 
 def test_the_point_that_cannot_be_saved_does_not_keep_the_others_from_it(tmp_path, tiny, undisturbed, monkeypatch):
@@ -202,7 +201,7 @@ def test_what_fails_for_want_of_another_process_is_no_failure(tmp_path, tiny, mo
         patch.setattr(at_work.Run, method, ended_by_the_signal)
         with pytest.raises(signals.Stopped):
             run(points)
-    assert not [point for point in points if states.of_point(point.folder).state == "failed"]
+    assert not [point for point in points if point_state.of_point(point.folder).state == "failed"]
     signals.forget()
     assert run(points) == dict.fromkeys(NAMES)
     assert weights(points) == undisturbed

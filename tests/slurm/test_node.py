@@ -7,11 +7,11 @@ from dataclasses import asdict
 
 import pytest
 
-from sae_sweeps import follow_ups, running, states
-from sae_sweeps.packs import Limits
+from sae_sweeps import follow_ups, running
 from sae_sweeps.runtime import signals
-from sae_sweeps.slurm import node, queue
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.slurm import node
+from sae_sweeps.sweep import Sweep, point_state, slurm_queue
+from sae_sweeps.sweep.packs import Limits
 from tests.conftest import composed
 
 CONFIGS = {f"k{k}": composed(f"k={k}") for k in (3, 4, 5)}
@@ -81,7 +81,7 @@ def test_a_task_told_to_stop_has_itself_requeued(task, monkeypatch, caplog, numb
         signals.check()
 
     monkeypatch.setattr(running, "run_packs", told_to_stop)
-    monkeypatch.setattr(queue, "requeue", lambda id: asked.append(id) or refusal)
+    monkeypatch.setattr(slurm_queue, "requeue", lambda id: asked.append(id) or refusal)
     assert node.main(task) == node.STOPPED == 75
     assert asked == ["7_1"]
     assert f"{number.name}: stopped; {'not requeued here: ' if refusal else ''}{refusal or 'requeued'}" in caplog.text
@@ -97,10 +97,10 @@ def test_beginnings_from_which_nothing_comes_end_and_are_told(task, packs_run):
     assert [node.main(task) for _ in range(3)] == [0, 0, 0]
     assert node.main(task) == 1
     assert len(packs_run) == 3
-    state = states.of_point(task.parent.parent / "k4")
+    state = point_state.of_point(task.parent.parent / "k4")
     assert state.state == "failed"
     assert state.reason.startswith("the job began again and again and saved nothing new")
-    assert states.of_point(task.parent.parent / "k5").state == "done"
+    assert point_state.of_point(task.parent.parent / "k5").state == "done"
 
 
 def test_beginnings_from_which_something_comes_go_on_for_ever(task, packs_run):
@@ -115,7 +115,7 @@ def test_being_stopped_counts_for_less_than_being_killed(task, monkeypatch):
         raise signals.Stopped("SIGUSR1")
 
     monkeypatch.setattr(running, "run_packs", told_to_stop)
-    monkeypatch.setattr(queue, "requeue", lambda id: None)
+    monkeypatch.setattr(slurm_queue, "requeue", lambda id: None)
     assert [node.main(task) for _ in range(10)] == [node.STOPPED] * 10
     assert node.main(task) == 1
     progress(task, 1)

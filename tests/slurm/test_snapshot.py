@@ -73,7 +73,7 @@ def test_a_process_in_the_snapshot_runs_its_code_and_knows_its_commit(tmp_path, 
     code = snapshot(tmp_path)
     script = (
         "import json, sae_sweeps, sae_sweeps.slurm.node\n"
-        "from sae_sweeps import provenance\n"
+        "from sae_sweeps.runtime import provenance\n"
         "print(json.dumps([sae_sweeps.__file__, sae_sweeps.slurm.node.__file__, provenance.commit()]))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=code, capture_output=True, text=True, timeout=60)

@@ -6,11 +6,10 @@ import pytest
 
 from sae_sweeps import status
 from sae_sweeps.config import from_json
-from sae_sweeps.packs import Point
 from sae_sweeps.slurm.settings import Settings
 from sae_sweeps.slurm.submission import Submitted, submit, submit_task
-from sae_sweeps.slurm.watch import states_of
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Point, Sweep
+from sae_sweeps.sweep.sweep_state import states_of
 from tests.conftest import composed
 from tests.slurm.test_submission import finish, queued, submissions
 

@@ -14,7 +14,6 @@ import pytest
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.provenance import PROJECT
 from tests.conftest import launch
-from tests.slurm.conftest import slurm  # noqa: F401  a fixture of these tests too
 
 SETTINGS = [
     "meta.steps=60",

@@ -5,12 +5,12 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from sae_sweeps import follow_ups, saved
+from sae_sweeps import follow_ups
 from sae_sweeps.config import schema
 from sae_sweeps.runtime import signals
-from sae_sweeps.slurm import node, queue
-from sae_sweeps.slurm.queue import Job
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.slurm import node
+from sae_sweeps.sweep import Sweep, saved_saes, slurm_queue
+from sae_sweeps.sweep.slurm_queue import Job
 from sae_sweeps.tasks import latents
 from sae_sweeps.tasks import study as study_module
 from tests.conftest import composed
@@ -70,7 +70,7 @@ def test_a_study_that_is_told_to_stop_has_itself_requeued(first, submission, mon
 
     asked, before = [], list(Sweep(first).read()["followed"])
     monkeypatch.setattr(signals, "check", check)
-    monkeypatch.setattr(queue, "requeue", lambda id: asked.append(id))
+    monkeypatch.setattr(slurm_queue, "requeue", lambda id: asked.append(id))
     assert node.main(submission) == node.STOPPED
     assert asked == ["101_1"]
     assert list(Sweep(first).read()["followed"]) == before
@@ -99,7 +99,7 @@ def test_a_task_that_has_nothing_to_submit_for_is_refused_before_slurm_hears_of_
 def test_a_study_has_the_same_folder_wherever_the_code_lies(first, monkeypatch):
     """On a node the code is a copy, in another place than that in which the points were trained."""
     (study, *_), _ = latents.studies(Sweep(first), composed(*GIVEN))
-    for module in (schema, saved, study_module):
+    for module in (schema, saved_saes, study_module):
         monkeypatch.setattr(module, "PROJECT", first / "slurm" / "code", raising=False)
     (same, *_), _ = latents.studies(Sweep(first), composed(*GIVEN))
     assert same.folder == study.folder

@@ -8,9 +8,9 @@ import pytest
 from filelock import FileLock
 
 from sae_sweeps.runtime import files
-from sae_sweeps.slurm.watch import Seen
-from sae_sweeps.states import DONE, FAILED, LOCK, QUEUED, RUNNING, State
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.point_state import DONE, FAILED, LOCK, QUEUED, RUNNING, State
+from sae_sweeps.sweep.sweep_state import Seen
 from sae_sweeps.tasks import report
 from tests.conftest import composed
 from tests.report.conftest import library  # noqa: F401  for these tests too

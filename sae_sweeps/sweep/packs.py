@@ -4,30 +4,18 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import model_and_text
 from sae_sweeps.config.saes import MatryoshkaConfig
 from sae_sweeps.errors import ConfigError
+from sae_sweeps.sweep.point import Point
 
 log = logging.getLogger(__name__)
 
 FLOAT = 4  # bytes
 LARGEST_BLOCK = 2**27  # entries of the encoder's product that are held at a time, on a GPU
-
-
-@dataclass(frozen=True)
-class Point:
-    """One SAE of a sweep, and the folder it has there."""
-
-    config: Config
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import contextlib
 import pytest
 from filelock import FileLock
 
-from sae_sweeps.states import State
-from tests.slurm.conftest import job, notes, submission
+from sae_sweeps.sweep.point_state import State
+from tests.sweep.conftest import job, notes, submission
 
 LOG = "slurm/s.1/7_0_0_log.out"
 AT_WORK = "at work"  # noted as running, and the lock is held

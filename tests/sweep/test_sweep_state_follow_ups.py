@@ -2,9 +2,9 @@
 
 import pytest
 
-from sae_sweeps.slurm.queue import Job
-from sae_sweeps.states import State
-from tests.slurm.conftest import submission
+from sae_sweeps.sweep.point_state import State
+from sae_sweeps.sweep.slurm_queue import Job
+from tests.sweep.conftest import submission
 
 REPORT = submission("s.9", "9", [[]], "report")
 LOST = "job 9_0 ended before it was done, see slurm/s.9/9_0_0_log.out"

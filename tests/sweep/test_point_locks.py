@@ -6,10 +6,9 @@ import threading
 import pytest
 from filelock import FileLock
 
-from sae_sweeps import states
-from sae_sweeps.packs import Limits, Point
 from sae_sweeps.running import run_packs
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Point, Sweep, point_state
+from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.tasks.point import PointAtWork
 from sae_sweeps.training import checkpoints
 from tests.conftest import composed
@@ -19,7 +18,7 @@ OTHER = {"host": "node7", "pid": 77, "job": "12_3", "restarts": 1}
 
 @pytest.fixture
 def sweep(tmp_path, tiny, monkeypatch) -> tuple[Sweep, list[Point]]:
-    monkeypatch.setattr(states, "LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(point_state, "LOOK_AGAIN_SECONDS", 0.05)
     sweep = Sweep(tmp_path / "sweep")
     points = [Point(composed(*tiny, f"k={k}"), sweep.folder / f"k{k}") for k in (3, 4)]
     sweep.add({point.name: point.config for point in points})
@@ -39,11 +38,11 @@ def test_a_point_of_another_process_fails_here_and_is_left_to_that_one(sweep):
     text = taken_by_another(points[0])
     with FileLock(points[0].folder / ".lock"):
         failures = run_packs(sweep, points, Limits(patience=0.1))
-        assert states.of_point(points[0].folder).state == "running"
+        assert point_state.of_point(points[0].folder).state == "running"
     assert list(failures) == ["k3"]
     assert "another process is training this point (process 77 on node7, job 12_3)" in failures["k3"]
     assert (points[0].folder / "state.json").read_text() == text
-    assert states.is_done(points[1].folder)
+    assert point_state.is_done(points[1].folder)
 
 
 def test_a_point_that_another_process_lets_go_of_in_time_is_trained(sweep):
@@ -54,7 +53,7 @@ def test_a_point_that_another_process_lets_go_of_in_time_is_trained(sweep):
     soon.start()
     assert run_packs(sweep, points, Limits(patience=60)) == {}
     soon.join()
-    assert all(states.is_done(point.folder) for point in points)
+    assert all(point_state.is_done(point.folder) for point in points)
 
 
 def test_a_point_that_was_finished_while_this_one_waited_is_done(sweep, monkeypatch):
@@ -70,7 +69,7 @@ def test_a_point_that_was_finished_while_this_one_waited_is_done(sweep, monkeypa
     assert run_packs(sweep, points, Limits()) == {}
     assert (points[0].folder / "results.json").read_text() == "{}"
     assert not (points[0].folder / "sae").exists()
-    assert not states.is_locked(points[0].folder)
+    assert not point_state.is_locked(points[0].folder)
 
 
 def test_a_process_that_was_overtaken_saves_nothing_more(sweep, monkeypatch):
@@ -87,5 +86,5 @@ def test_a_process_that_was_overtaken_saves_nothing_more(sweep, monkeypatch):
     failures = run_packs(sweep, points, Limits())
     assert failures == {"k3": "process 77 on node7, job 12_3 has taken this point over"}
     assert checkpoints.newest_step(points[0].folder / "checkpoint") == 14
-    assert states.noted(points[0].folder).owner.host == "node7"
-    assert states.is_done(points[1].folder)
+    assert point_state.noted(points[0].folder).owner.host == "node7"
+    assert point_state.is_done(points[1].folder)

@@ -10,9 +10,9 @@ import torch
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.formats import saelens
-from sae_sweeps.packs import Point
 from sae_sweeps.saes import TopKSAE
-from sae_sweeps.saved import SavedSAE, families, find, neighbours, of_point
+from sae_sweeps.sweep import Point
+from sae_sweeps.sweep.saved_saes import SavedSAE, families, find, neighbours, of_point
 from tests.conftest import composed
 
 HOOK = "blocks.1.hook_resid_pre"

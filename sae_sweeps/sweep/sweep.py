@@ -8,12 +8,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from sae_sweeps import states
 from sae_sweeps.config import Config, from_json
 from sae_sweeps.errors import reason
-from sae_sweeps.packs import Point
 from sae_sweeps.runtime.files import read_json, write_csv, write_json
-from sae_sweeps.states import DONE, RESULTS, WAITING, State
+from sae_sweeps.sweep import Point, point_state
+from sae_sweeps.sweep.point_state import DONE, RESULTS, WAITING, State
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ class Sweep:
 
         def change(known: dict[str, Any]) -> None:
             for name, config in points.items():
-                state = DONE if states.is_done(self.folder / name) else WAITING
+                state = DONE if point_state.is_done(self.folder / name) else WAITING
                 earlier = known["points"].get(name, {})
                 known["points"][name] = {**earlier, "state": state, "reason": None, "config": asdict(config)}
 

@@ -12,8 +12,8 @@ from sae_sweeps.config.differences import end_of_path, flat, varying
 from sae_sweeps.config.identity import deciding
 from sae_sweeps.evaluation.metrics import Metric
 from sae_sweeps.runtime.files import read_json
-from sae_sweeps.states import RESULTS, State
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.point_state import RESULTS, State
+from sae_sweeps.sweep.sweep import Sweep
 
 ARCHITECTURES = {
     "batchtopk": "BatchTopK",

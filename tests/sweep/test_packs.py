@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from sae_sweeps.config import TrainingConfig
-from sae_sweeps.packs import Point, chunk_bytes, into_packs, point_bytes, that_fit
+from sae_sweeps.sweep import Point
+from sae_sweeps.sweep.packs import chunk_bytes, into_packs, point_bytes, that_fit
 from sae_sweeps.training.trainer import Trainer, train
 from tests.conftest import composed
 from tests.training.test_trainer import CONFIG, SAES, Stream

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from sae_sweeps import calibration, preflight
 from sae_sweeps.activations.hub import out_of_reach
 from sae_sweeps.activations.model_info import PUBLISHED, model_facts
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.packs import FLOAT, Point, chunk_bytes, point_bytes
-from sae_sweeps.plan import GIB, Plan
 from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.sweep import Point, calibration, preflight
+from sae_sweeps.sweep.packs import FLOAT, chunk_bytes, point_bytes
+from sae_sweeps.sweep.plan import GIB, Plan
 from tests.conftest import composed, launch
 
 D = 16  # of the tiny model, which has 2 blocks and 300 tokens

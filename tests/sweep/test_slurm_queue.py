@@ -3,9 +3,9 @@
 import pytest
 
 from sae_sweeps.errors import SlurmError
-from sae_sweeps.slurm import queue
-from sae_sweeps.slurm.queue import Job
-from tests.slurm.conftest import line
+from sae_sweeps.sweep import slurm_queue
+from sae_sweeps.sweep.slurm_queue import Job
+from tests.fake_slurm import line
 
 
 def test_jobs_are_read_from_columns_of_fixed_width(slurm):
@@ -17,7 +17,7 @@ def test_jobs_are_read_from_columns_of_fixed_width(slurm):
         + line("123456789_1000", long, "COMPLETING", 11, "(null) two words")
         + line("14", "first.bb", "OUT_OF_MEMORY", "", "OutOfMemory"),
     )
-    assert queue.jobs(["first.bb", "first.aa", "first.aa", long]) == {
+    assert slurm_queue.jobs(["first.bb", "first.aa", "first.aa", long]) == {
         "12_0": Job("12_0", "first.aa", "RUNNING", 0, None),
         "12_1": Job("12_1", "first.aa", "PENDING", 2, "Dependency"),
         "123456789_1000": Job("123456789_1000", long, "COMPLETING", 11, "(null) two words"),
@@ -31,11 +31,11 @@ def test_jobs_are_read_from_columns_of_fixed_width(slurm):
 
 def test_an_empty_queue_has_no_jobs(slurm):
     slurm.says("squeue", "")
-    assert queue.jobs(["first.aa"]) == {}
+    assert slurm_queue.jobs(["first.aa"]) == {}
 
 
 def test_slurm_is_not_asked_for_no_names(slurm):
-    assert queue.jobs([]) == {}
+    assert slurm_queue.jobs([]) == {}
     assert slurm.calls("squeue") == []
 
 
@@ -51,25 +51,25 @@ def test_a_job_lives_until_it_has_ended(state, live):
 def test_what_squeue_complains_of_is_passed_on(slurm):
     slurm.does("squeue", "printf 'slurm_load_jobs error: Unable to contact slurm controller\\nmore\\n' >&2; exit 1")
     with pytest.raises(SlurmError, match=r"^squeue: slurm_load_jobs error: Unable to contact slurm controller$"):
-        queue.jobs(["first.aa"])
+        slurm_queue.jobs(["first.aa"])
 
 
 def test_a_machine_without_slurm_is_told_so(slurm):
     slurm.misses("squeue")
     with pytest.raises(SlurmError, match="there is no squeue on this machine"):
-        queue.jobs(["first.aa"])
+        slurm_queue.jobs(["first.aa"])
 
 
 def test_a_slurm_that_does_not_answer_is_not_waited_for_forever(slurm, monkeypatch):
-    monkeypatch.setattr(queue, "SECONDS", 0.2)
+    monkeypatch.setattr(slurm_queue, "SECONDS", 0.2)
     slurm.does("squeue", "exec sleep 20")
     with pytest.raises(SlurmError, match="squeue has not answered"):
-        queue.jobs(["first.aa"])
+        slurm_queue.jobs(["first.aa"])
 
 
 def test_accounts_tell_how_forgotten_jobs_ended(slurm):
     slurm.says("sacct", "12_0|TIMEOUT\n12_1|CANCELLED by 1000\n12_2|\n13_0|COMPLETED\n")
-    assert queue.ended(("12_0", "12_1", "12_2", "13_0")) == {
+    assert slurm_queue.ended(("12_0", "12_1", "12_2", "13_0")) == {
         "12_0": "TIMEOUT",
         "12_1": "CANCELLED",
         "13_0": "COMPLETED",
@@ -80,14 +80,14 @@ def test_accounts_tell_how_forgotten_jobs_ended(slurm):
 
 def test_without_accounts_nothing_is_known(slurm):
     slurm.does("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
-    assert queue.ended(("12_0",)) == {}
+    assert slurm_queue.ended(("12_0",)) == {}
     slurm.misses("sacct")
-    assert queue.ended(("12_1",)) == {}
+    assert slurm_queue.ended(("12_1",)) == {}
 
 
 def test_a_job_is_cancelled_by_its_id(slurm):
     slurm.says("scancel", "")
-    queue.cancel("12_3")
+    slurm_queue.cancel("12_3")
     assert slurm.calls("scancel") == ["12_3"]
 
 
@@ -113,29 +113,29 @@ def test_a_job_is_requeued_unless_it_was_cancelled_or_slurm_has_done_so(
     slurm.says("scontrol", SHOWN.format(state, reason, restarts))
     if ours is not None:
         monkeypatch.setenv("SLURM_RESTART_COUNT", ours)
-    assert queue.requeue("12_3") == why_not
+    assert slurm_queue.requeue("12_3") == why_not
     requeued = ["requeue 12_3"] if why_not is None else []
     assert slurm.calls("scontrol") == ["show job --oneliner 12_3", *requeued]
 
 
 def test_a_refusal_to_requeue_is_told(slurm, monkeypatch):
-    monkeypatch.setattr(queue, "SECONDS_BETWEEN_ATTEMPTS", 0.0)
+    monkeypatch.setattr(slurm_queue, "SECONDS_BETWEEN_ATTEMPTS", 0.0)
     slurm.says("scontrol", SHOWN.format("RUNNING", "None", 0))
     (slurm.folder / "scontrol").rename(slurm.folder / "shows")
     (slurm.folder / "scontrol.says").rename(slurm.folder / "shows.says")
     refuses = "echo 'slurm_requeue error: Requested operation is presently disabled' >&2; exit 1"
     slurm.does("scontrol", f'if [ "$1" = show ]; then exec "${{0%scontrol}}shows"; fi\n{refuses}')
-    assert queue.requeue("12_3") == "scontrol: slurm_requeue error: Requested operation is presently disabled"
+    assert slurm_queue.requeue("12_3") == "scontrol: slurm_requeue error: Requested operation is presently disabled"
 
 
 def test_a_slurm_that_does_not_know_the_job_is_told(slurm, monkeypatch):
-    monkeypatch.setattr(queue, "SECONDS_BETWEEN_ATTEMPTS", 0.0)
+    monkeypatch.setattr(slurm_queue, "SECONDS_BETWEEN_ATTEMPTS", 0.0)
     slurm.does("scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    assert queue.requeue("12_3") == "scontrol: slurm_load_jobs error: Invalid job id specified"
+    assert slurm_queue.requeue("12_3") == "scontrol: slurm_load_jobs error: Invalid job id specified"
 
 
 def test_the_largest_array_is_what_slurm_is_configured_for(slurm):
     slurm.says("scontrol", "Configuration data as of now\nMaxArraySize            = 5\nMaxJobCount  = 10000\n")
-    assert queue.max_array_size() == 5
+    assert slurm_queue.max_array_size() == 5
     slurm.says("scontrol", "MaxJobCount = 7\n")
-    assert queue.max_array_size() == 1001
+    assert slurm_queue.max_array_size() == 1001

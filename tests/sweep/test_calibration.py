@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sae_sweeps import calibration
 from sae_sweeps.activations.model_info import ModelFacts
-from sae_sweeps.calibration import GUESSED_RATE, GUESSED_SECONDS, Calibration, work_of
-from sae_sweeps.packs import Point
+from sae_sweeps.sweep import Point, calibration
+from sae_sweeps.sweep.calibration import GUESSED_RATE, GUESSED_SECONDS, Calibration, work_of
 from tests.conftest import composed
 
 FACTS = ModelFacts(n_layers=6, d_model=10, vocabulary=1000, context=128)

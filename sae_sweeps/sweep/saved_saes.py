@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_sweeps import states
 from sae_sweeps.activations.hooks import WIDE_HOOKS, same_activations
 from sae_sweeps.activations.model_info import model_facts, same_model
 from sae_sweeps.config import Config, from_json
@@ -19,9 +18,9 @@ from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
-from sae_sweeps.packs import Point
 from sae_sweeps.runtime.files import read_json, sha256
-from sae_sweeps.tracking import IDENTITY
+from sae_sweeps.sweep import Point, point_state
+from sae_sweeps.sweep.point import IDENTITY
 
 if TYPE_CHECKING:  # torch takes a second to import, and which SAEs there are can be told without it
     import torch
@@ -94,7 +93,7 @@ def results_of(one: SavedSAE) -> dict[str, Any]:
 
 
 def _results_beside(folder: Path) -> dict[str, Any]:
-    results = read_json(folder.parent / states.RESULTS) if folder.name == SAE_FOLDER else None
+    results = read_json(folder.parent / point_state.RESULTS) if folder.name == SAE_FOLDER else None
     return results if isinstance(results, dict) and "point" in results else {}
 
 

@@ -10,8 +10,8 @@ import sys
 import pytest
 from filelock import FileLock
 
-from sae_sweeps import states
-from sae_sweeps.states import Owner, State
+from sae_sweeps.sweep import point_state
+from sae_sweeps.sweep.point_state import Owner, State
 from sae_sweeps.training.curve import TAIL_BYTES, last_line
 
 HERE = f"process {os.getpid()} on {socket.gethostname()}"
@@ -24,55 +24,55 @@ def outside_slurm(monkeypatch):
 
 
 def test_a_point_without_a_folder_waits(tmp_path):
-    assert states.of_point(tmp_path / "none") == State("waiting")
+    assert point_state.of_point(tmp_path / "none") == State("waiting")
     assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("text", ["", '{"state": "runni'])
 def test_a_note_that_cannot_be_read_says_nothing(tmp_path, text):
     (tmp_path / "state.json").write_text(text)
-    assert states.of_point(tmp_path) == State("waiting")
+    assert point_state.of_point(tmp_path) == State("waiting")
 
 
 def test_a_point_at_work_is_locked_and_one_whose_process_is_gone_was_interrupted(tmp_path):
-    states.note(tmp_path, "running")
+    point_state.note(tmp_path, "running")
     (tmp_path / "metrics.jsonl").write_text('{"step": 4}\n{"step": 8}\n{"step": 12')
     with FileLock(tmp_path / ".lock"):
-        assert states.is_locked(tmp_path)
-        assert states.of_point(tmp_path) == State("running", step=8)
-    assert not states.is_locked(tmp_path)
-    assert states.of_point(tmp_path) == State("interrupted", f"{HERE} is gone", step=8)
+        assert point_state.is_locked(tmp_path)
+        assert point_state.of_point(tmp_path) == State("running", step=8)
+    assert not point_state.is_locked(tmp_path)
+    assert point_state.of_point(tmp_path) == State("interrupted", f"{HERE} is gone", step=8)
 
 
 def test_a_point_is_as_far_as_its_curve_or_its_newest_saved_state(tmp_path):
-    assert states.steps_done(tmp_path) == 0
+    assert point_state.steps_done(tmp_path) == 0
     (tmp_path / "checkpoint" / "step-00000011").mkdir(parents=True)
-    assert states.steps_done(tmp_path) == 11
+    assert point_state.steps_done(tmp_path) == 11
     (tmp_path / "metrics.jsonl").write_text('{"step": 8}\n')
-    assert states.steps_done(tmp_path) == 11
+    assert point_state.steps_done(tmp_path) == 11
     (tmp_path / "metrics.jsonl").write_text('{"step": 8}\n{"step": 12}\n')
-    assert states.steps_done(tmp_path) == 12
+    assert point_state.steps_done(tmp_path) == 12
 
 
 @pytest.mark.parametrize(("state", "reason"), [("failed", "the loss is nan"), ("interrupted", "SIGUSR1")])
 def test_a_point_that_ended_early_says_why(tmp_path, state, reason):
-    states.note(tmp_path, state, reason)
-    assert states.of_point(tmp_path) == State(state, reason)
+    point_state.note(tmp_path, state, reason)
+    assert point_state.of_point(tmp_path) == State(state, reason)
     with FileLock(tmp_path / ".lock"):  # another has it now, and has not said so yet
-        assert states.of_point(tmp_path) == State(state, reason)
+        assert point_state.of_point(tmp_path) == State(state, reason)
 
 
 @pytest.mark.parametrize("noted", ["running", "failed", "interrupted"])
 def test_a_point_with_results_is_done_whatever_was_noted(tmp_path, noted):
-    states.note(tmp_path, noted, "a reason")
+    point_state.note(tmp_path, noted, "a reason")
     (tmp_path / "results.json").write_text("{}")
-    assert states.is_done(tmp_path)
-    assert states.of_point(tmp_path) == State("done")
+    assert point_state.is_done(tmp_path)
+    assert point_state.of_point(tmp_path) == State("done")
 
 
 def test_results_cut_short_are_none(tmp_path):
     (tmp_path / "results.json").write_text('{"metrics": ')
-    assert not states.is_done(tmp_path)
+    assert not point_state.is_done(tmp_path)
 
 
 def test_a_lock_goes_with_the_process_that_held_it(tmp_path):
@@ -83,10 +83,10 @@ def test_a_lock_goes_with_the_process_that_held_it(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", holds, tmp_path / ".lock"], stdout=subprocess.PIPE, text=True)
     with process:
         process.stdout.readline()
-        held = states.is_locked(tmp_path)
+        held = point_state.is_locked(tmp_path)
         process.kill()
     assert held
-    assert not states.is_locked(tmp_path)
+    assert not point_state.is_locked(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_an_owner_is_named_as_squeue_names_its_job(tmp_path, monkeypatch, enviro
     this = Owner.this()
     assert this == Owner(socket.gethostname(), os.getpid(), job, restarts)
     assert str(this) == HERE + (f", job {job}" if job else "")
-    states.note(tmp_path, "running")
-    assert states.noted(tmp_path).owner == this
-    assert states.of_point(tmp_path) == State("interrupted", f"{this} is gone", job, restarts)
+    point_state.note(tmp_path, "running")
+    assert point_state.noted(tmp_path).owner == this
+    assert point_state.of_point(tmp_path) == State("interrupted", f"{this} is gone", job, restarts)
 
 
 def test_the_last_whole_line_of_a_long_curve_is_found(tmp_path):
@@ -126,15 +126,15 @@ def test_the_last_whole_line_of_a_long_curve_is_found(tmp_path):
 
 
 def test_a_failure_is_noted_only_where_nobody_else_works(tmp_path):
-    states.note_if_free(tmp_path, "failed", "the first")
-    assert states.of_point(tmp_path).reason == "the first"
+    point_state.note_if_free(tmp_path, "failed", "the first")
+    assert point_state.of_point(tmp_path).reason == "the first"
     with FileLock(tmp_path / ".lock"):
-        states.note_if_free(tmp_path, "failed", "the second")
-    assert states.of_point(tmp_path).reason == "the first"
+        point_state.note_if_free(tmp_path, "failed", "the second")
+    assert point_state.of_point(tmp_path).reason == "the first"
 
 
 def test_looking_at_a_lock_keeps_nobody_from_looking(tmp_path):
     (tmp_path / ".lock").touch()
     with open(tmp_path / ".lock") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
-        assert not states.is_locked(tmp_path)
+        assert not point_state.is_locked(tmp_path)

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sae_sweeps import states
 from sae_sweeps.errors import SlurmError
-from sae_sweeps.slurm import queue
-from sae_sweeps.slurm.queue import Job
-from sae_sweeps.states import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
-from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep import Sweep, point_state, slurm_queue
+from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
+from sae_sweeps.sweep.slurm_queue import Job
 
 FOLDER = "slurm"  # of a sweep: its submissions, with their scripts and logs, and the code that they run
 POINTS = "points"  # what a submission is of, if not of a task that follows
@@ -49,7 +47,7 @@ def states_of(sweep: Sweep) -> Seen:
     jobs: dict[str, Job] = {}
     error = None
     try:
-        jobs = queue.jobs(submission["name"] for submission in submissions)
+        jobs = slurm_queue.jobs(submission["name"] for submission in submissions)
     except SlurmError as not_heard:
         error = str(not_heard)
     # an array that is cancelled before a task of it began is one record, without the number of a task
@@ -68,21 +66,21 @@ def states_of(sweep: Sweep) -> Seen:
                 latest.update(dict.fromkeys(pack, task))
             else:
                 latest_follow_ups[label_of(submission, index)] = task
-    points = {name: states.of_point(sweep.folder / name) for name in known["points"]}
+    points = {name: point_state.of_point(sweep.folder / name) for name in known["points"]}
     unfinished = [latest[name] for name, found in points.items() if name in latest and found.state != DONE]
     gone = tuple(sorted({task.id for task in unfinished if task.job is None}))
-    ended = queue.ended(gone) if gone and error is None else {}
+    ended = slurm_queue.ended(gone) if gone and error is None else {}
     for name in points.keys() & latest.keys():
         found, task = points[name], latest[name]
         if found.state == DONE:
             points[name] = replace(found, job=task.id)
         else:
-            points[name] = _of_submitted(found, states.noted(sweep.folder / name), task, ended, error)
+            points[name] = _of_submitted(found, point_state.noted(sweep.folder / name), task, ended, error)
     return Seen(points, _follow_ups(known["followed"], latest_follow_ups, error), error)
 
 
 def _of_submitted(
-    found: State, note: states.Note | None, task: _Task, ended: Mapping[str, str], error: str | None
+    found: State, note: point_state.Note | None, task: _Task, ended: Mapping[str, str], error: str | None
 ) -> State:
     """The state of a point that a job was to get done, and that is not done."""
     job = task.job

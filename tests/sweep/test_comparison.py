@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from sae_sweeps.comparison import best, grouped, points_of
 from sae_sweeps.config.differences import varying
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.files import write_json
-from sae_sweeps.states import DONE, FAILED, WAITING, State
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.comparison import best, grouped, points_of
+from sae_sweeps.sweep.point_state import DONE, FAILED, WAITING, State
 from tests.report.made import compared, put, some_metrics
 
 JUMPRELU = ("sae=jumprelu", "k=32", "+model.sparsity_coefficients.values={32: 0.00105}")

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_sweeps import states
 from sae_sweeps.activations.hub import out_of_reach
 from sae_sweeps.activations.model_info import ModelFacts, model_facts
-from sae_sweeps.calibration import Calibration
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.packs import FLOAT, Point, into_packs, pack_bytes
 from sae_sweeps.runtime.console import console
+from sae_sweeps.sweep import Point, point_state
+from sae_sweeps.sweep.calibration import Calibration
+from sae_sweeps.sweep.packs import FLOAT, into_packs, pack_bytes
 
 GIB = 2**30
 STATES_AT_ONCE = 3  # two are kept of a point, and the next is written before the older goes
@@ -35,7 +35,7 @@ class Plan:
     @classmethod
     def of(cls, points: Sequence[Point], max_points: int | None, *, here: bool) -> "Plan":
         """To plan with (task=plan), published facts of a model will do, and text that is out of reach."""
-        todo = [point for point in points if not states.is_done(point.folder)]
+        todo = [point for point in points if not point_state.is_done(point.folder)]
         to_plan = points[0].config.task.name == "plan"
         packs = into_packs(todo, max_points)
         facts = {name: model_facts(name, to_plan) for name in {point.config.model.name for point in todo}}
