@@ -22,7 +22,7 @@ class PackLauncher(SweepLauncher):
         from sae_sweeps.follow_ups import follow_up, in_order
         from sae_sweeps.running import run_packs
         from sae_sweeps.tasks.report import refresh, show
-        from sae_sweeps.tracking import finish_uploads
+        from sae_sweeps.tracking.run import finish_uploads
 
         began = time.monotonic()
         failures = run_packs(sweep, points, Limits.of(self.max_points, self.max_memory))

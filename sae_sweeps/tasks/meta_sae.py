@@ -39,7 +39,7 @@ from sae_sweeps.studies.top_activations import meta_activations
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import SavedSAE, families
 from sae_sweeps.tasks.study import Study, named, not_done, run_studies, saved_of
-from sae_sweeps.tracking import Run
+from sae_sweeps.tracking.run import Run
 from sae_sweeps.training import checkpoints
 from sae_sweeps.training.curve import Line, MetricsFile, read_lines
 from sae_sweeps.training.trainer import train

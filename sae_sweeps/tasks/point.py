@@ -25,7 +25,7 @@ from sae_sweeps.runtime.progress import point_display
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
 from sae_sweeps.sweep import Point, point_state
-from sae_sweeps.tracking import Run, start_run
+from sae_sweeps.tracking.run import Run, start_run
 from sae_sweeps.training import checkpoints
 from sae_sweeps.training.curve import MetricsFile
 from sae_sweeps.training.trainer import Trainer, training_metrics

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_sweeps.compare_run import compare_run
 from sae_sweeps.config import Config
 from sae_sweeps.errors import reason
 from sae_sweeps.report.markdown import markdown
@@ -20,6 +19,7 @@ from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.sweep.comparison import Compared, grouped, points_of
 from sae_sweeps.sweep.point_state import DONE, FAILED, QUEUED, RUNNING, State
 from sae_sweeps.sweep.sweep_state import states_of
+from sae_sweeps.tracking.comparison_run import compare_run
 
 log = logging.getLogger(__name__)
 

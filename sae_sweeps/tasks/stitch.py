@@ -24,7 +24,7 @@ from sae_sweeps.studies.pair import Pair
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import find, neighbours
 from sae_sweeps.tasks.study import Study, not_done, require_alike, run_studies, saved_of
-from sae_sweeps.tracking import Run
+from sae_sweeps.tracking.run import Run
 
 log = logging.getLogger(__name__)
 

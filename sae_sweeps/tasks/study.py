@@ -35,7 +35,7 @@ from sae_sweeps.saes import SAE
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.sweep.preflight import check
 from sae_sweeps.sweep.saved_saes import SavedSAE, find, of_point
-from sae_sweeps.tracking import Run, start_run
+from sae_sweeps.tracking.run import Run, start_run
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from sae_sweeps.runtime.console import console
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import RUNNING
 from sae_sweeps.sweep.sweep_state import states_of
-from sae_sweeps.uploads import Upload, is_uploaded, offline_runs, unreachable
+from sae_sweeps.tracking.wandb_sync import Upload, is_uploaded, offline_runs, unreachable
 
 AT_ONCE = 100  # runs handed to one upload
 LOOK_SECONDS = 10.0  # between two looks at whether the server is still there

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sae_sweeps.uploads import is_uploaded, offline_runs
+from sae_sweeps.tracking.wandb_sync import is_uploaded, offline_runs
 from tests.conftest import launch
 from tests.test_command_line import begin
 

@@ -10,7 +10,7 @@ from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import meta_sae, stitch, sync
 from tests.conftest import composed
 from tests.tasks.conftest import GIVEN, done, point, undo
-from tests.test_tracking import records
+from tests.tracking.test_run import records
 
 PARTS = {
     "stitch": {"small": "topk-32", "large": "topk-48"},

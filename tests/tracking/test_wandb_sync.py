@@ -9,12 +9,13 @@ import time
 
 import pytest
 
-from sae_sweeps import tracking, uploader
 from sae_sweeps.config import TrackingConfig
-from sae_sweeps.tracking import finish_uploads, start_run
-from sae_sweeps.uploader import Follower
-from sae_sweeps.uploads import Upload, is_uploaded, offline_runs, unreachable
-from tests.test_tracking import records
+from sae_sweeps.tracking import background_sync
+from sae_sweeps.tracking import run as tracking
+from sae_sweeps.tracking.background_sync import Follower
+from sae_sweeps.tracking.run import finish_uploads, start_run
+from sae_sweeps.tracking.wandb_sync import Upload, is_uploaded, offline_runs, unreachable
+from tests.tracking.test_run import records
 
 KEY = "local" + 40 * "0"
 
@@ -134,8 +135,8 @@ class FakeUpload:
 @pytest.fixture
 def followed(tmp_path, monkeypatch, capsys):
     """Has a process of the uploader follow runs to the end; returns what it began, and what it said."""
-    monkeypatch.setattr(uploader, "Upload", FakeUpload)
-    monkeypatch.setattr(uploader, "TOGETHER_SECONDS", 0.0)
+    monkeypatch.setattr(background_sync, "Upload", FakeUpload)
+    monkeypatch.setattr(background_sync, "TOGETHER_SECONDS", 0.0)
     FakeUpload.begun = []
 
     def follow(*names):

@@ -1,4 +1,6 @@
-"""A process beside the training that sends its W&B runs while they are written: `python -m sae_sweeps.uploader SERVER`.
+"""A process beside the training that uploads its W&B runs while they are written.
+
+`python -m sae_sweeps.tracking.background_sync SERVER`
 
 The training process only ever writes runs to its disk, so no server can stop or slow it. It tells this one the folders
 of its runs, one a line, and hears of it what is wrong. When it ends, however that happens, this one has a few
@@ -18,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sae_sweeps.uploads import SILENT, Upload, is_uploaded, unreachable
+from sae_sweeps.tracking.wandb_sync import SILENT, Upload, is_uploaded, unreachable
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ class Uploader:
     """The process, as the training process sees it."""
 
     def __init__(self, server: str) -> None:
-        package = str(Path(__file__).parent.parent)
+        package = str(Path(__file__).resolve().parents[2])
         paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         self._runs: list[Path] = []
         self._hint, self._told = "", False

@@ -7,8 +7,6 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from sae_sweeps import compare_run as comparing
-from sae_sweeps.compare_run import compare_run
 from sae_sweeps.config import TrackingConfig
 from sae_sweeps.errors import NotRunError
 from sae_sweeps.runtime.files import write_json
@@ -16,9 +14,11 @@ from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import points_of
 from sae_sweeps.sweep.point_state import DONE, FAILED, State
 from sae_sweeps.tasks import wandb_workspace
-from sae_sweeps.uploads import offline_runs
+from sae_sweeps.tracking import comparison_run as comparing
+from sae_sweeps.tracking.comparison_run import compare_run
+from sae_sweeps.tracking.wandb_sync import offline_runs
 from tests.conftest import composed
-from tests.test_tracking import records
+from tests.tracking.test_run import records
 
 METRICS = {"fvu": 0.2, "ce_degradation": 0.3, "ce_recovered_mean": 0.9, "ce_recovered_zero": 0.9, "dead_fraction": 0.0}
 

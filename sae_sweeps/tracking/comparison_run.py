@@ -17,7 +17,7 @@ from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.files import read_json, sha256, write_json
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ARCHITECTURES, Compared, Group, grouped, label
-from sae_sweeps.tracking import start_run
+from sae_sweeps.tracking.run import start_run
 
 log = logging.getLogger(__name__)
 

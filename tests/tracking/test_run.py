@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from sae_sweeps.config import TrackingConfig
-from sae_sweeps.tracking import Run, start_run, sync_command
+from sae_sweeps.tracking.run import Run, start_run, sync_command
 
 
 def log_records(data):

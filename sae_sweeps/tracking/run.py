@@ -19,8 +19,8 @@ from sae_sweeps.errors import first_line
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep.point import IDENTITY
-from sae_sweeps.uploader import Uploader, kept_off
-from sae_sweeps.uploads import offline_runs
+from sae_sweeps.tracking.background_sync import Uploader, kept_off
+from sae_sweeps.tracking.wandb_sync import offline_runs
 
 log = logging.getLogger(__name__)
 
