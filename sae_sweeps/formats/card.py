@@ -8,7 +8,7 @@ from sae_sweeps.config.differences import end_of_path, flat
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.writing import TARGETS
-from sae_sweeps.sweep.comparison import markdown_row
+from sae_sweeps.report.markdown import markdown_row
 
 WRITTEN = "Written by sae-sweeps."  # what an overview is known by
 GROUPS = ("sae", "training", "dataset", "evaluation")  # of a configuration, that a card tells

@@ -31,7 +31,7 @@ class SlurmLauncher(SweepLauncher):
         return found
 
     def submit_task(self, sweep: Sweep, task: str, configs: Sequence[Config]) -> None:
-        from sae_sweeps import status
+        from sae_sweeps.report import status
         from sae_sweeps.slurm.submission import submit_task
 
         try:
@@ -44,7 +44,7 @@ class SlurmLauncher(SweepLauncher):
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
         """Submit what is neither done nor under way. With `wait`, follow the jobs; False then if a point is undone."""
-        from sae_sweeps import status
+        from sae_sweeps.report import status
         from sae_sweeps.slurm.follow import follow
         from sae_sweeps.slurm.submission import submit
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from sae_sweeps.evaluation.metrics import METRICS
-from sae_sweeps.report.data import number
-from sae_sweeps.sweep.comparison import Group, best, finite, markdown_row
+from sae_sweeps.report.points import number
+from sae_sweeps.sweep.comparison import Group, best, finite
 
 COLUMNS = ("nmse", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
 
@@ -29,3 +29,8 @@ def markdown(groups: Sequence[Group]) -> str:
         missing = f" ({', '.join(states)})" if states else ""
         lines.append(markdown_row([group.label + seeds + missing, *cells]))
     return "\n".join(lines)
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """A row of a table in Markdown."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -7,14 +7,25 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.report import data, studies
+from sae_sweeps.report import studies
 from sae_sweeps.report.blocks import Blocks, to_json
 from sae_sweeps.report.explorer import explorer
+from sae_sweeps.report.points import (
+    about,
+    answer,
+    cautions,
+    curve_of,
+    failures,
+    groups_data,
+    metrics_data,
+    points_data,
+    shared,
+)
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ARCHITECTURES, Compared, grouped
 
-SOURCES = Path(__file__).parent / "page"
+SOURCES = Path(__file__).parent / "assets"
 SCRIPTS = (
     "basics",
     "charts",
@@ -42,35 +53,35 @@ def page(
     """The report on points, of one sweep or of several, as one HTML document of its own. `followed`: how the tasks that
     followed have ended. The explorer's cards take at most so many bytes. `sweeps`: those of the points, or more."""
     groups = grouped(points)
-    rows = data.points_data(groups)
+    rows = points_data(groups)
     members = [point for group in groups for point in group.points]
     keys = {row["key"]: (row["label"], point) for row, point in zip(rows, members, strict=True)}
     blocks = Blocks()
     blocks.add("plotly", plotly())
-    blocks.add("curves", [data.curve_of(point) for point in members])
+    blocks.add("curves", [curve_of(point) for point in members])
     sweeps = sweeps or list({point.sweep.folder: point.sweep for point in points}.values())
     found = [study for sweep in sweeps for study in studies.finished(sweep)]
     told_of = studies.studies_data(found)
     blocks.add("studies", told_of)
-    shared = data.shared(rows)
+    same_everywhere = shared(rows)
     content = {
         "title": title,
         "sweeps": [sweep.name for sweep in sweeps],
         "architectures": ARCHITECTURES,
-        "metrics": data.metrics_data(),
-        "groups": data.groups_data(groups),
+        "metrics": metrics_data(),
+        "groups": groups_data(groups),
         "points": rows,
-        "shared": shared,
+        "shared": same_everywhere,
         "studies": {task: len(some) for task, some in told_of.items()},
         "explorer": explorer(blocks, keys, found, most, told),
     }
     parts = {
         "title": html.escape(title),
-        "answer": html.escape(data.answer(groups)),
-        "cautions": _list("cautions", data.cautions(groups)),
-        "about": _list("about", data.about(points)),
+        "answer": html.escape(answer(groups)),
+        "cautions": _list("cautions", cautions(groups)),
+        "about": _list("about", about(points)),
         "evaluated": _evaluated(studies.evaluated(found)),
-        "failures": _list("failures", data.failures(points, followed)),
+        "failures": _list("failures", failures(points, followed)),
         "written": html.escape(_written()),
         "theme": source("theme.js"),
         "style": source("page.css"),

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sae_sweeps.evaluation.metrics import METRICS
-from sae_sweeps.report.data import number
+from sae_sweeps.report.points import number
 from sae_sweeps.sweep.comparison import Compared, Group, best, finite, grouped
 from sae_sweeps.training.curve import read_lines
 

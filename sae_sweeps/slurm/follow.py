@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rich.live import Live
 
-from sae_sweeps import status
+from sae_sweeps.report import status
 from sae_sweeps.runtime.console import console
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, QUEUED, RUNNING

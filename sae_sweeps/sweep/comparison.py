@@ -126,11 +126,6 @@ def settings_in_words(point: Compared, keys: Sequence[str]) -> str:
     return "".join(f", {key} {end_of_path(settings[key])}" for key in keys if settings.get(key) is not None)
 
 
-def markdown_row(cells: Sequence[str]) -> str:
-    """A row of a table in Markdown."""
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 def best(groups: Iterable[Group], metric: Metric) -> float | None:
     """The best mean of a metric, None if neither end of it is better or all are the same."""
     values = [mean for group in groups if math.isfinite(mean := group.mean.get(metric.name, math.nan))]

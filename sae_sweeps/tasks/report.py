@@ -10,11 +10,11 @@ from sae_sweeps.config import Config
 from sae_sweeps.errors import reason
 from sae_sweeps.report.markdown import markdown
 from sae_sweeps.report.page import page
+from sae_sweeps.report.status import tell
 from sae_sweeps.report.terminal import points_table, seeds_table
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.files import write_text
 from sae_sweeps.runtime.progress import Display, telling
-from sae_sweeps.status import tell
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.sweep.comparison import Compared, grouped, points_of
 from sae_sweeps.sweep.point_state import DONE, FAILED, QUEUED, RUNNING, State

@@ -1,7 +1,7 @@
 """Task `status`: every point's state, from its folder and from Slurm. Nothing has to run for it to be right."""
 
-from sae_sweeps import status
 from sae_sweeps.config import Config
+from sae_sweeps.report import status
 from sae_sweeps.sweep import Sweep
 
 

@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from sae_sweeps.config.differences import flat
 from sae_sweeps.config.identity import deciding
-from sae_sweeps.report import data
+from sae_sweeps.report.points import answer, cautions, curve_of
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import grouped, points_of
 from sae_sweeps.sweep.point_state import FAILED, LOCK, RUNNING, State
@@ -109,40 +109,40 @@ def test_the_answer_names_the_best_and_the_cheapest():
         compared("dict_size=200", nmse=0.2, l0=3.06, ce_degradation=0.25),
         compared("dict_size=300", nmse=0.4, l0=4.0, ce_degradation=-0.01),
     ]
-    assert data.answer(grouped(points)) == (
+    assert answer(grouped(points)) == (
         "BatchTopK 200, k 32 reconstructs best: NMSE 0.2000 at L0 3.1, for a CE degradation of 0.2500 nats per token;"
         " BatchTopK 300, k 32 has the lowest, -0.0100."
     )
     seeds = [compared(f"seed={seed}", nmse=0.1 + seed / 10, l0=2.0, ce_degradation=0.0) for seed in (0, 1)]
-    assert "NMSE 0.1500 ± 0.0707 at L0 2.0 ± 0.0" in data.answer(grouped(seeds))
+    assert "NMSE 0.1500 ± 0.0707 at L0 2.0 ± 0.0" in answer(grouped(seeds))
 
 
 def test_the_answer_names_the_best_at_each_k_and_ranks_no_two_hooks_against_each_other():
     sparse = [compared(f"k={k}", f"dict_size={size}", nmse=nmse, l0=float(k)) for k, size, nmse in SPARSE]
-    assert data.answer(grouped(sparse)) == (
+    assert answer(grouped(sparse)) == (
         "Lowest NMSE: BatchTopK 200, k 16, 0.2000 at L0 16.0; BatchTopK 100, k 32, 0.1000 at L0 32.0."
     )
     upper = compared("model.hook=blocks.4.hook_resid_pre", nmse=0.01, l0=32.0)
-    shown = data.answer(grouped([*sparse, upper]))
+    shown = answer(grouped([*sparse, upper]))
     assert "blocks.4.hook_resid_pre" in shown.split(". ")[0]
     assert "BatchTopK 200, k 16, 0.2000" in shown
-    assert "not to be compared" in " ".join(data.cautions(grouped([*sparse, upper])))
+    assert "not to be compared" in " ".join(cautions(grouped([*sparse, upper])))
 
 
 def test_cautions_name_noise_unequal_l0_and_dead_latents():
     first = compared("dict_size=100", nmse=0.100, l0=30.0, dead_fraction=0.1)
     close = compared("dict_size=200", nmse=0.101, l0=31.0, dead_fraction=0.1)
-    assert data.cautions(grouped([first, close])) == [
+    assert cautions(grouped([first, close])) == [
         "At k 32 the first two, of one seed each, differ by 1.0% in NMSE: it may be noise."
     ]
     clear = compared("dict_size=300", nmse=0.2, l0=33.0, dead_fraction=0.6)
-    assert data.cautions(grouped([first, clear])) == [
+    assert cautions(grouped([first, clear])) == [
         "At k 32, L0 is between 30.0 and 33.0: more active latents, less error.",
         "Many latents are dead: BatchTopK 300, k 32 60.0%.",
     ]
     seeds = [compared(f"seed={seed}", nmse=0.1 + seed / 100, l0=30.0, dead_fraction=0.0) for seed in (0, 1)]
-    assert "less than their seeds do" in data.cautions(grouped([*seeds, close]))[0]
-    assert data.cautions(grouped([first])) == []
+    assert "less than their seeds do" in cautions(grouped([*seeds, close]))[0]
+    assert cautions(grouped([first])) == []
 
 
 def test_groups_have_their_points_their_means_and_spreads(mixed):
@@ -190,7 +190,7 @@ def test_a_curve_has_at_most_300_lines_evenly_apart_and_the_last_is_one_of_them(
     curve = [{"step": at, "tokens": at, "mse": 1 / at} for at in range(1, lines + 1)]
     put(sweep, "long", metrics=some_metrics(0), curve=curve)
     (point,) = points_of(sweep, {"long": State("done")})
-    found = data.curve_of(point)
+    found = curve_of(point)
     assert found.keys() == {"tokens", "mse"}
     assert min(lines, 150) <= len(found["tokens"]) <= 300
     assert found["tokens"][-1] == lines

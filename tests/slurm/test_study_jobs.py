@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from sae_sweeps import status
 from sae_sweeps.config import from_json
+from sae_sweeps.report import status
 from sae_sweeps.slurm.settings import Settings
 from sae_sweeps.slurm.submission import Submitted, submit, submit_task
 from sae_sweeps.sweep import Point, Sweep
