@@ -19,9 +19,9 @@ class PackLauncher(SweepLauncher):
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
         """Run them. One that fails does not stop the others."""
-        from sae_sweeps.follow_ups import follow_up, in_order
-        from sae_sweeps.running import run_packs
+        from sae_sweeps.tasks.follow_ups import follow_up, in_order
         from sae_sweeps.tasks.report import refresh, show
+        from sae_sweeps.tasks.run_packs import run_packs
         from sae_sweeps.tracking.run import finish_uploads
 
         began = time.monotonic()

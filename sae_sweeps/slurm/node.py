@@ -48,7 +48,7 @@ def main(folder: Path) -> int:
 
 
 def _run_task(sweep: Sweep, submission: dict[str, Any], index: int, begun: Path) -> int:
-    from sae_sweeps.follow_ups import follow_up, give_up
+    from sae_sweeps.tasks.follow_ups import follow_up, give_up
     from sae_sweeps.tasks.report import refresh
 
     task, label = submission["task"], label_of(submission, index)
@@ -68,8 +68,8 @@ def _run_task(sweep: Sweep, submission: dict[str, Any], index: int, begun: Path)
 
 
 def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, begun: Path) -> int:
-    from sae_sweeps.running import run_packs
     from sae_sweeps.tasks.report import refresh
+    from sae_sweeps.tasks.run_packs import run_packs
 
     points = [Point(from_json(config), sweep.folder / name) for name, config in configs.items()]
     if _in_vain([point.folder for point in points], begun):

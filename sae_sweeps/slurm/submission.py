@@ -21,7 +21,6 @@ from sae_sweeps.config import Config
 from sae_sweeps.config.identity import study_settings
 from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.errors import SlurmError
-from sae_sweeps.follow_ups import in_order
 from sae_sweeps.runtime.console import count
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.slurm import script
@@ -31,6 +30,7 @@ from sae_sweeps.sweep import Point, Sweep, slurm_queue
 from sae_sweeps.sweep.packs import into_packs
 from sae_sweeps.sweep.point_state import DONE, QUEUED, RUNNING
 from sae_sweeps.sweep.sweep_state import FOLDER, POINTS, Seen, label_of, states_of
+from sae_sweeps.tasks.follow_ups import in_order
 
 SUBMISSION = "submission.json"
 

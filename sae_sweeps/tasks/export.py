@@ -11,7 +11,6 @@ from sae_sweeps.config import Config
 from sae_sweeps.config.differences import end_of_path
 from sae_sweeps.config.tasks import FORMATS_OF
 from sae_sweeps.errors import NO_POINTS, ConfigError, NotRunError
-from sae_sweeps.formats.card import card
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.layout import CONFIG
 from sae_sweeps.formats.writing import TARGETS, write_as
@@ -19,6 +18,7 @@ from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.files import read_json, write_text
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import SavedSAE, labels, results_of
+from sae_sweeps.tasks.model_card import card
 from sae_sweeps.tasks.study import named_or_done
 
 CARD = "README.md"

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError, first_line
-from sae_sweeps.formats.card import WRITTEN, overview
 from sae_sweeps.runtime.console import console, count
 from sae_sweeps.runtime.files import write_text
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import results_of
 from sae_sweeps.tasks.export import CARD, export, folder_of, format_of, known_of, names_of, saes_of
+from sae_sweeps.tasks.model_card import WRITTEN, overview
 
 
 def run_sweep(sweep: Sweep, config: Config) -> list[str]:

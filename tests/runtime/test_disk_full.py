@@ -8,9 +8,9 @@ import pytest
 import safetensors.torch
 from safetensors import SafetensorError
 
-from sae_sweeps.running import run_packs
 from sae_sweeps.sweep import Point, Sweep, point_state
 from sae_sweeps.sweep.packs import Limits
+from sae_sweeps.tasks.run_packs import run_packs
 from sae_sweeps.training import checkpoints
 from tests.conftest import composed, launch
 

@@ -8,13 +8,13 @@ import pytest
 from filelock import FileLock
 
 from sae_sweeps.activations.chunks import ActivationChunks
-from sae_sweeps.running import run_packs
 from sae_sweeps.runtime import signals
 from sae_sweeps.sweep import Point, Sweep, point_state
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.tasks import point as at_work
 from sae_sweeps.tasks import train
 from sae_sweeps.tasks.point import PointAtWork
+from sae_sweeps.tasks.run_packs import run_packs
 from sae_sweeps.training import checkpoints
 from sae_sweeps.training.trainer import Trainer
 from tests.conftest import composed

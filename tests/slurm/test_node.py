@@ -7,11 +7,11 @@ from dataclasses import asdict
 
 import pytest
 
-from sae_sweeps import follow_ups, running
 from sae_sweeps.runtime import signals
 from sae_sweeps.slurm import node
 from sae_sweeps.sweep import Sweep, point_state, slurm_queue
 from sae_sweeps.sweep.packs import Limits
+from sae_sweeps.tasks import follow_ups, run_packs
 from tests.conftest import composed
 
 CONFIGS = {f"k{k}": composed(f"k={k}") for k in (3, 4, 5)}
@@ -51,7 +51,7 @@ def submitted(tmp_path, task: str, packs: list[list[str]], configs=()):
 def packs_run(monkeypatch) -> list[tuple]:
     """The packs that were run, with their limits; none of their points fails."""
     found: list[tuple] = []
-    monkeypatch.setattr(running, "run_packs", lambda sweep, points, limits: found.append((points, limits)) or {})
+    monkeypatch.setattr(run_packs, "run_packs", lambda sweep, points, limits: found.append((points, limits)) or {})
     return found
 
 
@@ -67,7 +67,7 @@ def test_a_task_runs_its_own_pack_where_the_command_was_given(task, packs_run, m
 
 
 def test_a_point_that_failed_is_told_by_the_exit_code(task, monkeypatch):
-    monkeypatch.setattr(running, "run_packs", lambda *_: {"k4": "it broke"})
+    monkeypatch.setattr(run_packs, "run_packs", lambda *_: {"k4": "it broke"})
     assert node.main(task) == 1
 
 
@@ -80,7 +80,7 @@ def test_a_task_told_to_stop_has_itself_requeued(task, monkeypatch, caplog, numb
         os.kill(os.getpid(), number)
         signals.check()
 
-    monkeypatch.setattr(running, "run_packs", told_to_stop)
+    monkeypatch.setattr(run_packs, "run_packs", told_to_stop)
     monkeypatch.setattr(slurm_queue, "requeue", lambda id: asked.append(id) or refusal)
     assert node.main(task) == node.STOPPED == 75
     assert asked == ["7_1"]
@@ -114,7 +114,7 @@ def test_being_stopped_counts_for_less_than_being_killed(task, monkeypatch):
     def told_to_stop(sweep, points, limits):
         raise signals.Stopped("SIGUSR1")
 
-    monkeypatch.setattr(running, "run_packs", told_to_stop)
+    monkeypatch.setattr(run_packs, "run_packs", told_to_stop)
     monkeypatch.setattr(slurm_queue, "requeue", lambda id: None)
     assert [node.main(task) for _ in range(10)] == [node.STOPPED] * 10
     assert node.main(task) == 1

@@ -6,10 +6,10 @@ import threading
 import pytest
 from filelock import FileLock
 
-from sae_sweeps.running import run_packs
 from sae_sweeps.sweep import Point, Sweep, point_state
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.tasks.point import PointAtWork
+from sae_sweeps.tasks.run_packs import run_packs
 from sae_sweeps.training import checkpoints
 from tests.conftest import composed
 

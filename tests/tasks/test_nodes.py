@@ -5,13 +5,12 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from sae_sweeps import follow_ups
 from sae_sweeps.config import schema
 from sae_sweeps.runtime import signals
 from sae_sweeps.slurm import node
 from sae_sweeps.sweep import Sweep, saved_saes, slurm_queue
 from sae_sweeps.sweep.slurm_queue import Job
-from sae_sweeps.tasks import latents
+from sae_sweeps.tasks import follow_ups, latents
 from sae_sweeps.tasks import study as study_module
 from tests.conftest import composed
 from tests.tasks.conftest import GIVEN, done, point, undo

@@ -7,9 +7,9 @@ import pytest
 from filelock import FileLock
 from matplotlib import image
 
-from sae_sweeps.follow_ups import follow_up
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.tasks import study
+from sae_sweeps.tasks.follow_ups import follow_up
 from tests.conftest import composed
 from tests.tasks.conftest import GIVEN, contents, done, point, undo
 

@@ -6,10 +6,10 @@ from types import ModuleType
 import pytest
 
 from sae_sweeps.errors import ConfigError, NotRunError
-from sae_sweeps.follow_ups import follow_up
 from sae_sweeps.runtime.signals import Stopped
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import is_done
+from sae_sweeps.tasks.follow_ups import follow_up
 from tests.conftest import composed
 
 CONFIG = composed("stitch.threshold=0.5")
