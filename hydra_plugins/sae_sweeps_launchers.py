@@ -1,13 +1,14 @@
 """Where Hydra finds our launchers and sweeper: it takes plugins from the namespace package `hydra_plugins` alone."""
 
-from sae_sweeps.launchers import composition, pack, slurm
+from sae_sweeps.launchers import composition, local
+from sae_sweeps.launchers.slurm import launcher
 
 
-class PackLauncher(pack.PackLauncher):
+class PackLauncher(local.PackLauncher):
     """conf/hydra/launcher/pack.yaml"""
 
 
-class SlurmLauncher(slurm.SlurmLauncher):
+class SlurmLauncher(launcher.SlurmLauncher):
     """conf/hydra/launcher/slurm.yaml"""
 
 

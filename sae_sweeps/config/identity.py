@@ -5,14 +5,16 @@ import functools
 import hashlib
 import json
 import operator
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sae_sweeps.config.conversion import to_config
 from sae_sweeps.config.schema import Config, value_of
 from sae_sweeps.config.sparsity import _sparsity
-from sae_sweeps.config.tasks import STUDY_TASKS
+from sae_sweeps.config.tasks import SWEEP_TASKS, TASKS
 from sae_sweeps.config.wheel_models import MODELS
 from sae_sweeps.runtime.devices import dtype_here
 from sae_sweeps.runtime.provenance import PROJECT
@@ -25,8 +27,8 @@ TEXT_SETTINGS = ("dataset", "evaluation", "model.batch_sequences", "model.dtype"
 
 
 def study_settings(config: Config, task: str) -> dict[str, Any]:
-    """What a command says of a study that it has run; nothing of a task that is none."""
-    values, names = asdict(config), (*STUDY_TASKS.get(task, ()), *_given_of_text(config))
+    """Return the settings of a command that a study's results depend on; those of the text for any other task."""
+    values, names = asdict(config), (*TASKS[task].settings, *_given_of_text(config))
     return {name: functools.reduce(operator.getitem, name.split("."), values) for name in names}
 
 
@@ -52,6 +54,17 @@ def point_name(cfg: DictConfig) -> str:
         text = text.replace(str(place), "")
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{cfg.sae.architecture}-{cfg.dict_size}-k{cfg.k}-seed{cfg.seed}-{digest}"
+
+
+def named_config(cfg: DictConfig, overrides: Sequence[str]) -> tuple[str, Config]:
+    """Return the name and the configuration of a composed point.
+
+    For a task on a whole sweep, `given` lists the settings that the overrides name: those are the command's own.
+    """
+    config = to_config(cfg)
+    if config.task.name in SWEEP_TASKS and config.task.name != "plan":
+        config.given = [word.partition("=")[0].lstrip("+") for word in overrides]
+    return point_name(cfg), config
 
 
 def deciding(values: dict[str, Any]) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class Config:
     publish: PublishConfig = field(default_factory=PublishConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     then: list[str] = field(default_factory=list)  # tasks for the whole sweep, when its points are through
-    format: str | None = None  # of task=report, export and publish; None: the first of FORMATS_OF
+    format: str | None = None  # of task=report, export and publish; None: the first of its TaskEntry.formats
     explorer_mib: float = 10.0  # that the cards of latents take in a report
     # what studies are of; None: what their sweep has
     small: str | None = None

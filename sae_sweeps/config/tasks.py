@@ -1,15 +1,42 @@
-"""The tasks that a command can name, and what each of them looks at."""
+"""The table of tasks: what each one works on, which settings its results depend on, which formats it writes.
 
-POINT_TASKS = ("train",)  # for each point
-STUDY_TASKS = {  # of trained SAEs, which take a device; and the settings of each
-    "stitch": ("stitch", "small", "large"),
-    "meta_sae": ("meta", "latents", "saved"),
-    "latents": ("latents", "saved"),
-    "evaluate": ("evaluation", "saved"),
-}
-EXPORT_TASKS = ("export", "publish")  # of trained SAEs, whose files they rewrite
-# for a sweep as a whole
-SWEEP_TASKS = ("plan", "status", "report", "sync", "wandb_workspace", *EXPORT_TASKS, *STUDY_TASKS)
+tasks/registry.py has the functions. This table stands apart from them, so that a command line is checked without
+importing what most tasks need.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
 EXPORTS = ("sae_lens", "dictionary_learning", "sparsify", "saebench")
-# the formats that a task has, its default first
-FORMATS_OF = {"report": ("html", "md"), **dict.fromkeys(EXPORT_TASKS, EXPORTS)}
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """What is known of a task before it is imported."""
+
+    # point: runs for each point; sweep: for a sweep as a whole; export: rewrites files of trained SAEs;
+    # study: measures trained SAEs, which takes a device
+    kind: Literal["point", "sweep", "export", "study"]
+    settings: tuple[str, ...] = ()  # of a study: what its results depend on
+    formats: tuple[str, ...] = ()  # choices of `format`, the default first
+
+
+TASKS = {
+    "train": TaskEntry("point"),
+    "plan": TaskEntry("sweep"),
+    "status": TaskEntry("sweep"),
+    "report": TaskEntry("sweep", formats=("html", "md")),
+    "sync": TaskEntry("sweep"),
+    "wandb_workspace": TaskEntry("sweep"),
+    "export": TaskEntry("export", formats=EXPORTS),
+    "publish": TaskEntry("export", formats=EXPORTS),
+    "stitch": TaskEntry("study", settings=("stitch", "small", "large")),
+    "meta_sae": TaskEntry("study", settings=("meta", "latents", "saved")),
+    "latents": TaskEntry("study", settings=("latents", "saved")),
+    "evaluate": TaskEntry("study", settings=("evaluation", "saved")),
+}
+
+POINT_TASKS = tuple(name for name, entry in TASKS.items() if entry.kind == "point")
+SWEEP_TASKS = tuple(name for name, entry in TASKS.items() if entry.kind != "point")
+STUDY_TASKS = tuple(name for name, entry in TASKS.items() if entry.kind == "study")
+EXPORT_TASKS = tuple(name for name, entry in TASKS.items() if entry.kind == "export")

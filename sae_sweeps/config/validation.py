@@ -6,7 +6,7 @@ import re
 
 from sae_sweeps.config.saes import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, PenaltyConfig, TopKConfig
 from sae_sweeps.config.schema import Config, value_of
-from sae_sweeps.config.tasks import EXPORT_TASKS, FORMATS_OF, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS
+from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS
 from sae_sweeps.errors import ConfigError
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")  # which is settled before this is asked
@@ -52,8 +52,9 @@ def problems(config: Config) -> list[ConfigError]:
     require_positive("model.batch_sequences", "evaluation.tokens", "activations.cache_gib")
     require_one_of("model.dtype", DTYPES)
     require_one_of("tracking.mode", TRACKING_MODES)
-    if config.format is not None and (formats := FORMATS_OF.get(config.task.name)) is not None:
-        require_one_of("format", formats)
+    task = TASKS.get(config.task.name)
+    if config.format is not None and task is not None and task.formats:
+        require_one_of("format", task.formats)
     require("export.folder", config.export.folder != "", "is empty", "export.folder=FOLDER, or leave it out")
     if config.task.name == "publish":
         repo = re.fullmatch(r"[\w.-]+/[\w.-]+", config.publish.repo or "") is not None

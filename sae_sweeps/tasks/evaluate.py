@@ -23,7 +23,7 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     return of_each("evaluate", sweep, command, {})
 
 
-def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+def run(sweep: Sweep, config: Config) -> list[str]:
     """Evaluate all SAEs and show their metrics. Returns why those that failed have failed."""
     found, missing = studies(sweep, config)
     failures = run_studies(found, _evaluate, missing)

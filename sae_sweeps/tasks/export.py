@@ -9,7 +9,7 @@ import torch
 from sae_sweeps.activations.model_info import looks_local
 from sae_sweeps.config import Config
 from sae_sweeps.config.differences import end_of_path
-from sae_sweeps.config.tasks import FORMATS_OF
+from sae_sweeps.config.tasks import EXPORTS
 from sae_sweeps.errors import NO_POINTS, ConfigError, NotRunError
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.layout import CONFIG
@@ -24,7 +24,7 @@ from sae_sweeps.tasks.study import named_or_done
 CARD = "README.md"
 
 
-def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+def run(sweep: Sweep, config: Config) -> list[str]:
     """Write all SAEs. Returns why those that could not be written could not."""
     saved, missing = saes_of(sweep, config)
     written, failures = export(saved, folder_of(sweep, config), config)
@@ -42,7 +42,7 @@ def saes_of(sweep: Sweep, config: Config) -> tuple[list[SavedSAE], str]:
 
 
 def format_of(config: Config) -> str:
-    return config.format or FORMATS_OF["export"][0]
+    return config.format or EXPORTS[0]
 
 
 def folder_of(sweep: Sweep, config: Config) -> Path:

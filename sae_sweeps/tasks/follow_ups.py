@@ -1,6 +1,5 @@
 """The tasks that follow when the points of a sweep are through (`then=[...]`), here or as Slurm jobs of their own."""
 
-import importlib
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +9,7 @@ from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.errors import NotRunError, reason
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.sweep.point_state import DONE, FAILED
+from sae_sweeps.tasks.registry import load_sweep_task
 
 log = logging.getLogger(__name__)
 
@@ -23,15 +23,11 @@ def in_order(then: Iterable[str]) -> list[str]:
 
 def follow_up(task: str, sweep: Sweep, config: Config, label: str | None = None) -> bool:
     """Run the task with the settings of a command, and note in sweep.json how it ended, under a label of its own or
-    its name. False if it failed in whole or in part, or was not run for want of points.
-
-    A task is a module of tasks/ whose `run_sweep(sweep, config)` returns why what failed has failed, and raises
-    NotRunError if there is nothing that it could be run on.
-    """
-    module = importlib.import_module(f"sae_sweeps.tasks.{task}")
+    its name. False if it failed in whole or in part, or was not run for want of points."""
+    run = load_sweep_task(task)
     state, why = DONE, None
     try:
-        if failures := module.run_sweep(sweep, config):
+        if failures := run(sweep, config):
             state, why = FAILED, "; ".join(failures)
             log.warning("%s: %s", task, why)
     except NotRunError as error:

@@ -21,7 +21,7 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     return of_each("latents", sweep, command, asdict(command.latents))
 
 
-def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+def run(sweep: Sweep, config: Config) -> list[str]:
     """Look at the latents of all SAEs. Returns why those that failed have failed."""
     found, missing = studies(sweep, config)
     return run_studies(found, _look, missing)

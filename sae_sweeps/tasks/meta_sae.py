@@ -88,7 +88,7 @@ def _study(sweep: Sweep, command: Config, target: SavedSAE, smaller: list[SavedS
     return Study.of("meta_sae", sweep, command, title, saved, settings)
 
 
-def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+def run(sweep: Sweep, config: Config) -> list[str]:
     """Decompose the largest SAEs. Returns why those that failed have failed."""
     found, missing = studies(sweep, config)
     return run_studies(found, _decompose, missing)

@@ -12,7 +12,7 @@ from sae_sweeps.tasks.export import CARD, export, folder_of, format_of, known_of
 from sae_sweeps.tasks.model_card import WRITTEN, overview
 
 
-def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+def run(sweep: Sweep, config: Config) -> list[str]:
     """Write the SAEs and their cards, and upload them. What could not be written is not uploaded; returns why.
 
     Raises: ConfigError if the hub does not take them, or a README.md is in the way that is not one of these.

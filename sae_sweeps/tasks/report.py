@@ -27,7 +27,7 @@ PAGE = "report.html"
 LONGEST_NAME = 100  # bytes of a file's name that list sweeps
 
 
-def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+def run(sweep: Sweep, config: Config) -> list[str]:
     """Report on all points of a sweep, or of several whose names are joined by commas, whatever became of them."""
     looked = [_look(one) for one in sweeps_of(sweep)]
     if config.format == "md":

@@ -1,6 +1,5 @@
 """Packs of points run one after another in this process, on this machine or as a Slurm job."""
 
-import importlib
 import logging
 from collections.abc import Sequence
 
@@ -9,6 +8,7 @@ from sae_sweeps.runtime.progress import Display
 from sae_sweeps.sweep import Point, Sweep, point_state
 from sae_sweeps.sweep.packs import Limits, into_packs
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, RUNNING
+from sae_sweeps.tasks.registry import load_point_task
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,8 @@ def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str
                 display.point_finished(failed=error is not None)
 
             sweep.set_states(waiting, RUNNING)
-            task = importlib.import_module(f"sae_sweeps.tasks.{pack[0].config.task.name}")
             try:
-                task.run(pack, limits, outcome)
+                load_point_task(pack[0].config.task.name)(pack, limits, outcome)
             except Exception as error:  # what all of the pack need cannot be had
                 for point in list(waiting.values()):
                     outcome(point, error)

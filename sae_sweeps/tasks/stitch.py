@@ -69,7 +69,7 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     return found, said
 
 
-def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+def run(sweep: Sweep, config: Config) -> list[str]:
     """Stitch all pairs. Returns why those that failed have failed."""
     found, missing = studies(sweep, config)
     return run_studies(found, _stitch, missing)

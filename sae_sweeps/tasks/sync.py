@@ -19,7 +19,7 @@ LOOK_SECONDS = 10.0  # between two looks at whether the server is still there
 LOOKS = 3  # in vain, one after the other, are enough
 
 
-def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+def run(sweep: Sweep, config: Config) -> list[str]:
     """Have W&B's own command upload every run that it has not uploaded; a point that is being trained waits.
 
     A point that was stopped and went on has one run, under one id, from its first step on. Returns why some are left.

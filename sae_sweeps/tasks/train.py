@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -18,45 +18,45 @@ from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.sweep.calibration import add
 from sae_sweeps.sweep.packs import Limits, that_fit
 from sae_sweeps.tasks.point import FinishedElsewhere, PointAtWork
+from sae_sweeps.tasks.registry import OnFinished
 from sae_sweeps.training.trainer import Trainer, train
 
 log = logging.getLogger(__name__)
 
-Outcome = Callable[[Point, Exception | None], None]
 
-
-def run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
+def run(points: Sequence[Point], limits: Limits, on_finished: OnFinished) -> None:
     """Train and evaluate the SAEs of points that share an activation stream, in their folders.
 
-    `outcome` is told of each point when it is done, or why it failed; a failure ends that point alone. A point that has
-    results is left as it is. Raises what makes all of them impossible: ConfigError, if the model cannot be loaded.
+    `on_finished` is called with each point when it is done, or with why it failed; a failure ends that point alone. A
+    point that has results is left as it is. Raises what makes all of them impossible: ConfigError, if the model cannot
+    be loaded.
     """
     with ExitStack() as files:
         waiting = []
         for point in points:
             if point_state.is_done(point.folder):
                 log.info("%s: finished before, left as it is", point.name)
-                outcome(point, None)
+                on_finished(point, None)
                 continue
-            with _alone(point, outcome):
+            with _alone(point, on_finished):
                 files.enter_context(logs.log_file(point.folder))
                 waiting.append(point)
         if not waiting:
             return
         try:
-            _run(waiting, limits, outcome)
+            _run(waiting, limits, on_finished)
         except Exception as error:
             logs.failure(log, "the pack", error)
             raise
 
 
-def _run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
+def _run(points: Sequence[Point], limits: Limits, on_finished: OnFinished) -> None:
     config, began = points[0].config, time.perf_counter()
     inputs = load_inputs(config, choose_device(config.device))
     measured = []
     for point in points:
         signals.check()
-        with _alone(point, outcome):
+        with _alone(point, on_finished):
             require_precision(point.config.training.precision, inputs.device)
             inputs.held_out(point.config.evaluation.tokens)
             measured.append(point)
@@ -67,7 +67,7 @@ def _run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
             packs = that_fit(measured, inputs.d_in, limits.memory, "are allowed (hydra.launcher.max_memory)")
         beginning = time.perf_counter() - began
         for pack in packs:
-            seconds = _train_pack(pack, inputs, limits.patience, outcome)
+            seconds = _train_pack(pack, inputs, limits.patience, on_finished)
             if seconds is not None:
                 seconds["pack"] += beginning
                 here, facts = point_state.this_job() is None, model_facts(config.model.name)
@@ -75,7 +75,9 @@ def _run(points: Sequence[Point], limits: Limits, outcome: Outcome) -> None:
             beginning = 0.0
 
 
-def _train_pack(points: Sequence[Point], inputs: Inputs, patience: float, outcome: Outcome) -> dict[str, float] | None:
+def _train_pack(
+    points: Sequence[Point], inputs: Inputs, patience: float, on_finished: OnFinished
+) -> dict[str, float] | None:
     """Returns the seconds that its parts took (calibration.py), None if a point was not trained from end to end."""
     began, deadline = time.perf_counter(), time.monotonic() + patience
     if (said := unused_gpu(inputs.device)) is not None:
@@ -87,18 +89,18 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, patience: float, outcom
         stream = inputs.stream(points[0].config, telling(display))
         try:
             for point in points:
-                with _alone(point, outcome):
+                with _alone(point, on_finished):
                     worker = PointAtWork(point, inputs.d_in, inputs.device, deadline)
                     closing.callback(worker.close)
                     workers[worker.trainer] = worker
                     if worker.trainer.finished:  # and was stopped before it was evaluated
-                        _finish(worker, inputs, outcome)
+                        _finish(worker, inputs, on_finished)
             for trainer, steps in train(list(workers), stream):
                 worker = workers[trainer]
-                with _alone(worker.point, outcome, worker):
+                with _alone(worker.point, on_finished, worker):
                     worker.train(steps)
                     if trainer.finished:
-                        _finish(worker, inputs, outcome)
+                        _finish(worker, inputs, on_finished)
         except signals.Stopped as stop:
             begun = [worker for worker in workers.values() if not worker.trainer.stopped]
             for worker in begun:  # all are saved before W&B, which may take its time, hears of it
@@ -126,23 +128,23 @@ def _train_pack(points: Sequence[Point], inputs: Inputs, patience: float, outcom
     return {"model": stream.seconds, "steps": stepping, "point": evaluation, "pack": rest}
 
 
-def _finish(worker: PointAtWork, inputs: Inputs, outcome: Outcome) -> None:
+def _finish(worker: PointAtWork, inputs: Inputs, on_finished: OnFinished) -> None:
     signals.check()
     worker.finish(inputs.model, inputs.held_out(worker.config.evaluation.tokens))
-    outcome(worker.point, None)
+    on_finished(worker.point, None)
 
 
 @contextmanager
-def _alone(point: Point, outcome: Outcome, worker: PointAtWork | None = None) -> Iterator[None]:
+def _alone(point: Point, on_finished: OnFinished, worker: PointAtWork | None = None) -> Iterator[None]:
     """What fails in here is the failure of one point, unless this process is being stopped: a signal reaches all
     processes of a job, and what then fails, fails for want of another one, W&B's say."""
     try:
         yield
     except FinishedElsewhere:
-        outcome(point, None)
+        on_finished(point, None)
     except Exception as error:
         signals.check()
         logs.failure(logs.of_point(point.name), point.name, error)
         if worker is not None:
             worker.close()
-        outcome(point, error)
+        on_finished(point, error)

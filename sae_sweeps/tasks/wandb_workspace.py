@@ -19,7 +19,7 @@ COMPARED = ("eval/nmse", "eval/ce_degradation", "eval/l0", "eval/dead_fraction")
 NEEDS = "it takes a key (`wandb login`, or WANDB_API_KEY) and a server of W&B's own, which has saved views"
 
 
-def run_sweep(sweep: Sweep, config: Config) -> list[str]:
+def run(sweep: Sweep, config: Config) -> list[str]:
     """Create the view, or bring the one that was created before up to date. Returns why it could not be.
 
     Raises: NotRunError if there is nothing that it could show, or nothing that it could be made with.

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from sae_sweeps.launchers.slurm.snapshot import snapshot
 from sae_sweeps.report import page as module
 from sae_sweeps.report.page import SCRIPTS, SOURCES, page, source
 from sae_sweeps.runtime.provenance import PROJECT
-from sae_sweeps.slurm.snapshot import snapshot
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import FAILED, State
 from tests.report.made import compared, some_metrics
@@ -125,7 +125,7 @@ def test_jobs_have_the_files_of_the_page_with_their_code(tmp_path):
 
 
 def test_a_change_of_the_page_is_another_snapshot(tmp_path, monkeypatch):
-    from sae_sweeps.slurm import snapshot as taken
+    from sae_sweeps.launchers.slurm import snapshot as taken
 
     package = tmp_path / "project" / "sae_sweeps"
     package.mkdir(parents=True)

@@ -1,7 +1,6 @@
 """Tasks that follow when the points of a sweep are through: run, not run, or failed, and noted."""
 
-import sys
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +8,7 @@ from sae_sweeps.errors import ConfigError, NotRunError
 from sae_sweeps.runtime.signals import Stopped
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import is_done
+from sae_sweeps.tasks import follow_ups
 from sae_sweeps.tasks.follow_ups import follow_up
 from tests.conftest import composed
 
@@ -31,20 +31,19 @@ def finish(sweep: Sweep, *names: str) -> None:
 
 
 @pytest.fixture
-def task(monkeypatch) -> ModuleType:
+def task(monkeypatch) -> SimpleNamespace:
     """A task `fake` that keeps what it was run for, and needs all points."""
-    module = ModuleType("sae_sweeps.tasks.fake")
-    module.ran_for = []
+    fake = SimpleNamespace(ran_for=[])
 
-    def run_sweep(sweep, config):
+    def run(sweep, config):
         if missing := [point.name for point in sweep.points() if not is_done(point.folder)]:
             raise NotRunError(f"not done: {', '.join(missing)}")
-        module.ran_for.append((sweep, config))
+        fake.ran_for.append((sweep, config))
         return []
 
-    module.run_sweep = run_sweep
-    monkeypatch.setitem(sys.modules, "sae_sweeps.tasks.fake", module)
-    return module
+    fake.run = run
+    monkeypatch.setattr(follow_ups, "load_sweep_task", lambda name: fake.run)
+    return fake
 
 
 def test_what_lacks_points_is_not_run_and_says_which(sweep, task, caplog):
@@ -69,7 +68,7 @@ def test_what_needs_no_points_is_run_whatever_became_of_them(sweep):
 
 
 def test_one_that_fails_in_part_has_failed_and_says_where(sweep, task, caplog):
-    task.run_sweep = lambda sweep, config: ["one: it broke", "two: no such thing"]
+    task.run = lambda sweep, config: ["one: it broke", "two: no such thing"]
     assert not follow_up("fake", sweep, CONFIG)
     noted = {"state": "failed", "reason": "one: it broke; two: no such thing", "job": None}
     assert sweep.read()["followed"] == {"fake": noted}
@@ -84,20 +83,20 @@ def test_one_that_fails_in_part_has_failed_and_says_where(sweep, task, caplog):
     ],
 )
 def test_one_that_breaks_has_failed_and_says_why(sweep, task, caplog, error, why):
-    def run_sweep(sweep, config):
+    def run(sweep, config):
         raise error
 
-    task.run_sweep = run_sweep
+    task.run = run
     assert not follow_up("fake", sweep, CONFIG)
     assert sweep.read()["followed"] == {"fake": {"state": "failed", "reason": why, "job": None}}
     assert "Traceback" in caplog.text
 
 
 def test_one_that_is_told_to_stop_has_not_ended_and_nothing_is_noted(sweep, task):
-    def run_sweep(sweep, config):
+    def run(sweep, config):
         raise Stopped("SIGUSR1")
 
-    task.run_sweep = run_sweep
+    task.run = run
     with pytest.raises(Stopped):
         follow_up("fake", sweep, CONFIG)
     assert sweep.read()["followed"] == {}

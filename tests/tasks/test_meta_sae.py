@@ -167,11 +167,11 @@ def test_one_that_was_stopped_goes_on_to_the_same_bytes(first, decomposed, monke
     with monkeypatch.context() as patched:
         patched.setattr(signals, "check", check)
         with pytest.raises(error):
-            meta_sae.run_sweep(Sweep(first), config)
+            meta_sae.run(Sweep(first), config)
     (stopped,) = (first / "meta_sae").iterdir()
     assert stopped.name == decomposed.name
     assert not (stopped / "results.json").exists()
-    assert meta_sae.run_sweep(Sweep(first), config) == []
+    assert meta_sae.run(Sweep(first), config) == []
     assert f"goes on at step {step} of 60" in caplog.text
     (file,) = (stopped / "sae").glob("*.safetensors")
     assert file.read_bytes() == (decomposed / "sae" / file.name).read_bytes()

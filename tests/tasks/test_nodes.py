@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sae_sweeps.config import schema
+from sae_sweeps.launchers.slurm import node
 from sae_sweeps.runtime import signals
-from sae_sweeps.slurm import node
 from sae_sweeps.sweep import Sweep, saved_saes, slurm_queue
 from sae_sweeps.sweep.slurm_queue import Job
 from sae_sweeps.tasks import follow_ups, latents

@@ -34,8 +34,8 @@ def tracked(swept, tmp_path_factory) -> Path:
         undo(folder, task)
     given = [*GIVEN, "tracking=offline"]
     given.remove("tracking=off")
-    assert stitch.run_sweep(Sweep(folder), composed(*given, "task=stitch", f"small={small}", f"large={large}")) == []
-    assert meta_sae.run_sweep(Sweep(folder), composed(*given, "task=meta_sae", f"saved={large}")) == []
+    assert stitch.run(Sweep(folder), composed(*given, "task=stitch", f"small={small}", f"large={large}")) == []
+    assert meta_sae.run(Sweep(folder), composed(*given, "task=meta_sae", f"saved={large}")) == []
     return folder
 
 
@@ -91,7 +91,7 @@ def test_the_runs_of_studies_are_found_to_be_uploaded(tracked, monkeypatch, caps
 
     monkeypatch.setattr(sync, "_upload", upload)
     monkeypatch.setattr(sync, "unreachable", lambda server: None)
-    assert sync.run_sweep(Sweep(tracked), composed()) == []
+    assert sync.run(Sweep(tracked), composed()) == []
     assert sorted(uploaded) == ["meta_sae", "stitch"]
-    assert sync.run_sweep(Sweep(tracked), composed()) == []
+    assert sync.run(Sweep(tracked), composed()) == []
     assert capsys.readouterr().out.splitlines() == ["2 runs to upload", "uploaded 2 runs", "0 runs to upload"]

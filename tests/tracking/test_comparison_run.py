@@ -176,8 +176,8 @@ def test_a_workspace_is_created_and_then_updated(sweep, online, monkeypatch):
         return earlier
 
     monkeypatch.setattr(ws.Workspace, "from_url", staticmethod(from_url))
-    assert wandb_workspace.run_sweep(sweep, online) == []
-    assert wandb_workspace.run_sweep(sweep, online) == []
+    assert wandb_workspace.run(sweep, online) == []
+    assert wandb_workspace.run(sweep, online) == []
     assert [(one.name, one.project, one._internal_name) for one in saved] == [("ks: comparison", "p", "nw-abc-v")] * 2
     assert saved[0] is not saved[1]
     assert len(saved[1].sections) == 3
@@ -191,19 +191,19 @@ def test_a_server_without_workspaces_is_told_of(sweep, online, monkeypatch):
         raise ValueError('Cannot query field "upsertView"')
 
     monkeypatch.setattr(ws.Workspace, "save", save)
-    (failure,) = wandb_workspace.run_sweep(sweep, online)
+    (failure,) = wandb_workspace.run(sweep, online)
     assert (' refused (Cannot query field "upsertView"); it takes a key') in failure
 
 
 def test_what_a_workspace_needs_is_said(sweep, online, monkeypatch):
     with pytest.raises(NotRunError, match=r"tracking=online is needed, not offline"):
-        wandb_workspace.run_sweep(sweep, composed("name=ks"))
+        wandb_workspace.run(sweep, composed("name=ks"))
     with pytest.raises(NotRunError, match=r"tracking=online is needed, not off$"):
-        wandb_workspace.run_sweep(sweep, composed("name=ks", "tracking=off"))
+        wandb_workspace.run(sweep, composed("name=ks", "tracking=off"))
     monkeypatch.setattr(wandb_workspace, "unreachable", lambda server: f"{server} does not answer")
     with pytest.raises(NotRunError, match="does not answer"):
-        wandb_workspace.run_sweep(sweep, online)
+        wandb_workspace.run(sweep, online)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     monkeypatch.setattr(wandb_workspace.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(NotRunError, match="pip install wandb-workspaces"):
-        wandb_workspace.run_sweep(sweep, online)
+        wandb_workspace.run(sweep, online)

@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError, RefusedError, SlurmError
-from sae_sweeps.launchers.base import SweepLauncher
+from sae_sweeps.launchers.hydra_launcher import SweepLauncher
+from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.runtime.console import console
-from sae_sweeps.slurm.settings import Settings
 from sae_sweeps.sweep import Point, Sweep
 
 
@@ -17,6 +17,7 @@ class SlurmLauncher(SweepLauncher):
     here = False
 
     def __init__(self, **settings: Any) -> None:
+        super().__init__()
         plain: Any = OmegaConf.to_container(OmegaConf.create(settings))
         self.settings = Settings(**plain)
         self.max_points = self.settings.max_points
@@ -31,8 +32,8 @@ class SlurmLauncher(SweepLauncher):
         return found
 
     def submit_task(self, sweep: Sweep, task: str, configs: Sequence[Config]) -> None:
+        from sae_sweeps.launchers.slurm.submission import submit_task
         from sae_sweeps.report import status
-        from sae_sweeps.slurm.submission import submit_task
 
         try:
             job = submit_task(sweep, task, configs, self.settings)
@@ -44,9 +45,9 @@ class SlurmLauncher(SweepLauncher):
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
         """Submit what is neither done nor under way. With `wait`, follow the jobs; False then if a point is undone."""
+        from sae_sweeps.launchers.slurm.follow import follow
+        from sae_sweeps.launchers.slurm.submission import submit
         from sae_sweeps.report import status
-        from sae_sweeps.slurm.follow import follow
-        from sae_sweeps.slurm.submission import submit
 
         try:
             submitted = submit(sweep, points, then, self.settings)

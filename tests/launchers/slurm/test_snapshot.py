@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
+from sae_sweeps.launchers.slurm import snapshot as module
+from sae_sweeps.launchers.slurm.snapshot import snapshot
 from sae_sweeps.runtime import provenance
 from sae_sweeps.runtime.provenance import PROJECT
-from sae_sweeps.slurm import snapshot as module
-from sae_sweeps.slurm.snapshot import snapshot
 
 COMMIT = {"commit": "0123456789abcdef", "uncommitted_changes": True}
 
@@ -72,14 +72,14 @@ def test_a_process_in_the_snapshot_runs_its_code_and_knows_its_commit(tmp_path, 
     monkeypatch.setattr(provenance, "commit", lambda: COMMIT)
     code = snapshot(tmp_path)
     script = (
-        "import json, sae_sweeps, sae_sweeps.slurm.node\n"
+        "import json, sae_sweeps, sae_sweeps.launchers.slurm.node\n"
         "from sae_sweeps.runtime import provenance\n"
-        "print(json.dumps([sae_sweeps.__file__, sae_sweeps.slurm.node.__file__, provenance.commit()]))"
+        "print(json.dumps([sae_sweeps.__file__, sae_sweeps.launchers.slurm.node.__file__, provenance.commit()]))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=code, capture_output=True, text=True, timeout=60)
     package, node, commit = json.loads(done.stdout)
     assert package == str(code / "sae_sweeps" / "__init__.py")
-    assert node == str(code / "sae_sweeps" / "slurm" / "node.py")
+    assert node == str(code / "sae_sweeps" / "launchers" / "slurm" / "node.py")
     assert commit == COMMIT
 
 

@@ -10,10 +10,11 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from sae_sweeps import app
 from sae_sweeps.config import Config
+from sae_sweeps.config.identity import named_config
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.launchers.composition import compose
+from sae_sweeps.launchers.launch import launch
 from sae_sweeps.sweep import Point, Sweep
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,9 @@ class SweepLauncher(Launcher):
     here = True  # whether the points run on this machine
     max_points: int | None = None  # of a pack
 
+    def __init__(self) -> None:
+        self._composed: dict[str, DictConfig] = {}
+
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
@@ -34,19 +38,24 @@ class SweepLauncher(Launcher):
         if len(job_overrides) >= MANY:
             log.info("composing and checking %d points", len(job_overrides))
         configs = compose(self.hydra_context.config_loader, self.config, job_overrides, initial_job_idx)
+        named = [named_config(config, config.hydra.overrides.task) for config in configs]
+        self._composed = {name: config for (name, _), config in zip(named, configs, strict=True)}
         with env_override(dict(self.config.hydra.job.env_set)):
-            return app.launch(configs, self, many=True)
+            launch(named, self)
+        return [JobReturn() for _ in configs]
 
-    def prepare(self, configs: Sequence[DictConfig]) -> None:
-        """Have Hydra make the points' folders and write what it writes there."""
+    def prepare(self, names: Sequence[str]) -> None:
+        """Have Hydra make the points' folders and write what it writes there; without -m it has done so already."""
+        if not self._composed:
+            return
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        for config in configs:
+        for name in names:
             run_job(
                 hydra_context=self.hydra_context,
                 task_function=lambda _: None,
-                config=config,
+                config=self._composed[name],
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
             )

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from sae_sweeps.config import from_json
+from sae_sweeps.launchers.slurm.settings import Settings
+from sae_sweeps.launchers.slurm.submission import Submitted, submit, submit_task
 from sae_sweeps.report import status
-from sae_sweeps.slurm.settings import Settings
-from sae_sweeps.slurm.submission import Submitted, submit, submit_task
 from sae_sweeps.sweep import Point, Sweep
 from sae_sweeps.sweep.sweep_state import states_of
 from tests.conftest import composed
-from tests.slurm.test_submission import finish, queued, submissions
+from tests.launchers.slurm.test_submission import finish, queued, submissions
 
 THEN = ["stitch", "report"]
 

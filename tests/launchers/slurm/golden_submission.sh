@@ -45,4 +45,4 @@ keep_running() {
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-keep_running srun '--chdir=/shared/out puts/first/slurm/code-0123' apptainer exec --nv image.sif python3 -u -m sae_sweeps.slurm.node '/shared/out puts/first/slurm/first.0a1b'
+keep_running srun '--chdir=/shared/out puts/first/slurm/code-0123' apptainer exec --nv image.sif python3 -u -m sae_sweeps.launchers.slurm.node '/shared/out puts/first/slurm/first.0a1b'

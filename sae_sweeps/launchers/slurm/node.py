@@ -1,4 +1,7 @@
-"""What a job runs: its pack of points, or a task that follows. `python -m sae_sweeps.slurm.node SUBMISSION_FOLDER`"""
+"""What a job runs: its pack of points, or a task that follows.
+
+`python -m sae_sweeps.launchers.slurm.node SUBMISSION_FOLDER`
+"""
 
 import logging
 import os
@@ -11,9 +14,9 @@ from typing import Any
 
 from sae_sweeps.config import from_json
 from sae_sweeps.config.tasks import STUDY_TASKS
+from sae_sweeps.launchers.slurm.submission import SUBMISSION
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.files import read_json, write_json
-from sae_sweeps.slurm.submission import SUBMISSION
 from sae_sweeps.sweep import Point, Sweep, point_state, slurm_queue
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.sweep.point_state import FAILED

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sae_sweeps.slurm.settings import Settings, minutes_of
+from sae_sweeps.launchers.slurm.settings import Settings, minutes_of
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.errors import SlurmError
-from sae_sweeps.slurm.settings import Settings
+from sae_sweeps.launchers.slurm.settings import Settings
 
 # Signals for the script would end it; srun passes USR1 on to the process, but would kill it at a TERM
 KEEP_RUNNING = """\
@@ -83,7 +83,7 @@ def _command(folder: Path, code: Path, settings: Settings) -> str:
     python = shlex.quote(sys.executable) if settings.python is None else settings.python
     # --chdir comes first on Python's path: the code is that of the snapshot, whatever is installed
     start = ["srun", f"--chdir={code}"]
-    module = ["-u", "-m", "sae_sweeps.slurm.node", str(folder)]
+    module = ["-u", "-m", "sae_sweeps.launchers.slurm.node", str(folder)]
     return f"keep_running {shlex.join(start)} {python} {shlex.join(module)}"
 
 

@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import pytest
 
+from sae_sweeps.launchers.slurm import node
 from sae_sweeps.runtime import signals
-from sae_sweeps.slurm import node
 from sae_sweeps.sweep import Sweep, point_state, slurm_queue
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.tasks import follow_ups, run_packs

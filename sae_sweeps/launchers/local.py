@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 from sae_sweeps.config import Config
 from sae_sweeps.errors import ConfigError
-from sae_sweeps.launchers.base import SweepLauncher
+from sae_sweeps.launchers.hydra_launcher import SweepLauncher
 from sae_sweeps.sweep import Point, Sweep
 from sae_sweeps.sweep.packs import Limits, bad_limits
 
 
 class PackLauncher(SweepLauncher):
     def __init__(self, max_points: int | None = None, max_memory: float | None = None) -> None:
+        super().__init__()
         self.max_points, self.max_memory = max_points, max_memory
 
     def problems(self, config: Config) -> list[ConfigError]:

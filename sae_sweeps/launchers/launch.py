@@ -1,0 +1,61 @@
+"""From the points that a command names to a launcher: check everything, then run or submit."""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from sae_sweeps.config import Config
+from sae_sweeps.config.tasks import SWEEP_TASKS
+from sae_sweeps.errors import ConfigError, RefusedError
+from sae_sweeps.launchers.checks import distinct_studies, refuse_invalid
+from sae_sweeps.launchers.protocol import Launcher
+from sae_sweeps.launchers.sweep_task import run_sweep_task
+from sae_sweeps.sweep import Point, Sweep
+
+log = logging.getLogger(__name__)
+
+
+def launch(named: Sequence[tuple[str, Config]], launcher: Launcher) -> None:
+    """Check all points (folder name, configuration) and have the launcher run them, or run a task on their sweep.
+
+    Exits with 1 if something failed. Raises: RefusedError if something cannot run; then nothing has been run.
+    """
+    configs = [config for _, config in named]
+    task = configs[0].task.name
+    if task in SWEEP_TASKS and task != "plan":
+        run_sweep_task(configs, launcher)
+        return
+    refuse_invalid(named, launcher)
+    _refuse_different_follow_ups(configs)
+    by_name = dict(named)
+    if len(by_name) < len(named):
+        log.info("%d of %d points are equal to another and run once", len(named) - len(by_name), len(named))
+    _launch_points(by_name, launcher)
+
+
+def _launch_points(by_name: dict[str, Config], launcher: Launcher) -> None:
+    from sae_sweeps.sweep.plan import Plan
+
+    config = next(iter(by_name.values()))
+    sweep = Sweep.of(config)
+    points = [Point(config, sweep.folder.absolute() / name) for name, config in by_name.items()]
+    plan = Plan.of(points, launcher.max_points, here=launcher.here)
+    if config.task.name == "plan":
+        plan.show()
+    if over := plan.over(config.limits):
+        raise RefusedError([str(error) for error in over])
+    if config.task.name == "plan":
+        return
+    sweep.add(by_name)
+    launcher.prepare(list(by_name))
+    if not launcher.dispatch(sweep, points, config.then):
+        sys.exit(1)
+
+
+def _refuse_different_follow_ups(configs: Sequence[Config]) -> None:
+    """Raises: RefusedError if the tasks that follow have settings that differ among the points."""
+    then = configs[0].then
+    if then and len(distinct_studies(configs, *then)) > 1:
+        problem = "what follows has settings of its own, which differ among the points"
+        fix = "train first; then, say, -m task=meta_sae meta.k=2,4"
+        raise RefusedError([str(ConfigError("then", f"[{','.join(then)}]", problem, fix))])

@@ -1,0 +1,117 @@
+"""Runs a task on a sweep as a whole; a study once with each configuration, here or as jobs."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sae_sweeps.config import Config
+from sae_sweeps.config.tasks import EXPORT_TASKS, STUDY_TASKS
+from sae_sweeps.config.validation import problems
+from sae_sweeps.errors import NO_POINTS, ConfigError, NotRunError, RefusedError
+from sae_sweeps.launchers.checks import distinct_studies, refuse_several_sweeps
+from sae_sweeps.launchers.protocol import Launcher
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.point_state import is_done
+from sae_sweeps.sweep.preflight import check
+from sae_sweeps.tasks.registry import load_plan_studies, load_sweep_task
+
+# settings that tasks other than studies look at
+SETTINGS = ("name", "output_root", "format", "explorer_mib", "saved", "publish.repo", "export.folder")
+
+
+def run_sweep_task(configs: Sequence[Config], launcher: Launcher) -> None:
+    """Run the task that the configurations name. Exits with 1 if a part of it failed.
+
+    Raises: RefusedError if there is no such sweep, or no such SAE, or a setting cannot work.
+    """
+    refuse_several_sweeps(configs)
+    config, task = configs[0], configs[0].task.name
+    if task not in STUDY_TASKS + EXPORT_TASKS:
+        configs = configs[:1]
+    if bad := _problems(configs, launcher):
+        raise RefusedError(list(dict.fromkeys(map(str, bad))))
+    sweep = Sweep.of(config)
+    try:
+        if task in STUDY_TASKS:
+            failures = _run_studies(sweep, configs, launcher)
+        else:
+            run = load_sweep_task(task)
+            failures = [failure for config in configs for failure in run(sweep, config)]
+    except ConfigError as error:
+        raise RefusedError([str(error)]) from None
+    except NotRunError as error:
+        failures = [str(error)]
+    for failure in failures:
+        print(f"{task}: {failure}", file=sys.stderr)
+    if failures:
+        sys.exit(1)
+
+
+def _problems(configs: Sequence[Config], launcher: Launcher) -> list[ConfigError]:
+    """Return what keeps the task from running: bad settings, missing SAEs, a sweep that is not there."""
+    config, task = configs[0], configs[0].task.name
+    check_all = check if task in STUDY_TASKS else problems
+    found = [error for config in configs for error in [*launcher.problems(config), *check_all(config)]]
+    bad = [error for error in found if task in STUDY_TASKS or error.setting in SETTINGS]
+    reads_saes = task in STUDY_TASKS + EXPORT_TASKS
+    if reads_saes and not bad:
+        bad = [error for config in configs for error in _missing_saes(config)]
+    names_saes = reads_saes and not {config.small, config.large, config.saved} <= {None}
+    return bad if bad or names_saes else list(_missing_sweeps(config))
+
+
+def _missing_sweeps(config: Config) -> Iterator[ConfigError]:
+    """Yield an error for the first sweep that the command names and that is not there."""
+    root = Path(config.output_root)
+    names = config.name.split(",") if config.task.name == "report" else [config.name]
+    for name in names:
+        if not Sweep(root / name).exists():
+            there = sorted(file.parent.name for file in root.glob("*/sweep.json"))
+            problem = f"there is no such sweep in {root}; there " + ("are " + ", ".join(there) if there else "is none")
+            yield ConfigError("name", name, problem, f"name={there[0]}" if there else "train one first")
+            return
+
+
+def _missing_saes(config: Config) -> Iterator[ConfigError]:
+    """Yield an error for each SAE folder that the command names and that holds none, before a slow import."""
+    from sae_sweeps.sweep.saved_saes import find
+
+    for setting in ("small", "large", "saved"):
+        if (path := getattr(config, setting)) is not None:
+            try:
+                find(path, setting, config)
+            except ConfigError as error:
+                yield error
+
+
+def _run_studies(sweep: Sweep, configs: Sequence[Config], launcher: Launcher) -> list[str]:
+    """Run or submit the studies of each configuration. Returns why some failed; none has if they were submitted."""
+    task = configs[0].task.name
+    configs = distinct_studies(configs, task)
+    sweep.update(lambda known: None)  # creates the sweep, where the SAEs are all from elsewhere
+    if not launcher.here:
+        _submit(task, sweep, configs, launcher)
+        return []
+    run = load_sweep_task(task)
+    failures = [failure for config in configs for failure in run(sweep, config)]
+    from sae_sweeps.tasks.report import refresh
+
+    refresh(sweep, configs[0])
+    return failures
+
+
+def _submit(task: str, sweep: Sweep, configs: Sequence[Config], launcher: Launcher) -> None:
+    """Submit the studies that are not done. Raises: NotRunError if there are none."""
+    studies = load_plan_studies(task)
+    planned = [studies(sweep, config) for config in configs]
+    if not any(found for found, _ in planned):
+        raise NotRunError(planned[0][1] or NO_POINTS)
+    undone = [
+        config
+        for config, (found, _) in zip(configs, planned, strict=True)
+        if not all(is_done(study.folder) for study in found)
+    ]
+    if undone:
+        launcher.submit_task(sweep, task, undone)
+    else:
+        print(f"{task}: all done; there is nothing to submit")
