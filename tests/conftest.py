@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 
-from sae_sweeps import app  # noqa: F401  registers schemas, resolvers and the launcher
+from sae_sweeps.cli import app  # noqa: F401  registers schemas, resolvers and the launcher
 from sae_sweeps.config import Config, to_config
 from sae_sweeps.runtime.provenance import PROJECT
 from tests.fake_slurm import slurm  # noqa: F401  a fixture of all tests

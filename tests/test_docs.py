@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from sae_sweeps.app import as_saved
+from sae_sweeps.cli.arguments import rename_saved_sae
 from sae_sweeps.config import to_config
 from sae_sweeps.config.validation import problems
 from sae_sweeps.runtime.provenance import PROJECT
@@ -35,7 +35,7 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_commands_compose_at_every_value(command):
-    words = [as_saved(word) for word in shlex.split(command) if word not in ("-m", "--help")]
+    words = [rename_saved_sae(word) for word in shlex.split(command) if word not in ("-m", "--help")]
     choices = []
     for override in OverridesParser.create().parse_overrides(words):
         swept = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]

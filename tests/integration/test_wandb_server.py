@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from sae_sweeps.tracking.wandb_sync import is_uploaded, offline_runs
+from tests.cli.test_command_line import begin
 from tests.conftest import launch
-from tests.test_command_line import begin
 
 pytestmark = pytest.mark.integration
 

