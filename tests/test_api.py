@@ -153,7 +153,7 @@ def test_documents_in_memory_and_in_files_are_the_same_text(tiny_model, texts):
 
 
 def test_models_and_data_sets_go_by_the_names_of_conf(monkeypatch):
-    monkeypatch.setattr("sae_sweeps.library.Inputs", MagicMock())
+    monkeypatch.setattr("sae_sweeps.api.Inputs", MagicMock())
     stream = ActivationStream.of("embedded", dataset="embedded")
     config = composed()
     assert (stream.config.model, stream.config.dataset) == (config.model, config.dataset)
