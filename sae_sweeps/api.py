@@ -23,10 +23,10 @@ from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.activations.source import Inputs
 from sae_sweeps.config import ActivationsConfig, Config, DatasetConfig, ModelConfig, TrackingConfig, TrainingConfig
 from sae_sweeps.config.presets import config_of, preset, presets, settled
-from sae_sweeps.errors import ConfigError
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import text_metadata
 from sae_sweeps.runtime.devices import choose_device, dtype_here, require_precision
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import Display
 from sae_sweeps.saes import SAE, TopKSAE, TrainableSAE
 from sae_sweeps.sweep.preflight import INPUTS, check

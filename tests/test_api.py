@@ -29,7 +29,7 @@ from sae_sweeps import (
     stitch,
     train_pack,
 )
-from sae_sweeps.errors import ConfigError, TrainingError
+from sae_sweeps.runtime.errors import ConfigError, TrainingError
 from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.sweep import Point
 from sae_sweeps.sweep.packs import Limits

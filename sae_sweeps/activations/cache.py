@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sae_sweeps.errors import first_line
+from sae_sweeps.runtime.errors import first_line
 
 log = logging.getLogger(__name__)
 

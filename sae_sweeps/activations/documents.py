@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from sae_sweeps.config import DatasetConfig
-from sae_sweeps.errors import ConfigError, first_line
+from sae_sweeps.runtime.errors import ConfigError, first_line
 
 Encode = Callable[[list[str]], list[list[int]]]
 DOCUMENTS_PER_CALL = 64  # tokenized together

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.activations.language_model import LanguageModel
-from sae_sweeps.errors import first_line
+from sae_sweeps.runtime.errors import first_line
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import difflib
 import re
 
 from sae_sweeps.activations.model_info import ModelFacts
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 
 # the points of a transformer block at which the activation has the model's width
 WIDE_HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sae_sweeps.config.wheel_models import WHEEL_MODELS
-from sae_sweeps.errors import ConfigError, OutOfReachError, first_line
+from sae_sweeps.runtime.errors import ConfigError, OutOfReachError, first_line
 
 TIMEOUT_SECONDS = 1.5
 

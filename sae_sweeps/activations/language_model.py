@@ -22,7 +22,7 @@ from torch import Tensor
 from sae_sweeps.activations.hooks import hook_layer
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.config.wheel_models import weights_in
-from sae_sweeps.errors import ConfigError, first_line
+from sae_sweeps.runtime.errors import ConfigError, first_line
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sae_sweeps.activations.hub import require_repository
 from sae_sweeps.config.wheel_models import how_to_fetch
-from sae_sweeps.errors import ConfigError, OutOfReachError
+from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
 
 
 @dataclass

@@ -15,7 +15,7 @@ from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.activations.tokens import TokenSource
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import model_and_text
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

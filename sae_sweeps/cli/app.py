@@ -18,8 +18,8 @@ from sae_sweeps.cli.hydra_errors import as_config_error
 from sae_sweeps.config.identity import named_config
 from sae_sweeps.config.resolvers import register
 from sae_sweeps.config.tasks import SWEEP_TASKS
-from sae_sweeps.errors import RefusedError
 from sae_sweeps.launchers.launch import launch
+from sae_sweeps.runtime.errors import RefusedError
 from sae_sweeps.sweep.preflight import unwritable
 
 register()

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from sae_sweeps.config.wheel_models import MODELS, SOURCE, WHEEL_MODELS, WheelModel, command, wheel_folder
-from sae_sweeps.errors import ConfigError, first_line
+from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import sha256, sync, write_json
 
 

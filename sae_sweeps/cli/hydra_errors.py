@@ -10,8 +10,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.saes import SAE_SCHEMAS
-from sae_sweeps.errors import ConfigError
 from sae_sweeps.launchers.slurm.settings import Settings
+from sae_sweeps.runtime.errors import ConfigError
 
 LAUNCHER_SETTINGS = [f"hydra.launcher.{field.name}" for field in dataclasses.fields(Settings)]
 

@@ -10,7 +10,7 @@ from sae_sweeps.config.resolvers import register
 from sae_sweeps.config.schema import Config, DatasetConfig, ModelConfig, SAEConfig, TaskConfig, TrainingConfig
 from sae_sweeps.config.studies import MetaConfig, StitchConfig
 from sae_sweeps.config.validation import problems
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.provenance import PROJECT
 
 GROUPS = {TrainingConfig: "training", StitchConfig: "stitch", MetaConfig: "meta"}  # as the command names them

@@ -7,7 +7,7 @@ import re
 from sae_sweeps.config.saes import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, PenaltyConfig, TopKConfig
 from sae_sweeps.config.schema import Config, value_of
 from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")  # which is settled before this is asked
 FORMATS = ("hub", "json", "parquet", "text")

@@ -15,10 +15,10 @@ from typing import Protocol, TypeVar
 import torch
 
 from sae_sweeps.activations.hub import fetch_folder
-from sae_sweeps.errors import first_line
 from sae_sweeps.formats import dictionary_learning, gemma_scope, saelens, sparsify
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.layout import SAE_FOLDER
+from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.saes import InferenceSAE
 
 Told = TypeVar("Told")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import study_settings
-from sae_sweeps.errors import ConfigError, RefusedError
 from sae_sweeps.launchers.protocol import Launcher
+from sae_sweeps.runtime.errors import ConfigError, RefusedError
 from sae_sweeps.sweep.preflight import check
 
 

@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import named_config
-from sae_sweeps.errors import ConfigError
 from sae_sweeps.launchers.composition import compose
 from sae_sweeps.launchers.launch import launch
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep import Point, Sweep
 
 log = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.tasks import SWEEP_TASKS
-from sae_sweeps.errors import ConfigError, RefusedError
 from sae_sweeps.launchers.checks import distinct_studies, refuse_invalid
 from sae_sweeps.launchers.protocol import Launcher
 from sae_sweeps.launchers.sweep_task import run_sweep_task
+from sae_sweeps.runtime.errors import ConfigError, RefusedError
 from sae_sweeps.sweep import Point, Sweep
 
 log = logging.getLogger(__name__)

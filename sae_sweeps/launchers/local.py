@@ -4,8 +4,8 @@ import time
 from collections.abc import Sequence
 
 from sae_sweeps.config import Config
-from sae_sweeps.errors import ConfigError
 from sae_sweeps.launchers.hydra_launcher import SweepLauncher
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep import Point, Sweep
 from sae_sweeps.sweep.packs import Limits, bad_limits
 

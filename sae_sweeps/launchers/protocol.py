@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sae_sweeps.config import Config
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep import Point, Sweep
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from sae_sweeps.config import Config
 from sae_sweeps.config.tasks import EXPORT_TASKS, STUDY_TASKS
 from sae_sweeps.config.validation import problems
-from sae_sweeps.errors import NO_POINTS, ConfigError, NotRunError, RefusedError
 from sae_sweeps.launchers.checks import distinct_studies, refuse_several_sweeps
 from sae_sweeps.launchers.protocol import Launcher
+from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError, RefusedError
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import is_done
 from sae_sweeps.sweep.preflight import check

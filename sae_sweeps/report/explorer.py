@@ -4,11 +4,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sae_sweeps.errors import first_line
 from sae_sweeps.report.blocks import Blocks, rounded
 from sae_sweeps.report.cards import Shelf, pack
 from sae_sweeps.report.sources import Source, sources
 from sae_sweeps.report.studies import Finished, differs, without_it
+from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.sweep.comparison import Compared
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from sae_sweeps.config.differences import differing, end_of_path, flat, text_settings
 from sae_sweeps.config.tasks import STUDY_TASKS
-from sae_sweeps.errors import first_line
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.blocks import rounded
+from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import read_json
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import called, finite

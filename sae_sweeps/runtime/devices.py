@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_sweeps.errors import ConfigError, first_line
+from sae_sweeps.runtime.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sae_sweeps.errors import FORESEEN, is_disk_full, reason
+from sae_sweeps.runtime.errors import FORESEEN, is_disk_full, reason
 
 FILE = "launch.log"
 

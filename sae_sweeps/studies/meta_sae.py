@@ -13,7 +13,7 @@ from torch import Tensor
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.config.presets import settled
 from sae_sweeps.config.studies import MetaConfig
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes import SAE, BatchTopKSAE
 from sae_sweeps.saes.batchtopk import top_of_batch
 from sae_sweeps.saes.sparse import Kept

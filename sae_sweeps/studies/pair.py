@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sae_sweeps.config.presets import settled
 from sae_sweeps.config.studies import StitchConfig
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes import SAE
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.paths import insertion, insertion_by, interpolation

@@ -10,7 +10,7 @@ from filelock import FileLock
 from sae_sweeps.activations.hooks import hook_layer
 from sae_sweeps.activations.model_info import ModelFacts
 from sae_sweeps.config import Config
-from sae_sweeps.errors import reason
+from sae_sweeps.runtime.errors import reason
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep.point import Point
 

@@ -9,7 +9,7 @@ from typing import Any
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import model_and_text
 from sae_sweeps.config.saes import MatryoshkaConfig
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep.point import Point
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from pathlib import Path
 from sae_sweeps.activations.hub import out_of_reach
 from sae_sweeps.activations.model_info import ModelFacts, model_facts
 from sae_sweeps.config import LimitsConfig
-from sae_sweeps.errors import ConfigError
 from sae_sweeps.runtime.console import console
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.sweep.calibration import Calibration
 from sae_sweeps.sweep.packs import FLOAT, into_packs, pack_bytes

@@ -19,7 +19,7 @@ from sae_sweeps.activations.hub import require_repository
 from sae_sweeps.activations.model_info import looks_local, model_facts
 from sae_sweeps.config import Config
 from sae_sweeps.config.validation import problems
-from sae_sweeps.errors import ConfigError, OutOfReachError
+from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
 
 SMALL_TEXT_BYTES = 2**18  # text small enough to be tokenized here, to see whether it fills a sequence
 

@@ -16,8 +16,8 @@ from sae_sweeps.config import Config, from_json
 from sae_sweeps.config.identity import deciding
 from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
-from sae_sweeps.errors import ConfigError
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import read_json, sha256
 from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.sweep.point import IDENTITY

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sae_sweeps.errors import SlurmError, first_line
+from sae_sweeps.runtime.errors import SlurmError, first_line
 
 # squeue's names for what a job can be in while it may still do something
 LIVE = {

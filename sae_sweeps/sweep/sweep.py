@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock
 
 from sae_sweeps.config import Config, from_json
-from sae_sweeps.errors import reason
+from sae_sweeps.runtime.errors import reason
 from sae_sweeps.runtime.files import read_json, write_csv, write_json
 from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.sweep.point_state import DONE, RESULTS, WAITING, State

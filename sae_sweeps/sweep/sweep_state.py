@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sae_sweeps.errors import SlurmError
+from sae_sweeps.runtime.errors import SlurmError
 from sae_sweeps.sweep import Sweep, point_state, slurm_queue
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
 from sae_sweeps.sweep.slurm_queue import Job

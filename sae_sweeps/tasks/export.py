@@ -10,11 +10,11 @@ from sae_sweeps.activations.model_info import looks_local
 from sae_sweeps.config import Config
 from sae_sweeps.config.differences import end_of_path
 from sae_sweeps.config.tasks import EXPORTS
-from sae_sweeps.errors import NO_POINTS, ConfigError, NotRunError
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.layout import CONFIG
 from sae_sweeps.formats.writing import TARGETS, write_as
 from sae_sweeps.runtime.console import console
+from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError
 from sae_sweeps.runtime.files import read_json, write_text
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import SavedSAE, labels, results_of

@@ -6,7 +6,7 @@ from typing import Any
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.tasks import STUDY_TASKS
-from sae_sweeps.errors import NotRunError, reason
+from sae_sweeps.runtime.errors import NotRunError, reason
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.sweep.point_state import DONE, FAILED
 from sae_sweeps.tasks.registry import load_sweep_task

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.studies import MetaConfig
-from sae_sweeps.errors import ConfigError
 from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.layout import OF_DIRECTIONS
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.console import count
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.runtime.progress import PointDisplay
 from sae_sweeps.saes import SAE, BatchTopKSAE

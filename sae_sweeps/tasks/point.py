@@ -14,12 +14,12 @@ from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.config import Config
 from sae_sweeps.config.saes import PenaltyConfig
 from sae_sweeps.config.sparsity import sparsity
-from sae_sweeps.errors import LockedError
 from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import sae_metadata
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.devices import unused_gpu
+from sae_sweeps.runtime.errors import LockedError
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.progress import point_display
 from sae_sweeps.runtime.provenance import provenance

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from sae_sweeps.config import Config
-from sae_sweeps.errors import ConfigError, first_line
 from sae_sweeps.runtime.console import console, count
+from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import write_text
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import results_of

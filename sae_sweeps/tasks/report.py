@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sae_sweeps.config import Config
-from sae_sweeps.errors import reason
 from sae_sweeps.report.markdown import markdown
 from sae_sweeps.report.page import page
 from sae_sweeps.report.status import tell
 from sae_sweeps.report.terminal import points_table, seeds_table
 from sae_sweeps.runtime.console import console
+from sae_sweeps.runtime.errors import reason
 from sae_sweeps.runtime.files import write_text
 from sae_sweeps.runtime.progress import Display, telling
 from sae_sweeps.sweep import Sweep, point_state

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from sae_sweeps.errors import LockedError, reason
+from sae_sweeps.runtime.errors import LockedError, reason
 from sae_sweeps.runtime.progress import Display
 from sae_sweeps.sweep import Point, Sweep, point_state
 from sae_sweeps.sweep.packs import Limits, into_packs

@@ -13,8 +13,8 @@ from torch import Tensor
 from sae_sweeps.activations.source import Inputs
 from sae_sweeps.config import Config
 from sae_sweeps.config.studies import StitchConfig
-from sae_sweeps.errors import ConfigError
 from sae_sweeps.runtime import signals
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import write_table
 from sae_sweeps.runtime.progress import PointDisplay, telling
 from sae_sweeps.saes import SAE

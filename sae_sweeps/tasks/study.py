@@ -24,10 +24,10 @@ from sae_sweeps.config import Config, DatasetConfig, ModelConfig
 from sae_sweeps.config.differences import differing, text_settings
 from sae_sweeps.config.identity import model_and_text, with_given
 from sae_sweeps.config.schema import value_of
-from sae_sweeps.errors import NO_POINTS, ConfigError, LockedError, NotRunError, reason
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.devices import choose_device
+from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, LockedError, NotRunError, reason
 from sae_sweeps.runtime.files import read_json, write_csv, write_json
 from sae_sweeps.runtime.progress import Display, PointDisplay, point_display
 from sae_sweeps.runtime.provenance import provenance

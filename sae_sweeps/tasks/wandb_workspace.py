@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 from sae_sweeps.config import Config
-from sae_sweeps.errors import NO_POINTS, NotRunError, first_line
+from sae_sweeps.runtime.errors import NO_POINTS, NotRunError, first_line
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tracking.comparison_run import GROUPS, PARETO, POINTS, as_the_points

@@ -12,8 +12,8 @@ from filelock import FileLock, Timeout
 
 from sae_sweeps.config import TrackingConfig
 from sae_sweeps.config.differences import flat, varying
-from sae_sweeps.errors import reason
 from sae_sweeps.evaluation.metrics import METRICS
+from sae_sweeps.runtime.errors import reason
 from sae_sweeps.runtime.files import read_json, sha256, write_json
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ARCHITECTURES, Compared, Group, grouped, label

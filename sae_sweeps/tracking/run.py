@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.config import TrackingConfig
-from sae_sweeps.errors import first_line
 from sae_sweeps.evaluation.metrics import METRICS
+from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep.point import IDENTITY
 from sae_sweeps.tracking.background_sync import Uploader, kept_off

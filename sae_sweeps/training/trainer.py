@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.config import TrainingConfig
-from sae_sweeps.errors import TrainingError
+from sae_sweeps.runtime.errors import TrainingError
 from sae_sweeps.saes import PenalizedSAE, Step, TrainableSAE
 from sae_sweeps.training.streams import Stream
 

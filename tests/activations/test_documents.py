@@ -5,7 +5,7 @@ import pytest
 
 from sae_sweeps.activations.documents import find_files, pack, read_documents, side, split_single
 from sae_sweeps.config import DatasetConfig
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 
 
 def letters(texts):

@@ -9,7 +9,7 @@ from transformers import GPT2LMHeadModel
 
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.config import ModelConfig
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 
 TOKENS_NS = torch.randint(1, 300, (7, 16), generator=torch.Generator().manual_seed(0))
 

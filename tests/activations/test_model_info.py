@@ -4,7 +4,7 @@ import pytest
 
 from sae_sweeps.activations.hooks import check_hook
 from sae_sweeps.activations.model_info import ModelFacts, model_facts
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 
 FACTS = ModelFacts(n_layers=6, d_model=192, vocabulary=4096, context=256)
 

@@ -3,7 +3,7 @@ import torch
 
 from sae_sweeps.activations.tokens import TokenSource
 from sae_sweeps.config import DatasetConfig
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 from tests.activations.test_documents import letters
 
 

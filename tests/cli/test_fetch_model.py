@@ -21,7 +21,7 @@ from sae_sweeps.cli import fetch_model
 from sae_sweeps.cli.fetch_model import fetch
 from sae_sweeps.config import ModelConfig, wheel_models
 from sae_sweeps.config.wheel_models import WheelModel
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import read_json
 from sae_sweeps.runtime.provenance import PROJECT
 

@@ -10,10 +10,10 @@ import torch
 from huggingface_hub import constants
 
 from sae_sweeps.activations import hub as asked
-from sae_sweeps.errors import ConfigError
 from sae_sweeps.formats import dictionary_learning, saelens, sparsify
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.reading import load_sae, locate, split
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes import TopKSAE
 from sae_sweeps.sweep.saved_saes import find
 from tests.conftest import composed

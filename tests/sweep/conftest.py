@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sae_sweeps.errors import SlurmError
+from sae_sweeps.runtime.errors import SlurmError
 from sae_sweeps.sweep import Sweep, slurm_queue
 from sae_sweeps.sweep.slurm_queue import Job
 from sae_sweeps.sweep.sweep_state import states_of

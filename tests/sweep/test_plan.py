@@ -10,7 +10,7 @@ import pytest
 from sae_sweeps.activations.hub import out_of_reach
 from sae_sweeps.activations.model_info import PUBLISHED, model_facts
 from sae_sweeps.config import LimitsConfig
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.sweep import Point, calibration, preflight
 from sae_sweeps.sweep.packs import FLOAT, chunk_bytes, point_bytes

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sae_sweeps.config import Config
-from sae_sweeps.errors import ConfigError
 from sae_sweeps.formats import saelens
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes import TopKSAE
 from sae_sweeps.sweep import Point
 from sae_sweeps.sweep.saved_saes import SavedSAE, families, find, neighbours, of_point

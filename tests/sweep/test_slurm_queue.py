@@ -2,7 +2,7 @@
 
 import pytest
 
-from sae_sweeps.errors import SlurmError
+from sae_sweeps.runtime.errors import SlurmError
 from sae_sweeps.sweep import slurm_queue
 from sae_sweeps.sweep.slurm_queue import Job
 from tests.fake_slurm import line

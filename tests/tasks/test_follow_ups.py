@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sae_sweeps.errors import ConfigError, NotRunError
+from sae_sweeps.runtime.errors import ConfigError, NotRunError
 from sae_sweeps.runtime.signals import Stopped
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import is_done

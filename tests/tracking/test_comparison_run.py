@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from sae_sweeps.config import TrackingConfig
-from sae_sweeps.errors import NotRunError
+from sae_sweeps.runtime.errors import NotRunError
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import points_of

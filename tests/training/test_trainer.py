@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from sae_sweeps.config import TrainingConfig
-from sae_sweeps.errors import TrainingError
+from sae_sweeps.runtime.errors import TrainingError
 from sae_sweeps.saes import BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
 from sae_sweeps.training.streams import TensorStream
 from sae_sweeps.training.trainer import Trainer, train

@@ -6,10 +6,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sae_sweeps.config import Config
-from sae_sweeps.errors import ConfigError, RefusedError, SlurmError
 from sae_sweeps.launchers.hydra_launcher import SweepLauncher
 from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.runtime.console import console
+from sae_sweeps.runtime.errors import ConfigError, RefusedError, SlurmError
 from sae_sweeps.sweep import Point, Sweep
 
 

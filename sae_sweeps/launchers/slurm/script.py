@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.errors import SlurmError
 from sae_sweeps.launchers.slurm.settings import Settings
+from sae_sweeps.runtime.errors import SlurmError
 
 # Signals for the script would end it; srun passes USR1 on to the process, but would kill it at a TERM
 KEEP_RUNNING = """\

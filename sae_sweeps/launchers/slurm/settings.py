@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from sae_sweeps.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep.packs import bad_limits
 
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")

@@ -20,11 +20,11 @@ from filelock import FileLock
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import study_settings
 from sae_sweeps.config.tasks import STUDY_TASKS
-from sae_sweeps.errors import SlurmError
 from sae_sweeps.launchers.slurm import script
 from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.launchers.slurm.snapshot import snapshot
 from sae_sweeps.runtime.console import count
+from sae_sweeps.runtime.errors import SlurmError
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.sweep import Point, Sweep, slurm_queue
 from sae_sweeps.sweep.packs import into_packs

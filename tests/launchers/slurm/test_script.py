@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sae_sweeps.errors import SlurmError
 from sae_sweeps.launchers.slurm import script
 from sae_sweeps.launchers.slurm.settings import Settings
+from sae_sweeps.runtime.errors import SlurmError
 
 FOLDER, CODE = Path("/shared/out puts/first/slurm/first.0a1b"), Path("/shared/out puts/first/slurm/code-0123")
 ALL = Settings(

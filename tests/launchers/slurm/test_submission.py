@@ -5,9 +5,9 @@ import json
 import pytest
 
 from sae_sweeps.config import from_json
-from sae_sweeps.errors import SlurmError
 from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.launchers.slurm.submission import submit
+from sae_sweeps.runtime.errors import SlurmError
 from sae_sweeps.sweep import Point, Sweep
 from sae_sweeps.sweep.slurm_queue import Job
 from tests.conftest import composed
