@@ -28,7 +28,7 @@ from sae_sweeps.formats.metadata import text_metadata
 from sae_sweeps.runtime.devices import choose_device, dtype_here, require_precision
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import Display
-from sae_sweeps.saes import SAE, TopKSAE, TrainableSAE
+from sae_sweeps.saes import InferenceSAE, TopKSAE, TrainableSAE
 from sae_sweeps.sweep.preflight import INPUTS, check
 from sae_sweeps.training.streams import TensorStream
 from sae_sweeps.training.trainer import Trainer, train, training_metrics
@@ -221,7 +221,7 @@ def _require_fitting(
     require_precision(config.precision, device)
 
 
-def save_sae(sae: SAE, folder: str | Path, stream: ActivationStream | None = None) -> None:
+def save_sae(sae: TrainableSAE | InferenceSAE, folder: str | Path, stream: ActivationStream | None = None) -> None:
     """Write an SAE as cfg.json and sae_weights.safetensors, which `load_sae`, the command (`sae=FOLDER`) and SAELens 6
     read. With the stream that it was trained on, the files tell the model, the hook and the text.
 
@@ -231,7 +231,8 @@ def save_sae(sae: SAE, folder: str | Path, stream: ActivationStream | None = Non
     metadata = {} if stream is None else text_metadata(stream.config)
     if stream is not None and stream._texts is not None:
         metadata.pop("dataset_path")  # which is nobody's but this process's
-    saelens.write(Path(folder).expanduser(), sae, {"sae_sweeps": origin, **metadata})
+    saved = sae.for_inference() if isinstance(sae, TrainableSAE) else sae
+    saelens.write(Path(folder).expanduser(), saved, {"sae_sweeps": origin, **metadata})
 
 
 def _model(given: str | Path | ModelConfig, hook: str | None) -> ModelConfig:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.layout import CONFIG, OF_DIRECTIONS, WEIGHTS
 from sae_sweeps.runtime.files import read_json, write_json, written_whole
-from sae_sweeps.saes import SAE, InferenceSAE
+from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.saes.inference import gate
 
 log = logging.getLogger(__name__)
@@ -127,13 +127,12 @@ def read(path: Path) -> InferenceSAE:
     )
 
 
-def write(folder: Path, sae: SAE, metadata: dict[str, Any]) -> None:
+def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
     """Save an SAE such that `sae_lens.SAE.load_from_disk(folder)` computes what `sae` does.
 
     `metadata` is kept in cfg.json; what it has as "sae_sweeps" is the SAE's origin, to which the architecture is added.
     cfg.json is written last, so a folder that has one is complete.
     """
-    sae = sae.for_inference()
     zero_F = torch.zeros(sae.dict_size)
     weights: dict[str, Tensor] = {"W_enc": sae.W_enc.T, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     config: dict[str, Any] = {

@@ -4,16 +4,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.sparse import Kept
-
-if TYPE_CHECKING:
-    from sae_sweeps.saes.inference import InferenceSAE
 
 NORMALIZE_EPSILON = 1e-5  # as in SAELens' "layer_norm", so that a saved SAE computes the same there
 
@@ -81,10 +77,6 @@ class SAE(nn.Module, ABC):
     @abstractmethod
     def keep_for_inference(self, product: Product) -> Kept:
         """The active latents of each activation when the SAE is used, whatever else is in the batch."""
-
-    @abstractmethod
-    def for_inference(self) -> "InferenceSAE":
-        """What is saved: an SAE of the same weights that computes the same and is not trained."""
 
     @torch.no_grad()
     def active(self, normalized: Normalized) -> Kept:

@@ -75,9 +75,6 @@ class InferenceSAE(SAE):
         b_enc_F = torch.zeros_like(self.W_dec[:, 0]) if self.b_enc is None else self.b_enc.detach()
         return b_enc_F + (int(centered) - int(self.centers_input)) * (self.W_enc.detach() @ self.b_dec.detach())
 
-    def for_inference(self) -> "InferenceSAE":
-        return self
-
 
 def gate(r_mag_F: Tensor, b_gate_F: Tensor, b_mag_F: Tensor) -> dict[str, Tensor]:
     """What an InferenceSAE takes of a gated SAE's parameters, as arXiv:2404.16014 has them."""

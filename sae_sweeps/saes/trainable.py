@@ -67,6 +67,10 @@ class TrainableSAE(SAE):
         if self.b_enc is not None and not self.centers_input:
             self.b_enc.copy_(-self.W_enc @ mean_D)
 
+    @abstractmethod
+    def for_inference(self) -> InferenceSAE:
+        """Return what is saved: an InferenceSAE with these weights and the architecture's selection rule."""
+
     def _as_trained(self, **selection: Any) -> InferenceSAE:
         """These weights, with what tells the active latents."""
         return InferenceSAE(

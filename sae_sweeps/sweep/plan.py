@@ -9,9 +9,10 @@ from sae_sweeps.activations.model_info import ModelFacts, model_facts
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import ConfigError
-from sae_sweeps.sweep import Point, point_state
+from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.calibration import Calibration
 from sae_sweeps.sweep.packs import FLOAT, into_packs, pack_bytes
+from sae_sweeps.sweep.point import Point
 
 GIB = 2**30
 STATES_AT_ONCE = 3  # two are kept of a point, and the next is written before the older goes

@@ -1,5 +1,6 @@
 """A point of a sweep: its configuration and its folder."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,3 +19,6 @@ class Point:
     @property
     def name(self) -> str:
         return self.folder.name
+
+
+OnFinished = Callable[[Point, Exception | None], None]  # called with a point and why it failed; None: it is done

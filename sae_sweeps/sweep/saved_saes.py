@@ -19,15 +19,15 @@ from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import read_json, sha256
-from sae_sweeps.sweep import Point, point_state
-from sae_sweeps.sweep.point import IDENTITY
+from sae_sweeps.sweep import point_state
+from sae_sweeps.sweep.point import IDENTITY, Point
 
 if TYPE_CHECKING:  # torch takes a second to import, and which SAEs there are can be told without it
     import torch
 
     from sae_sweeps.formats.description import Description
     from sae_sweeps.formats.reading import Located
-    from sae_sweeps.saes import SAE
+    from sae_sweeps.saes import InferenceSAE
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class SavedSAE:
 
         return Located(self.format, self.folder)
 
-    def load(self, device: "torch.device") -> "SAE":
+    def load(self, device: "torch.device") -> "InferenceSAE":
         """Raises: ConfigError if the files cannot be read, or do not hold a sound SAE."""
         try:
             return self.located.read().to(device)

@@ -11,7 +11,8 @@ from filelock import FileLock
 from sae_sweeps.config import Config, from_json
 from sae_sweeps.runtime.errors import reason
 from sae_sweeps.runtime.files import read_json, write_csv, write_json
-from sae_sweeps.sweep import Point, point_state
+from sae_sweeps.sweep import point_state
+from sae_sweeps.sweep.point import Point
 from sae_sweeps.sweep.point_state import DONE, RESULTS, WAITING, State
 
 log = logging.getLogger(__name__)

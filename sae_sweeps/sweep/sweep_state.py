@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sae_sweeps.runtime.errors import SlurmError
-from sae_sweeps.sweep import Sweep, point_state, slurm_queue
+from sae_sweeps.sweep import point_state, slurm_queue
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
 from sae_sweeps.sweep.slurm_queue import Job
+from sae_sweeps.sweep.sweep import Sweep
 
 FOLDER = "slurm"  # of a sweep: its submissions, with their scripts and logs, and the code that they run
 POINTS = "points"  # what a submission is of, if not of a task that follows

@@ -75,7 +75,7 @@ def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[
 def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
     """Raises: ConfigError if it cannot be read, or the format has nothing for such an SAE."""
     format = format_of(config)
-    sae, said = one.load(torch.device("cpu")).for_inference(), known_of(one, format)
+    sae, said = one.load(torch.device("cpu")), known_of(one, format)
     fed_normalized = sae.normalization != "none" and not TARGETS[format].normalizes
     if fed_normalized:
         if not config.export.normalized:

@@ -105,7 +105,9 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     of_meta = MetaConfig(**{name: value for name, value in settings.items() if name != "latents"} | {"dict_size": size})
     meta = _trained(study.folder, directions_AD, of_meta, shown)
     origin = {"k": meta.k, "seed": settings["seed"]}
-    saelens.write(study.folder / "sae", meta, {OF_DIRECTIONS: study.saved["sae"].name, "sae_sweeps": origin})
+    saelens.write(
+        study.folder / "sae", meta.for_inference(), {OF_DIRECTIONS: study.saved["sae"].name, "sae_sweeps": origin}
+    )
     shown.stage("training on shuffled directions, the control")
     control_AD = shuffled(directions_AD, settings["seed"])
     control = _trained(study.folder / CONTROL, control_AD, of_meta, shown)

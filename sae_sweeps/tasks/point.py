@@ -145,7 +145,7 @@ class PointAtWork:
         self.evaluation_seconds = time.perf_counter() - began
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self._log.info("%s: %s", self.point.name, numbers)
-        saelens.write(folder / "sae", self.trainer.sae, sae_metadata(config))
+        saelens.write(folder / "sae", self.trainer.sae.for_inference(), sae_metadata(config))
         final = {f"eval/{name}": value for name, value in metrics.items()}
         self._tracker.log({"tokens": self.trainer.tokens_done, **final})
         self._tracker.summary(final)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 from sae_sweeps.config import Config
 from sae_sweeps.sweep import Point, Sweep
 from sae_sweeps.sweep.packs import Limits
+from sae_sweeps.sweep.point import OnFinished
 
 if TYPE_CHECKING:
     from sae_sweeps.tasks.study import Study
 
-OnFinished = Callable[[Point, Exception | None], None]
 PlanStudies = Callable[[Sweep, Config], tuple[list["Study"], str]]
 
 

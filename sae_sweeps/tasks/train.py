@@ -17,8 +17,8 @@ from sae_sweeps.runtime.progress import point_display, telling
 from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.sweep.calibration import add
 from sae_sweeps.sweep.packs import Limits, that_fit
+from sae_sweeps.sweep.point import OnFinished
 from sae_sweeps.tasks.point import FinishedElsewhere, PointAtWork
-from sae_sweeps.tasks.registry import OnFinished
 from sae_sweeps.training.trainer import Trainer, train
 
 log = logging.getLogger(__name__)

@@ -64,7 +64,7 @@ def as_saelens_would(folder, x_BD):
 @pytest.mark.parametrize("architecture", SAES)
 def test_saelens_formulas_give_the_same(architecture, normalize_input, tmp_path):
     sae = SAES[architecture](normalize_input=normalize_input)
-    saelens.write(tmp_path, sae, {"model_name": "m", "hook_name": "h"})
+    saelens.write(tmp_path, sae.for_inference(), {"model_name": "m", "hook_name": "h"})
     x_BD = 2 * torch.randn(50, D) + 1
     acts_BF, recon_BD = as_saelens_would(tmp_path, x_BD)
     assert_close(sae.encode(x_BD), acts_BF, rtol=1e-5, atol=1e-5)
@@ -74,7 +74,7 @@ def test_saelens_formulas_give_the_same(architecture, normalize_input, tmp_path)
 @pytest.mark.parametrize("architecture", SAES)
 def test_reading_gives_the_same_sae_back(architecture, tmp_path):
     sae = SAES[architecture]()
-    saelens.write(tmp_path, sae, {})
+    saelens.write(tmp_path, sae.for_inference(), {})
     again = saelens.read(tmp_path)
     assert again.architecture == sae.architecture
     x_BD = torch.randn(20, D)

@@ -234,7 +234,7 @@ def many_latents(folder: Path, latents: int = 24576, d_in: int = 64) -> Path:
     _write_point(folder / name, config, 0.05)
     sae = TopKSAE(d_in=d_in, dict_size=latents, normalize_input=True, k=config.k)
     torch.nn.init.normal_(sae.W_dec, std=d_in**-0.5)
-    saelens.write(folder / name / SAE_FOLDER, sae, {})
+    saelens.write(folder / name / SAE_FOLDER, sae.for_inference(), {})
 
     words, random = _Words(), np.random.default_rng(0)
     told = words.table(latents, random)

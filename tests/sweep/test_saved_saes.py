@@ -20,7 +20,9 @@ HOOK = "blocks.1.hook_resid_pre"
 
 def saved_in(folder: Path, **metadata) -> Path:
     """An SAE of 24 latents, three of them active."""
-    saelens.write(folder, TopKSAE(192, 24, 3), {"model_name": "embedded/model", "hook_name": HOOK, **metadata})
+    saelens.write(
+        folder, TopKSAE(192, 24, 3).for_inference(), {"model_name": "embedded/model", "hook_name": HOOK, **metadata}
+    )
     return folder
 
 
