@@ -22,14 +22,14 @@ from safetensors.torch import save_file
 from tables import NAMES, table
 from torch import Tensor
 
-from sae_sweeps.activations.source import Inputs
+from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.cli import app  # noqa: F401  registers schemas and resolvers
 from sae_sweeps.config import Config, to_config
 from sae_sweeps.formats.reading import load_sae
 from sae_sweeps.runtime.files import write_json, write_text
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import SAE
-from sae_sweeps.tasks.point import new_sae
+from sae_sweeps.tasks.point import build_sae
 from sae_sweeps.training.trainer import Trainer, train
 
 RESULTS = PROJECT / "benchmarks" / "results"
@@ -49,7 +49,7 @@ def normalized(x_AD: Tensor) -> Tensor:
     return centered_AD / centered_AD.std(1, keepdim=True)
 
 
-class Kept:
+class RowSparse:
     """The stream of a list of chunks."""
 
     def __init__(self, chunks: list[Tensor]) -> None:
@@ -68,8 +68,8 @@ def measured(sae: SAE, x_AD: Tensor) -> dict[str, float]:
     return {"nmse": error / len(x_AD), "l0": active / len(x_AD)}
 
 
-def ours(config: Config, stream: Kept) -> SAE:
-    trainer = Trainer(new_sae(config, stream.chunks[0].shape[1]), config.training)
+def ours(config: Config, stream: RowSparse) -> SAE:
+    trainer = Trainer(build_sae(config, stream.chunks[0].shape[1]), config.training)
     for _, steps in train([trainer], stream):
         for _ in steps:
             pass
@@ -104,7 +104,7 @@ def main(overrides: list[str]) -> None:
         }
     first = configs["batchtopk"]
     training = first.training
-    inputs = Inputs(first, torch.device("cpu"))
+    inputs = ActivationSource(first, torch.device("cpu"))
     stream = inputs.stream(first)
     count = -(-training.steps // training.chunk_batches)
     chunks = []
@@ -123,7 +123,7 @@ def main(overrides: list[str]) -> None:
         file = Path(scratch) / "activations.safetensors"
         save_file({"x": torch.cat(chunks)[: training.steps * training.batch_size]}, file)
         for name, config in configs.items():
-            note(name, "sae-sweeps", ours(config, Kept(chunks)))
+            note(name, "sae-sweeps", ours(config, RowSparse(chunks)))
             for lr, scheduled in ((3e-4, False), (1e-3, True), (training.lr, True)):
                 said = f"SAELens, lr {lr:g}" + (", schedule as ours" if scheduled else ", its default")
                 note(name, said, theirs(config, file, Path(scratch) / f"{name}-{lr}", lr, scheduled))

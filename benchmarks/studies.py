@@ -43,17 +43,17 @@ def measure_stitching(folder: Path, architecture: str) -> dict[str, float]:
     """Seconds of both, for the pair of this architecture in the folder of a sweep."""
     import torch
 
-    from sae_sweeps.activations.source import load_inputs
+    from sae_sweeps.activations.source import load_source
     from sae_sweeps.config.studies import StitchConfig
     from sae_sweeps.evaluation.evaluate import BATCH, evaluate
     from sae_sweeps.studies.pair import Pair
     from sae_sweeps.sweep import Sweep
-    from sae_sweeps.sweep.saved_saes import neighbours, of_point
+    from sae_sweeps.sweep.saved_saes import from_point, pair_neighbours
     from sae_sweeps.tasks.stitch import ce_degradation
 
     points = [point for point in Sweep(folder).points() if point.config.sae.architecture == architecture]
-    ((small, large),) = neighbours([of_point(point) for point in points])
-    inputs = load_inputs(large.config, torch.device("cpu"))
+    ((small, large),) = pair_neighbours([from_point(point) for point in points])
+    inputs = load_source(large.config, torch.device("cpu"))
     saes = small.load(inputs.device), large.load(inputs.device)
     settings = StitchConfig(tokens=ACTIVATIONS)
     data = inputs.held_out(ACTIVATIONS)

@@ -23,7 +23,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from sae_sweeps.activations.documents import side
+from sae_sweeps.activations.documents import read_documents_of
 from sae_sweeps.config import DatasetConfig
 
 HERE = Path(__file__).parent
@@ -143,7 +143,10 @@ def main() -> None:
 
     torch.manual_seed(args.seed)
     dataset = DatasetConfig(format="json", files=str(TEXT), holdout_every=HOLDOUT_EVERY)
-    held_out, train_texts = list(side(dataset, held_out=True)), list(side(dataset, held_out=False))
+    held_out, train_texts = (
+        list(read_documents_of(dataset, held_out=True)),
+        list(read_documents_of(dataset, held_out=False)),
+    )
 
     tokenizer = train_tokenizer(train_texts)
     tokens = encode(tokenizer, train_texts)

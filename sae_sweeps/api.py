@@ -20,14 +20,14 @@ from torch import Tensor
 
 from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
-from sae_sweeps.activations.source import Inputs
+from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.config import ActivationsConfig, Config, DatasetConfig, ModelConfig, TrackingConfig, TrainingConfig
-from sae_sweeps.config.presets import config_of, preset, presets, settled
+from sae_sweeps.config.presets import build_config, build_settings, preset, presets
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import text_metadata
-from sae_sweeps.runtime.devices import choose_device, dtype_here, require_precision
+from sae_sweeps.runtime.devices import choose_device, require_precision, resolve_dtype
 from sae_sweeps.runtime.errors import ConfigError
-from sae_sweeps.runtime.progress import Display
+from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.saes import InferenceSAE, TopKSAE, TrainableSAE
 from sae_sweeps.sweep.preflight import INPUTS, check
 from sae_sweeps.training.streams import TensorStream
@@ -43,7 +43,7 @@ class ActivationStream:
     """A language model's activations at one hook: shuffled chunks of training text, and held-out text to measure on.
 
     Chunk i depends on the settings and i alone, so a stream can be gone through any number of times, by any number of
-    SAEs. Activations of the BOS token are left out. `ActivationStream.of` makes one from a few settings; the
+    SAEs. Activations of the BOS token are left out. `ActivationStream.from_model` makes one from a few settings; the
     constructor takes the whole configuration of a point, as the command has it.
 
     model: the language model, with its `tokenizer`, `encode` and `cross_entropy`
@@ -58,13 +58,13 @@ class ActivationStream:
         for error in check(config, INPUTS):
             raise error
         self.config = config
-        self._inputs = Inputs(config, choose_device(config.device))
+        self._inputs = ActivationSource(config, choose_device(config.device))
         self._chunks = self._inputs.stream(config)
         self.chunk_size = self._chunks.chunk_size
         self._texts: TemporaryDirectory[str] | None = None  # which goes with the stream
 
     @classmethod
-    def of(
+    def from_model(
         cls,
         model: str | Path | ModelConfig,
         hook: str | None = None,
@@ -110,8 +110,8 @@ class ActivationStream:
             text = dataset if isinstance(dataset, DatasetConfig) else preset("dataset", dataset, DatasetConfig)
         changes: dict[str, Any] = {"seq_len": seq_len, "seed": seed}
         of_model = _model(model, hook)
-        config = config_of(
-            model=replace(of_model, dtype=dtype_here(of_model.dtype, device)),
+        config = build_config(
+            model=replace(of_model, dtype=resolve_dtype(of_model.dtype, device)),
             dataset=replace(text, **{name: value for name, value in changes.items() if value is not None}),
             training=TrainingConfig(tokens=chunk_size, batch_size=chunk_size, chunk_batches=1),
             activations=ActivationsConfig(cache=None if cache is None else str(cache)),
@@ -155,7 +155,7 @@ def train_pack(
     settings: TrainingConfig | Sequence[TrainingConfig] | None = None,
     *,
     progress: bool = True,
-    told: Callable[[TrainableSAE, dict[str, float]], None] | None = None,
+    on_line: Callable[[TrainableSAE, dict[str, float]], None] | None = None,
     **values: Any,
 ) -> list[Curve]:
     """Train SAEs side by side, in place, on one stream: the language model runs once for all of them.
@@ -166,7 +166,7 @@ def train_pack(
         tokens=1_000_000, batch_size=4096, lr=3e-4). `chunk_batches` is the stream's to say, and nothing is saved:
         `checkpoint_every` and `keep_states` have no meaning here
     progress: show bars on a terminal, a line every few seconds elsewhere
-    told: hears of each line of each curve when it is there
+    on_line: called with the SAE and each new line of its curve
 
     Returns, for each SAE, a line every `log_every` steps and at the end: step, tokens, loss, mse (per element, of
     normalised activations), aux_loss, l0, dead_fraction, lr. `pandas.DataFrame(curve)` makes a table of it.
@@ -179,7 +179,7 @@ def train_pack(
     given = settings if isinstance(settings, Sequence) else [settings] * len(saes)
     if len(given) != len(saes):
         raise ConfigError("settings", len(given), f"are not one for each of {len(saes)} SAEs", "give one, or as many")
-    configs = [settled(TrainingConfig, one, values) for one in given]
+    configs = [build_settings(TrainingConfig, one, values) for one in given]
     device = stream.device if isinstance(stream, ActivationStream) else saes[0].W_dec.device
     for sae, config in zip(saes, configs, strict=True):
         _require_fitting(sae, config, stream, device)
@@ -188,7 +188,7 @@ def train_pack(
     with ExitStack() as closing:
         shown = {}
         if progress:
-            display = closing.enter_context(Display(len(saes), "SAEs").live())
+            display = closing.enter_context(SweepProgress(len(saes), "SAEs").live())
             for number, trainer in enumerate(trainers, start=1):
                 name = f"{trainer.sae.architecture}-{trainer.sae.dict_size} ({number} of {len(saes)})"
                 shown[trainer] = display.point(name)
@@ -201,8 +201,8 @@ def train_pack(
                 if trainer.steps_done % trainer.config.log_every == 0 or trainer.finished:
                     line = training_metrics(trainer, step)
                     curves[trainer].append(line)
-                    if told is not None:
-                        told(trainer.sae, line)
+                    if on_line is not None:
+                        on_line(trainer.sae, line)
     return list(curves.values())
 
 

@@ -33,7 +33,7 @@ from sae_sweeps.runtime.errors import ConfigError, TrainingError
 from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.sweep import Point
 from sae_sweeps.sweep.packs import Limits
-from sae_sweeps.sweep.saved_saes import find
+from sae_sweeps.sweep.saved_saes import find_saved_sae
 from sae_sweeps.tasks import train
 from tests.conftest import composed, sentence
 from tests.tasks.conftest import done, point, swept  # noqa: F401  a fixture of these tests too
@@ -47,7 +47,7 @@ QUICK = {"warmup_steps": 40, "decay_fraction": 0.3, "initial_bias": "mean"}  # t
 def stream(tiny_model, texts) -> ActivationStream:
     """The stream of the points of `tiny`."""
     dataset = DatasetConfig(format="text", files=f"{texts}/*.txt", seq_len=16, holdout_every=10)
-    return ActivationStream.of(tiny_model, HOOK, dataset=dataset, chunk_size=300, device="cpu")
+    return ActivationStream.from_model(tiny_model, HOOK, dataset=dataset, chunk_size=300, device="cpu")
 
 
 def saes() -> list:
@@ -127,10 +127,10 @@ def test_an_sae_is_loaded_as_it_was_saved_and_known_to_the_command(stream, tmp_p
     save_sae(sae, tmp_path / "mine", stream)
     x_BD = stream.chunk(0)[:9]
     assert torch.equal(load_sae(tmp_path / "mine")(x_BD), sae(x_BD))
-    found = find(str(tmp_path / "mine"), "saved", composed(*tiny))
+    found = find_saved_sae(str(tmp_path / "mine"), "saved", composed(*tiny))
     assert (found.config.dict_size, found.config.k) == (24, 2)
     with pytest.raises(ConfigError, match="was trained at blocks"):
-        find(str(tmp_path / "mine"), "saved", composed(*tiny, "model.hook=blocks.0.hook_resid_pre"))
+        find_saved_sae(str(tmp_path / "mine"), "saved", composed(*tiny, "model.hook=blocks.0.hook_resid_pre"))
 
 
 # text
@@ -138,23 +138,23 @@ def test_an_sae_is_loaded_as_it_was_saved_and_known_to_the_command(stream, tmp_p
 
 def test_documents_in_memory_and_in_files_are_the_same_text(tiny_model, texts):
     documents = [sentence(number) for number in range(40)]
-    here = ActivationStream.of(tiny_model, HOOK, texts=documents, seq_len=16, chunk_size=300, seed=3)
-    there = ActivationStream.of(tiny_model, HOOK, files=f"{texts}/*.txt", seq_len=16, chunk_size=300, seed=3)
+    here = ActivationStream.from_model(tiny_model, HOOK, texts=documents, seq_len=16, chunk_size=300, seed=3)
+    there = ActivationStream.from_model(tiny_model, HOOK, files=f"{texts}/*.txt", seq_len=16, chunk_size=300, seed=3)
     assert (here.d_in, here.chunk_size) == (16, 300)
     for index in (0, 5):
         assert here.chunk(index).shape == (300, 16)
         assert torch.equal(here.chunk(index), there.chunk(index))
     assert torch.equal(here.held_out(60).acts_AD, there.held_out(60).acts_AD)
     assert here.held_out(60).acts_AD.shape == (60, 16)
-    unseeded = ActivationStream.of(tiny_model, HOOK, texts=documents, seq_len=16, chunk_size=300)
+    unseeded = ActivationStream.from_model(tiny_model, HOOK, texts=documents, seq_len=16, chunk_size=300)
     assert not torch.equal(unseeded.chunk(0), here.chunk(0))
     save_sae(TopKSAE(16, 24, k=2), "mine", here)
     assert "sae-sweeps-" not in Path("mine/cfg.json").read_text()
 
 
 def test_models_and_data_sets_go_by_the_names_of_conf(monkeypatch):
-    monkeypatch.setattr("sae_sweeps.api.Inputs", MagicMock())
-    stream = ActivationStream.of("embedded", dataset="embedded")
+    monkeypatch.setattr("sae_sweeps.api.ActivationSource", MagicMock())
+    stream = ActivationStream.from_model("embedded", dataset="embedded")
     config = composed()
     assert (stream.config.model, stream.config.dataset) == (config.model, config.dataset)
 
@@ -162,7 +162,7 @@ def test_models_and_data_sets_go_by_the_names_of_conf(monkeypatch):
 def test_activations_are_kept_in_a_cache(tiny_model, texts, tmp_path):
     files = f"{texts}/*.txt"
     first, second = (
-        ActivationStream.of(tiny_model, HOOK, files=files, seq_len=16, chunk_size=60, cache=tmp_path / "cache")
+        ActivationStream.from_model(tiny_model, HOOK, files=files, seq_len=16, chunk_size=60, cache=tmp_path / "cache")
         for _ in range(2)
     )
     expected = first.chunk(0)
@@ -193,7 +193,7 @@ def test_a_stream_that_cannot_be_is_refused_before_the_model_is_loaded(tiny_mode
     monkeypatch.setattr("sae_sweeps.activations.source.LanguageModel", None)
     usual = {"model": tiny_model, "hook": HOOK, "texts": ["a", "b"], "seq_len": 16, "device": "cpu"}
     with pytest.raises(ConfigError) as refused:
-        ActivationStream.of(**{**usual, **settings})
+        ActivationStream.from_model(**{**usual, **settings})
     assert said in str(refused.value)
 
 
@@ -206,7 +206,7 @@ def test_on_a_tensor_each_sae_by_its_own_settings(capsys):
     fast = TrainingConfig(tokens=3000, batch_size=100, lr=1e-2)
     pair, told = [TopKSAE(16, 32, k=4), TopKSAE(16, 32, k=4)], []
     stream = TensorStream(x_AD, 100)
-    curves = train_pack(pair, stream, [slow, fast], log_every=5, told=lambda sae, line: told.append((sae, line)))
+    curves = train_pack(pair, stream, [slow, fast], log_every=5, on_line=lambda sae, line: told.append((sae, line)))
     assert [[line["step"] for line in curve] for curve in curves] == [[5, 10, 15, 20], [5, 10, 15, 20, 25, 30]]
     assert [line for sae, line in told if sae is pair[1]] == curves[1]
     before = (x_AD - TopKSAE(16, 32, k=4)(x_AD)).square().mean().item()
@@ -289,7 +289,7 @@ def decomposed(swept):  # noqa: F811
     sae = load_sae(point(swept, "batchtopk-48") / "sae")
     steps = []
     told = lambda done, total: steps.append((done, total))  # noqa: E731
-    meta = MetaSAE.train(sae, latents=latents, steps=60, batch_size=16, told=told)
+    meta = MetaSAE.train(sae, latents=latents, steps=60, batch_size=16, on_progress=told)
     assert steps == [(done, 60) for done in range(1, 61)]
     return study, results(study)["metrics"], sae, meta
 
@@ -299,7 +299,7 @@ def test_a_meta_sae_is_that_of_the_command(decomposed, stream):
     assert torch.equal(meta.sae.W_dec, load_file(study / "sae" / "sae_weights.safetensors")["W_dec"])
     assert meta.explained_variance == expected["explained_variance"]
     assert meta.control().explained_variance == expected["explained_variance_shuffled"]
-    after = evaluate(meta.replaced_in(sae), stream.model, stream.held_out(150))
+    after = evaluate(meta.replace_directions(sae), stream.model, stream.held_out(150))
     assert (after["nmse"], after["ce_degradation"]) == (expected["nmse_after"], expected["ce_degradation_after"])
 
 
@@ -313,12 +313,12 @@ def test_decompositions_are_the_rows_and_columns_of_one_matrix(decomposed):
     left_A = (directions_AD - recon_AD).square().sum(1) / (directions_AD - directions_AD.mean(0)).square().sum(1)
     torch.testing.assert_close(meta.explained_A, 1 - left_A)
     for row, latent in enumerate(meta.latents_A.tolist()):
-        parts = meta.meta_latents_of(latent)
+        parts = meta.find_meta_latents(latent)
         assert parts == sorted(parts, key=lambda part: -part[1])
         assert dict(parts) == {at: weights_AM[row, at].item() for at in weights_AM[row].nonzero().flatten().tolist()}
     column_A = weights_AM[:, 0]
     order = column_A.argsort(descending=True)[: int((column_A > 0).sum())][:3].tolist()
-    assert meta.latents_of(0, most=3) == [(int(meta.latents_A[row]), column_A[row].item()) for row in order]
+    assert meta.find_latents(0, most=3) == [(int(meta.latents_A[row]), column_A[row].item()) for row in order]
 
 
 def test_directions_alone_can_be_decomposed_and_mistakes_are_told(decomposed):
@@ -327,7 +327,7 @@ def test_directions_alone_can_be_decomposed_and_mistakes_are_told(decomposed):
     assert again.explained_variance == pytest.approx(meta.explained_variance, rel=1e-3)
     left_out = next(latent for latent in range(49) if latent not in meta.latents_A.tolist())
     with pytest.raises(KeyError, match=f"latent {left_out} was not decomposed"):
-        meta.meta_latents_of(left_out)
+        meta.find_meta_latents(left_out)
     with pytest.raises(ConfigError, match=r"meta\.dict_size=100: there are only 48 decoder directions"):
         MetaSAE.train(sae, dict_size=100)
     with pytest.raises(ConfigError, match=r"meta\.k=5: is larger than meta.dict_size=4"):

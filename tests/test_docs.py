@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sae_sweeps.cli.arguments import rename_saved_sae
 from sae_sweeps.config import to_config
-from sae_sweeps.config.validation import problems
+from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.provenance import PROJECT
 
 FOLDERS = ("", "docs/", "embedded/", "benchmarks/", "benchmarks/results/")
@@ -44,7 +44,7 @@ def test_commands_compose_at_every_value(command):
         overrides = [f"{key}={value}" for key, value in (values[index % len(values)] for values in choices)]
         with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
             config = to_config(compose("config", overrides=overrides))
-        assert not problems(config)
+        assert not find_problems(config)
 
 
 def test_the_librarys_page_runs_and_prints_what_it_says(capsys):

@@ -21,7 +21,7 @@ DEAD_AFTER = 10**12  # activations: what fires never gets there, and what is set
 SPARSITY_COEFFICIENT = 1e-3
 
 
-def new_sae(spec: common.Spec) -> SAE:
+def build_sae(spec: common.Spec) -> SAE:
     if spec.architecture == "jumprelu":
         return JumpReLUSAE(spec.d, spec.dict_size, SPARSITY_COEFFICIENT, seed=spec.seed)
     make_sae = TopKSAE if spec.architecture == "topk" else BatchTopKSAE
@@ -30,7 +30,7 @@ def new_sae(spec: common.Spec) -> SAE:
 
 @torch.no_grad()
 def build(spec: common.Spec, sample_BD: Tensor) -> common.Subject:
-    sae = new_sae(spec).to(spec.device)
+    sae = build_sae(spec).to(spec.device)
     config = TrainingConfig(
         tokens=10**9, batch_size=spec.batch, lr=common.LR, dead_after_tokens=DEAD_AFTER, precision=spec.precision
     )

@@ -12,11 +12,11 @@ from torch import Tensor
 from sae_sweeps.activations.cache import ActivationCache
 from sae_sweeps.activations.tokens import TokenSource
 
-Told = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 class Model(Protocol):
-    def activations(self, tokens_NS: Tensor, told: Told | None = None) -> Tensor: ...
+    def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor: ...
 
 
 class ActivationChunks:
@@ -35,10 +35,10 @@ class ActivationChunks:
         chunk_size: int,
         seed: int,
         cache: ActivationCache | None = None,
-        told: Told | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         """`told` hears how many sequences of how many of a chunk the model has run on."""
-        self._model, self._tokens, self._seed, self._told = model, tokens, seed, told
+        self._model, self._tokens, self._seed, self._on_progress = model, tokens, seed, on_progress
         self.cache = cache
         self.chunk_size = chunk_size
         self.first_position = tokens.dataset.first_position
@@ -51,9 +51,9 @@ class ActivationChunks:
         began = time.perf_counter()
         tokens_NS = self._tokens.training(index * self.sequences_per_chunk, self.sequences_per_chunk)
         if self.cache is None:
-            acts_NSD = self._model.activations(tokens_NS, self._told)
+            acts_NSD = self._model.activations(tokens_NS, self._on_progress)
         else:
-            acts_NSD = self.cache.get(tokens_NS, lambda: self._model.activations(tokens_NS, self._told))
+            acts_NSD = self.cache.get(tokens_NS, lambda: self._model.activations(tokens_NS, self._on_progress))
         sequences, positions = acts_NSD.shape[0], acts_NSD.shape[1] - self.first_position
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
         order_A = torch.randperm(sequences * positions, generator=generator)[: self.chunk_size]

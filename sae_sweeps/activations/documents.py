@@ -119,7 +119,7 @@ def split_single(documents: Iterator[str], holdout_every: int) -> Iterator[str]:
     yield first[:cut]
 
 
-def side(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
+def read_documents_of(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
     """The documents that are held out, or all others."""
     documents = read_documents(dataset)
     if not dataset.streaming:
@@ -127,7 +127,7 @@ def side(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
     return (text for index, text in enumerate(documents) if is_held_out(index, dataset.holdout_every) == held_out)
 
 
-def pack(
+def fill_sequences(
     documents: Iterable[str], encode: Encode, bos: int | None, eos: int | None, seq_len: int
 ) -> Iterator[list[int]]:
     """Rows of exactly `seq_len` tokens; what is left at the end and does not fill a row is dropped."""
@@ -145,7 +145,7 @@ def pack(
         pending = pending[full:]
 
 
-def too_short(dataset: DatasetConfig, held_out: bool) -> ConfigError:
+def too_short_error(dataset: DatasetConfig, held_out: bool) -> ConfigError:
     return ConfigError(
         "dataset.seq_len",
         dataset.seq_len,

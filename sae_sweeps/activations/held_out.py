@@ -44,7 +44,7 @@ class HeldOut:
         return model.cross_entropy(self.tokens_NS, replace, self.first_position, from_hook=self.from_hook)
 
 
-def held_out(model: LanguageModel, tokens_NS: Tensor, first_position: int) -> HeldOut:
+def measure_held_out(model: LanguageModel, tokens_NS: Tensor, first_position: int) -> HeldOut:
     """Measure the language model itself. Positions before `first_position` (a BOS) are never counted or replaced."""
     data = HeldOut(tokens_NS, model.activations(tokens_NS), first_position, _starts_at_hook(model, tokens_NS))
     acts_AD = data.acts_AD

@@ -30,12 +30,12 @@ def hook_layer(hook: str) -> int:
     return int(hook.split(".")[1])
 
 
-def same_activations(hook: str, other: str) -> bool:
+def is_same_activation(hook: str, other: str) -> bool:
     """Whether two hooks see the same: what leaves a block enters the next."""
-    return as_leaving(hook) == as_leaving(other)
+    return as_block_output(hook) == as_block_output(other)
 
 
-def as_leaving(hook: str) -> str:
+def as_block_output(hook: str) -> str:
     """A hook on what enters a block as one on what leaves the block before it; others as they are."""
     found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_pre", hook)
     return f"blocks.{int(found[1]) - 1}.hook_resid_post" if found and int(found[1]) > 0 else hook

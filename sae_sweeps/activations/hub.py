@@ -42,7 +42,7 @@ def require_repository(setting: str, name: str, repo_type: str) -> None:
 
 
 @functools.cache
-def out_of_reach(setting: str, name: str, repo_type: str) -> str | None:
+def unreachable_reason(setting: str, name: str, repo_type: str) -> str | None:
     """Why a model or data set cannot be looked at from here; None if it can be, or if there is none. Asked once."""
     try:
         require_repository(setting, name, repo_type)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sae_sweeps.activations.hooks import hook_layer
 from sae_sweeps.config import ModelConfig
-from sae_sweeps.config.wheel_models import weights_in
+from sae_sweeps.config.wheel_models import describe_weights
 from sae_sweeps.runtime.errors import ConfigError, first_line
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class LanguageModel:
         return self.tokenizer.eos_token_id
 
     @torch.no_grad()
-    def activations(self, tokens_NS: Tensor, told: Callable[[int, int], None] | None = None) -> Tensor:
+    def activations(self, tokens_NS: Tensor, on_progress: Callable[[int, int], None] | None = None) -> Tensor:
         """Activations at the hook, (N, S, D) in float32; the model stops behind it.
 
         `told` hears how many sequences of how many are done.
@@ -82,8 +82,8 @@ class LanguageModel:
                 batch_NS.to(self.device), fwd_hooks=[(hook, collect)], return_type=None, stop_at_layer=stop
             )
             done += len(batch_NS)
-            if told is not None:
-                told(done, len(tokens_NS))
+            if on_progress is not None:
+                on_progress(done, len(tokens_NS))
         return acts_NSD
 
     @cached_property
@@ -105,7 +105,7 @@ class LanguageModel:
         return max(1, in_memory // int(self._bridge.cfg.d_vocab))
 
     @torch.no_grad()
-    def output_logits(self, directions_ND: Tensor) -> Tensor:
+    def logit_lens(self, directions_ND: Tensor) -> Tensor:
         """What directions of the residual stream do to the output, (N, V): the logits that the final norm and the
         unembedding give them, less those that they give to nothing at all."""
         directions_ND = torch.cat([directions_ND, torch.zeros_like(directions_ND[:1])])
@@ -182,7 +182,7 @@ def _passes_on(hidden_NSD: Tensor, *others: Any, **options: Any) -> Tensor:
 
 
 def _load(config: ModelConfig, device: torch.device) -> Any:
-    weights = weights_in(Path(config.name).expanduser())
+    weights = describe_weights(Path(config.name).expanduser())
     log.info("loading %s in %s%s", config.name, config.dtype, f": {weights}" if weights else "")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.activations.hub import require_repository
-from sae_sweeps.config.wheel_models import how_to_fetch
+from sae_sweeps.config.wheel_models import find_fetch_command
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
 
 
@@ -40,7 +40,7 @@ PUBLISHED = {
 }
 
 
-def looks_local(name: str) -> bool:
+def is_local_path(name: str) -> bool:
     """Whether `name` can only mean a folder: hub names are `name` or `owner/name`."""
     return os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or os.path.exists(name)
 
@@ -62,10 +62,10 @@ def model_facts(name: str, to_plan: bool = False) -> ModelFacts:
 
 
 def _read_facts(name: str) -> ModelFacts:
-    if looks_local(name):
+    if is_local_path(name):
         folder = Path(name).expanduser()
         if not folder.is_dir():
-            fix = how_to_fetch(folder) or "give the path of a Hugging Face model folder"
+            fix = find_fetch_command(folder) or "give the path of a Hugging Face model folder"
             raise ConfigError("model.name", name, "no such folder", fix)
         path = folder / "config.json"
         if not path.is_file():
@@ -110,7 +110,7 @@ def _hub_config(name: str) -> Path:
         raise OutOfReachError("model.name", name, problem, fix) from None
 
 
-def same_model(name: str, others: Iterable[str]) -> bool:
+def is_same_model(name: str, others: Iterable[str]) -> bool:
     """Whether a model's name is among others: a folder is taken to be called what it holds, and owners on the hub are
     left aside."""
     return _plain(name) in map(_plain, others)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.documents import Encode, pack, side, too_short
+from sae_sweeps.activations.documents import Encode, fill_sequences, read_documents_of, too_short_error
 from sae_sweeps.config import DatasetConfig
 
 log = logging.getLogger(__name__)
@@ -36,10 +36,12 @@ class TokenSource:
         self._orders: dict[int, Tensor] = {}
 
     def _rows(self, held_out: bool) -> Iterator[Row]:
-        rows = pack(side(self.dataset, held_out), self._encode, self._bos, self._eos, self.dataset.seq_len)
+        rows = fill_sequences(
+            read_documents_of(self.dataset, held_out), self._encode, self._bos, self._eos, self.dataset.seq_len
+        )
         return (np.array(row, dtype=np.int32) for row in rows)  # 4 bytes per token, where a list takes ten times that
 
-    def held_out(self, count: int) -> Tensor:
+    def held_out_tokens(self, count: int) -> Tensor:
         """Up to `count` held-out sequences, (N, S): a random choice of a finite data set, the first of a stream.
 
         Raises: ConfigError if the held-out documents do not fill one sequence.
@@ -54,7 +56,7 @@ class TokenSource:
     def _held_out_rows(self, count: int | None) -> Tensor:
         sequences = list(islice(self._rows(held_out=True), count))
         if not sequences:
-            raise too_short(self.dataset, held_out=True)
+            raise too_short_error(self.dataset, held_out=True)
         return torch.from_numpy(np.stack(sequences))
 
     def training(self, start: int, count: int) -> Tensor:
@@ -67,7 +69,7 @@ class TokenSource:
         if self._finite is None:
             rows = list(self._rows(held_out=False))
             if not rows:
-                raise too_short(self.dataset, held_out=False)
+                raise too_short_error(self.dataset, held_out=False)
             self._finite = torch.from_numpy(np.stack(rows))
             log.info("%d training sequences of %d tokens", *self._finite.shape)
         size = len(self._finite)
@@ -102,5 +104,5 @@ class TokenSource:
                 empty = False
                 yield row
             if empty:
-                raise too_short(self.dataset, held_out=False)
+                raise too_short_error(self.dataset, held_out=False)
             log.info("the streamed text has ended; it starts again")

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sae_sweeps.config.saes import SAE_SCHEMAS
 from sae_sweeps.config.schema import Config
-from sae_sweeps.runtime.devices import dtype_here
+from sae_sweeps.runtime.devices import resolve_dtype
 
 
 def to_config(cfg: DictConfig) -> Config:
@@ -16,7 +16,7 @@ def to_config(cfg: DictConfig) -> Config:
     cfg = cfg.copy()
     with open_dict(cfg):
         cfg.pop("hydra", None)  # Hydra's own part, which the schema does not describe
-        cfg.model.dtype = dtype_here(cfg.model.dtype, cfg.device)
+        cfg.model.dtype = resolve_dtype(cfg.model.dtype, cfg.device)
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config), "conf/config.yaml starts from the schema"
     return config

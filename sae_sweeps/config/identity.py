@@ -12,14 +12,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sae_sweeps.config.conversion import to_config
-from sae_sweeps.config.schema import Config, value_of
-from sae_sweeps.config.sparsity import _sparsity
+from sae_sweeps.config.schema import Config, get_setting
+from sae_sweeps.config.sparsity import pick_sparsity
 from sae_sweeps.config.tasks import SWEEP_TASKS, TASKS
 from sae_sweeps.config.wheel_models import MODELS
-from sae_sweeps.runtime.devices import dtype_here
+from sae_sweeps.runtime.devices import resolve_dtype
 from sae_sweeps.runtime.provenance import PROJECT
 
-DECIDING = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]
+RESULT_SETTINGS = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]
 
 
 # what a study takes from its SAEs' points, or from its command line if that names them
@@ -32,12 +32,12 @@ def study_settings(config: Config, task: str) -> dict[str, Any]:
     return {name: functools.reduce(operator.getitem, name.split("."), values) for name in names}
 
 
-def with_given(config: Config, command: Config) -> Config:
+def apply_command_settings(config: Config, command: Config) -> Config:
     """A point's configuration, but for the text that is read and for how the model is run what a command line names."""
     config = copy.deepcopy(config)
     for setting in _given_of_text(command):
         group, _, name = setting.rpartition(".")
-        setattr(value_of(config, group) if group else config, name, value_of(command, setting))
+        setattr(get_setting(config, group) if group else config, name, get_setting(command, setting))
     return config
 
 
@@ -47,9 +47,9 @@ def _given_of_text(command: Config) -> list[str]:
 
 def point_name(cfg: DictConfig) -> str:
     """The folder name of a point: what a person wants to know, and a hash of all settings that decide its result."""
-    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, DECIDING), resolve=True)
-    values["model"]["dtype"] = dtype_here(cfg.model.dtype, cfg.device)
-    text = json.dumps(deciding(values), sort_keys=True)
+    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, RESULT_SETTINGS), resolve=True)
+    values["model"]["dtype"] = resolve_dtype(cfg.model.dtype, cfg.device)
+    text = json.dumps(result_settings(values), sort_keys=True)
     for place in (PROJECT, MODELS):  # the same wherever these lie
         text = text.replace(str(place), "")
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -67,9 +67,9 @@ def named_config(cfg: DictConfig, overrides: Sequence[str]) -> tuple[str, Config
     return point_name(cfg), config
 
 
-def deciding(values: dict[str, Any]) -> dict[str, Any]:
+def result_settings(values: dict[str, Any]) -> dict[str, Any]:
     """Of a configuration as a dictionary, the settings that decide a point's result."""
-    found = copy.deepcopy({name: values[name] for name in DECIDING})
+    found = copy.deepcopy({name: values[name] for name in RESULT_SETTINGS})
     for neutral in ("checkpoint_every", "log_every", "keep_states"):
         found["training"].pop(neutral)
     if found["training"]["precision"] == "float32":
@@ -81,11 +81,13 @@ def deciding(values: dict[str, Any]) -> dict[str, Any]:
         if found["sae"]["architecture"] != "jumprelu":
             listed = {}
         given = {name: found["sae"].pop(name, None) for name in ("sparsity_coefficient", "target_l0")}
-        found["sae"] |= _sparsity(given["sparsity_coefficient"], given["target_l0"], listed.get(found["k"]), found["k"])
+        found["sae"] |= pick_sparsity(
+            given["sparsity_coefficient"], given["target_l0"], listed.get(found["k"]), found["k"]
+        )
     return found
 
 
-def model_and_text(config: Config) -> dict[str, Any]:
+def stream_settings(config: Config) -> dict[str, Any]:
     """The settings that determine the language model and its text: points that agree in them can share both."""
     settings: dict[str, Any] = {"model": asdict(config.model), "dataset": asdict(config.dataset)}
     for of_saes in ("sparsity_coefficients", "aliases"):

@@ -9,7 +9,7 @@ from omegaconf import MISSING, OmegaConf
 from sae_sweeps.config.resolvers import register
 from sae_sweeps.config.schema import Config, DatasetConfig, ModelConfig, SAEConfig, TaskConfig, TrainingConfig
 from sae_sweeps.config.studies import MetaConfig, StitchConfig
-from sae_sweeps.config.validation import problems
+from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.provenance import PROJECT
 
@@ -19,7 +19,7 @@ Settings = TypeVar("Settings", TrainingConfig, StitchConfig, MetaConfig)
 Group = TypeVar("Group", ModelConfig, DatasetConfig)
 
 
-def config_of(**parts: Any) -> Config:
+def build_config(**parts: Any) -> Config:
     """A configuration with these parts, and with others that are in nobody's way."""
     plain: dict[str, Any] = {
         "name": "library",
@@ -34,7 +34,7 @@ def config_of(**parts: Any) -> Config:
     return Config(**(plain | parts))
 
 
-def settled(schema: type[Settings], given: Settings | None, values: dict[str, Any]) -> Settings:
+def build_settings(schema: type[Settings], given: Settings | None, values: dict[str, Any]) -> Settings:
     """Settings as a caller has them: a dataclass, single values by name, or both, of which the values count.
 
     Raises: TypeError if there is no setting of such a name; ConfigError, naming the first value that cannot work.
@@ -44,7 +44,7 @@ def settled(schema: type[Settings], given: Settings | None, values: dict[str, An
     for name, value in vars(settings).items():
         if value == MISSING:
             raise ConfigError(f"{group}.{name}", None, "has no default", f"give {name}=...")
-    for problem in problems(config_of(**{group: settings})):
+    for problem in find_problems(build_config(**{group: settings})):
         if problem.setting.startswith(f"{group}."):
             raise problem
     return settings

@@ -146,6 +146,6 @@ class Config:
     given: list[str] = field(default_factory=list)  # the settings that the command line of a study names
 
 
-def value_of(config: Config, setting: str) -> Any:
+def get_setting(config: Config, setting: str) -> Any:
     """The value of a setting by its full name, e.g. training.lr."""
     return functools.reduce(getattr, setting.split("."), config)

@@ -4,7 +4,7 @@ from sae_sweeps.config.saes import JumpReLUConfig, PenaltyConfig
 from sae_sweeps.config.schema import Config
 
 
-def _sparsity(coefficient: float | None, target_l0: float | None, listed: float | None, k: int) -> dict[str, float]:
+def pick_sparsity(coefficient: float | None, target_l0: float | None, listed: float | None, k: int) -> dict[str, float]:
     """Which of two settings decides how sparse it gets, and its value: what is given, then what is listed."""
     if target_l0 is not None:
         return {"target_l0": target_l0}
@@ -12,13 +12,13 @@ def _sparsity(coefficient: float | None, target_l0: float | None, listed: float 
     return {"target_l0": float(k)} if coefficient is None else {"sparsity_coefficient": coefficient}
 
 
-def sparsity(config: Config) -> tuple[dict[str, float], str]:
+def choose_sparsity(config: Config) -> tuple[dict[str, float], str]:
     """What an SAE with a penalty is to be given for a point that `problems` has passed, one of `sparsity_coefficient`
     and `target_l0`, and a sentence saying where it is from."""
     sae, listed = config.sae, config.model.sparsity_coefficients
     assert isinstance(sae, PenaltyConfig), "the others have neither"
     of_k = listed.values.get(config.k) if isinstance(sae, JumpReLUConfig) else None
-    chosen = _sparsity(sae.sparsity_coefficient, sae.target_l0, of_k, config.k)
+    chosen = pick_sparsity(sae.sparsity_coefficient, sae.target_l0, of_k, config.k)
     ((name, value),) = chosen.items()
     source = f"sae.{name}={value:g}, "
     if name == "target_l0":

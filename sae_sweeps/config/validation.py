@@ -5,7 +5,7 @@ import math
 import re
 
 from sae_sweeps.config.saes import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, PenaltyConfig, TopKConfig
-from sae_sweeps.config.schema import Config, value_of
+from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS
 from sae_sweeps.runtime.errors import ConfigError
 
@@ -17,21 +17,21 @@ FOLLOW_UPS = (*STUDY_TASKS, "report")  # of these, what can come when the points
 TRACKING_MODES = ("offline", "online", "off")
 
 
-def problems(config: Config) -> list[ConfigError]:
+def find_problems(config: Config) -> list[ConfigError]:
     """Every value that cannot work, each with its fix; empty if there is none."""
     found: list[ConfigError] = []
 
     def require(setting: str, holds: bool, problem: str, fix: str) -> None:
         if not holds:
-            found.append(ConfigError(setting, value_of(config, setting), problem, fix))
+            found.append(ConfigError(setting, get_setting(config, setting), problem, fix))
 
     def require_positive(*settings: str) -> None:
         for setting in settings:
-            holds = 0 < value_of(config, setting) < math.inf  # false for nan as well
+            holds = 0 < get_setting(config, setting) < math.inf  # false for nan as well
             require(setting, holds, "must be greater than 0", f"give {setting} a positive number")
 
     def require_one_of(setting: str, choices: tuple[str, ...]) -> None:
-        known = value_of(config, setting) in choices
+        known = get_setting(config, setting) in choices
         require(setting, known, f"must be one of {', '.join(choices)}", f"{setting}={choices[0]}")
 
     dict_size, k, sae = config.dict_size, config.k, config.sae
@@ -46,7 +46,7 @@ def problems(config: Config) -> list[ConfigError]:
     fix = f"then=[report], or any of {', '.join(FOLLOW_UPS)}"
     require("then", not unknown, f"there is no such task to follow: {', '.join(unknown)}", fix)
     for limit in ("limits.points", "limits.disk_gib", "limits.gpu_hours"):
-        value = value_of(config, limit)
+        value = get_setting(config, limit)
         require(limit, value is None or value > 0, "must be greater than 0, or null for no limit", f"{limit}=null")
     require("model.name", bool(config.model.name), "is empty", "model.name=FOLDER, or a name on the hub")
     require_positive("model.batch_sequences", "evaluation.tokens", "activations.cache_gib")
@@ -130,11 +130,11 @@ def _of_studies(config: Config) -> list[ConfigError]:
 
     def require(setting: str, holds: bool, problem: str, fix: str) -> None:
         if not holds:
-            found.append(ConfigError(setting, value_of(config, setting), problem, fix))
+            found.append(ConfigError(setting, get_setting(config, setting), problem, fix))
 
     def require_at_least(least: int, *settings: str) -> None:
         for setting in settings:
-            value = value_of(config, setting)
+            value = get_setting(config, setting)
             require(setting, value is None or value >= least, f"must be at least {least}", f"{setting}={least}")
 
     stitch, meta = config.stitch, config.meta
@@ -156,7 +156,7 @@ def _of_studies(config: Config) -> list[ConfigError]:
         used = config.task.name in tasks
         for setting in settings:
             problem = f"names an SAE for task={' or task='.join(tasks)}, and the task is {config.task.name}"
-            require(setting, used or value_of(config, setting) is None, problem, f"task={tasks[0]}, or leave it out")
+            require(setting, used or get_setting(config, setting) is None, problem, f"task={tasks[0]}, or leave it out")
     both = config.task.name != "stitch" or (config.small is None) == (config.large is None)
     alone, other = ("small", "large") if config.large is None else ("large", "small")
     require(alone, both, f"is given without {other}", f"give {other}=FOLDER as well")

@@ -55,16 +55,16 @@ def wheel_folder(name: str) -> Path:
     return MODELS / WHEEL_MODELS[name].folder
 
 
-def weights_in(folder: Path) -> str | None:
+def describe_weights(folder: Path) -> str | None:
     """What a fetched model's weights are; None of another folder."""
     source = read_json(folder / SOURCE)
     return source.get("weights") if isinstance(source, dict) else None
 
 
-def how_to_fetch(folder: Path) -> str | None:
+def find_fetch_command(folder: Path) -> str | None:
     """The command that makes the folder; None if there is none."""
-    return next((command(name) for name in WHEEL_MODELS if wheel_folder(name) == folder), None)
+    return next((fetch_command(name) for name in WHEEL_MODELS if wheel_folder(name) == folder), None)
 
 
-def command(name: str) -> str:
+def fetch_command(name: str) -> str:
     return f"python -m sae_sweeps.cli.fetch_model {name}" + " --accept-terms" * (WHEEL_MODELS[name].terms is not None)

@@ -22,7 +22,7 @@ class Description:
 FED = "normalize_activations"  # in the configurations of libraries that have no word for it
 
 
-def layer_of(hook: str | None) -> int | None:
+def layer_index(hook: str | None) -> int | None:
     """The layer that a hook is in, if it says so."""
     found = re.match(r"blocks\.(\d+)\.", hook or "")
     return int(found[1]) if found else None

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.hooks import as_leaving
+from sae_sweeps.activations.hooks import as_block_output
 from sae_sweeps.formats.description import FED, Description
-from sae_sweeps.runtime.files import read_json, write_json, written_whole
+from sae_sweeps.runtime.files import read_json, write_atomically, write_json
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.saes.inference import gate
 
@@ -104,15 +104,15 @@ def _state(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def write(folder: Path, sae: InferenceSAE, said: Description) -> None:
+def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
     """Save an SAE such that `dictionary_learning.utils.load_dictionary(folder, "cpu")` computes what it does.
 
     Raises: ValueError if it has no such dictionary.
     """
     if sae.normalization != "none":
         raise ValueError("dictionary_learning does not normalise activations")
-    dict_class, k = WRITTEN[sae.architecture], said.k if sae.k is None else sae.k
-    layer, place = _output_of(said.hook)
+    dict_class, k = WRITTEN[sae.architecture], description.k if sae.k is None else sae.k
+    layer, place = _output_of(description.hook)
     state: dict[str, Tensor] = {"encoder.weight": sae.W_enc, "decoder.weight": sae.W_dec.T}
     bias = sae.encoder_bias(centered=True)
     if sae.architecture == "jumprelu":
@@ -139,17 +139,17 @@ def write(folder: Path, sae: InferenceSAE, said: Description) -> None:
         "dict_size": sae.dict_size,
         "k": k,
         "layer": layer,
-        "lm_name": said.model,
+        "lm_name": description.model,
         "submodule_name": None if place is None else f"{place}_layer_{layer}",
     }
-    if said.fed != "none":
-        trainer[FED] = said.fed
-    with written_whole(folder / WEIGHTS) as partial:
+    if description.fed != "none":
+        trainer[FED] = description.fed
+    with write_atomically(folder / WEIGHTS) as partial:
         torch.save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, partial)
     write_json(folder / CONFIG, {"trainer": trainer, "buffer": {"d_submodule": sae.d_in}})
 
 
 def _output_of(hook: str | None) -> tuple[int | None, str | None]:
     """The layer whose output a hook reads, and which: what enters a layer leaves the one before it."""
-    found = re.fullmatch(r"blocks\.(\d+)\.hook_(\w+)", as_leaving(hook or ""))
+    found = re.fullmatch(r"blocks\.(\d+)\.hook_(\w+)", as_block_output(hook or ""))
     return (int(found[1]), found[2]) if found else (None, None)

@@ -21,7 +21,7 @@ from sae_sweeps.formats.layout import SAE_FOLDER
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.saes import InferenceSAE
 
-Told = TypeVar("Told")
+T = TypeVar("T")
 
 
 class Format(Protocol):
@@ -58,15 +58,15 @@ class Located:
 
     def describe(self) -> Description:
         """What its files declare, without reading the weights. Raises: ValueError if they hold no SAE."""
-        return self._told(FORMATS[self.format].describe)
+        return self._read_file(FORMATS[self.format].describe)
 
     def read(self) -> InferenceSAE:
         """Raises: ValueError if the files do not hold an SAE whose numbers are finite and whose shapes fit, each other
         and what is declared."""
         format = FORMATS[self.format]
-        return self._told(lambda folder: _as_declared(format.read(folder), format.describe(folder)))
+        return self._read_file(lambda folder: _as_declared(format.read(folder), format.describe(folder)))
 
-    def _told(self, look: Callable[[Path], Told]) -> Told:
+    def _read_file(self, look: Callable[[Path], T]) -> T:
         try:
             return look(self.folder)
         except Exception as error:  # readers of JSON, zip and pickle have no exception in common

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.layout import CONFIG, OF_DIRECTIONS, WEIGHTS
-from sae_sweeps.runtime.files import read_json, write_json, written_whole
+from sae_sweeps.runtime.files import read_json, write_atomically, write_json
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.saes.inference import gate
 
@@ -160,6 +160,6 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
     origin = {"architecture": sae.architecture, **metadata.get("sae_sweeps", {})}
     config["metadata"] = {"sae_lens_version": FORMAT_VERSION, **metadata, "sae_sweeps": origin}
 
-    with written_whole(folder / WEIGHTS) as partial:
+    with write_atomically(folder / WEIGHTS) as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
     write_json(folder / CONFIG, config)

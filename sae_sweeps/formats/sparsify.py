@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_sweeps.activations.hooks import as_leaving
+from sae_sweeps.activations.hooks import as_block_output
 from sae_sweeps.formats.description import FED, Description
-from sae_sweeps.runtime.files import read_json, write_json, written_whole
+from sae_sweeps.runtime.files import read_json, write_atomically, write_json
 from sae_sweeps.saes import InferenceSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
@@ -73,7 +73,7 @@ def read(path: Path) -> InferenceSAE:
     )
 
 
-def write(folder: Path, sae: InferenceSAE, said: Description) -> None:
+def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
     """Save an SAE such that `sparsify.SparseCoder.load_from_disk(folder)` computes what it does.
 
     Raises: ValueError if it is none of TopK.
@@ -100,19 +100,19 @@ def write(folder: Path, sae: InferenceSAE, said: Description) -> None:
         "transcode": False,
         "d_in": sae.d_in,
     }
-    if said.fed != "none":
-        config[FED] = said.fed
-    with written_whole(folder / WEIGHTS) as partial:
+    if description.fed != "none":
+        config[FED] = description.fed
+    with write_atomically(folder / WEIGHTS) as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
     write_json(folder / CONFIG, config)
-    write_json(folder.parent / "config.json", {"model": said.model})
+    write_json(folder.parent / "config.json", {"model": description.model})
 
 
 def folder_name(hook: str | None) -> str:
     """The module whose output a hook reads, as sparsify names folders: layer L - 1 for what enters layer L. The hook
     itself if it reads no module's output."""
     module = {"hook_resid_post": "", "hook_mlp_out": ".mlp", "hook_attn_out": ".attn"}
-    found = re.fullmatch(r"blocks\.(\d+)\.(\w+)", as_leaving(hook or ""))
+    found = re.fullmatch(r"blocks\.(\d+)\.(\w+)", as_block_output(hook or ""))
     if found is None or found[2] not in module:
         return hook or "sae"
     return f"layers.{found[1]}{module[found[2]]}"

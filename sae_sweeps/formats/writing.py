@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.formats import dictionary_learning, saelens, sparsify
-from sae_sweeps.formats.description import Description, layer_of
+from sae_sweeps.formats.description import Description, layer_index
 from sae_sweeps.saes import InferenceSAE
 
 
@@ -52,21 +52,21 @@ TARGETS = {
 }
 
 
-def write_as(format: str, folder: Path, sae: InferenceSAE, said: Description, metadata: dict[str, Any]) -> Path:
+def write_as(format: str, folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
     """Write an SAE in a format; `metadata` is what SAELens' has besides. Returns where it is: sparsify's in a folder
     that is named by the module, in `folder`.
 
     Raises: ValueError if the format has nothing for such an SAE.
     """
     if format == "dictionary_learning":
-        dictionary_learning.write(folder, sae, said)
+        dictionary_learning.write(folder, sae, description)
     elif format == "sparsify":
-        folder = folder / sparsify.folder_name(said.hook)
-        sparsify.write(folder, sae, said)
+        folder = folder / sparsify.folder_name(description.hook)
+        sparsify.write(folder, sae, description)
     else:
         if format == "saebench":  # its evaluations ask for these besides
-            if said.model is None or layer_of(said.hook) is None:
+            if description.model is None or layer_index(description.hook) is None:
                 raise ValueError("SAEBench asks for the model and the layer, which its files do not say")
-            metadata = {**metadata, "hook_layer": layer_of(said.hook), "hook_head_index": None}
-        saelens.write(folder, sae, {**metadata, "model_name": said.model, "hook_name": said.hook})
+            metadata = {**metadata, "hook_layer": layer_index(description.hook), "hook_head_index": None}
+        saelens.write(folder, sae, {**metadata, "model_name": description.model, "hook_name": description.hook})
     return folder

@@ -16,7 +16,7 @@ def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: Launcher) -> 
     refuse_several_sweeps([config for _, config in points])
     lines: dict[str, list[str]] = {}
     for folder, config in points:
-        for error in [*launcher.problems(config), *check(config)]:
+        for error in [*launcher.find_problems(config), *check(config)]:
             lines.setdefault(str(error), []).append(folder)
     if not lines:
         if not launcher.here:

@@ -60,7 +60,7 @@ class SweepLauncher(Launcher):
                 job_subdir_key="hydra.sweep.subdir",
             )
 
-    def problems(self, config: Config) -> list[ConfigError]:
+    def find_problems(self, config: Config) -> list[ConfigError]:
         """Every setting of the launcher that cannot work, for a point of this configuration."""
         return []
 

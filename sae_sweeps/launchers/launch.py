@@ -37,9 +37,9 @@ def _launch_points(by_name: dict[str, Config], launcher: Launcher) -> None:
     from sae_sweeps.sweep.plan import Plan
 
     config = next(iter(by_name.values()))
-    sweep = Sweep.of(config)
+    sweep = Sweep.from_config(config)
     points = [Point(config, sweep.folder.absolute() / name) for name, config in by_name.items()]
-    plan = Plan.of(points, launcher.max_points, here=launcher.here)
+    plan = Plan.from_points(points, launcher.max_points, here=launcher.here)
     if config.task.name == "plan":
         plan.show()
     if over := plan.over(config.limits):

@@ -15,7 +15,7 @@ class PackLauncher(SweepLauncher):
         super().__init__()
         self.max_points, self.max_memory = max_points, max_memory
 
-    def problems(self, config: Config) -> list[ConfigError]:
+    def find_problems(self, config: Config) -> list[ConfigError]:
         return bad_limits(self.max_points, self.max_memory)
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
@@ -26,7 +26,7 @@ class PackLauncher(SweepLauncher):
         from sae_sweeps.tracking.run import finish_uploads
 
         began = time.monotonic()
-        failures = run_packs(sweep, points, Limits.of(self.max_points, self.max_memory))
+        failures = run_packs(sweep, points, Limits.from_launcher(self.max_points, self.max_memory))
         followed = [follow_up(task, sweep, points[0].config) for task in in_order(then)]
         show(sweep, [point.name for point in points], failures, time.monotonic() - began)
         if "report" not in then:

@@ -19,7 +19,7 @@ class Launcher(Protocol):
     def max_points(self) -> int | None:
         """The most points of a pack; None: no limit."""
 
-    def problems(self, config: Config) -> list[ConfigError]:
+    def find_problems(self, config: Config) -> list[ConfigError]:
         """Return every setting of the launcher that cannot work for a point of this configuration."""
 
     def prepare(self, names: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.tasks import EXPORT_TASKS, STUDY_TASKS
-from sae_sweeps.config.validation import problems
+from sae_sweeps.config.validation import find_problems
 from sae_sweeps.launchers.checks import distinct_studies, refuse_several_sweeps
 from sae_sweeps.launchers.protocol import Launcher
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError, RefusedError
@@ -30,7 +30,7 @@ def run_sweep_task(configs: Sequence[Config], launcher: Launcher) -> None:
         configs = configs[:1]
     if bad := _problems(configs, launcher):
         raise RefusedError(list(dict.fromkeys(map(str, bad))))
-    sweep = Sweep.of(config)
+    sweep = Sweep.from_config(config)
     try:
         if task in STUDY_TASKS:
             failures = _run_studies(sweep, configs, launcher)
@@ -50,8 +50,8 @@ def run_sweep_task(configs: Sequence[Config], launcher: Launcher) -> None:
 def _problems(configs: Sequence[Config], launcher: Launcher) -> list[ConfigError]:
     """Return what keeps the task from running: bad settings, missing SAEs, a sweep that is not there."""
     config, task = configs[0], configs[0].task.name
-    check_all = check if task in STUDY_TASKS else problems
-    found = [error for config in configs for error in [*launcher.problems(config), *check_all(config)]]
+    check_all = check if task in STUDY_TASKS else find_problems
+    found = [error for config in configs for error in [*launcher.find_problems(config), *check_all(config)]]
     bad = [error for error in found if task in STUDY_TASKS or error.setting in SETTINGS]
     reads_saes = task in STUDY_TASKS + EXPORT_TASKS
     if reads_saes and not bad:
@@ -74,12 +74,12 @@ def _missing_sweeps(config: Config) -> Iterator[ConfigError]:
 
 def _missing_saes(config: Config) -> Iterator[ConfigError]:
     """Yield an error for each SAE folder that the command names and that holds none, before a slow import."""
-    from sae_sweeps.sweep.saved_saes import find
+    from sae_sweeps.sweep.saved_saes import find_saved_sae
 
     for setting in ("small", "large", "saved"):
         if (path := getattr(config, setting)) is not None:
             try:
-                find(path, setting, config)
+                find_saved_sae(path, setting, config)
             except ConfigError as error:
                 yield error
 

@@ -46,7 +46,7 @@ def pack(blocks: Blocks, shelves: Sequence[Shelf], most: int) -> Row:
     tries = [(len(shelves), examples) for examples in EXAMPLES]
     tries += [(kept, EXAMPLES[-1]) for kept in range(len(shelves) - 1, 0, -1)]
     for kept, examples in tries:
-        quotes = Quotes.of(shelves[:kept], examples)
+        quotes = Quotes.from_shelves(shelves[:kept], examples)
         if quotes.size + sum(_size(one, quotes, numbers) for one in shelves[:kept]) <= most:
             break
     return {
@@ -76,7 +76,7 @@ class Quotes:
     numbers: dict[Quote, int]
 
     @classmethod
-    def of(cls, shelves: Sequence[Shelf], examples: int) -> "Quotes":
+    def from_shelves(cls, shelves: Sequence[Shelf], examples: int) -> "Quotes":
         found: set[Quote] = set()
         for shelf in shelves:
             if shelf.rows is not None:

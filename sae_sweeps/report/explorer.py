@@ -9,7 +9,7 @@ from sae_sweeps.report.cards import Shelf, pack
 from sae_sweeps.report.sources import Source, sources
 from sae_sweeps.report.studies import Finished, differs, without_it
 from sae_sweeps.runtime.errors import first_line
-from sae_sweeps.sweep.comparison import Compared
+from sae_sweeps.sweep.comparison import ComparedPoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,15 +20,15 @@ SAES = 12  # that have cards
 COLUMNS = ("frequency", "mean_activation", "max_activation", "examples", "promoted")  # of a card
 MULTIPLICATIONS = 2e12  # that finding nearest latents may take: some half a minute on two cores
 
-Told = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 def explorer(
     blocks: Blocks,
-    points: Mapping[str, tuple[str, Compared]],
+    points: Mapping[str, tuple[str, ComparedPoint]],
     found: Sequence[Finished],
     most: int,
-    told: Told | None = None,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Any] | None:
     """Add the cards of SAEs in at most so many bytes. Returns what the page has to know of them, None if nothing tells
     what any latent means. `told` hears how far the search for nearest latents is."""
@@ -44,7 +44,7 @@ def explorer(
             shelves.append(_meta_shelf(saes[number], study, found))
             of_meta.append((number, study))
     numbers = {shelf.key: number for number, shelf in enumerate(shelves)}
-    slow, unread = _add_nearest(saes, shelves, told)
+    slow, unread = _add_nearest(saes, shelves, on_progress)
     for source, shelf in zip(saes, shelves, strict=False):
         for study in source.studies(found, "stitch", "large"):
             if (small := numbers.get(source.prefix + study.point("small"))) is not None:
@@ -84,7 +84,9 @@ def _meta_shelf(source: Source, study: Finished, found: Sequence[Finished]) -> S
     )
 
 
-def _add_nearest(saes: Sequence[Source], shelves: Sequence[Shelf], told: Told | None) -> tuple[list[str], list[str]]:
+def _add_nearest(
+    saes: Sequence[Source], shelves: Sequence[Shelf], on_progress: OnProgress | None
+) -> tuple[list[str], list[str]]:
     """For each latent the nearest latent of every other SAE of the same model and hook, by the cosine of their decoder
     directions. Returns the SAEs that were not compared with all others, for that would have taken too long; and those
     that cannot be read."""
@@ -105,8 +107,8 @@ def _add_nearest(saes: Sequence[Source], shelves: Sequence[Shelf], told: Told | 
             nearest = zip(shelves[mine].facts, matches.index.tolist(), matches.cosine.tolist(), strict=False)
             for facts, latent, cosine in nearest:
                 facts.setdefault("n", []).append([other, latent, rounded(cosine, 3)])
-        if told is not None:
-            told(done + 1, len(pairs))
+        if on_progress is not None:
+            on_progress(done + 1, len(pairs))
     unread = [saes[number].label for number in read if number not in directions]
     return [saes[number].label for number in sorted(skipped)], unread
 

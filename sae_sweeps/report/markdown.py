@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.points import number
-from sae_sweeps.sweep.comparison import Group, best, finite
+from sae_sweeps.sweep.comparison import Group, find_best, finite
 
 COLUMNS = ("nmse", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
 
@@ -16,7 +16,7 @@ def markdown(groups: Sequence[Group]) -> str:
         METRICS[name].title + (f" ({METRICS[name].unit})" if METRICS[name].unit == "nats" else "") for name in COLUMNS
     ]
     lines = [markdown_row(["SAE", *titles]), markdown_row(["---", *["---:"] * len(titles)])]
-    marked = {name: best(groups, METRICS[name]) for name in COLUMNS}
+    marked = {name: find_best(groups, METRICS[name]) for name in COLUMNS}
     for group in sorted(groups, key=lambda group: finite(group.mean.get("nmse"))):
         seeds = f" ({len(group.points)} seeds)" if len(group.points) > 1 else ""
         cells = [

@@ -14,16 +14,16 @@ from sae_sweeps.report.points import (
     about,
     answer,
     cautions,
-    curve_of,
     failures,
     groups_data,
     metrics_data,
     points_data,
+    read_curve,
     shared,
 )
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import ARCHITECTURES, Compared, grouped
+from sae_sweeps.sweep.comparison import ARCHITECTURES, ComparedPoint, group_by_seed
 
 SOURCES = Path(__file__).parent / "assets"
 SCRIPTS = (
@@ -44,21 +44,21 @@ SCRIPTS = (
 
 def page(
     title: str,
-    points: Sequence[Compared],
+    points: Sequence[ComparedPoint],
     followed: Mapping[str, Mapping[str, Any]],
     most: int,
-    told: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
     sweeps: Sequence[Sweep] = (),
 ) -> str:
     """The report on points, of one sweep or of several, as one HTML document of its own. `followed`: how the tasks that
     followed have ended. The explorer's cards take at most so many bytes. `sweeps`: those of the points, or more."""
-    groups = grouped(points)
+    groups = group_by_seed(points)
     rows = points_data(groups)
     members = [point for group in groups for point in group.points]
     keys = {row["key"]: (row["label"], point) for row, point in zip(rows, members, strict=True)}
     blocks = Blocks()
     blocks.add("plotly", plotly())
-    blocks.add("curves", [curve_of(point) for point in members])
+    blocks.add("curves", [read_curve(point) for point in members])
     sweeps = sweeps or list({point.sweep.folder: point.sweep for point in points}.values())
     found = [study for sweep in sweeps for study in studies.finished(sweep)]
     told_of = studies.studies_data(found)
@@ -73,7 +73,7 @@ def page(
         "points": rows,
         "shared": same_everywhere,
         "studies": {task: len(some) for task, some in told_of.items()},
-        "explorer": explorer(blocks, keys, found, most, told),
+        "explorer": explorer(blocks, keys, found, most, on_progress),
     }
     parts = {
         "title": html.escape(title),

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sae_sweeps.config.identity import deciding
+from sae_sweeps.config.identity import result_settings
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.blocks import rounded
 from sae_sweeps.sweep import comparison
-from sae_sweeps.sweep.comparison import Compared, Group, finite
+from sae_sweeps.sweep.comparison import ComparedPoint, Group, finite
 from sae_sweeps.sweep.point_state import DONE, FAILED
 from sae_sweeps.training.curve import read_lines
 
@@ -29,7 +29,7 @@ def points_data(groups: Sequence[Group]) -> list[dict[str, Any]]:
             label = group.label + f", seed {point.config['seed']}" * (len(group.points) > 1)
             rows.append(
                 {
-                    "key": key_of(point.name, point.sweep.name if several else None),
+                    "key": point_key(point.name, point.sweep.name if several else None),
                     "group": number,
                     "label": label,
                     "sweep": point.sweep.name,
@@ -43,13 +43,13 @@ def points_data(groups: Sequence[Group]) -> list[dict[str, Any]]:
                     "seed": point.config["seed"],
                     "metrics": results.get("metrics"),
                     "training": results.get("training"),
-                    "settings": settings_of(point),
+                    "settings": point_settings(point),
                 }
             )
     return rows
 
 
-def key_of(point: str, sweep: str | None) -> str:
+def point_key(point: str, sweep: str | None) -> str:
     """The name of a point in links: its folder, with that of its sweep where there are several."""
     return point if sweep is None else f"{sweep}/{point}"
 
@@ -59,9 +59,9 @@ def groups_data(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return [{"label": group.label, "mean": group.mean, "spread": group.spread} for group in groups]
 
 
-def settings_of(point: Compared) -> dict[str, str]:
+def point_settings(point: ComparedPoint) -> dict[str, str]:
     """All that decides the result of a point, and what computed it, as text by full name."""
-    settings = {key: _text(value) for key, value in comparison.flat(deciding(dict(point.config))).items()}
+    settings = {key: _text(value) for key, value in comparison.flatten(result_settings(dict(point.config))).items()}
     made_by = {} if point.results is None else point.results["provenance"]
     packages = {f"packages.{name}": version for name, version in made_by.get("packages", {}).items()}
     commit = {"commit": made_by["commit"]} if made_by.get("commit") else {}
@@ -77,7 +77,7 @@ def shared(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     return same
 
 
-def curve_of(point: Compared) -> dict[str, list[float | None]] | None:
+def read_curve(point: ComparedPoint) -> dict[str, list[float | None]] | None:
     """The training curve of a point, thinned out; None if it has none."""
     lines = read_lines(point.sweep.folder / point.name / "metrics.jsonl")
     if not lines:
@@ -181,12 +181,12 @@ def _k(group: Group) -> int:
     return group.points[0].config["k"]
 
 
-def _of_what(point: Compared) -> str:
+def _of_what(point: ComparedPoint) -> str:
     """What its metrics are of: model, hook, text."""
     model, dataset = point.config["model"], point.config["dataset"]
     files = dataset["files"]
     text = dataset["name"] or ", ".join([files] if isinstance(files, str) else files or [])
-    return f"{comparison.end_of_path(model['name'])}, {model['hook']}, on {comparison.end_of_path(text)}"
+    return f"{comparison.shorten_path(model['name'])}, {model['hook']}, on {comparison.shorten_path(text)}"
 
 
 def _nmse(group: Group) -> float:
@@ -199,7 +199,7 @@ def number(name: str, group: Group) -> str:
     return metric.text(group.mean.get(name)) + (f" ± {metric.text(spread)}" if spread is not None else "")
 
 
-def about(points: Sequence[Compared]) -> list[str]:
+def about(points: Sequence[ComparedPoint]) -> list[str]:
     """What all points are of: model, hook, text; how many there are, and how many activations they have seen."""
     said = dict.fromkeys(map(_of_what, points))
     if not points:
@@ -220,7 +220,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def failures(points: Sequence[Compared], followed: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def failures(points: Sequence[ComparedPoint], followed: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What went wrong, a line each."""
     lines = [
         f"{point.name}: {point.state.state}" + f": {point.state.reason}" * bool(point.state.reason)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sae_sweeps.formats.layout import SAE_FOLDER
 from sae_sweeps.report.studies import Finished
-from sae_sweeps.sweep.comparison import Compared, called, finite
+from sae_sweeps.sweep.comparison import ComparedPoint, display_name, finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Source:
     space: tuple[str, str]  # the model and hook that its directions are of
 
     @classmethod
-    def of_point(cls, key: str, label: str, point: Compared) -> "Source":
+    def from_point(cls, key: str, label: str, point: ComparedPoint) -> "Source":
         return cls(
             key=key,
             label=label,
@@ -38,12 +38,12 @@ class Source:
         )
 
     @classmethod
-    def of_study(cls, study: Finished) -> "Source":
+    def from_study(cls, study: Finished) -> "Source":
         """The SAE that a study is of."""
         sae = study.results["study"]["sae"]
         return cls(
             key=f"{study.sweep.name}/{sae['point']}",
-            label=f"{called(sae['architecture'], sae['dict_size'], sae['k'])} ({sae['point']})",
+            label=f"{display_name(sae['architecture'], sae['dict_size'], sae['k'])} ({sae['point']})",
             point=sae["point"],
             sweep=study.sweep.folder,
             folder=Path(sae["folder"]),
@@ -64,19 +64,19 @@ class Source:
 
     def told_by(self, found: Sequence[Finished]) -> Finished | None:
         """Of the studies that tell what its latents mean the one that has read most."""
-        telling = [(one, one.settings) for one in self.studies(found, "latents")]
-        telling += [(one, one.settings.get("latents", {})) for one in self.studies(found, "meta_sae")]
-        return max(telling, key=lambda read: read[1].get("tokens", 0), default=(None, {}))[0]
+        progress_callback = [(one, one.settings) for one in self.studies(found, "latents")]
+        progress_callback += [(one, one.settings.get("latents", {})) for one in self.studies(found, "meta_sae")]
+        return max(progress_callback, key=lambda read: read[1].get("tokens", 0), default=(None, {}))[0]
 
 
-def sources(points: Mapping[str, tuple[str, Compared]], found: Sequence[Finished]) -> list[Source]:
+def sources(points: Mapping[str, tuple[str, ComparedPoint]], found: Sequence[Finished]) -> list[Source]:
     """All SAEs of a page: of points that are done (by key: label, point), and those that studies are of besides."""
-    made = [Source.of_point(key, label, point) for key, (label, point) in points.items() if point.results is not None]
+    made = [Source.from_point(key, label, point) for key, (label, point) in points.items() if point.results is not None]
     known = {(source.sweep, source.point) for source in made}
     for study in found:
         if study.task != "stitch" and (study.sweep.folder, study.point("sae")) not in known:
             known.add((study.sweep.folder, study.point("sae")))
-            made.append(Source.of_study(study))
+            made.append(Source.from_study(study))
     return made
 
 

@@ -6,10 +6,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from sae_sweeps.runtime import logs
-from sae_sweeps.runtime.console import console, count
+from sae_sweeps.runtime.console import console, pluralize
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
-from sae_sweeps.sweep.sweep_state import Seen, states_of
+from sae_sweeps.sweep.sweep_state import Seen, read_states
 
 REASON_WIDTH = 28  # characters of what a point waits for
 COLORS = {DONE: "green", RUNNING: "cyan", FAILED: "red", INTERRUPTED: "yellow"}
@@ -24,7 +24,7 @@ def command(sweep: Sweep) -> str:
 def summary(seen: Seen) -> str:
     """How many points are in which state, in one line."""
     states = [state.state for state in seen.points.values()]
-    line = count(len(states), "point")
+    line = pluralize(len(states), "point")
     for state in (DONE, RUNNING, QUEUED, WAITING, INTERRUPTED, FAILED):
         line += f", {states.count(state)} {state}" * (state in states)
     return line
@@ -52,7 +52,7 @@ def table(sweep: Sweep, seen: Seen, but: str | None = None) -> Table:
 
 def show(sweep: Sweep) -> Seen:
     """Look at the sweep, show what is seen, and bring the states in sweep.json up to date."""
-    seen = states_of(sweep)
+    seen = read_states(sweep)
     console.print(table(sweep, seen))
     for name, state in seen.points.items():
         if state.state in (FAILED, INTERRUPTED):

@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sae_sweeps.config.differences import differing, end_of_path, flat, text_settings
+from sae_sweeps.config.differences import find_differing, flatten, shorten_path, text_settings
 from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.blocks import rounded
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import read_json
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import called, finite
+from sae_sweeps.sweep.comparison import display_name, finite
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +81,12 @@ def evaluated(found: Sequence[Finished]) -> list[list[str]]:
     done = [study for study in found if study.task == "evaluate"]
     for study in sorted(done, key=lambda study: finite(study.results["metrics"].get("nmse"))):
         sae, model = study.results["study"]["sae"], study.results["config"]["model"]
-        name = f"{called(sae['architecture'], sae['dict_size'], sae['k'])} ({sae['point']}{differs(study, found)})"
+        name = (
+            f"{display_name(sae['architecture'], sae['dict_size'], sae['k'])} ({sae['point']}{differs(study, found)})"
+        )
         numbers = [METRICS[metric].text(study.results["metrics"].get(metric)) for metric in metrics]
         numbers.append(f"{study.results['metrics']['held_out_tokens']:,}")
-        rows.append([name, f"{end_of_path(model['name'])}, {model['hook']}", *numbers])
+        rows.append([name, f"{shorten_path(model['name'])}, {model['hook']}", *numbers])
     return rows
 
 
@@ -109,11 +111,11 @@ def differs(study: Finished, among: Sequence[Finished]) -> str:
         and all(one.results["study"].get(part, {}).get("point") == sae["point"] for part, sae in saes.items())
     ]
     mine = _settings_and_text(study)
-    return "".join(f", {key} {mine[key]}" for key in differing([mine, *alike]))
+    return "".join(f", {key} {mine[key]}" for key in find_differing([mine, *alike]))
 
 
 def _settings_and_text(study: Finished) -> dict[str, Any]:
-    return flat(study.settings) | text_settings(study.results["config"])
+    return flatten(study.settings) | text_settings(study.results["config"])
 
 
 def _stitching(study: Finished) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.points import number
-from sae_sweeps.sweep.comparison import Compared, Group, best, finite, grouped
+from sae_sweeps.sweep.comparison import ComparedPoint, Group, find_best, finite, group_by_seed
 from sae_sweeps.training.curve import read_lines
 
 TITLES = {
@@ -22,7 +22,7 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 10  # characters of a curve
 
 
-def points_table(name: str, points: Sequence[Compared]) -> Table:
+def points_table(name: str, points: Sequence[ComparedPoint]) -> Table:
     """The finished points, best NMSE first: metrics, the best of each marked with *; the MSE over the training, on a
     logarithmic scale that they share; own speed."""
     table = _table(f"sweep {name}", "point")
@@ -43,9 +43,9 @@ def points_table(name: str, points: Sequence[Compared]) -> Table:
     return table
 
 
-def seeds_table(name: str, points: Sequence[Compared]) -> Table | None:
+def seeds_table(name: str, points: Sequence[ComparedPoint]) -> Table | None:
     """Finished points that differ in their seed alone, as mean and spread; None if there are none."""
-    groups = [group for group in grouped([point for point in points if point.results]) if len(group.points) > 1]
+    groups = [group for group in group_by_seed([point for point in points if point.results]) if len(group.points) > 1]
     if not groups:
         return None
     table = _table(f"sweep {name}: mean ± standard deviation over seeds", "")
@@ -74,11 +74,11 @@ def _table(title: str, first: str) -> Table:
 
 def _cells(group: Group, among: Sequence[Group]) -> list[str]:
     texts = {name: number(name, group) for name in TITLES}
-    marked = {name for name in TITLES if name in group.mean and group.mean[name] == best(among, METRICS[name])}
+    marked = {name for name in TITLES if name in group.mean and group.mean[name] == find_best(among, METRICS[name])}
     return [f"[bold]{text}*[/bold]" if name in marked else f"{text} " for name, text in texts.items()]
 
 
-def _mse(point: Compared) -> list[float]:
+def _mse(point: ComparedPoint) -> list[float]:
     """The MSE of the training batches, as many numbers as are drawn, none of a run without a curve."""
     lines = read_lines(point.sweep.folder / point.name / "metrics.jsonl")
     values = [line["mse"] for line in lines if 0 < line["mse"] < math.inf]

@@ -9,7 +9,7 @@ WIDTH_WITHOUT_TERMINAL = 120  # characters
 console = Console(width=None if Console().is_terminal else WIDTH_WITHOUT_TERMINAL, highlight=False)
 
 
-def count(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """1 point, 2 points."""
     return f"{number:,} {noun}" + "s" * (number != 1)
 

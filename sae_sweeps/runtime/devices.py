@@ -14,7 +14,7 @@ NATIVE = {"avx512_bf16", "amx_bf16"}  # x86: instructions that multiply bfloat16
 CPU, GPU_DRIVER = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
 
 
-def dtype_here(dtype: str, device: str) -> str:
+def resolve_dtype(dtype: str, device: str) -> str:
     """What `model.dtype` is on this machine: `auto` is settled before points are named, for results differ by it."""
     return native_dtype(device) if dtype == "auto" else dtype
 
@@ -50,7 +50,7 @@ def choose_device(setting: str) -> "torch.device":
     return torch.device(setting)
 
 
-def unused_gpu(device: "torch.device") -> str | None:
+def describe_unused_gpu(device: "torch.device") -> str | None:
     """What is to be said, in a few words, where a process has a GPU and does not use it."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if device.type == "cuda" or given in ("", "-1", "NoDevFiles"):

@@ -46,7 +46,7 @@ class SlurmError(RuntimeError):
     """Slurm does not answer, or refuses; the text is what it says."""
 
 
-FORESEEN = (ConfigError, TrainingError, SlurmError)  # whose text says all there is to say
+EXPECTED_ERRORS = (ConfigError, TrainingError, SlurmError)  # whose text says all there is to say
 
 
 def first_line(error: BaseException) -> str:
@@ -54,9 +54,9 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def reason(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Why a point failed, in one line."""
-    if isinstance(error, FORESEEN):
+    if isinstance(error, EXPECTED_ERRORS):
         return str(error)
     text = " ".join(str(error).split())
     if is_disk_full(error):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path) -> Iterator[Path]:
     """Where to write what is to be `path`, such that a crash at any moment leaves the old file or the new one, never a
     part."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    with written_whole(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -80,6 +80,6 @@ def write_table(path: Path, schema: "pa.Schema", parts: Iterable[Mapping[str, An
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with written_whole(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with write_atomically(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for part in parts:
             writer.write_table(pa.table(dict(part), schema=schema))

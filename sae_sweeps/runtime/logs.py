@@ -5,23 +5,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sae_sweeps.runtime.errors import FORESEEN, is_disk_full, reason
+from sae_sweeps.runtime.errors import EXPECTED_ERRORS, describe_error, is_disk_full
 
 FILE = "launch.log"
 
 
-def of_point(name: str) -> "logging.LoggerAdapter[logging.Logger]":
+def point_log(name: str) -> "logging.LoggerAdapter[logging.Logger]":
     """The log for what concerns one point alone."""
     return logging.LoggerAdapter(logging.getLogger(__name__), {"point": name})
 
 
-def failure(log: "logging.Logger | logging.LoggerAdapter[logging.Logger]", name: str, error: Exception) -> None:
+def log_failure(log: "logging.Logger | logging.LoggerAdapter[logging.Logger]", name: str, error: Exception) -> None:
     """Log why something failed, with the traceback if it was not foreseen."""
-    foreseen = isinstance(error, FORESEEN) or is_disk_full(error)
-    log.error("%s: failed: %s", name, reason(error), exc_info=None if foreseen else error)
+    foreseen = isinstance(error, EXPECTED_ERRORS) or is_disk_full(error)
+    log.error("%s: failed: %s", name, describe_error(error), exc_info=None if foreseen else error)
 
 
-def to_console() -> None:
+def log_to_console() -> None:
     """Log as conf/hydra/job_logging has it, in a process that Hydra has not begun."""
     from sae_sweeps.runtime.console import ConsoleHandler
 

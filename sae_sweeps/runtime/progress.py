@@ -17,7 +17,7 @@ SECONDS_BETWEEN_LINES = 10.0  # of a point, where there is no terminal; longer w
 SECONDS_BETWEEN_FRAMES = 0.2
 
 
-class PointDisplay:
+class PointProgress:
     """The line of one point: what it does now, how far it is, how fast, its loss and L0."""
 
     def __init__(self, bars: Progress | None, name: str, points: int) -> None:
@@ -68,7 +68,7 @@ class PointDisplay:
             self._task = None
 
 
-class Display:
+class SweepProgress:
     """All that is shown of a sweep while it runs: a bar for its points (or studies), and one for the point at work."""
 
     def __init__(self, points: int, noun: str = "points") -> None:
@@ -80,7 +80,7 @@ class Display:
             self._bars = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[status]}"), console=console)
 
     @contextmanager
-    def live(self) -> Iterator["Display"]:
+    def live(self) -> Iterator["SweepProgress"]:
         """Show it, and make it the one that `point_display` adds to."""
         global _running
         _running = self
@@ -94,8 +94,8 @@ class Display:
         finally:
             _running = None
 
-    def point(self, name: str) -> PointDisplay:
-        return PointDisplay(self._bars, name, self._points)
+    def point(self, name: str) -> PointProgress:
+        return PointProgress(self._bars, name, self._points)
 
     def point_finished(self, *, failed: bool) -> None:
         self._finished += not failed
@@ -109,19 +109,19 @@ class Display:
             console.print(status, soft_wrap=True)
 
 
-_running: Display | None = None
+_running: SweepProgress | None = None
 
 
-def point_display(name: str) -> PointDisplay:
+def point_display(name: str) -> PointProgress:
     """A line for a point, in the display of the sweep that runs; Hydra stands between the two and passes nothing on."""
-    return (_running or Display(1)).point(name)
+    return (_running or SweepProgress(1)).point(name)
 
 
-def telling(shown: PointDisplay, of: str = "sequences of the next chunk") -> Callable[[int, int], None]:
+def progress_callback(shown: PointProgress, of: str = "sequences of the next chunk") -> Callable[[int, int], None]:
     """Have the display hear how many are done of how many; a plea to stop is heard there too."""
 
     def told(done: int, total: int) -> None:
         shown.waiting(done, total, of)
-        signals.check()
+        signals.raise_if_stopped()
 
     return told

@@ -15,7 +15,7 @@ class Stopped(BaseException):
 _heard: list[str] = []
 
 
-def listen(*signals: signal.Signals) -> None:
+def install_handlers(*signals: signal.Signals) -> None:
     """From now on, take these signals as the plea to stop."""
 
     def hear(number: int, _: FrameType | None) -> None:
@@ -25,12 +25,12 @@ def listen(*signals: signal.Signals) -> None:
         signal.signal(one, hear)
 
 
-def check() -> None:
+def raise_if_stopped() -> None:
     """Raises: Stopped, naming the signal, if one has come."""
     if _heard:
         raise Stopped(_heard[0])
 
 
-def forget() -> None:
+def reset() -> None:
     """Begin anew, as in a fresh process."""
     _heard.clear()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sae_sweeps.saes.encoder import Product
-from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.sparse import RowSparse
 
 NORMALIZE_EPSILON = 1e-5  # as in SAELens' "layer_norm", so that a saved SAE computes the same there
 
@@ -75,14 +75,14 @@ class SAE(nn.Module, ABC):
         return Product(input_BD.detach(), self.W_enc.detach(), b_enc_F, precision=precision)
 
     @abstractmethod
-    def keep_for_inference(self, product: Product) -> Kept:
+    def keep_for_inference(self, product: Product) -> RowSparse:
         """The active latents of each activation when the SAE is used, whatever else is in the batch."""
 
     @torch.no_grad()
-    def active(self, normalized: Normalized) -> Kept:
+    def active(self, normalized: Normalized) -> RowSparse:
         return self.keep_for_inference(self.product(self.encoder_input(normalized.x_BD)))
 
-    def reconstruct(self, kept: Kept, normalized: Normalized) -> Tensor:
+    def reconstruct(self, kept: RowSparse, normalized: Normalized) -> Tensor:
         return normalized.restore(kept.decode(self.W_dec).add_(self.b_dec))
 
     @torch.no_grad()

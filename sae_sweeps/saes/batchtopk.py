@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sae_sweeps.saes.encoder import SPARE, Product, above
 from sae_sweeps.saes.inference import InferenceSAE
-from sae_sweeps.saes.sparse import Entries, Kept
+from sae_sweeps.saes.sparse import Entries, RowSparse
 from sae_sweeps.saes.topk import TopKSAE
 
 GUESS = 0.95  # of the running threshold: a batch's own threshold is hardly ever below
@@ -17,7 +17,7 @@ GUESS_SPARE = 0.9  # the same, where more are wanted than will be kept
 AT_MOST = 4  # times what is wanted: more candidates than that are thinned out on the way
 
 
-def top_of_batch(product: Product, k: int, guess: float = 0.0) -> Kept:
+def top_of_batch(product: Product, k: int, guess: float = 0.0) -> RowSparse:
     """The k x B largest entries of the whole matrix, fewer if fewer are positive.
 
     Only entries above `guess` are looked at, if there are enough of them; the result does not depend on it.
@@ -30,9 +30,9 @@ def top_of_batch(product: Product, k: int, guess: float = 0.0) -> Kept:
         flat_N, pre_N = _candidates(product, wanted, 0.0)
     if not product.is_exact:
         flat_N, pre_N = _largest(flat_N, pre_N, wanted)
-        pre_N = product.exact(Kept.from_flat(flat_N, pre_N, product.shape))
+        pre_N = product.exact(RowSparse.from_flat(flat_N, pre_N, product.shape))
     flat_N, pre_N = _largest(flat_N, pre_N, budget)
-    return Kept.from_flat(flat_N, pre_N.relu(), product.shape)
+    return RowSparse.from_flat(flat_N, pre_N.relu(), product.shape)
 
 
 def _candidates(product: Product, wanted: int, floor: float) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ class BatchTopKSAE(TopKSAE):
             self.threshold_weight.mul_(self.threshold_momentum).add_(weight)
             self.threshold.lerp_(positive_N.min(), weight / self.threshold_weight)
 
-    def keep_for_inference(self, product: Product) -> Kept:
+    def keep_for_inference(self, product: Product) -> RowSparse:
         kept = above(product, self.threshold.expand(product.shape[1]))
         assert kept is not None, "never too many"
         return kept

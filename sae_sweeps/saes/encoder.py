@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.sparse import RowSparse
 
 BLOCK = 2**23  # entries of the product in one block: it is looked through while it is still in the cache, or nearly
 BLOCK_CUDA = 2**27
@@ -65,7 +65,7 @@ class Product:
                 look(first, pre_RF.gather(1, latents_M.expand(len(chunk_RD), -1)))
             yield first, pre_RF
 
-    def exact(self, kept: Kept, latents_M: Tensor | None = None) -> Tensor:
+    def exact(self, kept: RowSparse, latents_M: Tensor | None = None) -> Tensor:
         """The kept entries, (N,), as float32 gives them, with the bias; `kept.pre` holds what the blocks had there.
 
         With `latents_M` the entries are of these columns alone, as a watcher saw them.
@@ -73,7 +73,7 @@ class Product:
         pre_N = kept.pre
         if not self.is_exact:
             W_enc_FD = self._W_enc_FD if latents_M is None else self._W_enc_FD[latents_M]
-            pre_N = kept.entries_of(self.input_BD, W_enc_FD)
+            pre_N = kept.sampled_product(self.input_BD, W_enc_FD)
         if self.b_enc_F is None:
             return pre_N
         return pre_N + kept.per_latent(self.b_enc_F if latents_M is None else self.b_enc_F[latents_M])
@@ -110,18 +110,18 @@ class RowTops:
             col_RK = biased_RF.topk(self._proposed, dim=1, sorted=False).indices
             self._tops[first] = pre_RF.gather(1, col_RK), col_RK
 
-    def kept(self) -> Kept:
+    def kept(self) -> RowSparse:
         """Those of the blocks that were looked at; entries below zero are kept as zeros."""
         pre_BK, col_BK = (torch.cat(parts) for parts in zip(*self._tops.values(), strict=True))
-        proposed = Kept.from_rows(col_BK, pre_BK, self._width)
+        proposed = RowSparse.from_rows(col_BK, pre_BK, self._width)
         pre_BK = self._product.exact(proposed, self._latents_M).view_as(col_BK)
         if self._proposed > self._k:
             pre_BK, places_BK = pre_BK.topk(self._k, dim=1, sorted=False)
             col_BK = col_BK.gather(1, places_BK)
-        return Kept.from_rows(col_BK, pre_BK.relu(), self._width)
+        return RowSparse.from_rows(col_BK, pre_BK.relu(), self._width)
 
 
-def top_per_row(product: Product, k: int) -> Kept:
+def top_per_row(product: Product, k: int) -> RowSparse:
     """The k largest entries of each row, those below zero as zeros."""
     tops = RowTops(product, k)
     for first, pre_RF in product.blocks():
@@ -129,7 +129,7 @@ def top_per_row(product: Product, k: int) -> Kept:
     return tops.kept()
 
 
-def above(product: Product, floor_F: Tensor, at_most: float = 1.0) -> Kept | None:
+def above(product: Product, floor_F: Tensor, at_most: float = 1.0) -> RowSparse | None:
     """The positive entries above their latent's floor; None if more than the share `at_most` of the first block are."""
     dict_size = product.shape[1]
     bias_F = torch.zeros_like(floor_F) if product.b_enc_F is None else product.b_enc_F
@@ -146,10 +146,10 @@ def above(product: Product, floor_F: Tensor, at_most: float = 1.0) -> Kept | Non
         pres.append(pre_RF.view(-1)[flat_N])
         flats.append(flat_N.add_(first * dict_size))
     flat_N = torch.cat(flats)
-    proposed = Kept.from_flat(flat_N, torch.cat(pres), product.shape)
+    proposed = RowSparse.from_flat(flat_N, torch.cat(pres), product.shape)
     pre_N = product.exact(proposed)
     kept_N = pre_N > proposed.per_latent(floor_F)
-    return Kept.from_flat(flat_N[kept_N], pre_N[kept_N], product.shape)
+    return RowSparse.from_flat(flat_N[kept_N], pre_N[kept_N], product.shape)
 
 
 @contextmanager

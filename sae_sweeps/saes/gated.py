@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.relu import ReLUSAE
-from sae_sweeps.saes.sparse import Entries, Kept, LatentEntries
+from sae_sweeps.saes.sparse import Entries, LatentEntries, RowSparse
 from sae_sweeps.saes.trainable import Fit, Step
 
 
@@ -54,7 +54,7 @@ class GatedSAE(ReLUSAE):
         self._with_magnitudes(kept)
         return kept
 
-    def keep_for_inference(self, product: Product) -> Kept:
+    def keep_for_inference(self, product: Product) -> RowSparse:
         kept = super().keep_for_inference(product)
         self._with_magnitudes(kept)
         return kept
@@ -65,7 +65,7 @@ class GatedSAE(ReLUSAE):
 
     def fit(self, kept: Entries, entries: LatentEntries, x_BD: Tensor) -> Fit:
         fit = super().fit(kept, entries, x_BD)
-        via_gate = super().fit(kept.holding(kept.pre), entries, x_BD)
+        via_gate = super().fit(kept.with_values(kept.pre), entries, x_BD)
         fit.loss = fit.loss + via_gate.loss
         fit.pre_grad = entries.value_gradients(via_gate.grad_RD, self.W_dec) * (entries.pre > 0)
         return fit

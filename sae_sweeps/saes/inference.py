@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sae_sweeps.saes.base import NORMALIZATIONS, SAE
 from sae_sweeps.saes.encoder import Product, above, top_per_row
-from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.sparse import RowSparse
 
 WEIGHTS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold", "gain", "shift")
 
@@ -58,7 +58,7 @@ class InferenceSAE(SAE):
         self.architecture, self.k = architecture, k
         self.centers_input, self.normalization = centers_input, normalization
 
-    def keep_for_inference(self, product: Product) -> Kept:
+    def keep_for_inference(self, product: Product) -> RowSparse:
         if self.threshold is None:
             assert self.k is not None, "one of the two"
             kept = top_per_row(product, self.k)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sae_sweeps.saes.encoder import Product, above
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
-from sae_sweeps.saes.sparse import DENSE_FROM, Entries, Kept, LatentEntries, Whole
+from sae_sweeps.saes.sparse import DENSE_FROM, Dense, Entries, LatentEntries, RowSparse
 
 
 class JumpReLUSAE(PenalizedSAE):
@@ -49,11 +49,11 @@ class JumpReLUSAE(PenalizedSAE):
         """The active entries, and the inactive ones near their threshold; every entry where those are many."""
         entries: Entries | None = above(product, self.threshold - self.bandwidth / 2, at_most=DENSE_FROM)
         if entries is None:
-            entries = Whole(product.whole().relu_())
+            entries = Dense(product.whole().relu_())
         entries.value = entries.pre * (entries.pre > entries.per_latent(self.threshold))
         return entries
 
-    def keep_for_inference(self, product: Product) -> Kept:
+    def keep_for_inference(self, product: Product) -> RowSparse:
         kept = above(product, self.threshold)
         assert kept is not None, "never too many"
         return kept

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.saes.batchtopk import BatchTopKSAE
-from sae_sweeps.saes.sparse import ByLatent, Entries, Kept, LatentEntries
+from sae_sweeps.saes.sparse import ColumnSparse, Entries, LatentEntries, RowSparse
 from sae_sweeps.saes.trainable import Fit
 
 PREFIXES = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)  # the paper's, section 4.3: 2048, 6144, 14336 and 30720 of 65536
@@ -45,8 +45,8 @@ class MatryoshkaSAE(BatchTopKSAE):
         self.register_buffer("group_F", group_F, persistent=False)
 
     def fit(self, kept: Entries, entries: LatentEntries, x_BD: Tensor) -> Fit:
-        assert isinstance(kept, Kept), "a batch's largest are never listed as a whole matrix"
-        assert isinstance(entries, ByLatent), "nor latent by latent"
+        assert isinstance(kept, RowSparse), "a batch's largest are never listed as a whole matrix"
+        assert isinstance(entries, ColumnSparse), "nor latent by latent"
         prefixes = len(self.sizes)
         added_PBD = kept.grouped(self.group_F, prefixes).decode(self.W_dec).view(prefixes, *x_BD.shape)
         error_PBD = added_PBD.cumsum_(0).add_(self.b_dec).sub_(x_BD)

@@ -10,7 +10,7 @@ from torch import Tensor
 from sae_sweeps.saes.encoder import Product, above
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
-from sae_sweeps.saes.sparse import DENSE_FROM, Entries, Kept, LatentEntries, Whole
+from sae_sweeps.saes.sparse import DENSE_FROM, Dense, Entries, LatentEntries, RowSparse
 
 GAIN = 3.0  # over the step of a factor on thresholds: Adam moves biases further between two batches
 RELIEF = 5.0  # shares of the coefficient that are taken off for a share of the target that L0 is short of
@@ -72,9 +72,9 @@ class ReLUSAE(PenalizedSAE):
         self._shift_biases(self.l0_target.first_level(pre_RF, self._norm_F, self.first_times))
 
     def keep(self, product: Product) -> Entries:
-        return positive(product, DENSE_FROM) or Whole(product.whole().relu_())
+        return positive(product, DENSE_FROM) or Dense(product.whole().relu_())
 
-    def keep_for_inference(self, product: Product) -> Kept:
+    def keep_for_inference(self, product: Product) -> RowSparse:
         kept = positive(product)
         assert kept is not None, "never too many"
         return kept
@@ -106,6 +106,6 @@ class ReLUSAE(PenalizedSAE):
             self._shift_biases(GAIN * self.l0_target.factor().log() * self._unit)
 
 
-def positive(product: Product, at_most: float = 1.0) -> Kept | None:
+def positive(product: Product, at_most: float = 1.0) -> RowSparse | None:
     """The entries above zero; None if more than the share `at_most` of the first block are."""
     return above(product, product.input_BD.new_zeros(product.shape[1]), at_most)

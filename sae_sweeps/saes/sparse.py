@@ -19,7 +19,7 @@ warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta"
 DENSE_FROM = 0.25  # share of entries kept from which the whole matrix is faster; measured on a CPU
 
 
-class Kept:
+class RowSparse:
     """Kept entries of a (B, F) matrix of pre-activations, row by row.
 
     Shapes: crow_B1 (B + 1,), where each row's entries start; col_N (N,), the latent of each entry, in any order within
@@ -33,21 +33,21 @@ class Kept:
         self.shape = shape
 
     @classmethod
-    def from_flat(cls, flat_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> "Kept":
+    def from_flat(cls, flat_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> "RowSparse":
         """The entries at ascending positions `flat_N` of the flattened matrix."""
         dict_size = shape[1]
         row_N = flat_N // dict_size
         return cls.from_sorted(row_N, flat_N - row_N * dict_size, pre_N, shape)
 
     @classmethod
-    def from_rows(cls, col_BK: Tensor, pre_BK: Tensor, dict_size: int) -> "Kept":
+    def from_rows(cls, col_BK: Tensor, pre_BK: Tensor, dict_size: int) -> "RowSparse":
         """The same number of entries, K, in every row."""
         batch, per_row = col_BK.shape
         crow_B1 = torch.arange(0, batch * per_row + 1, per_row, device=col_BK.device)
         return cls(crow_B1, col_BK.reshape(-1), pre_BK.reshape(-1), (batch, dict_size))
 
     @classmethod
-    def from_sorted(cls, row_N: Tensor, col_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> "Kept":
+    def from_sorted(cls, row_N: Tensor, col_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> "RowSparse":
         """The entries at the given rows, ascending, and columns."""
         return cls(_starts(row_N, shape[0]), col_N, pre_N, shape)
 
@@ -70,38 +70,38 @@ class Kept:
         """For each entry the number that belongs to its latent."""
         return of_F[self.col_N]
 
-    def rows(self, first: int, count: int) -> "Kept":
+    def rows(self, first: int, count: int) -> "RowSparse":
         """The entries of rows `first` to `first + count`."""
         crow_B1 = self.crow_B1[first : first + count + 1]
         entries = slice(int(crow_B1[0]), int(crow_B1[-1]))
-        part = Kept(crow_B1 - crow_B1[0], self.col_N[entries], self.pre[entries], (count, self.shape[1]))
+        part = RowSparse(crow_B1 - crow_B1[0], self.col_N[entries], self.pre[entries], (count, self.shape[1]))
         part.value = self.value[entries]
         return part
 
-    def transposed(self) -> "Kept":
+    def transposed(self) -> "RowSparse":
         """The same entries as those of the transposed matrix."""
-        by_latent = self.by_latent()
-        turned = Kept(by_latent.start_F1, by_latent.row_N, by_latent.pre, (self.shape[1], self.shape[0]))
-        turned.value = by_latent.value
+        to_columns = self.to_columns()
+        turned = RowSparse(to_columns.start_F1, to_columns.row_N, to_columns.pre, (self.shape[1], self.shape[0]))
+        turned.value = to_columns.value
         return turned
 
-    def grouped(self, group_F: Tensor, groups: int) -> "Kept":
+    def grouped(self, group_F: Tensor, groups: int) -> "RowSparse":
         """The entries of each group of latents in rows of their own: those of group g and row b in row g B + b."""
         row_N, order_N = (self.row_N + self.shape[0] * self.per_latent(group_F)).sort(stable=True)
         shape = (self.shape[0] * groups, self.shape[1])
-        moved = Kept.from_sorted(row_N, self.col_N[order_N], self.pre[order_N], shape)
+        moved = RowSparse.from_sorted(row_N, self.col_N[order_N], self.pre[order_N], shape)
         moved.value = self.value[order_N]
         return moved
 
-    def holding(self, value_N: Tensor) -> "Kept":
+    def with_values(self, value_N: Tensor) -> "RowSparse":
         """The same entries with other activations."""
-        other = Kept(self.crow_B1, self.col_N, self.pre, self.shape)
+        other = RowSparse(self.crow_B1, self.col_N, self.pre, self.shape)
         other.value = value_N
         return other
 
-    def scaled(self, factor_N: Tensor) -> "Kept":
+    def scaled(self, factor_N: Tensor) -> "RowSparse":
         """The same entries with their activations times a factor for each."""
-        return self.holding(self.value * factor_N)
+        return self.with_values(self.value * factor_N)
 
     def dense(self) -> Tensor:
         """The matrix A that holds `value`, (B, F), zero where nothing was kept."""
@@ -111,22 +111,22 @@ class Kept:
         """A @ W_dec, (B, D)."""
         return _product(self.crow_B1, self.col_N, self.value, W_dec_FD)
 
-    def entries_of(self, left_BD: Tensor, right_FD: Tensor) -> Tensor:
+    def sampled_product(self, left_BD: Tensor, right_FD: Tensor) -> Tensor:
         """The entries of left @ right^T at the kept places, (N,)."""
         return _entries(self.crow_B1, self.col_N, left_BD, right_FD)
 
-    def by_latent(self) -> "ByLatent":
-        return ByLatent(self)
+    def to_columns(self) -> "ColumnSparse":
+        return ColumnSparse(self)
 
 
-class ByLatent:
+class ColumnSparse:
     """The same entries latent by latent, for the gradients.
 
     Shapes: start_F1 (F + 1,), where each latent's entries start; row_N (N,), the row of each entry, ascending within a
     latent; pre and value (N,). The latent of an entry is implied, which `per_latent` spells out.
     """
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, kept: RowSparse) -> None:
         self.shape = kept.shape
         self._col_N, order_N = kept.col_N.sort(stable=True)
         self.start_F1 = _starts(self._col_N, self.shape[1]).to(torch.int32)
@@ -143,7 +143,7 @@ class ByLatent:
         """For each entry the number that belongs to its latent."""
         return of_F[self._col_N]
 
-    def grouped(self, group_F: Tensor, groups: int) -> "ByLatent":
+    def grouped(self, group_F: Tensor, groups: int) -> "ColumnSparse":
         """As `Kept.grouped`; the entries stay in their order."""
         moved = copy.copy(self)
         moved.shape = (self.shape[0] * groups, self.shape[1])
@@ -164,7 +164,7 @@ class ByLatent:
         return transposed @ of_entries.new_ones(self.shape[0])
 
 
-class Whole:
+class Dense:
     """Every entry of the matrix, kept or not: `value` is 0 at those that are not. Shapes: pre and value (B, F)."""
 
     def __init__(self, pre_BF: Tensor) -> None:
@@ -181,8 +181,8 @@ class Whole:
     def per_latent(self, of_F: Tensor) -> Tensor:
         return of_F
 
-    def holding(self, value_BF: Tensor) -> "Whole":
-        other = Whole(self.pre)
+    def with_values(self, value_BF: Tensor) -> "Dense":
+        other = Dense(self.pre)
         other.value = value_BF
         return other
 
@@ -192,7 +192,7 @@ class Whole:
     def decode(self, W_dec_FD: Tensor) -> Tensor:
         return self.value @ W_dec_FD
 
-    def by_latent(self) -> "Whole":
+    def to_columns(self) -> "Dense":
         return self
 
     def value_gradients(self, grad_BD: Tensor, W_dec_FD: Tensor) -> Tensor:
@@ -205,8 +205,8 @@ class Whole:
         return of_entries.sum(0)
 
 
-Entries: TypeAlias = Kept | Whole  # as a selection gives them
-LatentEntries: TypeAlias = ByLatent | Whole  # as the gradients want them
+Entries: TypeAlias = RowSparse | Dense  # as a selection gives them
+LatentEntries: TypeAlias = ColumnSparse | Dense  # as the gradients want them
 
 
 def _csr(start: Tensor, place_N: Tensor, value_N: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sae_sweeps.saes.encoder import Product, RowTops, top_per_row
 from sae_sweeps.saes.inference import InferenceSAE
-from sae_sweeps.saes.sparse import DENSE_FROM, Entries, Kept, Whole
+from sae_sweeps.saes.sparse import DENSE_FROM, Dense, Entries, RowSparse
 from sae_sweeps.saes.trainable import TrainableSAE
 
 
@@ -42,7 +42,7 @@ class TopKSAE(TrainableSAE):
     def keep(self, product: Product) -> Entries:
         return top_per_row(product, self.k)
 
-    def keep_for_inference(self, product: Product) -> Kept:
+    def keep_for_inference(self, product: Product) -> RowSparse:
         return top_per_row(product, self.k)
 
     def for_inference(self) -> InferenceSAE:
@@ -53,4 +53,4 @@ class TopKSAE(TrainableSAE):
             return None
         tops = RowTops(product, self.aux_latents, dead_M)
         dense = self.aux_latents >= DENSE_FROM * len(dead_M)
-        return lambda: Whole(tops.kept().dense()) if dense else tops.kept()
+        return lambda: Dense(tops.kept().dense()) if dense else tops.kept()

@@ -107,7 +107,7 @@ class TrainableSAE(SAE):
         dead_M = dead_F.nonzero().squeeze(1)
         keep_dead = self.watch_dead(product, dead_M)
         kept = self.keep(product)
-        entries = kept.by_latent()
+        entries = kept.to_columns()
         fit = self.fit(kept, entries, x_BD)
         value_grad = fit.entries.value_gradients(fit.grad_RD, self.W_dec)
         pre_grad, sparsity_loss = self.sparsity_gradients(entries, value_grad, fit.pre_grad)
@@ -123,7 +123,7 @@ class TrainableSAE(SAE):
             aux_error_BD = kept_dead.decode(W_dec_MD).add_(fit.error_BD)
             aux_loss = self.aux_coefficient * aux_error_BD.square().mean()
             aux_grad_BD = aux_error_BD * (2 * self.aux_coefficient / aux_error_BD.numel())
-            dead = kept_dead.by_latent()
+            dead = kept_dead.to_columns()
             value_grad = dead.value_gradients(aux_grad_BD, W_dec_MD)
             pre_grad = value_grad * dead.active
             W_dec_grad_FD[dead_M] += dead.weight_gradient(dead.value, aux_grad_BD)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.runtime.files import write_table, write_text
-from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import latent_tables
 
 USERS = 20  # latents that are listed for each meta-latent
@@ -34,7 +34,7 @@ Rows = Iterator[dict[str, Any]]
 LATENTS_FILE, META_LATENTS_FILE = "latents.parquet", "meta_latents.parquet"
 
 
-def write_latents(folder: Path, rows: Rows, decomposition: Kept, explained_F: Tensor) -> None:
+def write_latents(folder: Path, rows: Rows, decomposition: RowSparse, explained_F: Tensor) -> None:
     """`decomposition`: the weights (F, M); `explained_F`: the share of each direction that they explain, nan for those
     that were left out."""
     weights = _lists(decomposition, "meta_latent")
@@ -52,7 +52,7 @@ def write_latents(folder: Path, rows: Rows, decomposition: Kept, explained_F: Te
 
 
 def write_meta_latents(
-    folder: Path, rows: Rows, decomposition: Kept, matches: Mapping[str, tuple[Tensor, Tensor]]
+    folder: Path, rows: Rows, decomposition: RowSparse, matches: Mapping[str, tuple[Tensor, Tensor]]
 ) -> None:
     """`matches`: by the name of a smaller SAE, the best match of each meta-latent there: cosine (M,), latent (M,)."""
     used_by = decomposition.transposed()
@@ -77,7 +77,7 @@ def write_meta_latents(
     write_table(folder / META_LATENTS_FILE, META_LATENTS, parts())
 
 
-def _lists(kept: Kept, name: str, most: int | None = None) -> Any:
+def _lists(kept: RowSparse, name: str, most: int | None = None) -> Any:
     """A function from a row of the matrix to its entries, the largest first."""
     starts, columns, values = kept.crow_B1.tolist(), kept.col_N.cpu(), kept.value.cpu()
 

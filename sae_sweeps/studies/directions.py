@@ -99,7 +99,7 @@ def compare(
     left_ND: Tensor,
     right_MD: Tensor,
     thresholds: Sequence[float] = (),
-    told: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
     """Compare all directions of one side with all of the other, and find the families at each threshold.
 
@@ -123,6 +123,6 @@ def compare(
                 alike_E = cosine_TT[row_E, column_E]
                 for joining in joinings:
                     joining.add(alike_E, row_E + rows.start, column_E + columns.start)
-        if told is not None:
-            told(rows.stop, len(left_ND))
+        if on_progress is not None:
+            on_progress(rows.stop, len(left_ND))
     return Comparison(left, right, {joining.threshold: joining.families() for joining in joinings})

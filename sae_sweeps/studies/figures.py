@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sae_sweeps.runtime.files import written_whole
+from sae_sweeps.runtime.files import write_atomically
 
 Array = npt.NDArray[Any]
 
@@ -29,7 +29,7 @@ def _picture(file: Path, made: list[Path], title: str, panels: int = 1) -> Itera
         one.set_axisbelow(True)
     figure.suptitle(title, fontsize=9)
     yield axes
-    with written_whole(file) as partial:
+    with write_atomically(file) as partial:
         figure.savefig(partial, format="png", dpi=150)
     made.append(file)
 

@@ -7,11 +7,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.source import Inputs
+from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.runtime import signals
-from sae_sweeps.runtime.progress import PointDisplay, telling
+from sae_sweeps.runtime.progress import PointProgress, progress_callback
 from sae_sweeps.saes import SAE
-from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies.top_activations import TopActivations
 
 ROWS = 2048  # latents of a part of a table
@@ -34,14 +34,18 @@ SCHEMA = pa.schema(
 
 
 def read_text(
-    inputs: Inputs, sae: SAE, settings: Mapping[str, Any], shown: PointDisplay, of: Callable[[Kept], Kept] | None = None
+    inputs: ActivationSource,
+    sae: SAE,
+    settings: Mapping[str, Any],
+    shown: PointProgress,
+    of: Callable[[RowSparse], RowSparse] | None = None,
 ) -> tuple[TopActivations, Tensor]:
     """One pass over held-out text: the top activations of the SAE's latents, or of what `of` makes of them, and the
     tokens (N, S) that were read."""
     read: list[Tensor] = []
     top: TopActivations | None = None
 
-    for tokens_nS, x_BD in inputs.held_out_text(settings["tokens"], telling(shown, "sequences")):
+    for tokens_nS, x_BD in inputs.held_out_text(settings["tokens"], progress_callback(shown, "sequences")):
         sequences, seq_len = tokens_nS.shape
         positions = len(x_BD) // sequences
         kept = sae.active(sae.normalize(x_BD))
@@ -57,12 +61,12 @@ def read_text(
 
 
 def rows(
-    inputs: Inputs,
+    inputs: ActivationSource,
     top: TopActivations,
     tokens_NS: Tensor,
     W_dec_FD: Tensor,
     settings: Mapping[str, Any],
-    shown: PointDisplay,
+    shown: PointProgress,
 ) -> Iterator[dict[str, Any]]:
     """The columns of SCHEMA, some latents at a time."""
     tokenizer = inputs.model.tokenizer
@@ -70,7 +74,7 @@ def rows(
     seq_len = tokens_NS.shape[1]
     bos = inputs.first_position
     for first in range(0, len(W_dec_FD), ROWS):
-        signals.check()
+        signals.raise_if_stopped()
         latents = slice(first, min(first + ROWS, len(W_dec_FD)))
         values, places = top.value[latents].tolist(), top.place[latents].tolist()
         spans: list[list[int]] = []
@@ -109,11 +113,11 @@ def rows(
         shown.waiting(latents.stop, len(W_dec_FD), "latents written")
 
 
-def promoted(inputs: Inputs, directions_ND: Tensor, count: int) -> list[list[dict[str, Any]]]:
+def promoted(inputs: ActivationSource, directions_ND: Tensor, count: int) -> list[list[dict[str, Any]]]:
     """For each direction the output tokens that it raises most, through the final norm and the unembedding."""
     found: list[list[dict[str, Any]]] = []
     for some_ND in directions_ND.detach().split(inputs.model.logits_at_once):
-        logits, ids = inputs.model.output_logits(some_ND).topk(count, dim=1)
+        logits, ids = inputs.model.logit_lens(some_ND).topk(count, dim=1)
         words = inputs.model.tokenizer.batch_decode(ids.reshape(-1, 1).tolist(), clean_up_tokenization_spaces=False)
         texts = iter(words)
         found += [[{"token": next(texts), "logit": logit} for logit in row] for row in logits.tolist()]

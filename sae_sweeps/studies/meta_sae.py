@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.config import TrainingConfig
-from sae_sweeps.config.presets import settled
+from sae_sweeps.config.presets import build_settings
 from sae_sweeps.config.studies import MetaConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes import SAE, BatchTopKSAE
 from sae_sweeps.saes.batchtopk import top_of_batch
-from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.training.streams import TensorStream
 from sae_sweeps.training.trainer import Trainer, train
 
 TILE_ENTRIES = 2**24  # of correlations between directions and atoms that are held at a time
 
 
-def training_of(directions_AD: Tensor, settings: MetaConfig) -> tuple[Trainer, TensorStream]:
+def build_training_config(directions_AD: Tensor, settings: MetaConfig) -> tuple[Trainer, TensorStream]:
     """A meta-SAE that is yet to be trained on the directions, and the stream of these; a chunk is an epoch.
 
     Its `dict_size` is a quarter of the directions, if the settings leave it open.
@@ -65,7 +65,7 @@ def _just_below(value: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def decompose(meta: SAE, directions_AD: Tensor) -> Kept:
+def decompose(meta: SAE, directions_AD: Tensor) -> RowSparse:
     """The meta-latents of each direction, and their weights: the entries of a matrix (A, M)."""
     return meta.active(meta.normalize(directions_AD))
 
@@ -132,9 +132,9 @@ def with_directions(sae: SAE, latents_A: Tensor, directions_AD: Tensor) -> SAE:
     return changed
 
 
-def over_all_latents(kept: Kept, latents_A: Tensor, dict_size: int) -> Kept:
+def over_all_latents(kept: RowSparse, latents_A: Tensor, dict_size: int) -> RowSparse:
     """The decompositions of some latents (A, M) as those of all (F, M): the others have none."""
-    return Kept.from_sorted(latents_A[kept.row_N], kept.col_N, kept.value, (dict_size, kept.shape[1]))
+    return RowSparse.from_sorted(latents_A[kept.row_N], kept.col_N, kept.value, (dict_size, kept.shape[1]))
 
 
 class MetaSAE:
@@ -156,7 +156,7 @@ class MetaSAE:
         settings: MetaConfig | None = None,
         *,
         latents: Tensor | None = None,
-        told: Callable[[int, int], None] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
         **values: Any,
     ) -> "MetaSAE":
         """Train a BatchTopK SAE on the decoder directions of an SAE.
@@ -170,7 +170,7 @@ class MetaSAE:
 
         Raises: ConfigError if a setting cannot work, or if there are more meta-latents than directions.
         """
-        settings = settled(MetaConfig, settings, values)
+        settings = build_settings(MetaConfig, settings, values)
         W_dec_FD = (sae if isinstance(sae, Tensor) else sae.W_dec).detach()
         latents_A = torch.arange(len(W_dec_FD)) if latents is None else latents
         latents_A = latents_A.to(W_dec_FD.device)
@@ -178,7 +178,7 @@ class MetaSAE:
         if not 0 < (settings.dict_size or 1) <= len(directions_AD):
             problem = f"there are only {len(directions_AD)} decoder directions to learn from"
             raise ConfigError("meta.dict_size", settings.dict_size, problem, "give fewer meta-latents")
-        return cls(_trained(directions_AD, settings, told), latents_A, directions_AD, settings)
+        return cls(_trained(directions_AD, settings, on_progress), latents_A, directions_AD, settings)
 
     def control(self) -> "MetaSAE":
         """The same, trained on shuffled directions. What the SAE's directions have of their own is by how much its
@@ -187,7 +187,7 @@ class MetaSAE:
         return MetaSAE(_trained(directions_AD, self.settings), self.latents_A, directions_AD, self.settings)
 
     @cached_property
-    def weights(self) -> Kept:
+    def weights(self) -> RowSparse:
         """The meta-latents of each direction and their weights: the entries of a matrix (A, M), `dense()` of which is
         the matrix itself."""
         return decompose(self.sae, self.directions_AD)
@@ -207,7 +207,7 @@ class MetaSAE:
         """The same of each direction alone, (A,)."""
         return explained_share(self.directions_AD, self.reconstructed_AD)
 
-    def meta_latents_of(self, latent: int) -> list[tuple[int, float]]:
+    def find_meta_latents(self, latent: int) -> list[tuple[int, float]]:
         """What a latent's direction is made of: meta-latents and their weights, the largest first.
 
         Raises: KeyError if the latent was not decomposed.
@@ -217,35 +217,35 @@ class MetaSAE:
             raise KeyError(f"latent {latent} was not decomposed")
         return _entries(self.weights, row)
 
-    def latents_of(self, meta_latent: int, most: int = 10) -> list[tuple[int, float]]:
+    def find_latents(self, meta_latent: int, most: int = 10) -> list[tuple[int, float]]:
         """The latents whose directions use a meta-latent most, and with which weights."""
         found = _entries(self._users, meta_latent)[:most]
         return [(int(self.latents_A[row]), weight) for row, weight in found]
 
     @cached_property
-    def _users(self) -> Kept:
+    def _users(self) -> RowSparse:
         return self.weights.transposed()
 
-    def replaced_in(self, sae: SAE) -> SAE:
+    def replace_directions(self, sae: SAE) -> SAE:
         """A copy of the SAE with the directions replaced by their reconstructions, for `evaluate` to tell what that
         costs."""
         return with_directions(sae, self.latents_A, self.reconstructed_AD)
 
 
 def _trained(
-    directions_AD: Tensor, settings: MetaConfig, told: Callable[[int, int], None] | None = None
+    directions_AD: Tensor, settings: MetaConfig, on_progress: Callable[[int, int], None] | None = None
 ) -> BatchTopKSAE:
-    trainer, stream = training_of(directions_AD, settings)
+    trainer, stream = build_training_config(directions_AD, settings)
     for _, steps in train([trainer], stream):
         for _ in steps:
-            if told is not None:
-                told(trainer.steps_done, settings.steps)
+            if on_progress is not None:
+                on_progress(trainer.steps_done, settings.steps)
     assert isinstance(trainer.sae, BatchTopKSAE), "made as one"
     settle(trainer.sae, directions_AD)
     return trainer.sae
 
 
-def _entries(kept: Kept, row: int) -> list[tuple[int, float]]:
+def _entries(kept: RowSparse, row: int) -> list[tuple[int, float]]:
     """The columns and values of a row, the largest first."""
     at = slice(int(kept.crow_B1[row]), int(kept.crow_B1[row + 1]))
     value, order = kept.value[at].sort(descending=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_sweeps.config.presets import settled
+from sae_sweeps.config.presets import build_settings
 from sae_sweeps.config.studies import StitchConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes import SAE
@@ -32,13 +32,13 @@ class Pair:
     """
 
     def __init__(
-        self, small: SAE, large: SAE, settings: StitchConfig, told: Callable[[int, int], None] | None = None
+        self, small: SAE, large: SAE, settings: StitchConfig, on_progress: Callable[[int, int], None] | None = None
     ) -> None:
         """`told` hears how many directions of how many are compared. Raises: ValueError if the two do not see
         activations alike."""
         self.settings = settings
         self.thresholds = sorted({*settings.thresholds, settings.threshold})
-        self.compared = compare(small.W_dec.detach(), large.W_dec.detach(), self.thresholds, told)
+        self.compared = compare(small.W_dec.detach(), large.W_dec.detach(), self.thresholds, on_progress)
         self.cosine_L = self.compared.right.cosine
         self.novel_L = self.cosine_L < settings.threshold
         novel = self.novel_L.nonzero().squeeze(1)
@@ -172,7 +172,7 @@ def stitch(
 
     Raises: ConfigError if a setting cannot work, the SAEs do not see activations alike, or there are no activations.
     """
-    settings = settled(StitchConfig, settings, values)
+    settings = build_settings(StitchConfig, settings, values)
     for name, here, there in (
         ("d_in", small.d_in, large.d_in),
         ("normalization", small.normalization, large.normalization),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.saes import SAE
-from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies.directions import Families
 
 
@@ -40,7 +40,7 @@ class Path:
         left = torch.bincount(self.taken_out, weights=fired_S.double(), minlength=self.length + 2)
         return fired_S.sum() + (arrived - left)[: self.length + 1].cumsum(0)
 
-    def decode(self, position: int, small: SAE, kept_S: Kept, large: SAE, kept_L: Kept) -> Tensor:
+    def decode(self, position: int, small: SAE, kept_S: RowSparse, large: SAE, kept_L: RowSparse) -> Tensor:
         """The reconstruction (B, D), in normalised space, at a position of the path."""
         there_S = kept_S.per_latent(self.taken_out > position)
         there_L = kept_L.per_latent(self.put_in <= position)

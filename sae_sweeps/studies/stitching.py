@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sae_sweeps.saes import SAE
 from sae_sweeps.saes.base import Normalized
-from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies.directions import Families
 from sae_sweeps.studies.paths import Path
 
@@ -61,7 +61,7 @@ class Stitching:
         kept_S, kept_L = small.active(normalized), large.active(normalized)
         residual_BD = normalized.x_BD - kept_S.decode(small.W_dec).add_(small.b_dec)
         self._squares += residual_BD.square().sum(dtype=torch.float64)
-        overlap_N = kept_L.entries_of(residual_BD, large.W_dec).double()  # of the residual with the directions
+        overlap_N = kept_L.sampled_product(residual_BD, large.W_dec).double()  # of the residual with the directions
         value_N = kept_L.value.double()
         change_N = value_N * (value_N * kept_L.per_latent(self._norm_L) - 2 * overlap_N)
         self._change_L += torch.bincount(kept_L.col_N, weights=change_N, minlength=large.dict_size)
@@ -107,7 +107,7 @@ class Stitching:
 class _Moves:
     """What the moves of a path change in the reconstructions of a batch: the kept entries, position by position."""
 
-    def __init__(self, path: Path, small: SAE, kept_S: Kept, large: SAE, kept_L: Kept) -> None:
+    def __init__(self, path: Path, small: SAE, kept_S: RowSparse, large: SAE, kept_L: RowSparse) -> None:
         self._path = path
         self._bias_D = large.b_dec.detach() - small.b_dec.detach()
         self._sides = [(kept_L, path.put_in, large.W_dec.detach())]
@@ -131,7 +131,7 @@ class _Moves:
         return found_PB
 
 
-def _by_position(kept: Kept, at_F: Tensor, W_dec_FD: Tensor, first: int, batch: int, length: int) -> Tensor:
+def _by_position(kept: RowSparse, at_F: Tensor, W_dec_FD: Tensor, first: int, batch: int, length: int) -> Tensor:
     """The decodings of the entries of rows `first` to `first + batch` that come at each position, (P, B, D)."""
     part = kept.rows(first, batch)
     at_N = part.per_latent(at_F)
@@ -139,7 +139,7 @@ def _by_position(kept: Kept, at_F: Tensor, W_dec_FD: Tensor, first: int, batch: 
     place_N = ((at_N - 1) * batch + part.row_N)[taking_part]
     place_N, order_N = place_N.to(torch.int32).sort(stable=True)
     col_N, value_N = part.col_N[taking_part][order_N], part.value[taking_part][order_N]
-    moved = Kept.from_sorted(place_N, col_N, value_N, (length * batch, len(W_dec_FD)))
+    moved = RowSparse.from_sorted(place_N, col_N, value_N, (length * batch, len(W_dec_FD)))
     return moved.decode(W_dec_FD).view(length, batch, W_dec_FD.shape[1])
 
 
@@ -149,7 +149,7 @@ class Walk:
     @torch.no_grad()
     def __init__(self, path: Path, small: SAE, large: SAE, x_AD: Tensor) -> None:
         self._path, self._small, self._large = path, small, large
-        self._parts: list[tuple[Normalized, Kept, Kept]] = []
+        self._parts: list[tuple[Normalized, RowSparse, RowSparse]] = []
         for x_BD in x_AD.split(BATCH):
             normalized = small.normalize(x_BD)
             self._parts.append((normalized, small.active(normalized), large.active(normalized)))

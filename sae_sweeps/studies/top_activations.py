@@ -5,7 +5,7 @@
 import torch
 from torch import Tensor
 
-from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.sparse import RowSparse
 
 
 class TopActivations:
@@ -36,7 +36,7 @@ class TopActivations:
         """The mean of each latent's activations where it is active, (F,); 0 if it never is."""
         return self.total / self.fired.clamp(min=1)
 
-    def see(self, kept: Kept, place_B: Tensor) -> None:
+    def see(self, kept: RowSparse, place_B: Tensor) -> None:
         """Take whole sequences into account: their active latents, and the place of each activation."""
         active_N = kept.active
         row_N = kept.row_N[active_N]
@@ -82,7 +82,7 @@ def _first_of_each(key_N: Tensor, value_N: Tensor) -> Tensor:
     return order[start]
 
 
-def meta_activations(kept: Kept, decomposition: Kept) -> Kept:
+def meta_activations(kept: RowSparse, decomposition: RowSparse) -> RowSparse:
     """The activations of meta-latents, as the entries of a matrix (B, M): what is active of the latents (B, F), times
     the weights of their decompositions (F, M).
 
@@ -99,4 +99,4 @@ def meta_activations(kept: Kept, decomposition: Kept) -> Kept:
     value = kept.value[source] * decomposition.value[entry]
     summed = torch.sparse_coo_tensor(place, value, (batch, meta), check_invariants=False).coalesce()
     row_N, col_N = summed.indices()
-    return Kept.from_sorted(row_N, col_N, summed.values(), (batch, meta))
+    return RowSparse.from_sorted(row_N, col_N, summed.values(), (batch, meta))

@@ -10,7 +10,7 @@ from filelock import FileLock
 from sae_sweeps.activations.hooks import hook_layer
 from sae_sweeps.activations.model_info import ModelFacts
 from sae_sweeps.config import Config
-from sae_sweeps.runtime.errors import reason
+from sae_sweeps.runtime.errors import describe_error
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep.point import Point
 
@@ -45,7 +45,7 @@ class Calibration:
 
     def seconds(self, pack: Sequence[Point], facts: ModelFacts) -> float:
         """How long a pack takes."""
-        config, work = pack[0].config, work_of(pack, facts)
+        config, work = pack[0].config, measure_work(pack, facts)
         if self.measured(config):
             sums = self._sums[_key(config)]
             return sum(work[part] * sums[part]["seconds"] / sums[part]["work"] for part in PARTS)
@@ -54,7 +54,7 @@ class Calibration:
         return sum(work[part] * rates[part] for part in PARTS)
 
 
-def work_of(pack: Sequence[Point], facts: ModelFacts) -> dict[str, float]:
+def measure_work(pack: Sequence[Point], facts: ModelFacts) -> dict[str, float]:
     """The work that a pack takes, in the units of a calibration."""
     below = facts.weights(hook_layer(pack[0].config.model.hook) + 1)
     tokens = [point.config.training.tokens for point in pack]
@@ -70,9 +70,11 @@ def _key(config: Config) -> str:
     return f"{config.model.name} {config.model.hook}"
 
 
-def add(pack: Sequence[Point], facts: ModelFacts, device: str, seconds: Mapping[str, float], *, here: bool) -> None:
+def record_run(
+    pack: Sequence[Point], facts: ModelFacts, device: str, seconds: Mapping[str, float], *, here: bool
+) -> None:
     """Add what a pack took on a device to its sums. That it cannot be written is no reason for anything to fail."""
-    config, work = pack[0].config, work_of(pack, facts)
+    config, work = pack[0].config, measure_work(pack, facts)
     output_root = Path(config.output_root)
     file = output_root / FILE
     try:
@@ -85,4 +87,4 @@ def add(pack: Sequence[Point], facts: ModelFacts, device: str, seconds: Mapping[
             known["latest"][_where(here)] = device
             write_json(file, known)
     except OSError as error:
-        log.warning("%s could not be written (%s)", file, reason(error))
+        log.warning("%s could not be written (%s)", file, describe_error(error))

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sae_sweeps.config import from_json
-from sae_sweeps.config.differences import end_of_path, flat, varying
-from sae_sweeps.config.identity import deciding
+from sae_sweeps.config.differences import find_varying, flatten, shorten_path
+from sae_sweeps.config.identity import result_settings
 from sae_sweeps.evaluation.metrics import Metric
 from sae_sweeps.runtime.files import read_json
 from sae_sweeps.sweep.point_state import RESULTS, State
@@ -26,7 +26,7 @@ ARCHITECTURES = {
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedPoint:
     """A point, done or not. `results` is what its results.json holds, None while there is none."""
 
     sweep: Sweep
@@ -46,15 +46,15 @@ class Group:
     sample standard deviation, which is None where fewer than two are."""
 
     label: str
-    points: list[Compared]
+    points: list[ComparedPoint]
     mean: dict[str, float]
     spread: dict[str, float | None]
 
 
-def points_of(sweep: Sweep, states: Mapping[str, State]) -> list[Compared]:
+def collect_points(sweep: Sweep, states: Mapping[str, State]) -> list[ComparedPoint]:
     """All points of a sweep, in the order in which they came, whatever became of them."""
     return [
-        Compared(
+        ComparedPoint(
             sweep, name, states[name], asdict(from_json(known["config"])), read_json(sweep.folder / name / RESULTS)
         )
         for name, known in sweep.read()["points"].items()
@@ -62,22 +62,22 @@ def points_of(sweep: Sweep, states: Mapping[str, State]) -> list[Compared]:
     ]
 
 
-def grouped(points: Sequence[Compared]) -> list[Group]:
+def group_by_seed(points: Sequence[ComparedPoint]) -> list[Group]:
     """Points that differ only in their seed together, in the order of the first of each. A group's label names what
     tells it from the others."""
     several = len({point.sweep.folder for point in points}) > 1
-    groups: dict[str, list[Compared]] = {}
+    groups: dict[str, list[ComparedPoint]] = {}
     for point in points:
-        settings = {key: value for key, value in deciding(dict(point.config)).items() if key != "seed"}
+        settings = {key: value for key, value in result_settings(dict(point.config)).items() if key != "seed"}
         key = json.dumps([str(point.sweep.folder), settings], sort_keys=True)
         groups.setdefault(key, []).append(point)
-    alike: dict[str, list[Compared]] = {}
+    alike: dict[str, list[ComparedPoint]] = {}
     for members in groups.values():
-        alike.setdefault(label(members[0], several), []).append(members[0])
+        alike.setdefault(point_label(members[0], several), []).append(members[0])
     found = []
     for members in groups.values():
-        said = label(members[0], several)
-        told = [key for key in varying([one.config for one in alike[said]]) if key != "seed"]
+        said = point_label(members[0], several)
+        told = [key for key in find_varying([one.config for one in alike[said]]) if key != "seed"]
         found.append(_group(said + settings_in_words(members[0], told), members))
     labels = [group.label for group in found]
     return [  # paths may differ in more than their ends
@@ -86,7 +86,7 @@ def grouped(points: Sequence[Compared]) -> list[Group]:
     ]
 
 
-def _group(label: str, points: list[Compared]) -> Group:
+def _group(label: str, points: list[ComparedPoint]) -> Group:
     values: dict[str, list[float]] = {}
     for point in points:
         for name, value in point.metrics.items():
@@ -108,25 +108,25 @@ def finite(value: float | None) -> float:
     return value if value is not None and math.isfinite(value) else math.inf
 
 
-def label(point: Compared, several: bool = False) -> str:
+def point_label(point: ComparedPoint, several: bool = False) -> str:
     """What a point is, in words: BatchTopK 6144, k 32; of one of several sweeps, that sweep's name before it."""
-    words = called(point.config["sae"]["architecture"], point.config["dict_size"], point.config["k"])
+    words = display_name(point.config["sae"]["architecture"], point.config["dict_size"], point.config["k"])
     return f"{point.sweep.name}: {words}" if several else words
 
 
-def called(architecture: str, dict_size: int, k: int | None) -> str:
+def display_name(architecture: str, dict_size: int, k: int | None) -> str:
     """In words; of an SAE from elsewhere k is not always known."""
     name = f"{ARCHITECTURES.get(architecture, architecture)} {dict_size}"
     return name if k is None else f"{name}, k {k}"
 
 
-def settings_in_words(point: Compared, keys: Sequence[str]) -> str:
+def settings_in_words(point: ComparedPoint, keys: Sequence[str]) -> str:
     """Some settings, to stand behind a label; of paths their ends."""
-    settings = flat(deciding(dict(point.config)))
-    return "".join(f", {key} {end_of_path(settings[key])}" for key in keys if settings.get(key) is not None)
+    settings = flatten(result_settings(dict(point.config)))
+    return "".join(f", {key} {shorten_path(settings[key])}" for key in keys if settings.get(key) is not None)
 
 
-def best(groups: Iterable[Group], metric: Metric) -> float | None:
+def find_best(groups: Iterable[Group], metric: Metric) -> float | None:
     """The best mean of a metric, None if neither end of it is better or all are the same."""
     values = [mean for group in groups if math.isfinite(mean := group.mean.get(metric.name, math.nan))]
     if metric.best is None or len(set(values)) < 2:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sae_sweeps.config import Config
-from sae_sweeps.config.identity import model_and_text
+from sae_sweeps.config.identity import stream_settings
 from sae_sweeps.config.saes import MatryoshkaConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep.point import Point
@@ -28,7 +28,7 @@ class Limits:
     patience: float = 5.0
 
     @classmethod
-    def of(cls, max_points: int | None, max_memory: float | None, patience: float = 5.0) -> "Limits":
+    def from_launcher(cls, max_points: int | None, max_memory: float | None, patience: float = 5.0) -> "Limits":
         """As hydra.launcher has them, memory in GiB."""
         return cls(max_points, None if max_memory is None else max_memory * 2**30, patience)
 
@@ -43,7 +43,7 @@ def bad_limits(max_points: Any, max_memory: Any) -> list[ConfigError]:
     return bad
 
 
-def into_packs(points: Sequence[Point], most: int | None = None) -> list[list[Point]]:
+def split_into_packs(points: Sequence[Point], most: int | None = None) -> list[list[Point]]:
     """The points in packs of at most `most`, in their order.
 
     Points share a stream if nothing that determines it differs: model, hook, text, the seed of its order, and how many
@@ -61,7 +61,7 @@ def into_packs(points: Sequence[Point], most: int | None = None) -> list[list[Po
 
 def _stream(config: Config) -> str:
     determining = {
-        **model_and_text(config),
+        **stream_settings(config),
         "task": config.task.name,
         "device": config.device,
         "activations": asdict(config.activations),
@@ -70,7 +70,7 @@ def _stream(config: Config) -> str:
     return json.dumps(determining, sort_keys=True)
 
 
-def that_fit(points: Sequence[Point], d_in: int, available: float, said: str = "are free") -> list[list[Point]]:
+def split_to_fit(points: Sequence[Point], d_in: int, available: float, said: str = "are free") -> list[list[Point]]:
     """The points of a pack in packs that fit into `available` bytes, which `said` says of them.
 
     One point alone is always tried.

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_sweeps.activations.hub import out_of_reach
+from sae_sweeps.activations.hub import unreachable_reason
 from sae_sweeps.activations.model_info import ModelFacts, model_facts
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.calibration import Calibration
-from sae_sweeps.sweep.packs import FLOAT, into_packs, pack_bytes
+from sae_sweeps.sweep.packs import FLOAT, pack_bytes, split_into_packs
 from sae_sweeps.sweep.point import Point
 
 GIB = 2**30
@@ -34,11 +34,11 @@ class Plan:
     taken_on_trust: tuple[str, ...] = ()  # what could not be looked at, a sentence each
 
     @classmethod
-    def of(cls, points: Sequence[Point], max_points: int | None, *, here: bool) -> "Plan":
+    def from_points(cls, points: Sequence[Point], max_points: int | None, *, here: bool) -> "Plan":
         """To plan with (task=plan), published facts of a model will do, and text that is out of reach."""
         todo = [point for point in points if not point_state.is_done(point.folder)]
         to_plan = points[0].config.task.name == "plan"
-        packs = into_packs(todo, max_points)
+        packs = split_into_packs(todo, max_points)
         facts = {name: model_facts(name, to_plan) for name in {point.config.model.name for point in todo}}
         calibration = Calibration(Path(points[0].config.output_root), here=here)
         guessed = not all(calibration.measured(point.config) for point in todo)
@@ -98,7 +98,7 @@ def _taken_on_trust(points: Sequence[Point], facts: dict[str, ModelFacts]) -> It
             yield f"model.name={name} {of_model.unread}; these are its published sizes ({sizes})"
     datasets = {point.config.dataset.name for point in points if point.config.dataset.format == "hub"}
     for name in sorted(str(name) for name in datasets if not Path(str(name)).exists()):
-        if (problem := out_of_reach("dataset.name", name, "dataset")) is not None:
+        if (problem := unreachable_reason("dataset.name", name, "dataset")) is not None:
             yield f"dataset.name={name} {problem}"
 
 

@@ -58,12 +58,12 @@ class Note:
     owner: Owner
 
 
-def note(folder: Path, state: str, reason: str | None = None) -> None:
+def write_state(folder: Path, state: str, reason: str | None = None) -> None:
     """Have the point's folder say that this process works on it, or how that ended."""
     write_json(folder / STATE, {"state": state, "reason": reason, "owner": asdict(Owner.this()), "time": time.time()})
 
 
-def noted(folder: Path) -> Note | None:
+def read_note(folder: Path) -> Note | None:
     """What the point's folder says, None if nothing."""
     found = read_json(folder / STATE)
     return None if found is None else Note(found["state"], found["reason"], Owner(**found["owner"]))
@@ -73,11 +73,11 @@ def is_done(folder: Path) -> bool:
     return read_json(folder / RESULTS) is not None
 
 
-def note_if_free(folder: Path, state: str, reason: str) -> None:
+def write_state_if_unlocked(folder: Path, state: str, reason: str) -> None:
     """The same by a process that does not hold the point's lock; if another one does, it is for that one to note."""
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(Timeout), FileLock(folder / LOCK, blocking=False):
-        note(folder, state, reason)
+        write_state(folder, state, reason)
 
 
 def acquire(lock: FileLock, deadline: float, waiting: Callable[[float], None] = lambda left: None) -> bool:
@@ -90,7 +90,7 @@ def acquire(lock: FileLock, deadline: float, waiting: Callable[[float], None] = 
             lock.acquire(timeout=LOOK_AGAIN_SECONDS)
             return True
         except Timeout:
-            signals.check()
+            signals.raise_if_stopped()
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
@@ -122,11 +122,11 @@ class State:
     step: int = 0
 
 
-def of_point(folder: Path) -> State:
+def read_state(folder: Path) -> State:
     """The state of a point for which no Slurm job is in the queue."""
     if is_done(folder):
         return State(DONE)
-    known = noted(folder)
+    known = read_note(folder)
     if known is None:
         return State(WAITING)
     job, step = known.owner.job, steps_done(folder)

@@ -13,12 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.activations.documents import find_files, pack, side, too_short
+from sae_sweeps.activations.documents import fill_sequences, find_files, read_documents_of, too_short_error
 from sae_sweeps.activations.hooks import check_hook
 from sae_sweeps.activations.hub import require_repository
-from sae_sweeps.activations.model_info import looks_local, model_facts
+from sae_sweeps.activations.model_info import is_local_path, model_facts
 from sae_sweeps.config import Config
-from sae_sweeps.config.validation import problems
+from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
 
 SMALL_TEXT_BYTES = 2**18  # text small enough to be tokenized here, to see whether it fills a sequence
@@ -29,7 +29,7 @@ Look = Callable[[Config], None]
 
 def check(config: Config, looks: Mapping[Look, tuple[str, ...]] | None = None) -> list[ConfigError]:
     """Every problem of a point; empty if it can be run. `looks`: of what has to be looked at, only this."""
-    found = problems(config)
+    found = find_problems(config)
     for look, settings in (LOOKS if looks is None else looks).items():
         if any(problem.setting.startswith(settings) for problem in found):
             continue  # what is named there is wrong already
@@ -129,7 +129,7 @@ def _dataset(config: Config) -> None:
 def _fills_a_sequence(config: Config) -> None:
     """Tokenize a small text for real, where the model's folder has a tokenizer.json to do it with."""
     tokenizer_file = Path(config.model.name).expanduser() / "tokenizer.json"
-    if not looks_local(config.model.name) or not tokenizer_file.is_file():
+    if not is_local_path(config.model.name) or not tokenizer_file.is_file():
         return
     from tokenizers import Tokenizer
 
@@ -139,10 +139,10 @@ def _fills_a_sequence(config: Config) -> None:
         return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
     for held_out in (True, False):
-        documents = side(config.dataset, held_out)
+        documents = read_documents_of(config.dataset, held_out)
         bos = 0 if config.dataset.prepend_bos else None
-        if next(pack(documents, encode, bos, eos=0, seq_len=config.dataset.seq_len), None) is None:
-            raise too_short(config.dataset, held_out)
+        if next(fill_sequences(documents, encode, bos, eos=0, seq_len=config.dataset.seq_len), None) is None:
+            raise too_short_error(config.dataset, held_out)
 
 
 def _tracking(config: Config) -> None:

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_sweeps.activations.hooks import WIDE_HOOKS, same_activations
-from sae_sweeps.activations.model_info import model_facts, same_model
+from sae_sweeps.activations.hooks import WIDE_HOOKS, is_same_activation
+from sae_sweeps.activations.model_info import is_same_model, model_facts
 from sae_sweeps.config import Config, from_json
-from sae_sweeps.config.identity import deciding
+from sae_sweeps.config.identity import result_settings
 from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
@@ -87,7 +87,7 @@ class SavedSAE:
         }
 
 
-def results_of(one: SavedSAE) -> dict[str, Any]:
+def read_results(one: SavedSAE) -> dict[str, Any]:
     """What results.json says of an SAE's point; nothing of an SAE that is none's."""
     return _results_beside(one.folder)
 
@@ -97,12 +97,12 @@ def _results_beside(folder: Path) -> dict[str, Any]:
     return results if isinstance(results, dict) and "point" in results else {}
 
 
-def of_point(point: Point) -> SavedSAE:
+def from_point(point: Point) -> SavedSAE:
     """The SAE of a finished point."""
     return SavedSAE(point.name, (point.folder / SAE_FOLDER).resolve(), point.config, _run(point.folder))
 
 
-def find(path: str, setting: str, command: Config) -> SavedSAE:
+def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     """The SAE that `path` names: that of a point, one that was copied elsewhere, or anyone's, here or on the hub (see
     `formats.reading`). If it is not a point's, architecture and size are its own, while model and text are those of the
     command.
@@ -151,14 +151,14 @@ def _require_fitting(setting: str, path: str, declared: "Description", command: 
     if declared.of_directions is not None:
         problem = "is a meta-SAE, of decoder directions and not of activations"
         raise ConfigError(setting, path, problem, "give an SAE of activations")
-    if declared.model is not None and not same_model(declared.model, [model.name, *model.aliases]):
+    if declared.model is not None and not is_same_model(declared.model, [model.name, *model.aliases]):
         problem = f"was trained on {declared.model}, and the command is about {model.name}"
         fix = f"model=..., the one that it is of, or if they are the same, 'model.aliases=[{declared.model}]'"
         raise ConfigError(setting, path, problem, fix)
     if declared.hook is not None and not declared.hook.endswith(WIDE_HOOKS):
         problem = f"was trained at {declared.hook}, whose activations are not to be had here"
         raise ConfigError(setting, path, problem, f"give an SAE of {', '.join(WIDE_HOOKS)}")
-    if declared.hook is not None and not same_activations(declared.hook, model.hook):
+    if declared.hook is not None and not is_same_activation(declared.hook, model.hook):
         problem = f"was trained at {declared.hook}, and the command is about {model.hook}"
         raise ConfigError(setting, path, problem, f"model.hook={declared.hook}")
     if declared.d_in is not None and (wide := _width(model.name)) not in (None, declared.d_in):
@@ -174,26 +174,26 @@ def _width(model: str) -> int | None:
         return None  # which is told elsewhere
 
 
-def labels(saved: Sequence[SavedSAE]) -> list[str]:
+def saved_labels(saved: Sequence[SavedSAE]) -> list[str]:
     """What they are called among each other: by their titles, or by their names where those are not enough."""
     titles = [one.title for one in saved]
     return [one.title if titles.count(one.title) == 1 else one.name for one in saved]
 
 
-def neighbours(saved: Sequence[SavedSAE]) -> list[tuple[SavedSAE, SavedSAE]]:
+def pair_neighbours(saved: Sequence[SavedSAE]) -> list[tuple[SavedSAE, SavedSAE]]:
     """All pairs, small and large, that differ in the dictionary size alone and have none of a size between them."""
     pairs = []
-    for alike in families(saved):
+    for alike in group_by_settings(saved):
         ordered = sorted(alike, key=lambda one: one.config.dict_size)
         pairs += list(itertools.pairwise(ordered))
     return pairs
 
 
-def families(saved: Sequence[SavedSAE]) -> list[list[SavedSAE]]:
+def group_by_settings(saved: Sequence[SavedSAE]) -> list[list[SavedSAE]]:
     """Those that differ in the dictionary size alone, together."""
     alike: dict[str, list[SavedSAE]] = {}
     for one in saved:
-        values = deciding(asdict(one.config))
+        values = result_settings(asdict(one.config))
         values.pop("dict_size")
         alike.setdefault(json.dumps(values, sort_keys=True), []).append(one)
     return list(alike.values())

@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock
 
 from sae_sweeps.config import Config, from_json
-from sae_sweeps.runtime.errors import reason
+from sae_sweeps.runtime.errors import describe_error
 from sae_sweeps.runtime.files import read_json, write_csv, write_json
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.point import Point
@@ -28,7 +28,7 @@ class Sweep:
         self.name, self.folder = folder.name, folder
 
     @classmethod
-    def of(cls, config: Config) -> "Sweep":
+    def from_config(cls, config: Config) -> "Sweep":
         return cls(Path(config.output_root) / config.name)
 
     def exists(self) -> bool:
@@ -95,7 +95,7 @@ class Sweep:
         try:
             self.update(change)
         except OSError as error:
-            log.warning("sweep.json could not be brought up to date (%s)", reason(error))
+            log.warning("sweep.json could not be brought up to date (%s)", describe_error(error))
 
     def update(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Change sweep.json, one process at a time."""

@@ -15,7 +15,7 @@ POINTS = "points"  # what a submission is of, if not of a task that follows
 BEGUN = {"RUNNING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "RESIZING", "STOPPED"}
 
 
-def label_of(submission: Mapping[str, Any], index: int) -> str:
+def task_label(submission: Mapping[str, Any], index: int) -> str:
     """The name under which a task of an array is told of that is no pack of points: a task that follows is known by its
     own, one that was submitted by itself by its job as well."""
     if not submission.get("by_itself"):
@@ -41,7 +41,7 @@ class _Task:
     job: Job | None  # as Slurm knows it; None if it does not
 
 
-def states_of(sweep: Sweep) -> Seen:
+def read_states(sweep: Sweep) -> Seen:
     """Look at all points of a sweep. What the folders say stands where Slurm cannot be asked."""
     known = sweep.read()
     submissions: list[dict[str, Any]] = known["jobs"]
@@ -66,8 +66,8 @@ def states_of(sweep: Sweep) -> Seen:
             if submission["task"] == POINTS:
                 latest.update(dict.fromkeys(pack, task))
             else:
-                latest_follow_ups[label_of(submission, index)] = task
-    points = {name: point_state.of_point(sweep.folder / name) for name in known["points"]}
+                latest_follow_ups[task_label(submission, index)] = task
+    points = {name: point_state.read_state(sweep.folder / name) for name in known["points"]}
     unfinished = [latest[name] for name, found in points.items() if name in latest and found.state != DONE]
     gone = tuple(sorted({task.id for task in unfinished if task.job is None}))
     ended = slurm_queue.ended(gone) if gone and error is None else {}
@@ -76,7 +76,7 @@ def states_of(sweep: Sweep) -> Seen:
         if found.state == DONE:
             points[name] = replace(found, job=task.id)
         else:
-            points[name] = _of_submitted(found, point_state.noted(sweep.folder / name), task, ended, error)
+            points[name] = _of_submitted(found, point_state.read_note(sweep.folder / name), task, ended, error)
     return Seen(points, _follow_ups(known["followed"], latest_follow_ups, error), error)
 
 

@@ -7,10 +7,10 @@ from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.report.terminal import saes_table
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.files import read_json
-from sae_sweeps.runtime.progress import PointDisplay
+from sae_sweeps.runtime.progress import PointProgress
 from sae_sweeps.sweep import Sweep, point_state
-from sae_sweeps.sweep.saved_saes import labels
-from sae_sweeps.tasks.study import Study, of_each, run_studies
+from sae_sweeps.sweep.saved_saes import saved_labels
+from sae_sweeps.tasks.study import Study, plan_per_sae, run_studies
 
 log = logging.getLogger(__name__)
 
@@ -20,14 +20,14 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
 
     Raises: ConfigError if an SAE is named that is not there.
     """
-    return of_each("evaluate", sweep, command, {})
+    return plan_per_sae("evaluate", sweep, command, {})
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
     """Evaluate all SAEs and show their metrics. Returns why those that failed have failed."""
     found, missing = studies(sweep, config)
     failures = run_studies(found, _evaluate, missing)
-    names = labels([study.saved["sae"] for study in found])
+    names = saved_labels([study.saved["sae"] for study in found])
     results = {name: read_json(study.folder / point_state.RESULTS) for name, study in zip(names, found, strict=True)}
     metrics = {name: known["metrics"] for name, known in results.items() if known is not None}
     if metrics:
@@ -36,7 +36,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     return failures
 
 
-def _evaluate(study: Study, shown: PointDisplay) -> None:
+def _evaluate(study: Study, shown: PointProgress) -> None:
     inputs = study.inputs()
     sae = study.sae("sae", inputs)
     shown.stage("evaluating")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from sae_sweeps.activations.model_info import looks_local
+from sae_sweeps.activations.model_info import is_local_path
 from sae_sweeps.config import Config
-from sae_sweeps.config.differences import end_of_path
+from sae_sweeps.config.differences import shorten_path
 from sae_sweeps.config.tasks import EXPORTS
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.layout import CONFIG
@@ -17,46 +17,47 @@ from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError
 from sae_sweeps.runtime.files import read_json, write_text
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.saved_saes import SavedSAE, labels, results_of
+from sae_sweeps.sweep.saved_saes import SavedSAE, read_results, saved_labels
 from sae_sweeps.tasks.model_card import card
-from sae_sweeps.tasks.study import named_or_done
+from sae_sweeps.tasks.study import find_named_or_done
 
 CARD = "README.md"
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
     """Write all SAEs. Returns why those that could not be written could not."""
-    saved, missing = saes_of(sweep, config)
-    written, failures = export(saved, folder_of(sweep, config), config)
+    saved, missing = find_saes(sweep, config)
+    written, failures = export(saved, export_folder(sweep, config), config)
     for folder in written.values():
         console.print(f"written: {folder}", markup=False, soft_wrap=True)
     return [missing, *failures] if missing else failures
 
 
-def saes_of(sweep: Sweep, config: Config) -> tuple[list[SavedSAE], str]:
+def find_saes(sweep: Sweep, config: Config) -> tuple[list[SavedSAE], str]:
     """The SAEs that are meant, and what is to be said of points that are not done. Raises: NotRunError if none are."""
-    saved, missing = named_or_done(sweep, config)
+    saved, missing = find_named_or_done(sweep, config)
     if not saved:
         raise NotRunError(missing or NO_POINTS)
     return saved, missing
 
 
-def format_of(config: Config) -> str:
+def chosen_format(config: Config) -> str:
     return config.format or EXPORTS[0]
 
 
-def folder_of(sweep: Sweep, config: Config) -> Path:
+def export_folder(sweep: Sweep, config: Config) -> Path:
     """Where the folders of the SAEs come."""
     if config.export.folder is not None:
         return Path(config.export.folder).expanduser()
-    return sweep.folder / "export" / format_of(config)
+    return sweep.folder / "export" / chosen_format(config)
 
 
-def names_of(saved: Sequence[SavedSAE]) -> list[str]:
+def export_names(saved: Sequence[SavedSAE]) -> list[str]:
     """What their folders are called: with a digest where an SAE is of another library, many of whose folders are called
     the same."""
     return [
-        f"{name}-{one.digest()[:8]}" if one.is_foreign else name for one, name in zip(saved, labels(saved), strict=True)
+        f"{name}-{one.digest()[:8]}" if one.is_foreign else name
+        for one, name in zip(saved, saved_labels(saved), strict=True)
     ]
 
 
@@ -64,7 +65,7 @@ def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[
     """Write SAEs into folders of `root` that are named like them. Returns where each is, and why others are not."""
     written: dict[str, Path] = {}
     failures = []
-    for one, name in zip(saved, names_of(saved), strict=True):
+    for one, name in zip(saved, export_names(saved), strict=True):
         try:
             written[name] = _export(one, name, root, config)
         except ConfigError as error:
@@ -74,8 +75,8 @@ def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[
 
 def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
     """Raises: ConfigError if it cannot be read, or the format has nothing for such an SAE."""
-    format = format_of(config)
-    sae, said = one.load(torch.device("cpu")), known_of(one, format)
+    format = chosen_format(config)
+    sae, description = one.load(torch.device("cpu")), describe_saved(one, format)
     fed_normalized = sae.normalization != "none" and not TARGETS[format].normalizes
     if fed_normalized:
         if not config.export.normalized:
@@ -83,19 +84,19 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
             problem = f"it normalises activations ({sae.normalization}), and {library} has no word for that"
             fix = "train it with sae.normalize_input=false; or set this to true, and normalise what it is fed"
             raise ConfigError("export.normalized", False, problem, fix)
-        said = replace(said, fed=sae.normalization)
+        description = replace(description, fed=sae.normalization)
         sae.normalization = "none"
     metadata = read_json(one.folder / CONFIG).get("metadata", {}) if one.format == "sae_lens" else {}
-    metadata = {key: end_of_path(value) if isinstance(value, str) else value for key, value in metadata.items()}
+    metadata = {key: shorten_path(value) if isinstance(value, str) else value for key, value in metadata.items()}
     try:
-        folder = write_as(format, root / name, sae, said, metadata)
+        folder = write_as(format, root / name, sae, description, metadata)
     except ValueError as error:
         raise ConfigError("format", format, str(error), "format=sae_lens, which takes every SAE") from None
-    results = {} if said.of_directions else results_of(one)
+    results = {} if description.of_directions else read_results(one)
     text = card(
         name,
         format,
-        said,
+        description,
         results.get("metrics", {}),
         results.get("config", {}),
         results.get("provenance", {}),
@@ -106,13 +107,13 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
     return folder
 
 
-def known_of(one: SavedSAE, format: str) -> Description:
+def describe_saved(one: SavedSAE, format: str) -> Description:
     """What is known of an SAE: what its files say, and of a point what its configuration says."""
-    said, model = one.located.describe(), one.config.model
+    description, model = one.located.describe(), one.config.model
     if one.declared is None:
-        elsewhere = format == "saebench" or looks_local(model.name)
+        elsewhere = format == "saebench" or is_local_path(model.name)
         name = model.aliases[0] if elsewhere and model.aliases else model.name
-        said = replace(said, model=name, hook=model.hook, k=one.config.k)
-    if said.model is not None and looks_local(said.model):  # where it lies here is nobody's business
-        return replace(said, model=Path(said.model).name)
-    return said
+        description = replace(description, model=name, hook=model.hook, k=one.config.k)
+    if description.model is not None and is_local_path(description.model):  # where it lies here is nobody's business
+        return replace(description, model=Path(description.model).name)
+    return description

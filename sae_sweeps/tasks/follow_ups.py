@@ -6,7 +6,7 @@ from typing import Any
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.tasks import STUDY_TASKS
-from sae_sweeps.runtime.errors import NotRunError, reason
+from sae_sweeps.runtime.errors import NotRunError, describe_error
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.sweep.point_state import DONE, FAILED
 from sae_sweeps.tasks.registry import load_sweep_task
@@ -35,7 +35,7 @@ def follow_up(task: str, sweep: Sweep, config: Config, label: str | None = None)
         state, why = NOT_RUN, str(error)
     except Exception as error:
         log.exception("%s: failed", task)
-        state, why = FAILED, reason(error)
+        state, why = FAILED, describe_error(error)
 
     _note(sweep, label or task, state, why)
     return state == DONE

@@ -5,10 +5,10 @@ from dataclasses import asdict
 
 from sae_sweeps.config import Config
 from sae_sweeps.runtime.files import write_table
-from sae_sweeps.runtime.progress import PointDisplay
+from sae_sweeps.runtime.progress import PointProgress
 from sae_sweeps.studies import latent_tables
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tasks.study import Study, of_each, run_studies
+from sae_sweeps.tasks.study import Study, plan_per_sae, run_studies
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
 
     Raises: ConfigError if an SAE is named that is not there.
     """
-    return of_each("latents", sweep, command, asdict(command.latents))
+    return plan_per_sae("latents", sweep, command, asdict(command.latents))
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
@@ -27,7 +27,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     return run_studies(found, _look, missing)
 
 
-def _look(study: Study, shown: PointDisplay) -> None:
+def _look(study: Study, shown: PointProgress) -> None:
     inputs, settings = study.inputs(), study.settings
     sae = study.sae("sae", inputs)
     top, tokens_NS = latent_tables.read_text(inputs, sae, settings, shown)

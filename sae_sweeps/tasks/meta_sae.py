@@ -17,14 +17,15 @@ from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.layout import OF_DIRECTIONS
 from sae_sweeps.runtime import signals
-from sae_sweeps.runtime.console import count
+from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import read_json, write_json
-from sae_sweeps.runtime.progress import PointDisplay
+from sae_sweeps.runtime.progress import PointProgress
 from sae_sweeps.saes import SAE, BatchTopKSAE
 from sae_sweeps.studies import decomposition_tables, figures, latent_tables
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meta_sae import (
+    build_training_config,
     decompose,
     explained_share,
     explained_variance,
@@ -32,13 +33,12 @@ from sae_sweeps.studies.meta_sae import (
     pursue,
     settle,
     shuffled,
-    training_of,
     with_directions,
 )
 from sae_sweeps.studies.top_activations import meta_activations
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.saved_saes import SavedSAE, families
-from sae_sweeps.tasks.study import Study, named, not_done, run_studies, saved_of
+from sae_sweeps.sweep.saved_saes import SavedSAE, group_by_settings
+from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished, find_named, run_studies
 from sae_sweeps.tracking.run import Run
 from sae_sweeps.training import checkpoints
 from sae_sweeps.training.curve import Line, MetricsFile, read_lines
@@ -55,16 +55,16 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
 
     Raises: ConfigError if an SAE is named that is not there.
     """
-    given, missing = named(command), ""
+    given, missing = find_named(command), ""
     if given:
         of = Sweep(given[0].folder.parent.parent)  # where its smaller ones are, if it is a point of a sweep
-        everyone, undone = saved_of(of) if of.exists() else ([], [])
-        groups = [group for group in families(everyone) if given[0].folder in [one.folder for one in group]]
+        everyone, undone = collect_saved(of) if of.exists() else ([], [])
+        groups = [group for group in group_by_settings(everyone) if given[0].folder in [one.folder for one in group]]
         of_targets = [(given[0], groups[0] if groups else given)]
     else:
-        everyone, undone = saved_of(sweep)
-        of_targets = [(max(group, key=_size_of), group) for group in families(everyone)]
-        missing = not_done([target.name for target, _ in of_targets if target.name in undone])
+        everyone, undone = collect_saved(sweep)
+        of_targets = [(max(group, key=_size_of), group) for group in group_by_settings(everyone)]
+        missing = describe_unfinished([target.name for target, _ in of_targets if target.name in undone])
     found = []
     for target, group in of_targets:
         if given or target.name not in undone:
@@ -85,7 +85,7 @@ def _study(sweep: Sweep, command: Config, target: SavedSAE, smaller: list[SavedS
     saved = {"sae": target, **{f"smaller_{one.config.dict_size}": one for one in smaller}}
     settings = {**asdict(command.meta), "latents": asdict(command.latents)}
     title = f"{target.title}-meta{command.meta.dict_size or ''}-k{command.meta.k}"
-    return Study.of("meta_sae", sweep, command, title, saved, settings)
+    return Study.from_command("meta_sae", sweep, command, title, saved, settings)
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
@@ -94,7 +94,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     return run_studies(found, _decompose, missing)
 
 
-def _decompose(study: Study, shown: PointDisplay) -> None:
+def _decompose(study: Study, shown: PointProgress) -> None:
     began = time.perf_counter()
     inputs, settings = study.inputs(), study.settings
     sae = study.sae("sae", inputs)
@@ -154,13 +154,13 @@ def _decompose(study: Study, shown: PointDisplay) -> None:
     cosines = {name: cosine.cpu().numpy() for name, (cosine, _) in matches.items()}
     pictures = figures.meta_sae(study.folder, study.name, metrics, content, cosines)
     study.write_results(metrics, **content)
-    log.info("%s: %s", study.name, said_of(metrics))
+    log.info("%s: %s", study.name, summarize(metrics))
     shutil.rmtree(study.folder / CONTROL / CHECKPOINT, ignore_errors=True)
     curve = read_lines(study.folder / CURVE)
     study.track("step", lambda run: _fill(run, curve, content, explained_F[latents_A], pictures), metrics)
 
 
-def said_of(metrics: dict[str, Any]) -> str:
+def summarize(metrics: dict[str, Any]) -> str:
     """A line on what came out."""
     explained, control = metrics["explained_variance"], metrics["explained_variance_shuffled"]
     return (
@@ -188,7 +188,7 @@ def _decomposed(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
         raise ConfigError("latents.tokens", tokens, f"no latent of {study.saved['sae'].name} is active in them", fix)
     if left_out := sae.dict_size - len(latents):
         said = "%s: %s left out, active nowhere in the text (meta.include_dead=true takes them in)"
-        log.info(said, study.name, count(left_out, "latent"))
+        log.info(said, study.name, pluralize(left_out, "latent"))
     return torch.tensor(latents, device=fired_F.device)
 
 
@@ -202,9 +202,9 @@ def _size(directions_AD: Tensor, settings: dict[str, Any]) -> int:
     return size
 
 
-def _trained(folder: Path, directions_AD: Tensor, settings: MetaConfig, shown: PointDisplay) -> BatchTopKSAE:
+def _trained(folder: Path, directions_AD: Tensor, settings: MetaConfig, shown: PointProgress) -> BatchTopKSAE:
     """A meta-SAE, trained from its newest state on. Raises: Stopped if told to stop, with the state saved."""
-    trainer, stream = training_of(directions_AD, settings)
+    trainer, stream = build_training_config(directions_AD, settings)
     steps, tokens = trainer.config.steps, trainer.config.tokens
     states = folder / CHECKPOINT
     if (state := checkpoints.load_newest(states)) is not None:
@@ -224,7 +224,7 @@ def _trained(folder: Path, directions_AD: Tensor, settings: MetaConfig, shown: P
             if done % settings.checkpoint_every == 0 or trainer.finished:
                 checkpoints.save(states, done, trainer.state())
             try:
-                signals.check()
+                signals.raise_if_stopped()
             except signals.Stopped:
                 checkpoints.save(states, done, trainer.state())
                 raise

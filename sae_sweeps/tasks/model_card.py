@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sae_sweeps.config.differences import end_of_path, flat
+from sae_sweeps.config.differences import flatten, shorten_path
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.writing import TARGETS
@@ -18,7 +18,7 @@ SHOWN = ("nmse", "fvu", "l0", "dead_fraction", "ce_degradation", "ce_recovered_z
 def card(
     title: str,
     format: str,
-    said: Description,
+    description: Description,
     metrics: Mapping[str, float],
     config: Mapping[str, Any],
     provenance: Mapping[str, Any],
@@ -29,17 +29,17 @@ def card(
     known of them. `of_normalized`: it is to be fed activations that were normalised before."""
     target = TARGETS[format]
     parts = [
-        _front_matter(target.library, said.model),
+        _front_matter(target.library, description.model),
         f"# {title}",
-        f"A sparse autoencoder ({said.architecture}) of {said.dict_size} latents"
-        + (f", k = {said.k}," if said.k is not None else "")
+        f"A sparse autoencoder ({description.architecture}) of {description.dict_size} latents"
+        + (f", k = {description.k}," if description.k is not None else "")
         + (
-            f" on the decoder directions of {said.of_directions}"
-            if said.of_directions
-            else f" on the activations of {said.model or 'a model that its files do not name'}"
+            f" on the decoder directions of {description.of_directions}"
+            if description.of_directions
+            else f" on the activations of {description.model or 'a model that its files do not name'}"
         )
-        + (f" at `{said.hook}`" if said.hook else "")
-        + f", {said.d_in} wide. In the format of {target.library} (`pip install '{target.pip}'`):",
+        + (f" at `{description.hook}`" if description.hook else "")
+        + f", {description.d_in} wide. In the format of {target.library} (`pip install '{target.pip}'`):",
         f"```python\n{target.imports}\n\n{target.load.format(folder=folder)}\n```",
     ]
     if of_normalized:
@@ -50,7 +50,9 @@ def card(
     if metrics:
         tokens = f"On {metrics['held_out_tokens']:,.0f} held-out activations" if "held_out_tokens" in metrics else ""
         parts += ["## Metrics", tokens, metrics_table({title: metrics})]
-    if settings := {key: value for group in GROUPS for key, value in flat(config.get(group, {}), f"{group}.").items()}:
+    if settings := {
+        key: value for group in GROUPS for key, value in flatten(config.get(group, {}), f"{group}.").items()
+    }:
         rows = [["setting", "value"], *([f"`{key}`", f"`{_plain(value)}`"] for key, value in settings.items())]
         parts += ["## Training", _table(rows)]
     if provenance:
@@ -92,7 +94,7 @@ def _plain(value: Any) -> str:
     """A setting as text; of paths on this machine no more than their ends."""
     if isinstance(value, list):
         return ", ".join(map(_plain, value))
-    return end_of_path(value)
+    return shorten_path(value)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

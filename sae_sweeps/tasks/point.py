@@ -13,12 +13,12 @@ from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.config import Config
 from sae_sweeps.config.saes import PenaltyConfig
-from sae_sweeps.config.sparsity import sparsity
+from sae_sweeps.config.sparsity import choose_sparsity
 from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import sae_metadata
 from sae_sweeps.runtime import logs, signals
-from sae_sweeps.runtime.devices import unused_gpu
+from sae_sweeps.runtime.devices import describe_unused_gpu
 from sae_sweeps.runtime.errors import LockedError
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.progress import point_display
@@ -35,16 +35,16 @@ class FinishedElsewhere(Exception):  # noqa: N818  not an error
     """Another process has finished the point since it was looked at."""
 
 
-class PointAtWork:
+class PointRun:
     """Begins a point, or goes on with it from its newest intact checkpoint; `close` when it is done or given up."""
 
     def __init__(self, point: Point, d_in: int, device: torch.device, deadline: float) -> None:
         """Raises: LockedError if another process is at work on the point and does not let go before `deadline` (of
         time.monotonic), FinishedElsewhere if it has finished it, Stopped if this one is told to stop while it waits."""
         self.point, self.config = point, point.config
-        self.trainer = Trainer(new_sae(self.config, d_in).to(device), self.config.training)
+        self.trainer = Trainer(build_sae(self.config, d_in).to(device), self.config.training)
         point.folder.mkdir(parents=True, exist_ok=True)
-        self._log = logs.of_point(point.name)
+        self._log = logs.point_log(point.name)
         self._lock = FileLock(point.folder / point_state.LOCK)
         self._acquire(deadline)
         if point_state.is_done(point.folder):
@@ -62,7 +62,7 @@ class PointAtWork:
 
     def _acquire(self, deadline: float) -> None:
         def who() -> str:
-            known = point_state.noted(self.point.folder)
+            known = point_state.read_note(self.point.folder)
             return f"another process is training this point ({known.owner if known else 'not named yet'})"
 
         def waiting(left: float) -> None:
@@ -73,10 +73,10 @@ class PointAtWork:
 
     def _begin(self, device: torch.device) -> None:
         config, folder, training = self.config, self.point.folder, self.config.training
-        point_state.note(folder, point_state.RUNNING, unused_gpu(device))
+        point_state.write_state(folder, point_state.RUNNING, describe_unused_gpu(device))
         state = checkpoints.load_newest(folder / "checkpoint")
         if isinstance(config.sae, PenaltyConfig):
-            self._log.info("%s: %s", self.point.name, sparsity(config)[1])
+            self._log.info("%s: %s", self.point.name, choose_sparsity(config)[1])
         if state is None:
             steps = (training.steps, training.batch_size, device)
             self._log.info("%s: %d steps of %d activations on %s", self.point.name, *steps)
@@ -86,7 +86,7 @@ class PointAtWork:
         self._saved_steps = self._first_step = self.trainer.steps_done
         self._curve = MetricsFile(folder / "metrics.jsonl", self.trainer.steps_done)
         run_config = {**asdict(config), **provenance()}
-        history = [tracked(line) for line in self._curve.lines]
+        history = [wandb_metrics(line) for line in self._curve.lines]
         self._tracker = start_run(
             config.tracking, folder, group=config.name, job_type="train", config=run_config, history=history
         )
@@ -111,14 +111,14 @@ class PointAtWork:
                 self._curve.append(line)
             if saves:
                 self._save()
-            signals.check()
+            signals.raise_if_stopped()
             if line is not None:
-                self._tracker.log(tracked(line))
+                self._tracker.log(wandb_metrics(line))
             since = time.perf_counter()
 
     def _save(self) -> None:
         """Save the present state. Raises: LockedError if another process has taken the point over meanwhile."""
-        known = point_state.noted(self.point.folder)
+        known = point_state.read_note(self.point.folder)
         if known is not None and known.owner != point_state.Owner.this():
             raise LockedError(f"{known.owner} has taken this point over")
         self._saved_steps = self.trainer.steps_done
@@ -129,7 +129,7 @@ class PointAtWork:
         if self.trainer.steps_done > self._saved_steps:
             self._save()
         self._log.info("%s: %s: stopped at step %d, state saved", self.point.name, why, self.trainer.steps_done)
-        point_state.note(self.point.folder, point_state.INTERRUPTED, why)
+        point_state.write_state(self.point.folder, point_state.INTERRUPTED, why)
 
     def preempted(self) -> None:
         """Have W&B know that the run will go on."""
@@ -168,7 +168,7 @@ class PointAtWork:
             self._lock.release()
 
 
-def tracked(line: dict[str, float]) -> dict[str, float]:
+def wandb_metrics(line: dict[str, float]) -> dict[str, float]:
     """A line of the training curve under the names that W&B shows."""
     return {name if name == "tokens" else f"train/{name}": value for name, value in line.items()}
 
@@ -196,11 +196,11 @@ def results(config: Config, trainer: Trainer, metrics: dict[str, float], seconds
     }
 
 
-def new_sae(config: Config, d_in: int) -> TrainableSAE:
+def build_sae(config: Config, d_in: int) -> TrainableSAE:
     """An untrained SAE of the configured architecture."""
     options = {name: value for name, value in asdict(config.sae).items() if name != "architecture"}
     if isinstance(config.sae, PenaltyConfig):
-        options = {**options, "sparsity_coefficient": None, "target_l0": None, **sparsity(config)[0]}
+        options = {**options, "sparsity_coefficient": None, "target_l0": None, **choose_sparsity(config)[0]}
     else:
         options["k"] = config.k
     return TRAINABLE[config.sae.architecture](d_in, config.dict_size, seed=config.seed, **options)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from sae_sweeps.config import Config
-from sae_sweeps.runtime.console import console, count
+from sae_sweeps.runtime.console import console, pluralize
 from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import write_text
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.saved_saes import results_of
-from sae_sweeps.tasks.export import CARD, export, folder_of, format_of, known_of, names_of, saes_of
+from sae_sweeps.sweep.saved_saes import read_results
+from sae_sweeps.tasks.export import CARD, chosen_format, describe_saved, export, export_folder, export_names, find_saes
 from sae_sweeps.tasks.model_card import WRITTEN, overview
 
 
@@ -17,8 +17,8 @@ def run(sweep: Sweep, config: Config) -> list[str]:
 
     Raises: ConfigError if the hub does not take them, or a README.md is in the way that is not one of these.
     """
-    saved, missing = saes_of(sweep, config)
-    root, format = folder_of(sweep, config), format_of(config)
+    saved, missing = find_saes(sweep, config)
+    root, format = export_folder(sweep, config), chosen_format(config)
     if (root / CARD).exists() and WRITTEN not in (root / CARD).read_text(encoding="utf-8"):
         problem = f"holds a {CARD} of somebody's own, which would be overwritten"
         raise ConfigError("export.folder", str(root), problem, "another folder")
@@ -27,12 +27,12 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     if not written:
         return failures
     metrics = {
-        name: results_of(one).get("metrics", {})
-        for one, name in zip(saved, names_of(saved), strict=True)
+        name: read_results(one).get("metrics", {})
+        for one, name in zip(saved, export_names(saved), strict=True)
         if name in written
     }
     repo = str(config.publish.repo)
-    write_text(root / CARD, overview(repo.rpartition("/")[2], format, known_of(saved[0], format).model, metrics))
+    write_text(root / CARD, overview(repo.rpartition("/")[2], format, describe_saved(saved[0], format).model, metrics))
     files = [root / CARD, *(file for name in sorted(written) for file in _files(root / name))]
     _show(repo, root, files, config)
     if not config.publish.dry_run:
@@ -48,7 +48,7 @@ def _show(repo: str, root: Path, files: list[Path], config: Config) -> None:
     visible = "private" if config.publish.private else "public"
     would = "would be uploaded" if config.publish.dry_run else "to upload"
     size = sum(file.stat().st_size for file in files) / 2**20
-    console.print(f"{count(len(files), 'file')}, {size:.1f} MiB, {would} to {repo} ({visible}):")
+    console.print(f"{pluralize(len(files), 'file')}, {size:.1f} MiB, {would} to {repo} ({visible}):")
     for file in files:
         console.print(f"  {file.stat().st_size:>12,}  {file.relative_to(root)}", markup=False, soft_wrap=True)
 

@@ -12,13 +12,13 @@ from sae_sweeps.report.page import page
 from sae_sweeps.report.status import tell
 from sae_sweeps.report.terminal import points_table, seeds_table
 from sae_sweeps.runtime.console import console
-from sae_sweeps.runtime.errors import reason
+from sae_sweeps.runtime.errors import describe_error
 from sae_sweeps.runtime.files import write_text
-from sae_sweeps.runtime.progress import Display, telling
+from sae_sweeps.runtime.progress import SweepProgress, progress_callback
 from sae_sweeps.sweep import Sweep, point_state
-from sae_sweeps.sweep.comparison import Compared, grouped, points_of
+from sae_sweeps.sweep.comparison import ComparedPoint, collect_points, group_by_seed
 from sae_sweeps.sweep.point_state import DONE, FAILED, QUEUED, RUNNING, State
-from sae_sweeps.sweep.sweep_state import states_of
+from sae_sweeps.sweep.sweep_state import read_states
 from sae_sweeps.tracking.comparison_run import compare_run
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     """Report on all points of a sweep, or of several whose names are joined by commas, whatever became of them."""
     looked = [_look(one) for one in sweeps_of(sweep)]
     if config.format == "md":
-        print(markdown(grouped([point for one in looked for point in one.points])))
+        print(markdown(group_by_seed([point for one in looked for point in one.points])))
         return []
     for one in looked:
         failed = {point.name: point.state.reason or "" for point in one.points if point.state.state == FAILED}
@@ -49,11 +49,11 @@ class Looked:
     """A sweep as it was seen at one moment."""
 
     sweep: Sweep
-    points: list[Compared]
+    points: list[ComparedPoint]
 
 
 def _look(sweep: Sweep) -> Looked:
-    return Looked(sweep, points_of(sweep, states_of(sweep).points))
+    return Looked(sweep, collect_points(sweep, read_states(sweep).points))
 
 
 def sweeps_of(sweep: Sweep) -> list[Sweep]:
@@ -63,8 +63,8 @@ def sweeps_of(sweep: Sweep) -> list[Sweep]:
 
 def show(sweep: Sweep, names: Sequence[str], failures: Mapping[str, str], seconds: float) -> None:
     """What stands at the end of a command: the table of its points, the failures, and where the files are."""
-    seen = {name: point_state.of_point(sweep.folder / name) for name in names}
-    _table(sweep, points_of(sweep, seen), failures, f"{seconds:.0f} s in all  ")
+    seen = {name: point_state.read_state(sweep.folder / name) for name in names}
+    _table(sweep, collect_points(sweep, seen), failures, f"{seconds:.0f} s in all  ")
 
 
 def refresh(sweep: Sweep, config: Config) -> None:
@@ -74,7 +74,9 @@ def refresh(sweep: Sweep, config: Config) -> None:
         if not {point.state.state for point in looked.points} & {RUNNING, QUEUED}:
             _publish([looked], config)
     except Exception as error:
-        log.warning("report.html was not written (%s); python launch.py task=report name=%s", reason(error), sweep.name)
+        log.warning(
+            "report.html was not written (%s); python launch.py task=report name=%s", describe_error(error), sweep.name
+        )
 
 
 def write_page(sweeps: Sequence[Sweep], explorer_mib: float) -> Path:
@@ -102,10 +104,10 @@ def _write_page(looked: Sequence[Looked], explorer_mib: float) -> Path:
         path, title = sweeps[0].folder.parent / f"report-{names}.html", ", ".join(sweep.name for sweep in sweeps)
     if not title.startswith("sweep"):
         title = f"sweep{'s' * (len(sweeps) > 1)} {title}"
-    with Display(1).live() as display:
+    with SweepProgress(1).live() as display:
         line = display.point("report")
         try:
-            told = telling(line, "pairs of SAEs compared")
+            told = progress_callback(line, "pairs of SAEs compared")
             text = page(title, points, followed, int(explorer_mib * 2**20), told, sweeps)
         finally:
             line.close()
@@ -113,7 +115,7 @@ def _write_page(looked: Sequence[Looked], explorer_mib: float) -> Path:
     return path
 
 
-def _table(sweep: Sweep, points: Sequence[Compared], failures: Mapping[str, str], time: str = "") -> None:
+def _table(sweep: Sweep, points: Sequence[ComparedPoint], failures: Mapping[str, str], time: str = "") -> None:
     """Write results.csv; show what is in it, the failures, and where the files are."""
     path = sweep.write_results_csv()
     if any(point.results for point in points):

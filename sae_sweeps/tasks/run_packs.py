@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Sequence
 
-from sae_sweeps.runtime.errors import LockedError, reason
-from sae_sweeps.runtime.progress import Display
+from sae_sweeps.runtime.errors import LockedError, describe_error
+from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.sweep import Point, Sweep, point_state
-from sae_sweeps.sweep.packs import Limits, into_packs
+from sae_sweeps.sweep.packs import Limits, split_into_packs
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, RUNNING
 from sae_sweeps.tasks.registry import load_point_task
 
@@ -18,18 +18,18 @@ def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str
 
     Raises: KeyboardInterrupt or Stopped if told to stop; the points can go on later.
     """
-    packs = into_packs(points, limits.points)
+    packs = split_into_packs(points, limits.points)
     if len(packs) > 1:
         log.info("%d points in %d packs of %s", len(points), len(packs), " + ".join(str(len(pack)) for pack in packs))
     failures: dict[str, str] = {}
-    with Display(len(points)).live() as display:
+    with SweepProgress(len(points)).live() as display:
         for pack in packs:
             waiting = {point.name: point for point in pack}
 
             def outcome(point: Point, error: Exception | None, waiting: dict[str, Point] = waiting) -> None:
                 waiting.pop(point.name, None)
                 if error is not None:
-                    failures[point.name] = reason(error)
+                    failures[point.name] = describe_error(error)
                 if not isinstance(error, LockedError):  # then the point is another's, and its state too
                     if error is not None:
                         _note_failure(point, failures[point.name])
@@ -50,6 +50,6 @@ def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str
 
 def _note_failure(point: Point, why: str) -> None:
     try:
-        point_state.note_if_free(point.folder, FAILED, why)
+        point_state.write_state_if_unlocked(point.folder, FAILED, why)
     except OSError as error:
-        log.warning("%s: that it failed could not be written (%s)", point.name, reason(error))
+        log.warning("%s: that it failed could not be written (%s)", point.name, describe_error(error))

@@ -10,20 +10,20 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from sae_sweeps.activations.source import Inputs
+from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.config import Config
 from sae_sweeps.config.studies import StitchConfig
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import write_table
-from sae_sweeps.runtime.progress import PointDisplay, telling
+from sae_sweeps.runtime.progress import PointProgress, progress_callback
 from sae_sweeps.saes import SAE
 from sae_sweeps.studies import figures
 from sae_sweeps.studies.directions import Labels, Matches
 from sae_sweeps.studies.pair import Pair
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.saved_saes import find, neighbours
-from sae_sweeps.tasks.study import Study, not_done, require_alike, run_studies, saved_of
+from sae_sweeps.sweep.saved_saes import find_saved_sae, pair_neighbours
+from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished, require_same_activation, run_studies
 from sae_sweeps.tracking.run import Run
 
 log = logging.getLogger(__name__)
@@ -47,14 +47,16 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     """
     missing: list[str] = []
     if command.small is not None or command.large is not None:
-        pairs = [(find(str(command.small), "small", command), find(str(command.large), "large", command))]
-        require_alike(*pairs[0])
+        pairs = [
+            (find_saved_sae(str(command.small), "small", command), find_saved_sae(str(command.large), "large", command))
+        ]
+        require_same_activation(*pairs[0])
         sizes = [one.config.dict_size for one in pairs[0]]
         if sizes[0] > sizes[1]:
             log.warning("the SAE of small= has %d latents, more than the %d of large=", *sizes)
     else:
-        everyone, undone = saved_of(sweep)
-        pairs = neighbours(everyone)
+        everyone, undone = collect_saved(sweep)
+        pairs = pair_neighbours(everyone)
         wanted = {one.name for pair in pairs for one in pair}
         missing = [name for name in undone if name in wanted]
         pairs = [(small, large) for small, large in pairs if not {small.name, large.name}.intersection(missing)]
@@ -62,8 +64,8 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     found = []
     for small, large in pairs:
         saved = {"large": large, "small": small}
-        found.append(Study.of("stitch", sweep, command, f"{small.title}--{large.title}", saved, settings))
-    said = not_done(missing)
+        found.append(Study.from_command("stitch", sweep, command, f"{small.title}--{large.title}", saved, settings))
+    said = describe_unfinished(missing)
     if not found:
         said = said or f"no two points of {sweep.name} differ in dict_size alone"
     return found, said
@@ -75,13 +77,13 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     return run_studies(found, _stitch, missing)
 
 
-def _stitch(study: Study, shown: PointDisplay) -> None:
+def _stitch(study: Study, shown: PointProgress) -> None:
     began = time.perf_counter()
     inputs, settings = study.inputs(), StitchConfig(**study.settings)
     small, large = (study.sae(part, inputs) for part in ("small", "large"))
     _require_stitchable(study, small, large)
-    pair = Pair(small, large, settings, telling(shown, "directions compared"))
-    for _, x_BD in inputs.held_out_text(settings.tokens, telling(shown, "sequences")):
+    pair = Pair(small, large, settings, progress_callback(shown, "directions compared"))
+    for _, x_BD in inputs.held_out_text(settings.tokens, progress_callback(shown, "sequences")):
         pair.see(x_BD)
     shown.stage("measuring the CE degradation on the way")
     degradation = ce_degradation(pair, inputs)
@@ -92,22 +94,22 @@ def _stitch(study: Study, shown: PointDisplay) -> None:
     latents = _tables(study, pair)
     pictures = figures.stitching(study.folder, study.name, settings.threshold, latents, metrics, details)
     study.write_results(metrics, **details, seconds=time.perf_counter() - began)
-    log.info("%s: %s", study.name, said_of(metrics))
+    log.info("%s: %s", study.name, summarize(metrics))
     study.track("position", lambda run: _fill(run, details, latents, pictures), metrics)
 
 
-def ce_degradation(pair: Pair, inputs: Inputs) -> list[float]:
+def ce_degradation(pair: Pair, inputs: ActivationSource) -> list[float]:
     """In nats per token, at the positions `pair.ce_positions` of the interpolation."""
     data = inputs.held_out(min(pair.settings.ce_tokens, pair.settings.tokens))
     walk = pair.walk(data.acts_AD)
     found = []
     for position in pair.ce_positions:
-        signals.check()
+        signals.raise_if_stopped()
         found.append(data.cross_entropy_with(inputs.model, walk.at(position)) - data.ce)
     return found
 
 
-def said_of(metrics: dict[str, Any]) -> str:
+def summarize(metrics: dict[str, Any]) -> str:
     """A line on what came out."""
     auroc, best = metrics["auroc"], metrics["best_threshold"]
     said = "all active latents change the error in one direction" if auroc is None else f"AUROC {auroc:.3f}"

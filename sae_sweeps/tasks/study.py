@@ -17,24 +17,24 @@ from typing import Any
 
 from filelock import FileLock
 
-from sae_sweeps.activations.hooks import same_activations
-from sae_sweeps.activations.model_info import same_model
-from sae_sweeps.activations.source import Inputs, load_inputs
+from sae_sweeps.activations.hooks import is_same_activation
+from sae_sweeps.activations.model_info import is_same_model
+from sae_sweeps.activations.source import ActivationSource, load_source
 from sae_sweeps.config import Config, DatasetConfig, ModelConfig
-from sae_sweeps.config.differences import differing, text_settings
-from sae_sweeps.config.identity import model_and_text, with_given
-from sae_sweeps.config.schema import value_of
+from sae_sweeps.config.differences import find_differing, text_settings
+from sae_sweeps.config.identity import apply_command_settings, stream_settings
+from sae_sweeps.config.schema import get_setting
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.devices import choose_device
-from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, LockedError, NotRunError, reason
+from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, LockedError, NotRunError, describe_error
 from sae_sweeps.runtime.files import read_json, write_csv, write_json
-from sae_sweeps.runtime.progress import Display, PointDisplay, point_display
+from sae_sweeps.runtime.progress import PointProgress, SweepProgress, point_display
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import SAE
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.sweep.preflight import check
-from sae_sweeps.sweep.saved_saes import SavedSAE, find, of_point
+from sae_sweeps.sweep.saved_saes import SavedSAE, find_saved_sae, from_point
 from sae_sweeps.tracking.run import Run, start_run
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Study:
         return self.folder.name
 
     @classmethod
-    def of(
+    def from_command(
         cls, task: str, sweep: Sweep, command: Config, title: str, saved: dict[str, SavedSAE], settings: dict[str, Any]
     ) -> "Study":
         """A study whose folder is named by its title and a hash of its settings and of the SAEs' weights.
@@ -75,17 +75,17 @@ class Study:
         )
         evaluated = asdict(main.evaluation)
         weights = {part: one.digest() for part, one in saved.items()}
-        deciding = json.dumps([VERSION, task, of_the_result, weights, model_and_text(main), evaluated], sort_keys=True)
+        deciding = json.dumps([VERSION, task, of_the_result, weights, stream_settings(main), evaluated], sort_keys=True)
         digest = hashlib.sha256(deciding.encode()).hexdigest()[:8]
         return cls(task, sweep.folder / task / f"{title}-{digest}", config, saved, settings)
 
-    def inputs(self) -> Inputs:
+    def inputs(self) -> ActivationSource:
         """The language model and the text. Raises: ConfigError if they cannot be had any more."""
         for error in check(self.config):
             raise error
-        return load_inputs(self.config, choose_device(self.config.device))
+        return load_source(self.config, choose_device(self.config.device))
 
-    def sae(self, part: str, inputs: Inputs) -> SAE:
+    def sae(self, part: str, inputs: ActivationSource) -> SAE:
         """The SAE that plays this part.
 
         Raises: ConfigError if it cannot be read, or is of activations of another width.
@@ -108,7 +108,7 @@ class Study:
             fill(run)
             run.finish(metrics)
         except Exception as error:
-            log.warning("%s: its run in W&B is not complete (%s)", self.name, reason(error))
+            log.warning("%s: its run in W&B is not complete (%s)", self.name, describe_error(error))
             run.finish(failed=True)
 
     def described(self) -> dict[str, Any]:
@@ -131,9 +131,9 @@ def _as_commanded(one: SavedSAE, command: Config) -> Config:
     given = {"model.name" if setting == "model" else setting for setting in command.given}
     for setting in _unlike(one.config.model, command.model):
         if setting in given:
-            problem = f"{one.title} is of {value_of(one.config, setting)}"
-            raise ConfigError(setting, value_of(command, setting), problem, "leave it out: an SAE brings its model")
-    config = with_given(one.config, command)
+            problem = f"{one.title} is of {get_setting(one.config, setting)}"
+            raise ConfigError(setting, get_setting(command, setting), problem, "leave it out: an SAE brings its model")
+    config = apply_command_settings(one.config, command)
     _require_held_out(one, config.dataset)
     return config
 
@@ -148,43 +148,43 @@ def _require_held_out(one: SavedSAE, dataset: DatasetConfig) -> None:
         raise ConfigError("dataset.holdout_every", dataset.holdout_every, problem, fix)
 
 
-def saved_of(sweep: Sweep) -> tuple[list[SavedSAE], list[str]]:
+def collect_saved(sweep: Sweep) -> tuple[list[SavedSAE], list[str]]:
     """The SAEs of a sweep's points, and the names of those that are not done."""
     points = sweep.points()
-    return [of_point(point) for point in points], [
+    return [from_point(point) for point in points], [
         point.name for point in points if not point_state.is_done(point.folder)
     ]
 
 
-def not_done(missing: Sequence[str]) -> str:
+def describe_unfinished(missing: Sequence[str]) -> str:
     """What is to be said of points that are not done; nothing if there are none."""
     return f"not done: {', '.join(missing)}" if missing else ""
 
 
-def named(command: Config) -> list[SavedSAE]:
+def find_named(command: Config) -> list[SavedSAE]:
     """The SAE that `saved=` names, if it names one. Raises: ConfigError if there is none."""
-    return [] if command.saved is None else [find(command.saved, "saved", command)]
+    return [] if command.saved is None else [find_saved_sae(command.saved, "saved", command)]
 
 
-def of_each(task: str, sweep: Sweep, command: Config, settings: dict[str, Any]) -> tuple[list[Study], str]:
+def plan_per_sae(task: str, sweep: Sweep, command: Config, settings: dict[str, Any]) -> tuple[list[Study], str]:
     """A study of each SAE that a command is about, and what is to be said of those that cannot be studied.
 
     Raises: ConfigError if an SAE is named that is not there.
     """
-    found, missing = named_or_done(sweep, command)
-    return [Study.of(task, sweep, command, one.title, {"sae": one}, settings) for one in found], missing
+    found, missing = find_named_or_done(sweep, command)
+    return [Study.from_command(task, sweep, command, one.title, {"sae": one}, settings) for one in found], missing
 
 
-def named_or_done(sweep: Sweep, command: Config) -> tuple[list[SavedSAE], str]:
+def find_named_or_done(sweep: Sweep, command: Config) -> tuple[list[SavedSAE], str]:
     """The SAE that a command names, else those of the sweep's points that are done; and what is to be said of the
     others. Raises: ConfigError if an SAE is named that is not there."""
-    if found := named(command):
+    if found := find_named(command):
         return found, ""
-    everyone, undone = saved_of(sweep)
-    return [one for one in everyone if one.name not in undone], not_done(undone)
+    everyone, undone = collect_saved(sweep)
+    return [one for one in everyone if one.name not in undone], describe_unfinished(undone)
 
 
-def run_studies(studies: Sequence[Study], work: Callable[[Study, PointDisplay], None], missing: str = "") -> list[str]:
+def run_studies(studies: Sequence[Study], work: Callable[[Study, PointProgress], None], missing: str = "") -> list[str]:
     """Run one after another; one that fails does not stop the others. Returns why those that failed have failed.
 
     `missing` says what could not even be begun. Raises: NotRunError if that is all there is, Stopped if told to stop.
@@ -192,7 +192,7 @@ def run_studies(studies: Sequence[Study], work: Callable[[Study, PointDisplay], 
     if not studies:
         raise NotRunError(missing or NO_POINTS)
     failures = [missing] if missing else []
-    with Display(len(studies), "studies").live() as display:
+    with SweepProgress(len(studies), "studies").live() as display:
         for study in studies:
             failed = None
             if point_state.is_done(study.folder):
@@ -206,7 +206,7 @@ def run_studies(studies: Sequence[Study], work: Callable[[Study, PointDisplay], 
     return failures
 
 
-def _run(study: Study, work: Callable[[Study, PointDisplay], None]) -> str | None:
+def _run(study: Study, work: Callable[[Study, PointProgress], None]) -> str | None:
     """Returns why the study failed, None if it did not."""
     shown = point_display(study.name)
     try:
@@ -217,11 +217,11 @@ def _run(study: Study, work: Callable[[Study, PointDisplay], None]) -> str | Non
             try:
                 work(study, shown)
             except Exception as error:
-                signals.check()
-                logs.failure(log, study.name, error)
-                return reason(error)
+                signals.raise_if_stopped()
+                logs.log_failure(log, study.name, error)
+                return describe_error(error)
     except (OSError, LockedError) as error:
-        return reason(error)
+        return describe_error(error)
     finally:
         shown.close()
     return None
@@ -245,7 +245,7 @@ def _write_csv(folder: Path) -> None:
     rows = []
     found = {file: read_json(file) for file in sorted(folder.glob(f"*/{point_state.RESULTS}"))}
     texts = [text_settings(results["config"]) for results in found.values()]
-    names = differing(texts) if texts else []
+    names = find_differing(texts) if texts else []
     for (file, results), text in zip(found.items(), texts, strict=True):
         flat: dict[str, Any] = {"study": file.parent.name}
         for part, value in results["study"].items():
@@ -263,10 +263,10 @@ def _write_csv(folder: Path) -> None:
     console.print(f"studies: {folder}/  table: {path}", markup=False, soft_wrap=True)
 
 
-def require_alike(first: SavedSAE, second: SavedSAE) -> None:
+def require_same_activation(first: SavedSAE, second: SavedSAE) -> None:
     """Raises: ConfigError if two SAEs are not of one hook of one model."""
     for setting in _unlike(first.config.model, second.config.model):
-        here, there = value_of(first.config, setting), value_of(second.config, setting)
+        here, there = get_setting(first.config, setting), get_setting(second.config, setting)
         problem = f"its {setting} is {here}, that of {second.folder} {there}"
         raise ConfigError(first.setting, str(first.folder), problem, "compare SAEs of one hook of one model")
 
@@ -274,7 +274,7 @@ def require_alike(first: SavedSAE, second: SavedSAE) -> None:
 def _unlike(model: ModelConfig, other: ModelConfig) -> list[str]:
     """The settings in which two SAEs are not of the same activations."""
     alike = {
-        "model.name": same_model(model.name, [other.name, *other.aliases]),
-        "model.hook": same_activations(model.hook, other.hook),
+        "model.name": is_same_model(model.name, [other.name, *other.aliases]),
+        "model.hook": is_same_activation(model.hook, other.hook),
     }
     return [setting for setting, is_alike in alike.items() if not is_alike]

@@ -11,8 +11,8 @@ from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.runtime.console import console
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import RUNNING
-from sae_sweeps.sweep.sweep_state import states_of
-from sae_sweeps.tracking.wandb_sync import Upload, is_uploaded, offline_runs, unreachable
+from sae_sweeps.sweep.sweep_state import read_states
+from sae_sweeps.tracking.wandb_sync import Upload, is_uploaded, offline_runs, unreachable_reason
 
 AT_ONCE = 100  # runs handed to one upload
 LOOK_SECONDS = 10.0  # between two looks at whether the server is still there
@@ -26,7 +26,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     """
     if importlib.util.find_spec("wandb") is None:
         return ["wandb is not installed here: pip install wandb"]
-    points = states_of(sweep).points
+    points = read_states(sweep).points
     running = [name for name, state in points.items() if state.state == RUNNING]
     of = [sweep.folder / name for name in points if name not in running]
     of += [study for task in STUDY_TASKS for study in sorted((sweep.folder / task).glob("*"))]
@@ -36,7 +36,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     if not waiting:
         return []
     server = _server()
-    if (why := unreachable(server)) is not None:
+    if (why := unreachable_reason(server)) is not None:
         return [f"W&B: {why}; nothing was uploaded"]
     for at in range(0, len(waiting), AT_ONCE):
         why = _upload(waiting[at : at + AT_ONCE], server) or why
@@ -53,7 +53,7 @@ def _upload(runs: list[Path], server: str) -> str | None:
     gone: list[str] = []
     try:
         while not upload.wait(LOOK_SECONDS):
-            why = unreachable(server)
+            why = unreachable_reason(server)
             gone = [*gone, why] if why is not None else []
             if len(gone) == LOOKS:
                 break

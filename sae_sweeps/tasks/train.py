@@ -8,17 +8,17 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from sae_sweeps.activations.model_info import model_facts
-from sae_sweeps.activations.source import Inputs, load_inputs
+from sae_sweeps.activations.source import ActivationSource, load_source
 from sae_sweeps.runtime import logs, signals
-from sae_sweeps.runtime.console import count
-from sae_sweeps.runtime.devices import choose_device, device_name, require_precision, unused_gpu
+from sae_sweeps.runtime.console import pluralize
+from sae_sweeps.runtime.devices import choose_device, describe_unused_gpu, device_name, require_precision
 from sae_sweeps.runtime.memory import free_bytes
-from sae_sweeps.runtime.progress import point_display, telling
+from sae_sweeps.runtime.progress import point_display, progress_callback
 from sae_sweeps.sweep import Point, point_state
-from sae_sweeps.sweep.calibration import add
-from sae_sweeps.sweep.packs import Limits, that_fit
+from sae_sweeps.sweep.calibration import record_run
+from sae_sweeps.sweep.packs import Limits, split_to_fit
 from sae_sweeps.sweep.point import OnFinished
-from sae_sweeps.tasks.point import FinishedElsewhere, PointAtWork
+from sae_sweeps.tasks.point import FinishedElsewhere, PointRun
 from sae_sweeps.training.trainer import Trainer, train
 
 log = logging.getLogger(__name__)
@@ -46,51 +46,51 @@ def run(points: Sequence[Point], limits: Limits, on_finished: OnFinished) -> Non
         try:
             _run(waiting, limits, on_finished)
         except Exception as error:
-            logs.failure(log, "the pack", error)
+            logs.log_failure(log, "the pack", error)
             raise
 
 
 def _run(points: Sequence[Point], limits: Limits, on_finished: OnFinished) -> None:
     config, began = points[0].config, time.perf_counter()
-    inputs = load_inputs(config, choose_device(config.device))
+    inputs = load_source(config, choose_device(config.device))
     measured = []
     for point in points:
-        signals.check()
+        signals.raise_if_stopped()
         with _alone(point, on_finished):
             require_precision(point.config.training.precision, inputs.device)
             inputs.held_out(point.config.evaluation.tokens)
             measured.append(point)
     if measured:
         if limits.memory is None:
-            packs = that_fit(measured, inputs.d_in, 0.9 * free_bytes(inputs.device))
+            packs = split_to_fit(measured, inputs.d_in, 0.9 * free_bytes(inputs.device))
         else:
-            packs = that_fit(measured, inputs.d_in, limits.memory, "are allowed (hydra.launcher.max_memory)")
+            packs = split_to_fit(measured, inputs.d_in, limits.memory, "are allowed (hydra.launcher.max_memory)")
         beginning = time.perf_counter() - began
         for pack in packs:
             seconds = _train_pack(pack, inputs, limits.patience, on_finished)
             if seconds is not None:
                 seconds["pack"] += beginning
                 here, facts = point_state.this_job() is None, model_facts(config.model.name)
-                add(pack, facts, device_name(inputs.device), seconds, here=here)
+                record_run(pack, facts, device_name(inputs.device), seconds, here=here)
             beginning = 0.0
 
 
 def _train_pack(
-    points: Sequence[Point], inputs: Inputs, patience: float, on_finished: OnFinished
+    points: Sequence[Point], inputs: ActivationSource, patience: float, on_finished: OnFinished
 ) -> dict[str, float] | None:
     """Returns the seconds that its parts took (calibration.py), None if a point was not trained from end to end."""
     began, deadline = time.perf_counter(), time.monotonic() + patience
-    if (said := unused_gpu(inputs.device)) is not None:
+    if (said := describe_unused_gpu(inputs.device)) is not None:
         log.warning("running %s; this torch is built for %s", said, torch.version.cuda or "no CUDA at all")
-    workers: dict[Trainer, PointAtWork] = {}
+    workers: dict[Trainer, PointRun] = {}
     with ExitStack() as closing:
         display = point_display("activations")
         closing.callback(display.close)
-        stream = inputs.stream(points[0].config, telling(display))
+        stream = inputs.stream(points[0].config, progress_callback(display))
         try:
             for point in points:
                 with _alone(point, on_finished):
-                    worker = PointAtWork(point, inputs.d_in, inputs.device, deadline)
+                    worker = PointRun(point, inputs.d_in, inputs.device, deadline)
                     closing.callback(worker.close)
                     workers[worker.trainer] = worker
                     if worker.trainer.finished:  # and was stopped before it was evaluated
@@ -107,7 +107,7 @@ def _train_pack(
                 try:
                     worker.stop(str(stop))
                 except Exception as error:  # the state from before is still there
-                    logs.failure(logs.of_point(worker.point.name), worker.point.name, error)
+                    logs.log_failure(logs.point_log(worker.point.name), worker.point.name, error)
             for worker in begun:
                 worker.preempted()
             raise
@@ -116,7 +116,7 @@ def _train_pack(
     evaluation = sum(worker.evaluation_seconds for worker in workers.values())
     log.info(
         "%s in %.1f s: %.1f s for the activations, %.1f s for the points' own steps, %.1f s for the evaluation",
-        *(count(len(points), "point"), total, stream.seconds, stepping, evaluation),
+        *(pluralize(len(points), "point"), total, stream.seconds, stepping, evaluation),
     )
     if stream.cache is not None:
         counts = (stream.cache.misses, stream.cache.hits)
@@ -128,14 +128,14 @@ def _train_pack(
     return {"model": stream.seconds, "steps": stepping, "point": evaluation, "pack": rest}
 
 
-def _finish(worker: PointAtWork, inputs: Inputs, on_finished: OnFinished) -> None:
-    signals.check()
+def _finish(worker: PointRun, inputs: ActivationSource, on_finished: OnFinished) -> None:
+    signals.raise_if_stopped()
     worker.finish(inputs.model, inputs.held_out(worker.config.evaluation.tokens))
     on_finished(worker.point, None)
 
 
 @contextmanager
-def _alone(point: Point, on_finished: OnFinished, worker: PointAtWork | None = None) -> Iterator[None]:
+def _alone(point: Point, on_finished: OnFinished, worker: PointRun | None = None) -> Iterator[None]:
     """What fails in here is the failure of one point, unless this process is being stopped: a signal reaches all
     processes of a job, and what then fails, fails for want of another one, W&B's say."""
     try:
@@ -143,8 +143,8 @@ def _alone(point: Point, on_finished: OnFinished, worker: PointAtWork | None = N
     except FinishedElsewhere:
         on_finished(point, None)
     except Exception as error:
-        signals.check()
-        logs.failure(logs.of_point(point.name), point.name, error)
+        signals.raise_if_stopped()
+        logs.log_failure(logs.point_log(point.name), point.name, error)
         if worker is not None:
             worker.close()
         on_finished(point, error)

@@ -9,7 +9,7 @@ from sae_sweeps.runtime.errors import NO_POINTS, NotRunError, first_line
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tracking.comparison_run import GROUPS, PARETO, POINTS, as_the_points
-from sae_sweeps.tracking.wandb_sync import unreachable
+from sae_sweeps.tracking.wandb_sync import unreachable_reason
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     import wandb
 
     server = wandb.setup().settings.base_url
-    if (why := unreachable(server)) is not None:
+    if (why := unreachable_reason(server)) is not None:
         raise NotRunError(f"W&B: {why}; a workspace lives on the server")
     try:
         entity = tracking.entity or wandb.Api(timeout=20).default_entity

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sae_sweeps.tracking.wandb_sync import SILENT, Upload, is_uploaded, unreachable
+from sae_sweeps.tracking.wandb_sync import SILENT, Upload, is_uploaded, unreachable_reason
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Uploader:
         paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         self._runs: list[Path] = []
         self._hint, self._told = "", False
-        with kept_off(signal.SIGUSR1):
+        with block_signal(signal.SIGUSR1):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, server],
                 env={**os.environ, "PYTHONPATH": paths},
@@ -93,7 +93,7 @@ class Uploader:
 
 
 @contextlib.contextmanager
-def kept_off(number: signal.Signals) -> Iterator[None]:
+def block_signal(number: signal.Signals) -> Iterator[None]:
     """Have processes that are begun in here not hear a signal."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
@@ -117,12 +117,12 @@ class Follower:
         """See now and then whether the server is there, and when the training is over."""
         before = None
         while not self._over.wait(LOOK_SECONDS):
-            why = unreachable(self._server) if self._at_work else None
+            why = unreachable_reason(self._server) if self._at_work else None
             if before is not None:  # twice: it may just be busy
                 self._say(why)
             before = why
         while True:
-            self._gone = unreachable(self._server)
+            self._gone = unreachable_reason(self._server)
             time.sleep(1.0)
 
     def follow(self, told: "queue.Queue[str | None]") -> None:

@@ -11,12 +11,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sae_sweeps.config import TrackingConfig
-from sae_sweeps.config.differences import flat, varying
+from sae_sweeps.config.differences import find_varying, flatten
 from sae_sweeps.evaluation.metrics import METRICS
-from sae_sweeps.runtime.errors import reason
+from sae_sweeps.runtime.errors import describe_error
 from sae_sweeps.runtime.files import read_json, sha256, write_json
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import ARCHITECTURES, Compared, Group, grouped, label
+from sae_sweeps.sweep.comparison import ARCHITECTURES, ComparedPoint, Group, group_by_seed, point_label
 from sae_sweeps.tracking.run import start_run
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,9 @@ PARETO = {"nmse": "NMSE", "ce_degradation": "CE degradation"}  # each against L0
 POINTS, GROUPS, REPORT = "points", "groups", "report"  # what it logs
 
 
-def compare_run(sweep: Sweep, tracking: TrackingConfig, points: Sequence[Compared], report: Path | None = None) -> None:
+def compare_run(
+    sweep: Sweep, tracking: TrackingConfig, points: Sequence[ComparedPoint], report: Path | None = None
+) -> None:
     """Create or update the run that compares the points of a sweep, with an HTML report if there is one.
 
     It stays one run. Where nothing has changed it is left as it is. That W&B fails is told in a line, and nothing more.
@@ -43,7 +45,7 @@ def compare_run(sweep: Sweep, tracking: TrackingConfig, points: Sequence[Compare
     except Timeout:
         return  # another process is at it
     except Exception as error:
-        log.warning("W&B: the comparison of %s has no run (%s)", sweep.name, reason(error))
+        log.warning("W&B: the comparison of %s has no run (%s)", sweep.name, describe_error(error))
 
 
 def as_the_points(tracking: TrackingConfig, configs: Sequence[Mapping[str, Any]]) -> TrackingConfig:
@@ -56,8 +58,8 @@ def as_the_points(tracking: TrackingConfig, configs: Sequence[Mapping[str, Any]]
     return replace(tracking, mode=mode, project=theirs["project"], entity=theirs["entity"])
 
 
-def _update(sweep: Sweep, tracking: TrackingConfig, points: Sequence[Compared], report: Path | None) -> None:
-    groups = grouped(points)
+def _update(sweep: Sweep, tracking: TrackingConfig, points: Sequence[ComparedPoint], report: Path | None) -> None:
+    groups = group_by_seed(points)
     columns, rows = _points_table(points)
     known = read_json(sweep.folder / IDENTITY) or {}
     made_of = hashlib.sha256(json.dumps([columns, rows], default=str).encode()).hexdigest()
@@ -84,17 +86,17 @@ def _update(sweep: Sweep, tracking: TrackingConfig, points: Sequence[Compared], 
         write_json(sweep.folder / IDENTITY, {**known, "made_of": made_of, "report": with_report})
 
 
-def _points_table(points: Sequence[Compared]) -> tuple[list[str], list[list[Any]]]:
+def _points_table(points: Sequence[ComparedPoint]) -> tuple[list[str], list[list[Any]]]:
     columns = ["SAE", "point", "state", "architecture", "dict_size", "k", "seed", *METRICS]
-    told = varying([point.config for point in points])
+    told = find_varying([point.config for point in points])
     more = [name for name in told if name not in ("sae.architecture", *columns)]
     rows = []
     for point in points:
-        settings = flat(point.config)
+        settings = flatten(point.config)
         named = [settings[name] for name in ("sae.architecture", "dict_size", "k", "seed")]
         metrics = [point.metrics.get(name) for name in METRICS]
         others = [_cell(settings.get(name)) for name in more]
-        rows.append([label(point), point.name, point.state.state, *named, *metrics, *others])
+        rows.append([point_label(point), point.name, point.state.state, *named, *metrics, *others])
     return [*columns, *more], rows
 
 

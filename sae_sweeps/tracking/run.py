@@ -19,7 +19,7 @@ from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep.point import IDENTITY
-from sae_sweeps.tracking.background_sync import Uploader, kept_off
+from sae_sweeps.tracking.background_sync import Uploader, block_signal
 from sae_sweeps.tracking.wandb_sync import offline_runs
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def start_run(
     try:
         import wandb
 
-        with kept_off(signal.SIGUSR1):  # which Slurm sends to all of a job; to close the run is for us to do
+        with block_signal(signal.SIGUSR1):  # which Slurm sends to all of a job; to close the run is for us to do
             run = wandb.init(
                 project=tracking.project,
                 entity=tracking.entity,

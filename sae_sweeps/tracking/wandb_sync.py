@@ -31,7 +31,7 @@ def is_uploaded(run: Path) -> bool:
     return any(run.glob(f"*.wandb{MARK}"))
 
 
-def unreachable(server: str, seconds: float = ANSWER_SECONDS) -> str | None:
+def unreachable_reason(server: str, seconds: float = ANSWER_SECONDS) -> str | None:
     """Why a W&B server cannot be had, None if it answers anything but that it is broken."""
     try:
         with urlopen(Request(f"{server.rstrip('/')}/healthz"), timeout=seconds):

@@ -9,7 +9,7 @@ from tests.activations.test_documents import letters
 class TokensAsActivations:
     """A model whose activation at each position is the token itself, and the position."""
 
-    def activations(self, tokens_NS, told=None):
+    def activations(self, tokens_NS, on_progress=None):
         position_S = torch.arange(tokens_NS.shape[1]).expand_as(tokens_NS)
         return torch.stack([tokens_NS, position_S], dim=-1).float()
 
@@ -48,5 +48,5 @@ def test_a_chunk_depends_on_seed_and_number_alone(tmp_path):
 
 def test_activations_are_shuffled_within_a_chunk(tmp_path):
     tokens = stream(tmp_path).chunk(0)[:, 0]
-    neighbours = (tokens.diff() == 1).float().mean()
-    assert neighbours < 0.3
+    pair_neighbours = (tokens.diff() == 1).float().mean()
+    assert pair_neighbours < 0.3

@@ -83,14 +83,14 @@ def test_output_logits_are_what_a_direction_changes(tiny_model, tmp_path):
 
     nothing_V = logits(torch.zeros(1, 16))
     assert nothing_V.abs().max() > 0.1
-    found_NV = load(folder, "blocks.1.hook_resid_pre").output_logits(directions_ND)
+    found_NV = load(folder, "blocks.1.hook_resid_pre").logit_lens(directions_ND)
     assert_close(found_NV, logits(directions_ND) - nothing_V, rtol=1e-5, atol=1e-5)
 
 
 def test_output_logits_are_float32_whatever_the_model_computes_in(tiny_model):
     directions_ND = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
     found, exact = (
-        load(tiny_model, "blocks.1.hook_resid_pre", dtype=dtype).output_logits(directions_ND)
+        load(tiny_model, "blocks.1.hook_resid_pre", dtype=dtype).logit_lens(directions_ND)
         for dtype in ("bfloat16", "float32")
     )
     assert found.dtype == torch.float32

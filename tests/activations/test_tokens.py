@@ -37,7 +37,7 @@ def test_the_seed_decides_the_order(tmp_path):
 
 def test_training_and_held_out_share_no_document(tmp_path):
     tokens = source(tmp_path)
-    seen, held_out = tokens.training(0, 108), tokens.held_out(1000)
+    seen, held_out = tokens.training(0, 108), tokens.held_out_tokens(1000)
     assert set(held_out.flatten().tolist()) == {1, 1000, 1010, 1020, 1030}
     assert not set(seen.flatten().tolist()) & {1000, 1010, 1020, 1030}
 
@@ -49,13 +49,13 @@ def test_a_stream_is_in_order_and_can_go_back(tmp_path):
     assert torch.equal(whole[108:], whole[: 200 - 108])  # it starts again where the text ends
     for start, count in ((50, 20), (70, 10), (3, 4)):
         assert torch.equal(tokens.training(start, count), whole[start : start + count])
-    assert tokens.held_out(2).tolist() == [[1, 1000, 1000, 1000]] * 2
+    assert tokens.held_out_tokens(2).tolist() == [[1, 1000, 1000, 1000]] * 2
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_too_little_text(tmp_path, streaming):
     tokens = source(tmp_path, documents=1, seq_len=64, streaming=streaming)
     with pytest.raises(ConfigError, match="held-out text is shorter"):
-        tokens.held_out(1)
+        tokens.held_out_tokens(1)
     with pytest.raises(ConfigError, match="training text is shorter"):
         tokens.training(0, 1)

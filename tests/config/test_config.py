@@ -5,8 +5,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 from sae_sweeps.config import identity, point_name, wheel_models
-from sae_sweeps.config.sparsity import sparsity
-from sae_sweeps.config.validation import problems
+from sae_sweeps.config.sparsity import choose_sparsity
+from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.provenance import PROJECT
 from tests.conftest import composed
 
@@ -48,7 +48,7 @@ def test_experiments_are_the_papers(experiment):
     }
     for k, coefficient in coefficients.items():
         schema = composed(f"experiment={experiment}", "sae=jumprelu", f"k={k}")
-        assert not problems(schema)
+        assert not find_problems(schema)
         assert (schema.model.name, schema.model.hook) == (model, hook)
         assert {name: getattr(schema.training, name) for name in PAPER_TRAINING} == PAPER_TRAINING
         assert (schema.dataset.name, schema.dataset.streaming, schema.dataset.seq_len) == (
@@ -56,7 +56,7 @@ def test_experiments_are_the_papers(experiment):
             True,
             128,
         )
-        chosen, source = sparsity(schema)
+        chosen, source = choose_sparsity(schema)
         assert chosen == {"sparsity_coefficient": coefficient}
         assert f"k={k}" in source
         assert schema.sae.bandwidth == 0.001
@@ -115,7 +115,7 @@ def test_every_choice_composes(group):
     ],
 )
 def test_bad_values_are_named_once_with_a_fix(override, setting):
-    (problem,) = problems(composed(override))
+    (problem,) = find_problems(composed(override))
     assert problem.setting == setting
     assert str(problem).startswith(f"{setting}=")
     assert "Fix: " in str(problem)
@@ -135,10 +135,10 @@ def test_bad_values_are_named_once_with_a_fix(override, setting):
     ],
 )
 def test_prefixes_that_are_none(prefixes, problem):
-    (found,) = problems(composed("sae=matryoshka", f"sae.prefixes={prefixes}"))
+    (found,) = find_problems(composed("sae=matryoshka", f"sae.prefixes={prefixes}"))
     assert found.setting == "sae.prefixes"
     assert problem in str(found)
-    assert not problems(composed("sae=matryoshka", "sae.prefixes=[0.01,0.5,1]"))
+    assert not find_problems(composed("sae=matryoshka", "sae.prefixes=[0.01,0.5,1]"))
 
 
 LISTED = ("sae=jumprelu", "model=gpt2-small")  # for k = 16, 32, 64
@@ -155,14 +155,14 @@ def test_jumprelu_takes_what_is_given_then_what_is_listed_then_k():
         (("sae=jumprelu", "model=smollm2-135m"), {"target_l0": 32.0}, "no sae.sparsity_coefficient is given or listed"),
     ):
         schema = composed(*words)
-        assert not problems(schema)
-        found, source = sparsity(schema)
+        assert not find_problems(schema)
+        found, source = choose_sparsity(schema)
         assert found == chosen
         assert said in source
 
 
 def test_a_coefficient_and_an_l0_are_one_too_many():
-    (problem,) = problems(composed("sae=jumprelu", "sae.target_l0=9", "sae.sparsity_coefficient=0.01"))
+    (problem,) = find_problems(composed("sae=jumprelu", "sae.target_l0=9", "sae.sparsity_coefficient=0.01"))
     assert problem.setting == "sae.target_l0"
     assert "sae.sparsity_coefficient=0.01" in str(problem)
     assert "\n" not in str(problem)
@@ -170,13 +170,13 @@ def test_a_coefficient_and_an_l0_are_one_too_many():
 
 @pytest.mark.parametrize("value", ["0", "-1", "3072", "nan", "inf"])
 def test_an_l0_that_cannot_be_is_refused(value):
-    (problem,) = problems(composed("sae=jumprelu", f"sae.target_l0={value}"))
+    (problem,) = find_problems(composed("sae=jumprelu", f"sae.target_l0={value}"))
     assert problem.setting == "sae.target_l0"
     assert "sae.target_l0=32" in str(problem)
 
 
 def test_a_coefficient_used_elsewhere_says_so():
-    _, source = sparsity(composed(*LISTED, "model.hook=blocks.1.hook_resid_pre"))
+    _, source = choose_sparsity(composed(*LISTED, "model.hook=blocks.1.hook_resid_pre"))
     assert "check the l0" in source
 
 
@@ -225,13 +225,15 @@ def test_an_l0_is_the_same_point_given_or_left_to_k():
 @pytest.mark.parametrize("architecture", ["relu", "gated"])
 def test_what_has_a_penalty_and_no_coefficient_is_steered_to_k(architecture):
     """The model's list is of JumpReLU's coefficients alone."""
-    assert sparsity(composed(f"sae={architecture}"))[0] == {"target_l0": 32}
-    assert sparsity(composed(f"sae={architecture}", "sae.target_l0=20"))[0] == {"target_l0": 20}
-    assert sparsity(composed(f"sae={architecture}", "sae.sparsity_coefficient=0.1"))[0] == {"sparsity_coefficient": 0.1}
+    assert choose_sparsity(composed(f"sae={architecture}"))[0] == {"target_l0": 32}
+    assert choose_sparsity(composed(f"sae={architecture}", "sae.target_l0=20"))[0] == {"target_l0": 20}
+    assert choose_sparsity(composed(f"sae={architecture}", "sae.sparsity_coefficient=0.1"))[0] == {
+        "sparsity_coefficient": 0.1
+    }
     assert name_of(f"sae={architecture}") == name_of(f"sae={architecture}", also_listed={32: 0.5})
     assert name_of(f"sae={architecture}") == name_of(f"sae={architecture}", "sae.target_l0=32")
-    assert not problems(composed(f"sae={architecture}", "k=33", "sae.initial_threshold=0"))
-    (problem,) = problems(composed(f"sae={architecture}", "sae.initial_threshold=-1"))
+    assert not find_problems(composed(f"sae={architecture}", "k=33", "sae.initial_threshold=0"))
+    (problem,) = find_problems(composed(f"sae={architecture}", "sae.initial_threshold=-1"))
     assert problem.setting == "sae.initial_threshold"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from sae_sweeps.config import from_json
 from sae_sweeps.config.saes import SAE_SCHEMAS
-from sae_sweeps.config.validation import problems
+from sae_sweeps.config.validation import find_problems
 from tests.conftest import composed
 
 
@@ -40,7 +40,7 @@ def test_every_architecture_and_setting_comes_back_as_it_was(words):
     assert read == config
     assert type(read.sae) is SAE_SCHEMAS[config.sae.architecture]
     assert asdict(read) == asdict(config)
-    assert problems(read) == problems(config)
+    assert find_problems(read) == find_problems(config)
 
 
 def test_coefficients_have_numbers_for_keys_again():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sae_sweeps.activations.held_out import held_out
+from sae_sweeps.activations.held_out import measure_held_out
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.saes import TopKSAE
@@ -31,7 +31,7 @@ class Scaled(TopKSAE):
 
 
 def test_a_perfect_sae_loses_nothing(model):
-    metrics = evaluate(Scaled(1.0), model, held_out(model, TOKENS_NS, 1))
+    metrics = evaluate(Scaled(1.0), model, measure_held_out(model, TOKENS_NS, 1))
     assert metrics["nmse"] < 1e-8
     assert metrics["fvu"] < 1e-8
     assert metrics["ce_degradation"] == pytest.approx(0, abs=1e-4)
@@ -42,7 +42,7 @@ def test_a_perfect_sae_loses_nothing(model):
 
 
 def test_nmse_is_the_mean_ratio_and_fvu_the_ratio_of_sums(model):
-    data = held_out(model, TOKENS_NS, 1)
+    data = measure_held_out(model, TOKENS_NS, 1)
     metrics = evaluate(Scaled(0.5), model, data)
     assert metrics["nmse"] == pytest.approx(0.25, rel=1e-4)
     deviation_AD = data.acts_AD - data.acts_AD.mean(1, keepdim=True)
@@ -52,7 +52,7 @@ def test_nmse_is_the_mean_ratio_and_fvu_the_ratio_of_sums(model):
 
 
 def test_cross_entropies_by_splicing_by_hand(model):
-    data = held_out(model, TOKENS_NS, 1)
+    data = measure_held_out(model, TOKENS_NS, 1)
     assert data.acts_AD.shape == (7 * 15, 16)
 
     def spliced(new_NSD):
@@ -84,7 +84,7 @@ def test_running_only_the_layers_above_the_hook_changes_nothing(tiny_model):
         ("blocks.1.hook_mlp_out", False),
     ):
         model = load(tiny_model, hook)
-        data = held_out(model, TOKENS_NS, 1)
+        data = measure_held_out(model, TOKENS_NS, 1)
         assert data.from_hook == starts_there
         whole = dataclasses.replace(data, from_hook=False)
         for sae in (Scaled(1.0), Scaled(0.5)):
@@ -100,13 +100,13 @@ def test_a_model_that_cannot_start_at_the_hook_is_run_whole(tiny_model, monkeypa
         raise RuntimeError("this architecture wants its blocks")
 
     monkeypatch.setattr("sae_sweeps.activations.language_model._passes_on", fails)
-    data = held_out(model, TOKENS_NS, 1)
+    data = measure_held_out(model, TOKENS_NS, 1)
     assert not data.from_hook
     assert evaluate(Scaled(1.0), model, data)["ce_degradation"] == pytest.approx(0, abs=1e-4)
 
 
 def test_l0_and_dead_latents_count_the_selection_at_inference(model):
-    data = held_out(model, TOKENS_NS, 1)
+    data = measure_held_out(model, TOKENS_NS, 1)
     sae = TopKSAE(16, 40, 3)
     with torch.no_grad():
         sae.W_enc[:10] = 0  # these can never be active

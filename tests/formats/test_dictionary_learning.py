@@ -194,7 +194,7 @@ class Evil:
         return os.mkdir, (str(self.made),)
 
 
-class Whole(nn.Module):
+class Dense(nn.Module):
     """A module that was saved whole."""
 
     def __init__(self):
@@ -231,7 +231,7 @@ def test_code_in_a_plain_pickle_is_never_run(tmp_path, protocol):
 @pytest.mark.parametrize("in_zip", [True, False])
 def test_a_module_that_was_saved_whole_is_refused(tmp_path, in_zip):
     folder = write(tmp_path, "AutoEncoder", {})
-    torch.save(Whole(), folder / "ae.pt", _use_new_zipfile_serialization=in_zip)
+    torch.save(Dense(), folder / "ae.pt", _use_new_zipfile_serialization=in_zip)
     with pytest.raises(ValueError, match="holds more than tensors; nothing of it was run"):
         load_sae(folder)
 

@@ -15,7 +15,7 @@ from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.reading import load_sae, locate, split
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes import TopKSAE
-from sae_sweeps.sweep.saved_saes import find
+from sae_sweeps.sweep.saved_saes import find_saved_sae
 from tests.conftest import composed
 from tests.formats.published import D, F, weights
 from tests.formats.test_gemma_scope import write as write_gemma_scope
@@ -153,7 +153,7 @@ def test_a_hub_name_without_a_network_is_said_to_be_in_neither_place(offline):
         locate(name)
     command = composed("task=latents", f"saved={name}", "model.hook=blocks.1.hook_resid_pre")
     with pytest.raises(ConfigError) as raised:
-        find(name, "saved", command)
+        find_saved_sae(name, "saved", command)
     line = str(raised.value)
     assert line.startswith(f"saved={name}: there is no such folder here; google/gemma-scope-2b-pt-res on the hub: ")
     assert "the hub cannot be reached" in line

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sae_sweeps.activations.hooks import same_activations
+from sae_sweeps.activations.hooks import is_same_activation
 from sae_sweeps.formats.reading import load_sae, locate
 from sae_sweeps.formats.sparsify import folder_name
 from tests.formats.published import D, F, activations, assert_computes, topk, weights
@@ -85,7 +85,7 @@ def test_the_folder_says_of_what(tmp_path, name, hook):
 def test_folders_are_named_such_that_the_hook_is_found_again(tmp_path, hook):
     again = locate(str(write(tmp_path / folder_name(hook)))).describe().hook
     assert again is not None
-    assert same_activations(again, hook)
+    assert is_same_activation(again, hook)
 
 
 @pytest.mark.parametrize("hook", ["blocks.0.hook_resid_pre", "blocks.2.hook_resid_mid", None])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sae_sweeps.activations.source import load_inputs
-from sae_sweeps.tasks.point import new_sae
+from sae_sweeps.activations.source import load_source
+from sae_sweeps.tasks.point import build_sae
 from sae_sweeps.training.trainer import Trainer, train
 from tests.conftest import composed
 from tests.reference import nmse, train_densely
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.integration
 @pytest.mark.parametrize("architecture", ["batchtopk", "topk", "jumprelu"])
 def test_as_good_as_a_dense_implementation_trained_to_the_end(architecture):
     config = composed(f"sae={architecture}", "dict_size=768", "training.tokens=65536")
-    inputs = load_inputs(config, torch.device("cpu"))
+    inputs = load_source(config, torch.device("cpu"))
     stream = inputs.stream(config)
-    trainer = Trainer(new_sae(config, inputs.d_in), config.training)
+    trainer = Trainer(build_sae(config, inputs.d_in), config.training)
     for _, steps in train([trainer], stream):
         for _ in steps:
             pass
-    dense = train_densely(new_sae(config, inputs.d_in), config.training, stream)
+    dense = train_densely(build_sae(config, inputs.d_in), config.training, stream)
     acts_AD = inputs.held_out(config.evaluation.tokens).acts_AD
     ours, theirs = nmse(trainer.sae, acts_AD), nmse(dense, acts_AD)
     print(f"{architecture}: NMSE {ours:.5f}, dense {theirs:.5f}, ratio {ours / theirs:.5f}")

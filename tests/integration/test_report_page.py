@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.sweep import Point, Sweep
 from sae_sweeps.sweep.packs import Limits
-from sae_sweeps.sweep.point_state import FAILED, note
+from sae_sweeps.sweep.point_state import FAILED, write_state
 from sae_sweeps.tasks import train
 from sae_sweeps.tasks.report import write_page
 from tests.conftest import composed, launch
@@ -70,7 +70,7 @@ def sweep(tmp_path_factory, tiny) -> Path:
 
 
 def noted(point: Point, error: Exception | None) -> None:
-    note(point.folder, FAILED, str(error))
+    write_state(point.folder, FAILED, str(error))
 
 
 @pytest.fixture

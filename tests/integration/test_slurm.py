@@ -13,7 +13,7 @@ import pytest
 
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, State
-from sae_sweeps.sweep.sweep_state import Seen, states_of
+from sae_sweeps.sweep.sweep_state import Seen, read_states
 from tests.cli.test_command_line import begin, weights
 from tests.conftest import launch
 from tests.slurm_cluster import Cluster, missing
@@ -45,13 +45,13 @@ def is_over(seen: Seen) -> bool:
 
 def at_end(sweep: Path) -> dict[str, State]:
     """The states of the points once nothing is queued or running any more."""
-    wait_for(lambda: is_over(states_of(Sweep(sweep))), "the jobs to end", 240)
-    return states_of(Sweep(sweep)).points
+    wait_for(lambda: is_over(read_states(Sweep(sweep))), "the jobs to end", 240)
+    return read_states(Sweep(sweep)).points
 
 
 def step(sweep: Path, task: int) -> int:
     """How far the points of an array task have got, if it is running."""
-    states = [state for state in states_of(Sweep(sweep)).points.values() if (state.job or "").endswith(f"_{task}")]
+    states = [state for state in read_states(Sweep(sweep)).points.values() if (state.job or "").endswith(f"_{task}")]
     at_work = [state for state in states if state.state == RUNNING and state.reason not in ("starting", "stopping")]
     return min((state.step for state in at_work), default=0)
 
@@ -77,12 +77,12 @@ def test_a_sweep_on_both_nodes_is_the_same_as_here(cluster, tmp_path, tiny):
     assert "left as they are" in again.stdout
     assert "nothing to submit" in again.stdout
     assert {state.state for state in at_end(sweep).values()} == {DONE}
-    assert {state.job.partition("_")[2] for state in states_of(Sweep(sweep)).points.values()} == {"0", "1", "2", "3"}
-    (job,) = {state.job.partition("_")[0] for state in states_of(Sweep(sweep)).points.values()}
+    assert {state.job.partition("_")[2] for state in read_states(Sweep(sweep)).points.values()} == {"0", "1", "2", "3"}
+    (job,) = {state.job.partition("_")[0] for state in read_states(Sweep(sweep)).points.values()}
     tasks = [task for task in cluster.queue() if task["JobArrayID"].startswith(f"{job}_")]
     assert {task["NodeList"] for task in tasks} == {"n1", "n2"}
     assert weights(sweep) == weights(tmp_path / "outputs" / "here")
-    assert states_of(Sweep(sweep)).follow_ups["report"].state == DONE
+    assert read_states(Sweep(sweep)).follow_ups["report"].state == DONE
     assert "<title>sweep there</title>" in (sweep / "report.html").read_text()
     with open(sweep / "results.csv") as file:
         assert len(list(csv.DictReader(file))) == 12
@@ -136,7 +136,7 @@ def stopped_and_gone_on_with(log: str, signals: str) -> bool:
 
 
 def of_task(sweep: Path, task: int) -> list[State]:
-    return [state for state in states_of(Sweep(sweep)).points.values() if (state.job or "").endswith(f"_{task}")]
+    return [state for state in read_states(Sweep(sweep)).points.values() if (state.job or "").endswith(f"_{task}")]
 
 
 def test_a_point_that_fails_is_named_and_run_again_alone(cluster, tmp_path, tiny):
@@ -179,8 +179,8 @@ def test_a_command_that_waits_follows_the_jobs_and_leaves_them_on_ctrl_c(cluster
     assert "2 points, 2 done" in followed.stdout
     process = begin(*words, "name=left", "hydra.launcher.setup=[sleep 3]", cwd=tmp_path)
     sweep = tmp_path / "outputs" / "left"
-    wait_for(lambda: Sweep(sweep).exists() and states_of(Sweep(sweep)).points != {}, "the submission")
-    wait_for(lambda: {state.state for state in states_of(Sweep(sweep)).points.values()} <= {QUEUED, RUNNING}, "jobs")
+    wait_for(lambda: Sweep(sweep).exists() and read_states(Sweep(sweep)).points != {}, "the submission")
+    wait_for(lambda: {state.state for state in read_states(Sweep(sweep)).points.values()} <= {QUEUED, RUNNING}, "jobs")
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(timeout=30) == 0
     assert {state.state for state in at_end(sweep).values()} == {DONE}

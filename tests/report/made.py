@@ -11,7 +11,7 @@ from typing import Any
 from sae_sweeps.config import Config
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.sweep import Sweep, point_state
-from sae_sweeps.sweep.comparison import Compared
+from sae_sweeps.sweep.comparison import ComparedPoint
 from sae_sweeps.sweep.point_state import DONE, State
 from tests.conftest import composed
 
@@ -34,13 +34,13 @@ def results(config: Config, metrics: Mapping[str, float]) -> dict[str, Any]:
 
 def compared(
     *words: str, sweep: str = "first", name: str = "", state: State | None = None, **metrics: float
-) -> Compared:
+) -> ComparedPoint:
     """A point that these words give; done if it has metrics."""
     made = config(*words)
     found = results(made, metrics) if metrics else None
     state = state or State(DONE if metrics else point_state.WAITING)
     title = name or f"{made.sae.architecture}-{made.dict_size}-k{made.k}-seed{made.seed}"
-    return Compared(Sweep(Path("outputs", sweep)), title, state, asdict(made), found)
+    return ComparedPoint(Sweep(Path("outputs", sweep)), title, state, asdict(made), found)
 
 
 def put(
@@ -58,7 +58,7 @@ def put(
     if curve:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
     if state is not None:
-        point_state.note(folder, state, reason)
+        point_state.write_state(folder, state, reason)
     if metrics is not None:
         write_json(folder / point_state.RESULTS, results(made, metrics))
     sweep.add({name: made})

@@ -10,8 +10,8 @@ from typing import Any
 
 from sae_sweeps.report.page import page
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import points_of
-from sae_sweeps.sweep.sweep_state import states_of
+from sae_sweeps.sweep.comparison import collect_points
+from sae_sweeps.sweep.sweep_state import read_states
 
 VOID = {"meta", "input", "br", "link", "img"}
 
@@ -73,5 +73,5 @@ class Page(HTMLParser):
 
 
 def page_of(*sweeps: Sweep, most: int = 2**20) -> Page:
-    points = [point for sweep in sweeps for point in points_of(sweep, states_of(sweep).points)]
+    points = [point for sweep in sweeps for point in collect_points(sweep, read_states(sweep).points)]
     return Page(page("sweep", points, {}, most))

@@ -84,7 +84,7 @@ def test_one_example_of_the_first_shelf_stays_however_little_there_is_to_be(shel
 
 @pytest.mark.parametrize("latents", [1, 204, 205, 1638, 1639, 1700, 3300])
 def test_what_quotes_take_is_known_to_a_tenth(latents):
-    quotes = Quotes.of([shelf(0, latents)], 10)
+    quotes = Quotes.from_shelves([shelf(0, latents)], 10)
     blocks = Blocks()
     for at, part in enumerate(quotes.parts()):
         blocks.add(str(at), part)
@@ -93,7 +93,7 @@ def test_what_quotes_take_is_known_to_a_tenth(latents):
 
 def test_a_quote_that_many_cards_have_is_packed_once():
     twice = [shelf(0, 50), shelf(0, 50)]
-    quotes = Quotes.of(twice, 10)
+    quotes = Quotes.from_shelves(twice, 10)
     assert len(quotes.numbers) == 500
     assert [text for part in quotes.parts() for text in part] == [list(texts) for _, *texts in sorted(quotes.numbers)]
     assert list(quotes.numbers.values()) == list(range(500))

@@ -6,11 +6,11 @@ import math
 import pytest
 from filelock import FileLock
 
-from sae_sweeps.config.differences import flat
-from sae_sweeps.config.identity import deciding
-from sae_sweeps.report.points import answer, cautions, curve_of
+from sae_sweeps.config.differences import flatten
+from sae_sweeps.config.identity import result_settings
+from sae_sweeps.report.points import answer, cautions, read_curve
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import grouped, points_of
+from sae_sweeps.sweep.comparison import collect_points, group_by_seed
 from sae_sweeps.sweep.point_state import FAILED, LOCK, RUNNING, State
 from tests.report.made import PROVENANCE, TRAINING, compared, put, some_metrics
 from tests.report.reading import Page, page_of
@@ -109,40 +109,40 @@ def test_the_answer_names_the_best_and_the_cheapest():
         compared("dict_size=200", nmse=0.2, l0=3.06, ce_degradation=0.25),
         compared("dict_size=300", nmse=0.4, l0=4.0, ce_degradation=-0.01),
     ]
-    assert answer(grouped(points)) == (
+    assert answer(group_by_seed(points)) == (
         "BatchTopK 200, k 32 reconstructs best: NMSE 0.2000 at L0 3.1, for a CE degradation of 0.2500 nats per token;"
         " BatchTopK 300, k 32 has the lowest, -0.0100."
     )
     seeds = [compared(f"seed={seed}", nmse=0.1 + seed / 10, l0=2.0, ce_degradation=0.0) for seed in (0, 1)]
-    assert "NMSE 0.1500 ± 0.0707 at L0 2.0 ± 0.0" in answer(grouped(seeds))
+    assert "NMSE 0.1500 ± 0.0707 at L0 2.0 ± 0.0" in answer(group_by_seed(seeds))
 
 
 def test_the_answer_names_the_best_at_each_k_and_ranks_no_two_hooks_against_each_other():
     sparse = [compared(f"k={k}", f"dict_size={size}", nmse=nmse, l0=float(k)) for k, size, nmse in SPARSE]
-    assert answer(grouped(sparse)) == (
+    assert answer(group_by_seed(sparse)) == (
         "Lowest NMSE: BatchTopK 200, k 16, 0.2000 at L0 16.0; BatchTopK 100, k 32, 0.1000 at L0 32.0."
     )
     upper = compared("model.hook=blocks.4.hook_resid_pre", nmse=0.01, l0=32.0)
-    shown = answer(grouped([*sparse, upper]))
+    shown = answer(group_by_seed([*sparse, upper]))
     assert "blocks.4.hook_resid_pre" in shown.split(". ")[0]
     assert "BatchTopK 200, k 16, 0.2000" in shown
-    assert "not to be compared" in " ".join(cautions(grouped([*sparse, upper])))
+    assert "not to be compared" in " ".join(cautions(group_by_seed([*sparse, upper])))
 
 
 def test_cautions_name_noise_unequal_l0_and_dead_latents():
     first = compared("dict_size=100", nmse=0.100, l0=30.0, dead_fraction=0.1)
     close = compared("dict_size=200", nmse=0.101, l0=31.0, dead_fraction=0.1)
-    assert cautions(grouped([first, close])) == [
+    assert cautions(group_by_seed([first, close])) == [
         "At k 32 the first two, of one seed each, differ by 1.0% in NMSE: it may be noise."
     ]
     clear = compared("dict_size=300", nmse=0.2, l0=33.0, dead_fraction=0.6)
-    assert cautions(grouped([first, clear])) == [
+    assert cautions(group_by_seed([first, clear])) == [
         "At k 32, L0 is between 30.0 and 33.0: more active latents, less error.",
         "Many latents are dead: BatchTopK 300, k 32 60.0%.",
     ]
     seeds = [compared(f"seed={seed}", nmse=0.1 + seed / 100, l0=30.0, dead_fraction=0.0) for seed in (0, 1)]
-    assert "less than their seeds do" in cautions(grouped([*seeds, close]))[0]
-    assert cautions(grouped([first])) == []
+    assert "less than their seeds do" in cautions(group_by_seed([*seeds, close]))[0]
+    assert cautions(group_by_seed([first])) == []
 
 
 def test_groups_have_their_points_their_means_and_spreads(mixed):
@@ -176,7 +176,7 @@ def test_shared_settings_and_those_of_a_point_are_all_that_decide_it(mixed):
     for row in shown["points"]:
         wanted = {
             key: value if isinstance(value, str) else json.dumps(value)
-            for key, value in flat(deciding(configs[row["folder"]]["config"])).items()
+            for key, value in flatten(result_settings(configs[row["folder"]]["config"])).items()
         }
         assert shown["shared"] | row["settings"] == wanted | (made_by if row["metrics"] else {})
         assert not shown["shared"].keys() & row["settings"].keys()
@@ -189,8 +189,8 @@ def test_a_curve_has_at_most_300_lines_evenly_apart_and_the_last_is_one_of_them(
     sweep = Sweep(tmp_path / "long")
     curve = [{"step": at, "tokens": at, "mse": 1 / at} for at in range(1, lines + 1)]
     put(sweep, "long", metrics=some_metrics(0), curve=curve)
-    (point,) = points_of(sweep, {"long": State("done")})
-    found = curve_of(point)
+    (point,) = collect_points(sweep, {"long": State("done")})
+    found = read_curve(point)
     assert found.keys() == {"tokens", "mse"}
     assert min(lines, 150) <= len(found["tokens"]) <= 300
     assert found["tokens"][-1] == lines

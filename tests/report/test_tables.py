@@ -11,7 +11,7 @@ from sae_sweeps.report.markdown import markdown
 from sae_sweeps.report.studies import histogram
 from sae_sweeps.report.terminal import points_table, seeds_table, sparkline
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import grouped, points_of
+from sae_sweeps.sweep.comparison import collect_points, group_by_seed
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, State
 from tests.report.made import compared, put, some_metrics
 
@@ -37,7 +37,7 @@ def test_markdown_has_the_best_in_bold_and_the_lowest_nmse_first():
         compared("k=2", **numbers(0.5, 2.0, 0.25, 0.125, 0.5)),
         compared("k=3", **numbers(0.25, 3.0, 0.5, 0.25, 0.75)),
     ]
-    assert markdown(grouped(points)).splitlines() == [
+    assert markdown(group_by_seed(points)).splitlines() == [
         "| SAE | NMSE | L0 | dead latents | CE degradation (nats) | CE recovered (mean) |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         "| BatchTopK 3072, k 3 | **0.2500** | 3.0 | 50.0% | 0.2500 | **0.7500** |",
@@ -53,7 +53,7 @@ def test_markdown_has_seeds_as_mean_and_spread_and_names_what_is_missing():
         compared("k=5"),
         compared("k=6", state=State(INTERRUPTED)),
     ]
-    _, _, *rows = markdown(grouped(points)).splitlines()
+    _, _, *rows = markdown(group_by_seed(points)).splitlines()
     assert rows == [
         "| BatchTopK 3072, k 32 (3 seeds) (failed) | 0.5000 ± 0.3536 | 3.0 ± 1.4 | 0.0% ± 0.0% | 0.0000 ± 0.0000 "
         "| 1.0000 ± 0.0000 |",
@@ -64,7 +64,7 @@ def test_markdown_has_seeds_as_mean_and_spread_and_names_what_is_missing():
 
 def test_markdown_of_names_with_bars_has_as_many_columns():
     points = [compared(sweep=name, **numbers(0.25, 2.0, 0.0, 0.0, 1.0)) for name in ("a|b", "c")]
-    rows = markdown(grouped(points)).splitlines()
+    rows = markdown(group_by_seed(points)).splitlines()
     assert {row.replace("\\|", "").count("|") for row in rows} == {7}
 
 
@@ -118,7 +118,7 @@ def test_curves_share_a_logarithmic_scale(tmp_path):
     put(sweep, "falls", "k=2", metrics=some_metrics(0, nmse=0.1), curve=falls)
     flat = [{"step": at, "tokens": at, "mse": 10.0} for at in range(3)]
     put(sweep, "flat", "k=3", metrics=some_metrics(1, nmse=0.2), curve=flat)
-    points = points_of(sweep, dict.fromkeys(("falls", "flat"), State(DONE)))
+    points = collect_points(sweep, dict.fromkeys(("falls", "flat"), State(DONE)))
     curves = {row[0]: row[6] for row in rows_of(points_table("curves", points))}
     assert curves["falls"] == "█▇▆▆▅▄▃▃▂▁"
     assert curves["flat"] in {"▄" * 10, "▅" * 10}
@@ -128,14 +128,14 @@ def test_what_is_no_number_of_a_curve_is_left_out(tmp_path):
     sweep = Sweep(tmp_path / "jumps")
     curve = [{"step": at, "tokens": at, "mse": mse} for at, mse in enumerate((math.inf, 100.0, math.nan, 1.0))]
     put(sweep, "jumps", metrics=some_metrics(0), curve=curve)
-    (row,) = rows_of(points_table("jumps", points_of(sweep, {"jumps": State(DONE)})))
+    (row,) = rows_of(points_table("jumps", collect_points(sweep, {"jumps": State(DONE)})))
     assert row[6] == "█████▁▁▁▁▁"
 
 
 def test_a_constant_curve_is_drawn_and_none_is_not(tmp_path):
     sweep = Sweep(tmp_path / "one")
     put(sweep, "flat", metrics=some_metrics(0), curve=[{"step": 1, "tokens": 1, "mse": 0.25}])
-    points = points_of(sweep, {"flat": State(DONE)})
+    points = collect_points(sweep, {"flat": State(DONE)})
     assert rows_of(points_table("one", points))[0][6] == "▁" * 10
     assert rows_of(points_table("none", [compared(**some_metrics(0))]))[0][6] == ""
     assert rows_of(points_table("nothing", [])) == []

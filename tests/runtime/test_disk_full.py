@@ -72,7 +72,7 @@ def test_the_point_that_cannot_be_saved_fails_alone_and_goes_on_later(
     assert failures["k4"].startswith("the disk is full (")
     assert "\n" not in failures["k4"]
     folder = points[1].folder
-    assert (point_state.of_point(folder).state, point_state.of_point(folder).reason) == ("failed", failures["k4"])
+    assert (point_state.read_state(folder).state, point_state.read_state(folder).reason) == ("failed", failures["k4"])
     known = sweep.read()["points"]
     assert {name: point["state"] for name, point in known.items()} == {"k3": "done", "k4": "failed", "k5": "done"}
     assert known["k4"]["reason"] == failures["k4"]
@@ -86,7 +86,7 @@ def test_the_point_that_cannot_be_saved_fails_alone_and_goes_on_later(
 def test_a_state_that_cannot_be_noted_is_no_failure_of_its_own(tmp_path, tiny, monkeypatch):
     """On a full disk neither the point's folder nor sweep.json can be told of it."""
     sweep, points = sweep_in(tmp_path, tiny)
-    note = point_state.note
+    note = point_state.write_state
 
     def full(folder, state, reason=None):
         if state == "failed":
@@ -98,12 +98,12 @@ def test_a_state_that_cannot_be_noted_is_no_failure_of_its_own(tmp_path, tiny, m
 
     with monkeypatch.context() as patch:
         breaking(patch, "save", FULL)
-        patch.setattr(point_state, "note", full)
+        patch.setattr(point_state, "write_state", full)
         patch.setattr(Sweep, "update", full_too)
         failures = run_packs(sweep, points, Limits())
     assert list(failures) == ["k4"]
     assert [point_state.is_done(point.folder) for point in points] == [True, False, True]
-    assert point_state.of_point(points[1].folder).state == "interrupted"
+    assert point_state.read_state(points[1].folder).state == "interrupted"
     assert run_packs(sweep, points, Limits()) == {}
 
 

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from sae_sweeps.runtime.files import sha256, write_csv, write_text, written_whole
+from sae_sweeps.runtime.files import sha256, write_atomically, write_csv, write_text
 
 
 def names(folder):
@@ -14,7 +14,7 @@ def names(folder):
 
 def test_a_file_is_there_when_all_of_it_is_written(tmp_path):
     path = tmp_path / "new" / "folder" / "file.txt"
-    with written_whole(path) as partial:
+    with write_atomically(path) as partial:
         partial.write_text("some")
         assert partial.parent == path.parent
         assert not path.exists()
@@ -29,7 +29,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error, written)
     write_text(path, "old")
 
     def write():
-        with written_whole(path) as partial:
+        with write_atomically(path) as partial:
             if written:
                 partial.write_text("half")
             raise error
@@ -41,7 +41,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error, written)
 
 
 def test_a_body_that_writes_nothing_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError), written_whole(tmp_path / "file.txt"):
+    with pytest.raises(FileNotFoundError), write_atomically(tmp_path / "file.txt"):
         pass
     assert names(tmp_path) == []
 

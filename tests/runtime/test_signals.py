@@ -13,7 +13,7 @@ from sae_sweeps.sweep import Point, Sweep, point_state
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.tasks import point as at_work
 from sae_sweeps.tasks import train
-from sae_sweeps.tasks.point import PointAtWork
+from sae_sweeps.tasks.point import PointRun
 from sae_sweeps.tasks.run_packs import run_packs
 from sae_sweeps.training import checkpoints
 from sae_sweeps.training.trainer import Trainer
@@ -51,10 +51,10 @@ def undisturbed(tmp_path_factory, tiny) -> list[bytes]:
 @pytest.fixture(autouse=True)
 def listening():
     handler = signal.getsignal(signal.SIGUSR1)
-    signals.forget()
-    signals.listen(signal.SIGUSR1)
+    signals.reset()
+    signals.install_handlers(signal.SIGUSR1)
     yield
-    signals.forget()
+    signals.reset()
     signal.signal(signal.SIGUSR1, handler)
 
 
@@ -83,9 +83,9 @@ MOMENTS = {
     "in a step of the first point": ((Trainer, "step", 15 + 3), [8, 5, 5]),
     "in a step of the second point": ((Trainer, "step", 3 * 15 + 5 + 3), [20, 18, 15]),
     "in the last step of the first point": ((Trainer, "step", 7 * 15 + 5), [40, 35, 35]),
-    "just before the first evaluation": ((PointAtWork, "train", 7 * 3 + 1, True), [40, 35, 35]),
-    "just before the last evaluation": ((PointAtWork, "train", 8 * 3, True), [40, 40, 40]),
-    "in the first evaluation": ((PointAtWork, "finish", 1), [40, 36, 35]),
+    "just before the first evaluation": ((PointRun, "train", 7 * 3 + 1, True), [40, 35, 35]),
+    "just before the last evaluation": ((PointRun, "train", 8 * 3, True), [40, 40, 40]),
+    "in the first evaluation": ((PointRun, "finish", 1), [40, 36, 35]),
 }
 
 
@@ -102,7 +102,7 @@ def test_a_pack_told_to_stop_saves_every_point_and_goes_on_to_the_same_bytes(
             run(points)
     assert steps_saved(points) == steps
     for point, step in zip(points, steps, strict=True):
-        state = point_state.of_point(point.folder)
+        state = point_state.read_state(point.folder)
         if state.state != "done":
             assert (state.state, state.reason) == ("interrupted", "SIGUSR1")
             said = f"{point.name}: SIGUSR1: stopped at step {step}, state saved"
@@ -110,14 +110,14 @@ def test_a_pack_told_to_stop_saves_every_point_and_goes_on_to_the_same_bytes(
         assert not point_state.is_locked(point.folder)
     done = {"in the first evaluation": 1, "just before the last evaluation": 2}.get(moment, 0)
     assert sum(point_state.is_done(point.folder) for point in points) == done
-    signals.forget()
+    signals.reset()
     assert run(points) == dict.fromkeys(NAMES)
     assert weights(points) == undisturbed
 
 
 def test_a_signal_in_the_last_evaluation_stops_nothing(tmp_path, tiny, undisturbed, monkeypatch):
     points = pack(tmp_path, tiny)
-    signal_at(monkeypatch, PointAtWork, "finish", 3)
+    signal_at(monkeypatch, PointRun, "finish", 3)
     assert run(points) == dict.fromkeys(NAMES)
     assert weights(points) == undisturbed
 
@@ -127,17 +127,17 @@ def test_a_signal_before_anything_is_begun_leaves_the_points_waiting(tmp_path, t
     os.kill(os.getpid(), signal.SIGUSR1)
     with pytest.raises(signals.Stopped):
         run(points)
-    assert {point_state.of_point(point.folder).state for point in points} == {"waiting"}
+    assert {point_state.read_state(point.folder).state for point in points} == {"waiting"}
 
 
 def test_a_signal_is_heard_by_who_waits_for_another_process(tmp_path, tiny, monkeypatch):
     points = pack(tmp_path, tiny)
     monkeypatch.setattr(point_state, "LOOK_AGAIN_SECONDS", 0.02)
-    signal_at(monkeypatch, PointAtWork, "_acquire", 2)
+    signal_at(monkeypatch, PointRun, "_acquire", 2)
     points[1].folder.mkdir()
     with FileLock(points[1].folder / ".lock"), pytest.raises(signals.Stopped):
         run(points, Limits(patience=1000))
-    assert [point_state.of_point(point.folder).state for point in points] == ["interrupted", "waiting", "waiting"]
+    assert [point_state.read_state(point.folder).state for point in points] == ["interrupted", "waiting", "waiting"]
 
 
 def test_the_point_that_cannot_be_saved_does_not_keep_the_others_from_it(tmp_path, tiny, undisturbed, monkeypatch):
@@ -155,7 +155,7 @@ def test_the_point_that_cannot_be_saved_does_not_keep_the_others_from_it(tmp_pat
         with pytest.raises(signals.Stopped):
             run(points)
     assert steps_saved(points) == [7, 5, 5]
-    signals.forget()
+    signals.reset()
     assert run(points) == dict.fromkeys(NAMES)
     assert weights(points) == undisturbed
 
@@ -165,26 +165,26 @@ def test_the_sweep_says_that_its_points_were_interrupted_and_goes_on(tmp_path, t
     points = pack(sweep.folder, tiny)
     sweep.add({point.name: point.config for point in points})
     with monkeypatch.context() as patch:
-        signal_at(patch, PointAtWork, "finish", 1)
+        signal_at(patch, PointRun, "finish", 1)
         with pytest.raises(signals.Stopped):
             run_packs(sweep, points, Limits())
     seen = {name: (point["state"], point["reason"]) for name, point in sweep.read()["points"].items()}
     assert seen == {"k3": ("done", None), "k4": ("interrupted", "SIGUSR1"), "k5": ("interrupted", "SIGUSR1")}
-    signals.forget()
+    signals.reset()
     assert run_packs(sweep, points, Limits()) == {}
     assert {point["state"] for point in sweep.read()["points"].values()} == {"done"}
     assert weights(points) == undisturbed
 
 
 def test_only_the_first_plea_is_named_and_forgetting_begins_anew():
-    signals.check()
+    signals.raise_if_stopped()
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGUSR1)
     for _ in range(2):
         with pytest.raises(signals.Stopped, match=r"^SIGUSR1$"):
-            signals.check()
-    signals.forget()
-    signals.check()
+            signals.raise_if_stopped()
+    signals.reset()
+    signals.raise_if_stopped()
 
 
 @pytest.mark.parametrize("method", ["log", "finish"])
@@ -201,7 +201,7 @@ def test_what_fails_for_want_of_another_process_is_no_failure(tmp_path, tiny, mo
         patch.setattr(at_work.Run, method, ended_by_the_signal)
         with pytest.raises(signals.Stopped):
             run(points)
-    assert not [point for point in points if point_state.of_point(point.folder).state == "failed"]
-    signals.forget()
+    assert not [point for point in points if point_state.read_state(point.folder).state == "failed"]
+    signals.reset()
     assert run(points) == dict.fromkeys(NAMES)
     assert weights(points) == undisturbed

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from sae_sweeps.saes.encoder import Product
-from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.saes.topk import top_per_row
 
 B, F, D = 13, 29, 6
@@ -14,11 +14,11 @@ B, F, D = 13, 29, 6
 def entries(pre_BF, at_BF):
     """The entries of a matrix where `at` is true."""
     flat_N = at_BF.flatten().nonzero().squeeze(1)
-    return Kept.from_flat(flat_N, pre_BF.flatten()[flat_N], pre_BF.shape)
+    return RowSparse.from_flat(flat_N, pre_BF.flatten()[flat_N], pre_BF.shape)
 
 
 @pytest.fixture(params=["in order", "in any order", "scaled", "none"])
-def kept(request) -> Kept:
+def kept(request) -> RowSparse:
     """Entries of which the first row, one in the middle and the last have none, or as many in each row; the activations
     may be others than the pre-activations."""
     generator = torch.Generator().manual_seed(0)
@@ -34,12 +34,12 @@ def kept(request) -> Kept:
 
 
 def dense_pre(kept):
-    return Kept(kept.crow_B1, kept.col_N, kept.pre, kept.shape).dense()
+    return RowSparse(kept.crow_B1, kept.col_N, kept.pre, kept.shape).dense()
 
 
 def test_entries_come_from_sorted_rows(kept):
     row_N = torch.arange(B).repeat_interleave(kept.crow_B1.diff())
-    again = Kept.from_sorted(row_N, kept.col_N, kept.pre, kept.shape)
+    again = RowSparse.from_sorted(row_N, kept.col_N, kept.pre, kept.shape)
     expected_BF = torch.zeros(B, F, dtype=torch.float64)
     for row, column, pre in zip(row_N.tolist(), kept.col_N.tolist(), kept.pre.tolist(), strict=True):
         expected_BF[row, column] = pre

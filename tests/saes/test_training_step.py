@@ -17,7 +17,7 @@ from sae_sweeps.saes import (
     relu,
     topk,
 )
-from sae_sweeps.saes.sparse import Whole
+from sae_sweeps.saes.sparse import Dense
 from tests.reference import by_a_factor_on_thresholds, dense_step
 
 D, F = 12, 37
@@ -115,7 +115,7 @@ def test_the_sparse_and_the_dense_way_are_the_same_step(architecture, dense_from
     sae = perturbed(SAES[architecture](4, D), torch.float64)
     x_BD, dead_F = torch.randn(17, D, dtype=torch.float64), torch.arange(F) % 3 == 0
     ways = set()
-    monkeypatch.setattr(Whole, "by_latent", lambda self: ways.add("dense") or self)
+    monkeypatch.setattr(Dense, "to_columns", lambda self: ways.add("dense") or self)
     if architecture == "jumprelu to an l0":
         meet_target_off_the_entries(sae, x_BD)
     step = sae.training_step(x_BD, dead_F)

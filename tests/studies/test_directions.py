@@ -143,5 +143,6 @@ def test_other_widths_cannot_be_compared():
 def test_progress_is_told_in_rows_of_the_left(monkeypatch):
     monkeypatch.setattr(directions, "TILE", 16)
     heard = []
-    compare(random_directions(N, 0), random_directions(M, 1), told=lambda done, total: heard.append((done, total)))
+    left, right = random_directions(N, 0), random_directions(M, 1)
+    compare(left, right, on_progress=lambda done, total: heard.append((done, total)))
     assert heard == [(16, N), (32, N), (45, N)]

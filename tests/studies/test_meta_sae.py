@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.saes import BatchTopKSAE, TopKSAE, encoder
 from sae_sweeps.saes.batchtopk import top_of_batch
-from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import meta_sae
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meta_sae import (
@@ -193,7 +193,7 @@ def test_decompositions_of_some_latents_are_none_for_the_others():
     weight_AM = random_directions(4).relu()
     weight_AM[2] = 0
     flat_N = weight_AM.flatten().nonzero().squeeze(1)
-    kept = Kept.from_flat(flat_N, weight_AM.flatten()[flat_N], (4, D))
+    kept = RowSparse.from_flat(flat_N, weight_AM.flatten()[flat_N], (4, D))
     expected_FM = torch.zeros(11, D)
     expected_FM[[0, 3, 4, 9]] = weight_AM
     whole = over_all_latents(kept, torch.tensor([0, 3, 4, 9]), 11)

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from sae_sweeps.saes.encoder import Product
-from sae_sweeps.saes.sparse import Kept
+from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.saes.topk import top_per_row
 from sae_sweeps.studies.top_activations import TopActivations, meta_activations
 
@@ -72,7 +72,7 @@ def test_examples_are_the_strongest_of_each_sequence(calls, first_position, exam
 def test_where_nothing_is_active_there_are_no_examples():
     top = TopActivations(LATENTS, 3, SEQ_LEN, torch.device("cpu"))
     assert top.frequency.tolist() == [0] * LATENTS
-    none = Kept.from_sorted(*torch.empty(2, 0, dtype=torch.int64), torch.empty(0), (SEQ_LEN, LATENTS))
+    none = RowSparse.from_sorted(*torch.empty(2, 0, dtype=torch.int64), torch.empty(0), (SEQ_LEN, LATENTS))
     kept = random_kept(SEQ_LEN, LATENTS)
     for nothing in (none, kept.scaled(torch.zeros_like(kept.value))):
         top.see(nothing, torch.arange(SEQ_LEN))
@@ -101,8 +101,8 @@ def test_latents_without_a_decomposition_have_no_meta_activations():
     weight_FM = random_kept(LATENTS, 9, seed=1).dense()
     weight_FM[::2] = 0
     flat_N = weight_FM.flatten().nonzero().squeeze(1)
-    weights = Kept.from_flat(flat_N, weight_FM.flatten()[flat_N], (LATENTS, 9))
+    weights = RowSparse.from_flat(flat_N, weight_FM.flatten()[flat_N], (LATENTS, 9))
     assert_close(meta_activations(kept, weights).dense(), kept.dense() @ weight_FM, rtol=1e-12, atol=1e-12)
-    none = Kept.from_flat(flat_N[:0], flat_N[:0].double(), (LATENTS, 9))
+    none = RowSparse.from_flat(flat_N[:0], flat_N[:0].double(), (LATENTS, 9))
     assert len(meta_activations(kept, none).value) == 0
     assert (meta_activations(kept, none).dense() == 0).all()

@@ -7,7 +7,7 @@ import pytest
 from sae_sweeps.runtime.errors import SlurmError
 from sae_sweeps.sweep import Sweep, slurm_queue
 from sae_sweeps.sweep.slurm_queue import Job
-from sae_sweeps.sweep.sweep_state import states_of
+from sae_sweeps.sweep.sweep_state import read_states
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def see(tmp_path, monkeypatch):
         monkeypatch.setattr(slurm_queue, "jobs", listed)
         monkeypatch.setattr(slurm_queue, "ended", lambda ids: {id: how for id, how in dict(ended).items() if id in ids})
         sweep.update(lambda known: known.update(jobs=list(submissions), followed=dict(followed)))
-        return states_of(sweep)
+        return read_states(sweep)
 
     looked_at.sweep = sweep
     return looked_at

@@ -7,7 +7,7 @@ import pytest
 
 from sae_sweeps.activations.model_info import ModelFacts
 from sae_sweeps.sweep import Point, calibration
-from sae_sweeps.sweep.calibration import GUESSED_RATE, GUESSED_SECONDS, Calibration, work_of
+from sae_sweeps.sweep.calibration import GUESSED_RATE, GUESSED_SECONDS, Calibration, measure_work
 from tests.conftest import composed
 
 FACTS = ModelFacts(n_layers=6, d_model=10, vocabulary=1000, context=128)
@@ -23,7 +23,7 @@ def pack(*sizes: int, hook: str = HOOK, tokens: int = 1000, root: Path | str = "
 def test_the_work_of_a_pack_is_the_models_once_and_each_points_own():
     longer = pack(50, tokens=4000)
     weights_below = 12 * 10 * 10 * 3  # of blocks 0 to 2; the embedding is looked up
-    assert work_of([*pack(20, 30), *longer], FACTS) == {
+    assert measure_work([*pack(20, 30), *longer], FACTS) == {
         "model": 4000 * weights_below,
         "steps": 1000 * 20 * 10 + 1000 * 30 * 10 + 4000 * 50 * 10,
         "pack": 1,
@@ -32,7 +32,7 @@ def test_the_work_of_a_pack_is_the_models_once_and_each_points_own():
 
 
 def test_a_deeper_hook_is_more_work_for_the_model_alone():
-    shallow, deep = (work_of(pack(20, hook=f"blocks.{layer}.hook_resid_post"), FACTS) for layer in (1, 4))
+    shallow, deep = (measure_work(pack(20, hook=f"blocks.{layer}.hook_resid_post"), FACTS) for layer in (1, 4))
     assert deep["model"] - shallow["model"] == 1000 * 3 * 12 * 10 * 10
     assert deep["steps"] == shallow["steps"]
 
@@ -41,7 +41,7 @@ def test_a_deeper_hook_is_more_work_for_the_model_alone():
 def test_without_a_file_the_seconds_are_a_guess(tmp_path, here, kind):
     guess = Calibration(tmp_path, here=here)
     points = pack(20, 30)
-    work = work_of(points, FACTS)
+    work = measure_work(points, FACTS)
     expected = (work["model"] + work["steps"]) / GUESSED_RATE[kind]
     expected += GUESSED_SECONDS["pack"] + 2 * GUESSED_SECONDS["point"]
     assert guess.seconds(points, FACTS) == pytest.approx(expected)
@@ -51,7 +51,7 @@ def test_without_a_file_the_seconds_are_a_guess(tmp_path, here, kind):
 
 def test_the_same_pack_takes_what_it_took(tmp_path):
     points = pack(20, 30, root=tmp_path)
-    calibration.add(points, FACTS, "CPU with 2 threads", SECONDS, here=True)
+    calibration.record_run(points, FACTS, "CPU with 2 threads", SECONDS, here=True)
     measured = Calibration(tmp_path, here=True)
     assert measured.device == "CPU with 2 threads"
     assert measured.measured(points[0].config)
@@ -59,7 +59,7 @@ def test_the_same_pack_takes_what_it_took(tmp_path):
 
 
 def test_other_packs_take_what_their_work_is(tmp_path):
-    calibration.add(pack(20, 30, root=tmp_path), FACTS, "CPU with 2 threads", SECONDS, here=True)
+    calibration.record_run(pack(20, 30, root=tmp_path), FACTS, "CPU with 2 threads", SECONDS, here=True)
     measured = Calibration(tmp_path, here=True)
     larger = pack(100, 100, 200, root=tmp_path, tokens=3000)
     expected = 3 * 8 + 3 * 8 * 10 + 5 + 1.5 * 6  # longer; longer, and 400 latents for 50; a pack; 3 points for 2
@@ -68,21 +68,21 @@ def test_other_packs_take_what_their_work_is(tmp_path):
 
 def test_runs_are_summed_so_that_long_ones_count_more(tmp_path):
     short, long = pack(20, root=tmp_path), pack(20, root=tmp_path, tokens=3000)
-    calibration.add(short, FACTS, "A100", SECONDS, here=False)
-    calibration.add(long, FACTS, "A100", dict.fromkeys(SECONDS, 20.0), here=False)
+    calibration.record_run(short, FACTS, "A100", SECONDS, here=False)
+    calibration.record_run(long, FACTS, "A100", dict.fromkeys(SECONDS, 20.0), here=False)
     expected = (8 + 20) / 4 + (10 + 20) / 4 + (5 + 20) / 2 + (6 + 20) / 2
     assert Calibration(tmp_path, here=False).seconds(short, FACTS) == pytest.approx(expected)
 
 
 def test_another_model_or_hook_is_still_a_guess(tmp_path):
     points = pack(20, root=tmp_path)
-    calibration.add(points, FACTS, "A100", SECONDS, here=False)
+    calibration.record_run(points, FACTS, "A100", SECONDS, here=False)
     known = Calibration(tmp_path, here=False)
     deeper = pack(20, root=tmp_path, hook="blocks.4.hook_resid_post")
     assert known.measured(points[0].config)
     assert not known.measured(deeper[0].config)
     assert not known.measured(composed("model.name=gpt2", f"model.hook={HOOK}"))
-    work = work_of(deeper, FACTS)
+    work = measure_work(deeper, FACTS)
     expected = (work["model"] + work["steps"]) / GUESSED_RATE["cuda"] + sum(GUESSED_SECONDS.values())
     assert known.seconds(deeper, FACTS) == pytest.approx(expected)
 
@@ -90,7 +90,7 @@ def test_another_model_or_hook_is_still_a_guess(tmp_path):
 def test_jobs_and_this_machine_have_a_device_each_the_latest(tmp_path):
     points = pack(20, root=tmp_path)
     for device, here, seconds in (("CPU with 2 threads", True, 1.0), ("V100", False, 2.0), ("A100", False, 3.0)):
-        calibration.add(points, FACTS, device, dict.fromkeys(SECONDS, seconds), here=here)
+        calibration.record_run(points, FACTS, device, dict.fromkeys(SECONDS, seconds), here=here)
     for here, device, seconds in ((True, "CPU with 2 threads", 4), (False, "A100", 12)):
         known = Calibration(tmp_path, here=here)
         assert known.device == device
@@ -99,7 +99,7 @@ def test_jobs_and_this_machine_have_a_device_each_the_latest(tmp_path):
 
 def test_jobs_are_not_guessed_by_the_speed_of_this_machine(tmp_path):
     points = pack(20, root=tmp_path)
-    calibration.add(points, FACTS, "CPU with 2 threads", SECONDS, here=True)
+    calibration.record_run(points, FACTS, "CPU with 2 threads", SECONDS, here=True)
     assert not Calibration(tmp_path, here=False).measured(points[0].config)
 
 
@@ -108,11 +108,11 @@ def test_a_file_that_cannot_be_written_is_a_warning(tmp_path, caplog, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(calibration, "write_json", full)
-    calibration.add(pack(20, root=tmp_path), FACTS, "A100", SECONDS, here=False)
+    calibration.record_run(pack(20, root=tmp_path), FACTS, "A100", SECONDS, here=False)
     assert "calibration.json could not be written (the disk is full" in caplog.text
 
 
 def test_a_damaged_file_is_begun_anew(tmp_path):
     (tmp_path / "calibration.json").write_text('{"latest": ')
-    calibration.add(pack(20, root=tmp_path), FACTS, "A100", SECONDS, here=False)
+    calibration.record_run(pack(20, root=tmp_path), FACTS, "A100", SECONDS, here=False)
     assert json.loads((tmp_path / "calibration.json").read_text())["latest"] == {"jobs": "A100"}

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from sae_sweeps.config.differences import varying
+from sae_sweeps.config.differences import find_varying
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import best, grouped, points_of
+from sae_sweeps.sweep.comparison import collect_points, find_best, group_by_seed
 from sae_sweeps.sweep.point_state import DONE, FAILED, WAITING, State
 from tests.report.made import compared, put, some_metrics
 
@@ -16,12 +16,12 @@ JUMPRELU = ("sae=jumprelu", "k=32", "+model.sparsity_coefficients.values={32: 0.
 
 
 def labels(*points) -> list[str]:
-    return [group.label for group in grouped(points)]
+    return [group.label for group in group_by_seed(points)]
 
 
 def test_seeds_are_one_group_with_mean_and_sample_standard_deviation():
     values = [0.25, 0.5, 1.5]
-    group, other = grouped(
+    group, other = group_by_seed(
         [
             *(compared(f"seed={seed}", nmse=value, l0=7.0) for seed, value in enumerate(values)),
             compared("seed=0", "k=16", nmse=0.3, l0=5.0),
@@ -37,21 +37,23 @@ def test_seeds_are_one_group_with_mean_and_sample_standard_deviation():
 
 def test_a_seed_that_failed_is_of_the_group_but_not_in_its_numbers():
     failed = compared("seed=1", state=State(FAILED, "the loss is nan"))
-    (group,) = grouped([compared("seed=0", nmse=0.2), failed, compared("seed=2", nmse=0.4)])
+    (group,) = group_by_seed([compared("seed=0", nmse=0.2), failed, compared("seed=2", nmse=0.4)])
     assert len(group.points) == 3
     assert group.mean == pytest.approx({"nmse": 0.3})
     assert group.spread == pytest.approx({"nmse": 0.2 / math.sqrt(2)})
-    (alone,) = grouped([compared("seed=0", nmse=0.2), failed])
+    (alone,) = group_by_seed([compared("seed=0", nmse=0.2), failed])
     assert (alone.mean, alone.spread) == ({"nmse": 0.2}, {"nmse": None})
-    (none,) = grouped([failed])
+    (none,) = group_by_seed([failed])
     assert (none.mean, none.spread) == ({}, {})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_seeds_of_which_one_has_no_number_have_no_spread(value):
-    (group,) = grouped([compared("seed=0", nmse=0.2, ce_recovered_mean=value), compared("seed=1", nmse=0.4, l0=1.0)])
+    (group,) = group_by_seed(
+        [compared("seed=0", nmse=0.2, ce_recovered_mean=value), compared("seed=1", nmse=0.4, l0=1.0)]
+    )
     assert group.spread["ce_recovered_mean"] is None
-    (group,) = grouped([compared(f"seed={seed}", nmse=one) for seed, one in enumerate((0.2, value))])
+    (group,) = group_by_seed([compared(f"seed={seed}", nmse=one) for seed, one in enumerate((0.2, value))])
     assert METRICS["nmse"].text(group.mean["nmse"]) == "–"  # noqa: RUF001
     assert group.spread["nmse"] is None
 
@@ -62,7 +64,9 @@ def test_groups_are_in_the_order_of_their_first_points():
 
 
 def test_what_decides_no_result_keeps_no_points_apart():
-    assert len(grouped([compared(), compared("seed=1", "training.log_every=7", "tracking=off", "device=cpu")])) == 1
+    assert (
+        len(group_by_seed([compared(), compared("seed=1", "training.log_every=7", "tracking=off", "device=cpu")])) == 1
+    )
 
 
 def test_a_label_names_architecture_size_k_and_the_settings_that_differ():
@@ -101,7 +105,7 @@ def test_a_coefficient_is_in_the_label_if_k_does_not_tell_it():
 
 def test_points_of_several_sweeps_are_told_apart_and_never_one_group():
     same = [compared(f"seed={seed}", sweep=sweep, nmse=0.1) for sweep in ("one", "two") for seed in (0, 1)]
-    groups = grouped(same)
+    groups = group_by_seed(same)
     assert [group.label for group in groups] == ["one: BatchTopK 3072, k 32", "two: BatchTopK 3072, k 32"]
     assert [{point.sweep.name for point in group.points} for group in groups] == [{"one"}, {"two"}]
     assert [len(group.points) for group in groups] == [2, 2]
@@ -116,27 +120,27 @@ def test_no_two_groups_have_the_same_label():
 
 def test_settings_vary_that_decide_a_result_and_are_not_the_same_everywhere():
     topk, jumprelu = compared("sae=topk", "k=3", "device=cpu"), compared("sae=jumprelu", "training.lr=1", "k=4")
-    assert set(varying([topk.config, jumprelu.config])) == {"sae.architecture", "k", "training.lr"}
-    assert varying([compared("seed=1").config]) == []
-    assert varying([]) == []
+    assert set(find_varying([topk.config, jumprelu.config])) == {"sae.architecture", "k", "training.lr"}
+    assert find_varying([compared("seed=1").config]) == []
+    assert find_varying([]) == []
 
 
 @pytest.mark.parametrize(("name", "expected"), [("nmse", 0.1), ("ce_recovered_mean", 0.4), ("l0", None)])
 def test_the_best_is_the_lowest_or_the_highest_or_neither(name, expected):
     points = [compared(f"k={k}", **{name: value}) for k, value in ((2, 0.4), (3, 0.1), (4, 0.2))]
-    assert best(grouped([*points, compared("k=5")]), METRICS[name]) == expected
+    assert find_best(group_by_seed([*points, compared("k=5")]), METRICS[name]) == expected
 
 
 @pytest.mark.parametrize(("name", "expected"), [("nmse", 0.25), ("ce_recovered_mean", 0.5)])
 def test_what_is_no_number_is_not_the_best(name, expected):
     points = [compared(f"k={k}", **{name: value}) for k, value in ((2, math.nan), (3, 0.25), (4, 0.5), (5, math.inf))]
-    assert best(grouped(points), METRICS[name]) == expected
+    assert find_best(group_by_seed(points), METRICS[name]) == expected
 
 
 def test_of_fewer_than_two_values_none_is_the_best():
-    assert best(grouped([compared(f"k={k}", nmse=0.1) for k in (2, 3)]), METRICS["nmse"]) is None
-    assert best(grouped([compared("k=2", nmse=0.1), compared("k=3")]), METRICS["nmse"]) is None
-    assert best([], METRICS["nmse"]) is None
+    assert find_best(group_by_seed([compared(f"k={k}", nmse=0.1) for k in (2, 3)]), METRICS["nmse"]) is None
+    assert find_best(group_by_seed([compared("k=2", nmse=0.1), compared("k=3")]), METRICS["nmse"]) is None
+    assert find_best([], METRICS["nmse"]) is None
 
 
 @pytest.mark.parametrize(
@@ -159,7 +163,7 @@ def test_coefficients_that_models_list_differently_are_different_settings(tmp_pa
     sweep, words = Sweep(tmp_path / "listed"), ("sae=jumprelu", "k=32", "+model.sparsity_coefficients.values={32:%s}")
     for name, value in (("low", 0.1), ("high", 0.2)):
         put(sweep, name, *words[:2], words[2] % value, metrics=some_metrics(0))
-    points = points_of(sweep, dict.fromkeys(("low", "high"), State(DONE)))
+    points = collect_points(sweep, dict.fromkeys(("low", "high"), State(DONE)))
     assert len(set(labels(*points))) == 2
 
 
@@ -169,7 +173,7 @@ def test_points_are_read_in_their_order_whatever_became_of_them(tmp_path):
     put(sweep, "early", "k=2", state=FAILED, reason="no space")
     write_json(put(sweep, "cut", "k=4") / "results.json", None)
     seen = {"late": State(DONE), "early": State(FAILED, "no space"), "cut": State(WAITING)}
-    points = points_of(sweep, seen)
+    points = collect_points(sweep, seen)
     assert [(point.name, point.state, point.config["k"]) for point in points] == [
         (name, seen[name], k) for name, k in (("late", 3), ("early", 2), ("cut", 4))
     ]

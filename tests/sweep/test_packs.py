@@ -9,7 +9,7 @@ import torch
 
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.sweep import Point
-from sae_sweeps.sweep.packs import chunk_bytes, into_packs, point_bytes, that_fit
+from sae_sweeps.sweep.packs import chunk_bytes, point_bytes, split_into_packs, split_to_fit
 from sae_sweeps.training.trainer import Trainer, train
 from tests.conftest import composed
 from tests.training.test_trainer import CONFIG, SAES, Stream
@@ -34,7 +34,7 @@ def point(*overrides: str) -> Point:
     ],
 )
 def test_points_that_differ_in_the_sae_share_a_stream(overrides):
-    assert len(into_packs([point(), point(*overrides)])) == 1
+    assert len(split_into_packs([point(), point(*overrides)])) == 1
 
 
 @pytest.mark.parametrize(
@@ -50,23 +50,23 @@ def test_points_that_differ_in_the_sae_share_a_stream(overrides):
 )
 def test_points_with_another_stream_are_a_pack_of_their_own(overrides):
     first, other, third = point(), point(*overrides), point("seed=1")
-    assert into_packs([first, other, third]) == [[first, third], [other]]
+    assert split_into_packs([first, other, third]) == [[first, third], [other]]
 
 
 def test_a_pack_has_at_most_as_many_points_as_allowed():
     points = [point(f"seed={seed}") for seed in range(5)]
-    assert [len(pack) for pack in into_packs(points, 2)] == [2, 2, 1]
+    assert [len(pack) for pack in split_into_packs(points, 2)] == [2, 2, 1]
 
 
 def test_a_pack_that_does_not_fit_is_split_and_says_so(caplog):
     caplog.set_level(logging.INFO)
     points = [point(f"seed={seed}", "dict_size=6144") for seed in range(5)]
     shared, each = chunk_bytes(points[0].config, 192), point_bytes(points[0].config, 192)
-    assert that_fit(points, 192, shared + 5 * each) == [points]
+    assert split_to_fit(points, 192, shared + 5 * each) == [points]
     assert not caplog.records
-    assert [len(pack) for pack in that_fit(points, 192, shared + 2.5 * each)] == [2, 2, 1]
+    assert [len(pack) for pack in split_to_fit(points, 192, shared + 2.5 * each)] == [2, 2, 1]
     assert "split into 2 + 2 + 1" in caplog.text
-    assert [len(pack) for pack in that_fit(points, 192, 0)] == [1] * 5  # each is tried, come what may
+    assert [len(pack) for pack in split_to_fit(points, 192, 0)] == [1] * 5  # each is tried, come what may
 
 
 def test_a_points_memory_is_its_weights_gradients_and_moments():

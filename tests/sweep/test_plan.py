@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sae_sweeps.activations.hub import out_of_reach
+from sae_sweeps.activations.hub import unreachable_reason
 from sae_sweeps.activations.model_info import PUBLISHED, model_facts
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.runtime.errors import ConfigError
@@ -41,63 +41,63 @@ def test_packs_and_tokens_of_the_points_that_are_not_done_are_counted(points):
     three = "training.tokens=600"
     sweep = points("k=3", f"k=4 {three}", "k=5", "k=6 dataset.seed=1", "k=7")
     finish(sweep[4])
-    plan = Plan.of(sweep, None, here=True)
+    plan = Plan.from_points(sweep, None, here=True)
     assert (plan.points, plan.done, plan.packs) == (5, 1, [3, 1])
     assert plan.model_tokens == 2400 + 2400
     assert plan.sae_tokens == 3 * 2400 + 600
-    assert Plan.of(sweep, 2, here=True).packs == [2, 1, 1]
-    assert Plan.of(sweep, 1, here=True).model_tokens == 3 * 2400 + 600
+    assert Plan.from_points(sweep, 2, here=True).packs == [2, 1, 1]
+    assert Plan.from_points(sweep, 1, here=True).model_tokens == 3 * 2400 + 600
 
 
 def test_memory_is_that_of_the_largest_pack_with_the_model(points):
     sweep = points("dict_size=48", "dict_size=96", "dict_size=480 dataset.seed=1")
     large = sweep[2].config
     expected = point_bytes(large, D) + chunk_bytes(large, D) + FLOAT * PARAMETERS
-    assert Plan.of(sweep, None, here=True).memory == expected
+    assert Plan.from_points(sweep, None, here=True).memory == expected
     both = sum(point_bytes(point.config, D) for point in sweep[:2])
     shared = chunk_bytes(sweep[1].config, D) + FLOAT * PARAMETERS
-    assert Plan.of(sweep[:2], None, here=True).memory == both + shared
+    assert Plan.from_points(sweep[:2], None, here=True).memory == both + shared
 
 
 def test_disk_is_three_states_with_adams_moments_and_the_sae(points):
     sweep = points("dict_size=48", "dict_size=96")
     matrices = 2 * 48 * D * 4
-    assert Plan.of(sweep, None, here=True).disk == 10 * matrices + 10 * 2 * matrices
+    assert Plan.from_points(sweep, None, here=True).disk == 10 * matrices + 10 * 2 * matrices
     finish(sweep[1])
-    assert Plan.of(sweep, None, here=True).disk == 10 * matrices
+    assert Plan.from_points(sweep, None, here=True).disk == 10 * matrices
 
 
 def test_hours_are_those_that_the_same_pack_took_before(points):
     sweep = points("k=3", "k=4")
-    guess = Plan.of(sweep, None, here=True)
+    guess = Plan.from_points(sweep, None, here=True)
     assert guess.source.startswith("guessed for a CPU")
     assert guess.hours > 60 / 3600
     facts = model_facts(sweep[0].config.model.name)
     seconds = dict.fromkeys(("model", "steps", "pack", "point"), 900.0)
-    calibration.add(sweep, facts, "CPU with 2 threads", seconds, here=True)
-    plan = Plan.of(sweep, None, here=True)
+    calibration.record_run(sweep, facts, "CPU with 2 threads", seconds, here=True)
+    plan = Plan.from_points(sweep, None, here=True)
     assert plan.hours == pytest.approx(1)
     assert plan.source == "by the speed of earlier runs on CPU with 2 threads"
-    assert Plan.of(sweep, 1, here=True).hours == pytest.approx(1.5)  # model and beginning of a pack twice
-    assert Plan.of(sweep[:1], None, here=True).hours == pytest.approx(0.75)
-    calibration.add(sweep, facts, "CPU with 2 threads", dict.fromkeys(seconds, 2700.0), here=True)
-    assert Plan.of(sweep, None, here=True).hours == pytest.approx(2)
-    assert Plan.of(sweep, None, here=False).source.startswith("guessed for a CUDA GPU")
+    assert Plan.from_points(sweep, 1, here=True).hours == pytest.approx(1.5)  # model and beginning of a pack twice
+    assert Plan.from_points(sweep[:1], None, here=True).hours == pytest.approx(0.75)
+    calibration.record_run(sweep, facts, "CPU with 2 threads", dict.fromkeys(seconds, 2700.0), here=True)
+    assert Plan.from_points(sweep, None, here=True).hours == pytest.approx(2)
+    assert Plan.from_points(sweep, None, here=False).source.startswith("guessed for a CUDA GPU")
 
 
 def test_one_model_that_has_not_run_makes_the_whole_a_guess(points):
     sweep = points("k=3", "k=4 model.hook=blocks.0.hook_resid_post")
     seconds = dict.fromkeys(("model", "steps", "pack", "point"), 1.0)
-    calibration.add(sweep[:1], model_facts(sweep[0].config.model.name), "CPU", seconds, here=True)
-    assert Plan.of(sweep[:1], None, here=True).source.startswith("by the speed")
-    assert Plan.of(sweep, None, here=True).source.startswith("guessed")
+    calibration.record_run(sweep[:1], model_facts(sweep[0].config.model.name), "CPU", seconds, here=True)
+    assert Plan.from_points(sweep[:1], None, here=True).source.startswith("by the speed")
+    assert Plan.from_points(sweep, None, here=True).source.startswith("guessed")
 
 
 def test_a_sweep_that_is_done_takes_nothing(points, capsys):
     sweep = points("k=3", "k=4")
     for point in sweep:
         finish(point)
-    plan = Plan.of(sweep, None, here=True)
+    plan = Plan.from_points(sweep, None, here=True)
     assert (plan.packs, plan.model_tokens, plan.memory, plan.disk, plan.hours) == ([], 0, 0, 0, 0)
     plan.show()
     shown = capsys.readouterr().out
@@ -160,14 +160,14 @@ def test_a_plan_is_shown_a_line_for_each_quantity(capsys):
 def test_where_the_root_holds_no_sweep_yet_nothing_is_written(tiny, tmp_path):
     root = tmp_path / "none"
     point = Point(composed(*tiny, f"output_root={root}"), Path(root) / "s" / "p")
-    Plan.of([point], None, here=True)
+    Plan.from_points([point], None, here=True)
     assert not root.exists()
 
 
 @pytest.fixture
 def no_hub(monkeypatch, tmp_path):
     """A machine that has no model, no data set and no hub."""
-    memories = (model_facts.cache_clear, out_of_reach.cache_clear, preflight._outcomes.clear)
+    memories = (model_facts.cache_clear, unreachable_reason.cache_clear, preflight._outcomes.clear)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *_, **__: 1 / 0)
     for forget in memories:
@@ -193,7 +193,7 @@ def test_without_a_hub_the_papers_sweeps_can_be_planned_but_not_run(no_hub, expe
 
 def test_a_plan_without_a_hub_is_that_of_the_published_sizes(no_hub, tmp_path, capsys):
     config = composed("experiment=gemma2_2b", "task=plan")
-    plan = Plan.of([Point(config, tmp_path / "point")], None, here=True)
+    plan = Plan.from_points([Point(config, tmp_path / "point")], None, here=True)
     assert plan.disk == 10 * 2 * 16384 * 2304 * 4
     model = 12 * 2304**2 * 26 + 256000 * 2304
     assert plan.memory == point_bytes(config, 2304) + chunk_bytes(config, 2304) + 2 * model  # bfloat16
@@ -207,7 +207,7 @@ def test_a_plan_without_a_hub_is_that_of_the_published_sizes(no_hub, tmp_path, c
     assert "not seen: dataset.name=Skylion007/openwebtext is not a local path" in shown
     trained = composed("experiment=gemma2_2b")
     with pytest.raises(ConfigError, match="hub cannot be reached"):
-        Plan.of([Point(trained, tmp_path / "point")], None, here=True)
+        Plan.from_points([Point(trained, tmp_path / "point")], None, here=True)
 
 
 def test_what_the_hub_has_is_not_taken_on_trust(no_hub, tmp_path, monkeypatch):
@@ -215,7 +215,9 @@ def test_what_the_hub_has_is_not_taken_on_trust(no_hub, tmp_path, monkeypatch):
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"n_layer": 10, "n_embd": 8, "vocab_size": 50, "n_positions": 128}))
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: str(config))
-    plan = Plan.of([Point(composed("experiment=gpt2_small", "task=plan"), tmp_path / "point")], None, here=True)
+    plan = Plan.from_points(
+        [Point(composed("experiment=gpt2_small", "task=plan"), tmp_path / "point")], None, here=True
+    )
     assert plan.taken_on_trust == ()
     assert plan.disk == 10 * 2 * 12288 * 8 * 4
 

@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from sae_sweeps.sweep import Point, Sweep, point_state
 from sae_sweeps.sweep.packs import Limits
-from sae_sweeps.tasks.point import PointAtWork
+from sae_sweeps.tasks.point import PointRun
 from sae_sweeps.tasks.run_packs import run_packs
 from sae_sweeps.training import checkpoints
 from tests.conftest import composed
@@ -38,7 +38,7 @@ def test_a_point_of_another_process_fails_here_and_is_left_to_that_one(sweep):
     text = taken_by_another(points[0])
     with FileLock(points[0].folder / ".lock"):
         failures = run_packs(sweep, points, Limits(patience=0.1))
-        assert point_state.of_point(points[0].folder).state == "running"
+        assert point_state.read_state(points[0].folder).state == "running"
     assert list(failures) == ["k3"]
     assert "another process is training this point (process 77 on node7, job 12_3)" in failures["k3"]
     assert (points[0].folder / "state.json").read_text() == text
@@ -58,14 +58,14 @@ def test_a_point_that_another_process_lets_go_of_in_time_is_trained(sweep):
 
 def test_a_point_that_was_finished_while_this_one_waited_is_done(sweep, monkeypatch):
     sweep, points = sweep
-    acquire = PointAtWork._acquire
+    acquire = PointRun._acquire
 
     def slow(self, patience):
         acquire(self, patience)
         if self.point.name == "k3":
             (self.point.folder / "results.json").write_text("{}")
 
-    monkeypatch.setattr(PointAtWork, "_acquire", slow)
+    monkeypatch.setattr(PointRun, "_acquire", slow)
     assert run_packs(sweep, points, Limits()) == {}
     assert (points[0].folder / "results.json").read_text() == "{}"
     assert not (points[0].folder / "sae").exists()
@@ -86,5 +86,5 @@ def test_a_process_that_was_overtaken_saves_nothing_more(sweep, monkeypatch):
     failures = run_packs(sweep, points, Limits())
     assert failures == {"k3": "process 77 on node7, job 12_3 has taken this point over"}
     assert checkpoints.newest_step(points[0].folder / "checkpoint") == 14
-    assert point_state.noted(points[0].folder).owner.host == "node7"
+    assert point_state.read_note(points[0].folder).owner.host == "node7"
     assert point_state.is_done(points[1].folder)

@@ -24,24 +24,24 @@ def outside_slurm(monkeypatch):
 
 
 def test_a_point_without_a_folder_waits(tmp_path):
-    assert point_state.of_point(tmp_path / "none") == State("waiting")
+    assert point_state.read_state(tmp_path / "none") == State("waiting")
     assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("text", ["", '{"state": "runni'])
 def test_a_note_that_cannot_be_read_says_nothing(tmp_path, text):
     (tmp_path / "state.json").write_text(text)
-    assert point_state.of_point(tmp_path) == State("waiting")
+    assert point_state.read_state(tmp_path) == State("waiting")
 
 
 def test_a_point_at_work_is_locked_and_one_whose_process_is_gone_was_interrupted(tmp_path):
-    point_state.note(tmp_path, "running")
+    point_state.write_state(tmp_path, "running")
     (tmp_path / "metrics.jsonl").write_text('{"step": 4}\n{"step": 8}\n{"step": 12')
     with FileLock(tmp_path / ".lock"):
         assert point_state.is_locked(tmp_path)
-        assert point_state.of_point(tmp_path) == State("running", step=8)
+        assert point_state.read_state(tmp_path) == State("running", step=8)
     assert not point_state.is_locked(tmp_path)
-    assert point_state.of_point(tmp_path) == State("interrupted", f"{HERE} is gone", step=8)
+    assert point_state.read_state(tmp_path) == State("interrupted", f"{HERE} is gone", step=8)
 
 
 def test_a_point_is_as_far_as_its_curve_or_its_newest_saved_state(tmp_path):
@@ -56,18 +56,18 @@ def test_a_point_is_as_far_as_its_curve_or_its_newest_saved_state(tmp_path):
 
 @pytest.mark.parametrize(("state", "reason"), [("failed", "the loss is nan"), ("interrupted", "SIGUSR1")])
 def test_a_point_that_ended_early_says_why(tmp_path, state, reason):
-    point_state.note(tmp_path, state, reason)
-    assert point_state.of_point(tmp_path) == State(state, reason)
+    point_state.write_state(tmp_path, state, reason)
+    assert point_state.read_state(tmp_path) == State(state, reason)
     with FileLock(tmp_path / ".lock"):  # another has it now, and has not said so yet
-        assert point_state.of_point(tmp_path) == State(state, reason)
+        assert point_state.read_state(tmp_path) == State(state, reason)
 
 
 @pytest.mark.parametrize("noted", ["running", "failed", "interrupted"])
 def test_a_point_with_results_is_done_whatever_was_noted(tmp_path, noted):
-    point_state.note(tmp_path, noted, "a reason")
+    point_state.write_state(tmp_path, noted, "a reason")
     (tmp_path / "results.json").write_text("{}")
     assert point_state.is_done(tmp_path)
-    assert point_state.of_point(tmp_path) == State("done")
+    assert point_state.read_state(tmp_path) == State("done")
 
 
 def test_results_cut_short_are_none(tmp_path):
@@ -105,9 +105,9 @@ def test_an_owner_is_named_as_squeue_names_its_job(tmp_path, monkeypatch, enviro
     this = Owner.this()
     assert this == Owner(socket.gethostname(), os.getpid(), job, restarts)
     assert str(this) == HERE + (f", job {job}" if job else "")
-    point_state.note(tmp_path, "running")
-    assert point_state.noted(tmp_path).owner == this
-    assert point_state.of_point(tmp_path) == State("interrupted", f"{this} is gone", job, restarts)
+    point_state.write_state(tmp_path, "running")
+    assert point_state.read_note(tmp_path).owner == this
+    assert point_state.read_state(tmp_path) == State("interrupted", f"{this} is gone", job, restarts)
 
 
 def test_the_last_whole_line_of_a_long_curve_is_found(tmp_path):
@@ -126,11 +126,11 @@ def test_the_last_whole_line_of_a_long_curve_is_found(tmp_path):
 
 
 def test_a_failure_is_noted_only_where_nobody_else_works(tmp_path):
-    point_state.note_if_free(tmp_path, "failed", "the first")
-    assert point_state.of_point(tmp_path).reason == "the first"
+    point_state.write_state_if_unlocked(tmp_path, "failed", "the first")
+    assert point_state.read_state(tmp_path).reason == "the first"
     with FileLock(tmp_path / ".lock"):
-        point_state.note_if_free(tmp_path, "failed", "the second")
-    assert point_state.of_point(tmp_path).reason == "the first"
+        point_state.write_state_if_unlocked(tmp_path, "failed", "the second")
+    assert point_state.read_state(tmp_path).reason == "the first"
 
 
 def test_looking_at_a_lock_keeps_nobody_from_looking(tmp_path):

@@ -12,7 +12,7 @@ from sae_sweeps.formats import saelens
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes import TopKSAE
 from sae_sweeps.sweep import Point
-from sae_sweeps.sweep.saved_saes import SavedSAE, families, find, neighbours, of_point
+from sae_sweeps.sweep.saved_saes import SavedSAE, find_saved_sae, from_point, group_by_settings, pair_neighbours
 from tests.conftest import composed
 
 HOOK = "blocks.1.hook_resid_pre"
@@ -39,7 +39,7 @@ def point(tmp_path) -> Path:
 
 @pytest.mark.parametrize("part", ["", "sae"])
 def test_a_point_is_found_with_the_configuration_that_it_was_trained_by(point, part):
-    found = find(str(point / part), "small", composed())
+    found = find_saved_sae(str(point / part), "small", composed())
     assert (found.name, found.folder, found.run) == (point.name, point / "sae", "abc123")
     assert (found.config.dataset.seq_len, found.config.model.hook) == (64, HOOK)
     assert (found.title, found.config.dict_size, found.config.k) == ("topk-24-k3-seed0", 24, 3)
@@ -47,22 +47,22 @@ def test_a_point_is_found_with_the_configuration_that_it_was_trained_by(point, p
 
 
 def test_a_point_is_the_same_by_its_folder_and_by_its_sweep(point):
-    config = find(str(point), "saved", composed()).config
-    known, named = of_point(Point(config, point)), find(str(point), "name", composed())
+    config = find_saved_sae(str(point), "saved", composed()).config
+    known, named = from_point(Point(config, point)), find_saved_sae(str(point), "name", composed())
     assert known == named
     assert known.described() == named.described()
     assert known.described()["wandb_run"] == "abc123"
 
 
 def test_folders_are_taken_from_where_the_command_is_given(point, tmp_path):
-    assert find(str(point.relative_to(tmp_path)), "saved", composed()).folder == point / "sae"
+    assert find_saved_sae(str(point.relative_to(tmp_path)), "saved", composed()).folder == point / "sae"
 
 
 @pytest.mark.parametrize("part", ["mine", "mine/sae"])
 def test_a_copy_has_its_own_size_and_the_model_and_text_of_the_command(tmp_path, part):
     saved_in(tmp_path / part)
     command = composed(f"model.hook={HOOK}", "dataset.seq_len=32", "dict_size=999")
-    found = find(str(tmp_path / "mine"), "saved", command)
+    found = find_saved_sae(str(tmp_path / "mine"), "saved", command)
     assert (found.name, found.title, found.run) == ("mine", "mine", None)
     assert (found.config.sae.architecture, found.config.dict_size, found.config.k) == ("topk", 24, 3)
     assert (found.config.model, found.config.dataset) == (command.model, command.dataset)
@@ -70,7 +70,7 @@ def test_a_copy_has_its_own_size_and_the_model_and_text_of_the_command(tmp_path,
 
 def test_a_copy_of_another_hook_is_refused_with_the_setting_that_it_needs(tmp_path):
     with pytest.raises(ConfigError, match=rf"^large=.*was trained at {HOOK}.* Fix: model\.hook={HOOK}$"):
-        find(str(saved_in(tmp_path / "mine")), "large", composed())
+        find_saved_sae(str(saved_in(tmp_path / "mine")), "large", composed())
 
 
 FOREIGN = ['{"d_sae": 3}', '{"d_sae": 3, "metadata": null}', '{"metadata": {"hook_name": "h"}}', '{"metadata": "none"}']
@@ -84,7 +84,7 @@ def test_what_holds_no_sae_is_refused_in_a_line(tmp_path, content):
         (folder / "cfg.json").write_text(content)
         (folder / "sae_weights.safetensors").touch()
     with pytest.raises(ConfigError) as refused:
-        find(str(folder), "saved", composed())
+        find_saved_sae(str(folder), "saved", composed())
     nothing = "there is no such folder" if content is None else "cannot be read as sae_lens (cfg.json "
     assert str(refused.value).startswith(f"saved={folder}: {nothing}")
     assert "\n" not in str(refused.value)
@@ -93,7 +93,7 @@ def test_what_holds_no_sae_is_refused_in_a_line(tmp_path, content):
 def test_an_sae_without_its_weights_is_none(tmp_path):
     (saved_in(tmp_path / "mine") / "sae_weights.safetensors").unlink()
     with pytest.raises(ConfigError, match="holds no SAE"):
-        find(str(tmp_path / "mine"), "saved", composed(f"model.hook={HOOK}"))
+        find_saved_sae(str(tmp_path / "mine"), "saved", composed(f"model.hook={HOOK}"))
 
 
 @pytest.mark.parametrize("left", [0, 100, -7])
@@ -101,18 +101,21 @@ def test_weights_that_are_cut_off_are_told_in_a_line_when_they_are_read(point, l
     file = point / "sae" / "sae_weights.safetensors"
     file.write_bytes(file.read_bytes()[:left])
     with pytest.raises(ConfigError, match=r"^small=.*cannot be read as sae_lens \(.*Fix: ") as refused:
-        find(str(point), "small", composed()).load(torch.device("cpu"))
+        find_saved_sae(str(point), "small", composed()).load(torch.device("cpu"))
     assert "\n" not in str(refused.value)
 
 
 def test_the_digest_is_of_the_weights(point, tmp_path):
     torch.manual_seed(0)
-    of = [find(str(saved_in(tmp_path / name)), "saved", composed(f"model.hook={HOOK}")).digest() for name in "ab"]
+    of = [
+        find_saved_sae(str(saved_in(tmp_path / name)), "saved", composed(f"model.hook={HOOK}")).digest()
+        for name in "ab"
+    ]
     assert of[0] == of[1]  # both from the seed of the SAE
     file = point / "sae" / "sae_weights.safetensors"
-    before = find(str(point), "saved", composed()).digest()
+    before = find_saved_sae(str(point), "saved", composed()).digest()
     file.write_bytes(file.read_bytes() + b" ")
-    assert find(str(point), "saved", composed()).digest() != before
+    assert find_saved_sae(str(point), "saved", composed()).digest() != before
 
 
 def named(*words: str) -> SavedSAE:
@@ -121,7 +124,7 @@ def named(*words: str) -> SavedSAE:
 
 
 def pairs(*saes: SavedSAE) -> list[tuple[int, int]]:
-    return [(small.config.dict_size, large.config.dict_size) for small, large in neighbours(saes)]
+    return [(small.config.dict_size, large.config.dict_size) for small, large in pair_neighbours(saes)]
 
 
 def test_neighbours_differ_in_size_alone_and_have_none_between_them():
@@ -133,7 +136,7 @@ def test_neighbours_differ_in_size_alone_and_have_none_between_them():
 def test_what_differs_in_more_than_its_size_is_no_pair(word):
     of = [named("dict_size=48"), named("dict_size=96", word)]
     assert pairs(*of) == []
-    assert [len(family) for family in families(of)] == [1, 1]
+    assert [len(family) for family in group_by_settings(of)] == [1, 1]
     assert pairs(*of, named("dict_size=96"), named("dict_size=48", word)) == [(48, 96), (48, 96)]
 
 
@@ -154,4 +157,4 @@ def test_a_coefficient_is_the_same_listed_or_given():
 
 
 def test_no_saes_are_no_pairs():
-    assert neighbours([]) == []
+    assert pair_neighbours([]) == []

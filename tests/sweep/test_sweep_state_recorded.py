@@ -74,8 +74,8 @@ def test_a_sweeps_own_processes_note_what_is_seen(see, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    point_state.note(see.sweep.folder / "a", "running")
-    assert point_state.noted(see.sweep.folder / "a").owner.pid == os.getpid()
+    point_state.write_state(see.sweep.folder / "a", "running")
+    assert point_state.read_note(see.sweep.folder / "a").owner.pid == os.getpid()
     with FileLock(see.sweep.folder / "a" / ".lock"):
         assert see(submission(), jobs=[job("7_0", "RUNNING", 2)]).points["a"] == State("running", None, "7_0", 2)
     seen = see(submission(), jobs=[job("7_0", "PENDING", 3)]).points["a"]

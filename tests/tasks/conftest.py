@@ -86,7 +86,7 @@ def command(monkeypatch, capsys) -> Iterator[Callable[..., Ran]]:
     handlers, level = root.handlers[:], root.level
     heard_by = [signal.getsignal(number) for number in numbers]
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    signals.forget()
+    signals.reset()
 
     def run(*words: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["launch.py", *words])

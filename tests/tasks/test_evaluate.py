@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from sae_sweeps.activations.source import load_inputs
+from sae_sweeps.activations.source import load_source
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.reading import load_sae
 from tests.conftest import composed
@@ -33,7 +33,7 @@ def rows(file) -> list[dict[str, str]]:
 def acts_AD(of_the_model):
     """The activations that all are evaluated on."""
     config = composed(*of_the_model, "device=cpu")
-    return load_inputs(config, torch.device("cpu")).held_out(150).acts_AD
+    return load_source(config, torch.device("cpu")).held_out(150).acts_AD
 
 
 def dense_metrics(sae, x_AD) -> dict[str, float]:

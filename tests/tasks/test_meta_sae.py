@@ -165,7 +165,7 @@ def test_one_that_was_stopped_goes_on_to_the_same_bytes(first, decomposed, monke
             raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(signals, "check", check)
+        patched.setattr(signals, "raise_if_stopped", check)
         with pytest.raises(error):
             meta_sae.run(Sweep(first), config)
     (stopped,) = (first / "meta_sae").iterdir()

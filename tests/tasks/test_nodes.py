@@ -33,7 +33,7 @@ def submission(first, command, slurm, monkeypatch):
     for name, value in {"ARRAY_JOB_ID": "101", "ARRAY_TASK_ID": "1", "JOB_ID": "102", "RESTART_COUNT": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     yield first / "slurm" / job["name"]
-    signals.forget()
+    signals.reset()
 
 
 def test_a_node_does_its_study_with_its_settings_and_notes_it_under_its_own_label(first, submission, command, slurm):
@@ -68,7 +68,7 @@ def test_a_study_that_is_told_to_stop_has_itself_requeued(first, submission, mon
         raise signals.Stopped("SIGUSR1")
 
     asked, before = [], list(Sweep(first).read()["followed"])
-    monkeypatch.setattr(signals, "check", check)
+    monkeypatch.setattr(signals, "raise_if_stopped", check)
     monkeypatch.setattr(slurm_queue, "requeue", lambda id: asked.append(id))
     assert node.main(submission) == node.STOPPED
     assert asked == ["101_1"]

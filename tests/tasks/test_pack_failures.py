@@ -37,12 +37,12 @@ def breaking(original, name, what):
 
 @pytest.mark.parametrize("method", ["_begin", "train", "finish"])
 def test_a_point_that_breaks_anywhere_breaks_alone(points, monkeypatch, method):
-    original = getattr(at_work.PointAtWork, method)
-    monkeypatch.setattr(at_work.PointAtWork, method, breaking(original, "k4", "it broke"))
+    original = getattr(at_work.PointRun, method)
+    monkeypatch.setattr(at_work.PointRun, method, breaking(original, "k4", "it broke"))
     assert run(points) == {"k3": "done", "k4": "it broke", "k5": "done"}
     assert "it broke" in (points[1].folder / "launch.log").read_text()
     assert "it broke" not in (points[0].folder / "launch.log").read_text()
-    monkeypatch.setattr(at_work.PointAtWork, method, original)
+    monkeypatch.setattr(at_work.PointRun, method, original)
     assert run(points) == {"k3": "done", "k4": "done", "k5": "done"}  # nothing is locked or lost
 
 
@@ -63,17 +63,17 @@ def test_a_tracker_that_breaks_takes_no_point(points, monkeypatch):
 
 
 def test_an_interrupt_lets_go_of_every_point(points, monkeypatch):
-    original = at_work.PointAtWork.train
+    original = at_work.PointRun.train
 
     def interrupted(self, steps):
         if self.point.name == "k5":
             raise KeyboardInterrupt
         return original(self, steps)
 
-    monkeypatch.setattr(at_work.PointAtWork, "train", interrupted)
+    monkeypatch.setattr(at_work.PointRun, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(points)
-    monkeypatch.setattr(at_work.PointAtWork, "train", original)
+    monkeypatch.setattr(at_work.PointRun, "train", original)
     assert set(run(points).values()) == {"done"}
 
 

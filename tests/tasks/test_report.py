@@ -144,7 +144,7 @@ def test_while_a_point_is_under_way_no_page_is_written(sweeps, caplog, monkeypat
     (sweep.folder / "report.html").write_text(OLD)
     if state == QUEUED:
         seen = {"same": State(DONE), "broken": State(FAILED), "other": State(QUEUED)}
-        monkeypatch.setattr(report, "states_of", lambda sweep: Seen(seen))
+        monkeypatch.setattr(report, "read_states", lambda sweep: Seen(seen))
     with FileLock(folder / LOCK):
         assert refreshed(sweep, caplog) == []
     assert (sweep.folder / "report.html").read_text() == OLD

@@ -90,7 +90,7 @@ def test_the_runs_of_studies_are_found_to_be_uploaded(tracked, monkeypatch, caps
             (folder / "run.wandb.synced").touch()
 
     monkeypatch.setattr(sync, "_upload", upload)
-    monkeypatch.setattr(sync, "unreachable", lambda server: None)
+    monkeypatch.setattr(sync, "unreachable_reason", lambda server: None)
     assert sync.run(Sweep(tracked), composed()) == []
     assert sorted(uploaded) == ["meta_sae", "stitch"]
     assert sync.run(Sweep(tracked), composed()) == []

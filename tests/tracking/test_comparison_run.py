@@ -11,7 +11,7 @@ from sae_sweeps.config import TrackingConfig
 from sae_sweeps.runtime.errors import NotRunError
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import points_of
+from sae_sweeps.sweep.comparison import collect_points
 from sae_sweeps.sweep.point_state import DONE, FAILED, State
 from sae_sweeps.tasks import wandb_workspace
 from sae_sweeps.tracking import comparison_run as comparing
@@ -24,7 +24,7 @@ METRICS = {"fvu": 0.2, "ce_degradation": 0.3, "ce_recovered_mean": 0.9, "ce_reco
 
 
 def points_in(sweep):
-    return points_of(sweep, {name: State(known["state"]) for name, known in sweep.read()["points"].items()})
+    return collect_points(sweep, {name: State(known["state"]) for name, known in sweep.read()["points"].items()})
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def online(monkeypatch):
     """A server that lets us in, and saves nothing; returns the configuration of a command."""
     import wandb
 
-    monkeypatch.setattr(wandb_workspace, "unreachable", lambda server: None)
+    monkeypatch.setattr(wandb_workspace, "unreachable_reason", lambda server: None)
     monkeypatch.setattr(wandb, "Api", lambda **options: type("Api", (), {"default_entity": "me"}))
     return composed("name=ks", "task=wandb_workspace", "tracking=online")
 
@@ -200,7 +200,7 @@ def test_what_a_workspace_needs_is_said(sweep, online, monkeypatch):
         wandb_workspace.run(sweep, composed("name=ks"))
     with pytest.raises(NotRunError, match=r"tracking=online is needed, not off$"):
         wandb_workspace.run(sweep, composed("name=ks", "tracking=off"))
-    monkeypatch.setattr(wandb_workspace, "unreachable", lambda server: f"{server} does not answer")
+    monkeypatch.setattr(wandb_workspace, "unreachable_reason", lambda server: f"{server} does not answer")
     with pytest.raises(NotRunError, match="does not answer"):
         wandb_workspace.run(sweep, online)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)

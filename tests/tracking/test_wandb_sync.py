@@ -14,7 +14,7 @@ from sae_sweeps.tracking import background_sync
 from sae_sweeps.tracking import run as tracking
 from sae_sweeps.tracking.background_sync import Follower
 from sae_sweeps.tracking.run import finish_uploads, start_run
-from sae_sweeps.tracking.wandb_sync import Upload, is_uploaded, offline_runs, unreachable
+from sae_sweeps.tracking.wandb_sync import Upload, is_uploaded, offline_runs, unreachable_reason
 from tests.tracking.test_run import records
 
 KEY = "local" + 40 * "0"
@@ -76,12 +76,12 @@ def a_run(folder, mode="offline"):
 
 
 def test_a_server_is_had_if_it_answers_at_all(server):
-    assert unreachable(server(200)) is None
-    assert unreachable(server(404)) is None
+    assert unreachable_reason(server(200)) is None
+    assert unreachable_reason(server(404)) is None
     broken, hangs = server(503), server(None)
-    assert unreachable(broken) == f"{broken} answers 503 Service Unavailable"
-    assert unreachable(hangs, 0.2) == f"{hangs} does not answer"
-    assert "cannot be reached (" in unreachable("http://127.0.0.1:9")
+    assert unreachable_reason(broken) == f"{broken} answers 503 Service Unavailable"
+    assert unreachable_reason(hangs, 0.2) == f"{hangs} does not answer"
+    assert "cannot be reached (" in unreachable_reason("http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize("status", [None, 401, 500, "down"])

@@ -9,7 +9,7 @@ from sae_sweeps.report import status
 from sae_sweeps.runtime.console import console
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, QUEUED, RUNNING
-from sae_sweeps.sweep.sweep_state import states_of
+from sae_sweeps.sweep.sweep_state import read_states
 
 SECONDS_BETWEEN_LOOKS = 5.0  # slurmctld is everybody's
 
@@ -22,7 +22,7 @@ def follow(sweep: Sweep, names: Sequence[str], then: Sequence[str] = ()) -> bool
     told = ""
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
-            seen = states_of(sweep)
+            seen = read_states(sweep)
             line = status.summary(seen)
             if seen.slurm_error is not None:
                 line += f"; Slurm does not answer ({seen.slurm_error})"

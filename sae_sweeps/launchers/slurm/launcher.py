@@ -22,9 +22,9 @@ class SlurmLauncher(SweepLauncher):
         self.settings = Settings(**plain)
         self.max_points = self.settings.max_points
 
-    def problems(self, config: Config) -> list[ConfigError]:
-        found = self.settings.problems()
-        folder = str(Sweep.of(config).folder.absolute())
+    def find_problems(self, config: Config) -> list[ConfigError]:
+        found = self.settings.find_problems()
+        folder = str(Sweep.from_config(config).folder.absolute())
         if "%" in folder:
             found.append(
                 ConfigError("output_root", folder, "has a %, which sbatch replaces in paths", "a path without")

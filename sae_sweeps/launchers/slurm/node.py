@@ -20,7 +20,7 @@ from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep import Point, Sweep, point_state, slurm_queue
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.sweep.point_state import FAILED
-from sae_sweeps.sweep.sweep_state import POINTS, label_of
+from sae_sweeps.sweep.sweep_state import POINTS, task_label
 from sae_sweeps.training import checkpoints
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ def main(folder: Path) -> int:
     """Run the array task that this process is of. Returns the exit code."""
     submission = read_json(folder / SUBMISSION)
     os.chdir(submission["directory"])
-    logs.to_console()
-    signals.listen(signal.SIGUSR1, signal.SIGTERM)
+    logs.log_to_console()
+    signals.install_handlers(signal.SIGUSR1, signal.SIGTERM)
     sweep, index = Sweep(Path(submission["sweep"])), int(os.environ["SLURM_ARRAY_TASK_ID"])
     this = point_state.Owner.this()
     log.info("%s, requeued %d times", this, this.restarts)
@@ -54,7 +54,7 @@ def _run_task(sweep: Sweep, submission: dict[str, Any], index: int, begun: Path)
     from sae_sweeps.tasks.follow_ups import follow_up, give_up
     from sae_sweeps.tasks.report import refresh
 
-    task, label = submission["task"], label_of(submission, index)
+    task, label = submission["task"], task_label(submission, index)
     studies = [file.parent for file in sorted((sweep.folder / task).glob(f"*/{point_state.LOCK}"))]
     if _in_vain([folder for study in studies for folder in (study, study / "control")], begun):
         why = _vain(begun)
@@ -79,12 +79,12 @@ def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, b
         why = _vain(begun)
         for point in points:
             if not point_state.is_done(point.folder):
-                point_state.note_if_free(point.folder, FAILED, why)
+                point_state.write_state_if_unlocked(point.folder, FAILED, why)
         log.error("%s. Too little time or memory? The same command tries again", why)
         refresh(sweep, points[0].config)
         return 1
     with _stops_noted(begun):
-        failures = run_packs(sweep, points, Limits.of(None, max_memory, PATIENCE))
+        failures = run_packs(sweep, points, Limits.from_launcher(None, max_memory, PATIENCE))
         refresh(sweep, points[0].config)  # the last job of a sweep writes its report
     return 1 if failures else 0
 

@@ -34,7 +34,7 @@ class Settings:
     sbatch: dict[str, Any] = field(default_factory=dict)
     python: str | None = None
 
-    def problems(self) -> list[ConfigError]:
+    def find_problems(self) -> list[ConfigError]:
         found = bad_limits(self.max_points, self.max_memory)
 
         def require(setting: str, holds: bool, problem: str, fix: str) -> None:

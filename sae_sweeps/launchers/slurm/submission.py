@@ -23,13 +23,13 @@ from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.launchers.slurm import script
 from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.launchers.slurm.snapshot import snapshot
-from sae_sweeps.runtime.console import count
+from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import SlurmError
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.sweep import Point, Sweep, slurm_queue
-from sae_sweeps.sweep.packs import into_packs
+from sae_sweeps.sweep.packs import split_into_packs
 from sae_sweeps.sweep.point_state import DONE, QUEUED, RUNNING
-from sae_sweeps.sweep.sweep_state import FOLDER, POINTS, Seen, label_of, states_of
+from sae_sweeps.sweep.sweep_state import FOLDER, POINTS, Seen, read_states, task_label
 from sae_sweeps.tasks.follow_ups import in_order
 
 SUBMISSION = "submission.json"
@@ -53,7 +53,7 @@ class Submitted:
             few = len(self.packs) <= 12
             sizes = " + ".join(map(str, self.packs)) if few else f"up to {max(self.packs)}"
             told.append(
-                f"submitted {count(sum(self.packs), 'point')} in {count(len(self.packs), 'pack')} of {sizes}: "
+                f"submitted {pluralize(sum(self.packs), 'point')} in {pluralize(len(self.packs), 'pack')} of {sizes}: "
                 f"job {', '.join(self.jobs)}, a task for each pack"
             )
         told += [f"submitted {task}, to follow: job {id}" for task, id in self.follow_ups.items()]
@@ -66,12 +66,12 @@ def submit(sweep: Sweep, points: Sequence[Point], then: Sequence[str], settings:
     Raises: SlurmError if Slurm does not answer or refuses; what it has taken before stays submitted.
     """
     with FileLock(sweep.folder / ".submit.lock"):
-        seen = states_of(sweep)
+        seen = read_states(sweep)
         if seen.slurm_error is not None:
             raise SlurmError(seen.slurm_error)
         todo = [point for point in points if seen.points[point.name].state not in (DONE, QUEUED, RUNNING)]
         code = snapshot(sweep.folder.absolute() / FOLDER)
-        packs = into_packs(todo, settings.max_points)
+        packs = split_into_packs(todo, settings.max_points)
         largest = slurm_queue.max_array_size() if packs else 1
         sweep.note_states(seen.points)
         jobs: list[str] = []
@@ -103,15 +103,15 @@ def submit_task(sweep: Sweep, task: str, configs: Sequence[Config], settings: Se
     """
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(sweep.folder / ".submit.lock"):
-        seen = states_of(sweep)
+        seen = read_states(sweep)
         if seen.slurm_error is not None:
             raise SlurmError(seen.slurm_error)
         live = {label for label, state in seen.follow_ups.items() if state.state in (QUEUED, RUNNING)}
         under_way = [
-            settings_of
+            point_settings
             for job in sweep.read()["jobs"]
-            for index, settings_of in enumerate(job.get("settings", []))
-            if job["task"] == task and label_of(job, index) in live
+            for index, point_settings in enumerate(job.get("settings", []))
+            if job["task"] == task and task_label(job, index) in live
         ]
         waiting = [config for config in configs if study_settings(config, task) not in under_way]
         if not waiting:

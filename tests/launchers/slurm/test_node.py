@@ -21,13 +21,13 @@ CONFIGS = {f"k{k}": composed(f"k={k}") for k in (3, 4, 5)}
 def task(tmp_path, monkeypatch):
     """The folder of a submission of two packs, of which this process is to do the second, as task 7_1."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
-    signals.forget()
+    signals.reset()
     monkeypatch.chdir(tmp_path)
     Sweep(tmp_path / "sweep").add(CONFIGS)
     for name, value in {"ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "1", "JOB_ID": "9", "RESTART_COUNT": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     yield submitted(tmp_path, "points", [["k3"], ["k4", "k5"]])
-    signals.forget()
+    signals.reset()
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -78,7 +78,7 @@ def test_a_task_told_to_stop_has_itself_requeued(task, monkeypatch, caplog, numb
 
     def told_to_stop(sweep, points, limits):
         os.kill(os.getpid(), number)
-        signals.check()
+        signals.raise_if_stopped()
 
     monkeypatch.setattr(run_packs, "run_packs", told_to_stop)
     monkeypatch.setattr(slurm_queue, "requeue", lambda id: asked.append(id) or refusal)
@@ -97,10 +97,10 @@ def test_beginnings_from_which_nothing_comes_end_and_are_told(task, packs_run):
     assert [node.main(task) for _ in range(3)] == [0, 0, 0]
     assert node.main(task) == 1
     assert len(packs_run) == 3
-    state = point_state.of_point(task.parent.parent / "k4")
+    state = point_state.read_state(task.parent.parent / "k4")
     assert state.state == "failed"
     assert state.reason.startswith("the job began again and again and saved nothing new")
-    assert point_state.of_point(task.parent.parent / "k5").state == "done"
+    assert point_state.read_state(task.parent.parent / "k5").state == "done"
 
 
 def test_beginnings_from_which_something_comes_go_on_for_ever(task, packs_run):

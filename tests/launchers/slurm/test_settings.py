@@ -30,7 +30,7 @@ def test_what_is_no_time_has_no_minutes(time):
 
 
 def test_what_the_launcher_has_by_default_is_right():
-    assert Settings().problems() == []
+    assert Settings().find_problems() == []
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_what_the_launcher_has_by_default_is_right():
     ],
 )
 def test_good_settings_are_not_refused(given):
-    assert Settings(**given).problems() == []
+    assert Settings(**given).find_problems() == []
 
 
 @pytest.mark.parametrize(
@@ -70,18 +70,18 @@ def test_good_settings_are_not_refused(given):
     ],
 )
 def test_a_bad_setting_is_one_error_that_names_it(setting, value, part):
-    (error,) = Settings(**{setting: value}).problems()
+    (error,) = Settings(**{setting: value}).find_problems()
     assert (error.setting, error.value) == (f"hydra.launcher.{setting}", value)
     assert part in str(error)
 
 
 @pytest.mark.parametrize("key", ["array", "signal", "requeue", "open-mode", "open_mode", "job_name", "dependency"])
 def test_what_the_launcher_sets_itself_cannot_be_set(key):
-    (error,) = Settings(sbatch={"nice": 100, key: "x"}).problems()
+    (error,) = Settings(sbatch={"nice": 100, key: "x"}).find_problems()
     assert str(error).startswith(f"hydra.launcher.sbatch.{key}=x: is for the launcher to set")
 
 
 def test_every_bad_setting_is_named_at_once():
-    found = Settings(cpus=0, parallel=0, wait=1, warning=0, time="soon", sbatch={"array": 1}).problems()
+    found = Settings(cpus=0, parallel=0, wait=1, warning=0, time="soon", sbatch={"array": 1}).find_problems()
     names = [error.setting.removeprefix("hydra.launcher.") for error in found]
     assert names == ["cpus", "parallel", "wait", "warning", "time", "sbatch.array"]

@@ -9,7 +9,7 @@ from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.launchers.slurm.submission import Submitted, submit, submit_task
 from sae_sweeps.report import status
 from sae_sweeps.sweep import Point, Sweep
-from sae_sweeps.sweep.sweep_state import states_of
+from sae_sweeps.sweep.sweep_state import read_states
 from tests.conftest import composed
 from tests.launchers.slurm.test_submission import finish, queued, submissions
 
@@ -125,7 +125,7 @@ def test_a_task_by_itself_is_one_array_with_a_task_for_each_configuration(sweep,
     assert "dependency" not in array["script"]
     assert list(map(from_json, array["configs"])) == configs
     slurm.queues(*queued(sweep)[:1], *queued(sweep, "RUNNING")[1:])
-    seen = states_of(sweep).follow_ups
+    seen = read_states(sweep).follow_ups
     assert {label: (state.state, state.job) for label, state in seen.items()} == {
         f"meta_sae 1 of 2 in {name}": ("queued", "101_0"),
         f"meta_sae 2 of 2 in {name}": ("running", "101_1"),

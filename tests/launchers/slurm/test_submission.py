@@ -20,7 +20,7 @@ def sweep(tmp_path, slurm) -> Sweep:
     return Sweep(tmp_path / "outputs" / "my sweep")
 
 
-def points_of(sweep: Sweep, *words: str) -> list[Point]:
+def collect_points(sweep: Sweep, *words: str) -> list[Point]:
     """Points that the sweep has noted, a word of the command line for each."""
     configs = {word.replace("=", ""): composed(word) for word in words}
     sweep.add(configs)
@@ -54,7 +54,7 @@ WORDS = ("k=3", "k=4", "k=5", "k=6", "k=7")
 
 
 def test_each_pack_is_a_task_of_one_array(sweep, slurm):
-    done = submit(sweep, points_of(sweep, *WORDS), [], Settings(max_points=2, max_memory=3.5))
+    done = submit(sweep, collect_points(sweep, *WORDS), [], Settings(max_points=2, max_memory=3.5))
     assert (done.jobs, done.packs, done.follow_ups) == (["101"], [2, 2, 1], {})
     (array,) = submissions(sweep)
     assert [list(pack) for pack in array["packs"]] == [["k3", "k4"], ["k5", "k6"], ["k7"]]
@@ -75,7 +75,7 @@ def test_each_pack_is_a_task_of_one_array(sweep, slurm):
 
 def test_the_tasks_read_the_configurations_that_were_composed(sweep):
     words = ("sae=topk", "sae=jumprelu", "dataset=text", "model=gpt2-small", "training=paper")
-    points = points_of(sweep, *words)
+    points = collect_points(sweep, *words)
     submit(sweep, points, [], Settings())
     (array,) = submissions(sweep)
     read = {name: from_json(config) for pack in array["packs"] for name, config in pack.items()}
@@ -83,7 +83,7 @@ def test_the_tasks_read_the_configurations_that_were_composed(sweep):
 
 
 def test_done_and_live_points_are_left_and_the_rest_is_submitted(sweep, slurm):
-    points = points_of(sweep, *WORDS)
+    points = collect_points(sweep, *WORDS)
     finish(points[1])
     assert submit(sweep, points[:3], [], Settings(max_points=1)).packs == [1, 1]
     running, pending = queued(sweep, "RUNNING")[0], queued(sweep)[1]
@@ -95,7 +95,7 @@ def test_done_and_live_points_are_left_and_the_rest_is_submitted(sweep, slurm):
 
 
 def test_with_all_points_under_way_nothing_is_submitted(sweep, slurm):
-    points = points_of(sweep, *WORDS)
+    points = collect_points(sweep, *WORDS)
     submit(sweep, points, [], Settings())
     slurm.queues(*queued(sweep))
     before = sweep.read()["jobs"]
@@ -107,7 +107,7 @@ def test_with_all_points_under_way_nothing_is_submitted(sweep, slurm):
 
 
 def test_points_whose_jobs_ended_without_results_are_submitted_again(sweep, slurm):
-    points = points_of(sweep, *WORDS)
+    points = collect_points(sweep, *WORDS)
     submit(sweep, points, [], Settings(max_points=3))
     slurm.queues(*queued(sweep, "CANCELLED")[:1], *queued(sweep)[1:])
     again = submit(sweep, points, [], Settings())
@@ -116,7 +116,7 @@ def test_points_whose_jobs_ended_without_results_are_submitted_again(sweep, slur
 
 def test_more_packs_than_an_array_may_have_become_several_arrays(sweep, slurm):
     slurm.submits(largest=2)
-    done = submit(sweep, points_of(sweep, *WORDS), ["report"], Settings(max_points=1))
+    done = submit(sweep, collect_points(sweep, *WORDS), ["report"], Settings(max_points=1))
     assert done.jobs == ["101", "102", "103"]
     assert [len(array["packs"]) for array in submissions(sweep)] == [2, 2, 1, 1]
     assert "--dependency=afterany:101:102:103" in submissions(sweep)[-1]["script"]
@@ -125,7 +125,7 @@ def test_more_packs_than_an_array_may_have_become_several_arrays(sweep, slurm):
 
 
 def test_what_follows_waits_for_new_and_live_jobs_and_needs_no_gpu(sweep, slurm):
-    points = points_of(sweep, *WORDS)
+    points = collect_points(sweep, *WORDS)
     submit(sweep, points[:2], [], Settings(max_points=1))
     slurm.queues(*queued(sweep, "RUNNING")[1:])
     finish(points[0])
@@ -141,7 +141,7 @@ def test_what_follows_waits_for_new_and_live_jobs_and_needs_no_gpu(sweep, slurm)
 
 
 def test_what_follows_a_sweep_that_is_done_waits_for_nothing(sweep):
-    (point,) = points_of(sweep, "k=3")
+    (point,) = collect_points(sweep, "k=3")
     finish(point)
     assert submit(sweep, [point], ["report"], Settings()).follow_ups == {"report": "101"}
     assert "dependency" not in submissions(sweep)[0]["script"]
@@ -149,7 +149,7 @@ def test_what_follows_a_sweep_that_is_done_waits_for_nothing(sweep):
 
 def test_what_waits_to_follow_is_replaced_only_if_there_are_new_jobs(sweep, slurm):
     slurm.says("scancel", "")
-    points = points_of(sweep, *WORDS)
+    points = collect_points(sweep, *WORDS)
     assert submit(sweep, points[:2], ["report"], Settings()).follow_ups == {"report": "102"}
     slurm.queues(*queued(sweep))
     unchanged = submit(sweep, points[:2], ["report"], Settings())
@@ -160,7 +160,7 @@ def test_what_waits_to_follow_is_replaced_only_if_there_are_new_jobs(sweep, slur
 
 
 def test_a_refusal_is_told_and_leaves_no_trace_in_the_sweep(sweep, slurm):
-    points = points_of(sweep, *WORDS)
+    points = collect_points(sweep, *WORDS)
     before = sweep.read()
     slurm.does("sbatch", "echo 'sbatch: error: invalid account' >&2; exit 1")
     with pytest.raises(SlurmError, match="sbatch: error: invalid account"):
@@ -172,14 +172,14 @@ def test_what_was_taken_before_a_refusal_stays_submitted(sweep, slurm):
     slurm.submits(largest=2)
     slurm.does("sbatch", '[ $(wc -l < "$0.calls") -lt 2 ] || exit 1\necho "Submitted batch job 101"')
     with pytest.raises(SlurmError):
-        submit(sweep, points_of(sweep, *WORDS), [], Settings(max_points=1))
+        submit(sweep, collect_points(sweep, *WORDS), [], Settings(max_points=1))
     (array,) = submissions(sweep)
     assert array["id"] == "101"
     assert [point["state"] for point in sweep.read()["points"].values()] == ["queued"] * 2 + ["waiting"] * 3
 
 
 def test_a_slurm_that_does_not_answer_gets_no_second_submission(sweep, slurm):
-    points = points_of(sweep, *WORDS)
+    points = collect_points(sweep, *WORDS)
     submit(sweep, points, [], Settings())
     slurm.does("squeue", "echo 'squeue: error: timed out' >&2; exit 1")
     with pytest.raises(SlurmError, match="timed out"):
@@ -188,7 +188,7 @@ def test_a_slurm_that_does_not_answer_gets_no_second_submission(sweep, slurm):
 
 
 def test_a_job_that_slurm_took_without_confirming_it_is_found_by_its_name(sweep, slurm):
-    points = points_of(sweep, *WORDS)
+    points = collect_points(sweep, *WORDS)
     name = 'sed -n "s/^#SBATCH --job-name=//p" "$1"'  # and squeue lists it, under the id 55
     slurm.does(
         "sbatch",
@@ -202,7 +202,7 @@ def test_a_job_that_slurm_took_without_confirming_it_is_found_by_its_name(sweep,
 
 
 def test_the_report_comes_once_behind_all_jobs_whatever_command_they_are_of(sweep, slurm):
-    points = points_of(sweep, *WORDS)
+    points = collect_points(sweep, *WORDS)
     first = submit(sweep, points[:2], ["report"], Settings())
     slurm.queues(*queued(sweep))
     slurm.says("scancel", "")
