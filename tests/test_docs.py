@@ -6,11 +6,15 @@ import shlex
 import statistics
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from sae_sweeps.cli.arguments import rename_saved_sae
 from sae_sweeps.config import to_config
+from sae_sweeps.config.differences import flatten
+from sae_sweeps.config.saes import SAE_SCHEMAS
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.provenance import PROJECT
 
@@ -20,7 +24,7 @@ DOCUMENTS = sorted(document for folder in FOLDERS for document in PROJECT.glob(f
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_relative_links_lead_somewhere(document):
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+    for target in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)#\"]+)", document.read_text()):
         assert (document.parent / target).exists(), target
 
 
@@ -99,3 +103,47 @@ def test_the_readmes_steps_are_the_measured_ones():
             expected += [measured[library, architecture, dead, "bfloat16"]] if "bfloat16" in cell else []
             shown = re.findall(r"\d+\.\d+", cell)
             assert shown == [f"{value:.{2 if value < 10 else 1}f}" for value in expected if value is not None], title
+
+
+@pytest.mark.parametrize("document", ["docs/architecture.md", "docs/training.md", "CONTRIBUTING.md"])
+def test_paths_in_the_text_are_there(document):
+    text = (PROJECT / document).read_text()
+    for path in re.findall(r"`([a-z_]+(?:/[a-z_0-9-]+)*(?:/|\.(?:py|yaml|toml)))`", text):
+        assert (PROJECT / path).exists() or (PROJECT / "sae_sweeps" / path).exists(), path
+
+
+def composed_settings() -> dict[str, object]:
+    """Return every setting of the command with its default, that of the first architecture that has the setting."""
+    found: dict[str, object] = {}
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        for architecture in SAE_SCHEMAS:
+            config = compose("config", overrides=[f"sae={architecture}"])
+            found = {**flatten(OmegaConf.to_container(config, resolve=True)), **found}
+    launcher = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "hydra" / "launcher" / "slurm.yaml"))
+    found |= {f"hydra.launcher.{name}": value for name, value in launcher.items() if name != "_target_"}
+    found["tracking"] = found.pop("tracking.mode")
+    for chosen_by_group in ("task.name", "sae.architecture", "given"):  # or set by the program
+        found.pop(chosen_by_group)
+    return {name: value for name, value in found.items() if not name.startswith("model.sparsity_coefficients")}
+
+
+def test_the_settings_page_has_every_setting_with_its_default():
+    listed: dict[str, str] = {}
+    text = (PROJECT / "docs" / "settings.md").read_text()
+    tables = "".join(re.findall(r"^\| setting \|.*\n\| ---.*\n((?:\|.*\n)+)", text, flags=re.MULTILINE))
+    for first, second in re.findall(r"^\| (`[^|]*`) \| ([^|]*) \|", tables, flags=re.MULTILINE):
+        names, defaults = (re.findall(r"`([^`]*)`", cell) for cell in (first, second))
+        defaults *= len(names) if len(defaults) == 1 else 1
+        listed |= dict(zip(names, defaults, strict=True)) if defaults else dict.fromkeys(names, "")
+    expected = composed_settings()
+    assert sorted(expected.keys() - listed.keys()) == []
+    assert {name for name in listed if "." in name and not name.endswith(".sparsity_coefficients")} <= expected.keys()
+    for name, value in expected.items():
+        assert listed[name] == "" or yaml.safe_load(listed[name]) == value, name
+
+
+@pytest.mark.parametrize("group", ["task", "experiment", "model", "dataset", "sae", "training", "tracking"])
+def test_the_settings_page_has_every_choice(group):
+    text = (PROJECT / "docs" / "settings.md").read_text()
+    for file in (PROJECT / "conf" / group).glob("*.yaml"):
+        assert f"`{file.stem}`" in text, file
