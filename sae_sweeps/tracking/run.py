@@ -207,7 +207,7 @@ def _init_run(
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
-    # Slurm sends SIGUSR1 to all processes of a job; W&B's service must survive it, so that this process can close the run
+    # Slurm sends SIGUSR1 to all processes of a job; W&B's service must survive it for this process to close the run
     with block_signal(signal.SIGUSR1):
         return wandb.init(
             project=tracking.project,

@@ -12,9 +12,10 @@ from sae_sweeps.activations.model_info import PUBLISHED, model_facts
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.provenance import PROJECT
-from sae_sweeps.sweep import Point, calibration, preflight
+from sae_sweeps.sweep import Point, calibration
 from sae_sweeps.sweep.packs import FLOAT, chunk_bytes, point_bytes
 from sae_sweeps.sweep.plan import GIB, Plan
+from sae_sweeps.sweep.preflight import Preflight
 from tests.conftest import composed, launch
 
 D = 16  # of the tiny model, which has 2 blocks and 300 tokens
@@ -167,28 +168,28 @@ def test_where_the_root_holds_no_sweep_yet_nothing_is_written(tiny, tmp_path):
 @pytest.fixture
 def no_hub(monkeypatch, tmp_path):
     """A machine that has no model, no data set and no hub."""
-    memories = (model_facts.cache_clear, unreachable_reason.cache_clear, preflight._outcomes.clear)
+    caches = (model_facts, unreachable_reason)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *_, **__: 1 / 0)
-    for forget in memories:
-        forget()
+    for cached in caches:
+        cached.cache_clear()
     yield
-    for forget in memories:
-        forget()
+    for cached in caches:
+        cached.cache_clear()
 
 
 @pytest.mark.parametrize("experiment", ["gpt2_small", "gemma2_2b"])
 def test_without_a_hub_the_papers_sweeps_can_be_planned_but_not_run(no_hub, experiment):
     sweep = f"experiment={experiment}"
-    assert preflight.check(composed(sweep, "task=plan")) == []
-    assert [error.setting for error in preflight.check(composed(sweep))] == ["model.name", "dataset.name"]
+    assert Preflight().find_problems(composed(sweep, "task=plan")) == []
+    assert [error.setting for error in Preflight().find_problems(composed(sweep))] == ["model.name", "dataset.name"]
     refused = {
         "model.name=me/another": "model.name",  # nothing is known of it
         "model.hook=blocks.26.hook_resid_pre": "model.hook",
         "dataset.seq_len=10000": "dataset.seq_len",
     }
     for word, setting in refused.items():
-        assert [error.setting for error in preflight.check(composed(sweep, "task=plan", word))] == [setting]
+        assert [error.setting for error in Preflight().find_problems(composed(sweep, "task=plan", word))] == [setting]
 
 
 def test_a_plan_without_a_hub_is_that_of_the_published_sizes(no_hub, tmp_path, capsys):
