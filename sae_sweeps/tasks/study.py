@@ -115,7 +115,7 @@ class Study:
         return {
             "task": self.task,
             "name": self.name,
-            **{part: one.described() for part, one in self.saved.items()},
+            **{part: one.describe() for part, one in self.saved.items()},
             "settings": self.settings,
         }
 
