@@ -20,7 +20,7 @@ def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: Launcher) -> 
         for error in [*launcher.find_problems(config), *preflight.find_problems(config)]:
             lines.setdefault(str(error), []).append(folder)
     if not lines:
-        if not launcher.here:
+        if not launcher.is_local:
             return  # only a node can tell what a node has
         for device, precision in {(config.device, config.training.precision) for _, config in points}:
             _refuse_missing(device, precision)

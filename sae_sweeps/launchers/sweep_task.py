@@ -89,7 +89,7 @@ def _run_studies(sweep: Sweep, configs: Sequence[Config], launcher: Launcher) ->
     task = configs[0].task.name
     configs = distinct_studies(configs, task)
     sweep.update(lambda known: None)  # creates the sweep, where the SAEs are all from elsewhere
-    if not launcher.here:
+    if not launcher.is_local:
         _submit(task, sweep, configs, launcher)
         return []
     run = load_sweep_task(task)
