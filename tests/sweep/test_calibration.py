@@ -62,9 +62,8 @@ def test_other_packs_are_estimated_by_their_work(tmp_path):
     calibration.record_run(pack(20, 30, root=tmp_path), FACTS, "CPU with 2 threads", SECONDS, is_local=True)
     measured = Calibration(tmp_path, is_local=True)
     larger = pack(100, 100, 200, root=tmp_path, tokens=3000)
-    expected = (
-        3 * 8 + 3 * 8 * 10 + 5 + 1.5 * 6
-    )  # 3 times the tokens; 400 latents instead of 50; one pack; 3 points instead of 2
+    # 3 times the tokens; 8 times the latents; one pack; 3 points instead of 2
+    expected = 3 * 8 + 3 * 8 * 10 + 5 + 1.5 * 6
     assert measured.estimate_seconds(larger, FACTS) == pytest.approx(expected)
 
 

@@ -79,9 +79,8 @@ def test_hours_are_those_of_an_earlier_run_of_the_same_pack(points):
     plan = Plan.from_points(sweep, None, is_local=True)
     assert plan.hours == pytest.approx(1)
     assert plan.source == "by the speed of earlier runs on CPU with 2 threads"
-    assert Plan.from_points(sweep, 1, is_local=True).hours == pytest.approx(
-        1.5
-    )  # the model and the start of a pack count twice
+    # in two packs, the model and the start of a pack count twice
+    assert Plan.from_points(sweep, 1, is_local=True).hours == pytest.approx(1.5)
     assert Plan.from_points(sweep[:1], None, is_local=True).hours == pytest.approx(0.75)
     calibration.record_run(sweep, facts, "CPU with 2 threads", dict.fromkeys(seconds, 2700.0), is_local=True)
     assert Plan.from_points(sweep, None, is_local=True).hours == pytest.approx(2)
