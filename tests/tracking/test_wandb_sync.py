@@ -189,3 +189,33 @@ def test_a_run_that_wandb_marked_after_an_error_is_not_uploaded(tmp_path, monkey
     assert upload.wait(30)
     assert upload.close() == "filestream: fatal error: 403"
     assert (is_uploaded(incomplete), is_uploaded(complete)) == (False, True)
+
+
+def test_a_process_has_one_uploader_per_server(tmp_path, monkeypatch):
+    created = []
+
+    class FakeUploader:
+        """Records the runs that it receives."""
+
+        def __init__(self, server):
+            self.server, self.runs, self.is_finished = server, [], False
+            created.append(self)
+
+        def add(self, run, hint):
+            self.runs.append(run)
+
+        def finish(self):
+            self.is_finished = True
+
+    monkeypatch.setattr(background_sync, "Uploader", FakeUploader)
+    uploads = Uploads()
+    for server, name in (("http://one", "a"), ("http://two", "b"), ("http://one", "c")):
+        uploads.add(server, tmp_path / name, "task=sync")
+    first, second = created
+    assert (first.server, [run.name for run in first.runs]) == ("http://one", ["a", "c"])
+    assert (second.server, [run.name for run in second.runs]) == ("http://two", ["b"])
+    uploads.finish()
+    assert first.is_finished
+    assert second.is_finished
+    uploads.add("http://one", tmp_path / "d", "task=sync")  # a new uploader, because the first has ended
+    assert len(created) == 3
