@@ -34,9 +34,9 @@ class Calibration:
     """
 
     def __init__(self, output_root: Path, *, is_local: bool) -> None:
-        known = read_json(output_root / FILE) or {"latest": {}, "devices": {}}
-        self.device = known["latest"].get(_place(is_local), "CPU" if is_local else "CUDA GPU")
-        self._sums = known["devices"].get(self.device, {})
+        content = read_json(output_root / FILE) or {"latest": {}, "devices": {}}
+        self.device = content["latest"].get(_place(is_local), "CPU" if is_local else "CUDA GPU")
+        self._sums = content["devices"].get(self.device, {})
 
     @property
     def guessed_rate(self) -> float:
@@ -84,12 +84,12 @@ def record_run(
     file = output_root / FILE
     try:
         with FileLock(output_root / f".{FILE}.lock"):
-            known: dict[str, Any] = read_json(file) or {"latest": {}, "devices": {}}
-            sums = known["devices"].setdefault(device, {}).setdefault(_key(config), {})
+            content: dict[str, Any] = read_json(file) or {"latest": {}, "devices": {}}
+            sums = content["devices"].setdefault(device, {}).setdefault(_key(config), {})
             for part in PARTS:
                 earlier = sums.get(part, {"work": 0.0, "seconds": 0.0})
                 sums[part] = {"work": earlier["work"] + work[part], "seconds": earlier["seconds"] + seconds[part]}
-            known["latest"][_place(is_local)] = device
-            write_json(file, known)
+            content["latest"][_place(is_local)] = device
+            write_json(file, content)
     except OSError as error:
         log.warning("could not write %s (%s)", file, describe_error(error))

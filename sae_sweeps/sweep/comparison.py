@@ -141,7 +141,7 @@ def label_settings(point: ComparedPoint, keys: Sequence[str]) -> str:
 
 
 def find_best(groups: Iterable[Group], metric: Metric) -> float | None:
-    """Return the best mean of a metric; None if neither end of it is better or there are no two different values."""
+    """Return the best mean of a metric; None if no end of it is better or all means are equal."""
     values = [mean for group in groups if math.isfinite(mean := group.mean.get(metric.name, math.nan))]
     if metric.best is None or len(set(values)) < 2:
         return None

@@ -50,18 +50,18 @@ class Sweep:
     def points(self) -> list[Point]:
         """Return all points, in the order in which they were added."""
         return [
-            Point(from_json(known["config"]), self.folder.absolute() / name)
-            for name, known in self.read()["points"].items()
+            Point(from_json(record["config"]), self.folder.absolute() / name)
+            for name, record in self.read()["points"].items()
         ]
 
     def add(self, points: dict[str, Config]) -> None:
         """Record the points (folder name -> configuration) that a command is about to run."""
 
-        def change(known: dict[str, Any]) -> None:
+        def change(content: dict[str, Any]) -> None:
             for name, config in points.items():
                 state = DONE if point_state.is_done(self.folder / name) else WAITING
-                earlier = known["points"].get(name, {})
-                known["points"][name] = {**earlier, "state": state, "reason": None, "config": asdict(config)}
+                earlier = content["points"].get(name, {})
+                content["points"][name] = {**earlier, "state": state, "reason": None, "config": asdict(config)}
 
         self.update(change)
 
@@ -72,9 +72,9 @@ class Sweep:
     def set_states(self, names: Iterable[str], state: str, reason: str | None = None) -> None:
         """Record the same state of several points, and the reason for it."""
 
-        def change(known: dict[str, Any]) -> None:
-            for name in known["points"].keys() & set(names):
-                known["points"][name] |= {"state": state, "reason": reason}
+        def change(content: dict[str, Any]) -> None:
+            for name in content["points"].keys() & set(names):
+                content["points"][name] |= {"state": state, "reason": reason}
 
         self._try_to_update(change)
 
@@ -83,16 +83,16 @@ class Sweep:
 
         content: the sweep.json that the states were read with (SweepStates.content); read again if left out
         """
-        known = (self.read() if content is None else content)["points"]
+        recorded = (self.read() if content is None else content)["points"]
         changed = {
             name: {"state": state.state, "reason": state.reason}
             for name, state in states.items()
-            if (known[name]["state"], known[name]["reason"]) != (state.state, state.reason)
+            if (recorded[name]["state"], recorded[name]["reason"]) != (state.state, state.reason)
         }
 
-        def change(known: dict[str, Any]) -> None:
+        def change(content: dict[str, Any]) -> None:
             for name, fields in changed.items():
-                known["points"][name] |= fields
+                content["points"][name] |= fields
 
         if changed:
             self._try_to_update(change)
@@ -108,9 +108,9 @@ class Sweep:
         """Apply `change` to the content of sweep.json and write it, one process at a time."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".sweep.lock"):
-            known = self.read()
-            change(known)
-            write_json(self.folder / "sweep.json", known)
+            content = self.read()
+            change(content)
+            write_json(self.folder / "sweep.json", content)
 
     def results(self) -> list[dict[str, Any]]:
         """Return one flat row per finished point, in the order of sweep.json."""

@@ -64,14 +64,14 @@ def read_states(sweep: Sweep) -> SweepStates:
         jobs = slurm_queue.find_jobs(submission["name"] for submission in submissions)
     except SlurmError as no_answer:
         error = str(no_answer)
-    packs, follow_ups = _latest_tasks(submissions, jobs)
+    tasks, follow_ups = _latest_tasks(submissions, jobs)
 
     points = {name: point_state.read_state(sweep.folder / name) for name in content["points"]}
-    unfinished = [packs[name] for name, state in points.items() if name in packs and state.state != DONE]
+    unfinished = [tasks[name] for name, state in points.items() if name in tasks and state.state != DONE]
     forgotten = tuple(sorted({task.id for task in unfinished if task.job is None}))
     end_states = slurm_queue.find_end_states(forgotten) if forgotten and error is None else {}
-    for name in points.keys() & packs.keys():
-        state, task = points[name], packs[name]
+    for name in points.keys() & tasks.keys():
+        state, task = points[name], tasks[name]
         if state.state == DONE:
             points[name] = replace(state, job=task.id)
         else:

@@ -65,10 +65,10 @@ def _update(sweep: Sweep, tracking: TrackingConfig, points: Sequence[ComparedPoi
     """Write the run if its points or its report have changed since it was last written."""
     groups = group_by_seed(points)
     columns, rows = _points_table(points)
-    known = read_json(sweep.folder / IDENTITY) or {}
+    written = read_json(sweep.folder / IDENTITY) or {}
     table_hash = hashlib.sha256(json.dumps([columns, rows], default=str).encode()).hexdigest()
     report_hash = None if report is None else sha256(report)
-    if known.get("made_of") == table_hash and report_hash in (None, known.get("report")):
+    if written.get("made_of") == table_hash and report_hash in (None, written.get("report")):
         return
     config = {"sweep": sweep.name, "points": len(points), "done": sum(point.results is not None for point in points)}
     run = start_run(
@@ -86,8 +86,8 @@ def _update(sweep: Sweep, tracking: TrackingConfig, points: Sequence[ComparedPoi
         run.html(REPORT, report)
         run.artifact(f"{sweep.name}-{REPORT}", REPORT, report, config)
     if run.finish(_best(groups)):
-        known = read_json(sweep.folder / IDENTITY)
-        write_json(sweep.folder / IDENTITY, {**known, "made_of": table_hash, "report": report_hash})
+        identity = read_json(sweep.folder / IDENTITY)
+        write_json(sweep.folder / IDENTITY, {**identity, "made_of": table_hash, "report": report_hash})
 
 
 def _points_table(points: Sequence[ComparedPoint]) -> tuple[list[str], list[list[Any]]]:

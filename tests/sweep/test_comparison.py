@@ -168,13 +168,13 @@ def test_different_coefficients_in_the_models_table_are_different_settings(tmp_p
 
 
 def test_points_are_collected_in_their_order_whatever_their_state(tmp_path):
-    sweep, known = Sweep(tmp_path / "mixed"), some_metrics(0)
-    put(sweep, "late", "k=3", metrics=known)
+    sweep, metrics = Sweep(tmp_path / "mixed"), some_metrics(0)
+    put(sweep, "late", "k=3", metrics=metrics)
     put(sweep, "early", "k=2", state=FAILED, reason="no space")
     write_json(put(sweep, "cut", "k=4") / "results.json", None)
-    seen = {"late": State(DONE), "early": State(FAILED, "no space"), "cut": State(WAITING)}
-    points = collect_points(sweep, seen)
+    states = {"late": State(DONE), "early": State(FAILED, "no space"), "cut": State(WAITING)}
+    points = collect_points(sweep, states)
     assert [(point.name, point.state, point.config["k"]) for point in points] == [
-        (name, seen[name], k) for name, k in (("late", 3), ("early", 2), ("cut", 4))
+        (name, states[name], k) for name, k in (("late", 3), ("early", 2), ("cut", 4))
     ]
-    assert [point.metrics for point in points] == [known, {}, {}]
+    assert [point.metrics for point in points] == [metrics, {}, {}]

@@ -72,9 +72,9 @@ def test_a_pack_that_does_not_fit_is_split_and_logged(caplog):
 def test_the_memory_of_a_point_is_its_weights_gradients_and_moments():
     trainer = Trainer(SAES["topk"](), CONFIG)
     trainer.step(Stream().chunk(0)[:16])
-    held = [tensor.nbytes for name, tensor in trainer.state().items() if "W_" in name and ".step" not in name]
-    held += [trainer.sae.W_enc.grad.nbytes, trainer.sae.W_dec.grad.nbytes]
-    assert sum(held) == point_bytes(replace(composed(), dict_size=trainer.sae.dict_size), trainer.sae.d_in)
+    sizes = [tensor.nbytes for name, tensor in trainer.state().items() if "W_" in name and ".step" not in name]
+    sizes += [trainer.sae.W_enc.grad.nbytes, trainer.sae.W_dec.grad.nbytes]
+    assert sum(sizes) == point_bytes(replace(composed(), dict_size=trainer.sae.dict_size), trainer.sae.d_in)
 
 
 def take_all(trainers):

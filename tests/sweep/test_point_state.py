@@ -62,9 +62,9 @@ def test_a_point_that_ended_early_has_its_reason(tmp_path, state, reason):
         assert point_state.read_state(tmp_path) == State(state, reason)
 
 
-@pytest.mark.parametrize("noted", ["running", "failed", "interrupted"])
-def test_a_point_with_results_is_done_whatever_its_state_file_says(tmp_path, noted):
-    point_state.write_state(tmp_path, noted, "a reason")
+@pytest.mark.parametrize("recorded", ["running", "failed", "interrupted"])
+def test_a_point_with_results_is_done_whatever_its_state_file_says(tmp_path, recorded):
+    point_state.write_state(tmp_path, recorded, "a reason")
     (tmp_path / "results.json").write_text("{}")
     assert point_state.is_done(tmp_path)
     assert point_state.read_state(tmp_path) == State("done")
