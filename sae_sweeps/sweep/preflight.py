@@ -66,7 +66,7 @@ def _run_check(check: Check, config: Config) -> ConfigError | None:
 
 
 def _is_plan(config: Config) -> bool:
-    """Return whether the command only plans. A plan assumes that unreachable models and data sets exist (plan.py)."""
+    """Return whether the command only plans: then an unreachable model or data set is no problem (Plan.unverified)."""
     return config.task.name == "plan"
 
 
