@@ -29,7 +29,7 @@ from sae_sweeps.runtime.devices import choose_device, require_precision, resolve
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.saes import InferenceSAE, TopKSAE, TrainableSAE
-from sae_sweeps.sweep.preflight import INPUTS, check
+from sae_sweeps.sweep.preflight import INPUT_CHECKS, Preflight
 from sae_sweeps.training.streams import TensorStream
 from sae_sweeps.training.trainer import Trainer, train, training_metrics
 
@@ -55,7 +55,7 @@ class ActivationStream:
     def __init__(self, config: Config) -> None:
         """Raises: ConfigError if the model, its hook, the text or the device cannot be used; told, as far as possible,
         before anything is loaded."""
-        for error in check(config, INPUTS):
+        for error in Preflight().find_problems(config, INPUT_CHECKS):
             raise error
         self.config = config
         self._inputs = ActivationSource(config, choose_device(config.device))

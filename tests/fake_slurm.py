@@ -19,7 +19,7 @@ class FakeSlurm:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        slurm_queue.ended.cache_clear()
+        slurm_queue.find_end_states.cache_clear()
         for command in COMMANDS:
             self.does(command, "echo 'nobody expected this call' >&2; exit 99")
 

@@ -184,7 +184,7 @@ def test_activations_are_kept_in_a_cache(tiny_model, texts, tmp_path):
         ({"seq_len": 64}, "dataset.seq_len=64: the model reads at most 32 tokens"),
         ({"seq_len": 2}, "dataset.seq_len=2: must be at least 3"),
         ({"chunk_size": 0}, "must be greater than 0"),
-        ({"device": "gpu"}, "device=gpu: is no device"),
+        ({"device": "gpu"}, "device=gpu: is not a known device"),
         ({"model": "./nowhere"}, "model.name=./nowhere: no such folder"),
         ({"model": ModelConfig(name="./nowhere", hook=HOOK)}, "model.name=./nowhere: no such folder"),
     ],

@@ -20,7 +20,7 @@ from sae_sweeps.config.resolvers import register
 from sae_sweeps.config.tasks import SWEEP_TASKS
 from sae_sweeps.launchers.launch import launch
 from sae_sweeps.runtime.errors import RefusedError
-from sae_sweeps.sweep.preflight import unwritable
+from sae_sweeps.sweep.preflight import unwritable_error
 
 register()
 
@@ -40,7 +40,7 @@ def command_line(main: Callable[[], None]) -> None:
     except OSError as error:  # Hydra makes the point's folder before anything of ours runs
         if error.filename is None:
             raise
-        _refuse([str(unwritable(error.filename, error))])
+        _refuse([str(unwritable_error(error.filename, error))])
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)

@@ -7,19 +7,20 @@ from sae_sweeps.config import Config
 from sae_sweeps.config.identity import study_settings
 from sae_sweeps.launchers.protocol import Launcher
 from sae_sweeps.runtime.errors import ConfigError, RefusedError
-from sae_sweeps.sweep.preflight import check
+from sae_sweeps.sweep.preflight import Preflight
 
 
 def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: Launcher) -> None:
     """Raises: RefusedError, naming every problem once, if the launcher or a point (folder name, configuration) cannot
     run."""
     refuse_several_sweeps([config for _, config in points])
+    preflight = Preflight()
     lines: dict[str, list[str]] = {}
     for folder, config in points:
-        for error in [*launcher.find_problems(config), *check(config)]:
+        for error in [*launcher.find_problems(config), *preflight.find_problems(config)]:
             lines.setdefault(str(error), []).append(folder)
     if not lines:
-        if not launcher.here:
+        if not launcher.is_local:
             return  # only a node can tell what a node has
         for device, precision in {(config.device, config.training.precision) for _, config in points}:
             _refuse_missing(device, precision)

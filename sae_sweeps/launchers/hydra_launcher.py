@@ -25,7 +25,7 @@ MANY = 100  # points, which take seconds
 class SweepLauncher(Launcher):
     """A launcher says in `problems` what is wrong with its settings, and in `dispatch` gets the points done."""
 
-    here = True  # whether the points run on this machine
+    is_local = True  # whether the points run on this machine
     max_points: int | None = None  # of a pack
 
     def __init__(self) -> None:
@@ -69,5 +69,5 @@ class SweepLauncher(Launcher):
         """Get the points done, or on their way, and the tasks that are to follow. False if something failed."""
 
     def submit_task(self, sweep: Sweep, task: str, configs: Sequence[Config]) -> None:
-        """Have a task on a whole sweep run elsewhere, once with each configuration. Only if not `here`."""
+        """Have a task on a whole sweep run elsewhere, once with each configuration. Only if not `is_local`."""
         raise NotImplementedError

@@ -39,10 +39,10 @@ def _launch_points(by_name: dict[str, Config], launcher: Launcher) -> None:
     config = next(iter(by_name.values()))
     sweep = Sweep.from_config(config)
     points = [Point(config, sweep.folder.absolute() / name) for name, config in by_name.items()]
-    plan = Plan.from_points(points, launcher.max_points, here=launcher.here)
+    plan = Plan.from_points(points, launcher.max_points, is_local=launcher.is_local)
     if config.task.name == "plan":
         plan.show()
-    if over := plan.over(config.limits):
+    if over := plan.exceeded_limits(config.limits):
         raise RefusedError([str(error) for error in over])
     if config.task.name == "plan":
         return

@@ -7,7 +7,7 @@ from sae_sweeps.config import Config
 from sae_sweeps.launchers.hydra_launcher import SweepLauncher
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep import Point, Sweep
-from sae_sweeps.sweep.packs import Limits, bad_limits
+from sae_sweeps.sweep.packs import Limits, check_limits
 
 
 class PackLauncher(SweepLauncher):
@@ -16,7 +16,7 @@ class PackLauncher(SweepLauncher):
         self.max_points, self.max_memory = max_points, max_memory
 
     def find_problems(self, config: Config) -> list[ConfigError]:
-        return bad_limits(self.max_points, self.max_memory)
+        return check_limits(self.max_points, self.max_memory)
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
         """Run them. One that fails does not stop the others."""

@@ -12,7 +12,7 @@ class Launcher(Protocol):
     """Runs the points of a sweep, on this machine or as jobs. `hydra/launcher` chooses one."""
 
     @property
-    def here(self) -> bool:
+    def is_local(self) -> bool:
         """Whether the points run on this machine."""
 
     @property
@@ -29,4 +29,4 @@ class Launcher(Protocol):
         """Run or submit the points, and the tasks that follow them. Returns False if something failed."""
 
     def submit_task(self, sweep: Sweep, task: str, configs: Sequence[Config]) -> None:
-        """Submit a task on the whole sweep, once per configuration. Called only if not `here`."""
+        """Submit a task on the whole sweep, once per configuration. Called only if not `is_local`."""

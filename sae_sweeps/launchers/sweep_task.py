@@ -12,7 +12,7 @@ from sae_sweeps.launchers.protocol import Launcher
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError, RefusedError
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import is_done
-from sae_sweeps.sweep.preflight import check
+from sae_sweeps.sweep.preflight import Preflight
 from sae_sweeps.tasks.registry import load_plan_studies, load_sweep_task
 
 # settings that tasks other than studies look at
@@ -50,8 +50,8 @@ def run_sweep_task(configs: Sequence[Config], launcher: Launcher) -> None:
 def _problems(configs: Sequence[Config], launcher: Launcher) -> list[ConfigError]:
     """Return what keeps the task from running: bad settings, missing SAEs, a sweep that is not there."""
     config, task = configs[0], configs[0].task.name
-    check_all = check if task in STUDY_TASKS else find_problems
-    found = [error for config in configs for error in [*launcher.find_problems(config), *check_all(config)]]
+    find = Preflight().find_problems if task in STUDY_TASKS else find_problems
+    found = [error for config in configs for error in [*launcher.find_problems(config), *find(config)]]
     bad = [error for error in found if task in STUDY_TASKS or error.setting in SETTINGS]
     reads_saes = task in STUDY_TASKS + EXPORT_TASKS
     if reads_saes and not bad:
@@ -89,7 +89,7 @@ def _run_studies(sweep: Sweep, configs: Sequence[Config], launcher: Launcher) ->
     task = configs[0].task.name
     configs = distinct_studies(configs, task)
     sweep.update(lambda known: None)  # creates the sweep, where the SAEs are all from elsewhere
-    if not launcher.here:
+    if not launcher.is_local:
         _submit(task, sweep, configs, launcher)
         return []
     run = load_sweep_task(task)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.points import number
-from sae_sweeps.sweep.comparison import Group, find_best, finite
+from sae_sweeps.sweep.comparison import Group, find_best, finite_or_inf
 
 COLUMNS = ("nmse", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
 
@@ -17,7 +17,7 @@ def markdown(groups: Sequence[Group]) -> str:
     ]
     lines = [markdown_row(["SAE", *titles]), markdown_row(["---", *["---:"] * len(titles)])]
     marked = {name: find_best(groups, METRICS[name]) for name in COLUMNS}
-    for group in sorted(groups, key=lambda group: finite(group.mean.get("nmse"))):
+    for group in sorted(groups, key=lambda group: finite_or_inf(group.mean.get("nmse"))):
         seeds = f" ({len(group.points)} seeds)" if len(group.points) > 1 else ""
         cells = [
             f"**{number(name, group)}**"

@@ -10,7 +10,7 @@ from sae_sweeps.config.identity import result_settings
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.blocks import rounded
 from sae_sweeps.sweep import comparison
-from sae_sweeps.sweep.comparison import ComparedPoint, Group, finite
+from sae_sweeps.sweep.comparison import ComparedPoint, Group, finite_or_inf
 from sae_sweeps.sweep.point_state import DONE, FAILED
 from sae_sweeps.training.curve import read_lines
 
@@ -131,7 +131,7 @@ def _best(done: Sequence[Group]) -> str:
     first = done[0]
     text = f"{first.label} reconstructs best: NMSE {number('nmse', first)} at L0 {number('l0', first)}"
     if "ce_degradation" in first.mean:
-        cheapest = min(done, key=lambda group: finite(group.mean.get("ce_degradation")))
+        cheapest = min(done, key=lambda group: finite_or_inf(group.mean.get("ce_degradation")))
         text += f", for a CE degradation of {number('ce_degradation', first)} nats per token"
         if cheapest is not first:
             text += f"; {cheapest.label} has the lowest, {number('ce_degradation', cheapest)}"
@@ -190,7 +190,7 @@ def _of_what(point: ComparedPoint) -> str:
 
 
 def _nmse(group: Group) -> float:
-    return finite(group.mean.get("nmse"))
+    return finite_or_inf(group.mean.get("nmse"))
 
 
 def number(name: str, group: Group) -> str:

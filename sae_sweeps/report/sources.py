@@ -8,7 +8,7 @@ from typing import Any
 
 from sae_sweeps.formats.layout import SAE_FOLDER
 from sae_sweeps.report.studies import Finished
-from sae_sweeps.sweep.comparison import ComparedPoint, display_name, finite
+from sae_sweeps.sweep.comparison import ComparedPoint, display_name, finite_or_inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Source:
             sweep=point.sweep.folder,
             folder=point.sweep.folder / point.name / SAE_FOLDER,
             dict_size=point.config["dict_size"],
-            nmse=finite(point.metrics.get("nmse")),
+            nmse=finite_or_inf(point.metrics.get("nmse")),
             space=_space(point.config),
         )
 

@@ -9,7 +9,7 @@ from sae_sweeps.runtime import logs
 from sae_sweeps.runtime.console import console, pluralize
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
-from sae_sweeps.sweep.sweep_state import Seen, read_states
+from sae_sweeps.sweep.sweep_state import SweepStates, read_states
 
 REASON_WIDTH = 28  # characters of what a point waits for
 COLORS = {DONE: "green", RUNNING: "cyan", FAILED: "red", INTERRUPTED: "yellow"}
@@ -21,7 +21,7 @@ def command(sweep: Sweep) -> str:
     return f"python launch.py task=status name={sweep.name}{root}"
 
 
-def summary(seen: Seen) -> str:
+def summary(seen: SweepStates) -> str:
     """How many points are in which state, in one line."""
     states = [state.state for state in seen.points.values()]
     line = pluralize(len(states), "point")
@@ -30,7 +30,7 @@ def summary(seen: Seen) -> str:
     return line
 
 
-def table(sweep: Sweep, seen: Seen, but: str | None = None) -> Table:
+def table(sweep: Sweep, seen: SweepStates, but: str | None = None) -> Table:
     """A row per point: its state, how far it is, its job, how often that was requeued, what it waits for.
 
     Points in the state `but` are left out: a screen has only so many lines.
@@ -39,18 +39,19 @@ def table(sweep: Sweep, seen: Seen, but: str | None = None) -> Table:
     for title in ("point", "state", "steps", "job", "requeued", ""):
         justify: Any = "right" if title in ("steps", "requeued") else "left"
         made.add_column(title, no_wrap=True, justify=justify, max_width=None if title else REASON_WIDTH)
-    steps = sweep.steps()
     for name, state in seen.points.items():
         if state.state == but:
             continue
-        done = steps[name] if state.state == DONE else state.step
+        training = seen.content["points"][name]["config"]["training"]
+        total = training["tokens"] // training["batch_size"]
+        done = total if state.state == DONE else state.step
         why = state.reason if state.state in (QUEUED, RUNNING) else None
-        cells = [f"{done} of {steps[name]}" if done else "", state.job or "", str(state.requeued or ""), why or ""]
+        cells = [f"{done} of {total}" if done else "", state.job or "", str(state.requeued or ""), why or ""]
         made.add_row(escape(name), f"[{COLORS.get(state.state, 'default')}]{state.state}[/]", *map(escape, cells))
     return made
 
 
-def show(sweep: Sweep) -> Seen:
+def show(sweep: Sweep) -> SweepStates:
     """Look at the sweep, show what is seen, and bring the states in sweep.json up to date."""
     seen = read_states(sweep)
     console.print(table(sweep, seen))
@@ -64,7 +65,7 @@ def show(sweep: Sweep) -> Seen:
         _print("the command that began the sweep, given again, goes on with what is not done")
     if seen.slurm_error is not None:
         _print(f"Slurm does not answer, so this is what the files tell: {seen.slurm_error}", "red")
-    sweep.note_states(seen.points)
+    sweep.record_states(seen.points, seen.content)
     return seen
 
 

@@ -18,7 +18,7 @@ from sae_sweeps.report.blocks import rounded
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import read_json
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import display_name, finite
+from sae_sweeps.sweep.comparison import display_name, finite_or_inf
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def evaluated(found: Sequence[Finished]) -> list[list[str]]:
     metrics = ("nmse", "fvu", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
     rows: list[list[str]] = [["SAE", "model and hook", *(METRICS[name].title for name in metrics), "held-out tokens"]]
     done = [study for study in found if study.task == "evaluate"]
-    for study in sorted(done, key=lambda study: finite(study.results["metrics"].get("nmse"))):
+    for study in sorted(done, key=lambda study: finite_or_inf(study.results["metrics"].get("nmse"))):
         sae, model = study.results["study"]["sae"], study.results["config"]["model"]
         name = (
             f"{display_name(sae['architecture'], sae['dict_size'], sae['k'])} ({sae['point']}{differs(study, found)})"

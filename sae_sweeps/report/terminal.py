@@ -8,7 +8,7 @@ from rich.table import Table
 
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.points import number
-from sae_sweeps.sweep.comparison import ComparedPoint, Group, find_best, finite, group_by_seed
+from sae_sweeps.sweep.comparison import ComparedPoint, Group, find_best, finite_or_inf, group_by_seed
 from sae_sweeps.training.curve import read_lines
 
 TITLES = {
@@ -30,7 +30,7 @@ def points_table(name: str, points: Sequence[ComparedPoint]) -> Table:
     table.add_column("own tok/s", justify="right", no_wrap=True)
 
     done = sorted(
-        (point for point in points if point.results is not None), key=lambda point: finite(point.metrics["nmse"])
+        (point for point in points if point.results is not None), key=lambda point: finite_or_inf(point.metrics["nmse"])
     )
     alone = [Group(point.name, [point], point.metrics, dict.fromkeys(point.metrics)) for point in done]
     curves = [_mse(point) for point in done]
@@ -50,7 +50,7 @@ def seeds_table(name: str, points: Sequence[ComparedPoint]) -> Table | None:
         return None
     table = _table(f"sweep {name}: mean ± standard deviation over seeds", "")
     table.add_column("seeds", justify="right", no_wrap=True)
-    for group in sorted(groups, key=lambda group: finite(group.mean["nmse"])):
+    for group in sorted(groups, key=lambda group: finite_or_inf(group.mean["nmse"])):
         table.add_row(escape(group.label), *_cells(group, groups), str(len(group.points)))
     return table
 
@@ -59,7 +59,7 @@ def saes_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> Table:
     """SAEs by their names, best NMSE first."""
     table = _table(title, "SAE")
     groups = [Group(name, [], dict(of_it), dict.fromkeys(of_it)) for name, of_it in metrics.items()]
-    for group in sorted(groups, key=lambda group: finite(group.mean.get("nmse"))):
+    for group in sorted(groups, key=lambda group: finite_or_inf(group.mean.get("nmse"))):
         table.add_row(escape(group.label), *_cells(group, groups))
     return table
 

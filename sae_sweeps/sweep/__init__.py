@@ -1,4 +1,4 @@
-"""A sweep on disk: its points, their states, packs and jobs, and what is known before it runs. Nothing needs torch."""
+"""A sweep on disk: its points, their states, packs and jobs, and the plan and checks before it runs. Needs no torch."""
 
 from sae_sweeps.sweep.point import Point
 from sae_sweeps.sweep.sweep import Sweep

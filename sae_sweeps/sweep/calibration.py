@@ -1,4 +1,4 @@
-"""How fast earlier runs were, for the hours of a plan: output_root/calibration.json, sums by device and model."""
+"""Measured speed of earlier runs, from which a plan estimates hours: sums by device and model in calibration.json."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,35 +18,39 @@ log = logging.getLogger(__name__)
 
 FILE = "calibration.json"
 GUESSED_RATE = {"cpu": 1e11, "cuda": 5e12}  # multiply-adds per second in float32
-GUESSED_SECONDS = {"pack": 60.0, "point": 10.0}  # to load model and text; to evaluate and write an SAE
-PARTS = ("model", "steps", "pack", "point")
+GUESSED_SECONDS = {
+    "pack": 60.0,  # load the model and the text
+    "point": 10.0,  # evaluate and write an SAE
+}
+PARTS = ("model", "steps", "pack", "point")  # of the time of a run; the units are those of Calibration
 
 
 class Calibration:
-    """Seconds per unit of work on the device that was used last, on this machine or (not `here`) in jobs.
+    """Seconds per unit of work on the device that was used last: on this machine (`is_local`) or in Slurm jobs.
 
-    The units: a multiply-add of the language model below the hook (model) and of an encoder's product (steps), the
-    beginning of a pack, and the evaluation of a point. For a model at a hook that has not run there, they are guesses.
+    The units are a multiply-add of the language model up to the hook (model), a multiply-add of the encoder's matrix
+    product (steps), the start of a pack, and the evaluation of a point. For a model and hook that have not run on the
+    device, the seconds are guesses.
     """
 
-    def __init__(self, output_root: Path, *, here: bool) -> None:
-        known = read_json(output_root / FILE) or {"latest": {}, "devices": {}}
-        self.device = known["latest"].get(_where(here), "CPU" if here else "CUDA GPU")
-        self._sums = known["devices"].get(self.device, {})
+    def __init__(self, output_root: Path, *, is_local: bool) -> None:
+        content = read_json(output_root / FILE) or {"latest": {}, "devices": {}}
+        self.device = content["latest"].get(_place(is_local), "CPU" if is_local else "CUDA GPU")
+        self._sums = content["devices"].get(self.device, {})
 
     @property
     def guessed_rate(self) -> float:
-        """Multiply-adds per second, of a device on which the model has not run."""
+        """Return the multiply-adds per second assumed for a device on which the model has not run."""
         return GUESSED_RATE["cpu" if self.device.startswith("CPU") else "cuda"]
 
-    def measured(self, config: Config) -> bool:
-        """Whether the configuration's model has run at its hook."""
+    def has_measured(self, config: Config) -> bool:
+        """Return whether the configuration's model has run on the device with this hook."""
         return _key(config) in self._sums
 
-    def seconds(self, pack: Sequence[Point], facts: ModelFacts) -> float:
-        """How long a pack takes."""
+    def estimate_seconds(self, pack: Sequence[Point], facts: ModelFacts) -> float:
+        """Estimate how many seconds a pack takes."""
         config, work = pack[0].config, measure_work(pack, facts)
-        if self.measured(config):
+        if self.has_measured(config):
             sums = self._sums[_key(config)]
             return sum(work[part] * sums[part]["seconds"] / sums[part]["work"] for part in PARTS)
         per_product = 1 / self.guessed_rate
@@ -55,15 +59,16 @@ class Calibration:
 
 
 def measure_work(pack: Sequence[Point], facts: ModelFacts) -> dict[str, float]:
-    """The work that a pack takes, in the units of a calibration."""
+    """Return the work of a pack in the units of a calibration: part -> amount."""
     below = facts.weights(hook_layer(pack[0].config.model.hook) + 1)
     tokens = [point.config.training.tokens for point in pack]
     products = (point.config.dict_size * facts.d_model * point.config.training.tokens for point in pack)
     return {"model": max(tokens) * below, "steps": float(sum(products)), "pack": 1.0, "point": float(len(pack))}
 
 
-def _where(here: bool) -> str:
-    return "here" if here else "jobs"
+def _place(is_local: bool) -> str:
+    """Return the key of calibration.json for this machine or for Slurm jobs."""
+    return "here" if is_local else "jobs"
 
 
 def _key(config: Config) -> str:
@@ -71,20 +76,20 @@ def _key(config: Config) -> str:
 
 
 def record_run(
-    pack: Sequence[Point], facts: ModelFacts, device: str, seconds: Mapping[str, float], *, here: bool
+    pack: Sequence[Point], facts: ModelFacts, device: str, seconds: Mapping[str, float], *, is_local: bool
 ) -> None:
-    """Add what a pack took on a device to its sums. That it cannot be written is no reason for anything to fail."""
+    """Add the seconds that a pack took on a device (part -> seconds) to its sums. Logs a warning if that fails."""
     config, work = pack[0].config, measure_work(pack, facts)
     output_root = Path(config.output_root)
     file = output_root / FILE
     try:
         with FileLock(output_root / f".{FILE}.lock"):
-            known: dict[str, Any] = read_json(file) or {"latest": {}, "devices": {}}
-            sums = known["devices"].setdefault(device, {}).setdefault(_key(config), {})
+            content: dict[str, Any] = read_json(file) or {"latest": {}, "devices": {}}
+            sums = content["devices"].setdefault(device, {}).setdefault(_key(config), {})
             for part in PARTS:
                 earlier = sums.get(part, {"work": 0.0, "seconds": 0.0})
                 sums[part] = {"work": earlier["work"] + work[part], "seconds": earlier["seconds"] + seconds[part]}
-            known["latest"][_where(here)] = device
-            write_json(file, known)
+            content["latest"][_place(is_local)] = device
+            write_json(file, content)
     except OSError as error:
-        log.warning("%s could not be written (%s)", file, describe_error(error))
+        log.warning("could not write %s (%s)", file, describe_error(error))

@@ -1,4 +1,4 @@
-"""What is compared of points: the metrics and which end of each is best, seeds taken together, what differs."""
+"""Comparison of points: groups that differ only in their seed, their labels, and the best value of a metric."""
 
 import json
 import math
@@ -27,7 +27,7 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True)
 class ComparedPoint:
-    """A point, done or not. `results` is what its results.json holds, None while there is none."""
+    """A point of a sweep, done or not. `results`: the content of its results.json, None if it has none."""
 
     sweep: Sweep
     name: str
@@ -37,13 +37,17 @@ class ComparedPoint:
 
     @property
     def metrics(self) -> dict[str, float]:
+        """Return the point's metrics by name; empty if it has no results."""
         return {} if self.results is None else self.results["metrics"]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Points of a sweep that differ in nothing but their seed. Of each metric the mean of those that are done, and the
-    sample standard deviation, which is None where fewer than two are."""
+    """Points of a sweep that differ only in their seed.
+
+    mean: of each metric over the points that are done
+    spread: the sample standard deviation of the same; None for fewer than two values or a value that is not finite
+    """
 
     label: str
     points: list[ComparedPoint]
@@ -51,20 +55,29 @@ class Group:
     spread: dict[str, float | None]
 
 
-def collect_points(sweep: Sweep, states: Mapping[str, State]) -> list[ComparedPoint]:
-    """All points of a sweep, in the order in which they came, whatever became of them."""
+def collect_points(
+    sweep: Sweep, states: Mapping[str, State], content: Mapping[str, Any] | None = None
+) -> list[ComparedPoint]:
+    """Return the points of a sweep that have a state, done or not, in the order in which they were added.
+
+    content: what sweep.json holds, if it has been read already
+    """
+    content = sweep.read() if content is None else content
     return [
         ComparedPoint(
             sweep, name, states[name], asdict(from_json(known["config"])), read_json(sweep.folder / name / RESULTS)
         )
-        for name, known in sweep.read()["points"].items()
-        if name in states  # others have come since
+        for name, known in content["points"].items()
+        if name in states  # other commands may have added points since
     ]
 
 
 def group_by_seed(points: Sequence[ComparedPoint]) -> list[Group]:
-    """Points that differ only in their seed together, in the order of the first of each. A group's label names what
-    tells it from the others."""
+    """Group the points that differ only in their seed, in the order of each group's first point.
+
+    A label names architecture, dictionary size and k, the settings that differ between groups with the same three, and
+    the sweep if there are several.
+    """
     several = len({point.sweep.folder for point in points}) > 1
     groups: dict[str, list[ComparedPoint]] = {}
     for point in points:
@@ -74,15 +87,16 @@ def group_by_seed(points: Sequence[ComparedPoint]) -> list[Group]:
     alike: dict[str, list[ComparedPoint]] = {}
     for members in groups.values():
         alike.setdefault(point_label(members[0], several), []).append(members[0])
-    found = []
+    labelled = []
     for members in groups.values():
-        said = point_label(members[0], several)
-        told = [key for key in find_varying([one.config for one in alike[said]]) if key != "seed"]
-        found.append(_group(said + settings_in_words(members[0], told), members))
-    labels = [group.label for group in found]
-    return [  # paths may differ in more than their ends
+        label = point_label(members[0], several)
+        varying = [key for key in find_varying([point.config for point in alike[label]]) if key != "seed"]
+        labelled.append(_group(label + label_settings(members[0], varying), members))
+    labels = [group.label for group in labelled]
+    # labels show only the last part of a path, so two may still be equal: the hash of the point's name is added
+    return [
         replace(group, label=f"{group.label} ({group.points[0].name[-8:]})") if labels.count(group.label) > 1 else group
-        for group in found
+        for group in labelled
     ]
 
 
@@ -94,8 +108,8 @@ def _group(label: str, points: list[ComparedPoint]) -> Group:
     return Group(
         label,
         points,
-        {name: statistics.fmean(found) for name, found in values.items()},
-        {name: _spread(found) for name, found in values.items()},
+        {name: statistics.fmean(numbers) for name, numbers in values.items()},
+        {name: _spread(numbers) for name, numbers in values.items()},
     )
 
 
@@ -103,31 +117,31 @@ def _spread(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
 
 
-def finite(value: float | None) -> float:
-    """A number to sort by, the lowest first: what is none comes last."""
+def finite_or_inf(value: float | None) -> float:
+    """Return the value, or infinity if it is missing or not finite, so that it sorts last."""
     return value if value is not None and math.isfinite(value) else math.inf
 
 
 def point_label(point: ComparedPoint, several: bool = False) -> str:
-    """What a point is, in words: BatchTopK 6144, k 32; of one of several sweeps, that sweep's name before it."""
-    words = display_name(point.config["sae"]["architecture"], point.config["dict_size"], point.config["k"])
-    return f"{point.sweep.name}: {words}" if several else words
+    """Return a label such as "BatchTopK 6144, k 32". `several`: prefix it with the name of the point's sweep."""
+    label = display_name(point.config["sae"]["architecture"], point.config["dict_size"], point.config["k"])
+    return f"{point.sweep.name}: {label}" if several else label
 
 
 def display_name(architecture: str, dict_size: int, k: int | None) -> str:
-    """In words; of an SAE from elsewhere k is not always known."""
+    """Return a name such as "BatchTopK 6144, k 32". `k`: None if it is unknown, as for some SAEs of other libraries."""
     name = f"{ARCHITECTURES.get(architecture, architecture)} {dict_size}"
     return name if k is None else f"{name}, k {k}"
 
 
-def settings_in_words(point: ComparedPoint, keys: Sequence[str]) -> str:
-    """Some settings, to stand behind a label; of paths their ends."""
+def label_settings(point: ComparedPoint, keys: Sequence[str]) -> str:
+    """Return the settings with these names as the end of a label, ", training.lr 0.001"; paths are shortened."""
     settings = flatten(result_settings(dict(point.config)))
     return "".join(f", {key} {shorten_path(settings[key])}" for key in keys if settings.get(key) is not None)
 
 
 def find_best(groups: Iterable[Group], metric: Metric) -> float | None:
-    """The best mean of a metric, None if neither end of it is better or all are the same."""
+    """Return the best mean of a metric; None if no end of it is better or all means are equal."""
     values = [mean for group in groups if math.isfinite(mean := group.mean.get(metric.name, math.nan))]
     if metric.best is None or len(set(values)) < 2:
         return None

@@ -1,4 +1,4 @@
-"""What a sweep would take: jobs, memory, disk, and hours as earlier runs measured them."""
+"""The plan of a sweep: packs, memory, disk, and hours estimated from earlier runs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,33 +15,46 @@ from sae_sweeps.sweep.packs import FLOAT, pack_bytes, split_into_packs
 from sae_sweeps.sweep.point import Point
 
 GIB = 2**30
-STATES_AT_ONCE = 3  # two are kept of a point, and the next is written before the older goes
+CHECKPOINTS_AT_ONCE = 3  # two are kept per point, and the next is written before the older one is removed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Of the points that are not done: packs, activations, bytes and hours. Memory is that of the largest pack."""
+    """What the points of a sweep that are not done will take.
+
+    points, done: number of all points, and of those already done
+    packs: points of each pack
+    model_tokens: tokens that the language model reads, once per pack
+    sae_tokens: tokens that the SAEs are trained on, summed over the points
+    memory: bytes on the device for the largest pack
+    disk: bytes for checkpoints and SAEs
+    hours, source: estimated hours, and what the estimate is based on
+    unverified: a sentence for each model or data set that could not be checked
+    """
 
     points: int
     done: int
     packs: list[int]
-    model_tokens: int  # that the language model reads: once for a pack
-    sae_tokens: int  # that the SAEs are trained on
+    model_tokens: int
+    sae_tokens: int
     memory: float
     disk: float
     hours: float
-    source: str  # of the hours
-    taken_on_trust: tuple[str, ...] = ()  # what could not be looked at, a sentence each
+    source: str
+    unverified: tuple[str, ...] = ()
 
     @classmethod
-    def from_points(cls, points: Sequence[Point], max_points: int | None, *, here: bool) -> "Plan":
-        """To plan with (task=plan), published facts of a model will do, and text that is out of reach."""
+    def from_points(cls, points: Sequence[Point], max_points: int | None, *, is_local: bool) -> "Plan":
+        """Plan points in packs of at most `max_points`, on this machine (`is_local`) or in Slurm jobs.
+
+        With task=plan, a model that cannot be reached is planned with its published sizes, and a data set that cannot
+        be reached is assumed to exist. Raises: ConfigError if a model cannot be used.
+        """
         todo = [point for point in points if not point_state.is_done(point.folder)]
         to_plan = points[0].config.task.name == "plan"
         packs = split_into_packs(todo, max_points)
         facts = {name: model_facts(name, to_plan) for name in {point.config.model.name for point in todo}}
-        calibration = Calibration(Path(points[0].config.output_root), here=here)
-        guessed = not all(calibration.measured(point.config) for point in todo)
+        calibration = Calibration(Path(points[0].config.output_root), is_local=is_local)
         return cls(
             points=len(points),
             done=len(points) - len(todo),
@@ -50,19 +63,14 @@ class Plan:
             sae_tokens=sum(point.config.training.tokens for point in todo),
             memory=max((_memory(pack, facts[pack[0].config.model.name]) for pack in packs), default=0.0),
             disk=sum(_disk(point, facts[point.config.model.name]) for point in todo),
-            hours=sum(calibration.seconds(pack, facts[pack[0].config.model.name]) for pack in packs) / 3600,
-            source="for nothing is left to do"
-            if not todo
-            else f"guessed for a {calibration.device}: this model has not run here yet "
-            f"({calibration.guessed_rate:.0e} multiply-adds a second are assumed)".replace("e+", "e")
-            if guessed
-            else f"by the speed of earlier runs on {calibration.device}",
-            taken_on_trust=tuple(_taken_on_trust(todo, facts)) if to_plan else (),
+            hours=sum(calibration.estimate_seconds(pack, facts[pack[0].config.model.name]) for pack in packs) / 3600,
+            source=_describe_source(todo, calibration),
+            unverified=tuple(_find_unverified(todo, facts)) if to_plan else (),
         )
 
-    def over(self, limits: LimitsConfig) -> list[ConfigError]:
-        """The limits that the plan exceeds."""
-        found = []
+    def exceeded_limits(self, limits: LimitsConfig) -> list[ConfigError]:
+        """Return an error for each limit that the plan exceeds."""
+        errors = []
         for setting, limit, needed, unit in (
             ("points", limits.points, self.points, "points"),
             ("disk_gib", limits.disk_gib, self.disk / GIB, "GiB of checkpoints and SAEs"),
@@ -71,31 +79,45 @@ class Plan:
             if limit is not None and needed > limit:
                 figure = f"{needed:,.0f}" if needed >= 1000 else f"{needed:.3g}"
                 problem = f"the sweep takes {figure} {unit}"
-                found.append(ConfigError(f"limits.{setting}", limit, problem, "sweep over less, or raise the limit"))
-        return found
+                errors.append(ConfigError(f"limits.{setting}", limit, problem, "sweep over less, or raise the limit"))
+        return errors
 
     def show(self) -> None:
-        """Tell it, a line for each quantity."""
+        """Print the plan, a line per quantity."""
         sizes = " + ".join(map(str, self.packs)) if len(self.packs) <= 12 else f"at most {max(self.packs)} points"
         lines = {
             "points": f"{self.points}" + f" ({self.done} are done already)" * bool(self.done),
             "packs": f"{len(self.packs)} of {sizes}" if self.packs else "none",
             "tokens": f"{self.model_tokens:,} through the language model, {self.sae_tokens:,} through the SAEs",
             "memory": f"up to {self.memory / GIB:.2f} GiB on a device (estimate)",
-            "disk": f"{self.disk / GIB:.2f} GiB at most, for resumable states and SAEs",
-            "hours": f"{self.hours:.2f} in all, {self.source}",
+            "disk": f"{self.disk / GIB:.2f} GiB at most, for checkpoints and SAEs",
+            "hours": f"{self.hours:.2f} in total, {self.source}",
         }
         for name, line in lines.items():
             console.print(f"{name:<8}{line}", markup=False, soft_wrap=True)
-        for sentence in self.taken_on_trust:
-            console.print(f"not seen: {sentence}", markup=False, soft_wrap=True)
+        for sentence in self.unverified:
+            console.print(f"not checked: {sentence}", markup=False, soft_wrap=True)
 
 
-def _taken_on_trust(points: Sequence[Point], facts: dict[str, ModelFacts]) -> Iterator[str]:
-    for name, of_model in facts.items():
-        if of_model.unread is not None:
-            sizes = f"{of_model.n_layers} layers, d = {of_model.d_model}, {of_model.vocabulary:,} tokens"
-            yield f"model.name={name} {of_model.unread}; these are its published sizes ({sizes})"
+def _describe_source(todo: Sequence[Point], calibration: Calibration) -> str:
+    """Return what the hours of these points are based on."""
+    if not todo:
+        return "nothing is left to do"
+    if all(calibration.has_measured(point.config) for point in todo):
+        return f"by the speed of earlier runs on {calibration.device}"
+    rate = f"{calibration.guessed_rate:.0e}".replace("e+", "e")
+    return (
+        f"guessed for a {calibration.device}: this model has not run here yet "
+        f"({rate} multiply-adds a second are assumed)"
+    )
+
+
+def _find_unverified(points: Sequence[Point], facts: dict[str, ModelFacts]) -> Iterator[str]:
+    """Yield a sentence for each model and data set that could not be checked."""
+    for name, model in facts.items():
+        if model.unread is not None:
+            sizes = f"{model.n_layers} layers, d = {model.d_model}, {model.vocabulary:,} tokens"
+            yield f"model.name={name} {model.unread}; the plan uses its published sizes ({sizes})"
     datasets = {point.config.dataset.name for point in points if point.config.dataset.format == "hub"}
     for name in sorted(str(name) for name in datasets if not Path(str(name)).exists()):
         if (problem := unreachable_reason("dataset.name", name, "dataset")) is not None:
@@ -103,12 +125,16 @@ def _taken_on_trust(points: Sequence[Point], facts: dict[str, ModelFacts]) -> It
 
 
 def _memory(pack: Sequence[Point], facts: ModelFacts) -> float:
+    """Estimate the bytes of a pack and the language model."""
     model = facts.weights(facts.n_layers) + facts.vocabulary * facts.d_model
     width = FLOAT if pack[0].config.model.dtype == "float32" else FLOAT // 2
     return pack_bytes(pack, facts.d_model) + width * model
 
 
 def _disk(point: Point, facts: ModelFacts) -> float:
-    """A state has the two weight matrices and Adam's two moments of each; the SAE has the matrices."""
+    """Estimate the bytes of a point's files.
+
+    A checkpoint has the two weight matrices and Adam's two moments of each; the SAE has the matrices alone.
+    """
     matrices = 2 * point.config.dict_size * facts.d_model * FLOAT
-    return (3 * STATES_AT_ONCE + 1) * matrices
+    return (3 * CHECKPOINTS_AT_ONCE + 1) * matrices

@@ -1,8 +1,8 @@
-"""The state of a point, as its own folder tells it: true after any crash, for whoever works on a point says so there.
+"""The state of a point, read from its own folder, so that it is correct even after a crash.
 
-<point>/results.json    the point is done
-<point>/state.json      who works or worked on it, and if that failed or was stopped, why
-<point>/.lock           held by the process that works on it, and by nobody once that process is gone
+<point>/results.json    exists if the point is done
+<point>/state.json      the process that trains or trained the point, and why it failed or stopped
+<point>/.lock           held by the process that trains the point; released by the system when that process ends
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.training.checkpoints import newest_step
 from sae_sweeps.training.curve import last_line
 
-LOOK_AGAIN_SECONDS = 1.0  # at a lock that another process holds
+LOCK_RETRY_SECONDS = 1.0  # between two checks for a signal while another process holds a lock
 RESULTS, STATE, LOCK = "results.json", "state.json", ".lock"
 WAITING, QUEUED, RUNNING, INTERRUPTED, FAILED, DONE = "waiting", "queued", "running", "interrupted", "failed", "done"
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process that works on points: where it runs, and as which run of which Slurm job (None: of none)."""
+    """A process that trains points: host and pid, its Slurm job (None outside Slurm) and how often that restarted."""
 
     host: str
     pid: int
@@ -36,7 +36,8 @@ class Owner:
     restarts: int
 
     @classmethod
-    def this(cls) -> "Owner":
+    def current(cls) -> "Owner":
+        """Return this process."""
         return cls(socket.gethostname(), os.getpid(), this_job(), int(os.environ.get("SLURM_RESTART_COUNT", 0)))
 
     def __str__(self) -> str:
@@ -44,14 +45,14 @@ class Owner:
 
 
 def this_job() -> str | None:
-    """The Slurm job that this process is of, as squeue writes it: 12, or 12_3 for a task of an array."""
+    """Return this process's Slurm job as squeue writes its id: 12, or 12_3 for an array task. None outside Slurm."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 @dataclass(frozen=True)
 class Note:
-    """What state.json holds."""
+    """The content of state.json."""
 
     state: str
     reason: str | None
@@ -59,48 +60,56 @@ class Note:
 
 
 def write_state(folder: Path, state: str, reason: str | None = None) -> None:
-    """Have the point's folder say that this process works on it, or how that ended."""
-    write_json(folder / STATE, {"state": state, "reason": reason, "owner": asdict(Owner.this()), "time": time.time()})
+    """Write state.json: the state, the reason for it, and this process as the owner."""
+    write_json(
+        folder / STATE, {"state": state, "reason": reason, "owner": asdict(Owner.current()), "time": time.time()}
+    )
 
 
 def read_note(folder: Path) -> Note | None:
-    """What the point's folder says, None if nothing."""
-    found = read_json(folder / STATE)
-    return None if found is None else Note(found["state"], found["reason"], Owner(**found["owner"]))
+    """Return the content of the point's state.json; None if it is missing or cannot be read."""
+    content = read_json(folder / STATE)
+    return None if content is None else Note(content["state"], content["reason"], Owner(**content["owner"]))
 
 
 def is_done(folder: Path) -> bool:
+    """Return whether a point or study has readable results."""
     return read_json(folder / RESULTS) is not None
 
 
 def write_state_if_unlocked(folder: Path, state: str, reason: str) -> None:
-    """The same by a process that does not hold the point's lock; if another one does, it is for that one to note."""
+    """Write state.json from a process that does not hold the point's lock, unless another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(Timeout), FileLock(folder / LOCK, blocking=False):
         write_state(folder, state, reason)
 
 
-def acquire(lock: FileLock, deadline: float, waiting: Callable[[float], None] = lambda left: None) -> bool:
-    """Take the lock of a point or study; it is the system's, so it goes with the process that holds it, however that
-    ends. False if another process does not let go before `deadline` (of time.monotonic); `waiting` hears once how many
-    seconds are left. Raises: Stopped if this process is told to stop while it waits."""
-    told = False
+def acquire(lock: FileLock, deadline: float, on_wait: Callable[[float], None] = lambda seconds_left: None) -> bool:
+    """Acquire the lock of a point or study. Returns False if another process holds it until `deadline`.
+
+    It is a lock of the system, which releases it when the holding process ends, in whatever way.
+
+    deadline: in seconds of time.monotonic
+    on_wait: called once with the seconds left, if the lock is not free at first
+    Raises: Stopped if this process receives a signal to stop while it waits.
+    """
+    has_waited = False
     while True:
         try:
-            lock.acquire(timeout=LOOK_AGAIN_SECONDS)
+            lock.acquire(timeout=LOCK_RETRY_SECONDS)
             return True
         except Timeout:
             signals.raise_if_stopped()
-            left = deadline - time.monotonic()
-            if left <= 0:
+            seconds_left = deadline - time.monotonic()
+            if seconds_left <= 0:
                 return False
-            if not told:
-                told = True
-                waiting(left)
+            if not has_waited:
+                has_waited = True
+                on_wait(seconds_left)
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process works on the point. Anybody may look who may read; looking keeps nobody else from looking."""
+    """Return whether a process holds the point's lock. Needs read access only, and takes a shared lock for a moment."""
     try:
         with open(folder / LOCK) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -113,7 +122,13 @@ def is_locked(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class State:
-    """The state of a point, and what is known of it: why, as which job, how often requeued, how far (steps)."""
+    """The state of a point or follow-up task.
+
+    reason: why it is in this state
+    job: its Slurm job
+    requeued: how often that job was requeued
+    step: training steps done
+    """
 
     state: str
     reason: str | None = None
@@ -123,21 +138,19 @@ class State:
 
 
 def read_state(folder: Path) -> State:
-    """The state of a point for which no Slurm job is in the queue."""
+    """Return the state of a point from its folder alone, regardless of the Slurm queue."""
     if is_done(folder):
         return State(DONE)
-    known = read_note(folder)
-    if known is None:
+    note = read_note(folder)
+    if note is None:
         return State(WAITING)
-    job, step = known.owner.job, steps_done(folder)
-    if known.state != RUNNING:
-        return State(known.state, known.reason, job, known.owner.restarts, step)
-    if is_locked(folder):
-        return State(RUNNING, known.reason, job, known.owner.restarts, step)
-    return State(INTERRUPTED, f"{known.owner} is gone", job, known.owner.restarts, step)
+    owner, step = note.owner, steps_done(folder)
+    if note.state == RUNNING and not is_locked(folder):
+        return State(INTERRUPTED, f"{owner} is gone", owner.job, owner.restarts, step)
+    return State(note.state, note.reason, owner.job, owner.restarts, step)
 
 
 def steps_done(folder: Path) -> int:
-    """As far as the training curve or the newest saved state has got."""
+    """Return the last step of the training curve or of the newest checkpoint, whichever is larger."""
     line = last_line(folder / "metrics.jsonl")
     return max(0 if line is None else int(line["step"]), newest_step(folder / "checkpoint"))

@@ -1,6 +1,6 @@
-"""What can be checked of a point before anything is loaded: its values, and the files that they name.
+"""Checks of a point before anything is loaded: the values of its settings, and the files and models that they name.
 
-All problems are gathered, so that a sweep is refused once, with everything that is wrong with it.
+All problems are collected, so that one refusal names everything that is wrong with a sweep.
 """
 
 import fcntl
@@ -21,85 +21,94 @@ from sae_sweeps.config import Config
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
 
-SMALL_TEXT_BYTES = 2**18  # text small enough to be tokenized here, to see whether it fills a sequence
+SMALL_TEXT_BYTES = 2**18  # up to this size a text is tokenized, to check that it fills a sequence
 
 
-Look = Callable[[Config], None]
+Check = Callable[[Config], None]
 
 
-def check(config: Config, looks: Mapping[Look, tuple[str, ...]] | None = None) -> list[ConfigError]:
-    """Every problem of a point; empty if it can be run. `looks`: of what has to be looked at, only this."""
-    found = find_problems(config)
-    for look, settings in (LOOKS if looks is None else looks).items():
-        if any(problem.setting.startswith(settings) for problem in found):
-            continue  # what is named there is wrong already
-        if (error := _outcome(look, config)) is not None:
-            found.append(error)
-    return found
+class Preflight:
+    """The checks of one command; each is made once for points with equal relevant settings."""
+
+    def __init__(self) -> None:
+        self._outcomes: dict[str, ConfigError | None] = {}
+
+    def find_problems(self, config: Config, checks: Mapping[Check, tuple[str, ...]] | None = None) -> list[ConfigError]:
+        """Return every problem of a point; empty if it can run. `checks`: the checks to make (default: all)."""
+        problems = find_problems(config)
+        for check, settings in (CHECKS if checks is None else checks).items():
+            if any(problem.setting.startswith(settings) for problem in problems):
+                continue  # the check would fail because of a problem that is already named
+            if (error := self._outcome(check, config)) is not None:
+                problems.append(error)
+        return problems
+
+    def _outcome(self, check: Check, config: Config) -> ConfigError | None:
+        """Return the error of a check, or None. A check is not repeated for the same settings."""
+        read: dict[str, Any] = {name: getattr(config, name) for name in ("name", "output_root", "device")}
+        read["plan"] = _is_plan(config)
+        read |= {name: asdict(getattr(config, name)) for name in ("model", "dataset", "activations", "tracking")}
+        key = json.dumps([check.__name__, read])
+        if key not in self._outcomes:
+            self._outcomes[key] = _run_check(check, config)
+        return self._outcomes[key]
 
 
-_outcomes: dict[str, ConfigError | None] = {}
+def _run_check(check: Check, config: Config) -> ConfigError | None:
+    try:
+        check(config)
+    except ConfigError as error:
+        return error
+    except OSError as error:
+        problem, fix = f"cannot be read ({error.strerror})", "make sure that it exists and is readable"
+        return ConfigError(CHECKS[check][0].rstrip("."), error.filename, problem, fix)
+    return None
 
 
-def _outcome(look: Look, config: Config) -> ConfigError | None:
-    """What `look` finds; asked once for all points of a sweep that do not differ in what it looks at."""
-    seen: dict[str, Any] = {name: getattr(config, name) for name in ("name", "output_root", "device")}
-    seen["plans"] = _plans(config)
-    seen |= {name: asdict(getattr(config, name)) for name in ("model", "dataset", "activations", "tracking")}
-    key = json.dumps([look.__name__, seen])
-    if key not in _outcomes:
-        try:
-            look(config)
-            _outcomes[key] = None
-        except ConfigError as error:
-            _outcomes[key] = error
-        except OSError as error:
-            setting = LOOKS[look][0].rstrip(".")
-            _outcomes[key] = ConfigError(
-                setting, error.filename, f"cannot be read ({error.strerror})", "check the file"
-            )
-    return _outcomes[key]
-
-
-def _plans(config: Config) -> bool:
-    """Whether nothing is to be run. A plan says what it could not look at (plan.py), and takes it to be there."""
+def _is_plan(config: Config) -> bool:
+    """Return whether the command only plans: then an unreachable model or data set is no problem (Plan.unverified)."""
     return config.task.name == "plan"
 
 
-def _output(config: Config) -> None:
-    _try_to_write(Path(config.output_root) / config.name, "output_root")
+def _check_output(config: Config) -> None:
+    _require_writable(Path(config.output_root) / config.name, "output_root")
 
 
-def _cache(config: Config) -> None:
+def _check_cache(config: Config) -> None:
     if config.activations.cache is not None:
-        _try_to_write(Path(config.activations.cache).expanduser(), "activations.cache")
+        _require_writable(Path(config.activations.cache).expanduser(), "activations.cache")
 
 
-def _try_to_write(folder: Path, setting: str) -> None:
-    """Whether the folder, or what would become its parent, can be written and locked; nothing is left behind."""
-    there = next(level for level in (folder.absolute(), *folder.absolute().parents) if level.exists())
+def _require_writable(folder: Path, setting: str) -> None:
+    """Check that the folder, or the closest parent that exists, can be written and locked. Leaves nothing behind.
+
+    Raises: ConfigError if it cannot.
+    """
+    existing = next(level for level in (folder.absolute(), *folder.absolute().parents) if level.exists())
     try:
-        with tempfile.TemporaryFile(dir=there) as file:
-            _try_to_lock(file.fileno(), there, setting)
+        with tempfile.TemporaryFile(dir=existing) as file:
+            _require_locks(file.fileno(), existing, setting)
     except OSError as error:
-        raise unwritable(folder, error, setting) from None
+        raise unwritable_error(folder, error, setting) from None
 
 
-def _try_to_lock(file: int, folder: Path, setting: str) -> None:
+def _require_locks(file: int, folder: Path, setting: str) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        problem = f"is on a file system without locks ({error.strerror}), which keep two processes off one point"
-        raise ConfigError(setting, str(folder), problem, "another file system, or mount it with locks") from None
+        problem = f"is on a file system without file locks ({error.strerror}): two processes could train a point"
+        fix = "use another file system, or mount this one with locks"
+        raise ConfigError(setting, str(folder), problem, fix) from None
 
 
-def unwritable(folder: Path | str, error: OSError, setting: str = "output_root") -> ConfigError:
-    problem, fix = f"cannot be written ({error.strerror})", f"point {setting} at a writable folder"
+def unwritable_error(folder: Path | str, error: OSError, setting: str = "output_root") -> ConfigError:
+    """Return the error for a folder that cannot be written, because of `error`."""
+    problem, fix = f"cannot be written ({error.strerror})", f"set {setting} to a writable folder"
     return ConfigError(setting, str(folder), problem, fix)
 
 
-def _model(config: Config) -> None:
-    facts = model_facts(config.model.name, to_plan=_plans(config))
+def _check_model(config: Config) -> None:
+    facts = model_facts(config.model.name, to_plan=_is_plan(config))
     check_hook(config.model.hook, facts)
     if facts.context is not None and config.dataset.seq_len > facts.context:
         raise ConfigError(
@@ -110,24 +119,27 @@ def _model(config: Config) -> None:
         )
 
 
-def _dataset(config: Config) -> None:
+def _check_dataset(config: Config) -> None:
     dataset = config.dataset
     if dataset.format == "hub":
         if not Path(str(dataset.name)).exists():
             try:
                 require_repository("dataset.name", str(dataset.name), "dataset")
             except OutOfReachError:
-                if not _plans(config):
+                if not _is_plan(config):
                     raise
         return
     files = find_files(dataset)
     size = sum(os.path.getsize(file) for file in files)
     if dataset.format == "text" and size < SMALL_TEXT_BYTES:
-        _fills_a_sequence(config)
+        _require_full_sequence(config)
 
 
-def _fills_a_sequence(config: Config) -> None:
-    """Tokenize a small text for real, where the model's folder has a tokenizer.json to do it with."""
+def _require_full_sequence(config: Config) -> None:
+    """Check that a small text fills a sequence, if the model's folder has a tokenizer.json to tokenize it with.
+
+    Raises: ConfigError if its training or its held-out documents are too short.
+    """
     tokenizer_file = Path(config.model.name).expanduser() / "tokenizer.json"
     if not is_local_path(config.model.name) or not tokenizer_file.is_file():
         return
@@ -145,24 +157,28 @@ def _fills_a_sequence(config: Config) -> None:
             raise too_short_error(config.dataset, held_out)
 
 
-def _tracking(config: Config) -> None:
+def _check_tracking(config: Config) -> None:
     if config.tracking.mode != "off" and importlib.util.find_spec("wandb") is None:
         raise ConfigError(
             "tracking", config.tracking.mode, "wandb is not installed", "pip install wandb, or tracking=off"
         )
 
 
-def _device(config: Config) -> None:
+def _check_device(config: Config) -> None:
     device = config.device
     if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdigit()):
-        raise ConfigError("device", device, "is no device", "device=auto, cpu, cuda or cuda:N")
+        raise ConfigError("device", device, "is not a known device", "device=auto, cpu, cuda or cuda:N")
 
 
-# what is looked at, and the settings that are too wrong to look if one of them has a problem already
-INPUTS: dict[Look, tuple[str, ...]] = {  # of activations
-    _cache: ("activations.",),
-    _model: ("model.name",),
-    _dataset: ("dataset.",),
-    _device: ("device",),
+# each check with the settings that it reads (prefixes of their names); skipped if one of them already has a problem
+INPUT_CHECKS: dict[Check, tuple[str, ...]] = {  # what reading activations needs
+    _check_cache: ("activations.",),
+    _check_model: ("model.name",),
+    _check_dataset: ("dataset.",),
+    _check_device: ("device",),
 }
-LOOKS: dict[Look, tuple[str, ...]] = {_output: ("output_root", "name"), **INPUTS, _tracking: ("tracking.",)}
+CHECKS: dict[Check, tuple[str, ...]] = {
+    _check_output: ("output_root", "name"),
+    **INPUT_CHECKS,
+    _check_tracking: ("tracking.",),
+}

@@ -1,4 +1,4 @@
-"""Trained SAEs on disk: the points of sweeps, and folders that someone names."""
+"""Trained SAEs on disk: the points of sweeps, and folders or hub repositories that a command names."""
 
 import functools
 import hashlib
@@ -22,7 +22,7 @@ from sae_sweeps.runtime.files import read_json, sha256
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.point import IDENTITY, Point
 
-if TYPE_CHECKING:  # torch takes a second to import, and which SAEs there are can be told without it
+if TYPE_CHECKING:  # importing torch takes a second, and finding SAEs does not need it
     import torch
 
     from sae_sweeps.formats.description import Description
@@ -32,48 +32,54 @@ if TYPE_CHECKING:  # torch takes a second to import, and which SAEs there are ca
 
 @dataclass(frozen=True)
 class SavedSAE:
-    """An SAE in `folder`, and the configuration that it was trained by."""
+    """An SAE in `folder`, with the configuration that it was trained with.
+
+    run: the id of its W&B run
+    setting: the setting of the command that names it
+    declared: what its files say about it; None for an SAE of a point
+    """
 
     name: str
     folder: Path
     config: Config
-    run: str | None = None  # in W&B
-    setting: str = "name"  # that named it
+    run: str | None = None
+    setting: str = "name"
     format: str = "sae_lens"
-    declared: "Description | None" = None  # what its files say, if it is no point's
+    declared: "Description | None" = None
 
     @property
     def title(self) -> str:
-        """Its name without the hash of its settings."""
+        """Return its name without the hash of its settings."""
         return re.sub(r"(?<=.)-[0-9a-f]{8}$", "", self.name)
 
     @property
     def is_foreign(self) -> bool:
-        """Whether another library has trained it."""
+        """Return whether another library has trained it."""
         return self.declared is not None and not self.declared.trained_here
 
     @property
     def located(self) -> "Located":
+        """Return its format and folder, for the readers of `formats`."""
         from sae_sweeps.formats.reading import Located
 
         return Located(self.format, self.folder)
 
     def load(self, device: "torch.device") -> "InferenceSAE":
-        """Raises: ConfigError if the files cannot be read, or do not hold a sound SAE."""
+        """Load the SAE. Raises: ConfigError if the files cannot be read or do not hold a valid SAE."""
         try:
             return self.located.read().to(device)
         except ValueError as error:
             raise ConfigError(self.setting, str(self.folder), str(error), "name the folder of a trained SAE") from None
 
     def digest(self) -> str:
-        """A checksum of its weights, and of all files if they are not of our making."""
+        """Return a checksum of its weights; for an SAE of another library, of all its files."""
         if not self.is_foreign:
             return _digest(self.folder / WEIGHTS)
-        of_all = [repr(self.declared), *map(_digest, self.located.files)]
-        return hashlib.sha256("".join(of_all).encode()).hexdigest()
+        parts = [repr(self.declared), *map(_digest, self.located.files)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
-    def described(self) -> dict[str, Any]:
-        """As results tell of it; None what is not known of an SAE from elsewhere."""
+    def describe(self) -> dict[str, Any]:
+        """Return its entry in a study's results. Values that an SAE of another library does not declare are None."""
         declared = self.declared
         return {
             "point": self.name,
@@ -87,32 +93,35 @@ class SavedSAE:
         }
 
 
-def read_results(one: SavedSAE) -> dict[str, Any]:
-    """What results.json says of an SAE's point; nothing of an SAE that is none's."""
-    return _results_beside(one.folder)
+def read_results(saved: SavedSAE) -> dict[str, Any]:
+    """Return the results.json of the SAE's point; empty if the SAE is not in a point's folder."""
+    return _read_point_results(saved.folder)
 
 
-def _results_beside(folder: Path) -> dict[str, Any]:
+def _read_point_results(folder: Path) -> dict[str, Any]:
+    """Return the results.json beside an SAE's folder; empty if the folder is not in a point's folder."""
     results = read_json(folder.parent / point_state.RESULTS) if folder.name == SAE_FOLDER else None
     return results if isinstance(results, dict) and "point" in results else {}
 
 
 def from_point(point: Point) -> SavedSAE:
-    """The SAE of a finished point."""
+    """Return the SAE of a finished point."""
     return SavedSAE(point.name, (point.folder / SAE_FOLDER).resolve(), point.config, _run(point.folder))
 
 
 def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
-    """The SAE that `path` names: that of a point, one that was copied elsewhere, or anyone's, here or on the hub (see
-    `formats.reading`). If it is not a point's, architecture and size are its own, while model and text are those of the
-    command.
+    """Find the SAE at `path`: in a point's folder, in any other folder, or on the hub (see `formats.reading`).
 
-    Raises: ConfigError, naming the setting, if there is none, or if it declares that it is of something else.
+    The configuration of a point's SAE is that of the point. Any other SAE brings its architecture and size, while the
+    model and the text are those of the command.
+
+    Raises: ConfigError, naming the setting, if there is no SAE, or if it declares a model, a hook or a width that
+    differs from the command's.
     """
     folder = Path(path).expanduser().resolve()
     if (folder / SAE_FOLDER / CONFIG).is_file():
         folder = folder / SAE_FOLDER
-    if (results := _results_beside(folder)) and (folder / WEIGHTS).is_file():
+    if (results := _read_point_results(folder)) and (folder / WEIGHTS).is_file():
         point = folder.parent
         return SavedSAE(point.name, folder, from_json(results["config"]), _run(point), setting)
 
@@ -123,15 +132,17 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
         located = locate(str(folder) if folder.is_dir() else path)
         declared = located.describe()
     except FileNotFoundError as error:
-        said = str(error).removeprefix(f"{path}: ")
-        raise ConfigError(setting, path, said, example) from None
+        problem = str(error).removeprefix(f"{path}: ")
+        raise ConfigError(setting, path, problem, example) from None
     except ValueError as error:
         raise ConfigError(setting, path, str(error), example) from None
     k, size = declared.k, declared.dict_size
     if k is not None and size is not None and not 0 < k <= size:
-        raise ConfigError(setting, path, f"says that its k is {k}, of {size} latents", "check its configuration")
-    if command.task.name not in EXPORT_TASKS:  # which need neither model nor text
-        _require_fitting(setting, path, declared, command)
+        raise ConfigError(
+            setting, path, f"declares k={k}, but has only {size} latents", "correct its configuration file"
+        )
+    if command.task.name not in EXPORT_TASKS:  # these need neither the model nor the text
+        _require_match(setting, path, declared, command)
     schema = SAE_SCHEMAS.get(declared.architecture, SAEConfig)
     config = replace(
         command,
@@ -145,57 +156,57 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     return SavedSAE(name, located.folder, config, None, setting, located.format, declared)
 
 
-def _require_fitting(setting: str, path: str, declared: "Description", command: Config) -> None:
-    """Raises: ConfigError if an SAE declares that it is of something else than the command is about."""
+def _require_match(setting: str, path: str, declared: "Description", command: Config) -> None:
+    """Check that what an SAE declares fits the command. Raises: ConfigError if the model, hook or width differs."""
     model = command.model
     if declared.of_directions is not None:
-        problem = "is a meta-SAE, of decoder directions and not of activations"
-        raise ConfigError(setting, path, problem, "give an SAE of activations")
+        problem = "is a meta-SAE, trained on decoder directions instead of activations"
+        raise ConfigError(setting, path, problem, "name an SAE that was trained on activations")
     if declared.model is not None and not is_same_model(declared.model, [model.name, *model.aliases]):
-        problem = f"was trained on {declared.model}, and the command is about {model.name}"
-        fix = f"model=..., the one that it is of, or if they are the same, 'model.aliases=[{declared.model}]'"
+        problem = f"was trained on {declared.model}, but the command uses {model.name}"
+        fix = f"set model=... to its model, or add 'model.aliases=[{declared.model}]' if both are the same model"
         raise ConfigError(setting, path, problem, fix)
     if declared.hook is not None and not declared.hook.endswith(WIDE_HOOKS):
-        problem = f"was trained at {declared.hook}, whose activations are not to be had here"
-        raise ConfigError(setting, path, problem, f"give an SAE of {', '.join(WIDE_HOOKS)}")
+        problem = f"was trained at {declared.hook}, which is not supported"
+        raise ConfigError(setting, path, problem, f"name an SAE of one of these hooks: {', '.join(WIDE_HOOKS)}")
     if declared.hook is not None and not is_same_activation(declared.hook, model.hook):
-        problem = f"was trained at {declared.hook}, and the command is about {model.hook}"
+        problem = f"was trained at {declared.hook}, but the command uses {model.hook}"
         raise ConfigError(setting, path, problem, f"model.hook={declared.hook}")
-    if declared.d_in is not None and (wide := _width(model.name)) not in (None, declared.d_in):
-        problem = f"is of activations {declared.d_in} wide, and those of {model.name} are {wide} wide"
-        raise ConfigError(setting, path, problem, "model=..., the model that it was trained on")
+    if declared.d_in is not None and (width := _width(model.name)) not in (None, declared.d_in):
+        problem = f"takes activations of width {declared.d_in}, but those of {model.name} have width {width}"
+        raise ConfigError(setting, path, problem, "set model=... to the model that it was trained on")
 
 
 def _width(model: str) -> int | None:
-    """The width of a model's activations, None if nothing is known of it."""
+    """Return the width of a model's activations; None if the model cannot be read."""
     try:
         return model_facts(model).d_model
     except ConfigError:
-        return None  # which is told elsewhere
+        return None  # the model's own check reports it
 
 
 def saved_labels(saved: Sequence[SavedSAE]) -> list[str]:
-    """What they are called among each other: by their titles, or by their names where those are not enough."""
-    titles = [one.title for one in saved]
-    return [one.title if titles.count(one.title) == 1 else one.name for one in saved]
+    """Return a distinct label for each SAE: its title, or its full name if another SAE has the same title."""
+    titles = [sae.title for sae in saved]
+    return [sae.title if titles.count(sae.title) == 1 else sae.name for sae in saved]
 
 
 def pair_neighbours(saved: Sequence[SavedSAE]) -> list[tuple[SavedSAE, SavedSAE]]:
-    """All pairs, small and large, that differ in the dictionary size alone and have none of a size between them."""
+    """Return the (small, large) pairs of SAEs that differ only in dictionary size, with no SAE of a size between."""
     pairs = []
     for alike in group_by_settings(saved):
-        ordered = sorted(alike, key=lambda one: one.config.dict_size)
+        ordered = sorted(alike, key=lambda sae: sae.config.dict_size)
         pairs += list(itertools.pairwise(ordered))
     return pairs
 
 
 def group_by_settings(saved: Sequence[SavedSAE]) -> list[list[SavedSAE]]:
-    """Those that differ in the dictionary size alone, together."""
+    """Group the SAEs that differ only in dictionary size."""
     alike: dict[str, list[SavedSAE]] = {}
-    for one in saved:
-        values = result_settings(asdict(one.config))
+    for sae in saved:
+        values = result_settings(asdict(sae.config))
         values.pop("dict_size")
-        alike.setdefault(json.dumps(values, sort_keys=True), []).append(one)
+        alike.setdefault(json.dumps(values, sort_keys=True), []).append(sae)
     return list(alike.values())
 
 
@@ -205,11 +216,11 @@ def _digest(file: Path) -> str:
 
 @functools.cache
 def _sha256(file: Path, size: int, changed: int) -> str:
-    """Read once for all studies of an SAE."""
+    """Return the file's checksum. Cached, because every study of an SAE needs it; a changed file is read again."""
     return sha256(file)
 
 
 def _run(point: Path) -> str | None:
-    """The id of the point's run in W&B."""
-    known = read_json(point / IDENTITY)
-    return None if known is None else known["id"]
+    """Return the id of the point's W&B run; None if it has none."""
+    identity = read_json(point / IDENTITY)
+    return None if identity is None else identity["id"]

@@ -1,4 +1,4 @@
-"""What Slurm says of our jobs, asked in one call for all of them, and the one thing that is asked of it: to requeue."""
+"""Queries to Slurm about a sweep's jobs, and requests to requeue or cancel one."""
 
 import functools
 import os
@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 from sae_sweeps.runtime.errors import SlurmError, first_line
 
-# squeue's names for what a job can be in while it may still do something
+# squeue's names of the states of a job that has not ended
 LIVE = {
     "PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
     "RESIZING", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "RESV_DEL_HOLD",
 }  # fmt: skip
-COLUMNS = {"JobArrayID": 40, "Name": 100, "State": 24, "RestartCnt": 10, "Reason": 60}
-ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 4, 10.0  # to requeue, where slurmctld is not there for a moment
-SECONDS = 60  # a slurmctld under load may take its time
+COLUMNS = {"JobArrayID": 40, "Name": 100, "State": 24, "RestartCnt": 10, "Reason": 60}  # squeue's columns, characters
+ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 4, 10.0  # to requeue, while slurmctld is briefly unreachable
+SECONDS = 60  # timeout of a call; slurmctld can be slow under load
+DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's default
 
 
 @dataclass(frozen=True)
@@ -30,91 +31,98 @@ class Job:
     reason: str | None
 
     @property
-    def live(self) -> bool:
+    def is_live(self) -> bool:
+        """Return whether the job waits or runs."""
         return self.state in LIVE
 
 
-def jobs(names: Iterable[str]) -> dict[str, Job]:
-    """By their ids, the jobs of these names that Slurm still knows: those in the queue, and those just ended.
+def find_jobs(names: Iterable[str]) -> dict[str, Job]:
+    """Return, by id, the jobs with these names that Slurm still knows: those in the queue and those that just ended.
 
     Raises: SlurmError if Slurm does not answer.
     """
     if not (wanted := sorted(set(names))):
         return {}
-    form = ",".join(f"{column}:{width}" for column, width in COLUMNS.items())
-    listed = _ask(
-        "squeue", "--noheader", "--array", "--all", "--states=all", f"--name={','.join(wanted)}", f"--Format={form}"
+    columns = ",".join(f"{column}:{width}" for column, width in COLUMNS.items())
+    output = _call(
+        "squeue", "--noheader", "--array", "--all", "--states=all", f"--name={','.join(wanted)}", f"--Format={columns}"
     )
-    found = {}
-    for line in listed.splitlines():
-        at, cells = 0, []
+    jobs = {}
+    for line in output.splitlines():
+        start, cells = 0, []
         for width in COLUMNS.values():
-            cells.append(line[at : at + width].strip())
-            at += width
-        id, name, state, restarts, why = cells
-        found[id] = Job(id, name, state, int(restarts or 0), None if why == "None" else why)
-    return found
+            cells.append(line[start : start + width].strip())
+            start += width
+        id, name, state, restarts, reason = cells
+        jobs[id] = Job(id, name, state, int(restarts or 0), None if reason == "None" else reason)
+    return jobs
 
 
 @functools.cache
-def ended(ids: tuple[str, ...]) -> dict[str, str]:
-    """How jobs ended that squeue has forgotten (id -> state), as far as Slurm keeps accounts. Asked once."""
+def find_end_states(ids: tuple[str, ...]) -> dict[str, str]:
+    """Return the end states (id -> state) of jobs that squeue no longer lists, if Slurm keeps accounts.
+
+    Cached, because an ended job does not change and sacct is slow.
+    """
+    options = ("--noheader", "--parsable2", "--allocations", "--format=JobID,State")
     try:
-        form = ("--noheader", "--parsable2", "--allocations", "--format=JobID,State")
-        listed = _ask("sacct", *form, "-j", ",".join(ids))
+        output = _call("sacct", *options, "-j", ",".join(ids))
     except SlurmError:
-        return {}  # no accounts are kept
-    return {id: state.split()[0] for id, _, state in (line.partition("|") for line in listed.splitlines()) if state}
+        return {}  # this cluster keeps no accounts
+    return {id: state.split()[0] for id, _, state in (line.partition("|") for line in output.splitlines()) if state}
 
 
 def cancel(id: str) -> None:
-    _ask("scancel", id)
+    """Cancel a job. Raises: SlurmError if Slurm does not answer or refuses."""
+    _call("scancel", id)
 
 
 def requeue(id: str) -> str | None:
-    """Put the job that this process is of back into the queue. Returns why not, if it is not to be or cannot be.
+    """Requeue the job of this process. Returns why it was not requeued; None if it was.
 
-    A cancelled job stays so, and one that Slurm has put back itself is left alone: it may run elsewhere by now. `id`
-    must be that of the array's task: the SLURM_JOB_ID of one of them is the id of the whole array.
+    A cancelled job is not requeued, nor one that Slurm has requeued itself, because that one may already run on another
+    node. `id` must be that of the array task: the SLURM_JOB_ID of the array's last task is the id of the whole array.
     """
     for attempt in range(ATTEMPTS):
         try:
             return _requeue(id)
         except SlurmError as error:
-            why = str(error)
+            reason = str(error)
             if attempt < ATTEMPTS - 1:
                 time.sleep(SECONDS_BETWEEN_ATTEMPTS)
-    return why
+    return reason
 
 
 def _requeue(id: str) -> str | None:
-    words = _ask("scontrol", "show", "job", "--oneliner", id).split()
-    facts = dict(word.split("=", 1) for word in words if "=" in word)
-    if int(facts.get("Restarts", 0)) != int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+    words = _call("scontrol", "show", "job", "--oneliner", id).split()
+    fields = dict(word.split("=", 1) for word in words if "=" in word)
+    if int(fields.get("Restarts", 0)) != int(os.environ.get("SLURM_RESTART_COUNT", 0)):
         return "Slurm has requeued the job"
-    if facts.get("JobState") != "RUNNING" and facts.get("Reason") != "TimeLimit":
+    if fields.get("JobState") != "RUNNING" and fields.get("Reason") != "TimeLimit":
         return "the job was cancelled"
-    _ask("scontrol", "requeue", id)
+    _call("scontrol", "requeue", id)
     return None
 
 
 def max_array_size() -> int:
-    """The most tasks that an array may have here."""
-    for line in _ask("scontrol", "show", "config").splitlines():
+    """Return the cluster's MaxArraySize. Raises: SlurmError if Slurm does not answer."""
+    for line in _call("scontrol", "show", "config").splitlines():
         name, _, value = line.partition("=")
         if name.strip() == "MaxArraySize":
             return int(value)
-    return 1001  # Slurm's default
+    return DEFAULT_MAX_ARRAY_SIZE
 
 
-def _ask(*command: str) -> str:
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}  # which hide jobs
+def _call(*command: str) -> str:
+    """Run a command of Slurm and return its output. Raises: SlurmError if it is missing, fails or takes too long."""
+    # SQUEUE_* variables are a user's default filters, which could hide jobs
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True, env=plain)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True, env=environment)
     except FileNotFoundError:
         raise SlurmError(f"there is no {command[0]} on this machine") from None
     except subprocess.TimeoutExpired:
-        raise SlurmError(f"{command[0]} has not answered for {SECONDS} s") from None
+        raise SlurmError(f"{command[0]} did not answer within {SECONDS} s") from None
     except subprocess.CalledProcessError as error:
         raise SlurmError(f"{command[0]}: {first_line(ValueError(error.stderr))}") from None
     return done.stdout

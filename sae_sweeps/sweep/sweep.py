@@ -19,9 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class Sweep:
-    """The folder `output_root/name`. Its points are kept from command to command; any may add more.
+    """The folder `output_root/name`. It keeps its points from command to command, and every command may add points.
 
-    The states in sweep.json are those that the latest command saw; the points' own folders (states.py) have the truth.
+    The states in sweep.json are those that the latest command saw. The points' own folders (point_state.py) have the
+    current ones.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,84 +30,90 @@ class Sweep:
 
     @classmethod
     def from_config(cls, config: Config) -> "Sweep":
+        """Return the sweep that a configuration names, whether or not it exists."""
         return cls(Path(config.output_root) / config.name)
 
     def exists(self) -> bool:
+        """Return whether the sweep has a sweep.json."""
         return (self.folder / "sweep.json").is_file()
 
     def read(self) -> dict[str, Any]:
-        """sweep.json: its `points` (folder name -> state, configuration), its `jobs`, and the tasks that `followed`."""
-        found = read_json(self.folder / "sweep.json") or {"name": self.name}
-        return {"points": {}, "jobs": [], "followed": {}, **found}
+        """Return the content of sweep.json.
+
+        points: folder name -> state, reason, configuration
+        jobs: the submissions to Slurm
+        followed: label of a follow-up task -> how it ended
+        """
+        content = read_json(self.folder / "sweep.json") or {"name": self.name}
+        return {"points": {}, "jobs": [], "followed": {}, **content}
 
     def points(self) -> list[Point]:
-        """All points, in the order in which they came."""
+        """Return all points, in the order in which they were added."""
         return [
-            Point(from_json(known["config"]), self.folder.absolute() / name)
-            for name, known in self.read()["points"].items()
+            Point(from_json(record["config"]), self.folder.absolute() / name)
+            for name, record in self.read()["points"].items()
         ]
 
-    def steps(self) -> dict[str, int]:
-        """How many steps each point has to take."""
-        trainings = {name: known["config"]["training"] for name, known in self.read()["points"].items()}
-        return {name: training["tokens"] // training["batch_size"] for name, training in trainings.items()}
-
     def add(self, points: dict[str, Config]) -> None:
-        """Note the points (folder name -> configuration) that a command is about to run."""
+        """Record the points (folder name -> configuration) that a command is about to run."""
 
-        def change(known: dict[str, Any]) -> None:
+        def change(content: dict[str, Any]) -> None:
             for name, config in points.items():
                 state = DONE if point_state.is_done(self.folder / name) else WAITING
-                earlier = known["points"].get(name, {})
-                known["points"][name] = {**earlier, "state": state, "reason": None, "config": asdict(config)}
+                earlier = content["points"].get(name, {})
+                content["points"][name] = {**earlier, "state": state, "reason": None, "config": asdict(config)}
 
         self.update(change)
 
-    def set_state(self, name: str, state: str, why: str | None = None) -> None:
-        self.set_states([name], state, why)
+    def set_state(self, name: str, state: str, reason: str | None = None) -> None:
+        """Record the state of a point, and the reason for it."""
+        self.set_states([name], state, reason)
 
-    def set_states(self, names: Iterable[str], state: str, why: str | None = None) -> None:
-        """Note what is going on."""
+    def set_states(self, names: Iterable[str], state: str, reason: str | None = None) -> None:
+        """Record the same state of several points, and the reason for it."""
 
-        def change(known: dict[str, Any]) -> None:
-            for name in known["points"].keys() & set(names):
-                known["points"][name] |= {"state": state, "reason": why}
+        def change(content: dict[str, Any]) -> None:
+            for name in content["points"].keys() & set(names):
+                content["points"][name] |= {"state": state, "reason": reason}
 
         self._try_to_update(change)
 
-    def note_states(self, seen: Mapping[str, State]) -> None:
-        """Have sweep.json say what was seen of the points, where it does not say so yet."""
-        known = self.read()["points"]
+    def record_states(self, states: Mapping[str, State], content: Mapping[str, Any] | None = None) -> None:
+        """Record the states of points (by folder name) that differ from those in sweep.json.
+
+        content: the sweep.json that the states were read with (SweepStates.content); read again if left out
+        """
+        recorded = (self.read() if content is None else content)["points"]
         changed = {
             name: {"state": state.state, "reason": state.reason}
-            for name, state in seen.items()
-            if (known[name]["state"], known[name]["reason"]) != (state.state, state.reason)
+            for name, state in states.items()
+            if (recorded[name]["state"], recorded[name]["reason"]) != (state.state, state.reason)
         }
 
-        def change(known: dict[str, Any]) -> None:
+        def change(content: dict[str, Any]) -> None:
             for name, fields in changed.items():
-                known["points"][name] |= fields
+                content["points"][name] |= fields
 
         if changed:
             self._try_to_update(change)
 
     def _try_to_update(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """No point is to fail because this cannot be written: its own folder knows better."""
+        """Update sweep.json, or log a warning: a point must not fail because of it, as its own folder has its state."""
         try:
             self.update(change)
         except OSError as error:
-            log.warning("sweep.json could not be brought up to date (%s)", describe_error(error))
+            log.warning("could not update sweep.json (%s)", describe_error(error))
 
     def update(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Change sweep.json, one process at a time."""
+        """Apply `change` to the content of sweep.json and write it, one process at a time."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".sweep.lock"):
-            known = self.read()
-            change(known)
-            write_json(self.folder / "sweep.json", known)
+            content = self.read()
+            change(content)
+            write_json(self.folder / "sweep.json", content)
 
     def results(self) -> list[dict[str, Any]]:
-        """One flat row per finished point, in the order of sweep.json."""
+        """Return one flat row per finished point, in the order of sweep.json."""
         rows = []
         for name in self.read()["points"]:
             result = read_json(self.folder / name / RESULTS)
@@ -115,6 +122,7 @@ class Sweep:
         return rows
 
     def write_results_csv(self) -> Path:
+        """Write results.csv and return its path."""
         path = self.folder / "results.csv"
         write_csv(path, self.results())
         return path

@@ -1,4 +1,4 @@
-"""The states of a sweep's points, from their folders and from Slurm together."""
+"""The states of a sweep's points and follow-up tasks, from their folders and from Slurm."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,123 +10,150 @@ from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNN
 from sae_sweeps.sweep.slurm_queue import Job
 from sae_sweeps.sweep.sweep import Sweep
 
-FOLDER = "slurm"  # of a sweep: its submissions, with their scripts and logs, and the code that they run
-POINTS = "points"  # what a submission is of, if not of a task that follows
-BEGUN = {"RUNNING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "RESIZING", "STOPPED"}
+FOLDER = "slurm"  # in a sweep's folder: its submissions with their scripts, logs and code
+POINTS = "points"  # the `task` of a submission of packs; the submission of a follow-up or study has that task's name
+STARTED = {"RUNNING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "RESIZING", "STOPPED"}  # job states after the start
+NO_ANSWER = "Slurm does not answer"
 
 
 def task_label(submission: Mapping[str, Any], index: int) -> str:
-    """The name under which a task of an array is told of that is no pack of points: a task that follows is known by its
-    own, one that was submitted by itself by its job as well."""
+    """Return the display name of an array task that is not a pack.
+
+    A follow-up has the name of its task. A study that was submitted by itself also has its number and its job's name.
+    """
     if not submission.get("by_itself"):
         return submission["task"]
     return f"{submission['task']} {index + 1} of {len(submission['packs'])} in {submission['name']}"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is to be seen of a sweep: its points, the jobs of the tasks that follow, and why Slurm was not heard."""
+class SweepStates:
+    """The states of a sweep's points and follow-up tasks at one moment.
+
+    points: folder name -> state
+    content: the sweep.json that the states were read with, for everything else that is needed from it
+    follow_ups: label of the task -> state
+    slurm_error: why Slurm did not answer; None if it did
+    """
 
     points: dict[str, State]
+    content: Mapping[str, Any]
     follow_ups: dict[str, State] = field(default_factory=dict)
     slurm_error: str | None = None
 
 
 @dataclass(frozen=True)
 class _Task:
-    """The task of an array that a point or a follow-up was given to last."""
+    """The array task to which a point or a follow-up was last given."""
 
     id: str
     log: str
-    job: Job | None  # as Slurm knows it; None if it does not
+    job: Job | None  # None if Slurm does not know it, or no longer
 
 
-def read_states(sweep: Sweep) -> Seen:
-    """Look at all points of a sweep. What the folders say stands where Slurm cannot be asked."""
-    known = sweep.read()
-    submissions: list[dict[str, Any]] = known["jobs"]
+def read_states(sweep: Sweep) -> SweepStates:
+    """Read the states of all points and follow-up tasks: one read of sweep.json and one call of squeue.
+
+    If Slurm does not answer, the states come from the folders alone and `slurm_error` says why.
+    """
+    content = sweep.read()
+    submissions: list[dict[str, Any]] = content["jobs"]
     jobs: dict[str, Job] = {}
     error = None
     try:
-        jobs = slurm_queue.jobs(submission["name"] for submission in submissions)
-    except SlurmError as not_heard:
-        error = str(not_heard)
-    # an array that is cancelled before a task of it began is one record, without the number of a task
+        jobs = slurm_queue.find_jobs(submission["name"] for submission in submissions)
+    except SlurmError as no_answer:
+        error = str(no_answer)
+    tasks, follow_ups = _latest_tasks(submissions, jobs)
+
+    points = {name: point_state.read_state(sweep.folder / name) for name in content["points"]}
+    unfinished = [tasks[name] for name, state in points.items() if name in tasks and state.state != DONE]
+    forgotten = tuple(sorted({task.id for task in unfinished if task.job is None}))
+    end_states = slurm_queue.find_end_states(forgotten) if forgotten and error is None else {}
+    for name in points.keys() & tasks.keys():
+        state, task = points[name], tasks[name]
+        if state.state == DONE:
+            points[name] = replace(state, job=task.id)
+        else:
+            note = point_state.read_note(sweep.folder / name)
+            points[name] = _merge_with_job(state, note, task, end_states.get(task.id), error)
+    return SweepStates(points, content, _read_follow_ups(content["followed"], follow_ups, error), error)
+
+
+def _latest_tasks(
+    submissions: list[dict[str, Any]], jobs: Mapping[str, Job]
+) -> tuple[dict[str, _Task], dict[str, _Task]]:
+    """Return the latest array task of each point (by folder name), and of each follow-up (by label)."""
+    # squeue lists an array that was cancelled before any task started as one job, without a task number
     by_place = {(job.name, job.id.partition("_")[2]): job for job in jobs.values()}
-    latest: dict[str, _Task] = {}
-    latest_follow_ups: dict[str, _Task] = {}
+    points: dict[str, _Task] = {}
+    follow_ups: dict[str, _Task] = {}
     for submission in submissions:
         for index, pack in enumerate(submission["packs"]):
             job = by_place.get((submission["name"], str(index))) or by_place.get((submission["name"], ""))
             if submission["id"] is None and job is None:
-                continue  # the command that was to submit it ended before it could
+                continue  # the command ended before it could submit
             array = job.id.partition("_")[0] if job else submission["id"]
             id = f"{array}_{index}"
             task = _Task(id, f"{FOLDER}/{submission['name']}/{id}_0_log.out", job)
             if submission["task"] == POINTS:
-                latest.update(dict.fromkeys(pack, task))
+                points.update(dict.fromkeys(pack, task))
             else:
-                latest_follow_ups[task_label(submission, index)] = task
-    points = {name: point_state.read_state(sweep.folder / name) for name in known["points"]}
-    unfinished = [latest[name] for name, found in points.items() if name in latest and found.state != DONE]
-    gone = tuple(sorted({task.id for task in unfinished if task.job is None}))
-    ended = slurm_queue.ended(gone) if gone and error is None else {}
-    for name in points.keys() & latest.keys():
-        found, task = points[name], latest[name]
-        if found.state == DONE:
-            points[name] = replace(found, job=task.id)
-        else:
-            points[name] = _of_submitted(found, point_state.read_note(sweep.folder / name), task, ended, error)
-    return Seen(points, _follow_ups(known["followed"], latest_follow_ups, error), error)
+                follow_ups[task_label(submission, index)] = task
+    return points, follow_ups
 
 
-def _of_submitted(
-    found: State, note: point_state.Note | None, task: _Task, ended: Mapping[str, str], error: str | None
+def _merge_with_job(
+    state: State, note: point_state.Note | None, task: _Task, end_state: str | None, error: str | None
 ) -> State:
-    """The state of a point that a job was to get done, and that is not done."""
+    """Return the state of an unfinished point that was submitted to Slurm.
+
+    state, note: what its folder says; end_state: how its job ended, if Slurm knows; error: why Slurm did not answer
+    """
     job = task.job
-    if job is not None and job.live:
-        mine = note is not None and (note.owner.job, note.owner.restarts) == (job.id, job.restarts)
-        if mine and note is not None and note.state == FAILED:
-            return replace(found, job=job.id, requeued=job.restarts)
-        if job.state in BEGUN or (job.state == "COMPLETING" and mine):
-            stopping = mine and note is not None and note.state == INTERRUPTED
-            why = "stopping" if stopping else found.reason if mine and found.state == RUNNING else "starting"
-            return State(RUNNING, why, job.id, job.restarts, found.step)
-        return State(QUEUED, job.reason, job.id, job.restarts, found.step)
-    of_no_job = note is not None and note.owner.job is None
-    if found.state in (RUNNING, FAILED) or (found.state == INTERRUPTED and of_no_job):
-        return found  # by a process that has outlived its job, or is of none
+    if job is not None and job.is_live:
+        is_current = note is not None and (note.owner.job, note.owner.restarts) == (job.id, job.restarts)
+        if is_current and note is not None and note.state == FAILED:
+            return replace(state, job=job.id, requeued=job.restarts)
+        if job.state in STARTED or (job.state == "COMPLETING" and is_current):
+            is_stopping = is_current and note is not None and note.state == INTERRUPTED
+            is_running = is_current and state.state == RUNNING
+            reason = "stopping" if is_stopping else state.reason if is_running else "starting"
+            return State(RUNNING, reason, job.id, job.restarts, state.step)
+        return State(QUEUED, job.reason, job.id, job.restarts, state.step)
+    was_local = note is not None and note.owner.job is None
+    if state.state in (RUNNING, FAILED) or (state.state == INTERRUPTED and was_local):
+        return state  # the folder knows better: its process outlived the job, or never was in one
     if error is not None:
-        return replace(found, state=QUEUED if found.state == WAITING else found.state, reason="Slurm does not answer")
-    why = _ended(task, "the point was done", job.state if job is not None else ended.get(task.id))
-    return replace(found, state=INTERRUPTED, reason=why, job=task.id)
+        return replace(state, state=QUEUED if state.state == WAITING else state.state, reason=NO_ANSWER)
+    reason = _describe_end(task, "the point was done", job.state if job is not None else end_state)
+    return replace(state, state=INTERRUPTED, reason=reason, job=task.id)
 
 
-def _ended(task: _Task, done: str, how: str | None) -> str:
-    """What is to be said of a job that has ended too early, in the state `how` if Slurm knows it."""
-    if how == "CANCELLED":
+def _describe_end(task: _Task, goal: str, end_state: str | None) -> str:
+    """Return the message for a job that ended before its goal. `end_state`: Slurm's state of the job, if known."""
+    if end_state == "CANCELLED":
         return f"job {task.id} was cancelled"
-    return f"job {task.id} ended before {done}{f' ({how})' if how else ''}, see {task.log}"
+    return f"job {task.id} ended before {goal}{f' ({end_state})' if end_state else ''}, see {task.log}"
 
 
-def _follow_ups(
-    followed: Mapping[str, Mapping[str, Any]], latest: Mapping[str, _Task], error: str | None
+def _read_follow_ups(
+    outcomes: Mapping[str, Mapping[str, Any]], latest: Mapping[str, _Task], error: str | None
 ) -> dict[str, State]:
-    """The states of the tasks that follow: those that have run say so in sweep.json, the others are jobs."""
-    found = {}
+    """Return the states of the follow-up tasks: the outcome in sweep.json if they have run, else that of their job."""
+    states = {}
     for name, task in latest.items():
-        outcome = followed.get(name)
+        outcome = outcomes.get(name)
         if outcome is not None and outcome["job"] == task.id:
-            found[name] = State(outcome["state"], outcome["reason"], task.id)
-        elif task.job is not None and task.job.live:
-            state = RUNNING if task.job.state in BEGUN else QUEUED
-            found[name] = State(state, task.job.reason, task.id, task.job.restarts)
+            states[name] = State(outcome["state"], outcome["reason"], task.id)
+        elif task.job is not None and task.job.is_live:
+            state = RUNNING if task.job.state in STARTED else QUEUED
+            states[name] = State(state, task.job.reason, task.id, task.job.restarts)
+        elif error is not None:
+            states[name] = State(QUEUED, NO_ANSWER, task.id)
         else:
-            why = (
-                "Slurm does not answer" if error else _ended(task, "it was done", task.job.state if task.job else None)
-            )
-            found[name] = State(QUEUED if error else INTERRUPTED, why, task.id)
-    for name, outcome in followed.items():
-        found.setdefault(name, State(outcome["state"], outcome["reason"], outcome["job"]))
-    return found
+            reason = _describe_end(task, "it was done", task.job.state if task.job else None)
+            states[name] = State(INTERRUPTED, reason, task.id)
+    for name, outcome in outcomes.items():
+        states.setdefault(name, State(outcome["state"], outcome["reason"], outcome["job"]))
+    return states

@@ -248,7 +248,7 @@ def _smaller(
         best = compare(W_dec, atoms).left
         matches[saved.name] = (best.cosine, best.index)
         found[part] = {
-            **saved.described(),
+            **saved.describe(),
             "explained_variance": explained_variance(directions_AD, pursue(directions_AD, atoms, study.settings["k"])),
             "best_match_mean": best.cosine.mean().item(),
             "best_match_mean_of_random": compare(random_MD, atoms).left.cosine.mean().item(),

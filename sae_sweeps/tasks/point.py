@@ -119,7 +119,7 @@ class PointRun:
     def _save(self) -> None:
         """Save the present state. Raises: LockedError if another process has taken the point over meanwhile."""
         known = point_state.read_note(self.point.folder)
-        if known is not None and known.owner != point_state.Owner.this():
+        if known is not None and known.owner != point_state.Owner.current():
             raise LockedError(f"{known.owner} has taken this point over")
         self._saved_steps = self.trainer.steps_done
         checkpoints.save(self.point.folder / "checkpoint", self.trainer.steps_done, self.trainer.state())

@@ -39,7 +39,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
         for point in one.points:
             if point.state.state not in (DONE, FAILED):
                 tell(one.sweep, point.name, point.state)
-        one.sweep.note_states({point.name: point.state for point in one.points})
+        one.sweep.record_states({point.name: point.state for point in one.points})
     _publish(looked, config)
     return []
 
@@ -53,7 +53,8 @@ class Looked:
 
 
 def _look(sweep: Sweep) -> Looked:
-    return Looked(sweep, collect_points(sweep, read_states(sweep).points))
+    states = read_states(sweep)
+    return Looked(sweep, collect_points(sweep, states.points, states.content))
 
 
 def sweeps_of(sweep: Sweep) -> list[Sweep]:

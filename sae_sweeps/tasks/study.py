@@ -33,7 +33,7 @@ from sae_sweeps.runtime.progress import PointProgress, SweepProgress, point_disp
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import SAE
 from sae_sweeps.sweep import Sweep, point_state
-from sae_sweeps.sweep.preflight import check
+from sae_sweeps.sweep.preflight import Preflight
 from sae_sweeps.sweep.saved_saes import SavedSAE, find_saved_sae, from_point
 from sae_sweeps.tracking.run import Run, start_run
 
@@ -81,7 +81,7 @@ class Study:
 
     def inputs(self) -> ActivationSource:
         """The language model and the text. Raises: ConfigError if they cannot be had any more."""
-        for error in check(self.config):
+        for error in Preflight().find_problems(self.config):
             raise error
         return load_source(self.config, choose_device(self.config.device))
 
@@ -115,7 +115,7 @@ class Study:
         return {
             "task": self.task,
             "name": self.name,
-            **{part: one.described() for part, one in self.saved.items()},
+            **{part: one.describe() for part, one in self.saved.items()},
             "settings": self.settings,
         }
 

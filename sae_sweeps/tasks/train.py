@@ -64,14 +64,14 @@ def _run(points: Sequence[Point], limits: Limits, on_finished: OnFinished) -> No
         if limits.memory is None:
             packs = split_to_fit(measured, inputs.d_in, 0.9 * free_bytes(inputs.device))
         else:
-            packs = split_to_fit(measured, inputs.d_in, limits.memory, "are allowed (hydra.launcher.max_memory)")
+            packs = split_to_fit(measured, inputs.d_in, limits.memory, "hydra.launcher.max_memory")
         beginning = time.perf_counter() - began
         for pack in packs:
             seconds = _train_pack(pack, inputs, limits.patience, on_finished)
             if seconds is not None:
                 seconds["pack"] += beginning
-                here, facts = point_state.this_job() is None, model_facts(config.model.name)
-                record_run(pack, facts, device_name(inputs.device), seconds, here=here)
+                is_local, facts = point_state.this_job() is None, model_facts(config.model.name)
+                record_run(pack, facts, device_name(inputs.device), seconds, is_local=is_local)
             beginning = 0.0
 
 

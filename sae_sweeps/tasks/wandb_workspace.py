@@ -8,7 +8,7 @@ from sae_sweeps.config import Config
 from sae_sweeps.runtime.errors import NO_POINTS, NotRunError, first_line
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tracking.comparison_run import GROUPS, PARETO, POINTS, as_the_points
+from sae_sweeps.tracking.comparison_run import GROUPS, PARETO, POINTS, combine_tracking
 from sae_sweeps.tracking.wandb_sync import unreachable_reason
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     known = sweep.read()["points"]
     if not known:
         raise NotRunError(NO_POINTS)
-    tracking = as_the_points(config.tracking, [point["config"] for point in known.values()])
+    tracking = combine_tracking(config.tracking, [point["config"] for point in known.values()])
     if tracking.mode != "online":
         first = "" if tracking.mode == "off" else "; task=sync uploads its runs"
         raise NotRunError(f"a workspace lives on the W&B server: tracking=online is needed, not {tracking.mode}{first}")

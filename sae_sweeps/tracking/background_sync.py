@@ -1,10 +1,11 @@
-"""A process beside the training that uploads its W&B runs while they are written.
+"""A background process that uploads W&B runs while the training process writes them.
 
 `python -m sae_sweeps.tracking.background_sync SERVER`
 
-The training process only ever writes runs to its disk, so no server can stop or slow it. It tells this one the folders
-of its runs, one a line, and hears of it what is wrong. When it ends, however that happens, this one has a few
-seconds for what is left; `task=sync` uploads the rest.
+The training process only writes runs to its disk, so no server can stop it or slow it down. It sends the folders of its
+runs to the background process, one per line on stdin, and reads error messages from its stdout. When the training
+process ends, in whatever way, the background process has a few seconds to upload the rest; `task=sync` uploads what
+remains after that.
 """
 
 import atexit
@@ -24,23 +25,42 @@ from sae_sweeps.tracking.wandb_sync import SILENT, Upload, is_uploaded, unreacha
 
 log = logging.getLogger(__name__)
 
-TOGETHER_SECONDS = 2.0  # between runs that are sent by one command, as those of a pack
-RETRY_SECONDS = 60.0  # after an upload that failed
-LOOK_SECONDS = 15.0  # between two looks at whether the server is there
-AT_MOST_SECONDS = 60.0  # at the end, in all
-TOLD_SECONDS = 3.0  # at the end, before it is told what is waited for
-ALIVE_SECONDS = 20.0  # at the end, without another run being uploaded, for a server that answers
-SILENT_SECONDS = 8.0  # the same for one that does not: it may be busy
+BATCH_SECONDS = 2.0  # runs that start within this time, such as those of a pack, share one upload command
+RETRY_SECONDS = 60.0  # wait after a failed upload
+CHECK_SECONDS = 15.0  # between two checks whether the server is reachable
+NOTICE_SECONDS = 3.0  # wait at the end before a log line says what the wait is for
+LONGEST_WAIT_SECONDS = 60.0  # wait at the end, in total
+PROGRESS_SECONDS = 20.0  # wait at the end for the next run to be uploaded, if the server answers
+SILENT_SECONDS = 8.0  # the same if the server does not answer: it may be busy
+
+
+class Uploads:
+    """The uploaders of a process: one per W&B server, started with the first run for that server."""
+
+    def __init__(self) -> None:
+        self._uploaders: dict[str, Uploader] = {}
+
+    def add(self, server: str, run: Path, hint: str) -> None:
+        """Upload a run to the server from now on. `hint`: the command that uploads it later."""
+        if server not in self._uploaders:
+            self._uploaders[server] = Uploader(server)
+        self._uploaders[server].add(run, hint)
+
+    def finish(self) -> None:
+        """Wait a few seconds for what is not uploaded yet, and log what remains."""
+        while self._uploaders:
+            _, uploader = self._uploaders.popitem()
+            uploader.finish()
 
 
 class Uploader:
-    """The process, as the training process sees it."""
+    """The background process, as the training process uses it."""
 
     def __init__(self, server: str) -> None:
         package = str(Path(__file__).resolve().parents[2])
         paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         self._runs: list[Path] = []
-        self._hint, self._told = "", False
+        self._hint, self._has_warned = "", False
         with block_signal(signal.SIGUSR1):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, server],
@@ -48,53 +68,56 @@ class Uploader:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                start_new_session=True,  # a Ctrl-C is not for it
+                start_new_session=True,  # Ctrl-C must not reach it
             )
-        self._listener = threading.Thread(target=self._hear, daemon=True)
+        self._listener = threading.Thread(target=self._log_problems, daemon=True)
         self._listener.start()
         atexit.register(self.finish)
 
     def add(self, run: Path, hint: str) -> None:
-        """Have a run sent from now on. `hint` is the command that does so later."""
+        """Upload a run from now on. `hint`: the command that uploads it later."""
         self._runs.append(run)
         self._hint = hint
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it is gone, and `finish` tells what is left
+        with contextlib.suppress(OSError):  # the process has ended; `finish` logs what was not uploaded
             self._process.stdin.write(f"{run}\n")
             self._process.stdin.flush()
 
-    def _hear(self) -> None:
+    def _log_problems(self) -> None:
+        """Log the first problem that the process prints, and read the others, so that the pipe never fills."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if not self._told:
-                self._told = True
-                what = "what is not uploaded is kept on this disk, and training is not held up"
-                log.warning("W&B: %s; %s. Upload it later: %s", line.strip(), what, self._hint)
+            if not self._has_warned:
+                self._has_warned = True
+                effect = "Training continues and the runs are kept on this disk"
+                log.warning("W&B: %s. %s. Upload them later: %s", line.strip(), effect, self._hint)
 
     def finish(self) -> None:
-        """Wait for the runs to be uploaded as long as that gets on, and tell of those that are not."""
+        """Wait for the uploads while they make progress, and log which runs remain."""
         atexit.unregister(self.finish)
         assert self._process.stdin is not None
         try:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
             try:
-                self._process.wait(TOLD_SECONDS)
+                self._process.wait(NOTICE_SECONDS)
             except subprocess.TimeoutExpired:
-                log.info("W&B: the last of the runs are being uploaded")
-                self._process.wait(AT_MOST_SECONDS + SILENT_SECONDS)
+                log.info("W&B: uploading the remaining runs")
+                self._process.wait(LONGEST_WAIT_SECONDS + SILENT_SECONDS)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._listener.join(1)
         left = [run for run in self._runs if run.is_dir() and not is_uploaded(run)]
         if left:
-            log.warning("W&B: %d of %d runs are not uploaded: %s", len(left), len(self._runs), self._hint)
+            log.warning(
+                "W&B: %d of %d runs were not uploaded. Upload them later: %s", len(left), len(self._runs), self._hint
+            )
 
 
 @contextlib.contextmanager
 def block_signal(number: signal.Signals) -> Iterator[None]:
-    """Have processes that are begun in here not hear a signal."""
+    """Block a signal in processes that are started inside this context."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
@@ -103,107 +126,109 @@ def block_signal(number: signal.Signals) -> Iterator[None]:
 
 
 class Follower:
-    """What the process does."""
+    """The work of the background process: uploads runs until the training process ends, and a few seconds longer."""
 
     def __init__(self, server: str) -> None:
         self._server = server
-        self._due: dict[Path, float] = {}  # when to begin with a run
-        self._at_work: list[Upload] = []
-        self._said: set[str] = set()
-        self._over = threading.Event()
-        self._gone: str | None = None  # why the server cannot be had, as last seen since the training was over
+        self._due: dict[Path, float] = {}  # run -> when to start its upload (time.monotonic)
+        self._active: list[Upload] = []
+        self._printed: set[str] = set()
+        self._training_ended = threading.Event()
+        self._unreachable: str | None = None  # why the server is unreachable, checked since the training ended
 
-    def _look(self) -> None:
-        """See now and then whether the server is there, and when the training is over."""
-        before = None
-        while not self._over.wait(LOOK_SECONDS):
-            why = unreachable_reason(self._server) if self._at_work else None
-            if before is not None:  # twice: it may just be busy
-                self._say(why)
-            before = why
+    def _watch_server(self) -> None:
+        """Check from time to time whether the server is reachable, and every second once the training has ended."""
+        previous = None
+        while not self._training_ended.wait(CHECK_SECONDS):
+            reason = unreachable_reason(self._server) if self._active else None
+            if previous is not None:  # one failed check may only mean that the server is busy
+                self._print(reason)
+            previous = reason
         while True:
-            self._gone = unreachable_reason(self._server)
+            self._unreachable = unreachable_reason(self._server)
             time.sleep(1.0)
 
-    def follow(self, told: "queue.Queue[str | None]") -> None:
-        """Send the runs that are told of, until there is None."""
-        threading.Thread(target=self._look, daemon=True).start()
+    def follow(self, lines: "queue.Queue[str | None]") -> None:
+        """Upload the runs whose folders arrive in the queue, until None arrives."""
+        threading.Thread(target=self._watch_server, daemon=True).start()
         latest = time.monotonic()
         while True:
             with contextlib.suppress(queue.Empty):
-                line = told.get(timeout=0.2)
+                line = lines.get(timeout=0.2)
                 if line is None:
                     break
                 latest = self._due[Path(line)] = time.monotonic()
             now = time.monotonic()
-            if now - latest > TOGETHER_SECONDS:
-                self._begin({run for run, due in self._due.items() if due <= now})
-            for run in self._settle():
+            if now - latest > BATCH_SECONDS:
+                self._start_uploads({run for run, due in self._due.items() if due <= now})
+            for run in self._close_ended():
                 self._due[run] = now + RETRY_SECONDS
-        self._over.set()
-        self._end()
+        self._training_ended.set()
+        self._upload_rest()
 
-    def _begin(self, runs: set[Path]) -> None:
+    def _start_uploads(self, runs: set[Path]) -> None:
         for run in runs:
             del self._due[run]
-        here = sorted(run for run in runs if run.is_dir() and not is_uploaded(run))
-        if here:
-            self._at_work.append(Upload(here, live=True))
+        existing = sorted(run for run in runs if run.is_dir() and not is_uploaded(run))
+        if existing:
+            self._active.append(Upload(existing, live=True))
 
-    def _settle(self) -> list[Path]:
-        """Take leave of the uploads that have ended. Returns the runs of them that are not uploaded."""
-        over = [upload for upload in self._at_work if upload.wait(0)]
-        for upload in over:
-            self._at_work.remove(upload)
-            self._say(upload.close())
-        return [run for upload in over for run in upload.runs if not is_uploaded(run)]
+    def _close_ended(self) -> list[Path]:
+        """Close the uploads that have ended. Returns those of their runs that were not uploaded."""
+        ended = [upload for upload in self._active if upload.wait(0)]
+        for upload in ended:
+            self._active.remove(upload)
+            self._print(upload.close())
+        return [run for upload in ended for run in upload.runs if not is_uploaded(run)]
 
-    def _end(self) -> None:
-        """The training is over: send what is left as long as that gets on."""
-        self._begin(set(self._due))
+    def _upload_rest(self) -> None:
+        """Upload what remains after the training, as long as that makes progress."""
+        self._start_uploads(set(self._due))
         began = progress = time.monotonic()
         done = 0
-        while self._at_work:
-            for upload in self._at_work:
+        while self._active:
+            for upload in self._active:
                 upload.wait(0.1)
-            uploaded = sum(is_uploaded(run) for upload in self._at_work for run in upload.runs)
-            self._settle()
+            uploaded = sum(is_uploaded(run) for upload in self._active for run in upload.runs)
+            self._close_ended()
             now = time.monotonic()
             if uploaded != done:
                 done, progress = uploaded, now
-            if now - began > AT_MOST_SECONDS or now - progress > self._patience:
+            if now - began > LONGEST_WAIT_SECONDS or now - progress > self._patience:
                 break
-        left = [run for upload in self._at_work for run in upload.runs]
-        for upload in self._at_work:
+        left = [run for upload in self._active for run in upload.runs]
+        for upload in self._active:
             upload.close()
         if not all(map(is_uploaded, left)):
-            self._say(self._gone or "not all has arrived in time")
+            self._print(self._unreachable or "the uploads did not finish in time")
 
     @property
     def _patience(self) -> float:
-        """Seconds that are waited for another run to be uploaded, by what is known of the server."""
-        if self._gone is None:
-            return ALIVE_SECONDS
-        return SILENT_SECONDS if self._gone.endswith(SILENT) else 0.0
+        """Return the seconds to wait for the next run to be uploaded, given the latest check of the server."""
+        if self._unreachable is None:
+            return PROGRESS_SECONDS
+        return SILENT_SECONDS if self._unreachable.endswith(SILENT) else 0.0
 
-    def _say(self, problem: str | None) -> None:
-        if problem is not None and problem not in self._said:
-            self._said.add(problem)
+    def _print(self, problem: str | None) -> None:
+        """Print a problem for the training process, once."""
+        if problem is not None and problem not in self._printed:
+            self._printed.add(problem)
             with contextlib.suppress(OSError):
                 print(problem, flush=True)
 
 
 def main(server: str) -> None:
+    """Upload the runs whose folders arrive on stdin, at a low priority."""
     os.nice(10)
-    told: queue.Queue[str | None] = queue.Queue()
+    lines: queue.Queue[str | None] = queue.Queue()
 
-    def hear() -> None:
+    def read_stdin() -> None:
         for line in sys.stdin:
-            told.put(line.rstrip("\n"))
-        told.put(None)
+            lines.put(line.rstrip("\n"))
+        lines.put(None)
 
-    threading.Thread(target=hear, daemon=True).start()
-    Follower(server).follow(told)
+    threading.Thread(target=read_stdin, daemon=True).start()
+    Follower(server).follow(lines)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The run in W&B that compares the points of a sweep: tables, charts, the best of them, and the report."""
+"""The W&B run that compares the points of a sweep: tables, charts, the best value of each metric, and the report."""
 
 import hashlib
 import json
@@ -21,21 +21,21 @@ from sae_sweeps.tracking.run import start_run
 
 log = logging.getLogger(__name__)
 
-IDENTITY = "wandb_compare.json"  # in the sweep's folder: the id of the run, and what it was made of
+IDENTITY = "wandb_compare.json"  # in the sweep's folder: the run's id, and hashes of what it was made from
 JOB_TYPE = "compare"
-AXIS = "version"  # of the run's one step
-PARETO = {"nmse": "NMSE", "ce_degradation": "CE degradation"}  # each against L0
-POINTS, GROUPS, REPORT = "points", "groups", "report"  # what it logs
+AXIS = "version"  # the x axis of the run, which has one step
+PARETO = {"nmse": "NMSE", "ce_degradation": "CE degradation"}  # metrics plotted against L0
+POINTS, GROUPS, REPORT = "points", "groups", "report"  # names of the tables and the page that it logs
 
 
 def compare_run(
     sweep: Sweep, tracking: TrackingConfig, points: Sequence[ComparedPoint], report: Path | None = None
 ) -> None:
-    """Create or update the run that compares the points of a sweep, with an HTML report if there is one.
+    """Create or update the one run that compares the points of a sweep, with an HTML report if there is one.
 
-    It stays one run. Where nothing has changed it is left as it is. That W&B fails is told in a line, and nothing more.
+    An unchanged comparison is not written again. If W&B fails, a warning is logged and nothing is raised.
     """
-    tracking = as_the_points(tracking, [point.config for point in points])
+    tracking = combine_tracking(tracking, [point.config for point in points])
     done = [point for point in points if point.results is not None]
     if tracking.mode == "off" or not done:
         return
@@ -43,28 +43,32 @@ def compare_run(
         with FileLock(sweep.folder / ".compare.lock", timeout=0):
             _update(sweep, tracking, points, report)
     except Timeout:
-        return  # another process is at it
+        return  # another process is writing the same run
     except Exception as error:
-        log.warning("W&B: the comparison of %s has no run (%s)", sweep.name, describe_error(error))
+        log.warning("W&B: could not write the comparison run of sweep %s (%s)", sweep.name, describe_error(error))
 
 
-def as_the_points(tracking: TrackingConfig, configs: Sequence[Mapping[str, Any]]) -> TrackingConfig:
-    """The tracking of a command, in the project of the sweep's points. Online if either is, and off if either is."""
+def combine_tracking(tracking: TrackingConfig, configs: Sequence[Mapping[str, Any]]) -> TrackingConfig:
+    """Return the command's tracking settings with the project and entity of the sweep's latest point.
+
+    The mode is "off" if the command or the point has "off", else "online" if either has "online".
+    """
     if not configs:
         return tracking
-    theirs = configs[-1]["tracking"]
-    modes = {tracking.mode, theirs["mode"]}
+    latest = configs[-1]["tracking"]
+    modes = {tracking.mode, latest["mode"]}
     mode = next((mode for mode in ("off", "online") if mode in modes), "offline")
-    return replace(tracking, mode=mode, project=theirs["project"], entity=theirs["entity"])
+    return replace(tracking, mode=mode, project=latest["project"], entity=latest["entity"])
 
 
 def _update(sweep: Sweep, tracking: TrackingConfig, points: Sequence[ComparedPoint], report: Path | None) -> None:
+    """Write the run if its points or its report have changed since it was last written."""
     groups = group_by_seed(points)
     columns, rows = _points_table(points)
-    known = read_json(sweep.folder / IDENTITY) or {}
-    made_of = hashlib.sha256(json.dumps([columns, rows], default=str).encode()).hexdigest()
-    with_report = None if report is None else sha256(report)
-    if known.get("made_of") == made_of and with_report in (None, known.get("report")):
+    written = read_json(sweep.folder / IDENTITY) or {}
+    table_hash = hashlib.sha256(json.dumps([columns, rows], default=str).encode()).hexdigest()
+    report_hash = None if report is None else sha256(report)
+    if written.get("made_of") == table_hash and report_hash in (None, written.get("report")):
         return
     config = {"sweep": sweep.name, "points": len(points), "done": sum(point.results is not None for point in points)}
     run = start_run(
@@ -73,23 +77,24 @@ def _update(sweep: Sweep, tracking: TrackingConfig, points: Sequence[ComparedPoi
     run.table(POINTS, columns, rows)
     run.table(GROUPS, *_groups_table(groups))
     for name, title in PARETO.items():
-        placed = [
+        rows = [
             [group.label, group.mean["l0"], group.mean[name]] for group in groups if {"l0", name} <= group.mean.keys()
         ]
-        run.scatter(f"{name}_against_l0", ["SAE", "L0", title], placed, "L0", title)
+        run.scatter(f"{name}_against_l0", ["SAE", "L0", title], rows, "L0", title)
         run.lines(f"{name}_against_l0_by_size", _series(groups, name), "L0", title)
     if report is not None:
         run.html(REPORT, report)
         run.artifact(f"{sweep.name}-{REPORT}", REPORT, report, config)
     if run.finish(_best(groups)):
-        known = read_json(sweep.folder / IDENTITY)
-        write_json(sweep.folder / IDENTITY, {**known, "made_of": made_of, "report": with_report})
+        identity = read_json(sweep.folder / IDENTITY)
+        write_json(sweep.folder / IDENTITY, {**identity, "made_of": table_hash, "report": report_hash})
 
 
 def _points_table(points: Sequence[ComparedPoint]) -> tuple[list[str], list[list[Any]]]:
+    """Return the columns and rows of the points: identity, state, metrics, and every setting that varies."""
     columns = ["SAE", "point", "state", "architecture", "dict_size", "k", "seed", *METRICS]
-    told = find_varying([point.config for point in points])
-    more = [name for name in told if name not in ("sae.architecture", *columns)]
+    varying = find_varying([point.config for point in points])
+    more = [name for name in varying if name not in ("sae.architecture", *columns)]
     rows = []
     for point in points:
         settings = flatten(point.config)
@@ -101,12 +106,12 @@ def _points_table(points: Sequence[ComparedPoint]) -> tuple[list[str], list[list
 
 
 def _cell(value: Any) -> Any:
-    """A value as a column of settings takes it: text, where W&B would refuse numbers beside it."""
+    """Return a setting's value as text, because W&B refuses a column that mixes text and numbers."""
     return None if value is None else json.dumps(value) if not isinstance(value, str) else value
 
 
 def _groups_table(groups: Sequence[Group]) -> tuple[list[str], list[list[Any]]]:
-    """A row for points that differ in their seeds alone: of each metric the mean and the standard deviation."""
+    """Return the columns and rows of the seed groups: number of seeds, mean and standard deviation per metric."""
     columns = ["SAE", "seeds", *(f"{name}{what}" for name in METRICS for what in ("", " sd"))]
     rows = [
         [
@@ -120,24 +125,24 @@ def _groups_table(groups: Sequence[Group]) -> tuple[list[str], list[list[Any]]]:
 
 
 def _series(groups: Sequence[Group], name: str) -> dict[str, list[tuple[float, float]]]:
-    """Of each architecture and size, (L0, metric) in the order of L0."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    """Return the (L0, metric) pairs of each architecture and dictionary size, in order of L0."""
+    series: dict[str, list[tuple[float, float]]] = {}
     for group in groups:
         if {"l0", name} <= group.mean.keys():
             config = group.points[0].config
             architecture = config["sae"]["architecture"]
             title = f"{ARCHITECTURES.get(architecture, architecture)} {config['dict_size']}"
-            found.setdefault(title, []).append((group.mean["l0"], group.mean[name]))
-    return {title: sorted(places) for title, places in found.items()}
+            series.setdefault(title, []).append((group.mean["l0"], group.mean[name]))
+    return {title: sorted(pairs) for title, pairs in series.items()}
 
 
 def _best(groups: Sequence[Group]) -> dict[str, Any]:
-    """Of each metric that has a better end, the best mean and whose it is."""
-    found: dict[str, Any] = {}
+    """Return the best mean of each metric that has a best end, and the label of its SAE."""
+    best: dict[str, Any] = {}
     for metric in METRICS.values():
-        having = [group for group in groups if metric.name in group.mean]
-        if metric.best is not None and having:
+        measured = [group for group in groups if metric.name in group.mean]
+        if metric.best is not None and measured:
             choose = min if metric.best == "min" else max
-            first = choose(having, key=lambda group: group.mean[metric.name])
-            found |= {f"best/{metric.name}": first.mean[metric.name], f"best/{metric.name}/SAE": first.label}
-    return found
+            first = choose(measured, key=lambda group: group.mean[metric.name])
+            best |= {f"best/{metric.name}": first.mean[metric.name], f"best/{metric.name}/SAE": first.label}
+    return best

@@ -1,7 +1,7 @@
-"""Weights & Biases, behind the few calls that training needs. Nothing here is imported when tracking is off.
+"""Weights & Biases runs of points, studies and sweeps. Nothing is imported from W&B while tracking is off.
 
-A run is always written to the disk of this machine, in W&B's own format, which waits for no server. With
-tracking=online a process beside this one sends it meanwhile (uploader.py).
+A run is always written to the local disk, in W&B's offline format, so training never waits for a server. With
+tracking=online a background process uploads the run while it is written (background_sync.py).
 """
 
 import contextlib
@@ -19,120 +19,130 @@ from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep.point import IDENTITY
-from sae_sweeps.tracking.background_sync import Uploader, block_signal
+from sae_sweeps.tracking.background_sync import Uploads, block_signal
 from sae_sweeps.tracking.wandb_sync import offline_runs
 
 log = logging.getLogger(__name__)
 
-TOKENS = "tokens"  # the axis of a point's curves
-TABLE_ROWS = 10_000  # that W&B shows
-HIDDEN = ("train/step", "train/seconds")  # from W&B's automatic charts: other axes, not results
+TOKENS = "tokens"  # the x axis of a point's curves
+TABLE_ROWS = 10_000  # the most rows that W&B shows of a table
+HIDDEN = ("train/step", "train/seconds")  # left out of W&B's automatic charts: they are axes, not results
 
-_uploaders: dict[str, Uploader] = {}  # by the server
+# The uploads of this process. A module global, because the runs of all points, studies and comparisons share one
+# uploader per server, and atexit waits for it however the process ends.
+PROCESS_UPLOADS = Uploads()
 
 
 class Run:
-    """One run in W&B, or nothing at all when tracking is off. Whatever W&B cannot do is told once and ends the run, and
-    nothing else: its calls raise nothing."""
+    """A run in W&B, or a stand-in that does nothing while tracking is off.
+
+    No method raises. After the first error of W&B a warning is logged and the run logs nothing more.
+    """
 
     def __init__(self, run: Any = None) -> None:
         self._run = run
 
-    def _do(self, what: Callable[[Any], Any]) -> bool:
+    def _try(self, action: Callable[[Any], Any]) -> bool:
+        """Call `action` with W&B's run. Returns whether there is a run and the action succeeded."""
         if self._run is None:
             return False
         try:
-            what(self._run)
+            action(self._run)
         except Exception as error:
             self._run = None
-            log.warning("W&B: the run cannot be gone on with (%s)", first_line(error))
+            log.warning("W&B: logging stopped for this run (%s)", first_line(error))
             return False
         return True
 
     def log(self, metrics: dict[str, Any]) -> None:
-        self._do(lambda run: run.log(metrics))
+        """Log a step: metric name -> value."""
+        self._try(lambda run: run.log(metrics))
 
     def summary(self, values: dict[str, Any]) -> None:
-        self._do(lambda run: run.summary.update(values))
+        """Set values of the run's summary."""
+        self._try(lambda run: run.summary.update(values))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        self._do(lambda run: run.log({name: _table(columns, rows)}))
+        """Log a table of at most TABLE_ROWS rows."""
+        self._try(lambda run: run.log({name: _table(columns, rows)}))
 
     def scatter(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], x: str, y: str) -> None:
-        """A chart of two columns of a table."""
+        """Log a scatter plot of the columns `x` and `y` of a table."""
 
         def draw(run: Any) -> None:
             import wandb
 
             run.log({name: wandb.plot.scatter(_table(columns, rows), x, y, title=f"{y} against {x}")})
 
-        self._do(draw)
+        self._try(draw)
 
     def lines(self, name: str, series: dict[str, list[tuple[float, float]]], x: str, y: str) -> None:
-        """A chart of a line for each of the series, through its points."""
+        """Log a line plot: `series` maps each line's label to its (x, y) pairs."""
 
         def draw(run: Any) -> None:
             import wandb
 
-            xs, ys = [[[point[at] for point in points] for points in series.values()] for at in (0, 1)]
+            xs, ys = [[[pair[axis] for pair in pairs] for pairs in series.values()] for axis in (0, 1)]
             run.log({name: wandb.plot.line_series(xs, ys, keys=list(series), title=f"{y} against {x}", xname=x)})
 
-        self._do(draw)
+        self._try(draw)
 
     def histogram(self, name: str, values: Any) -> None:
-        """`values`: numbers, as an array."""
+        """Log a histogram of an array of numbers."""
 
         def draw(run: Any) -> None:
             import wandb
 
             run.log({name: wandb.Histogram(values)})
 
-        self._do(draw)
+        self._try(draw)
 
     def image(self, file: Path) -> None:
-        """A picture, under the name of its file."""
+        """Log an image under the name of its file."""
 
         def show(run: Any) -> None:
             import wandb
 
             run.log({file.stem: wandb.Image(str(file))})
 
-        self._do(show)
+        self._try(show)
 
     def html(self, name: str, file: Path) -> None:
+        """Log an HTML page."""
+
         def show(run: Any) -> None:
             import wandb
 
             run.log({name: wandb.Html(str(file), inject=False)})
 
-        self._do(show)
+        self._try(show)
 
     def artifact(self, name: str, kind: str, path: Path, metadata: dict[str, Any]) -> None:
-        """Files under a name of their own, with versions. A folder is uploaded from where it is: leave it there."""
+        """Log a file or folder as a versioned artifact. A folder must stay in place: it is uploaded from there."""
 
         def add(run: Any) -> None:
             import wandb
 
-            found = wandb.Artifact(name, kind, metadata=metadata)
+            artifact = wandb.Artifact(name, kind, metadata=metadata)
             if path.is_dir():
-                found.add_dir(str(path), policy="immutable")
+                artifact.add_dir(str(path), policy="immutable")
             else:
-                found.add_file(str(path), policy="mutable")  # a copy: the file is written anew
-            run.log_artifact(found, aliases=["latest"])
+                artifact.add_file(str(path), policy="mutable")  # copied, because the file may be rewritten
+            run.log_artifact(artifact, aliases=["latest"])
 
-        self._do(add)
+        self._try(add)
 
     def finish(self, summary: dict[str, Any] | None = None, *, failed: bool = False) -> bool:
-        """Close the run. Whether it has all that it was given."""
+        """Set the summary and close the run. Returns whether W&B accepted everything that was logged."""
         self.summary(summary or {})
-        whole = self._do(lambda run: run.finish(exit_code=int(failed)))
+        complete = self._try(lambda run: run.finish(exit_code=int(failed)))
         self._run = None
-        return whole
+        return complete
 
     def preempted(self) -> None:
-        """Close a run that will go on later."""
+        """Close the run and mark it as preempted, because it will resume later."""
         if self._run is not None:
-            with contextlib.suppress(Exception):  # the run is closed in any case, and goes on from what is on disk
+            with contextlib.suppress(Exception):  # without the mark the run still resumes from the files on disk
                 self._run.mark_preempting()
             self.finish(failed=True)
 
@@ -153,54 +163,69 @@ def start_run(
     history: Sequence[dict[str, float]] = (),
     axis: str = TOKENS,
     identity: str = IDENTITY,
+    uploads: Uploads = PROCESS_UPLOADS,
 ) -> Run:
-    """Begin the run of the point, study or sweep in `folder`, or go on with the one it began before.
+    """Start the run of the point, study or sweep in `folder`, or resume the run that was started there before.
 
-    Metrics are plotted against `axis`. The run's id is kept in the folder, in the file `identity`, so that what is
-    resumed stays one run. It is written anew from its beginning, `history` first: uploading it replaces what was
-    uploaded under the same id. If W&B cannot begin it, a line says why, and there is none.
+    Metrics are plotted against `axis`. The run's id is kept in the file `identity` in the folder, so a resumed point
+    stays one run. Its files are written again from the start, with `history` as the first steps; uploading them
+    replaces what was uploaded under the same id. With tracking=online, `uploads` sends the run to the server. If W&B
+    cannot start the run, a warning is logged and the returned run does nothing.
     """
     if tracking.mode == "off":
         return Run()
-    file = folder / identity
-    run_id = (read_json(file) or {"id": secrets.token_hex(4)})["id"]
-    write_json(file, {"id": run_id, "project": tracking.project, "entity": tracking.entity})
-    # or W&B's service sends metrics of its own to the server, of an offline run too, and waits 10 s for one that hangs
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    run_id = _load_run_id(folder / identity, tracking)
     try:
-        import wandb
-
-        with block_signal(signal.SIGUSR1):  # which Slurm sends to all of a job; to close the run is for us to do
-            run = wandb.init(
-                project=tracking.project,
-                entity=tracking.entity,
-                id=run_id,
-                name=folder.name,
-                group=group,
-                job_type=job_type,
-                config=config,
-                dir=str(folder),
-                mode="offline",
-                reinit="create_new",
-                settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
-            )
-        _define(run, axis)
-        written = Path(run.dir).resolve().parent
+        run = _init_run(tracking, folder, run_id, group, job_type, config)
+        _define_metrics(run, axis)
+        offline_run = Path(run.dir).resolve().parent
         for earlier in offline_runs(folder.resolve()):
-            if earlier != written:
+            if earlier != offline_run:
                 shutil.rmtree(earlier)
         for metrics in history:
             run.log(metrics)
         if tracking.mode == "online":
-            _send(run.settings.base_url, written, sync_command(folder, group))
+            uploads.add(run.settings.base_url, offline_run, sync_command(folder, group))
     except Exception as error:
-        log.warning("W&B: %s has no run in W&B (%s)", folder.name, first_line(error))
+        log.warning("W&B: could not start the run of %s, nothing is logged for it (%s)", folder.name, first_line(error))
         return Run()
     return Run(run)
 
 
-def _define(run: Any, axis: str) -> None:
-    """Say how W&B is to draw the metrics, and which end of each is best."""
+def _load_run_id(file: Path, tracking: TrackingConfig) -> str:
+    """Return the run's id from the file, or a new id. Writes the file with the current project and entity."""
+    run_id: str = (read_json(file) or {"id": secrets.token_hex(4)})["id"]
+    write_json(file, {"id": run_id, "project": tracking.project, "entity": tracking.entity})
+    return run_id
+
+
+def _init_run(
+    tracking: TrackingConfig, folder: Path, run_id: str, group: str, job_type: str, config: dict[str, Any]
+) -> Any:
+    """Return W&B's own run object, which writes to disk only."""
+    # otherwise W&B's service sends telemetry even for an offline run, and waits 10 s for a server that hangs
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    # Slurm sends SIGUSR1 to all processes of a job; W&B's service must survive it for this process to close the run
+    with block_signal(signal.SIGUSR1):
+        return wandb.init(
+            project=tracking.project,
+            entity=tracking.entity,
+            id=run_id,
+            name=folder.name,
+            group=group,
+            job_type=job_type,
+            config=config,
+            dir=str(folder),
+            mode="offline",
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+        )
+
+
+def _define_metrics(run: Any, axis: str) -> None:
+    """Set the x axis of all metrics, hide the axes from the charts, and set which end of each metric is best."""
     run.define_metric(axis, hidden=True)
     run.define_metric("*", step_metric=axis)
     if axis == TOKENS:
@@ -210,20 +235,13 @@ def _define(run: Any, axis: str) -> None:
             run.define_metric(f"eval/{metric.name}", step_metric=axis, summary=metric.best)
 
 
-def _send(server: str, run: Path, hint: str) -> None:
-    if server not in _uploaders:
-        _uploaders[server] = Uploader(server)
-    _uploaders[server].add(run, hint)
-
-
-def finish_uploads() -> None:
-    """Wait a few seconds for what is not uploaded yet, as the end of the process would."""
-    while _uploaders:
-        _uploaders.popitem()[1].finish()
+def finish_uploads(uploads: Uploads = PROCESS_UPLOADS) -> None:
+    """Wait for pending uploads now, for a few seconds, instead of at the end of the process."""
+    uploads.finish()
 
 
 def sync_command(folder: Path, sweep: str) -> str:
-    """The command that uploads what is in a folder of a sweep."""
+    """Return the command that uploads the runs of a sweep later. `folder`: a folder in the sweep's folder."""
     root = next((path.parent for path in (folder, *folder.parents) if path.name == sweep), None)
-    elsewhere = "" if root is None or root.absolute() == Path("outputs").absolute() else f" output_root={root}"
-    return f"python launch.py task=sync name={sweep}{elsewhere}"
+    is_default = root is None or root.absolute() == Path("outputs").absolute()
+    return f"python launch.py task=sync name={sweep}" + ("" if is_default else f" output_root={root}")

@@ -1,6 +1,6 @@
-"""Runs on disk to the W&B server, by W&B's own `wandb beta sync`, and whether it has all of them.
+"""Uploads of offline W&B runs by `wandb beta sync`, and the check whether a run was uploaded completely.
 
-Nothing here is imported that takes time or memory: the process of uploader.py runs beside the training.
+All imports are light, because background_sync.py imports this in a process beside the training.
 """
 
 import json
@@ -16,44 +16,48 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-MARK = ".synced"  # that W&B leaves beside the file of a run that it has sent
-AT_ONCE = 20  # runs that are sent side by side
+MARK = ".synced"  # suffix of the file that W&B writes beside a run's file once it has sent it
+PARALLEL_RUNS = 20  # runs that one command sends in parallel
 SILENT = "does not answer"
-ANSWER_SECONDS = 5.0  # that a server may take to answer at all
+ANSWER_SECONDS = 5.0  # timeout of a request to a server
+LOGGED_ERROR = "wandb: ERROR "  # how an error begins in the output of W&B's command
+PIPE_SECONDS = 0.2  # wait for the rest of the command's output; its service closes the pipe a moment after the command
+LONGEST_MESSAGE = 300  # characters of an error from W&B's log
 
 
 def offline_runs(folder: Path) -> list[Path]:
-    """The folders of the runs that are kept on disk for a point, a study or a sweep."""
+    """Return the folders of the offline runs of a point, a study or a sweep."""
     return [run for run in sorted((folder / "wandb").glob("offline-run-*")) if run.is_dir()]
 
 
 def is_uploaded(run: Path) -> bool:
+    """Return whether a run was uploaded completely."""
     return any(run.glob(f"*.wandb{MARK}"))
 
 
 def unreachable_reason(server: str, seconds: float = ANSWER_SECONDS) -> str | None:
-    """Why a W&B server cannot be had, None if it answers anything but that it is broken."""
+    """Return why the W&B server is unreachable; None if it answers with a status below 500."""
     try:
         with urlopen(Request(f"{server.rstrip('/')}/healthz"), timeout=seconds):
             return None
     except HTTPError as error:
         return f"{server} answers {error.code} {error.reason}" if error.code >= 500 else None
     except (OSError, HTTPException, ValueError) as error:
-        why = getattr(error, "reason", error)
-        if isinstance(why, ssl.SSLError):
-            return None  # it is there; which certificates are good is for W&B to say
-        if isinstance(why, TimeoutError):
+        cause = getattr(error, "reason", error)
+        if isinstance(cause, ssl.SSLError):
+            return None  # the server is reachable, and W&B decides itself which certificates it accepts
+        if isinstance(cause, TimeoutError):
             return f"{server} {SILENT}"
-        return f"{server} cannot be reached ({why})"
+        return f"{server} cannot be reached ({cause})"
 
 
 class Upload:
-    """W&B's command at work on some runs. With `live` it follows those that are still being written to their ends."""
+    """A running `wandb beta sync` of some runs. With `live` it follows runs that are still being written."""
 
     def __init__(self, runs: Sequence[Path], *, live: bool = False) -> None:
-        self.runs, self._said = runs, ""
+        self.runs, self._error = runs, ""
         self._scratch = tempfile.TemporaryDirectory(prefix="wandb-sync-", ignore_cleanup_errors=True)
-        options = ["--skip-synced", "-n", str(len(runs) if live else AT_ONCE), *(["--live"] if live else [])]
+        options = ["--skip-synced", "-n", str(len(runs) if live else PARALLEL_RUNS), *(["--live"] if live else [])]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "wandb", "beta", "sync", *options, *map(str, runs)],
             env={**os.environ, "WANDB_DIR": self._scratch.name},
@@ -63,20 +67,21 @@ class Upload:
             text=True,
             errors="replace",
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader = threading.Thread(target=self._read_output, daemon=True)
         self._reader.start()
 
-    def _read(self) -> None:
+    def _read_output(self) -> None:
+        """Keep the last error that the command prints."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            before, sign, said = line.partition("Error: ")  # of an exception: that there is no key, say
-            if line.startswith("wandb: ERROR "):
-                self._said = line.removeprefix("wandb: ERROR ").strip()
-            elif sign and " " not in before:
-                self._said = said.strip()
+            exception, separator, message = line.partition("Error: ")  # the last line of a traceback
+            if line.startswith(LOGGED_ERROR):
+                self._error = line.removeprefix(LOGGED_ERROR).strip()
+            elif separator and " " not in exception:
+                self._error = message.strip()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Whether the command has ended, within so many seconds."""
+        """Wait for the command for at most `seconds`. Returns whether it has ended."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -84,34 +89,39 @@ class Upload:
         return True
 
     def close(self) -> str | None:
-        """End the command if it has not ended. Takes back W&B's marks of runs of which it could not send all: it marks
-        those as well. Returns what it said was wrong."""
+        """Stop the command if it still runs. Returns its error message, if there was one.
+
+        W&B also marks a run as synced if the server refused a part of it. These marks are removed.
+        """
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        self._reader.join(0.2)  # its service, which has the pipe too, ends a moment later
-        wrong = _errors(Path(self._scratch.name).glob("wandb/logs/debug-sync*.log"))
+        self._reader.join(PIPE_SECONDS)
+        errors = _read_errors(Path(self._scratch.name).glob("wandb/logs/debug-sync*.log"))
         for run in self.runs:
-            for file, why in wrong.items():
+            for file, message in errors.items():
                 if Path(file).parent.resolve() == run.resolve():
-                    self._said = self._said or why
+                    self._error = self._error or message
                     for mark in run.glob(f"*.wandb{MARK}"):
                         mark.unlink(missing_ok=True)
         self._scratch.cleanup()
-        return self._said or None
+        return self._error or None
 
 
-def _errors(logs: Iterable[Path]) -> dict[str, str]:
-    """What W&B's logs say of the files of runs that it could not send in whole: a full quota, say, or an artifact that
-    was refused."""
-    found: dict[str, str] = {}
+def _read_errors(logs: Iterable[Path]) -> dict[str, str]:
+    """Return the errors in W&B's logs by the run file that was not sent completely.
+
+    Examples: the quota is full, or the server refused an artifact.
+    """
+    errors: dict[str, str] = {}
     for log in logs:
         for line in log.read_text(errors="replace").splitlines():
             try:
                 record = json.loads(line)
-                level, said, file = record["level"], record["msg"], record["sync_path"]
+                level, message, file = record["level"], record["msg"], record["sync_path"]
             except (ValueError, KeyError, TypeError):
                 continue
-            if level.startswith("ERROR") and not said.startswith("api:"):  # what comes of that is told as well
-                found[file] = " ".join(said.split())[:300]
-    return found
+            # errors of single requests ("api:") may be retried; if they matter, another error follows
+            if level.startswith("ERROR") and not message.startswith("api:"):
+                errors[file] = " ".join(message.split())[:LONGEST_MESSAGE]
+    return errors

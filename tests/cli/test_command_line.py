@@ -55,7 +55,7 @@ def test_help_lists_groups_and_settings(tmp_path):
         (["dataset=hub", "dataset.name="], "dataset.name=", ["needed for format hub"]),
         (["sae=topk,batchtopk"], "sae=topk,batchtopk", ["add -m"]),
         (["-m", "name=a,b", "k=16,32"], "name=outputs/a, outputs/b", ["one sweep"]),
-        (["device=abacus"], "device=abacus", ["is no device"]),
+        (["device=abacus"], "device=abacus", ["is not a known device"]),
         (["training.precision=half"], "training.precision=half", ["float32, tf32, bfloat16"]),
         (["training.precision=tf32", "device=cpu"], "training.precision=tf32", ["needs a CUDA device"]),
         (["activations.cache=short.txt"], "activations.cache=short.txt", ["cannot be written"]),

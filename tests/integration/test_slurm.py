@@ -13,7 +13,7 @@ import pytest
 
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, State
-from sae_sweeps.sweep.sweep_state import Seen, read_states
+from sae_sweeps.sweep.sweep_state import SweepStates, read_states
 from tests.cli.test_command_line import begin, weights
 from tests.conftest import launch
 from tests.slurm_cluster import Cluster, missing
@@ -39,7 +39,7 @@ def wait_for(holds, what: str, seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
-def is_over(seen: Seen) -> bool:
+def is_over(seen: SweepStates) -> bool:
     return not {state.state for state in [*seen.points.values(), *seen.follow_ups.values()]} & {QUEUED, RUNNING}
 
 

@@ -1,7 +1,6 @@
-"""Sweeps that are sent to a server of W&B's protocol while they run, and one whose server is killed in the middle.
+"""Sweeps that are uploaded to a W&B-compatible server while they run, one of them to a server that is killed.
 
-OPENWANDB names the command of such a server (PyPI's openwandb, in an environment of its own); `make integration`
-has one.
+OPENWANDB names the server's command (PyPI's openwandb, in its own environment); `make integration` installs one.
 """
 
 import json
@@ -25,7 +24,7 @@ POINTS = ["sae=batchtopk,topk,jumprelu", "dict_size=48,96", "k=32"]
 
 
 class Server:
-    """openwandb on a folder of its own; what it has is read from its data base."""
+    """An openwandb server with its own folder; its contents are read from its database."""
 
     def __init__(self, command: str, folder: Path) -> None:
         self.command, self.folder = command, folder
@@ -53,16 +52,16 @@ class Server:
             self.process.kill()
             self.process.wait()
 
-    def ask(self, query: str) -> list[tuple]:
+    def fetch_rows(self, query: str) -> list[tuple]:
         with sqlite3.connect(self.folder / "openwandb.db") as data:
             return data.execute(query).fetchall()
 
     def runs(self) -> dict[str, dict]:
-        """By id: name, state, configuration, summary, and the steps of the training curve."""
+        """Return name, state, configuration, summary and number of logged training steps by run id."""
         found = {}
         columns = "run_id, display_name, state, config_json, summary_json"
-        for run, name, state, config, summary in self.ask(f"select {columns} from runs"):
-            steps = self.ask(f"select distinct step from metrics where run_id = '{run}' and key = 'train/loss'")
+        for run, name, state, config, summary in self.fetch_rows(f"select {columns} from runs"):
+            steps = self.fetch_rows(f"select distinct step from metrics where run_id = '{run}' and key = 'train/loss'")
             values = {"config": json.loads(config), "summary": json.loads(summary), "steps": len(steps)}
             found[run] = {"name": name, "state": state, **values}
         return found
@@ -72,17 +71,17 @@ class Server:
 def server(tmp_path, monkeypatch):
     command = os.environ.get("OPENWANDB")
     if not command:
-        pytest.skip("OPENWANDB names no server; `make integration` makes one")
-    one = Server(str(Path(command).absolute()), tmp_path / "server")
-    one.start()
-    monkeypatch.setenv("WANDB_BASE_URL", one.url)
+        pytest.skip("OPENWANDB is not set; `make integration` installs a server and sets it")
+    server = Server(str(Path(command).absolute()), tmp_path / "server")
+    server.start()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", "local" + 40 * "0")
-    yield one
-    one.kill()
+    yield server
+    server.kill()
 
 
-def require_whole(server: Server, sweep: Path) -> None:
-    """Every point is one run that has arrived in whole, and so is the comparison."""
+def require_complete(server: Server, sweep: Path) -> None:
+    """Assert that every point is one completely uploaded run, and so is the comparison."""
     points = [file.parent for file in sweep.glob("*/results.json")]
     assert len(points) == 6
     runs = server.runs()
@@ -101,15 +100,15 @@ def require_whole(server: Server, sweep: Path) -> None:
     assert all(map(is_uploaded, offline_runs(sweep)))
 
 
-def test_a_sweep_arrives_while_it_runs(server, tmp_path, tiny):
+def test_a_sweep_is_uploaded_while_it_runs(server, tmp_path, tiny):
     done = launch("-m", *tiny, *POINTS, "name=on", "tracking=online", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    if "W&B" in done.stdout:  # a slow machine: the last of it did not arrive within the few seconds at the end
+    if "W&B" in done.stdout:  # on a slow machine the uploads may not finish within the few seconds at the end
         assert launch("task=sync", "name=on", cwd=tmp_path).returncode == 0
-    require_whole(server, tmp_path / "outputs" / "on")
+    require_complete(server, tmp_path / "outputs" / "on")
 
 
-def test_a_server_that_is_killed_in_the_middle_costs_nothing_and_the_rest_is_uploaded_later(server, tmp_path, tiny):
+def test_a_killed_server_does_not_delay_training_and_the_runs_are_uploaded_later(server, tmp_path, tiny):
     longer = [*tiny, *POINTS, "training.tokens=60000", "training.log_every=20", "training.checkpoint_every=500"]
     began = time.monotonic()
     assert launch("-m", *longer, "name=off", "tracking=offline", cwd=tmp_path).returncode == 0
@@ -123,7 +122,7 @@ def test_a_server_that_is_killed_in_the_middle_costs_nothing_and_the_rest_is_upl
         time.sleep(0.1)
     server.kill()
     assert running.wait(timeout=240) == 0
-    assert time.monotonic() - began < 2 * offline + 20  # W&B itself would wait for minutes, or for ever
+    assert time.monotonic() - began < 2 * offline + 20  # W&B itself would wait for minutes or forever
     assert len(list(sweep.glob("*/results.json"))) == 6
     assert not any(is_uploaded(run) for point in sweep.iterdir() for run in offline_runs(point))
 
@@ -134,6 +133,6 @@ def test_a_server_that_is_killed_in_the_middle_costs_nothing_and_the_rest_is_upl
     done = launch("task=sync", "name=on", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "uploaded 7 runs" in done.stdout
-    require_whole(server, sweep)
+    require_complete(server, sweep)
     again = launch("task=sync", "name=on", cwd=tmp_path)
     assert again.stdout.splitlines() == ["0 runs to upload"]

@@ -132,7 +132,7 @@ def test_a_signal_before_anything_is_begun_leaves_the_points_waiting(tmp_path, t
 
 def test_a_signal_is_heard_by_who_waits_for_another_process(tmp_path, tiny, monkeypatch):
     points = pack(tmp_path, tiny)
-    monkeypatch.setattr(point_state, "LOOK_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(point_state, "LOCK_RETRY_SECONDS", 0.02)
     signal_at(monkeypatch, PointRun, "_acquire", 2)
     points[1].folder.mkdir()
     with FileLock(points[1].folder / ".lock"), pytest.raises(signals.Stopped):

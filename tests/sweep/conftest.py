@@ -1,4 +1,4 @@
-"""Sweeps as they are seen with made-up jobs in the queue."""
+"""The states of a sweep with made-up jobs in the Slurm queue."""
 
 import json
 
@@ -11,25 +11,28 @@ from sae_sweeps.sweep.sweep_state import read_states
 
 
 @pytest.fixture
-def see(tmp_path, monkeypatch):
-    """Look at a sweep of the points a, b and c, with these jobs in the queue and these in the accounts."""
+def read_sweep(tmp_path, monkeypatch):
+    """A function that reads the states of a sweep of points a, b and c, given the jobs of squeue and of sacct."""
     sweep = Sweep(tmp_path / "sweep")
     sweep.update(lambda known: known.update(points={name: {"state": "waiting", "reason": None} for name in "abc"}))
 
-    def looked_at(*submissions: dict, jobs=(), ended=(), error=None, followed=()):
-        def listed(names):
+    def read(*submissions: dict, jobs=(), ended=(), error=None, followed=()):
+        def find_jobs(names):
             if error is not None:
                 raise SlurmError(error)
             wanted = set(names)
             return {job.id: job for job in jobs if job.name in wanted}
 
-        monkeypatch.setattr(slurm_queue, "jobs", listed)
-        monkeypatch.setattr(slurm_queue, "ended", lambda ids: {id: how for id, how in dict(ended).items() if id in ids})
+        def find_end_states(ids):
+            return {id: state for id, state in dict(ended).items() if id in ids}
+
+        monkeypatch.setattr(slurm_queue, "find_jobs", find_jobs)
+        monkeypatch.setattr(slurm_queue, "find_end_states", find_end_states)
         sweep.update(lambda known: known.update(jobs=list(submissions), followed=dict(followed)))
         return read_states(sweep)
 
-    looked_at.sweep = sweep
-    return looked_at
+    read.sweep = sweep
+    return read
 
 
 def submission(name="s.1", id="7", packs=(("a",), ("b", "c")), task="points") -> dict:
@@ -40,8 +43,8 @@ def job(id: str, state: str, restarts: int = 0, reason: str | None = None, name:
     return Job(id, name, state, restarts, reason)
 
 
-def notes(sweep, point, state, job=None, restarts=0, reason=None, step=0):
-    """What a process of that run of that job has left in the point's folder."""
+def write_note(sweep, point, state, job=None, restarts=0, reason=None, step=0):
+    """Write the files that a process of this job and restart leaves in the point's folder."""
     folder = sweep.folder / point
     folder.mkdir(parents=True, exist_ok=True)
     owner = {"host": "node1", "pid": 1, "job": job, "restarts": restarts}

@@ -1,4 +1,4 @@
-"""The speed of earlier runs: the units of work, the sums that are kept, and the seconds that they give."""
+"""The measured speed of earlier runs: units of work, the sums that are kept, and the estimated seconds."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def pack(*sizes: int, hook: str = HOOK, tokens: int = 1000, root: Path | str = "
     return [Point(composed(*words, f"dict_size={size}", "k=3"), Path(f"s/{size}")) for size in sizes]
 
 
-def test_the_work_of_a_pack_is_the_models_once_and_each_points_own():
+def test_the_work_of_a_pack_counts_the_model_once_and_every_point():
     longer = pack(50, tokens=4000)
     weights_below = 12 * 10 * 10 * 3  # of blocks 0 to 2; the embedding is looked up
     assert measure_work([*pack(20, 30), *longer], FACTS) == {
@@ -31,88 +31,89 @@ def test_the_work_of_a_pack_is_the_models_once_and_each_points_own():
     }
 
 
-def test_a_deeper_hook_is_more_work_for_the_model_alone():
+def test_a_deeper_hook_is_more_work_for_the_model_only():
     shallow, deep = (measure_work(pack(20, hook=f"blocks.{layer}.hook_resid_post"), FACTS) for layer in (1, 4))
     assert deep["model"] - shallow["model"] == 1000 * 3 * 12 * 10 * 10
     assert deep["steps"] == shallow["steps"]
 
 
-@pytest.mark.parametrize(("here", "kind"), [(True, "cpu"), (False, "cuda")])
-def test_without_a_file_the_seconds_are_a_guess(tmp_path, here, kind):
-    guess = Calibration(tmp_path, here=here)
+@pytest.mark.parametrize(("is_local", "kind"), [(True, "cpu"), (False, "cuda")])
+def test_seconds_are_guessed_if_there_is_no_file(tmp_path, is_local, kind):
+    guess = Calibration(tmp_path, is_local=is_local)
     points = pack(20, 30)
     work = measure_work(points, FACTS)
     expected = (work["model"] + work["steps"]) / GUESSED_RATE[kind]
     expected += GUESSED_SECONDS["pack"] + 2 * GUESSED_SECONDS["point"]
-    assert guess.seconds(points, FACTS) == pytest.approx(expected)
+    assert guess.estimate_seconds(points, FACTS) == pytest.approx(expected)
     assert guess.device == {"cpu": "CPU", "cuda": "CUDA GPU"}[kind]
-    assert not guess.measured(points[0].config)
+    assert not guess.has_measured(points[0].config)
 
 
-def test_the_same_pack_takes_what_it_took(tmp_path):
+def test_the_same_pack_is_estimated_at_its_measured_seconds(tmp_path):
     points = pack(20, 30, root=tmp_path)
-    calibration.record_run(points, FACTS, "CPU with 2 threads", SECONDS, here=True)
-    measured = Calibration(tmp_path, here=True)
+    calibration.record_run(points, FACTS, "CPU with 2 threads", SECONDS, is_local=True)
+    measured = Calibration(tmp_path, is_local=True)
     assert measured.device == "CPU with 2 threads"
-    assert measured.measured(points[0].config)
-    assert measured.seconds(points, FACTS) == pytest.approx(29)
+    assert measured.has_measured(points[0].config)
+    assert measured.estimate_seconds(points, FACTS) == pytest.approx(29)
 
 
-def test_other_packs_take_what_their_work_is(tmp_path):
-    calibration.record_run(pack(20, 30, root=tmp_path), FACTS, "CPU with 2 threads", SECONDS, here=True)
-    measured = Calibration(tmp_path, here=True)
+def test_other_packs_are_estimated_by_their_work(tmp_path):
+    calibration.record_run(pack(20, 30, root=tmp_path), FACTS, "CPU with 2 threads", SECONDS, is_local=True)
+    measured = Calibration(tmp_path, is_local=True)
     larger = pack(100, 100, 200, root=tmp_path, tokens=3000)
-    expected = 3 * 8 + 3 * 8 * 10 + 5 + 1.5 * 6  # longer; longer, and 400 latents for 50; a pack; 3 points for 2
-    assert measured.seconds(larger, FACTS) == pytest.approx(expected)
+    # 3 times the tokens; 8 times the latents; one pack; 3 points instead of 2
+    expected = 3 * 8 + 3 * 8 * 10 + 5 + 1.5 * 6
+    assert measured.estimate_seconds(larger, FACTS) == pytest.approx(expected)
 
 
-def test_runs_are_summed_so_that_long_ones_count_more(tmp_path):
+def test_runs_are_summed_so_that_longer_runs_count_more(tmp_path):
     short, long = pack(20, root=tmp_path), pack(20, root=tmp_path, tokens=3000)
-    calibration.record_run(short, FACTS, "A100", SECONDS, here=False)
-    calibration.record_run(long, FACTS, "A100", dict.fromkeys(SECONDS, 20.0), here=False)
+    calibration.record_run(short, FACTS, "A100", SECONDS, is_local=False)
+    calibration.record_run(long, FACTS, "A100", dict.fromkeys(SECONDS, 20.0), is_local=False)
     expected = (8 + 20) / 4 + (10 + 20) / 4 + (5 + 20) / 2 + (6 + 20) / 2
-    assert Calibration(tmp_path, here=False).seconds(short, FACTS) == pytest.approx(expected)
+    assert Calibration(tmp_path, is_local=False).estimate_seconds(short, FACTS) == pytest.approx(expected)
 
 
-def test_another_model_or_hook_is_still_a_guess(tmp_path):
+def test_another_model_or_hook_is_still_guessed(tmp_path):
     points = pack(20, root=tmp_path)
-    calibration.record_run(points, FACTS, "A100", SECONDS, here=False)
-    known = Calibration(tmp_path, here=False)
+    calibration.record_run(points, FACTS, "A100", SECONDS, is_local=False)
+    known = Calibration(tmp_path, is_local=False)
     deeper = pack(20, root=tmp_path, hook="blocks.4.hook_resid_post")
-    assert known.measured(points[0].config)
-    assert not known.measured(deeper[0].config)
-    assert not known.measured(composed("model.name=gpt2", f"model.hook={HOOK}"))
+    assert known.has_measured(points[0].config)
+    assert not known.has_measured(deeper[0].config)
+    assert not known.has_measured(composed("model.name=gpt2", f"model.hook={HOOK}"))
     work = measure_work(deeper, FACTS)
     expected = (work["model"] + work["steps"]) / GUESSED_RATE["cuda"] + sum(GUESSED_SECONDS.values())
-    assert known.seconds(deeper, FACTS) == pytest.approx(expected)
+    assert known.estimate_seconds(deeper, FACTS) == pytest.approx(expected)
 
 
-def test_jobs_and_this_machine_have_a_device_each_the_latest(tmp_path):
+def test_jobs_and_this_machine_each_have_their_latest_device(tmp_path):
     points = pack(20, root=tmp_path)
-    for device, here, seconds in (("CPU with 2 threads", True, 1.0), ("V100", False, 2.0), ("A100", False, 3.0)):
-        calibration.record_run(points, FACTS, device, dict.fromkeys(SECONDS, seconds), here=here)
-    for here, device, seconds in ((True, "CPU with 2 threads", 4), (False, "A100", 12)):
-        known = Calibration(tmp_path, here=here)
+    for device, is_local, seconds in (("CPU with 2 threads", True, 1.0), ("V100", False, 2.0), ("A100", False, 3.0)):
+        calibration.record_run(points, FACTS, device, dict.fromkeys(SECONDS, seconds), is_local=is_local)
+    for is_local, device, seconds in ((True, "CPU with 2 threads", 4), (False, "A100", 12)):
+        known = Calibration(tmp_path, is_local=is_local)
         assert known.device == device
-        assert known.seconds(points, FACTS) == pytest.approx(seconds)
+        assert known.estimate_seconds(points, FACTS) == pytest.approx(seconds)
 
 
-def test_jobs_are_not_guessed_by_the_speed_of_this_machine(tmp_path):
+def test_jobs_are_not_estimated_by_the_speed_of_this_machine(tmp_path):
     points = pack(20, root=tmp_path)
-    calibration.record_run(points, FACTS, "CPU with 2 threads", SECONDS, here=True)
-    assert not Calibration(tmp_path, here=False).measured(points[0].config)
+    calibration.record_run(points, FACTS, "CPU with 2 threads", SECONDS, is_local=True)
+    assert not Calibration(tmp_path, is_local=False).has_measured(points[0].config)
 
 
-def test_a_file_that_cannot_be_written_is_a_warning(tmp_path, caplog, monkeypatch):
+def test_a_calibration_that_cannot_be_written_logs_a_warning(tmp_path, caplog, monkeypatch):
     def full(path, value):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(calibration, "write_json", full)
-    calibration.record_run(pack(20, root=tmp_path), FACTS, "A100", SECONDS, here=False)
-    assert "calibration.json could not be written (the disk is full" in caplog.text
+    calibration.record_run(pack(20, root=tmp_path), FACTS, "A100", SECONDS, is_local=False)
+    assert "calibration.json (the disk is full" in caplog.text
 
 
-def test_a_damaged_file_is_begun_anew(tmp_path):
+def test_a_damaged_calibration_starts_from_scratch(tmp_path):
     (tmp_path / "calibration.json").write_text('{"latest": ')
-    calibration.record_run(pack(20, root=tmp_path), FACTS, "A100", SECONDS, here=False)
+    calibration.record_run(pack(20, root=tmp_path), FACTS, "A100", SECONDS, is_local=False)
     assert json.loads((tmp_path / "calibration.json").read_text())["latest"] == {"jobs": "A100"}

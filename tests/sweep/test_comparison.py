@@ -1,4 +1,4 @@
-"""What is compared of points: seeds together, labels that tell apart, which end of a metric is best."""
+"""Comparison of points: seed groups, distinct labels, and the best value of a metric."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_seeds_are_one_group_with_mean_and_sample_standard_deviation():
     assert (other.mean, other.spread) == ({"nmse": 0.3, "l0": 5.0}, {"nmse": None, "l0": None})
 
 
-def test_a_seed_that_failed_is_of_the_group_but_not_in_its_numbers():
+def test_a_failed_seed_is_in_the_group_but_not_in_its_mean():
     failed = compared("seed=1", state=State(FAILED, "the loss is nan"))
     (group,) = group_by_seed([compared("seed=0", nmse=0.2), failed, compared("seed=2", nmse=0.4)])
     assert len(group.points) == 3
@@ -48,7 +48,7 @@ def test_a_seed_that_failed_is_of_the_group_but_not_in_its_numbers():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_seeds_of_which_one_has_no_number_have_no_spread(value):
+def test_a_seed_without_a_finite_value_leaves_no_spread(value):
     (group,) = group_by_seed(
         [compared("seed=0", nmse=0.2, ce_recovered_mean=value), compared("seed=1", nmse=0.4, l0=1.0)]
     )
@@ -63,7 +63,7 @@ def test_groups_are_in_the_order_of_their_first_points():
     assert labels(*points) == ["BatchTopK 3072, k 16", "BatchTopK 3072, k 64"]
 
 
-def test_what_decides_no_result_keeps_no_points_apart():
+def test_settings_that_do_not_affect_results_do_not_separate_points():
     assert (
         len(group_by_seed([compared(), compared("seed=1", "training.log_every=7", "tracking=off", "device=cpu")])) == 1
     )
@@ -80,19 +80,19 @@ def test_a_label_names_architecture_size_k_and_the_settings_that_differ():
     ]
 
 
-def test_a_setting_that_an_architecture_lacks_is_not_in_its_label():
+def test_a_label_omits_settings_that_its_architecture_lacks():
     batchtopk = [compared(f"sae.threshold_momentum={value}") for value in (0.8, 0.9)]
     found = labels(compared("sae=topk"), *batchtopk)
     assert found[0] == "TopK 3072, k 32"
     assert found[1:] == [f"BatchTopK 3072, k 32, sae.threshold_momentum {value}" for value in (0.8, 0.9)]
 
 
-def test_a_precision_that_is_not_the_usual_one_is_in_the_label():
+def test_a_precision_other_than_the_default_is_in_the_label():
     found = labels(*(compared(f"training.precision={precision}") for precision in ("float32", "bfloat16")))
     assert found == ["BatchTopK 3072, k 32", "BatchTopK 3072, k 32, training.precision bfloat16"]
 
 
-def test_a_coefficient_is_in_the_label_if_k_does_not_tell_it():
+def test_a_coefficient_is_in_the_label_unless_k_determines_it():
     assert labels(compared(*JUMPRELU), compared(*JUMPRELU, "sae.sparsity_coefficient=0.5")) == [
         "JumpReLU 3072, k 32, sae.sparsity_coefficient 0.00105",
         "JumpReLU 3072, k 32, sae.sparsity_coefficient 0.5",
@@ -103,7 +103,7 @@ def test_a_coefficient_is_in_the_label_if_k_does_not_tell_it():
     ]
 
 
-def test_points_of_several_sweeps_are_told_apart_and_never_one_group():
+def test_points_of_several_sweeps_are_never_one_group():
     same = [compared(f"seed={seed}", sweep=sweep, nmse=0.1) for sweep in ("one", "two") for seed in (0, 1)]
     groups = group_by_seed(same)
     assert [group.label for group in groups] == ["one: BatchTopK 3072, k 32", "two: BatchTopK 3072, k 32"]
@@ -118,7 +118,7 @@ def test_no_two_groups_have_the_same_label():
     assert len(set(found)) == len(words) + 1
 
 
-def test_settings_vary_that_decide_a_result_and_are_not_the_same_everywhere():
+def test_varying_settings_affect_results_and_differ_between_points():
     topk, jumprelu = compared("sae=topk", "k=3", "device=cpu"), compared("sae=jumprelu", "training.lr=1", "k=4")
     assert set(find_varying([topk.config, jumprelu.config])) == {"sae.architecture", "k", "training.lr"}
     assert find_varying([compared("seed=1").config]) == []
@@ -132,12 +132,12 @@ def test_the_best_is_the_lowest_or_the_highest_or_neither(name, expected):
 
 
 @pytest.mark.parametrize(("name", "expected"), [("nmse", 0.25), ("ce_recovered_mean", 0.5)])
-def test_what_is_no_number_is_not_the_best(name, expected):
+def test_a_value_that_is_not_finite_is_never_the_best(name, expected):
     points = [compared(f"k={k}", **{name: value}) for k, value in ((2, math.nan), (3, 0.25), (4, 0.5), (5, math.inf))]
     assert find_best(group_by_seed(points), METRICS[name]) == expected
 
 
-def test_of_fewer_than_two_values_none_is_the_best():
+def test_there_is_no_best_of_fewer_than_two_different_values():
     assert find_best(group_by_seed([compared(f"k={k}", nmse=0.1) for k in (2, 3)]), METRICS["nmse"]) is None
     assert find_best(group_by_seed([compared("k=2", nmse=0.1), compared("k=3")]), METRICS["nmse"]) is None
     assert find_best([], METRICS["nmse"]) is None
@@ -159,7 +159,7 @@ def test_a_metric_as_text(name, value, text):
     assert METRICS[name].text(value) == text
 
 
-def test_coefficients_that_models_list_differently_are_different_settings(tmp_path):
+def test_different_coefficients_in_the_models_table_are_different_settings(tmp_path):
     sweep, words = Sweep(tmp_path / "listed"), ("sae=jumprelu", "k=32", "+model.sparsity_coefficients.values={32:%s}")
     for name, value in (("low", 0.1), ("high", 0.2)):
         put(sweep, name, *words[:2], words[2] % value, metrics=some_metrics(0))
@@ -167,14 +167,14 @@ def test_coefficients_that_models_list_differently_are_different_settings(tmp_pa
     assert len(set(labels(*points))) == 2
 
 
-def test_points_are_read_in_their_order_whatever_became_of_them(tmp_path):
-    sweep, known = Sweep(tmp_path / "mixed"), some_metrics(0)
-    put(sweep, "late", "k=3", metrics=known)
+def test_points_are_collected_in_their_order_whatever_their_state(tmp_path):
+    sweep, metrics = Sweep(tmp_path / "mixed"), some_metrics(0)
+    put(sweep, "late", "k=3", metrics=metrics)
     put(sweep, "early", "k=2", state=FAILED, reason="no space")
     write_json(put(sweep, "cut", "k=4") / "results.json", None)
-    seen = {"late": State(DONE), "early": State(FAILED, "no space"), "cut": State(WAITING)}
-    points = collect_points(sweep, seen)
+    states = {"late": State(DONE), "early": State(FAILED, "no space"), "cut": State(WAITING)}
+    points = collect_points(sweep, states)
     assert [(point.name, point.state, point.config["k"]) for point in points] == [
-        (name, seen[name], k) for name, k in (("late", 3), ("early", 2), ("cut", 4))
+        (name, states[name], k) for name, k in (("late", 3), ("early", 2), ("cut", 4))
     ]
-    assert [point.metrics for point in points] == [known, {}, {}]
+    assert [point.metrics for point in points] == [metrics, {}, {}]

@@ -1,4 +1,4 @@
-"""Which points share a stream, how a pack is split, and that a pack changes nothing for its points."""
+"""Packs: which points share a stream, how a pack is split, and that training in a pack changes no weights."""
 
 import logging
 from dataclasses import replace
@@ -27,7 +27,7 @@ def point(*overrides: str) -> Point:
         ["seed=3"],
         ["training.tokens=65536"],
         ["training.lr=1e-3"],
-        ["training.batch_size=2048", "training.chunk_batches=16"],  # the same chunk, cut otherwise
+        ["training.batch_size=2048", "training.chunk_batches=16"],  # the same chunk in other batches
         ["evaluation.tokens=1000"],
         ["training.precision=bfloat16"],
         ["sae=jumprelu", "sae.sparsity_coefficient=0.01"],
@@ -48,7 +48,7 @@ def test_points_that_differ_in_the_sae_share_a_stream(overrides):
         ["device=cpu"],
     ],
 )
-def test_points_with_another_stream_are_a_pack_of_their_own(overrides):
+def test_points_with_different_streams_are_in_different_packs(overrides):
     first, other, third = point(), point(*overrides), point("seed=1")
     assert split_into_packs([first, other, third]) == [[first, third], [other]]
 
@@ -58,23 +58,23 @@ def test_a_pack_has_at_most_as_many_points_as_allowed():
     assert [len(pack) for pack in split_into_packs(points, 2)] == [2, 2, 1]
 
 
-def test_a_pack_that_does_not_fit_is_split_and_says_so(caplog):
+def test_a_pack_that_does_not_fit_is_split_and_logged(caplog):
     caplog.set_level(logging.INFO)
     points = [point(f"seed={seed}", "dict_size=6144") for seed in range(5)]
     shared, each = chunk_bytes(points[0].config, 192), point_bytes(points[0].config, 192)
     assert split_to_fit(points, 192, shared + 5 * each) == [points]
     assert not caplog.records
     assert [len(pack) for pack in split_to_fit(points, 192, shared + 2.5 * each)] == [2, 2, 1]
-    assert "split into 2 + 2 + 1" in caplog.text
-    assert [len(pack) for pack in split_to_fit(points, 192, 0)] == [1] * 5  # each is tried, come what may
+    assert "GiB of free memory: split into 2 + 2 + 1, the language model runs 3 times" in caplog.text
+    assert [len(pack) for pack in split_to_fit(points, 192, 0)] == [1] * 5  # a single point is always tried
 
 
-def test_a_points_memory_is_its_weights_gradients_and_moments():
+def test_the_memory_of_a_point_is_its_weights_gradients_and_moments():
     trainer = Trainer(SAES["topk"](), CONFIG)
     trainer.step(Stream().chunk(0)[:16])
-    held = [tensor.nbytes for name, tensor in trainer.state().items() if "W_" in name and ".step" not in name]
-    held += [trainer.sae.W_enc.grad.nbytes, trainer.sae.W_dec.grad.nbytes]
-    assert sum(held) == point_bytes(replace(composed(), dict_size=trainer.sae.dict_size), trainer.sae.d_in)
+    sizes = [tensor.nbytes for name, tensor in trainer.state().items() if "W_" in name and ".step" not in name]
+    sizes += [trainer.sae.W_enc.grad.nbytes, trainer.sae.W_dec.grad.nbytes]
+    assert sum(sizes) == point_bytes(replace(composed(), dict_size=trainer.sae.dict_size), trainer.sae.d_in)
 
 
 def take_all(trainers):
@@ -84,7 +84,7 @@ def take_all(trainers):
 
 
 @pytest.mark.parametrize("architecture", SAES)
-def test_weights_are_the_same_to_the_byte_in_any_pack_and_alone(architecture):
+def test_weights_are_byte_identical_in_any_pack_and_alone(architecture):
     alone = Trainer(SAES[architecture](), CONFIG)
     take_all([alone])
     in_pack = Trainer(SAES[architecture](), CONFIG)
@@ -94,7 +94,7 @@ def test_weights_are_the_same_to_the_byte_in_any_pack_and_alone(architecture):
         assert torch.equal(in_pack.state()[name], tensor), name
 
 
-def test_points_at_different_progress_catch_up_and_skip_what_nobody_needs():
+def test_points_at_different_steps_catch_up_and_skip_unneeded_chunks():
     class Counting(Stream):
         def __init__(self):
             self.asked = []

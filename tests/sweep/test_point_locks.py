@@ -1,4 +1,4 @@
-"""One process at a time works on a point: who waits, who gives up, who is overtaken."""
+"""Only one process trains a point: waiting for its lock, giving up, and losing the point to another process."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ OTHER = {"host": "node7", "pid": 77, "job": "12_3", "restarts": 1}
 
 @pytest.fixture
 def sweep(tmp_path, tiny, monkeypatch) -> tuple[Sweep, list[Point]]:
-    monkeypatch.setattr(point_state, "LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(point_state, "LOCK_RETRY_SECONDS", 0.05)
     sweep = Sweep(tmp_path / "sweep")
     points = [Point(composed(*tiny, f"k={k}"), sweep.folder / f"k{k}") for k in (3, 4)]
     sweep.add({point.name: point.config for point in points})
@@ -26,16 +26,16 @@ def sweep(tmp_path, tiny, monkeypatch) -> tuple[Sweep, list[Point]]:
     return sweep, points
 
 
-def taken_by_another(point: Point) -> str:
-    """Have the point's folder say that another process works on it; returns what it says."""
+def take_over(point: Point) -> str:
+    """Write a state.json that names another process as the owner. Returns its text."""
     text = json.dumps({"state": "running", "reason": None, "owner": OTHER})
     (point.folder / "state.json").write_text(text)
     return text
 
 
-def test_a_point_of_another_process_fails_here_and_is_left_to_that_one(sweep):
+def test_a_point_locked_by_another_process_fails_and_is_left_unchanged(sweep):
     sweep, points = sweep
-    text = taken_by_another(points[0])
+    text = take_over(points[0])
     with FileLock(points[0].folder / ".lock"):
         failures = run_packs(sweep, points, Limits(patience=0.1))
         assert point_state.read_state(points[0].folder).state == "running"
@@ -45,7 +45,7 @@ def test_a_point_of_another_process_fails_here_and_is_left_to_that_one(sweep):
     assert point_state.is_done(points[1].folder)
 
 
-def test_a_point_that_another_process_lets_go_of_in_time_is_trained(sweep):
+def test_a_point_is_trained_if_another_process_releases_it_in_time(sweep):
     sweep, points = sweep
     lock = FileLock(points[0].folder / ".lock", thread_local=False)
     lock.acquire()
@@ -56,7 +56,7 @@ def test_a_point_that_another_process_lets_go_of_in_time_is_trained(sweep):
     assert all(point_state.is_done(point.folder) for point in points)
 
 
-def test_a_point_that_was_finished_while_this_one_waited_is_done(sweep, monkeypatch):
+def test_a_point_that_another_process_finished_during_the_wait_is_done(sweep, monkeypatch):
     sweep, points = sweep
     acquire = PointRun._acquire
 
@@ -72,15 +72,15 @@ def test_a_point_that_was_finished_while_this_one_waited_is_done(sweep, monkeypa
     assert not point_state.is_locked(points[0].folder)
 
 
-def test_a_process_that_was_overtaken_saves_nothing_more(sweep, monkeypatch):
-    """As where a node was out of reach and its locks were given away."""
+def test_a_process_that_lost_its_point_saves_nothing_more(sweep, monkeypatch):
+    """This happens if a node is unreachable for a while and its locks are released."""
     sweep, points = sweep
     save = checkpoints.save
 
     def overtaken(folder, step, state):
         save(folder, step, state)
         if folder.parent.name == "k3" and step == 14:
-            taken_by_another(points[0])
+            take_over(points[0])
 
     monkeypatch.setattr(checkpoints, "save", overtaken)
     failures = run_packs(sweep, points, Limits())

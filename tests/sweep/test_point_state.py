@@ -1,4 +1,4 @@
-"""The state of a point as its own folder tells it, and whose process a process is."""
+"""The state of a point from its own folder, and the owner that a process records."""
 
 import fcntl
 import json
@@ -29,12 +29,12 @@ def test_a_point_without_a_folder_waits(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", '{"state": "runni'])
-def test_a_note_that_cannot_be_read_says_nothing(tmp_path, text):
+def test_an_unreadable_state_file_counts_as_missing(tmp_path, text):
     (tmp_path / "state.json").write_text(text)
     assert point_state.read_state(tmp_path) == State("waiting")
 
 
-def test_a_point_at_work_is_locked_and_one_whose_process_is_gone_was_interrupted(tmp_path):
+def test_a_running_point_is_locked_and_is_interrupted_once_its_process_is_gone(tmp_path):
     point_state.write_state(tmp_path, "running")
     (tmp_path / "metrics.jsonl").write_text('{"step": 4}\n{"step": 8}\n{"step": 12')
     with FileLock(tmp_path / ".lock"):
@@ -44,7 +44,7 @@ def test_a_point_at_work_is_locked_and_one_whose_process_is_gone_was_interrupted
     assert point_state.read_state(tmp_path) == State("interrupted", f"{HERE} is gone", step=8)
 
 
-def test_a_point_is_as_far_as_its_curve_or_its_newest_saved_state(tmp_path):
+def test_steps_done_is_the_later_of_curve_and_checkpoint(tmp_path):
     assert point_state.steps_done(tmp_path) == 0
     (tmp_path / "checkpoint" / "step-00000011").mkdir(parents=True)
     assert point_state.steps_done(tmp_path) == 11
@@ -55,27 +55,27 @@ def test_a_point_is_as_far_as_its_curve_or_its_newest_saved_state(tmp_path):
 
 
 @pytest.mark.parametrize(("state", "reason"), [("failed", "the loss is nan"), ("interrupted", "SIGUSR1")])
-def test_a_point_that_ended_early_says_why(tmp_path, state, reason):
+def test_a_point_that_ended_early_has_its_reason(tmp_path, state, reason):
     point_state.write_state(tmp_path, state, reason)
     assert point_state.read_state(tmp_path) == State(state, reason)
-    with FileLock(tmp_path / ".lock"):  # another has it now, and has not said so yet
+    with FileLock(tmp_path / ".lock"):  # another process has taken it, but has not written state.json yet
         assert point_state.read_state(tmp_path) == State(state, reason)
 
 
-@pytest.mark.parametrize("noted", ["running", "failed", "interrupted"])
-def test_a_point_with_results_is_done_whatever_was_noted(tmp_path, noted):
-    point_state.write_state(tmp_path, noted, "a reason")
+@pytest.mark.parametrize("recorded", ["running", "failed", "interrupted"])
+def test_a_point_with_results_is_done_whatever_its_state_file_says(tmp_path, recorded):
+    point_state.write_state(tmp_path, recorded, "a reason")
     (tmp_path / "results.json").write_text("{}")
     assert point_state.is_done(tmp_path)
     assert point_state.read_state(tmp_path) == State("done")
 
 
-def test_results_cut_short_are_none(tmp_path):
+def test_truncated_results_are_not_done(tmp_path):
     (tmp_path / "results.json").write_text('{"metrics": ')
     assert not point_state.is_done(tmp_path)
 
 
-def test_a_lock_goes_with_the_process_that_held_it(tmp_path):
+def test_a_lock_is_released_when_its_process_is_killed(tmp_path):
     holds = (
         "import sys, time; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire()\n"
         "print('held', flush=True); time.sleep(60)"
@@ -99,10 +99,10 @@ def test_a_lock_goes_with_the_process_that_held_it(tmp_path):
         ({"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "0"}, "12_0", 0),
     ],
 )
-def test_an_owner_is_named_as_squeue_names_its_job(tmp_path, monkeypatch, environment, job, restarts):
+def test_an_owner_has_the_job_id_that_squeue_prints(tmp_path, monkeypatch, environment, job, restarts):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    this = Owner.this()
+    this = Owner.current()
     assert this == Owner(socket.gethostname(), os.getpid(), job, restarts)
     assert str(this) == HERE + (f", job {job}" if job else "")
     point_state.write_state(tmp_path, "running")
@@ -110,7 +110,7 @@ def test_an_owner_is_named_as_squeue_names_its_job(tmp_path, monkeypatch, enviro
     assert point_state.read_state(tmp_path) == State("interrupted", f"{this} is gone", job, restarts)
 
 
-def test_the_last_whole_line_of_a_long_curve_is_found(tmp_path):
+def test_last_line_returns_the_last_complete_line_of_a_long_curve(tmp_path):
     file = tmp_path / "metrics.jsonl"
     assert last_line(file) is None
     file.write_text("")
@@ -125,7 +125,7 @@ def test_the_last_whole_line_of_a_long_curve_is_found(tmp_path):
     assert last_line(file) is None
 
 
-def test_a_failure_is_noted_only_where_nobody_else_works(tmp_path):
+def test_a_failure_is_recorded_only_if_no_process_holds_the_lock(tmp_path):
     point_state.write_state_if_unlocked(tmp_path, "failed", "the first")
     assert point_state.read_state(tmp_path).reason == "the first"
     with FileLock(tmp_path / ".lock"):
@@ -133,7 +133,7 @@ def test_a_failure_is_noted_only_where_nobody_else_works(tmp_path):
     assert point_state.read_state(tmp_path).reason == "the first"
 
 
-def test_looking_at_a_lock_keeps_nobody_from_looking(tmp_path):
+def test_checking_a_lock_works_while_another_process_checks_it(tmp_path):
     (tmp_path / ".lock").touch()
     with open(tmp_path / ".lock") as file:
         fcntl.flock(file, fcntl.LOCK_SH)

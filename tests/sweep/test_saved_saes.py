@@ -1,4 +1,4 @@
-"""Trained SAEs on disk: found by a folder, refused where there are none, and put together into pairs."""
+"""Trained SAEs on disk: finding them by folder, refusing folders without an SAE, and pairing them."""
 
 import json
 from dataclasses import asdict
@@ -19,7 +19,7 @@ HOOK = "blocks.1.hook_resid_pre"
 
 
 def saved_in(folder: Path, **metadata) -> Path:
-    """An SAE of 24 latents, three of them active."""
+    """Save an SAE with 24 latents, three of them active, and return its folder."""
     saelens.write(
         folder, TopKSAE(192, 24, 3).for_inference(), {"model_name": "embedded/model", "hook_name": HOOK, **metadata}
     )
@@ -28,7 +28,7 @@ def saved_in(folder: Path, **metadata) -> Path:
 
 @pytest.fixture
 def point(tmp_path) -> Path:
-    """The folder of a point that is done."""
+    """The folder of a finished point."""
     folder = tmp_path / "sweep" / "topk-24-k3-seed0-0123abcd"
     config = composed("sae=topk", "dict_size=24", "k=3", f"model.hook={HOOK}", "dataset.seq_len=64")
     saved_in(folder / "sae")
@@ -38,7 +38,7 @@ def point(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("part", ["", "sae"])
-def test_a_point_is_found_with_the_configuration_that_it_was_trained_by(point, part):
+def test_a_point_is_found_with_the_configuration_it_was_trained_with(point, part):
     found = find_saved_sae(str(point / part), "small", composed())
     assert (found.name, found.folder, found.run) == (point.name, point / "sae", "abc123")
     assert (found.config.dataset.seq_len, found.config.model.hook) == (64, HOOK)
@@ -46,20 +46,20 @@ def test_a_point_is_found_with_the_configuration_that_it_was_trained_by(point, p
     assert found.load(torch.device("cpu")).dict_size == 24
 
 
-def test_a_point_is_the_same_by_its_folder_and_by_its_sweep(point):
+def test_a_point_is_the_same_found_by_folder_or_by_sweep(point):
     config = find_saved_sae(str(point), "saved", composed()).config
     known, named = from_point(Point(config, point)), find_saved_sae(str(point), "name", composed())
     assert known == named
-    assert known.described() == named.described()
-    assert known.described()["wandb_run"] == "abc123"
+    assert known.describe() == named.describe()
+    assert known.describe()["wandb_run"] == "abc123"
 
 
-def test_folders_are_taken_from_where_the_command_is_given(point, tmp_path):
+def test_a_relative_folder_starts_at_the_working_directory(point, tmp_path):
     assert find_saved_sae(str(point.relative_to(tmp_path)), "saved", composed()).folder == point / "sae"
 
 
 @pytest.mark.parametrize("part", ["mine", "mine/sae"])
-def test_a_copy_has_its_own_size_and_the_model_and_text_of_the_command(tmp_path, part):
+def test_a_copied_sae_has_its_own_size_and_the_model_and_text_of_the_command(tmp_path, part):
     saved_in(tmp_path / part)
     command = composed(f"model.hook={HOOK}", "dataset.seq_len=32", "dict_size=999")
     found = find_saved_sae(str(tmp_path / "mine"), "saved", command)
@@ -68,7 +68,7 @@ def test_a_copy_has_its_own_size_and_the_model_and_text_of_the_command(tmp_path,
     assert (found.config.model, found.config.dataset) == (command.model, command.dataset)
 
 
-def test_a_copy_of_another_hook_is_refused_with_the_setting_that_it_needs(tmp_path):
+def test_a_copied_sae_of_another_hook_is_refused_with_the_setting_to_change(tmp_path):
     with pytest.raises(ConfigError, match=rf"^large=.*was trained at {HOOK}.* Fix: model\.hook={HOOK}$"):
         find_saved_sae(str(saved_in(tmp_path / "mine")), "large", composed())
 
@@ -77,7 +77,7 @@ FOREIGN = ['{"d_sae": 3}', '{"d_sae": 3, "metadata": null}', '{"metadata": {"hoo
 
 
 @pytest.mark.parametrize("content", [None, "", "[1]", "not JSON", *FOREIGN])
-def test_what_holds_no_sae_is_refused_in_a_line(tmp_path, content):
+def test_a_folder_without_an_sae_is_refused_in_one_line(tmp_path, content):
     folder = tmp_path / "other"
     if content is not None:
         folder.mkdir()
@@ -90,14 +90,14 @@ def test_what_holds_no_sae_is_refused_in_a_line(tmp_path, content):
     assert "\n" not in str(refused.value)
 
 
-def test_an_sae_without_its_weights_is_none(tmp_path):
+def test_an_sae_without_weights_is_refused(tmp_path):
     (saved_in(tmp_path / "mine") / "sae_weights.safetensors").unlink()
     with pytest.raises(ConfigError, match="holds no SAE"):
         find_saved_sae(str(tmp_path / "mine"), "saved", composed(f"model.hook={HOOK}"))
 
 
 @pytest.mark.parametrize("left", [0, 100, -7])
-def test_weights_that_are_cut_off_are_told_in_a_line_when_they_are_read(point, left):
+def test_truncated_weights_are_refused_in_one_line_when_loaded(point, left):
     file = point / "sae" / "sae_weights.safetensors"
     file.write_bytes(file.read_bytes()[:left])
     with pytest.raises(ConfigError, match=r"^small=.*cannot be read as sae_lens \(.*Fix: ") as refused:
@@ -105,13 +105,13 @@ def test_weights_that_are_cut_off_are_told_in_a_line_when_they_are_read(point, l
     assert "\n" not in str(refused.value)
 
 
-def test_the_digest_is_of_the_weights(point, tmp_path):
+def test_the_digest_depends_on_the_weights(point, tmp_path):
     torch.manual_seed(0)
-    of = [
+    digests = [
         find_saved_sae(str(saved_in(tmp_path / name)), "saved", composed(f"model.hook={HOOK}")).digest()
         for name in "ab"
     ]
-    assert of[0] == of[1]  # both from the seed of the SAE
+    assert digests[0] == digests[1]  # both are initialised from the same seed
     file = point / "sae" / "sae_weights.safetensors"
     before = find_saved_sae(str(point), "saved", composed()).digest()
     file.write_bytes(file.read_bytes() + b" ")
@@ -127,25 +127,25 @@ def pairs(*saes: SavedSAE) -> list[tuple[int, int]]:
     return [(small.config.dict_size, large.config.dict_size) for small, large in pair_neighbours(saes)]
 
 
-def test_neighbours_differ_in_size_alone_and_have_none_between_them():
+def test_pairs_are_neighbours_in_dictionary_size():
     sizes = [named("sae=topk", f"dict_size={size}") for size in (96, 48, 192)]
     assert pairs(*sizes) == [(48, 96), (96, 192)]
 
 
 @pytest.mark.parametrize("word", ["k=16", "seed=1", "sae=topk", "training.lr=1e-3", "dataset.seq_len=64"])
-def test_what_differs_in_more_than_its_size_is_no_pair(word):
-    of = [named("dict_size=48"), named("dict_size=96", word)]
-    assert pairs(*of) == []
-    assert [len(family) for family in group_by_settings(of)] == [1, 1]
-    assert pairs(*of, named("dict_size=96"), named("dict_size=48", word)) == [(48, 96), (48, 96)]
+def test_saes_that_differ_in_more_than_their_size_are_no_pair(word):
+    saes = [named("dict_size=48"), named("dict_size=96", word)]
+    assert pairs(*saes) == []
+    assert [len(family) for family in group_by_settings(saes)] == [1, 1]
+    assert pairs(*saes, named("dict_size=96"), named("dict_size=48", word)) == [(48, 96), (48, 96)]
 
 
 @pytest.mark.parametrize("word", ["training.log_every=3", "training.checkpoint_every=7", "training.keep_states=false"])
-def test_what_decides_nothing_of_a_result_keeps_no_pair_apart(word):
+def test_settings_that_do_not_affect_results_do_not_separate_a_pair(word):
     assert pairs(named("dict_size=48"), named("dict_size=96", word)) == [(48, 96)]
 
 
-def test_a_coefficient_is_the_same_listed_or_given():
+def test_a_coefficient_from_the_models_table_equals_the_same_one_set_explicitly():
     listed = ("sae=jumprelu", "model=gpt2-small")
     given = f"sae.sparsity_coefficient={composed(*listed).model.sparsity_coefficients.values[32]}"
     more = "+model.sparsity_coefficients.values={8: 0.02}"
@@ -156,5 +156,5 @@ def test_a_coefficient_is_the_same_listed_or_given():
     assert pairs(small, named(*listed, "dict_size=96", "sae.target_l0=32")) == []
 
 
-def test_no_saes_are_no_pairs():
+def test_no_saes_make_no_pairs():
     assert pair_neighbours([]) == []

@@ -1,4 +1,4 @@
-"""What is made of Slurm's answers, and how a job has itself requeued."""
+"""Parsing of Slurm's output, and how a job requeues itself."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_jobs_are_read_from_columns_of_fixed_width(slurm):
         + line("123456789_1000", long, "COMPLETING", 11, "(null) two words")
         + line("14", "first.bb", "OUT_OF_MEMORY", "", "OutOfMemory"),
     )
-    assert slurm_queue.jobs(["first.bb", "first.aa", "first.aa", long]) == {
+    assert slurm_queue.find_jobs(["first.bb", "first.aa", "first.aa", long]) == {
         "12_0": Job("12_0", "first.aa", "RUNNING", 0, None),
         "12_1": Job("12_1", "first.aa", "PENDING", 2, "Dependency"),
         "123456789_1000": Job("123456789_1000", long, "COMPLETING", 11, "(null) two words"),
@@ -25,51 +25,51 @@ def test_jobs_are_read_from_columns_of_fixed_width(slurm):
     }
     (call,) = slurm.calls("squeue")
     assert f"--name={long},first.aa,first.bb" in call.split()
-    assert "--states=all" in call.split()  # those that have just ended too
-    assert "--array" in call.split()  # a line per task, of tasks that wait too
+    assert "--states=all" in call.split()  # includes those that have just ended
+    assert "--array" in call.split()  # a line per task, also for tasks that wait
 
 
 def test_an_empty_queue_has_no_jobs(slurm):
     slurm.says("squeue", "")
-    assert slurm_queue.jobs(["first.aa"]) == {}
+    assert slurm_queue.find_jobs(["first.aa"]) == {}
 
 
-def test_slurm_is_not_asked_for_no_names(slurm):
-    assert slurm_queue.jobs([]) == {}
+def test_squeue_is_not_called_without_names(slurm):
+    assert slurm_queue.find_jobs([]) == {}
     assert slurm.calls("squeue") == []
 
 
 @pytest.mark.parametrize(
-    ("state", "live"),
+    ("state", "is_live"),
     [("PENDING", True), ("RUNNING", True), ("COMPLETING", True), ("REQUEUE_HOLD", True), ("SUSPENDED", True)]
     + [(state, False) for state in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL")],
 )
-def test_a_job_lives_until_it_has_ended(state, live):
-    assert Job("1_0", "x", state, 0, None).live == live
+def test_a_job_is_live_until_it_has_ended(state, is_live):
+    assert Job("1_0", "x", state, 0, None).is_live == is_live
 
 
-def test_what_squeue_complains_of_is_passed_on(slurm):
+def test_an_error_of_squeue_is_in_the_exception(slurm):
     slurm.does("squeue", "printf 'slurm_load_jobs error: Unable to contact slurm controller\\nmore\\n' >&2; exit 1")
     with pytest.raises(SlurmError, match=r"^squeue: slurm_load_jobs error: Unable to contact slurm controller$"):
-        slurm_queue.jobs(["first.aa"])
+        slurm_queue.find_jobs(["first.aa"])
 
 
-def test_a_machine_without_slurm_is_told_so(slurm):
+def test_a_machine_without_slurm_raises_a_clear_error(slurm):
     slurm.misses("squeue")
     with pytest.raises(SlurmError, match="there is no squeue on this machine"):
-        slurm_queue.jobs(["first.aa"])
+        slurm_queue.find_jobs(["first.aa"])
 
 
-def test_a_slurm_that_does_not_answer_is_not_waited_for_forever(slurm, monkeypatch):
+def test_a_slurm_that_does_not_answer_times_out(slurm, monkeypatch):
     monkeypatch.setattr(slurm_queue, "SECONDS", 0.2)
     slurm.does("squeue", "exec sleep 20")
-    with pytest.raises(SlurmError, match="squeue has not answered"):
-        slurm_queue.jobs(["first.aa"])
+    with pytest.raises(SlurmError, match="squeue did not answer within"):
+        slurm_queue.find_jobs(["first.aa"])
 
 
-def test_accounts_tell_how_forgotten_jobs_ended(slurm):
+def test_sacct_has_the_end_states_of_jobs_that_squeue_forgot(slurm):
     slurm.says("sacct", "12_0|TIMEOUT\n12_1|CANCELLED by 1000\n12_2|\n13_0|COMPLETED\n")
-    assert slurm_queue.ended(("12_0", "12_1", "12_2", "13_0")) == {
+    assert slurm_queue.find_end_states(("12_0", "12_1", "12_2", "13_0")) == {
         "12_0": "TIMEOUT",
         "12_1": "CANCELLED",
         "13_0": "COMPLETED",
@@ -78,11 +78,11 @@ def test_accounts_tell_how_forgotten_jobs_ended(slurm):
     assert call.endswith("-j 12_0,12_1,12_2,13_0")
 
 
-def test_without_accounts_nothing_is_known(slurm):
+def test_end_states_are_empty_without_accounting(slurm):
     slurm.does("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
-    assert slurm_queue.ended(("12_0",)) == {}
+    assert slurm_queue.find_end_states(("12_0",)) == {}
     slurm.misses("sacct")
-    assert slurm_queue.ended(("12_1",)) == {}
+    assert slurm_queue.find_end_states(("12_1",)) == {}
 
 
 def test_a_job_is_cancelled_by_its_id(slurm):
@@ -107,7 +107,7 @@ SHOWN = "JobId=13 ArrayJobId=12 ArrayTaskId=3 JobName=first.aa JobState={} Reaso
         ("RUNNING", "None", 3, "2", "Slurm has requeued the job"),
     ],
 )
-def test_a_job_is_requeued_unless_it_was_cancelled_or_slurm_has_done_so(
+def test_a_job_is_requeued_unless_it_was_cancelled_or_already_requeued(
     slurm, monkeypatch, state, reason, restarts, ours, why_not
 ):
     slurm.says("scontrol", SHOWN.format(state, reason, restarts))
@@ -118,7 +118,7 @@ def test_a_job_is_requeued_unless_it_was_cancelled_or_slurm_has_done_so(
     assert slurm.calls("scontrol") == ["show job --oneliner 12_3", *requeued]
 
 
-def test_a_refusal_to_requeue_is_told(slurm, monkeypatch):
+def test_a_refused_requeue_returns_the_reason(slurm, monkeypatch):
     monkeypatch.setattr(slurm_queue, "SECONDS_BETWEEN_ATTEMPTS", 0.0)
     slurm.says("scontrol", SHOWN.format("RUNNING", "None", 0))
     (slurm.folder / "scontrol").rename(slurm.folder / "shows")
@@ -128,13 +128,13 @@ def test_a_refusal_to_requeue_is_told(slurm, monkeypatch):
     assert slurm_queue.requeue("12_3") == "scontrol: slurm_requeue error: Requested operation is presently disabled"
 
 
-def test_a_slurm_that_does_not_know_the_job_is_told(slurm, monkeypatch):
+def test_requeueing_an_unknown_job_returns_the_reason(slurm, monkeypatch):
     monkeypatch.setattr(slurm_queue, "SECONDS_BETWEEN_ATTEMPTS", 0.0)
     slurm.does("scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     assert slurm_queue.requeue("12_3") == "scontrol: slurm_load_jobs error: Invalid job id specified"
 
 
-def test_the_largest_array_is_what_slurm_is_configured_for(slurm):
+def test_the_largest_array_is_read_from_the_slurm_configuration(slurm):
     slurm.says("scontrol", "Configuration data as of now\nMaxArraySize            = 5\nMaxJobCount  = 10000\n")
     assert slurm_queue.max_array_size() == 5
     slurm.says("scontrol", "MaxJobCount = 7\n")

@@ -1,4 +1,4 @@
-"""The state of a point from its folder and from Slurm together, a case for each way the two can stand."""
+"""The state of a submitted point: a case for each combination of its folder and the Slurm queue."""
 
 import contextlib
 
@@ -6,16 +6,16 @@ import pytest
 from filelock import FileLock
 
 from sae_sweeps.sweep.point_state import State
-from tests.sweep.conftest import job, notes, submission
+from tests.sweep.conftest import job, submission, write_note
 
 LOG = "slurm/s.1/7_0_0_log.out"
-AT_WORK = "at work"  # noted as running, and the lock is held
-CASES = {  # name: what is noted of a, its job, how it ended by the accounts, and the state to be seen
+TRAINING = "training"  # state.json says running, and the lock is held
+CASES = {  # name: state.json of point a, its job in squeue, its end state in sacct, and the expected state
     "pending": (None, job("7_0", "PENDING", 0, "Priority"), None, State("queued", "Priority", "7_0")),
-    "begun, nothing noted yet": (None, job("7_0", "RUNNING"), None, State("running", "starting", "7_0")),
-    "at work": ((AT_WORK, "7_0", 0), job("7_0", "RUNNING"), None, State("running", None, "7_0", 0, 12)),
-    "suspended": ((AT_WORK, "7_0", 0), job("7_0", "SUSPENDED"), None, State("running", None, "7_0", 0, 12)),
-    "failed in this run, its pack goes on": (
+    "started, no state.json yet": (None, job("7_0", "RUNNING"), None, State("running", "starting", "7_0")),
+    "training": ((TRAINING, "7_0", 0), job("7_0", "RUNNING"), None, State("running", None, "7_0", 0, 12)),
+    "suspended": ((TRAINING, "7_0", 0), job("7_0", "SUSPENDED"), None, State("running", None, "7_0", 0, 12)),
+    "failed in this run, its pack continues": (
         ("failed", "7_0", 1, "it broke"),
         job("7_0", "RUNNING", 1),
         None,
@@ -39,19 +39,19 @@ CASES = {  # name: what is noted of a, its job, how it ended by the accounts, an
         None,
         State("queued", "BeginTime", "7_0", 3, 12),
     ),
-    "at work after being requeued": (
-        (AT_WORK, "7_0", 3),
+    "training after being requeued": (
+        (TRAINING, "7_0", 3),
         job("7_0", "RUNNING", 3),
         None,
         State("running", None, "7_0", 3, 12),
     ),
-    "requeued and begun, nothing noted yet": (
+    "requeued and started, state.json of the earlier run": (
         ("interrupted", "7_0", 0),
         job("7_0", "RUNNING", 1),
         None,
         State("running", "starting", "7_0", 1, 12),
     ),
-    "told to stop": (
+    "stopping": (
         ("interrupted", "7_0", 0),
         job("7_0", "RUNNING"),
         None,
@@ -69,37 +69,37 @@ CASES = {  # name: what is noted of a, its job, how it ended by the accounts, an
         None,
         State("queued", "BeginTime", "7_0", 1, 12),
     ),
-    "cancelled before it began": (
+    "cancelled before it started": (
         None,
         job("7_0", "CANCELLED"),
         None,
         State("interrupted", "job 7_0 was cancelled", "7_0"),
     ),
-    "cancelled, by the accounts": (
+    "cancelled, in sacct": (
         ("interrupted", "7_0", 1, "SIGTERM"),
         None,
         "CANCELLED",
         State("interrupted", "job 7_0 was cancelled", "7_0", 1, 12),
     ),
-    "ended in squeue": (
+    "ended, in squeue": (
         ("running", "7_0", 0),
         job("7_0", "TIMEOUT"),
         None,
         State("interrupted", f"job 7_0 ended before the point was done (TIMEOUT), see {LOG}", "7_0", 0, 12),
     ),
-    "ended, by the accounts": (
+    "ended, in sacct": (
         ("running", "7_0", 0),
         None,
         "OUT_OF_MEMORY",
         State("interrupted", f"job 7_0 ended before the point was done (OUT_OF_MEMORY), see {LOG}", "7_0", 0, 12),
     ),
-    "ended without accounts": (
+    "ended, unknown to sacct": (
         ("running", "7_0", 0),
         None,
         None,
         State("interrupted", f"job 7_0 ended before the point was done, see {LOG}", "7_0", 0, 12),
     ),
-    "ended and nothing was noted": (
+    "ended without a state.json": (
         None,
         None,
         None,
@@ -115,15 +115,17 @@ CASES = {  # name: what is noted of a, its job, how it ended by the accounts, an
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_point_that_was_submitted(see, case):
-    noted, present, ended, expected = CASES[case]
-    held: contextlib.AbstractContextManager = contextlib.nullcontext()
-    if noted is not None:
-        state, owner, restarts, *reason = noted
-        if state == AT_WORK:
-            held = FileLock(see.sweep.folder / "a" / ".lock")
-        notes(see.sweep, "a", "running" if state == AT_WORK else state, owner, restarts, *reason, step=12)
-    with held:
-        seen = see(submission(), jobs=[] if present is None else [present], ended={"7_0": ended} if ended else {})
-    assert seen.points["a"] == expected
-    assert seen.slurm_error is None
+def test_the_state_of_a_submitted_point(read_sweep, case):
+    note, job, end_state, expected = CASES[case]
+    lock: contextlib.AbstractContextManager = contextlib.nullcontext()
+    if note is not None:
+        state, owner, restarts, *reason = note
+        if state == TRAINING:
+            lock = FileLock(read_sweep.sweep.folder / "a" / ".lock")
+        write_note(read_sweep.sweep, "a", "running" if state == TRAINING else state, owner, restarts, *reason, step=12)
+    with lock:
+        states = read_sweep(
+            submission(), jobs=[] if job is None else [job], ended={"7_0": end_state} if end_state else {}
+        )
+    assert states.points["a"] == expected
+    assert states.slurm_error is None

@@ -1,4 +1,4 @@
-"""The states of the tasks that follow a sweep: as jobs, and as sweep.json says how they ended."""
+"""The states of follow-up tasks: from their jobs, and from the outcomes in sweep.json."""
 
 import pytest
 
@@ -10,8 +10,8 @@ REPORT = submission("s.9", "9", [[]], "report")
 LOST = "job 9_0 ended before it was done, see slurm/s.9/9_0_0_log.out"
 
 
-def ran(state: str, why: str | None, id: str | None = "9_0") -> dict:
-    return {"report": {"state": state, "reason": why, "job": id}}
+def ran(state: str, reason: str | None, id: str | None = "9_0") -> dict:
+    return {"report": {"state": state, "reason": reason, "job": id}}
 
 
 def waits(state: str, reason: str | None = None, restarts: int = 0) -> list[Job]:
@@ -34,23 +34,25 @@ def waits(state: str, reason: str | None = None, restarts: int = 0) -> list[Job]
         ([], ran("done", None, "5_0"), State("interrupted", LOST, "9_0")),
     ],
 )
-def test_a_task_that_follows(see, jobs, followed, expected):
-    assert see(submission(), REPORT, jobs=jobs, followed=followed).follow_ups == {"report": expected}
+def test_the_state_of_a_follow_up(read_sweep, jobs, followed, expected):
+    assert read_sweep(submission(), REPORT, jobs=jobs, followed=followed).follow_ups == {"report": expected}
 
 
-def test_where_slurm_does_not_answer_a_task_may_still_wait(see):
-    seen = see(submission(), REPORT, error="squeue: no")
-    assert seen.follow_ups == {"report": State("queued", "Slurm does not answer", "9_0")}
-    assert see(submission(), REPORT, error="squeue: no", followed=ran("done", None)).follow_ups == {
+def test_a_follow_up_counts_as_queued_while_slurm_does_not_answer(read_sweep):
+    states = read_sweep(submission(), REPORT, error="squeue: no")
+    assert states.follow_ups == {"report": State("queued", "Slurm does not answer", "9_0")}
+    assert read_sweep(submission(), REPORT, error="squeue: no", followed=ran("done", None)).follow_ups == {
         "report": State("done", None, "9_0")
     }
 
 
-def test_a_task_that_followed_without_slurm_is_told_too(see):
-    assert see(followed=ran("done", None, None)).follow_ups == {"report": State("done")}
+def test_a_follow_up_that_ran_without_slurm_is_included(read_sweep):
+    assert read_sweep(followed=ran("done", None, None)).follow_ups == {"report": State("done")}
 
 
-def test_of_two_submissions_of_a_task_the_latest_counts(see):
+def test_the_latest_submission_of_a_follow_up_counts(read_sweep):
     again = submission("s.10", "10", [[]], "report")
-    seen = see(REPORT, again, jobs=[Job("10_0", "s.10", "PENDING", 0, "Dependency")], followed=ran("done", None))
-    assert seen.follow_ups == {"report": State("queued", "Dependency", "10_0")}
+    states = read_sweep(
+        REPORT, again, jobs=[Job("10_0", "s.10", "PENDING", 0, "Dependency")], followed=ran("done", None)
+    )
+    assert states.follow_ups == {"report": State("queued", "Dependency", "10_0")}

@@ -138,15 +138,15 @@ def test_what_an_sae_from_elsewhere_is_of_has_to_fit(tmp_path, tiny_model, of_th
     folder = saved(format, tmp_path / "saes" / "layers.0", foreign("topk"), str(tiny_model))
     given = ["task=evaluate", *ELSEWHERE, f"saved={folder}"]
     ran = command(*given, *of_the_model, "model.hook=blocks.1.hook_mlp_out")
-    said = f"error: saved={folder}: was trained at blocks.0.hook_resid_post, and the command is about"
+    said = f"error: saved={folder}: was trained at blocks.0.hook_resid_post, but the command uses"
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith(f"{said} blocks.1.hook_mlp_out. Fix: model.hook=blocks.0.hook_resid_post")
     ran = command(*given, "model.hook=blocks.0.hook_resid_post")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err.startswith(f"error: saved={folder}: was trained on {tiny_model}, and the command is about ")
+    assert ran.err.startswith(f"error: saved={folder}: was trained on {tiny_model}, but the command uses ")
     ran = command(*given, "model.hook=blocks.0.hook_resid_post", f"model.aliases=[{tiny_model}]")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err.startswith(f"error: saved={folder}: is of activations 16 wide, and those of ")
+    assert ran.err.startswith(f"error: saved={folder}: takes activations of width 16, but those of ")
     assert len(ran.err.splitlines()) == 1
     assert not (tmp_path / "outputs").exists()
 
@@ -267,5 +267,5 @@ def test_a_k_that_there_cannot_be_is_told_with_the_folder(tmp_path, tiny_model, 
     cfg = json.loads((folder / "cfg.json").read_text())
     (folder / "cfg.json").write_text(json.dumps(cfg | {"k": 41}))
     ran = command("task=evaluate", *ELSEWHERE, *of_the_model, f"saved={folder}")
-    told = f"error: saved={folder}: says that its k is 41, of 40 latents. Fix: check its configuration\n"
+    told = f"error: saved={folder}: declares k=41, but has only 40 latents. Fix: correct its configuration file\n"
     assert (ran.code, ran.err) == (1, told)

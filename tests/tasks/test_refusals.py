@@ -111,17 +111,17 @@ def test_a_copy_that_is_of_another_hook_or_model_is_told(first, command, tmp_pat
     ran = command(*given, *of_the_model, "model.hook=blocks.0.hook_resid_pre")
     assert ran.code == 1
     hook = "blocks.1.hook_resid_pre"
-    problem = f"was trained at {hook}, and the command is about blocks.0.hook_resid_pre. Fix: model.hook={hook}"
+    problem = f"was trained at {hook}, but the command uses blocks.0.hook_resid_pre. Fix: model.hook={hook}"
     assert ran.err == f"error: saved=./copy: {problem}\n"
     model = json.loads((tmp_path / "copy" / "cfg.json").read_text())["metadata"]["model_name"]
     ran = command(*given, f"model.hook={hook}")
-    problem = f"was trained on {model}, and the command is about {PROJECT}/embedded/model. Fix: model=..."
+    problem = f"was trained on {model}, but the command uses {PROJECT}/embedded/model. Fix: set model=..."
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err.startswith(f"error: saved=./copy: {problem}, the one that it is of, or if they are the same, ")
+    assert ran.err.startswith(f"error: saved=./copy: {problem} to its model, or add 'model.aliases=[")
     ran = command(*given, f"model.hook={hook}", f"model.aliases=[{model}]")
-    problem = f"is of activations 16 wide, and those of {PROJECT}/embedded/model are 192 wide"
+    problem = f"takes activations of width 16, but those of {PROJECT}/embedded/model have width 192"
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err.startswith(f"error: saved=./copy: {problem}. Fix: model=")
+    assert ran.err.startswith(f"error: saved=./copy: {problem}. Fix: set model=")
 
 
 def test_stitching_saes_that_see_activations_unlike_each_other_is_refused(first, command):

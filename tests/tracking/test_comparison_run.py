@@ -1,4 +1,4 @@
-"""The run in W&B that compares a sweep, read back from its file; and the workspace, as it would be saved."""
+"""The W&B run that compares a sweep, read back from its file; and the workspace, as it would be saved."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def points_in(sweep):
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Four points, one of which failed; two differ in their seeds alone."""
+    """A sweep of four points: one failed, two differ only in their seeds."""
     found = Sweep(tmp_path / "outputs" / "ks")
     sizes = {"a": (48, 0, 0.2), "b": (48, 1, 0.4), "c": (96, 0, 0.1), "d": (96, 1, None)}
     configs = {
@@ -49,14 +49,14 @@ def sweep(tmp_path):
 
 
 def logged(sweep) -> dict:
-    """The tables that the run logged, as they are on disk; those of the charts too."""
-    records(sweep.folder)  # it is written
+    """Return the tables that the run logged, those of the charts included, from its files."""
+    records(sweep.folder)  # waits until the file is written
     (run,) = offline_runs(sweep.folder)
     files = {re.sub(r"_\d+_[0-9a-f]+$", "", file.name.split(".")[0]): file for file in run.glob("files/media/table/*")}
     return {name: json.loads(file.read_text()) for name, file in files.items()}
 
 
-def test_the_run_has_the_points_the_groups_and_the_best(sweep):
+def test_the_run_has_the_points_the_groups_and_the_best_values(sweep):
     compare_run(sweep, TrackingConfig(), points_in(sweep))
     found = records(sweep.folder)
     assert (found["run"].run_group, found["run"].job_type, found["run"].project) == ("ks", "compare", "p")
@@ -88,7 +88,7 @@ def test_the_charts_have_a_series_for_each_architecture_and_size(sweep):
         assert {row[series["columns"].index("lineKey")] for row in series["data"]} == {"BatchTopK 48", "BatchTopK 96"}
 
 
-def test_it_stays_one_run_and_is_written_only_if_something_has_changed(sweep, tmp_path):
+def test_the_comparison_stays_one_run_and_is_written_only_after_a_change(sweep, tmp_path):
     compare_run(sweep, TrackingConfig(), points_in(sweep))
     first, run_id = offline_runs(sweep.folder), records(sweep.folder)["run"].run_id
     compare_run(sweep, TrackingConfig(), points_in(sweep))
@@ -108,18 +108,18 @@ def test_it_stays_one_run_and_is_written_only_if_something_has_changed(sweep, tm
         assert offline_runs(sweep.folder) == [second]
 
 
-def test_that_it_fails_is_a_line(sweep, monkeypatch, caplog):
+def test_a_failing_comparison_logs_one_warning(sweep, monkeypatch, caplog):
     def start_run(*words, **options):
         raise RuntimeError("nothing works")
 
     monkeypatch.setattr(comparing, "start_run", start_run)
     compare_run(sweep, TrackingConfig(), points_in(sweep))
     assert [record.getMessage() for record in caplog.records] == [
-        "W&B: the comparison of ks has no run (RuntimeError: nothing works)"
+        "W&B: could not write the comparison run of sweep ks (RuntimeError: nothing works)"
     ]
 
 
-def test_off_imports_nothing(sweep, monkeypatch):
+def test_tracking_off_writes_no_comparison(sweep, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     compare_run(sweep, TrackingConfig(mode="off"), points_in(sweep))
     points = [replace(p, config={**p.config, "tracking": asdict(TrackingConfig(mode="off"))}) for p in points_in(sweep)]
@@ -149,7 +149,7 @@ def test_the_workspace_has_the_panels_of_the_comparison():
 
 @pytest.fixture
 def online(monkeypatch):
-    """A server that lets us in, and saves nothing; returns the configuration of a command."""
+    """The configuration of a command with a reachable W&B server that saves nothing."""
     import wandb
 
     monkeypatch.setattr(wandb_workspace, "unreachable_reason", lambda server: None)
@@ -184,7 +184,7 @@ def test_a_workspace_is_created_and_then_updated(sweep, online, monkeypatch):
     assert json.loads((sweep.folder / "wandb_workspace.json").read_text())["url"] == "https://x/me/p?nw=nw-abc-v"
 
 
-def test_a_server_without_workspaces_is_told_of(sweep, online, monkeypatch):
+def test_a_server_without_workspaces_is_a_failure_that_says_what_is_needed(sweep, online, monkeypatch):
     import wandb_workspaces.workspaces as ws
 
     def save(self):
@@ -195,7 +195,7 @@ def test_a_server_without_workspaces_is_told_of(sweep, online, monkeypatch):
     assert (' refused (Cannot query field "upsertView"); it takes a key') in failure
 
 
-def test_what_a_workspace_needs_is_said(sweep, online, monkeypatch):
+def test_a_workspace_that_cannot_be_created_names_what_it_needs(sweep, online, monkeypatch):
     with pytest.raises(NotRunError, match=r"tracking=online is needed, not offline"):
         wandb_workspace.run(sweep, composed("name=ks"))
     with pytest.raises(NotRunError, match=r"tracking=online is needed, not off$"):

@@ -1,4 +1,4 @@
-"""W&B's offline runs, read back from the files that `wandb sync` would upload."""
+"""W&B runs, read back from the offline files that `wandb sync` would upload."""
 
 import json
 import signal
@@ -14,8 +14,10 @@ from sae_sweeps.tracking.run import Run, start_run, sync_command
 
 
 def log_records(data):
-    """The records of a LevelDB log as W&B writes it: a header of 7 bytes, then blocks of 32 KiB with fragments, each
-    behind its checksum (4 bytes), length (2) and type (1: whole, 2: first, 3: middle, 4: last)."""
+    """Yield the records of a LevelDB log as W&B writes it: a header of 7 bytes, then blocks of 32 KiB with fragments.
+
+    A fragment is preceded by its checksum (4 bytes), length (2) and type (1: whole, 2: first, 3: middle, 4: last).
+    """
     at, pending = 7, b""
     while at + 7 <= len(data):
         if 32768 - at % 32768 < 7:
@@ -30,9 +32,9 @@ def log_records(data):
 
 
 def records(folder):
-    """What the offline run of `folder` holds: its identity, its configuration, its history and its summary.
+    """Return what the offline run of `folder` holds: identity, configuration, history and summary.
 
-    W&B's service writes the file, and may do so a moment after `finish` has returned.
+    W&B's service may write the file a moment after `finish` has returned.
     """
     deadline = time.monotonic() + 20
     while (found := records_so_far(folder))["exit"] is None and time.monotonic() < deadline:
@@ -67,7 +69,7 @@ def records_so_far(folder):
     return found
 
 
-def test_a_run_holds_its_curve_configuration_group_and_final_metrics(tmp_path):
+def test_a_run_has_its_curve_configuration_group_and_final_metrics(tmp_path):
     point = tmp_path / "topk-48"
     point.mkdir()
     run = start_run(TrackingConfig(), point, group="my-sweep", job_type="train", config={"k": 4, "sae": {"a": 1}})
@@ -88,7 +90,7 @@ def test_a_run_holds_its_curve_configuration_group_and_final_metrics(tmp_path):
     assert found["exit"] == 0
 
 
-def test_a_point_that_goes_on_keeps_its_run_and_its_whole_curve(tmp_path):
+def test_a_resumed_point_keeps_its_run_id_and_its_whole_curve(tmp_path):
     lines = [{"tokens": 100 * step, "train/loss": 1 / step} for step in (1, 2, 3)]
     begin = {"group": "g", "job_type": "train", "config": {}}
     first = start_run(TrackingConfig(), tmp_path, **begin)
@@ -96,15 +98,15 @@ def test_a_point_that_goes_on_keeps_its_run_and_its_whole_curve(tmp_path):
     for line in lines:
         first.log(line)
     first.finish(failed=True)
-    second = start_run(TrackingConfig(), tmp_path, **begin, history=lines[:2])  # it goes on behind the second line
+    second = start_run(TrackingConfig(), tmp_path, **begin, history=lines[:2])  # resumes after the second line
     second.log(lines[2])
     second.finish()
-    found = records(tmp_path)  # there is one run only
+    found = records(tmp_path)  # fails unless there is exactly one run
     assert found["run"].run_id == first_id
     assert [line["tokens"] for line in found["history"]] == [100, 200, 300]
 
 
-def test_off_touches_nothing(tmp_path, monkeypatch):
+def test_tracking_off_imports_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it would fail
     run = start_run(TrackingConfig(mode="off"), tmp_path, group="g", job_type="train", config={})
     run.log({"tokens": 1})
@@ -112,7 +114,7 @@ def test_off_touches_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_w_and_b_cannot_do_is_told_once_and_raises_nothing(caplog):
+def test_an_error_of_wandb_is_logged_once_and_not_raised(caplog):
     class Broken:
         def log(self, metrics):
             raise RuntimeError("the service has gone")
@@ -123,11 +125,11 @@ def test_what_w_and_b_cannot_do_is_told_once_and_raises_nothing(caplog):
     run.table("t", ["a"], [[1]])
     run.finish({"eval/nmse": 0.5})
     assert [record.getMessage() for record in caplog.records] == [
-        "W&B: the run cannot be gone on with (the service has gone)"
+        "W&B: logging stopped for this run (the service has gone)"
     ]
 
 
-def test_a_run_that_cannot_begin_is_none(tmp_path, monkeypatch, caplog):
+def test_a_run_that_cannot_start_logs_a_warning_and_nothing_else(tmp_path, monkeypatch, caplog):
     import wandb
 
     def init(**options):
@@ -135,10 +137,11 @@ def test_a_run_that_cannot_begin_is_none(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(wandb, "init", init)
     start_run(TrackingConfig(), tmp_path, group="g", job_type="train", config={}).log({"tokens": 1})
-    assert "has no run in W&B (no room)" in caplog.text
+    assert "W&B: could not start the run of" in caplog.text
+    assert "nothing is logged for it (no room)" in caplog.text
 
 
-def test_metrics_are_drawn_over_tokens_and_say_which_end_is_best(tmp_path):
+def test_metrics_are_plotted_over_tokens_and_define_their_best_end(tmp_path):
     run = start_run(TrackingConfig(), tmp_path, group="g", job_type="train", config={})
     run.log({"tokens": 1, "train/loss": 1.0})
     run.finish()
@@ -152,7 +155,7 @@ def test_metrics_are_drawn_over_tokens_and_say_which_end_is_best(tmp_path):
     assert found["train/step"].options.hidden
 
 
-def test_the_axis_of_a_study_is_its_own(tmp_path):
+def test_a_study_chooses_its_own_axis(tmp_path):
     run = start_run(TrackingConfig(), tmp_path, group="g", job_type="stitch", config={}, axis="position")
     run.finish()
     found = records(tmp_path)["metrics"]
@@ -160,7 +163,7 @@ def test_the_axis_of_a_study_is_its_own(tmp_path):
     assert sorted(found) == ["*", "position"]
 
 
-def test_an_artifact_has_the_files_metadata_and_alias(tmp_path):
+def test_an_artifact_has_its_files_metadata_and_alias(tmp_path):
     (tmp_path / "sae").mkdir()
     (tmp_path / "sae" / "cfg.json").write_text("{}")
     run = start_run(TrackingConfig(), tmp_path, group="g", job_type="train", config={})
@@ -173,20 +176,20 @@ def test_an_artifact_has_the_files_metadata_and_alias(tmp_path):
     assert (content.path, content.local_path) == ("cfg.json", str(tmp_path / "sae" / "cfg.json"))  # no copy
 
 
-def test_the_command_that_uploads_later_names_the_folder_if_it_is_another(tmp_path):
+def test_the_sync_command_names_the_output_root_unless_it_is_the_default(tmp_path):
     assert sync_command(Path("outputs/ks/topk-48"), "ks") == "python launch.py task=sync name=ks"
     elsewhere = sync_command(tmp_path / "runs" / "ks" / "stitch" / "a", "ks")
     assert elsewhere == f"python launch.py task=sync name=ks output_root={tmp_path / 'runs'}"
 
 
-def test_the_warning_of_a_coming_end_does_not_end_the_run(tmp_path):
+def test_sigusr1_does_not_end_the_wandb_service(tmp_path):
     run = start_run(TrackingConfig(), tmp_path, group="g", job_type="train", config={})
     run.log({"tokens": 1, "loss": 0.5})
     services = [child for child in psutil.Process().children(recursive=True) if "wandb" in " ".join(child.cmdline())]
     assert services
     for service in services:
         service.send_signal(signal.SIGUSR1)
-    time.sleep(0.5)  # a process that heard it would be gone
+    time.sleep(0.5)  # a process that received it would have ended
     run.log({"tokens": 2, "loss": 0.25})
     run.finish({"eval/nmse": 0.1})
     assert [line["tokens"] for line in records(tmp_path)["history"]] == [1, 2]

@@ -1,4 +1,4 @@
-"""Servers of W&B that are down, hang, refuse or are broken, and what is kept and told of that."""
+"""W&B servers that are down, hang, refuse or are broken: what is kept and which warnings are logged."""
 
 import http.server
 import json
@@ -11,8 +11,7 @@ import pytest
 
 from sae_sweeps.config import TrackingConfig
 from sae_sweeps.tracking import background_sync
-from sae_sweeps.tracking import run as tracking
-from sae_sweeps.tracking.background_sync import Follower
+from sae_sweeps.tracking.background_sync import Follower, Uploads
 from sae_sweeps.tracking.run import finish_uploads, start_run
 from sae_sweeps.tracking.wandb_sync import Upload, is_uploaded, offline_runs, unreachable_reason
 from tests.tracking.test_run import records
@@ -22,10 +21,10 @@ KEY = "local" + 40 * "0"
 
 @pytest.fixture
 def server():
-    """Begins a server whose every answer is `status`, or none at all; returns its address."""
+    """A function that starts a server and returns its address; it answers every request with `status`, or never."""
     ended, servers = threading.Event(), []
 
-    def begin(status: int | None) -> str:
+    def start(status: int | None) -> str:
         class Handler(http.server.BaseHTTPRequestHandler):
             def answer(self):
                 if status is None:
@@ -47,35 +46,36 @@ def server():
         threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
         return f"http://127.0.0.1:{servers[-1].server_address[1]}"
 
-    yield begin
+    yield start
     ended.set()
-    for one in servers:
-        one.shutdown()
-        one.server_close()
+    for started in servers:
+        started.shutdown()
+        started.server_close()
 
 
 @pytest.fixture
 def with_key(monkeypatch):
-    """W&B as somebody's who has a key, in a process that has not asked it anything yet."""
+    """W&B with an API key, in a process that has not used it yet."""
     import wandb
 
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr(tracking, "_uploaders", {})
     wandb.teardown()
     yield
     wandb.teardown()
 
 
-def a_run(folder, mode="offline"):
+def write_run(folder, uploads):
+    """Log and finish a run with tracking=online. Returns the folders of its offline runs."""
     folder.mkdir(parents=True)
-    run = start_run(TrackingConfig(mode=mode), folder, group="g", job_type="train", config={})
+    options = {"group": "g", "job_type": "train", "config": {}}
+    run = start_run(TrackingConfig(mode="online"), folder, **options, uploads=uploads)
     run.log({"tokens": 1, "train/loss": 1.0})
     run.finish({"eval/nmse": 0.5})
-    records(folder)  # it is on disk
+    records(folder)  # waits until it is on disk
     return offline_runs(folder)
 
 
-def test_a_server_is_had_if_it_answers_at_all(server):
+def test_a_server_is_reachable_if_it_answers_below_500(server):
     assert unreachable_reason(server(200)) is None
     assert unreachable_reason(server(404)) is None
     broken, hangs = server(503), server(None)
@@ -85,42 +85,46 @@ def test_a_server_is_had_if_it_answers_at_all(server):
 
 
 @pytest.mark.parametrize("status", [None, 401, 500, "down"])
-def test_a_server_that_is_of_no_use_takes_seconds_and_a_line(tmp_path, server, with_key, monkeypatch, caplog, status):
+def test_a_useless_server_costs_seconds_and_two_warnings(tmp_path, server, with_key, monkeypatch, caplog, status):
     address = "http://127.0.0.1:9" if status == "down" else server(status)
     monkeypatch.setenv("WANDB_BASE_URL", address)
     caplog.set_level(logging.WARNING)
     began = time.monotonic()
-    runs = [run for name in ("a", "b") for run in a_run(tmp_path / "g" / name, "online")]
-    assert time.monotonic() - began < 20  # and not the 90 s for each that W&B would wait
-    finish_uploads()
+    uploads = Uploads()
+    runs = [run for name in ("a", "b") for run in write_run(tmp_path / "g" / name, uploads)]
+    assert time.monotonic() - began < 20  # W&B itself would wait 90 s per run
+    finish_uploads(uploads)
     assert time.monotonic() - began < 40
-    said = [record.getMessage() for record in caplog.records]
-    what = {None: "does not answer", 401: "you may not", 500: "answers 500", "down": "cannot be reached"}[status]
+    messages = [record.getMessage() for record in caplog.records]
+    problem = {None: "does not answer", 401: "you may not", 500: "answers 500", "down": "cannot be reached"}[status]
     command = f"python launch.py task=sync name=g output_root={tmp_path}"
-    assert what in said[0]
-    assert said[0].endswith(f"Upload it later: {command}")
-    assert said[1:] == [f"W&B: 2 of 2 runs are not uploaded: {command}"]
+    assert problem in messages[0]
+    assert messages[0].endswith(
+        f". Training continues and the runs are kept on this disk. Upload them later: {command}"
+    )
+    assert messages[1:] == [f"W&B: 2 of 2 runs were not uploaded. Upload them later: {command}"]
     assert not any(is_uploaded(run) for run in runs)
 
 
-def test_without_a_key_the_line_says_so(tmp_path, server, with_key, monkeypatch, caplog):
+def test_a_missing_api_key_is_named_in_the_warning(tmp_path, server, with_key, monkeypatch, caplog):
     monkeypatch.delenv("WANDB_API_KEY")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_BASE_URL", server(200))
-    a_run(tmp_path / "a", "online")
-    finish_uploads()
+    uploads = Uploads()
+    write_run(tmp_path / "a", uploads)
+    finish_uploads(uploads)
     assert "No API key configured" in caplog.text
 
 
 class FakeUpload:
-    """W&B's command, that marks a run as uploaded if it can."""
+    """Stands for W&B's command: marks every run as uploaded except the one named "refused"."""
 
-    begun: list
+    started: list
 
     def __init__(self, runs, live=False):
         self.runs = runs
-        FakeUpload.begun.append(([run.name for run in runs], live))
+        FakeUpload.started.append(([run.name for run in runs], live))
         for run in runs:
             if run.name != "refused":
                 (run / "run.wandb.synced").touch()
@@ -129,43 +133,43 @@ class FakeUpload:
         return True
 
     def close(self):
-        return None if all(map(is_uploaded, self.runs)) else "it is refused"
+        return None if all(map(is_uploaded, self.runs)) else "the server refused it"
 
 
 @pytest.fixture
 def followed(tmp_path, monkeypatch, capsys):
-    """Has a process of the uploader follow runs to the end; returns what it began, and what it said."""
+    """A function that follows runs to their end; returns the started uploads and the printed lines."""
     monkeypatch.setattr(background_sync, "Upload", FakeUpload)
-    monkeypatch.setattr(background_sync, "TOGETHER_SECONDS", 0.0)
-    FakeUpload.begun = []
+    monkeypatch.setattr(background_sync, "BATCH_SECONDS", 0.0)
+    FakeUpload.started = []
 
     def follow(*names):
-        told = queue.Queue()
+        lines = queue.Queue()
         for name in names:
             (tmp_path / name).mkdir()
-            told.put(str(tmp_path / name))
-        told.put(None)
-        Follower("http://127.0.0.1:9").follow(told)
-        return FakeUpload.begun, capsys.readouterr().out.splitlines()
+            lines.put(str(tmp_path / name))
+        lines.put(None)
+        Follower("http://127.0.0.1:9").follow(lines)
+        return FakeUpload.started, capsys.readouterr().out.splitlines()
 
     return follow
 
 
-def test_runs_are_followed_while_they_are_written(followed):
-    begun, said = followed("a", "b")
-    assert sorted(name for names, live in begun for name in names if live) == ["a", "b"]
-    assert said == []
+def test_runs_are_uploaded_while_they_are_written(followed):
+    started, printed = followed("a", "b")
+    assert sorted(name for names, live in started for name in names if live) == ["a", "b"]
+    assert printed == []
 
 
-def test_what_is_wrong_is_said_once(followed):
-    begun, said = followed("refused", "a")
-    assert said == ["it is refused"]
-    assert sum("refused" in names for names, _ in begun) <= 2  # it is tried again at the end
+def test_a_problem_is_printed_once(followed):
+    started, printed = followed("refused", "a")
+    assert printed == ["the server refused it"]
+    assert sum("refused" in names for names, _ in started) <= 2  # retried once at the end
 
 
-def test_a_run_that_was_marked_although_not_all_was_taken_is_not_uploaded(tmp_path, monkeypatch):
-    """As W&B 0.31 does where the server refuses the history, or an artifact."""
-    whole, part = (tmp_path / name for name in ("whole", "part"))
+def test_a_run_that_wandb_marked_after_an_error_is_not_uploaded(tmp_path, monkeypatch):
+    """W&B 0.31 marks a run as synced even if the server refuses its history or an artifact."""
+    complete, incomplete = (tmp_path / name for name in ("complete", "incomplete"))
     script = tmp_path / "wandb.py"
     script.write_text(
         "import json, os, pathlib, sys\n"
@@ -178,10 +182,40 @@ def test_a_run_that_was_marked_although_not_all_was_taken_is_not_uploaded(tmp_pa
         "         {'level': 'ERROR+4', 'msg': 'filestream: fatal error: 403', 'sync_path': file}]\n"
         "(logs / 'debug-sync.1.log').write_text('\\n'.join(map(json.dumps, lines)) + '\\nnot json\\n')\n"
     )
-    for run in (whole, part):
+    for run in (complete, incomplete):
         run.mkdir()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    upload = Upload([part, whole])
+    upload = Upload([incomplete, complete])
     assert upload.wait(30)
     assert upload.close() == "filestream: fatal error: 403"
-    assert (is_uploaded(part), is_uploaded(whole)) == (False, True)
+    assert (is_uploaded(incomplete), is_uploaded(complete)) == (False, True)
+
+
+def test_a_process_has_one_uploader_per_server(tmp_path, monkeypatch):
+    created = []
+
+    class FakeUploader:
+        """Records the runs that it receives."""
+
+        def __init__(self, server):
+            self.server, self.runs, self.is_finished = server, [], False
+            created.append(self)
+
+        def add(self, run, hint):
+            self.runs.append(run)
+
+        def finish(self):
+            self.is_finished = True
+
+    monkeypatch.setattr(background_sync, "Uploader", FakeUploader)
+    uploads = Uploads()
+    for server, name in (("http://one", "a"), ("http://two", "b"), ("http://one", "c")):
+        uploads.add(server, tmp_path / name, "task=sync")
+    first, second = created
+    assert (first.server, [run.name for run in first.runs]) == ("http://one", ["a", "c"])
+    assert (second.server, [run.name for run in second.runs]) == ("http://two", ["b"])
+    uploads.finish()
+    assert first.is_finished
+    assert second.is_finished
+    uploads.add("http://one", tmp_path / "d", "task=sync")  # a new uploader, because the first has ended
+    assert len(created) == 3

@@ -14,7 +14,7 @@ from sae_sweeps.sweep import Point, Sweep
 
 
 class SlurmLauncher(SweepLauncher):
-    here = False
+    is_local = False
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ def main(folder: Path) -> int:
     logs.log_to_console()
     signals.install_handlers(signal.SIGUSR1, signal.SIGTERM)
     sweep, index = Sweep(Path(submission["sweep"])), int(os.environ["SLURM_ARRAY_TASK_ID"])
-    this = point_state.Owner.this()
+    this = point_state.Owner.current()
     log.info("%s, requeued %d times", this, this.restarts)
     try:
         if submission["task"] == POINTS:

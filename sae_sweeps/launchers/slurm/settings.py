@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sae_sweeps.runtime.errors import ConfigError
-from sae_sweeps.sweep.packs import bad_limits
+from sae_sweeps.sweep.packs import check_limits
 
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
 UNLIMITED = ("0", "UNLIMITED", "INFINITE")
@@ -35,7 +35,7 @@ class Settings:
     python: str | None = None
 
     def find_problems(self) -> list[ConfigError]:
-        found = bad_limits(self.max_points, self.max_memory)
+        found = check_limits(self.max_points, self.max_memory)
 
         def require(setting: str, holds: bool, problem: str, fix: str) -> None:
             if not holds:

@@ -29,7 +29,7 @@ from sae_sweeps.runtime.files import write_json
 from sae_sweeps.sweep import Point, Sweep, slurm_queue
 from sae_sweeps.sweep.packs import split_into_packs
 from sae_sweeps.sweep.point_state import DONE, QUEUED, RUNNING
-from sae_sweeps.sweep.sweep_state import FOLDER, POINTS, Seen, read_states, task_label
+from sae_sweeps.sweep.sweep_state import FOLDER, POINTS, SweepStates, read_states, task_label
 from sae_sweeps.tasks.follow_ups import in_order
 
 SUBMISSION = "submission.json"
@@ -73,7 +73,7 @@ def submit(sweep: Sweep, points: Sequence[Point], then: Sequence[str], settings:
         code = snapshot(sweep.folder.absolute() / FOLDER)
         packs = split_into_packs(todo, settings.max_points)
         largest = slurm_queue.max_array_size() if packs else 1
-        sweep.note_states(seen.points)
+        sweep.record_states(seen.points, seen.content)
         jobs: list[str] = []
         try:
             for at in range(0, len(packs), largest):
@@ -138,7 +138,7 @@ def _submit_follow_ups(
     config: Config,
     then: Sequence[str],
     settings: Settings,
-    seen: Seen,
+    seen: SweepStates,
     new: Sequence[str],
 ) -> dict[str, str]:
     """Submit the tasks that follow, behind every job of the sweep that is still to end, and what is no study behind the
@@ -212,7 +212,7 @@ def _submit_array(
     try:
         id = script.submit(folder, code, name, len(note["packs"]), settings, after)
     except SlurmError:
-        taken = slurm_queue.jobs([name])  # Slurm can have taken what it did not get round to confirm
+        taken = slurm_queue.find_jobs([name])  # Slurm can have taken what it did not get round to confirm
         if not taken:
             sweep.update(remove)
             shutil.rmtree(folder)
