@@ -125,13 +125,13 @@ def test_bad_values_are_named_once_with_a_fix(override, setting):
 @pytest.mark.parametrize(
     ("prefixes", "problem"),
     [
-        ("[]", "ascend to 1"),
-        ("[0.5]", "ascend to 1"),
-        ("[0.5,0.25,1]", "ascend to 1"),
-        ("[0,1]", "ascend to 1"),
-        ("[nan,1]", "ascend to 1"),
-        ("[0.0001,1]", "the same of dict_size=3072"),
-        ("[0.5,0.50001,1]", "the same of dict_size=3072"),
+        ("[]", "must be increasing fractions of dict_size, the last one 1"),
+        ("[0.5]", "must be increasing fractions of dict_size, the last one 1"),
+        ("[0.5,0.25,1]", "must be increasing fractions of dict_size, the last one 1"),
+        ("[0,1]", "must be increasing fractions of dict_size, the last one 1"),
+        ("[nan,1]", "must be increasing fractions of dict_size, the last one 1"),
+        ("[0.0001,1]", "two round to the same number of latents with dict_size=3072"),
+        ("[0.5,0.50001,1]", "two round to the same number of latents with dict_size=3072"),
     ],
 )
 def test_prefixes_that_are_none(prefixes, problem):
