@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sae_sweeps.cli.arguments import rewrite
 from sae_sweeps.cli.hydra_errors import as_config_error
-from sae_sweeps.config.identity import named_config
+from sae_sweeps.config.identity import to_named_config
 from sae_sweeps.config.resolvers import register
 from sae_sweeps.config.tasks import SWEEP_TASKS
 from sae_sweeps.launchers.launch import launch
@@ -59,7 +59,7 @@ def run(cfg: DictConfig) -> None:
     is_point = cfg.task.name not in SWEEP_TASKS
     created = is_point and [entry.name for entry in folder.iterdir()] == [".hydra"]  # by Hydra, before any check
     try:
-        launch([named_config(cfg, hydra.overrides.task)], instantiate(hydra.launcher))
+        launch([to_named_config(cfg, hydra.overrides.task)], instantiate(hydra.launcher))
     except RefusedError as refused:
         if created:
             shutil.rmtree(folder)

