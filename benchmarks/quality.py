@@ -57,6 +57,7 @@ class ChunkList:
         self.chunks, self.chunk_size = chunks, len(chunks[0])
 
     def chunk(self, index: int) -> Tensor:
+        """Return chunk `index`, (A, D)."""
         return self.chunks[index]
 
 
@@ -100,6 +101,24 @@ def train_with_saelens(config: Config, file: Path, folder: Path, lr: float, sche
     return load_sae(f"sae_lens:{folder}")
 
 
+def format_page(config: Config, rows: list[dict[str, Any]], held_out: int) -> str:
+    """Return the results as a Markdown page. `held_out`: number of held-out activations."""
+    training = config.training
+    words = WORDS.format(
+        tokens=training.steps * training.batch_size,
+        model=Path(config.model.name).name,
+        hook=config.model.hook,
+        batch=training.batch_size,
+        held_out=held_out,
+        lr=training.lr,
+        warmup=training.warmup_steps,
+        decay=training.decay_fraction,
+    )
+    lines = [[NAMES[row["architecture"]], row["trained by"], f"{row['nmse']:.4f}", f"{row['l0']:.1f}"] for row in rows]
+    title = f"# Quality at equal tokens: {config.dict_size} latents, k = {config.k}"
+    return f"{title}\n\n{words}\n\n{table(['', 'trained by', 'NMSE', 'L0'], lines, words=2)}\n"
+
+
 def main(overrides: list[str]) -> None:
     """Train, evaluate and write the results. `overrides`: settings of launch.py."""
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
@@ -133,24 +152,12 @@ def main(overrides: list[str]) -> None:
                 library = f"SAELens, lr {lr:g}" + (", schedule as ours" if scheduled else ", its default")
                 note(name, library, train_with_saelens(config, file, Path(scratch) / f"{name}-{lr}", lr, scheduled))
 
-    words = WORDS.format(
-        tokens=training.steps * training.batch_size,
-        model=Path(first.model.name).name,
-        hook=first.model.hook,
-        batch=training.batch_size,
-        held_out=len(held_out_AD),
-        lr=training.lr,
-        warmup=training.warmup_steps,
-        decay=training.decay_fraction,
-    )
-    lines = [[NAMES[row["architecture"]], row["trained by"], f"{row['nmse']:.4f}", f"{row['l0']:.1f}"] for row in rows]
-    text = f"# Quality at equal tokens: {first.dict_size} latents, k = {first.k}\n\n{words}\n\n"
-    text += table(["", "trained by", "NMSE", "L0"], lines, words=2) + "\n"
     about = machine.describe("cpu")
     slug = re.sub(r"[^a-z0-9]+", "-", f"{about['name']} {about['cores']} cores".lower()).strip("-")
     write_json(RESULTS / f"{slug}-quality.json", {"machine": about, "rows": rows, "provenance": provenance()})
-    write_text(RESULTS / f"{slug}-quality.md", text)
-    print(text)
+    page = format_page(first, rows, len(held_out_AD))
+    write_text(RESULTS / f"{slug}-quality.md", page)
+    print(page)
 
 
 if __name__ == "__main__":
