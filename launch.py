@@ -1,4 +1,4 @@
-"""The one command: `python launch.py --help`."""
+"""The command-line entry point: `python launch.py --help`."""
 
 import hydra
 from omegaconf import DictConfig
@@ -12,4 +12,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    app.command_line(main)
+    app.run_command_line(main)

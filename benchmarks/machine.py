@@ -1,4 +1,4 @@
-"""What the numbers were measured on."""
+"""Describes the machine that the numbers were measured on."""
 
 import os
 import platform
@@ -8,24 +8,25 @@ from pathlib import Path
 from typing import Any
 
 
-def cores() -> int:
-    """The cores that this process may use."""
+def count_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def load() -> float:
-    """How many processes wanted to run, on average over the last minute."""
+def read_load() -> float:
+    """Return the load: the mean number of runnable processes over the last minute."""
     return os.getloadavg()[0]
 
 
 def describe(device: str) -> dict[str, Any]:
-    """`name` is what the results are called by: the GPU, if it is what is measured, else the CPU."""
-    gpu = _said(sys.executable, "-c", "import torch; print(torch.cuda.get_device_name())") if device == "cuda" else None
+    """Return the hardware. `name` names the results: the GPU if the benchmark runs on it, else the CPU."""
+    command = [sys.executable, "-c", "import torch; print(torch.cuda.get_device_name())"]
+    gpu = _read_output(*command) if device == "cuda" else None
     return {
         "name": gpu or _cpu(),
         "cpu": _cpu(),
         "gpu": gpu,
-        "cores": cores(),
+        "cores": count_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": platform.system(),
     }
@@ -36,10 +37,11 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return _said("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+        return _read_output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
 
 
-def _said(*command: str) -> str | None:
+def _read_output(*command: str) -> str | None:
+    """Return what the command prints; None if it fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.strip()
     except (OSError, subprocess.SubprocessError):

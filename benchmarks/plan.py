@@ -1,4 +1,4 @@
-"""What is measured, and in what order: libraries, sizes, the points of the sweeps."""
+"""The plan of the benchmark: libraries, sizes, points of the sweeps, and the order of the measurements."""
 
 import sys
 from collections.abc import Iterator
@@ -9,24 +9,27 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 OURS = "sae-sweeps"
 ARCHITECTURES = ("batchtopk", "topk", "jumprelu")
-DEAD = 0.3  # the share of dead latents where there are any
+DEAD = 0.3  # fraction of dead latents in the measurements with dead latents
 
 
 @dataclass(frozen=True)
 class Library:
-    name: str  # as it is installed
-    script: str  # in steps/
-    environment: str | None  # a folder in the project; None: the environment that runs this
+    """A library whose training steps are timed."""
+
+    name: str  # of the installed package
+    script: str  # file in steps/
+    environment: str | None  # folder of a virtual environment in the project; None: the one that runs this
     architectures: tuple[str, ...] = ARCHITECTURES
     on_cuda: bool = True
 
     @property
     def python(self) -> str:
+        """Return the Python of the environment."""
         return str(PROJECT / self.environment / "bin" / "python") if self.environment else sys.executable
 
     @property
-    def ready(self) -> bool:
-        """Whether `make bench` got its environment; it marks those that it did."""
+    def is_ready(self) -> bool:
+        """Return whether `make bench` has set up the environment; it leaves a file `ready` there."""
         return self.environment is None or (PROJECT / self.environment / "ready").exists()
 
 
@@ -40,19 +43,21 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class Sizes:
-    base: dict[str, int]  # the sizes of a step, of which the others differ in one
-    axes: dict[str, tuple[int, ...]]  # what each size is varied over, beside its base
-    cuda: tuple[dict[str, int], ...]  # what differs from the base, on a CUDA device
-    sweep_dict_sizes: tuple[int, int]
-    sweep_points: tuple[int, ...]
-    sweep_settings: tuple[str, ...]
+    """The sizes of the timed steps and sweeps."""
+
+    base: dict[str, int]  # sizes of a step; the other measurements change one of them
+    axes: dict[str, tuple[int, ...]]  # size -> its other values
+    cuda: tuple[dict[str, int], ...]  # on a CUDA device: changes to the base, one measurement each
+    sweep_dict_sizes: tuple[int, int]  # dictionary sizes of the sweeps
+    sweep_points: tuple[int, ...]  # number of points in each sweep
+    sweep_settings: tuple[str, ...]  # settings of launch.py
 
     def compared(self, device: str, quick: bool) -> list[dict[str, int]]:
-        """The sizes at which all libraries stand side by side in a table of their own."""
+        """Return the sizes with a table of their own, which compares all libraries."""
         return [self.base | change for change in self.cuda] if device == "cuda" and not quick else [self.base]
 
     def points(self, device: str, quick: bool) -> Iterator[dict[str, Any]]:
-        """Specs that lack only the architecture, in the order in which they are measured."""
+        """Yield specs without an architecture, in the order in which they are measured."""
         compared = self.compared(device, quick)
         yield from compared
         yield self.base | {"dead": DEAD}
@@ -76,7 +81,7 @@ SIZES = {
         sweep_points=(1, 3, 6, 12),
         sweep_settings=("training.tokens=131072",),
     ),
-    # to try the benchmark itself: its numbers mean nothing
+    # for testing the benchmark itself: the numbers mean nothing
     "tiny": Sizes(
         base={"d": 32, "dict_size": 256, "k": 4, "batch": 128},
         axes={"dict_size": (512,), "k": (8,), "batch": (256,)},
@@ -95,21 +100,21 @@ SIZES = {
 
 
 def measurements(points: Iterator[dict[str, Any]], device: str) -> Iterator[tuple[Library, dict[str, Any]]]:
-    """A library and a spec at a time, such that the libraries alternate.
+    """Yield a library and a spec at a time. The libraries alternate, so that drifts of the machine affect all of them.
 
-    JumpReLU is left out where latents are dead: no library has an auxiliary loss there.
+    JumpReLU is not measured with dead latents: no library has an auxiliary loss for it.
     """
     for point in points:
         for architecture in ARCHITECTURES:
             for library in LIBRARIES:
-                exists = architecture in library.architectures and (library.on_cuda or device != "cuda")
-                asked = point.get("precision", "float32") == "float32" or library.name == OURS
-                if exists and asked and not (architecture == "jumprelu" and point.get("dead")):
+                is_supported = architecture in library.architectures and (library.on_cuda or device != "cuda")
+                has_precision = point.get("precision", "float32") == "float32" or library.name == OURS
+                if is_supported and has_precision and not (architecture == "jumprelu" and point.get("dead")):
                     yield library, {"architecture": architecture, **point}
 
 
 def sweep_points(dict_sizes: tuple[int, int]) -> list[dict[str, Any]]:
-    """Twelve points: the first 1, 3, 6 and 12 of them are the sweeps."""
+    """Return twelve points. The sweeps are the first 1, 3, 6 and 12 of them."""
     return [
         {"sae": architecture, "dict_size": dict_size, "seed": seed}
         for seed in (0, 1)

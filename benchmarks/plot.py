@@ -1,4 +1,4 @@
-"""Draws how the steps grow: run.py's JSON on stdin, SVG on stdout. Needs matplotlib."""
+"""Plots the time of a step against each size: run.py's JSON on stdin, SVG on stdout. Needs matplotlib."""
 
 import io
 import json
@@ -21,6 +21,7 @@ STYLES = dict(zip((library.name for library in LIBRARIES), ("-", "--", ":", "-."
 
 
 def main() -> None:
+    """Read the JSON and print the SVG."""
     data = json.load(sys.stdin)
     varied = axes(data)
     figure, panels = pyplot.subplots(1, len(varied), figsize=(3.4 * len(varied), 3.6), sharey=True, squeeze=False)
@@ -49,8 +50,8 @@ def main() -> None:
     panels[0][0].set_ylabel("seconds per step")
     keys = [Line2D([], [], color=color, label=NAMES[name]) for name, color in COLORS.items()]
     keys.append(Line2D([], [], color="black", lw=2, label="bare product"))
-    there = {record["library"] for record in data["steps"]}
-    keys += [Line2D([], [], color="gray", ls=style, label=name) for name, style in STYLES.items() if name in there]
+    measured = {record["library"] for record in data["steps"]}
+    keys += [Line2D([], [], color="gray", ls=style, label=name) for name, style in STYLES.items() if name in measured]
     figure.legend(handles=keys, ncols=4, loc="lower center", frameon=False)
     figure.tight_layout(rect=(0, 0.14, 1, 1))
     svg = io.StringIO()

@@ -1,4 +1,4 @@
-"""Run a command to its end: how long it took, the memory it held, what it said."""
+"""Runs commands and measures them: time, peak memory, output; and shows the progress."""
 
 import os
 import re
@@ -18,16 +18,18 @@ NO_MEMORY = re.compile(r"out of memory|OutOfMemory|not enough memory|MemoryError
 
 @dataclass(frozen=True)
 class Ended:
-    code: int  # negative: the signal that ended it
+    """A command that has ended."""
+
+    code: int  # exit code; negative: minus the signal that ended it
     seconds: float
-    peak_bytes: int  # of resident memory
+    peak_bytes: int  # peak of its resident memory
     output: str
     errors: str
     timed_out: bool
 
     @property
     def failure(self) -> str | None:
-        """Why it failed, in a word or two; None if it did not."""
+        """Return why it failed, in a word or two; None if it succeeded."""
         if self.code == 0:
             return None
         if self.timed_out:
@@ -41,15 +43,18 @@ class Ended:
         return raised[-1].split(".")[-1] if raised else f"exit code {self.code}"
 
     @property
-    def last_words(self) -> str:
-        """The last line of its errors."""
+    def last_error_line(self) -> str:
+        """Return the last line that it wrote to stderr, at most 300 characters, with paths relative to the project."""
         return (self.errors.strip().split("\n")[-1])[:300].replace(f"{PROJECT}/", "")
 
 
 def run(command: Sequence[str], timeout: float, settings: Mapping[str, str] | None = None) -> Ended:
-    """Run `command` in the project's folder, with these environment variables beside those that are set."""
+    """Run `command` in the project's folder and return how it ended. It is killed after `timeout` seconds.
+
+    `settings`: environment variables to add.
+    """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        late = threading.Event()
+        is_late = threading.Event()
         began = time.perf_counter()
         process = subprocess.Popen(
             command,
@@ -61,7 +66,7 @@ def run(command: Sequence[str], timeout: float, settings: Mapping[str, str] | No
         )
 
         def end() -> None:
-            late.set()
+            is_late.set()
             process.kill()
 
         timer = threading.Timer(timeout, end)
@@ -77,34 +82,35 @@ def run(command: Sequence[str], timeout: float, settings: Mapping[str, str] | No
             timer.cancel()
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
-        said, complained = _text(output), _text(errors)
+        texts = _read_text(output), _read_text(errors)
     peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Ended(process.returncode, seconds, peak_bytes, said, complained, late.is_set())
+    return Ended(process.returncode, seconds, peak_bytes, *texts, is_late.is_set())
 
 
-def _text(file: IO[bytes]) -> str:
+def _read_text(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read().decode(errors="replace")
 
 
 class Progress:
-    """A line per measurement, with an estimate of what is left."""
+    """Prints a line per measurement, with an estimate of the time that is left."""
 
     def __init__(self, weights: Sequence[float]) -> None:
-        """`weights`: how long each measurement takes, in any unit."""
+        """Start the clock. `weights`: the expected duration of each measurement, in any unit."""
         self._weights, self._done = weights, 0
         self._began = time.monotonic()
 
-    def line(self, text: str) -> None:
-        """Say what the next of them found."""
+    def report(self, text: str) -> None:
+        """Print the result of the next measurement."""
         self._done += 1
         elapsed = time.monotonic() - self._began
         done = sum(self._weights[: self._done])
         left = elapsed * (sum(self._weights) - done) / done
         count = f"{self._done:{len(str(len(self._weights)))}}/{len(self._weights)}"
-        print(f"[{count}  {clock(elapsed)}, about {clock(left)} left] {text}", flush=True)
+        print(f"[{count}  {format_clock(elapsed)}, about {format_clock(left)} left] {text}", flush=True)
 
 
-def clock(seconds: float) -> str:
+def format_clock(seconds: float) -> str:
+    """Return a duration as minutes:seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes}:{seconds:02}"

@@ -1,9 +1,9 @@
-"""How good SAEs are that this project and SAELens train, on the same activations in the same order, for as many tokens.
+"""Compares the quality of SAEs trained by this project and by SAELens on the same activations in the same order.
 
     python benchmarks/quality.py model=smollm2-135m model.name=FOLDER    # and any other setting of launch.py
 
-SAELens' own trainer runs in `.venv-saelens` (`make .venv-saelens/ready`), at several learning rates; what it saves is
-read, and measured on held-out activations, by the code that measures ours. Results: results/<machine>-quality.md
+SAELens' own trainer runs in `.venv-saelens` (`make .venv-saelens/ready`), at several learning rates. The SAEs that it
+saves are loaded and evaluated on held-out activations by the same code as ours. Results: results/<machine>-quality.md
 """
 
 import json
@@ -34,33 +34,36 @@ from sae_sweeps.training.trainer import Trainer, train
 
 RESULTS = PROJECT / "benchmarks" / "results"
 PYTHON, SCRIPT = PROJECT / ".venv-saelens" / "bin" / "python", PROJECT / "benchmarks" / "steps" / "saelens_training.py"
-TIMEOUT = 3600.0
+TIMEOUT = 3600.0  # seconds per SAE
 
 WORDS = """\
 Each SAE was trained on the same {tokens:,} activations of {model} at `{hook}`, in the same order and batches of
-{batch}, and measured on {held_out:,} others. Activations are normalised before either library sees them: less their
-mean, over their standard deviation. SAELens ran with its defaults but for the learning rate and its schedule; *ours*
-stands for {lr:g}, {warmup} steps of warm-up and a fall to zero over the last {decay:.0%}. NMSE is this project's, as
-is the code that computes it; L0 that of inference."""
+{batch}, and evaluated on {held_out:,} held-out ones. Activations are normalised to mean 0 and standard deviation 1
+before both libraries get them. SAELens ran with its defaults except for the learning rate and its schedule; *schedule
+as ours* is {lr:g} after {warmup} steps of warm-up, and a linear fall to zero over the last {decay:.0%}. This
+project's code computed NMSE and L0 of all SAEs, as they are used for inference."""
 
 
-def normalized(x_AD: Tensor) -> Tensor:
+def normalize(x_AD: Tensor) -> Tensor:
+    """Return activations (A, D) with mean 0 and standard deviation 1 each."""
     centered_AD = x_AD - x_AD.mean(1, keepdim=True)
     return centered_AD / centered_AD.std(1, keepdim=True)
 
 
-class RowSparse:
-    """The stream of a list of chunks."""
+class ChunkList:
+    """An activation stream over a list of chunks (A, D)."""
 
     def __init__(self, chunks: list[Tensor]) -> None:
         self.chunks, self.chunk_size = chunks, len(chunks[0])
 
     def chunk(self, index: int) -> Tensor:
+        """Return chunk `index`, (A, D)."""
         return self.chunks[index]
 
 
 @torch.no_grad()
-def measured(sae: SAE, x_AD: Tensor) -> dict[str, float]:
+def measure(sae: SAE, x_AD: Tensor) -> dict[str, float]:
+    """Return NMSE and L0 on activations (A, D)."""
     error, active = 0.0, 0
     for x_BD in x_AD.split(2048):
         error += ((x_BD - sae(x_BD)).square().sum(1) / x_BD.square().sum(1)).double().sum().item()
@@ -68,7 +71,8 @@ def measured(sae: SAE, x_AD: Tensor) -> dict[str, float]:
     return {"nmse": error / len(x_AD), "l0": active / len(x_AD)}
 
 
-def ours(config: Config, stream: RowSparse) -> SAE:
+def train_ours(config: Config, stream: ChunkList) -> SAE:
+    """Return an SAE that this project trained on the stream."""
     trainer = Trainer(build_sae(config, stream.chunks[0].shape[1]), config.training)
     for _, steps in train([trainer], stream):
         for _ in steps:
@@ -76,7 +80,8 @@ def ours(config: Config, stream: RowSparse) -> SAE:
     return trainer.sae
 
 
-def theirs(config: Config, file: Path, folder: Path, lr: float, scheduled: bool) -> SAE:
+def train_with_saelens(config: Config, file: Path, folder: Path, lr: float, scheduled: bool) -> SAE:
+    """Return an SAE that SAELens trained on the activations in `file`. `scheduled`: with our learning-rate schedule."""
     steps = config.training.steps
     spec = {
         "architecture": config.sae.architecture,
@@ -92,11 +97,30 @@ def theirs(config: Config, file: Path, folder: Path, lr: float, scheduled: bool)
     }
     ended = run([str(PYTHON), str(SCRIPT), json.dumps(spec)], TIMEOUT)
     if ended.failure is not None:
-        raise SystemExit(f"SAELens: {ended.failure}: {ended.last_words}")
+        raise SystemExit(f"SAELens: {ended.failure}: {ended.last_error_line}")
     return load_sae(f"sae_lens:{folder}")
 
 
+def format_page(config: Config, rows: list[dict[str, Any]], held_out: int) -> str:
+    """Return the results as a Markdown page. `held_out`: number of held-out activations."""
+    training = config.training
+    words = WORDS.format(
+        tokens=training.steps * training.batch_size,
+        model=Path(config.model.name).name,
+        hook=config.model.hook,
+        batch=training.batch_size,
+        held_out=held_out,
+        lr=training.lr,
+        warmup=training.warmup_steps,
+        decay=training.decay_fraction,
+    )
+    lines = [[NAMES[row["architecture"]], row["trained by"], f"{row['nmse']:.4f}", f"{row['l0']:.1f}"] for row in rows]
+    title = f"# Quality at equal tokens: {config.dict_size} latents, k = {config.k}"
+    return f"{title}\n\n{words}\n\n{table(['', 'trained by', 'NMSE', 'L0'], lines, words=2)}\n"
+
+
 def main(overrides: list[str]) -> None:
+    """Train, evaluate and write the results. `overrides`: settings of launch.py."""
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         configs = {
             name: to_config(compose("config", overrides=[*overrides, f"sae={name}", "sae.normalize_input=false"]))
@@ -109,43 +133,31 @@ def main(overrides: list[str]) -> None:
     count = -(-training.steps // training.chunk_batches)
     chunks = []
     for index in range(count):
-        chunks.append(normalized(stream.chunk(index)))
+        chunks.append(normalize(stream.chunk(index)))
         print(f"{index + 1} of {count} chunks of {stream.chunk_size:,} activations", flush=True)
-    held_out_AD = normalized(torch.cat([x_BD for _, x_BD in inputs.held_out_text(first.evaluation.tokens)]))
+    held_out_AD = normalize(torch.cat([x_BD for _, x_BD in inputs.held_out_text(first.evaluation.tokens)]))
 
     rows: list[dict[str, Any]] = []
 
     def note(architecture: str, library: str, sae: SAE) -> None:
-        rows.append({"architecture": architecture, "trained by": library, **measured(sae, held_out_AD)})
+        rows.append({"architecture": architecture, "trained by": library, **measure(sae, held_out_AD)})
         print(json.dumps(rows[-1]), flush=True)
 
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "activations.safetensors"
         save_file({"x": torch.cat(chunks)[: training.steps * training.batch_size]}, file)
         for name, config in configs.items():
-            note(name, "sae-sweeps", ours(config, RowSparse(chunks)))
+            note(name, "sae-sweeps", train_ours(config, ChunkList(chunks)))
             for lr, scheduled in ((3e-4, False), (1e-3, True), (training.lr, True)):
-                said = f"SAELens, lr {lr:g}" + (", schedule as ours" if scheduled else ", its default")
-                note(name, said, theirs(config, file, Path(scratch) / f"{name}-{lr}", lr, scheduled))
+                library = f"SAELens, lr {lr:g}" + (", schedule as ours" if scheduled else ", its default")
+                note(name, library, train_with_saelens(config, file, Path(scratch) / f"{name}-{lr}", lr, scheduled))
 
-    words = WORDS.format(
-        tokens=training.steps * training.batch_size,
-        model=Path(first.model.name).name,
-        hook=first.model.hook,
-        batch=training.batch_size,
-        held_out=len(held_out_AD),
-        lr=training.lr,
-        warmup=training.warmup_steps,
-        decay=training.decay_fraction,
-    )
-    lines = [[NAMES[row["architecture"]], row["trained by"], f"{row['nmse']:.4f}", f"{row['l0']:.1f}"] for row in rows]
-    text = f"# Quality at equal tokens: {first.dict_size} latents, k = {first.k}\n\n{words}\n\n"
-    text += table(["", "trained by", "NMSE", "L0"], lines, words=2) + "\n"
     about = machine.describe("cpu")
     slug = re.sub(r"[^a-z0-9]+", "-", f"{about['name']} {about['cores']} cores".lower()).strip("-")
     write_json(RESULTS / f"{slug}-quality.json", {"machine": about, "rows": rows, "provenance": provenance()})
-    write_text(RESULTS / f"{slug}-quality.md", text)
-    print(text)
+    page = format_page(first, rows, len(held_out_AD))
+    write_text(RESULTS / f"{slug}-quality.md", page)
+    print(page)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The benchmark: training steps of this project and of other libraries side by side, and whole sweeps.
 
-Everything that is measured is measured in a process of its own, one at a time, so leave the machine alone meanwhile.
-The tables, the raw numbers and a plot land in benchmarks/results/<machine>.md, .json and .svg.
+Each measurement runs in a process of its own, one at a time, so leave the machine alone meanwhile. The tables, the raw
+numbers and a plot are written to benchmarks/results/<machine>.md, .json and .svg.
 """
 
 import argparse
@@ -27,43 +27,44 @@ from sae_sweeps.runtime.provenance import provenance
 STEPS = PROJECT / "benchmarks" / "steps"
 RESULTS = PROJECT / "benchmarks" / "results"
 PLOT_PYTHON = PROJECT / ".venv-bench" / "plot" / "bin" / "python"
-BUSY = 0.5  # processes per core
-STEPS_AND_WARMUP = {"cpu": (3, 1), "cuda": (20, 5)}
+BUSY = 0.5  # runnable processes per core from which the machine counts as busy
+STEPS_AND_WARMUP = {"cpu": (3, 1), "cuda": (20, 5)}  # timed steps, and untimed steps before them
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
+    """Return the command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cores = machine.cores()
+    cores = machine.count_cores()
     parser.add_argument("--quick", action="store_true", help="only the base sizes, with and without dead latents")
     parser.add_argument("--no-steps", action="store_true", help="leave out the training steps")
     parser.add_argument("--no-sweeps", action="store_true", help="leave out the whole sweeps")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: cpu)")
-    parser.add_argument("--threads", type=int, default=cores, help=f"of torch (default: all cores, {cores} here)")
+    parser.add_argument("--threads", type=int, default=cores, help=f"of torch (default: one per core, {cores} here)")
     parser.add_argument("--steps", type=int, help="timed steps per measurement (default: 3, on cuda 20)")
-    parser.add_argument("--timeout", type=float, default=900, help="seconds for a measurement, or a sweep's point")
-    parser.add_argument("--sizes", choices=tuple(SIZES), default="full", help="tiny: to try the benchmark itself")
-    parser.add_argument("--name", help="of the results (default: the machine's, with -quick or -tiny)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder they land in")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds per measurement, and per point of a sweep")
+    parser.add_argument("--sizes", choices=tuple(SIZES), default="full", help="tiny: for testing the benchmark itself")
+    parser.add_argument("--name", help="file name of the results (default: the machine, with -quick or -tiny)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument(
-        "--again", type=Path, metavar="JSON", help="measure nothing: write an earlier run's tables anew"
+        "--again", type=Path, metavar="JSON", help="measure nothing: write the tables of an earlier run again"
     )
     args = parser.parse_args()
     if args.threads < 1 or (args.steps is not None and args.steps < 1):
-        parser.error("--threads and --steps are at least 1")
+        parser.error("--threads and --steps must be at least 1")
     return args
 
 
 def collect(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything: what is written as JSON, and what the tables are made of."""
+    """Measure everything. Return what is written as JSON, from which the tables are made."""
     sizes = SIZES[args.sizes]
     libraries = [library for library in LIBRARIES if library.on_cuda or args.device != "cuda"]
-    missing = [library.name for library in libraries if not library.ready]
+    missing = [library.name for library in libraries if not library.is_ready]
     for name in missing:
-        print(f"{name} is left out: its environment is not there (make bench makes it)")
-    load = machine.load()
-    busy = load > BUSY * machine.cores()
+        print(f"{name} is left out: it has no environment; `make bench` creates it")
+    load = machine.read_load()
+    busy = load > BUSY * machine.count_cores()
     if busy:
-        print(f"the machine is busy (load {load:.1f}): what else runs on it will show in the numbers")
+        print(f"the machine is busy (load {load:.1f}): other processes will distort the numbers")
     data: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "machine": machine.describe(args.device),
@@ -85,8 +86,9 @@ def collect(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def time_steps(args: argparse.Namespace, sizes: Sizes) -> list[dict[str, Any]]:
+    """Return the record of each measurement of training steps."""
     points = sizes.points(args.device, args.quick)
-    planned = [(library, spec) for library, spec in measurements(points, args.device) if library.ready]
+    planned = [(library, spec) for library, spec in measurements(points, args.device) if library.is_ready]
     base_size = sizes.base["batch"] * sizes.base["dict_size"]
     progress = Progress([0.3 + spec["batch"] * spec["dict_size"] / base_size for _, spec in planned])
     steps, warmup = STEPS_AND_WARMUP[args.device]
@@ -95,25 +97,27 @@ def time_steps(args: argparse.Namespace, sizes: Sizes) -> list[dict[str, Any]]:
     found = []
     for library, spec in planned:
         record = time_step(library, spec | shared, args.timeout)
-        progress.line(f"{described(spec)}  {library.name}: {outcome(record)}")
+        progress.report(f"{format_spec(spec)}  {library.name}: {format_outcome(record)}")
         found.append(record)
     return found
 
 
 def time_step(library: Library, spec: dict[str, Any], timeout: float) -> dict[str, Any]:
-    """What the library's script reports, or why it did not."""
+    """Return the record that the library's script prints, or one with the reason of its failure."""
     ended = run([library.python, str(STEPS / library.script), json.dumps(spec)], timeout)
     if ended.failure is None:
         return json.loads(ended.output.splitlines()[-1])
-    return {"library": library.name, "spec": spec, "failed": ended.failure, "error": ended.last_words}
+    return {"library": library.name, "spec": spec, "failed": ended.failure, "error": ended.last_error_line}
 
 
-def described(spec: dict[str, Any]) -> str:
+def format_spec(spec: dict[str, Any]) -> str:
+    """Return the sizes of a measurement in a few words."""
     text = f"F {spec['dict_size']} k {spec['k']} batch {spec['batch']} {spec['architecture']}"
     return text + "".join(f" {key} {spec[key]}" for key in ("dead", "precision") if key in spec)
 
 
-def outcome(record: dict[str, Any]) -> str:
+def format_outcome(record: dict[str, Any]) -> str:
+    """Return the time of a step, or why the measurement failed."""
     if "failed" in record:
         return f"failed ({record['failed']}) {record['error']}"
     step, product = median(record["step_seconds"]), median(record["product_seconds"])
@@ -121,11 +125,11 @@ def outcome(record: dict[str, Any]) -> str:
 
 
 def draw(data: dict[str, Any]) -> str | None:
-    """The growth of the steps as SVG, if there is any growth to draw and something to draw it with."""
+    """Return the plot of time against size as SVG; None if only one size was measured, or matplotlib is missing."""
     if not report.axes(data):
         return None
     if not PLOT_PYTHON.exists():
-        print("no plot: matplotlib's environment is not there (make bench makes it)")
+        print("no plot: matplotlib has no environment; `make bench` creates it")
         return None
     script = PROJECT / "benchmarks" / "plot.py"
     done = subprocess.run([PLOT_PYTHON, script], input=json.dumps(data), capture_output=True, text=True)
@@ -136,7 +140,8 @@ def draw(data: dict[str, Any]) -> str | None:
 
 
 def main() -> None:
-    args = arguments()
+    """Run the command."""
+    args = parse_arguments()
     if args.again:
         data, name, folder = json.loads(args.again.read_text()), args.again.stem, args.again.parent
     else:
@@ -145,7 +150,7 @@ def main() -> None:
         kind += ["tiny"] if args.sizes == "tiny" else []
         title = "-".join([data["machine"]["name"], f"{data['machine']['cores']}-cores", *kind])
         name, folder = args.name or re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"), args.results
-        write_json(folder / f"{name}.json", data)  # first: from it the rest can be made again
+        write_json(folder / f"{name}.json", data)  # first: the other files can be made from it with --again
     svg = draw(data)
     if svg:
         write_text(folder / f"{name}.svg", svg)

@@ -1,4 +1,4 @@
-"""What the studies cost: stitching beside evaluating the two SAEs, and the memory of comparing many directions.
+"""Measures the cost of the studies: time of stitching next to evaluation, memory of comparing many directions.
 
 The SAEs are trained briefly on the embedded model's activations first. Results: benchmarks/results/<machine>-studies.md
 """
@@ -25,22 +25,23 @@ DIRECTIONS = (49_152, 98_304, 768)
 TRAINED = ("training.tokens=131072", "tracking=off")
 
 WORDS = """\
-**Evaluating both** is what a sweep does for its points: reconstructing {activations:,} held-out activations, and the
-cross entropy of all of them with the reconstructions in place. **Stitching** is all of `task=stitch` but its files and
-figures: the decoder directions compared, one pass over the same activations for the change in MSE of every latent and
-for four paths, and the CE degradation at some positions on 8,192 of them. Both are given the activations.
-*Reconstructing alone* leaves the cross entropy out, on both sides. Each was run once, in one process, one after the
-other."""
+**Evaluating both** is what a sweep does for its points: it reconstructs {activations:,} held-out activations and
+computes the cross entropy with all of them replaced. **Stitching** is all of `task=stitch` except its files and
+figures: comparing the decoder directions, one pass over the same activations for the change in MSE of every latent and
+for four paths, and the CE degradation at some positions on 8,192 of them. The time to compute the activations is in
+neither. *Reconstructing alone* leaves out the cross entropy, in both. Each ran once, one after the other, in one
+process."""
 
 
-def timed(work: Any) -> tuple[Any, float]:
+def time_call(work: Any) -> tuple[Any, float]:
+    """Return the result of `work()`, and its seconds."""
     began = time.perf_counter()
     result = work()
     return result, time.perf_counter() - began
 
 
 def measure_stitching(folder: Path, architecture: str) -> dict[str, float]:
-    """Seconds of both, for the pair of this architecture in the folder of a sweep."""
+    """Return the seconds of stitching and of evaluating the pair of this architecture in a sweep's folder."""
     import torch
 
     from sae_sweeps.activations.source import load_source
@@ -72,10 +73,10 @@ def measure_stitching(folder: Path, architecture: str) -> dict[str, float]:
         return pair
 
     reconstruct()  # warms up
-    _, reconstructing = timed(reconstruct)
-    _, evaluating = timed(lambda: [evaluate(sae, inputs.model, data) for sae in saes])
-    pair, stitching = timed(stitch)
-    _, on_the_way = timed(lambda: ce_degradation(pair, inputs))
+    _, reconstructing = time_call(reconstruct)
+    _, evaluating = time_call(lambda: [evaluate(sae, inputs.model, data) for sae in saes])
+    pair, stitching = time_call(stitch)
+    _, on_the_way = time_call(lambda: ce_degradation(pair, inputs))
     return {
         "activations": len(data.acts_AD),
         "reconstructing": reconstructing,
@@ -86,7 +87,7 @@ def measure_stitching(folder: Path, architecture: str) -> dict[str, float]:
 
 
 def measure_directions() -> dict[str, float]:
-    """Seconds to compare many directions, and find their families at five thresholds."""
+    """Return the seconds to compare many directions and find their families at five thresholds."""
     import torch
 
     from sae_sweeps.studies.directions import compare
@@ -95,48 +96,50 @@ def measure_directions() -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     right_MD = torch.randn(right, width, generator=generator)
     left_ND = right_MD[:left] + 0.5 * torch.randn(left, width, generator=generator)
-    found, seconds = timed(lambda: compare(left_ND, right_MD, [0.5, 0.6, 0.7, 0.8, 0.9]))
+    found, seconds = time_call(lambda: compare(left_ND, right_MD, [0.5, 0.6, 0.7, 0.8, 0.9]))
     return {"seconds": seconds, "mean_cosine": found.left.cosine.mean().item()}
 
 
 def collect(timeout: float) -> dict[str, Any]:
-    script = [sys.executable, __file__]
-    data: dict[str, Any] = {"machine": machine.describe("cpu"), "load": machine.load(), "provenance": provenance()}
+    """Train the SAEs and measure everything. Return what is written as JSON. `timeout`: seconds per part."""
+    this_script = [sys.executable, __file__]
+    data: dict[str, Any] = {"machine": machine.describe("cpu"), "load": machine.read_load(), "provenance": provenance()}
     with tempfile.TemporaryDirectory() as root:
-        words = [f"sae={','.join(ARCHITECTURES)}", f"dict_size={SMALL},{LARGE}", f"output_root={root}", *TRAINED]
+        overrides = [f"sae={','.join(ARCHITECTURES)}", f"dict_size={SMALL},{LARGE}", f"output_root={root}", *TRAINED]
         print("training the SAEs", flush=True)
-        trained = run([sys.executable, str(PROJECT / "launch.py"), "-m", *words], timeout)
+        trained = run([sys.executable, str(PROJECT / "launch.py"), "-m", *overrides], timeout)
         if trained.failure:
-            sys.exit(f"the SAEs could not be trained: {trained.last_words}")
+            sys.exit(f"the SAEs could not be trained: {trained.last_error_line}")
         data["stitching"] = {}
         for architecture in ARCHITECTURES:
-            ended = run([*script, "--stitch", f"{root}/sweep", architecture], timeout)
+            ended = run([*this_script, "--stitch", f"{root}/sweep", architecture], timeout)
             if ended.failure:
-                sys.exit(f"{architecture}: {ended.failure}: {ended.last_words}")
+                sys.exit(f"{architecture}: {ended.failure}: {ended.last_error_line}")
             data["stitching"][architecture] = json.loads(ended.output.splitlines()[-1])
             print(f"{architecture}: {data['stitching'][architecture]}", flush=True)
-    ended = run([*script, "--directions"], timeout)
+    ended = run([*this_script, "--directions"], timeout)
     if ended.failure:
-        sys.exit(f"directions: {ended.failure}: {ended.last_words}")
+        sys.exit(f"directions: {ended.failure}: {ended.last_error_line}")
     data["directions"] = {**json.loads(ended.output.splitlines()[-1]), "peak_bytes": ended.peak_bytes}
     return data
 
 
-def text(data: dict[str, Any]) -> str:
+def format_page(data: dict[str, Any]) -> str:
+    """Return the results as a Markdown page."""
     origin = data["provenance"]
     changed = " with uncommitted changes" if origin["uncommitted_changes"] else ""
     rows, activations = [], 0
-    for architecture, of in data["stitching"].items():
-        stitching, activations = of["stitching"] + of["ce_on_the_way"], int(of["activations"])
+    for architecture, seconds in data["stitching"].items():
+        stitching, activations = seconds["stitching"] + seconds["ce_on_the_way"], int(seconds["activations"])
         rows.append(
             [
                 NAMES[architecture],
-                f"{of['evaluating']:.1f}",
+                f"{seconds['evaluating']:.1f}",
                 f"{stitching:.1f}",
-                f"{stitching / of['evaluating']:.2f}",
-                f"{of['reconstructing']:.1f}",
-                f"{of['stitching']:.1f}",
-                f"{of['stitching'] / of['reconstructing']:.2f}",
+                f"{stitching / seconds['evaluating']:.2f}",
+                f"{seconds['reconstructing']:.1f}",
+                f"{seconds['stitching']:.1f}",
+                f"{seconds['stitching'] / seconds['reconstructing']:.2f}",
             ]
         )
     header = ["SAE", "evaluating both (s)", "stitching (s)", "ratio"]
@@ -160,9 +163,10 @@ def text(data: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--timeout", type=float, default=1800, help="seconds for each part")
-    parser.add_argument("--results", type=Path, default=PROJECT / "benchmarks" / "results", help="where they land")
+    parser.add_argument("--results", type=Path, default=PROJECT / "benchmarks" / "results", help="their folder")
     parser.add_argument("--stitch", nargs=2, metavar=("SWEEP", "SAE"), help=argparse.SUPPRESS)
     parser.add_argument("--directions", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -175,7 +179,7 @@ def main() -> None:
         title = f"{data['machine']['name']}-{data['machine']['cores']}-cores-studies"
         name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
         write_json(args.results / f"{name}.json", data)
-        write_text(args.results / f"{name}.md", text(data) + "\n")
+        write_text(args.results / f"{name}.md", format_page(data) + "\n")
         print(f"written: {args.results / name}.md")
 
 

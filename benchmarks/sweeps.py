@@ -1,4 +1,4 @@
-"""Whole sweeps through `launch.py`: in one command, and with a command for each point."""
+"""Times whole sweeps through `launch.py`: in one command, and with one command per point."""
 
 import re
 import sys
@@ -11,33 +11,34 @@ from plan import PROJECT, Sizes, sweep_points
 from processes import Ended, Progress, run
 
 ONE, EACH = "one command", "a command each"
+# parts of the line that launch.py logs for each pack
 PARTS = re.compile(r"([\d.]+)\s+s\s+for\s+(?:the\s+)?(activations|points'\s+own\s+steps|evaluation)")
 TOTAL = re.compile(r"points?\s+in\s+([\d.]+)\s+s:")
 
 
 def time_sweeps(sizes: Sizes, device: str, threads: int, timeout: float) -> list[dict[str, Any]]:
-    """Seconds and memory of each sweep, both ways; `timeout` is for each of its points."""
+    """Return time and memory of each sweep, run both ways. `timeout`: seconds per point."""
     points = sweep_points(sizes.sweep_dict_sizes)[: max(sizes.sweep_points)]
     progress = Progress([*(1 + 0.5 * count for count in sizes.sweep_points), *(1.5 for _ in points)])
     found = []
     for count in sizes.sweep_points:
         ended = launch(["-m"], points[:count], sizes, device, threads, timeout * count)
-        row = described(count, ONE, [ended], ended.output + ended.errors)
-        progress.line(f"{count} {'point' if count == 1 else 'points'} in {ONE}: {said(row)}")
+        row = summarise(count, ONE, [ended], ended.output + ended.errors)
+        progress.report(f"{count} {'point' if count == 1 else 'points'} in {ONE}: {format_row(row)}")
         found.append(row)
     commands = []
     for point in points:
         commands.append(launch([], [point], sizes, device, threads, timeout))
         name = " ".join(str(value) for value in point.values())
-        progress.line(f"{name} in a command of its own: {said(described(1, EACH, commands[-1:]))}")
-    found += [described(count, EACH, commands[:count]) for count in sizes.sweep_points]
+        progress.report(f"{name} in a command of its own: {format_row(summarise(1, EACH, commands[-1:]))}")
+    found += [summarise(count, EACH, commands[:count]) for count in sizes.sweep_points]
     return found
 
 
 def launch(
     flags: Sequence[str], points: Sequence[dict[str, Any]], sizes: Sizes, device: str, threads: int, timeout: float
 ) -> Ended:
-    """One command for all these points, as a user would write it."""
+    """Run one command for all these points, as a user would write it."""
     with tempfile.TemporaryDirectory() as folder:
         values = {key: list(dict.fromkeys(str(point[key]) for point in points)) for key in points[0]}
         swept = [f"{key}={','.join(choices)}" for key, choices in values.items()]
@@ -46,23 +47,24 @@ def launch(
         return run(command, timeout, {"OMP_NUM_THREADS": str(threads)})
 
 
-def described(points: int, how: str, commands: Sequence[Ended], said: str = "") -> dict[str, Any]:
-    """A row of the table. `said` is searched for the times that the program itself tells of a pack."""
+def summarise(points: int, how: str, commands: Sequence[Ended], log: str = "") -> dict[str, Any]:
+    """Return a row of the table. `inside` holds the times of the packs that launch.py reports in `log`."""
     row: dict[str, Any] = {"points": points, "how": how}
     for ended in commands:
         if ended.failure:
-            return row | {"failed": ended.failure, "error": ended.last_words}
+            return row | {"failed": ended.failure, "error": ended.last_error_line}
     row["seconds"] = sum(ended.seconds for ended in commands)
     row["peak_bytes"] = max(ended.peak_bytes for ended in commands)
-    if totals := TOTAL.findall(said):
+    if totals := TOTAL.findall(log):
         row["inside"] = {"total": sum(map(float, totals))}
-        for seconds, part in PARTS.findall(said):
+        for seconds, part in PARTS.findall(log):
             part = " ".join(part.split())
             row["inside"][part] = row["inside"].get(part, 0.0) + float(seconds)
     return row
 
 
-def said(row: dict[str, Any]) -> str:
+def format_row(row: dict[str, Any]) -> str:
+    """Return time and memory of a row, or why it failed."""
     if "failed" in row:
         return f"failed ({row['failed']}) {row['error']}"
     return f"{row['seconds']:.1f} s, {row['peak_bytes'] / 2**20:.0f} MiB"

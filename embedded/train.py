@@ -1,11 +1,10 @@
 """Train the embedded language model: a small GPT-2 on 233 State of the Union addresses.
 
     python embedded/train.py                 # the committed model: about an hour on two cores
-    python embedded/train.py --steps 20 --out /tmp/model     # a quick look
+    python embedded/train.py --steps 20 --out /tmp/model     # a quick test
 
-Writes an ordinary Hugging Face folder (config.json, model.safetensors, tokenizer.json) and training.json with the
-seed, the steps and the measured bits per byte on the held-out addresses, which neither the tokenizer nor the
-weights have seen.
+Writes a Hugging Face folder (config.json, model.safetensors, tokenizer.json) and training.json with the seed, the
+steps and the bits per byte on the held-out addresses, on which neither the tokenizer nor the model is trained.
 """
 
 # B sequences in a batch, S token positions, V vocabulary
@@ -36,7 +35,7 @@ LOG_EVERY = 50  # steps
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer, as GPT-2's, learnt from `texts`; BOS and EOS are one token, as in GPT-2."""
+    """Train a byte-level BPE tokenizer like GPT-2's on `texts`. BOS and EOS are the same token, as in GPT-2."""
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(texts, vocab_size=VOCABULARY, special_tokens=[BOS], show_progress=False)
     return PreTrainedTokenizerFast(
@@ -45,12 +44,13 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor:
-    """All texts as one row of token ids, each text behind a BOS."""
+    """Return all texts as one row of token ids, with a BOS before each text."""
     rows = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     return torch.tensor(np.concatenate([[tokenizer.bos_token_id, *row] for row in rows]))
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
+def build_model(tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
+    """Return an untrained GPT-2 of 6 layers x 192."""
     return GPT2LMHeadModel(
         GPT2Config(
             vocab_size=VOCABULARY,
@@ -67,8 +67,8 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
     )
 
 
-def optimizers(model: GPT2LMHeadModel) -> list[torch.optim.Optimizer]:
-    """Muon (arXiv:2502.16982) for the matrices of the blocks, AdamW for embeddings, norms and biases."""
+def build_optimizers(model: GPT2LMHeadModel) -> list[torch.optim.Optimizer]:
+    """Return Muon (arXiv:2502.16982) for the matrices of the blocks, AdamW for embeddings, norms and biases."""
     matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
@@ -80,15 +80,15 @@ def optimizers(model: GPT2LMHeadModel) -> list[torch.optim.Optimizer]:
 
 @torch.no_grad()
 def bits_per_byte(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> float:
-    """Code length of `texts` under the model, in bits per UTF-8 byte.
+    """Return the code length of `texts` under the model, in bits per UTF-8 byte.
 
-    Each document stands alone behind its BOS. Windows of CONTEXT tokens overlap by half, and a token is scored once,
+    Each document is scored by itself, after a BOS. Windows of CONTEXT tokens overlap by half. A token is scored once,
     with at least CONTEXT / 2 tokens of context except at a document's start.
     """
     nats, stride = 0.0, CONTEXT // 2
     for text in texts:
         tokens = encode(tokenizer, [text])
-        scored = 1  # tokens with a code length so far; BOS is given
+        scored = 1  # tokens scored so far; BOS is not scored
         while scored < len(tokens):
             start = max(0, scored - stride)
             window = tokens[start : start + CONTEXT]
@@ -100,7 +100,7 @@ def bits_per_byte(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, te
 
 
 def xz_bits_per_byte(train: list[str], held_out: list[str]) -> tuple[float, float]:
-    """What `xz -9e` needs for the held-out text: alone, and behind all of the training text."""
+    """Return the bits per byte that `xz -9e` needs for the held-out text: alone, and after all of the training text."""
 
     def size(texts: list[str]) -> int:
         return 8 * len(lzma.compress("\n".join(texts).encode(), preset=9 | lzma.PRESET_EXTREME))
@@ -110,23 +110,23 @@ def xz_bits_per_byte(train: list[str], held_out: list[str]) -> tuple[float, floa
 
 
 def train(model: GPT2LMHeadModel, tokens: torch.Tensor, steps: int, batch: int, seed: int) -> None:
-    """Random windows of the text; a short warm-up, then the rates fall linearly to zero over the last 70 %."""
-    steppers = optimizers(model)
-    peaks = [group["lr"] for stepper in steppers for group in stepper.param_groups]
+    """Train on random windows of the text. The learning rates rise over 50 steps and fall over the last 70 %."""
+    optimizers = build_optimizers(model)
+    peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     generator = torch.Generator().manual_seed(seed)
     began = time.time()
     for step in range(steps):
         scale = min(1.0, (step + 1) / 50, (steps - step) / (0.7 * steps))
-        for stepper, peak in zip(steppers, peaks, strict=True):
-            stepper.param_groups[0]["lr"] = peak * scale
+        for optimizer, peak in zip(optimizers, peaks, strict=True):
+            optimizer.param_groups[0]["lr"] = peak * scale
         starts = torch.randint(len(tokens) - CONTEXT, (batch,), generator=generator)
         windows_BS = torch.stack([tokens[start : start + CONTEXT] for start in starts.tolist()])
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = model(windows_BS, labels=windows_BS).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for stepper in steppers:
-            stepper.step()
+        for optimizer in optimizers:
+            optimizer.step()
         model.zero_grad(set_to_none=True)
         if step % LOG_EVERY == 0 or step == steps - 1:
             rate = (step + 1) * batch * CONTEXT / (time.time() - began)
@@ -134,6 +134,7 @@ def train(model: GPT2LMHeadModel, tokens: torch.Tensor, steps: int, batch: int, 
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=16, help="windows per step")
@@ -150,7 +151,7 @@ def main() -> None:
 
     tokenizer = train_tokenizer(train_texts)
     tokens = encode(tokenizer, train_texts)
-    model = new_model(tokenizer)
+    model = build_model(tokenizer)
     began = time.time()
     train(model, tokens, args.steps, args.batch, args.seed)
     minutes = (time.time() - began) / 60

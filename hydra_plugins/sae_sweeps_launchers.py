@@ -1,16 +1,16 @@
-"""Where Hydra finds our launchers and sweeper: it takes plugins from the namespace package `hydra_plugins` alone."""
+"""The launchers and the sweeper where Hydra looks for them: it finds plugins only in the namespace `hydra_plugins`."""
 
 from sae_sweeps.launchers import composition, local
 from sae_sweeps.launchers.slurm import launcher
 
 
 class PackLauncher(local.PackLauncher):
-    """conf/hydra/launcher/pack.yaml"""
+    """The target of conf/hydra/launcher/pack.yaml."""
 
 
 class SlurmLauncher(launcher.SlurmLauncher):
-    """conf/hydra/launcher/slurm.yaml"""
+    """The target of conf/hydra/launcher/slurm.yaml."""
 
 
 class Sweeper(composition.Sweeper):
-    """conf/hydra/sweeper/points.yaml"""
+    """The target of conf/hydra/sweeper/points.yaml."""

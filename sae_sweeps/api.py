@@ -22,7 +22,7 @@ from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.config import ActivationsConfig, Config, DatasetConfig, ModelConfig, TrackingConfig, TrainingConfig
-from sae_sweeps.config.presets import build_config, build_settings, preset, presets
+from sae_sweeps.config.presets import build_config, build_settings, list_presets, load_preset
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import text_metadata
 from sae_sweeps.runtime.devices import choose_device, require_precision, resolve_dtype
@@ -107,7 +107,7 @@ class ActivationStream:
             text = DatasetConfig(format=_format(files), files=files if isinstance(files, str) else list(files))
         else:
             assert dataset is not None, "one of the three is given"
-            text = dataset if isinstance(dataset, DatasetConfig) else preset("dataset", dataset, DatasetConfig)
+            text = dataset if isinstance(dataset, DatasetConfig) else load_preset("dataset", dataset, DatasetConfig)
         changes: dict[str, Any] = {"seq_len": seq_len, "seed": seed}
         of_model = _model(model, hook)
         config = build_config(
@@ -239,8 +239,8 @@ def _model(given: str | Path | ModelConfig, hook: str | None) -> ModelConfig:
     """Raises: ConfigError if no hook is given, and conf/ has none."""
     if isinstance(given, ModelConfig):
         config = given
-    elif str(given) in presets("model"):
-        config = preset("model", str(given), ModelConfig)
+    elif str(given) in list_presets("model"):
+        config = load_preset("model", str(given), ModelConfig)
     else:
         config = ModelConfig(name=str(given))
     config = config if hook is None else replace(config, hook=hook)

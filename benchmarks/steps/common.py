@@ -1,4 +1,4 @@
-"""What every timed library shares: the spec, the activations, the clock, the memory gauge and the line of JSON.
+"""Shared by the scripts of all libraries: the spec, the activations, timing, memory, and the line of JSON.
 
 Each script beside this file times training steps of one library, under the Python of an environment that holds that
 library, so this file needs nothing but torch, numpy and the standard library:
@@ -25,16 +25,17 @@ from torch import Tensor
 ARCHITECTURES = ("batchtopk", "topk", "jumprelu")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 DISTINCT_BATCHES = 3  # the steps cycle through them
-LR = 1e-6  # small: what is active stays as it was set up
-SILENCED = 0.01  # the factor on a dead latent's encoder weights: it is never among the largest
-THRESHOLD_SAMPLE = 256  # activations that thresholds are set from
+LR = 1e-6  # so small that the active latents stay the same
+SILENCED = 0.01  # factor on the encoder weights of dead latents, which keeps them from ever being active
+THRESHOLD_SAMPLE = 256  # activations from which thresholds are computed
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What to time. `dead` is the fraction of latents that the auxiliary loss counts as dead.
+    """A measurement of training steps.
 
-    `precision` is that of our encoder's product (training.precision); the other libraries are timed in float32 only.
+    dead: fraction of latents that the auxiliary loss counts as dead
+    precision: of our encoder matmul (training.precision); the other libraries are timed in float32 only
     """
 
     architecture: str
@@ -52,15 +53,15 @@ class Spec:
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture is {self.architecture!r}, not one of {', '.join(ARCHITECTURES)}")
+            raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, not {self.architecture!r}")
         if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}, not one of {', '.join(PRECISIONS)}")
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         if not 0 <= self.dead < 1 or self.steps < 1 or self.warmup < 0:
-            raise ValueError("dead is at least 0 and below 1, steps at least 1, warmup at least 0")
+            raise ValueError("dead must be in [0, 1), steps at least 1, warmup at least 0")
 
 
 def parse_spec(argv: list[str], supported: tuple[str, ...] = ARCHITECTURES) -> Spec:
-    """The spec in argv[1], a JSON object. Sets torch's threads and seed, so call it before any computation."""
+    """Parse the spec in argv[1], a JSON object, and set torch's threads and seed. Call it before any computation."""
     try:
         spec = Spec(**json.loads(argv[1]))
     except (IndexError, TypeError, ValueError) as error:
@@ -73,7 +74,7 @@ def parse_spec(argv: list[str], supported: tuple[str, ...] = ARCHITECTURES) -> S
 
 
 def batches(spec: Spec) -> list[Tensor]:
-    """Activations with structure, (B, D) each: sparse sums of ground-truth directions and a little noise.
+    """Return DISTINCT_BATCHES batches (B, D) of synthetic activations: sparse sums of directions, and a little noise.
 
     Each activation has mean 0 and standard deviation 1.
     """
@@ -90,22 +91,22 @@ def batches(spec: Spec) -> list[Tensor]:
 
 
 def dead_latents(spec: Spec) -> Tensor:
-    """Which latents are dead, bool (F,): exactly the fraction that the spec asks for, spread evenly at random."""
+    """Return a random mask of dead latents, bool (F,), with exactly the fraction `spec.dead`."""
     order_F = torch.randperm(spec.dict_size, generator=torch.Generator().manual_seed(spec.seed + 1))
     return (order_F < round(spec.dead * spec.dict_size)).to(spec.device)
 
 
 def threshold_for(l0: float, pre_BF: Tensor) -> float:
-    """The threshold that `l0` of the pre-activations exceed, per activation on average."""
+    """Return the threshold that `l0` pre-activations exceed on average. Shape: (B, F)."""
     kept = max(1, round(l0 * len(pre_BF)))
     return pre_BF.flatten().topk(kept, sorted=False).values.min().item()
 
 
 class Memory:
-    """How far the memory in use rises above what it was when this object was made.
+    """Measures the peak of the memory in use, relative to the memory in use when this object was created.
 
-    On a CUDA device it is torch's own count. Otherwise it is the process's resident memory: its peak since `reset` on
-    Linux, its peak since the process began elsewhere.
+    On a CUDA device this is torch's own count. Otherwise it is the resident memory of the process: the peak since
+    `reset` on Linux, the peak since the start of the process on other systems.
     """
 
     def __init__(self, device: str) -> None:
@@ -141,15 +142,15 @@ class Memory:
         try:
             Path("/proc/self/clear_refs").write_text("5")  # 5 resets VmHWM
         except OSError:
-            print("the memory's peak cannot be reset here: it is that of the whole process", file=sys.stderr)
+            print("the peak of the memory cannot be reset here: it covers the whole process", file=sys.stderr)
 
     def peak(self) -> int:
-        """Bytes, from the memory in use when this object was made to the peak since `reset`."""
+        """Return the bytes by which the peak since `reset` exceeds the memory in use when this object was created."""
         return self._peak() - self._baseline
 
 
 def load_lazily(device: str) -> None:
-    """Take one small step with Adam, for torch to load what it loads only then: hundreds of MB that no SAE holds."""
+    """Take one small step with Adam, so that torch loads its lazy libraries now, which take hundreds of MB."""
     layer = torch.nn.Linear(256, 256, device=device)
     optimizer = torch.optim.Adam(layer.parameters())
     layer(torch.ones(256, 256, device=device)).sum().backward()
@@ -159,9 +160,9 @@ def load_lazily(device: str) -> None:
 def timed(
     step: Callable[[int], object], steps: int, warmup: int, device: str, memory: Memory | None = None
 ) -> list[float]:
-    """Seconds that each of `steps` calls of step(0), step(1), ... took, after `warmup` calls that count for nothing.
+    """Return the seconds of each of `steps` calls step(i), after `warmup` calls that are not timed.
 
-    What a call returns is dropped at once. `memory` is reset between the warm-up and the timed calls.
+    The result of a call is dropped at once. `memory` is reset between the warm-up and the timed calls.
     """
     synchronize = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     seconds = []
@@ -177,7 +178,7 @@ def timed(
 
 
 def bare_product(spec: Spec) -> list[float]:
-    """Seconds of x @ W, the encoder's product alone, into fresh memory: as many times as there are steps."""
+    """Return the seconds of the encoder matmul x @ W alone, into new memory, `spec.steps` times."""
     x_BD = torch.randn(spec.batch, spec.d).to(spec.device)
     W_DF = torch.randn(spec.d, spec.dict_size).to(spec.device)
     return timed(lambda _: x_BD @ W_DF, spec.steps, spec.warmup, spec.device)
@@ -187,13 +188,13 @@ def bare_product(spec: Spec) -> list[float]:
 class Subject:
     """A library's SAE and trainer, ready to be timed."""
 
-    step: Callable[[Tensor], object]  # one training step on x_BD
-    encode: Callable[[Tensor], Tensor]  # x_BD -> z_BF with zeros where no latent is active, as in training
-    dead: Callable[[], int]  # how many latents the auxiliary loss counts as dead
+    step: Callable[[Tensor], object]  # makes one training step on x_BD
+    encode: Callable[[Tensor], Tensor]  # x_BD -> z_BF, zero for inactive latents, as in training
+    dead: Callable[[], int]  # number of latents that the auxiliary loss counts as dead
 
 
 def measure(spec: Spec, library: str, build: Callable[[Spec, Tensor], Subject]) -> None:
-    """Time the steps of what `build(spec, a few activations)` makes, then the bare product; print the line."""
+    """Time the steps of the subject that `build(spec, sample_BD)` returns, then the bare product; print the record."""
     x = batches(spec)
     memory = Memory(spec.device)
     subject = build(spec, x[0][:THRESHOLD_SAMPLE])
@@ -215,7 +216,7 @@ def measure(spec: Spec, library: str, build: Callable[[Spec, Tensor], Subject]) 
 
 
 def mean_l0(z_BF: Tensor) -> float:
-    """Active latents per activation."""
+    """Return the number of active latents per activation."""
     return (z_BF != 0).sum().item() / len(z_BF)
 
 

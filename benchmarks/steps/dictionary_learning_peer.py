@@ -2,10 +2,10 @@
 
 A step is the forward pass, the running threshold (TopK, BatchTopK), the counts of what fired, the loss, the backward
 pass, the removal of the decoder gradient's parallel part, the clipping of the gradient's norm to 1, torch's Adam as
-the library makes it, the learning-rate schedule, and the decoder's norms set to 1. The steps are counted from where
-the library's warm-ups are over, so that each does all that most steps of a training do.
+the library makes it, the learning-rate schedule, and the decoder's norms set to 1. The step count starts
+after the library's warm-ups, so that each step does the full work.
 
-JumpReLU has no auxiliary loss: `dead` changes nothing there.
+JumpReLU has no auxiliary loss, so `dead` has no effect on it.
 """
 
 import itertools
@@ -16,11 +16,12 @@ import torch
 from dictionary_learning.trainers import BatchTopKTrainer, JumpReluTrainer, TopKTrainer
 from torch import Tensor
 
-FIRST_STEP, STEPS = 10_000, 100_000  # past every warm-up; the trainers want to know how many there will be
+FIRST_STEP, STEPS = 10_000, 100_000  # after every warm-up; the trainers need the total number of steps
 
 
 @torch.no_grad()
 def build(spec: common.Spec, sample_BD: Tensor) -> common.Subject:
+    """Return the library's trainer of this architecture, with the dead latents of the spec."""
     shared = {
         "steps": STEPS,
         "activation_dim": spec.d,

@@ -1,13 +1,14 @@
-"""Times sparsify's training steps (EleutherAI, TopK only): its SparseCoder, stepped as its trainer does.
+"""Times training steps of sparsify (EleutherAI, TopK only): its SparseCoder, with the steps of its trainer.
 
-The library's trainer makes its steps inside one loop over a language model, so they are repeated here: the decoder's
+The library's trainer makes its steps inside a loop over a language model, so they are written out here: the decoder's
 norms set to 1, the forward pass, the loss, the backward pass, the removal of the decoder gradient's parallel part,
 Adam, and the counts of what fired. The encoder's gradient and the decoder go through the library's sparse code, which
 on a CPU is torch's `embedding_bag`, and its Triton kernel on a CUDA device.
 
 Of its optimizers (signum, muon, adam) this takes adam: torch's where bitsandbytes is not installed, and torch's fused
 implementation, the fastest on a CPU. Its auxiliary loss is off by default; where latents are dead it has the weight
-1/32. On a CUDA device the library computes in bfloat16 by itself; here it is held to float32, as the others are.
+1/32. On a CUDA device the library computes in bfloat16 by default; here it computes in float32, as the other
+libraries do.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ AUX_WEIGHT = 1 / 32
 
 
 def load(device: str) -> ModuleType:
-    """Import the library, which settles at its import which decoder it takes, and prints it."""
+    """Import the library. It chooses its decoder at import, and prints the choice."""
     if device == "cpu":
         os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
     with contextlib.redirect_stdout(sys.stderr):
@@ -33,9 +34,10 @@ def load(device: str) -> ModuleType:
 
 @torch.no_grad()
 def build(sparsify: ModuleType, spec: common.Spec) -> common.Subject:
+    """Return the library's SAE and a training step, with the dead latents of the spec."""
     config = sparsify.SparseCoderConfig(num_latents=spec.dict_size, k=spec.k)
     sae = sparsify.SparseCoder(spec.d, config, device=spec.device, dtype=torch.float32)
-    forward = sparsify.SparseCoder.forward.__wrapped__  # without the decorator that asks for bfloat16
+    forward = sparsify.SparseCoder.forward.__wrapped__  # without the decorator that switches to bfloat16
     optimizer = torch.optim.Adam(sae.parameters(), lr=common.LR, fused=True)
 
     dead_after = sparsify.TrainConfig(config).dead_feature_threshold
@@ -63,6 +65,7 @@ def build(sparsify: ModuleType, spec: common.Spec) -> common.Subject:
 
 
 def main() -> None:
+    """Time the steps of the spec in argv."""
     spec = common.parse_spec(sys.argv, supported=("topk",))
     sparsify = load(spec.device)
     common.measure(spec, "eai-sparsify", lambda spec, _: build(sparsify, spec))

@@ -1,10 +1,10 @@
 """Times this project's training steps: one call of `Trainer.step` each.
 
-A step is the activations' normalisation, the encoder's product and the choice of the active latents, the loss and its
-gradients, the removal of the decoder gradient's parallel part, torch's fused Adam, the decoder's norms set to 1, and
-the counts of what fired.
+A step is the normalisation of the activations, the encoder matmul, the selection of the active latents, the loss and
+its gradients, the removal of the decoder gradient's parallel part, torch's fused Adam, the decoder's norms set to 1,
+and the counts of active latents.
 
-JumpReLU has no auxiliary loss: `dead` changes nothing there.
+JumpReLU has no auxiliary loss, so `dead` has no effect on it.
 """
 
 import sys
@@ -17,11 +17,12 @@ from sae_sweeps.config import TrainingConfig
 from sae_sweeps.saes import SAE, BatchTopKSAE, JumpReLUSAE, TopKSAE
 from sae_sweeps.training.trainer import Trainer
 
-DEAD_AFTER = 10**12  # activations: what fires never gets there, and what is set there stays
+DEAD_AFTER = 10**12  # activations; so many that no latent changes between alive and dead
 SPARSITY_COEFFICIENT = 1e-3
 
 
 def build_sae(spec: common.Spec) -> SAE:
+    """Return an untrained SAE of the spec's architecture and sizes."""
     if spec.architecture == "jumprelu":
         return JumpReLUSAE(spec.d, spec.dict_size, SPARSITY_COEFFICIENT, seed=spec.seed)
     make_sae = TopKSAE if spec.architecture == "topk" else BatchTopKSAE
@@ -30,17 +31,18 @@ def build_sae(spec: common.Spec) -> SAE:
 
 @torch.no_grad()
 def build(spec: common.Spec, sample_BD: Tensor) -> common.Subject:
+    """Return an SAE and its trainer, with the dead latents of the spec."""
     sae = build_sae(spec).to(spec.device)
     config = TrainingConfig(
         tokens=10**9, batch_size=spec.batch, lr=common.LR, dead_after_tokens=DEAD_AFTER, precision=spec.precision
     )
     trainer = Trainer(sae, config)
 
-    def input_of(x_BD: Tensor) -> Tensor:
+    def to_input(x_BD: Tensor) -> Tensor:
         return sae.encoder_input(sae.normalize(x_BD).x_BD)
 
     if isinstance(sae, JumpReLUSAE):
-        pre_BF = sae.product(input_of(sample_BD)).whole()
+        pre_BF = sae.product(to_input(sample_BD)).whole()
         sae.threshold.fill_(common.threshold_for(spec.k, pre_BF))
     elif spec.dead:
         dead_F = common.dead_latents(spec)
@@ -48,7 +50,7 @@ def build(spec: common.Spec, sample_BD: Tensor) -> common.Subject:
         trainer.idle_tokens_F[dead_F] = DEAD_AFTER
 
     def encode(x_BD: Tensor) -> Tensor:
-        return sae.keep(sae.product(input_of(x_BD), spec.precision)).dense()
+        return sae.keep(sae.product(to_input(x_BD), spec.precision)).dense()
 
     return common.Subject(trainer.step, encode, dead=lambda: int(trainer.dead_F.sum()))
 

@@ -1,11 +1,11 @@
 """Times SAELens' training steps: one call of its trainer's `step` each, with the library's defaults.
 
 A step is the forward pass, the loss, the counts of what fired, the backward pass, the clipping of the gradient's norm
-to 1, torch's Adam as SAELens makes it, and the learning-rate schedule. `fit` holds what a step returned through the
-next one; here it is dropped at once, which is kind to the peak of the memory by two matrices of (batch, dict_size).
+to 1, torch's Adam as SAELens makes it, and the learning-rate schedule. `fit` keeps the result of a step during the
+next one; here it is dropped at once, which lowers the peak of the memory by two matrices of (batch, dict_size).
 
-TopK and BatchTopK have the auxiliary loss on dead latents. JumpReLU has none unless its pre-activation loss is asked
-for, which is off by default and stays off: `dead` changes nothing there.
+TopK and BatchTopK have the auxiliary loss on dead latents. JumpReLU has none unless its pre-activation loss is
+enabled, which is off by default and stays off here, so `dead` has no effect on it.
 """
 
 import sys
@@ -19,6 +19,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def build(spec: common.Spec, sample_BD: Tensor) -> common.Subject:
+    """Return SAELens' trainer of this architecture, with the dead latents of the spec."""
     options = {} if spec.architecture == "jumprelu" else {"k": spec.k}
     make_config = TrainingSAE.get_sae_config_class_for_architecture(spec.architecture)
     make_sae = TrainingSAE.get_sae_class_for_architecture(spec.architecture)

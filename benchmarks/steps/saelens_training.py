@@ -1,4 +1,4 @@
-"""Trains an SAE with SAELens' own trainer on activations from a file, and saves it: for quality.py."""
+"""Trains an SAE with SAELens' own trainer on the activations in a file, and saves it. quality.py runs this script."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ config = SAETrainerConfig(
     total_training_samples=len(activations),
     train_batch_size_samples=spec["batch"],
     lr=spec["lr"],
-    lr_end=spec["lr"] / 10,  # as its runner sets it; a constant schedule does not use it
+    lr_end=spec["lr"] / 10,  # the value that its runner sets; a constant schedule ignores it
     lr_warm_up_steps=spec["warmup_steps"],
     lr_decay_steps=spec["decay_steps"],
 )

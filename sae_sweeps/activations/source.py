@@ -14,7 +14,7 @@ from sae_sweeps.activations.held_out import HeldOut, measure_held_out
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.activations.tokens import TokenSource
 from sae_sweeps.config import Config
-from sae_sweeps.config.identity import stream_settings
+from sae_sweeps.config.identity import select_stream_settings
 from sae_sweeps.runtime.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def load_source(config: Config, device: torch.device) -> ActivationSource:
 
     Raises: ConfigError if the model or the text cannot be used.
     """
-    key = json.dumps([stream_settings(config), str(device)], sort_keys=True)
+    key = json.dumps([select_stream_settings(config), str(device)], sort_keys=True)
     if key not in _latest:
         _latest.clear()  # before another model is loaded
         _latest[key] = ActivationSource(config, device)

@@ -1,4 +1,4 @@
-"""The command line: what Hydra is given, what it calls, and how errors and Ctrl-C end."""
+"""The command line around Hydra: rewritten arguments, errors in one line, exit codes, Ctrl-C."""
 
 import os
 import shutil
@@ -13,9 +13,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sae_sweeps.cli.arguments import rewrite
-from sae_sweeps.cli.hydra_errors import as_config_error
-from sae_sweeps.config.identity import named_config
+from sae_sweeps.cli.arguments import rewrite_arguments
+from sae_sweeps.cli.hydra_errors import translate_error
+from sae_sweeps.config.identity import to_named_config
 from sae_sweeps.config.resolvers import register
 from sae_sweeps.config.tasks import SWEEP_TASKS
 from sae_sweeps.launchers.launch import launch
@@ -25,42 +25,49 @@ from sae_sweeps.sweep.preflight import unwritable_error
 register()
 
 
-def command_line(main: Callable[[], None]) -> None:
-    """Run Hydra's main function. A user's mistake is printed as one line, without a traceback, and exits with 1."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # have Hydra raise its errors, to be printed here
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # or processes that share cores slow each other several times
-    sys.argv[1:] = rewrite(sys.argv[1:])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled like Ctrl-C
+def run_command_line(main: Callable[[], None]) -> None:
+    """Run Hydra's main function on the arguments of the process.
+
+    Exits with 1 after a mistake in the settings, which is printed as one line without a traceback, and with 130 after
+    Ctrl-C or SIGTERM.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors instead of printing them
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting slows processes that share cores several times
+    sys.argv[1:] = rewrite_arguments(sys.argv[1:])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same as Ctrl-C
     try:
         main()
     except RefusedError as refused:
-        _refuse(refused.lines)
+        _exit_with_errors(refused.lines)
     except (HydraException, OmegaConfBaseException) as error:
-        _refuse([str(as_config_error(error) or " ".join(str(error).split()))])
-    except OSError as error:  # Hydra makes the point's folder before anything of ours runs
+        _exit_with_errors([str(translate_error(error) or " ".join(str(error).split()))])
+    except OSError as error:  # Hydra creates the point's folder before any check of ours
         if error.filename is None:
             raise
-        _refuse([str(unwritable_error(error.filename, error))])
+        _exit_with_errors([str(unwritable_error(error.filename, error))])
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
 
 
-def _refuse(lines: Sequence[str]) -> None:
+def _exit_with_errors(lines: Sequence[str]) -> None:
     for line in lines:
         print(f"error: {line}", file=sys.stderr)
     sys.exit(1)
 
 
 def run(cfg: DictConfig) -> None:
-    """Run a command without -m, a sweep of one point: Hydra's task function. Launchers call `launch` themselves."""
+    """Run a command without -m, which is a sweep of one point. This is Hydra's task function.
+
+    With -m, Hydra runs the launcher instead, which calls `launch` with all points.
+    """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     is_point = cfg.task.name not in SWEEP_TASKS
-    created = is_point and [entry.name for entry in folder.iterdir()] == [".hydra"]  # by Hydra, before any check
+    is_new = is_point and [entry.name for entry in folder.iterdir()] == [".hydra"]  # created by Hydra just now
     try:
-        launch([named_config(cfg, hydra.overrides.task)], instantiate(hydra.launcher))
+        launch([to_named_config(cfg, hydra.overrides.task)], instantiate(hydra.launcher))
     except RefusedError as refused:
-        if created:
+        if is_new:
             shutil.rmtree(folder)
-        _refuse(refused.lines)
+        _exit_with_errors(refused.lines)

@@ -1,38 +1,38 @@
-"""Rewrites the words of the command line that Hydra would misread."""
+"""Rewrites command-line arguments that Hydra would misread."""
 
 import re
 from collections.abc import Sequence
 
 
-def rewrite(words: Sequence[str]) -> list[str]:
-    """Return the words as Hydra takes them: `-m` first, saved SAEs and sweep names as settings of their own."""
-    flags = [word for word in words if word in ("-m", "--multirun")]
-    words = [*dict.fromkeys(flags), *(word for word in words if word not in flags)]
-    report = "task=report" in words
-    words = [quote_sweep_names(word) if report else rename_saved_sae(word) for word in words]
-    if any(re.match(r"sae=[^=]*,", word) for word in words):
-        words = [make_choice(word) for word in words]
-    return words
+def rewrite_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments as Hydra needs them: `-m` first, and the rewrites of the functions below."""
+    flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    arguments = [*dict.fromkeys(flags), *(argument for argument in arguments if argument not in flags)]
+    rewrite = quote_sweep_names if "task=report" in arguments else rename_saved_sae
+    arguments = [rewrite(argument) for argument in arguments]
+    if any(re.match(r"sae=[^=]*,", argument) for argument in arguments):
+        arguments = [make_choice(argument) for argument in arguments]
+    return arguments
 
 
-def rename_saved_sae(word: str) -> str:
-    """Turn `sae=FOLDER` into `saved=FOLDER`: to Hydra, `sae` is the group of architectures."""
-    setting, _, value = word.partition("=")
-    return f"saved={value}" if setting == "sae" and ("/" in value or ":" in value) else word
+def rename_saved_sae(argument: str) -> str:
+    """Turn `sae=FOLDER` into `saved=FOLDER`: in Hydra, `sae` is the group of architectures."""
+    setting, _, value = argument.partition("=")
+    return f"saved={value}" if setting == "sae" and ("/" in value or ":" in value) else argument
 
 
-def make_choice(word: str) -> str:
-    """Turn `sae.target_l0=20` into a sweep of one value, where architectures are swept.
+def make_choice(argument: str) -> str:
+    """Turn `sae.target_l0=20` into a sweep over one value, for commands that sweep over architectures.
 
-    Hydra checks every setting that is not swept against the default architecture, which need not have it.
+    Hydra checks a setting that is not swept against the default architecture, which may not have the setting.
     """
-    setting, _, value = word.partition("=")
-    return f"{setting}=choice({value})" if setting.startswith("sae.") and value and "," not in value else word
+    setting, _, value = argument.partition("=")
+    return f"{setting}=choice({value})" if setting.startswith("sae.") and value and "," not in value else argument
 
 
-def quote_sweep_names(word: str) -> str:
-    """Quote the value of `name=a,b`, which names several sweeps for one report and not one command for each."""
-    setting, _, value = word.partition("=")
+def quote_sweep_names(argument: str) -> str:
+    """Quote the value of `name=a,b`, which means one report on several sweeps, not one command per name."""
+    setting, _, value = argument.partition("=")
     if setting != "name" or "," not in value or value.startswith(("'", '"')):
-        return word
+        return argument
     return "name='{}'".format(value.replace("'", "\\'"))

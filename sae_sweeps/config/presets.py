@@ -1,4 +1,4 @@
-"""Settings that are given to a function, by a notebook say, and not composed by the command: held to the same rules."""
+"""Settings that a caller passes to a function, for example in a notebook, checked as those of the command are."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +13,15 @@ from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.provenance import PROJECT
 
-GROUPS = {TrainingConfig: "training", StitchConfig: "stitch", MetaConfig: "meta"}  # as the command names them
+GROUPS = {TrainingConfig: "training", StitchConfig: "stitch", MetaConfig: "meta"}  # names on the command line
 
-Settings = TypeVar("Settings", TrainingConfig, StitchConfig, MetaConfig)
-Group = TypeVar("Group", ModelConfig, DatasetConfig)
+SettingsT = TypeVar("SettingsT", TrainingConfig, StitchConfig, MetaConfig)
+GroupT = TypeVar("GroupT", ModelConfig, DatasetConfig)
 
 
 def build_config(**parts: Any) -> Config:
-    """A configuration with these parts, and with others that are in nobody's way."""
-    plain: dict[str, Any] = {
+    """Build a complete configuration from some of its fields and valid placeholders for the others."""
+    placeholders: dict[str, Any] = {
         "name": "library",
         "dict_size": 1,
         "k": 1,
@@ -31,15 +31,17 @@ def build_config(**parts: Any) -> Config:
         "sae": SAEConfig(architecture="topk"),
         "training": TrainingConfig(tokens=1, batch_size=1),
     }
-    return Config(**(plain | parts))
+    return Config(**(placeholders | parts))
 
 
-def build_settings(schema: type[Settings], given: Settings | None, values: dict[str, Any]) -> Settings:
-    """Settings as a caller has them: a dataclass, single values by name, or both, of which the values count.
+def build_settings(schema: type[SettingsT], base: SettingsT | None, values: dict[str, Any]) -> SettingsT:
+    """Build and check the settings of one group from a dataclass, from single values by name, or from both.
 
-    Raises: TypeError if there is no setting of such a name; ConfigError, naming the first value that cannot work.
+    `values` override `base`; without `base` the others are the defaults.
+
+    Raises: TypeError if the group has no setting of a name; ConfigError, naming the first value that cannot work.
     """
-    settings = replace(given or schema(), **values)
+    settings = replace(base or schema(), **values)
     group = GROUPS[schema]
     for name, value in vars(settings).items():
         if value == MISSING:
@@ -50,18 +52,18 @@ def build_settings(schema: type[Settings], given: Settings | None, values: dict[
     return settings
 
 
-def presets(group: str) -> dict[str, Path]:
-    """The files of a group of conf/, by name."""
+def list_presets(group: str) -> dict[str, Path]:
+    """Return the files of a group of conf/, by name."""
     return {file.stem: file for file in sorted((PROJECT / "conf" / group).glob("*.yaml"))}
 
 
-def preset(group: str, name: str, schema: type[Group]) -> Group:
-    """What conf/ has under a name. Raises: ConfigError if it has nothing."""
-    there = presets(group)
-    if name not in there:
-        problem = f"is none of {', '.join(there)}, which conf/{group} has"
-        raise ConfigError(group, name, problem, f"{schema.__name__}(...) has all that can be set")
-    register()  # the resolvers that the files use
-    found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(there[name])))
-    assert isinstance(found, schema), "made from it"
-    return found
+def load_preset(group: str, name: str, schema: type[GroupT]) -> GroupT:
+    """Return the settings of a file in conf/<group>. Raises: ConfigError if there is no file of this name."""
+    files = list_presets(group)
+    if name not in files:
+        problem = f"is none of {', '.join(files)}, the files in conf/{group}"
+        raise ConfigError(group, name, problem, f"one of these, or {schema.__name__}(...) with your own settings")
+    register()  # the files use the resolvers
+    preset = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(files[name])))
+    assert isinstance(preset, schema), "merged into a structured config"
+    return preset

@@ -1,4 +1,4 @@
-"""What Hydra is told of the configuration before it composes: the schemas, and the words that conf/ computes with."""
+"""Registers the schemas with Hydra, and the OmegaConf resolvers that the files of conf/ use."""
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -12,7 +12,11 @@ from sae_sweeps.runtime.provenance import PROJECT
 
 
 def register() -> None:
-    """Make the schemas and the resolvers known to Hydra. Called once, before it composes."""
+    """Register schemas and resolvers. Call it before Hydra composes; calling it again changes nothing.
+
+    ${project:} is the project's folder, ${wheel:NAME} that of a model from wheels. For Hydra's own settings, ${point:}
+    is the name of the point, ${run_dir:} and ${output_subdir:} where Hydra writes its files without -m.
+    """
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for architecture, schema in SAE_SCHEMAS.items():
@@ -21,13 +25,14 @@ def register() -> None:
     OmegaConf.register_new_resolver("wheel", lambda name: str(wheel_folder(name)), replace=True)
     OmegaConf.register_new_resolver("point", lambda *, _root_: point_name(_root_), replace=True)
     OmegaConf.register_new_resolver("run_dir", lambda *, _root_: _run_dir(_root_), replace=True)
-    OmegaConf.register_new_resolver("output_subdir", lambda *, _root_: _is_of_points(_root_) and ".hydra", replace=True)
-
-
-def _is_of_points(cfg: DictConfig) -> bool | None:
-    """Whether the task is one for points, which have folders; None if not, as Hydra wants it."""
-    return cfg.task.name in POINT_TASKS or None
+    OmegaConf.register_new_resolver("output_subdir", lambda *, _root_: _output_subdir(_root_), replace=True)
 
 
 def _run_dir(cfg: DictConfig) -> str:
-    return f"{cfg.output_root}/{cfg.name}/{point_name(cfg)}" if _is_of_points(cfg) else "."
+    """Return the point's folder; the working directory for a task that runs on a whole sweep."""
+    return f"{cfg.output_root}/{cfg.name}/{point_name(cfg)}" if cfg.task.name in POINT_TASKS else "."
+
+
+def _output_subdir(cfg: DictConfig) -> str | None:
+    """Return the folder of Hydra's files in a point's folder; None, which writes none, for any other task."""
+    return ".hydra" if cfg.task.name in POINT_TASKS else None

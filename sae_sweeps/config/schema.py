@@ -1,7 +1,8 @@
-"""The configuration: one dataclass per group of conf/, and the names of points.
+"""The settings: one dataclass per group of conf/, with the meaning, unit and default of each setting.
 
-Hydra composes conf/*.yaml and the command line over these schemas, so an unknown key or a wrong type is refused there;
-values out of range are found by rules.py. Nothing here touches a file.
+Hydra composes the files of conf/ and the command line over these dataclasses, and refuses unknown settings and wrong
+types. Values out of range are found by validation.py. A file in conf/ holds only what it chooses; all other defaults
+stand here. The command line writes None as null. MISSING: no default; a file in conf/ or the caller gives the value.
 """
 
 import functools
@@ -16,45 +17,49 @@ from sae_sweeps.config.studies import ExportConfig, LatentsConfig, MetaConfig, P
 
 @dataclass(kw_only=True)
 class CoefficientsConfig:
-    """JumpReLU penalty coefficients that give a known L0, and the model and hook for which they were found."""
+    """JumpReLU sparsity coefficients with a known L0."""
 
-    name: str | None = None
-    hook: str | None = None
-    values: dict[int, float] = field(default_factory=dict)  # k -> coefficient
+    name: str | None = None  # the model they were found for
+    hook: str | None = None  # the hook they were found for
+    values: dict[int, float] = field(default_factory=dict)  # k -> sparsity coefficient that gives an L0 of k
 
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    name: str = MISSING  # a local folder in Hugging Face format, or a name on the Hugging Face hub
-    hook: str = MISSING  # TransformerLens hook, e.g. blocks.8.hook_resid_pre
-    dtype: str = "float32"  # auto: bfloat16 where the machine has instructions for it, else float32
+    """The language model and the place in it that SAEs are trained on."""
+
+    name: str = MISSING  # folder in Hugging Face format, or name on the Hugging Face hub
+    hook: str = MISSING  # TransformerLens hook name, for example blocks.8.hook_resid_pre
+    dtype: str = "float32"  # float32, bfloat16, float16, or auto: bfloat16 if the hardware computes in it, else float32
     batch_sequences: int = 32  # token sequences per forward pass
-    aliases: list[str] = field(default_factory=list)  # what the files of others' SAEs call it besides
+    aliases: list[str] = field(default_factory=list)  # other names of the model in the SAE files of other libraries
     sparsity_coefficients: CoefficientsConfig = field(default_factory=CoefficientsConfig)
 
 
 @dataclass(kw_only=True)
 class DatasetConfig:
-    format: str = MISSING
-    name: str | None = None  # a data set on the hub, for format hub
-    subset: str | None = None
-    split: str = "train"
-    files: Any = None  # a path or glob, or a list of them, for the other formats
-    text_column: str = "text"
-    streaming: bool = False
-    seq_len: int = 128  # tokens per sequence, the BOS included
-    prepend_bos: bool = True
-    holdout_every: int = 20  # every 20th document is held out for evaluation
-    seed: int = 0  # order of the sequences and of the activations in a chunk
+    """The text, and how it becomes token sequences."""
+
+    format: str = MISSING  # hub, json (JSON lines), parquet or text (one document per file)
+    name: str | None = None  # data set on the hub; only for format hub
+    subset: str | None = None  # configuration of the data set on the hub; None: its default
+    split: str = "train"  # split of the data set on the hub
+    files: Any = None  # path or glob, or a list of them; for all formats but hub
+    text_column: str = "text"  # column that holds a document's text
+    streaming: bool = False  # read the data set from the hub as needed instead of downloading it first
+    seq_len: int = 128  # tokens per sequence, including BOS
+    prepend_bos: bool = True  # start each sequence with a BOS token
+    holdout_every: int = 20  # of every so many documents, one is held out for evaluation
+    seed: int = 0  # order of the sequences, and of the activations within a chunk
 
     @property
     def first_position(self) -> int:
-        """The first position of a sequence that holds text: BOS is neither trained on nor counted."""
+        """Return the first position of a sequence that counts: BOS is neither trained on nor evaluated."""
         return 1 if self.prepend_bos else 0
 
     @property
     def globs(self) -> list[str]:
-        """`files` as a list."""
+        """Return `files` as a list."""
         if self.files is None:
             return []
         return list(self.files) if isinstance(self.files, list) else [self.files]
@@ -62,66 +67,79 @@ class DatasetConfig:
 
 @dataclass(kw_only=True)
 class TrainingConfig:
-    tokens: int = MISSING  # activations
+    """How SAEs are trained. The optimizer's defaults are the papers' (arXiv:2412.06410, arXiv:2502.04878)."""
+
+    tokens: int = MISSING  # activations to train on
     batch_size: int = MISSING  # activations per step
-    lr: float = 3e-4
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
-    warmup_steps: int = 0
-    initial_bias: str = "zero"  # of the decoder: zero, or the mean of the first chunk's activations
-    decay_fraction: float = 0.0  # the last part of training, over which lr falls linearly to zero
+    lr: float = 3e-4  # learning rate at its peak
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])  # Adam's decay rates of both moments
+    warmup_steps: int = 0  # first steps, over which the learning rate rises linearly
+    initial_bias: str = "zero"  # of the decoder: zero, or mean (of the first chunk's activations; fewer dead latents)
+    decay_fraction: float = 0.0  # last fraction of the steps, over which the learning rate falls linearly to zero
     dead_after_tokens: int = 20_480  # activations without firing after which a latent counts as dead
-    precision: str = "float32"  # of the encoder's product: float32, tf32 (CUDA) or bfloat16
-    chunk_batches: int = 32  # steps whose activations are shuffled together
-    checkpoint_every: int = 1000  # steps
-    log_every: int = 100  # steps
-    keep_states: bool = True  # of a point that is done; if not, its SAE is what stays
+    precision: str = "float32"  # of the encoder matmul: float32, bfloat16, or tf32 (CUDA only)
+    chunk_batches: int = 32  # batches per chunk; activations are shuffled within a chunk
+    checkpoint_every: int = 1000  # steps between checkpoints
+    log_every: int = 100  # steps between rows of the training curve
+    keep_states: bool = True  # keep a finished point's checkpoints; false: keep only its SAE
 
     @property
     def steps(self) -> int:
+        """Return the number of training steps: full batches only."""
         return self.tokens // self.batch_size
 
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
+    """What the evaluation of a trained SAE uses."""
+
     tokens: int = 32_768  # held-out activations
 
 
 @dataclass(kw_only=True)
 class ActivationsConfig:
-    cache: str | None = None  # a folder for the language model's activations, to be found there by later sweeps
-    cache_gib: float = 50.0  # what the folder may hold
+    """The cache of language-model activations on disk."""
+
+    cache: str | None = None  # folder that keeps activations for later sweeps; None: no cache
+    cache_gib: float = 50.0  # size limit of that folder, in GiB
 
 
 @dataclass(kw_only=True)
 class TrackingConfig:
-    mode: str = "offline"
-    project: str = "sae-sweeps"
-    entity: str | None = None
-    artifacts: bool = False  # whether the SAEs are uploaded as well, as model artifacts
+    """Weights & Biases."""
+
+    mode: str = "offline"  # online, offline (files for a later task=sync) or off
+    project: str = "sae-sweeps"  # W&B project
+    entity: str | None = None  # W&B user or team; None: the default of the account
+    artifacts: bool = False  # also upload each SAE as a model artifact
 
 
 @dataclass(kw_only=True)
 class TaskConfig:
-    name: str = MISSING
+    """What launch.py does."""
+
+    name: str = MISSING  # a key of tasks.TASKS
 
 
 @dataclass(kw_only=True)
 class LimitsConfig:
-    """What a command may take on; more is refused before anything is run or submitted. None: no limit."""
+    """The most that one command may take; a larger one is refused before anything runs. None: no limit."""
 
-    points: int | None = 1000
-    disk_gib: float | None = None  # of resumable states and SAEs, of the points that are not done
-    gpu_hours: float | None = None
+    points: int | None = 1000  # points in the sweep
+    disk_gib: float | None = None  # checkpoints and SAEs of the points that are not done, in GiB
+    gpu_hours: float | None = None  # estimated hours on a GPU
 
 
 @dataclass(kw_only=True)
 class Config:
-    name: str = MISSING  # of the sweep: its folder is output_root/name
-    output_root: str = "outputs"
+    """The configuration of one point, or of one command on a sweep."""
+
+    name: str = MISSING  # of the sweep; the same name again resumes it. Its folder is output_root/name
+    output_root: str = "outputs"  # folder of all sweeps
     dict_size: int = MISSING  # latents
-    k: int = MISSING  # active latents per activation (on average, except for TopK)
-    seed: int = 0  # initialisation of the SAE
-    device: str = "auto"
+    k: int = MISSING  # active latents per activation; an average, except for TopK
+    seed: int = 0  # initialisation of the SAE; dataset.seed sets the order of the data
+    device: str = "auto"  # auto (CUDA if there is a GPU, else cpu), cpu, cuda or cuda:N
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
@@ -136,16 +154,20 @@ class Config:
     export: ExportConfig = field(default_factory=ExportConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
-    then: list[str] = field(default_factory=list)  # tasks for the whole sweep, when its points are through
-    format: str | None = None  # of task=report, export and publish; None: the first of its TaskEntry.formats
-    explorer_mib: float = 10.0  # that the cards of latents take in a report
-    # what studies are of; None: what their sweep has
-    small: str | None = None
-    large: str | None = None
-    saved: str | None = None
-    given: list[str] = field(default_factory=list)  # the settings that the command line of a study names
+    # tasks to run when all points are done: any of stitch, meta_sae, latents, evaluate, report
+    then: list[str] = field(default_factory=list)
+    # of task=report: html, or md (a Markdown table, printed); of task=export and task=publish: sae_lens,
+    # dictionary_learning, sparsify or saebench; None: the first of these
+    format: str | None = None
+    explorer_mib: float = 10.0  # MiB for the cards of latents in report.html; more shows more SAEs and examples
+    # SAEs for studies, export and publish, from here or from others: FOLDER or FORMAT:FOLDER, local or on the hub, with
+    # FORMAT sae_lens, gemma_scope, dictionary_learning or sparsify. None: the SAEs of the sweep `name`
+    small: str | None = None  # task=stitch: the smaller SAE; None: all neighbouring sizes that agree in all else
+    large: str | None = None  # task=stitch: the larger SAE
+    saved: str | None = None  # other tasks: the SAE, also written sae=FOLDER; None: all (task=meta_sae: the largest)
+    given: list[str] = field(default_factory=list)  # set by launch.py: the settings that a study's command line names
 
 
 def get_setting(config: Config, setting: str) -> Any:
-    """The value of a setting by its full name, e.g. training.lr."""
+    """Return the value of a setting by its full name, for example training.lr."""
     return functools.reduce(getattr, setting.split("."), config)

@@ -1,6 +1,6 @@
 """The table of tasks: what each one works on, which settings its results depend on, which formats it writes.
 
-tasks/registry.py has the functions. This table stands apart from them, so that a command line is checked without
+tasks/registry.py has the functions that run them. This table is separate so that a command line can be checked without
 importing what most tasks need.
 """
 
@@ -12,12 +12,12 @@ EXPORTS = ("sae_lens", "dictionary_learning", "sparsify", "saebench")
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """What is known of a task before it is imported."""
+    """A task as the command line needs it."""
 
-    # point: runs for each point; sweep: for a sweep as a whole; export: rewrites files of trained SAEs;
-    # study: measures trained SAEs, which takes a device
+    # point: runs for each point; sweep: runs on a whole sweep; export: converts the files of trained SAEs;
+    # study: measures trained SAEs, and needs a device
     kind: Literal["point", "sweep", "export", "study"]
-    settings: tuple[str, ...] = ()  # of a study: what its results depend on
+    settings: tuple[str, ...] = ()  # studies: top-level settings that their results depend on
     formats: tuple[str, ...] = ()  # choices of `format`, the default first
 
 

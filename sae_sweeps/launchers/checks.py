@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from sae_sweeps.config import Config
-from sae_sweeps.config.identity import study_settings
+from sae_sweeps.config.identity import select_study_settings
 from sae_sweeps.launchers.protocol import Launcher
 from sae_sweeps.runtime.errors import ConfigError, RefusedError
 from sae_sweeps.sweep.preflight import Preflight
@@ -47,7 +47,7 @@ def refuse_several_sweeps(configs: Sequence[Config]) -> None:
 
 def distinct_studies(configs: Sequence[Config], *tasks: str) -> list[Config]:
     """Return the configurations without those that ask for the same studies of these tasks as an earlier one."""
-    settings = [json.dumps([study_settings(config, task) for task in tasks]) for config in configs]
+    settings = [json.dumps([select_study_settings(config, task) for task in tasks]) for config in configs]
     return list(dict(zip(reversed(settings), reversed(configs), strict=True)).values())[::-1]
 
 

@@ -11,7 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from sae_sweeps.config import Config
-from sae_sweeps.config.identity import named_config
+from sae_sweeps.config.identity import to_named_config
 from sae_sweeps.launchers.composition import compose
 from sae_sweeps.launchers.launch import launch
 from sae_sweeps.runtime.errors import ConfigError
@@ -38,7 +38,7 @@ class SweepLauncher(Launcher):
         if len(job_overrides) >= MANY:
             log.info("composing and checking %d points", len(job_overrides))
         configs = compose(self.hydra_context.config_loader, self.config, job_overrides, initial_job_idx)
-        named = [named_config(config, config.hydra.overrides.task) for config in configs]
+        named = [to_named_config(config, config.hydra.overrides.task) for config in configs]
         self._composed = {name: config for (name, _), config in zip(named, configs, strict=True)}
         with env_override(dict(self.config.hydra.job.env_set)):
             launch(named, self)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sae_sweeps.config.identity import result_settings
+from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.blocks import rounded
 from sae_sweeps.sweep import comparison
@@ -61,7 +61,9 @@ def groups_data(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 def point_settings(point: ComparedPoint) -> dict[str, str]:
     """All that decides the result of a point, and what computed it, as text by full name."""
-    settings = {key: _text(value) for key, value in comparison.flatten(result_settings(dict(point.config))).items()}
+    settings = {
+        key: _text(value) for key, value in comparison.flatten(select_result_settings(dict(point.config))).items()
+    }
     made_by = {} if point.results is None else point.results["provenance"]
     packages = {f"packages.{name}": version for name, version in made_by.get("packages", {}).items()}
     commit = {"commit": made_by["commit"]} if made_by.get("commit") else {}

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sae_sweeps.config.differences import find_differing, flatten, shorten_path, text_settings
+from sae_sweeps.config.differences import find_differing, flatten, select_text_settings, shorten_path
 from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.blocks import rounded
@@ -115,7 +115,7 @@ def differs(study: Finished, among: Sequence[Finished]) -> str:
 
 
 def _settings_and_text(study: Finished) -> dict[str, Any]:
-    return flatten(study.settings) | text_settings(study.results["config"])
+    return flatten(study.settings) | select_text_settings(study.results["config"])
 
 
 def _stitching(study: Finished) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sae_sweeps.config import from_json
 from sae_sweeps.config.differences import find_varying, flatten, shorten_path
-from sae_sweeps.config.identity import result_settings
+from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.evaluation.metrics import Metric
 from sae_sweeps.runtime.files import read_json
 from sae_sweeps.sweep.point_state import RESULTS, State
@@ -81,7 +81,7 @@ def group_by_seed(points: Sequence[ComparedPoint]) -> list[Group]:
     several = len({point.sweep.folder for point in points}) > 1
     groups: dict[str, list[ComparedPoint]] = {}
     for point in points:
-        settings = {key: value for key, value in result_settings(dict(point.config)).items() if key != "seed"}
+        settings = {key: value for key, value in select_result_settings(dict(point.config)).items() if key != "seed"}
         key = json.dumps([str(point.sweep.folder), settings], sort_keys=True)
         groups.setdefault(key, []).append(point)
     alike: dict[str, list[ComparedPoint]] = {}
@@ -136,7 +136,7 @@ def display_name(architecture: str, dict_size: int, k: int | None) -> str:
 
 def label_settings(point: ComparedPoint, keys: Sequence[str]) -> str:
     """Return the settings with these names as the end of a label, ", training.lr 0.001"; paths are shortened."""
-    settings = flatten(result_settings(dict(point.config)))
+    settings = flatten(select_result_settings(dict(point.config)))
     return "".join(f", {key} {shorten_path(settings[key])}" for key in keys if settings.get(key) is not None)
 
 

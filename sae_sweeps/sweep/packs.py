@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sae_sweeps.config import Config
-from sae_sweeps.config.identity import stream_settings
+from sae_sweeps.config.identity import select_stream_settings
 from sae_sweeps.config.saes import MatryoshkaConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep.point import Point
@@ -66,7 +66,7 @@ def split_into_packs(points: Sequence[Point], max_points: int | None = None) -> 
 def _stream(config: Config) -> str:
     """Return a key that is equal for points that share an activation stream."""
     determining = {
-        **stream_settings(config),
+        **select_stream_settings(config),
         "task": config.task.name,
         "device": config.device,
         "activations": asdict(config.activations),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sae_sweeps.activations.hooks import WIDE_HOOKS, is_same_activation
 from sae_sweeps.activations.model_info import is_same_model, model_facts
 from sae_sweeps.config import Config, from_json
-from sae_sweeps.config.identity import result_settings
+from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
@@ -204,7 +204,7 @@ def group_by_settings(saved: Sequence[SavedSAE]) -> list[list[SavedSAE]]:
     """Group the SAEs that differ only in dictionary size."""
     alike: dict[str, list[SavedSAE]] = {}
     for sae in saved:
-        values = result_settings(asdict(sae.config))
+        values = select_result_settings(asdict(sae.config))
         values.pop("dict_size")
         alike.setdefault(json.dumps(values, sort_keys=True), []).append(sae)
     return list(alike.values())

@@ -13,7 +13,7 @@ from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.config import Config
 from sae_sweeps.config.saes import PenaltyConfig
-from sae_sweeps.config.sparsity import choose_sparsity
+from sae_sweeps.config.sparsity import explain_sparsity, resolve_sparsity
 from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import sae_metadata
@@ -76,7 +76,7 @@ class PointRun:
         point_state.write_state(folder, point_state.RUNNING, describe_unused_gpu(device))
         state = checkpoints.load_newest(folder / "checkpoint")
         if isinstance(config.sae, PenaltyConfig):
-            self._log.info("%s: %s", self.point.name, choose_sparsity(config)[1])
+            self._log.info("%s: %s", self.point.name, explain_sparsity(config))
         if state is None:
             steps = (training.steps, training.batch_size, device)
             self._log.info("%s: %d steps of %d activations on %s", self.point.name, *steps)
@@ -200,7 +200,7 @@ def build_sae(config: Config, d_in: int) -> TrainableSAE:
     """An untrained SAE of the configured architecture."""
     options = {name: value for name, value in asdict(config.sae).items() if name != "architecture"}
     if isinstance(config.sae, PenaltyConfig):
-        options = {**options, "sparsity_coefficient": None, "target_l0": None, **choose_sparsity(config)[0]}
+        options = {**options, "sparsity_coefficient": None, "target_l0": None, **resolve_sparsity(config)}
     else:
         options["k"] = config.k
     return TRAINABLE[config.sae.architecture](d_in, config.dict_size, seed=config.seed, **options)

@@ -21,8 +21,8 @@ from sae_sweeps.activations.hooks import is_same_activation
 from sae_sweeps.activations.model_info import is_same_model
 from sae_sweeps.activations.source import ActivationSource, load_source
 from sae_sweeps.config import Config, DatasetConfig, ModelConfig
-from sae_sweeps.config.differences import find_differing, text_settings
-from sae_sweeps.config.identity import apply_command_settings, stream_settings
+from sae_sweeps.config.differences import find_differing, select_text_settings
+from sae_sweeps.config.identity import apply_command_settings, select_stream_settings
 from sae_sweeps.config.schema import get_setting
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import console
@@ -75,7 +75,9 @@ class Study:
         )
         evaluated = asdict(main.evaluation)
         weights = {part: one.digest() for part, one in saved.items()}
-        deciding = json.dumps([VERSION, task, of_the_result, weights, stream_settings(main), evaluated], sort_keys=True)
+        deciding = json.dumps(
+            [VERSION, task, of_the_result, weights, select_stream_settings(main), evaluated], sort_keys=True
+        )
         digest = hashlib.sha256(deciding.encode()).hexdigest()[:8]
         return cls(task, sweep.folder / task / f"{title}-{digest}", config, saved, settings)
 
@@ -244,7 +246,7 @@ def _write_csv(folder: Path) -> None:
     """A row per study of this kind, in the order of their names, with what differs in the text that they are of."""
     rows = []
     found = {file: read_json(file) for file in sorted(folder.glob(f"*/{point_state.RESULTS}"))}
-    texts = [text_settings(results["config"]) for results in found.values()]
+    texts = [select_text_settings(results["config"]) for results in found.values()]
     names = find_differing(texts) if texts else []
     for (file, results), text in zip(found.items(), texts, strict=True):
         flat: dict[str, Any] = {"study": file.parent.name}

@@ -1,12 +1,12 @@
-"""The words of the command line, as Hydra is given them."""
+"""Command-line arguments are rewritten for Hydra."""
 
 import pytest
 
-from sae_sweeps.cli.arguments import rewrite
+from sae_sweeps.cli.arguments import rewrite_arguments
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("arguments", "expected"),
     [
         (["k=16", "-m", "seed=0"], ["-m", "k=16", "seed=0"]),
         (["sae=topk"], ["sae=topk"]),
@@ -20,5 +20,5 @@ from sae_sweeps.cli.arguments import rewrite
         (["-m", "name=a,b"], ["-m", "name=a,b"]),
     ],
 )
-def test_words_are_rewritten_as_hydra_takes_them(words, expected):
-    assert rewrite(words) == expected
+def test_arguments_are_rewritten_for_hydra(arguments, expected):
+    assert rewrite_arguments(arguments) == expected

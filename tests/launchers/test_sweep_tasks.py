@@ -173,5 +173,5 @@ def test_a_report_can_be_had_again_and_names_what_failed(ran):
 def test_a_task_that_there_is_not_cannot_follow(tmp_path, tiny, several):
     done = launch(*several, *tiny, "then=[report,nonsense]", cwd=tmp_path)
     assert done.returncode == 1
-    assert "then=['report', 'nonsense']: there is no such task to follow: nonsense." in done.stderr
+    assert "then=['report', 'nonsense']: has tasks that cannot follow training: nonsense." in done.stderr
     assert not list(tmp_path.glob("outputs/*/*"))

@@ -7,7 +7,7 @@ import pytest
 from filelock import FileLock
 
 from sae_sweeps.config.differences import flatten
-from sae_sweeps.config.identity import result_settings
+from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.report.points import answer, cautions, read_curve
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import collect_points, group_by_seed
@@ -176,7 +176,7 @@ def test_shared_settings_and_those_of_a_point_are_all_that_decide_it(mixed):
     for row in shown["points"]:
         wanted = {
             key: value if isinstance(value, str) else json.dumps(value)
-            for key, value in flatten(result_settings(configs[row["folder"]]["config"])).items()
+            for key, value in flatten(select_result_settings(configs[row["folder"]]["config"])).items()
         }
         assert shown["shared"] | row["settings"] == wanted | (made_by if row["metrics"] else {})
         assert not shown["shared"].keys() & row["settings"].keys()

@@ -70,7 +70,7 @@ def test_the_command_that_a_user_gives_is_refused_in_a_line_too(there, tmp_path)
 def test_a_task_that_cannot_follow_is_told_with_those_that_can(command, tiny, tmp_path):
     ran = command(*tiny, "then=[stich]")
     assert ran.code == 1
-    assert ran.err.startswith("error: then=['stich']: there is no such task to follow: stich.")
+    assert ran.err.startswith("error: then=['stich']: has tasks that cannot follow training: stich.")
     assert "stitch, meta_sae, latents, evaluate, report" in ran.err
     assert not list(tmp_path.glob("outputs/*/*"))
 

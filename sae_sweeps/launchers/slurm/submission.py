@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from sae_sweeps.config import Config
-from sae_sweeps.config.identity import study_settings
+from sae_sweeps.config.identity import select_study_settings
 from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.launchers.slurm import script
 from sae_sweeps.launchers.slurm.settings import Settings
@@ -113,7 +113,7 @@ def submit_task(sweep: Sweep, task: str, configs: Sequence[Config], settings: Se
             for index, point_settings in enumerate(job.get("settings", []))
             if job["task"] == task and task_label(job, index) in live
         ]
-        waiting = [config for config in configs if study_settings(config, task) not in under_way]
+        waiting = [config for config in configs if select_study_settings(config, task) not in under_way]
         if not waiting:
             return None
         code = snapshot(sweep.folder.absolute() / FOLDER)
@@ -128,7 +128,7 @@ def _content(task: str, configs: Sequence[Config], behind: Sequence[str] = ()) -
         "max_memory": None,
         "behind": list(behind),
         "by_itself": False,
-        "settings": [study_settings(config, task) for config in configs],
+        "settings": [select_study_settings(config, task) for config in configs],
     }
 
 
