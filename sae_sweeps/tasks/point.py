@@ -92,7 +92,7 @@ class PointRun:
         )
 
     @property
-    def from_end_to_end(self) -> bool:
+    def has_taken_every_step(self) -> bool:
         """Whether this process has taken all of the point's steps."""
         return self._first_step == 0 and self.trainer.finished
 
@@ -131,7 +131,7 @@ class PointRun:
         self._log.info("%s: %s: stopped at step %d, state saved", self.point.name, why, self.trainer.steps_done)
         point_state.write_state(self.point.folder, point_state.INTERRUPTED, why)
 
-    def preempted(self) -> None:
+    def mark_preempted(self) -> None:
         """Have W&B know that the run will go on."""
         self._tracker.preempted()
 

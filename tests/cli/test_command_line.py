@@ -141,7 +141,7 @@ def test_a_sweep_from_end_to_end(tmp_path, tiny):
     before = {point: (point / "sae" / "sae_weights.safetensors").stat().st_mtime_ns for point in points}
     again = launch(*words, cwd=tmp_path)
     assert again.returncode == 0
-    assert again.stdout.count("finished before, left as it is") == 4
+    assert again.stdout.count("already done; skipped") == 4
     assert before == {point: (point / "sae" / "sae_weights.safetensors").stat().st_mtime_ns for point in points}
 
 
