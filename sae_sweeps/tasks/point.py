@@ -21,7 +21,7 @@ from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.devices import describe_unused_gpu
 from sae_sweeps.runtime.errors import LockedError
 from sae_sweeps.runtime.files import write_json
-from sae_sweeps.runtime.progress import point_display
+from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
 from sae_sweeps.sweep import Point, point_state
@@ -38,7 +38,7 @@ class FinishedElsewhere(Exception):  # noqa: N818  not an error
 class PointRun:
     """Begins a point, or goes on with it from its newest intact checkpoint; `close` when it is done or given up."""
 
-    def __init__(self, point: Point, d_in: int, device: torch.device, deadline: float) -> None:
+    def __init__(self, point: Point, d_in: int, device: torch.device, deadline: float, progress: SweepProgress) -> None:
         """Raises: LockedError if another process is at work on the point and does not let go before `deadline` (of
         time.monotonic), FinishedElsewhere if it has finished it, Stopped if this one is told to stop while it waits."""
         self.point, self.config = point, point.config
@@ -53,7 +53,7 @@ class PointRun:
         self._tracker = Run()
         self.evaluation_seconds = 0.0
         self.seconds = self._written_seconds = 0.0  # that the steps of this process took; as far as in the curve
-        self._display = point_display(point.name)
+        self._display = progress.add_point(point.name)
         try:
             self._begin(device)
         except BaseException:
@@ -102,7 +102,7 @@ class PointRun:
         for step in steps:
             done, tokens = self.trainer.steps_done, self.trainer.tokens_done
             self.seconds += time.perf_counter() - since
-            self._display.progress(tokens, training.steps * training.batch_size, step.loss, step.l0)
+            self._display.show_step(tokens, training.steps * training.batch_size, step.loss, step.l0)
             saves = done % training.checkpoint_every == 0 or self.trainer.finished
             line = None
             if saves or done % training.log_every == 0:
@@ -139,7 +139,7 @@ class PointRun:
         """Evaluate the trained SAE and write its results; the file of results comes last, for it says that the point is
         done. To close its run in W&B takes nothing but time."""
         config, folder = self.config, self.point.folder
-        self._display.stage("evaluating")
+        self._display.show_stage("evaluating")
         began = time.perf_counter()
         metrics = evaluate(self.trainer.sae, model, data)
         self.evaluation_seconds = time.perf_counter() - began

@@ -10,6 +10,7 @@ from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.sweep.point import OnFinished
 
 if TYPE_CHECKING:
+    from sae_sweeps.runtime.progress import SweepProgress
     from sae_sweeps.tasks.study import Study
 
 PlanStudies = Callable[[Sweep, Config], tuple[list["Study"], str]]
@@ -21,7 +22,9 @@ class PointTask(Protocol):
     Calls `on_finished` with each point and why it failed, or None. Raises what makes all of the points impossible.
     """
 
-    def __call__(self, points: Sequence[Point], limits: Limits, on_finished: OnFinished) -> None: ...
+    def __call__(
+        self, points: Sequence[Point], limits: Limits, progress: "SweepProgress", on_finished: OnFinished
+    ) -> None: ...
 
 
 class SweepTask(Protocol):

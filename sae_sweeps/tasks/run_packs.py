@@ -22,7 +22,7 @@ def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str
     if len(packs) > 1:
         log.info("%d points in %d packs of %s", len(points), len(packs), " + ".join(str(len(pack)) for pack in packs))
     failures: dict[str, str] = {}
-    with SweepProgress(len(points)).live() as display:
+    with SweepProgress(len(points)).live() as progress:
         for pack in packs:
             waiting = {point.name: point for point in pack}
 
@@ -34,11 +34,11 @@ def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str
                     if error is not None:
                         _note_failure(point, failures[point.name])
                     sweep.set_state(point.name, FAILED if error else DONE, failures.get(point.name))
-                display.point_finished(failed=error is not None)
+                progress.count_finished(failed=error is not None)
 
             sweep.set_states(waiting, RUNNING)
             try:
-                load_point_task(pack[0].config.task.name)(pack, limits, outcome)
+                load_point_task(pack[0].config.task.name)(pack, limits, progress, outcome)
             except Exception as error:  # what all of the pack need cannot be had
                 for point in list(waiting.values()):
                     outcome(point, error)

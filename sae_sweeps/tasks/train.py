@@ -14,7 +14,7 @@ from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.devices import choose_device, describe_unused_gpu, device_name, require_precision
 from sae_sweeps.runtime.memory import free_bytes
-from sae_sweeps.runtime.progress import point_display, progress_callback
+from sae_sweeps.runtime.progress import SweepProgress, progress_callback
 from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.sweep.calibration import record_run
 from sae_sweeps.sweep.packs import Limits, split_to_fit
@@ -25,11 +25,12 @@ from sae_sweeps.training.trainer import train
 log = logging.getLogger(__name__)
 
 
-def run(points: Sequence[Point], limits: Limits, on_finished: OnFinished) -> None:
+def run(points: Sequence[Point], limits: Limits, progress: SweepProgress, on_finished: OnFinished) -> None:
     """Train and evaluate the SAEs of points that share an activation stream, in their folders.
 
     A point that has results is left as it is. An error in one point ends that point alone.
 
+    progress: the display that the points add their lines to
     on_finished: called with each point and None when it is done, or with the error that it failed with
     Raises: ConfigError if the language model cannot be loaded, which no point can do without.
     """
@@ -46,13 +47,13 @@ def run(points: Sequence[Point], limits: Limits, on_finished: OnFinished) -> Non
         if not unfinished:
             return
         try:
-            _train_in_parts(unfinished, limits, on_finished)
+            _train_in_parts(unfinished, limits, progress, on_finished)
         except Exception as error:
             logs.log_failure(log, "the pack", error)
             raise
 
 
-def _train_in_parts(points: Sequence[Point], limits: Limits, on_finished: OnFinished) -> None:
+def _train_in_parts(points: Sequence[Point], limits: Limits, progress: SweepProgress, on_finished: OnFinished) -> None:
     """Split the points into parts that fit in memory, and train one part after another."""
     config, began = points[0].config, time.perf_counter()
     source = load_source(config, choose_device(config.device))
@@ -71,7 +72,7 @@ def _train_in_parts(points: Sequence[Point], limits: Limits, on_finished: OnFini
         parts = split_to_fit(trainable, source.d_in, limits.memory, "are allowed (hydra.launcher.max_memory)")
     loading = time.perf_counter() - began  # seconds, counted with the first part
     for part in parts:
-        seconds = _train_pack(part, source, limits.patience, on_finished)
+        seconds = _train_pack(part, source, limits.patience, progress, on_finished)
         if seconds is not None:
             seconds["pack"] += loading
             here, facts = point_state.this_job() is None, model_facts(config.model.name)
@@ -80,7 +81,11 @@ def _train_in_parts(points: Sequence[Point], limits: Limits, on_finished: OnFini
 
 
 def _train_pack(
-    points: Sequence[Point], source: ActivationSource, patience: float, on_finished: OnFinished
+    points: Sequence[Point],
+    source: ActivationSource,
+    patience: float,
+    progress: SweepProgress,
+    on_finished: OnFinished,
 ) -> dict[str, float] | None:
     """Train and evaluate points side by side. Returns the seconds that each part took (see `_account_seconds`)."""
     began, deadline = time.perf_counter(), time.monotonic() + patience
@@ -88,13 +93,13 @@ def _train_pack(
         log.warning("running %s; this torch is built for %s", description, torch.version.cuda or "no CUDA at all")
     runs: list[PointRun] = []
     with ExitStack() as closing:
-        display = point_display("activations")
+        display = progress.add_point("activations")
         closing.callback(display.close)
         stream = source.stream(points[0].config, progress_callback(display))
         try:
             for point in points:
                 with _isolated(point, on_finished):
-                    run = PointRun(point, source.d_in, source.device, deadline)
+                    run = PointRun(point, source.d_in, source.device, deadline, progress)
                     closing.callback(run.close)
                     runs.append(run)
                     if run.trainer.finished:  # an earlier process was stopped before the evaluation

@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from sae_sweeps.activations.chunks import ActivationChunks
 from sae_sweeps.runtime import signals
+from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.sweep import Point, Sweep, point_state
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.tasks import point as at_work
@@ -28,7 +29,8 @@ def pack(folder, tiny) -> list[Point]:
 
 def run(points, limits=None) -> dict[str, Exception | None]:
     outcomes: dict[str, Exception | None] = {}
-    train.run(points, limits or Limits(), lambda point, error: outcomes.update({point.name: error}))
+    progress = SweepProgress(len(points))
+    train.run(points, limits or Limits(), progress, lambda point, error: outcomes.update({point.name: error}))
     return outcomes
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.tasks import point as at_work
@@ -22,7 +23,7 @@ def run(points) -> dict[str, str]:
         assert point.name not in outcomes
         outcomes[point.name] = "done" if error is None else str(error)
 
-    train.run(points, Limits(), outcome)
+    train.run(points, Limits(), SweepProgress(len(points)), outcome)
     return outcomes
 
 

@@ -20,7 +20,7 @@ def test_every_task_has_a_function_of_its_kind(name):
     if name in SWEEP_TASKS:
         assert parameters(load_sweep_task(name)) == ["sweep", "config"]
     else:
-        assert parameters(load_point_task(name)) == ["points", "limits", "on_finished"]
+        assert parameters(load_point_task(name)) == ["points", "limits", "progress", "on_finished"]
 
 
 @pytest.mark.parametrize("name", STUDY_TASKS)
