@@ -74,7 +74,7 @@ def test_a_sweep_on_both_nodes_is_the_same_as_here(cluster, tmp_path, tiny):
     assert "12 points" in told.stdout
     assert "then report: queued" in told.stdout
     again = launch(*words, "name=there", SLURM, "hydra.launcher.max_points=3", cwd=tmp_path)
-    assert "left as they are" in again.stdout
+    assert "skipped: " in again.stdout
     assert "nothing to submit" in again.stdout
     assert {state.state for state in at_end(sweep).values()} == {DONE}
     assert {state.job.partition("_")[2] for state in read_states(Sweep(sweep)).points.values()} == {"0", "1", "2", "3"}
@@ -153,7 +153,7 @@ def test_a_point_that_fails_is_named_and_run_again_alone(cluster, tmp_path, tiny
     assert f"FAILED {spoilt.name}: IsADirectoryError" in told.stdout
     (spoilt / "metrics.jsonl").rmdir()
     again = launch("-m", *words, "k=3,4,5,6", "then=[report]", cwd=tmp_path)
-    assert "3 done: left as they are" in again.stdout
+    assert "skipped: 3 done" in again.stdout
     assert "submitted 1 point in 1 pack of 1" in again.stdout
     assert {state.state for state in at_end(sweep).values()} == {DONE}
 

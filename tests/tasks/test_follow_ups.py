@@ -9,7 +9,7 @@ from sae_sweeps.runtime.signals import Stopped
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import is_done
 from sae_sweeps.tasks import follow_ups
-from sae_sweeps.tasks.follow_ups import follow_up
+from sae_sweeps.tasks.follow_ups import run_follow_up
 from tests.conftest import composed
 
 CONFIG = composed("stitch.threshold=0.5")
@@ -47,7 +47,7 @@ def task(monkeypatch) -> SimpleNamespace:
 
 
 def test_what_lacks_points_is_not_run_and_says_which(sweep, task, caplog):
-    assert not follow_up("fake", sweep, CONFIG)
+    assert not run_follow_up("fake", sweep, CONFIG)
     assert task.ran_for == []
     assert sweep.read()["followed"] == {"fake": {"state": "not run", "reason": "not done: b, c", "job": None}}
     assert "fake: not run: not done: b, c" in caplog.text
@@ -55,21 +55,21 @@ def test_what_lacks_points_is_not_run_and_says_which(sweep, task, caplog):
 
 def test_what_has_all_that_it_needs_is_run_with_the_configuration_of_the_command(sweep, task):
     finish(sweep, "b", "c")
-    assert follow_up("fake", sweep, CONFIG)
+    assert run_follow_up("fake", sweep, CONFIG)
     assert task.ran_for == [(sweep, CONFIG)]
     assert sweep.read()["followed"] == {"fake": {"state": "done", "reason": None, "job": None}}
 
 
 def test_what_needs_no_points_is_run_whatever_became_of_them(sweep):
     (sweep.folder / "a" / "results.json").unlink()
-    assert follow_up("report", sweep, CONFIG)
+    assert run_follow_up("report", sweep, CONFIG)
     assert (sweep.folder / "results.csv").exists()
     assert sweep.read()["followed"] == {"report": {"state": "done", "reason": None, "job": None}}
 
 
 def test_one_that_fails_in_part_has_failed_and_says_where(sweep, task, caplog):
     task.run = lambda sweep, config: ["one: it broke", "two: no such thing"]
-    assert not follow_up("fake", sweep, CONFIG)
+    assert not run_follow_up("fake", sweep, CONFIG)
     noted = {"state": "failed", "reason": "one: it broke; two: no such thing", "job": None}
     assert sweep.read()["followed"] == {"fake": noted}
     assert "Traceback" not in caplog.text
@@ -87,7 +87,7 @@ def test_one_that_breaks_has_failed_and_says_why(sweep, task, caplog, error, why
         raise error
 
     task.run = run
-    assert not follow_up("fake", sweep, CONFIG)
+    assert not run_follow_up("fake", sweep, CONFIG)
     assert sweep.read()["followed"] == {"fake": {"state": "failed", "reason": why, "job": None}}
     assert "Traceback" in caplog.text
 
@@ -98,21 +98,21 @@ def test_one_that_is_told_to_stop_has_not_ended_and_nothing_is_noted(sweep, task
 
     task.run = run
     with pytest.raises(Stopped):
-        follow_up("fake", sweep, CONFIG)
+        run_follow_up("fake", sweep, CONFIG)
     assert sweep.read()["followed"] == {}
 
 
 def test_the_latest_outcome_is_noted_with_its_job(sweep, task, monkeypatch):
-    follow_up("fake", sweep, CONFIG)
+    run_follow_up("fake", sweep, CONFIG)
     finish(sweep, "b", "c")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
-    follow_up("fake", sweep, CONFIG)
+    run_follow_up("fake", sweep, CONFIG)
     assert sweep.read()["followed"] == {"fake": {"state": "done", "reason": None, "job": "12_0"}}
     assert list(sweep.read()["points"]) == ["a", "b", "c"]
 
 
 def test_an_outcome_is_noted_under_the_label_that_is_given(sweep, task):
     for label in ("fake 1 of 2", "fake 2 of 2", "fake 1 of 2"):
-        follow_up("fake", sweep, CONFIG, label)
+        run_follow_up("fake", sweep, CONFIG, label)
     assert list(sweep.read()["followed"]) == ["fake 1 of 2", "fake 2 of 2"]
