@@ -21,7 +21,7 @@ class PointProgress:
     """The line of one point or study: its stage, how far it is, its speed, loss and L0."""
 
     def __init__(self, bars: Progress | None, name: str, points: int) -> None:
-        """`bars`: the bars on the terminal, None without one; `points`: how many share the display."""
+        """Add the line to `bars` (None without a terminal), a display that `points` points share."""
         self._bars, self._name = bars, name
         self._interval = SECONDS_BETWEEN_FRAMES if bars is not None else SECONDS_BETWEEN_LINES * max(1, points / 6)
         self._began: float | None = None

@@ -1,4 +1,4 @@
-"""Task `train`: the points of a pack, side by side, from their configurations to their results."""
+"""Task `train`: trains and evaluates the points of a pack side by side."""
 
 import logging
 import time

@@ -255,7 +255,7 @@ def test_a_pack_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path, tiny):
         kill(process, killed)
     done = launch(*words, "name=killed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "goes on at step" in done.stdout
+    assert "resuming at step" in done.stdout
     assert weights(killed) == weights(tmp_path / "outputs" / "whole")
 
 
@@ -277,7 +277,7 @@ def test_killed_at_random_moments_the_weights_are_the_same_to_the_byte(tmp_path,
         kill(process, interrupted)
     done = launch(*words, "name=killed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "goes on at step" in done.stdout
+    assert "resuming at step" in done.stdout
 
     (whole,), (killed,) = point_folders(tmp_path / "outputs" / "whole"), point_folders(interrupted)
     for file in ("sae/sae_weights.safetensors", "sae/cfg.json"):
@@ -306,7 +306,7 @@ def test_a_damaged_checkpoint_costs_only_the_steps_behind_the_older_one(tmp_path
     done = launch(*words, cwd=tmp_path)
     assert done.returncode == 0
     assert "falling back to an older state" in done.stdout
-    assert "goes on at step 35 of 40" in done.stdout
+    assert "resuming at step 35 of 40" in done.stdout
     assert (point / "sae" / "sae_weights.safetensors").read_bytes() == weights
 
 
