@@ -191,13 +191,13 @@ def train_pack(
             display = closing.enter_context(SweepProgress(len(saes), "SAEs").live())
             for number, trainer in enumerate(trainers, start=1):
                 name = f"{trainer.sae.architecture}-{trainer.sae.dict_size} ({number} of {len(saes)})"
-                shown[trainer] = display.point(name)
+                shown[trainer] = display.add_point(name)
                 closing.callback(shown[trainer].close)
         for trainer, steps in train(trainers, stream):
             for step in steps:
                 if progress:
                     total = trainer.config.steps * trainer.config.batch_size
-                    shown[trainer].progress(trainer.tokens_done, total, step.loss, step.l0)
+                    shown[trainer].show_step(trainer.tokens_done, total, step.loss, step.l0)
                 if trainer.steps_done % trainer.config.log_every == 0 or trainer.finished:
                     line = training_metrics(trainer, step)
                     curves[trainer].append(line)

@@ -1,8 +1,8 @@
-"""A tiny language model and text, and ways to compose a configuration and to run the command."""
+"""A tiny language model and text, and functions that compose a configuration or run the command."""
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command has it, before torch is there
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as launch.py sets it, before torch is imported
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from sae_sweeps.config import Config, to_config
 from sae_sweeps.runtime.provenance import PROJECT
 from tests.fake_slurm import slurm  # noqa: F401  a fixture of all tests
 
-Plugins.instance()  # it executes the plugins' modules anew: to be done before a test imports one
+Plugins.instance()  # it executes the plugins' modules again, so it must run before a test imports one
 
 WORDS = [
     "the",
@@ -45,13 +45,13 @@ WORDS = [
 
 
 def sentence(number: int, words: int = 120) -> str:
-    """Text that varies with `number` but is the same in every run."""
+    """Text that depends on `number` and is the same in every run."""
     return " ".join(WORDS[(number * 7 + at * at * (number % 5 + 1)) % len(WORDS)] for at in range(words))
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch) -> None:
-    """What a test writes into `outputs`, it writes into a folder of its own."""
+    """Run every test in a folder of its own, where it writes `outputs`."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -108,7 +108,7 @@ def tiny(tiny_model, texts) -> list[str]:
 
 
 def composed(*overrides: str) -> Config:
-    """The configuration that these words on the command line give."""
+    """The configuration of a command with these words."""
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         return to_config(compose("config", overrides=list(overrides)))
 

@@ -14,23 +14,23 @@ COUNTING = 'echo "Submitted batch job $((100 + $(wc -l < "$0.calls")))"'  # 101,
 
 
 class FakeSlurm:
-    """Each command does what it was told by `does`, and keeps its arguments."""
+    """Commands that run the shell lines given to `does`, and record their arguments."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
         slurm_queue.find_end_states.cache_clear()
         for command in COMMANDS:
-            self.does(command, "echo 'nobody expected this call' >&2; exit 99")
+            self.does(command, "echo 'the test did not expect this call' >&2; exit 99")
 
     def does(self, command: str, shell: str) -> None:
-        """Have the command run these lines of shell from now on."""
+        """Make the command run these lines of shell from now on."""
         file = self.folder / command
         file.write_text(f'#!/bin/sh\necho "$*" >> "$0.calls"\n{shell}\n')
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
 
     def says(self, command: str, text: str) -> None:
-        """Have the command print this from now on."""
+        """Make the command print this text from now on."""
         (self.folder / f"{command}.says").write_text(text)
         self.does(command, 'cat "$0.says"')
 
@@ -40,27 +40,28 @@ class FakeSlurm:
         return file.read_text().splitlines() if file.exists() else []
 
     def queues(self, *jobs: Job) -> None:
-        """Have squeue list these jobs."""
+        """Make squeue list these jobs."""
         self.says("squeue", "".join(line(job.id, job.name, job.state, job.restarts, job.reason) for job in jobs))
 
     def submits(self, largest: int = 1001) -> None:
-        """Have sbatch take every job, arrays of at most `largest` tasks."""
+        """Make sbatch accept every job. `largest`: the maximum size of an array."""
         self.does("sbatch", COUNTING)
         self.says("scontrol", f"MaxArraySize            = {largest}\n")
 
     def misses(self, command: str) -> None:
-        """Have no such command, nor any other program: what is on PATH is the fakes alone."""
+        """Remove the command, and every program but the fake ones from PATH."""
         (self.folder / command).unlink()
         os.environ["PATH"] = str(self.folder)
 
 
 def line(id: str, name: str, state: str, restarts: int | str, reason: str | None) -> str:
-    """As squeue prints a job."""
+    """The line that squeue prints for a job."""
     return f"{id:<40}{name:<100}{state:<24}{restarts:<10}{reason!s:<60}\n"
 
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch) -> FakeSlurm:
+    """Fake Slurm commands. A command that the test has not set up fails."""
     fake = FakeSlurm(tmp_path / "slurm-commands")
     monkeypatch.setenv("PATH", f"{fake.folder}{os.pathsep}{os.environ['PATH']}")
     for variable in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_"))]:

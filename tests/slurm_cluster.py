@@ -1,7 +1,7 @@
-"""A private Slurm cluster on this machine, to try sweeps on: its nodes are daemons that write into one folder only.
+"""A private Slurm cluster on this machine to test sweeps on. Its nodes are daemons that write into one folder only.
 
-It needs root and Debian's packages slurm-wlm and munge, but none of their services, and nothing of Slurm's in /etc.
-Any number of clusters can run at once. `python -m tests.slurm_cluster --help` says how to run a command in one.
+It needs root and Debian's packages slurm-wlm and munge, but none of their services and no configuration in /etc.
+Any number of clusters can run at the same time. `python -m tests.slurm_cluster --help` explains how to use one.
 """
 
 import argparse
@@ -26,11 +26,18 @@ import psutil
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sinfo", "scontrol", "srun")
 START_SECONDS = 30
 UP = {"idle", "mixed", "allocated", "completing"}
-COLUMNS = {"JobArrayID": 24, "Name": 64, "State": 20, "RestartCnt": 12, "NodeList": 24, "Reason": 64}  # with widths
-GPUS = ("/dev/null", "/dev/zero")  # what the nodes give out as such
-PORTS = range(10000, 30000)  # below those that Linux gives to outgoing connections
+COLUMNS = {
+    "JobArrayID": 24,
+    "Name": 64,
+    "State": 20,
+    "RestartCnt": 12,
+    "NodeList": 24,
+    "Reason": 64,
+}  # and widths
+GPUS = ("/dev/null", "/dev/zero")  # devices that the nodes offer as GPUs
+PORTS = range(10000, 30000)  # below the range that Linux uses for outgoing connections
 PLAIN_FOLDER = r"[A-Za-z0-9_./-]{1,60}"  # fits into slurm.conf, and into the 107 bytes of a Unix socket's path
-OUTER_JOB = ("SLURM_", "SBATCH_", "SQUEUE_")  # variables of a job that we may be in ourselves
+OUTER_JOB = ("SLURM_", "SBATCH_", "SQUEUE_")  # prefixes of the variables of a job that this process may run in
 
 SLURM_CONF = """\
 ClusterName=private
@@ -66,7 +73,7 @@ PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 def missing() -> str | None:
-    """Why no cluster can be started here, in one line, or None."""
+    """One line on why no cluster can be started here, or None."""
     if sys.platform != "linux":
         return "a private Slurm cluster needs Linux"
     if os.geteuid() != 0:
@@ -76,20 +83,20 @@ def missing() -> str | None:
 
 
 class Cluster:
-    """Nodes n1, n2, ... in the partition `gpu`, with `cpus` CPUs and one pretended GPU each, while the context lasts.
+    """Nodes n1, n2, ... in the partition `gpu`, each with `cpus` CPUs and one fake GPU, while the context lasts.
 
-    A job that is requeued waits for `requeue_seconds`, but at least 5, and a second more before it can start again.
+    A requeued job starts again after `requeue_seconds`, but at least 5, and one more second.
     """
 
     def __init__(self, folder: Path, nodes: int = 2, cpus: int = 2, requeue_seconds: int = 10) -> None:
         self.folder = folder.resolve()
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self.cpus = cpus
-        self.requeue_seconds = max(requeue_seconds, 5)  # less would make it Slurm's default, 120
+        self.requeue_seconds = max(requeue_seconds, 5)  # Slurm replaces less by its default, 120
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(OUTER_JOB)}
         self.environment["SLURM_CONF"] = str(self.folder / "slurm.conf")
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self.link: Path | None = None  # to the folder, if that has a name that Slurm cannot take
+        self.link: Path | None = None  # to the folder, if Slurm does not accept its name
 
     def __enter__(self) -> "Cluster":
         if (self.folder / "slurm.conf").exists():
@@ -130,7 +137,7 @@ class Cluster:
         self.wait_until_up()
 
     def _start(self, program: str, *options: str, name: str = "") -> None:
-        """Start a daemon in the foreground, but in a session of its own: a Ctrl-C does not reach it."""
+        """Start a daemon in the foreground, in a session of its own so that Ctrl-C does not reach it."""
         with open(self.folder / f"{name or program}.err", "ab") as log:
             self.daemons[name or program] = subprocess.Popen(
                 [program, *options],
@@ -152,19 +159,19 @@ class Cluster:
             time.sleep(0.1)
 
     def logs(self, lines: int = 15) -> str:
-        """The ends of what the daemons have said."""
-        said = {file.stem: file.read_text(errors="replace").splitlines() for file in sorted(self.folder.glob("*.err"))}
-        return "\n".join(f"{name}: {line}" for name in said for line in said[name][-lines:])
+        """The last lines of each daemon's log."""
+        logs = {file.stem: file.read_text(errors="replace").splitlines() for file in sorted(self.folder.glob("*.err"))}
+        return "\n".join(f"{name}: {line}" for name in logs for line in logs[name][-lines:])
 
     def run(self, *command: str, check: bool = True) -> str:
-        """What a command prints, run in the cluster's environment."""
+        """Run a command in the cluster's environment and return its output."""
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         if check and done.returncode != 0:
             raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
     def queue(self, finished: bool = True) -> list[dict[str, str]]:
-        """The jobs that Slurm knows, each task of an array on its own, with the names in COLUMNS."""
+        """The jobs that squeue lists, with the columns in COLUMNS, one entry per array task."""
         columns = ",".join(f"{name}:{width}" for name, width in COLUMNS.items())
         which = ["--states=all"] if finished else []
         jobs = []
@@ -176,35 +183,35 @@ class Cluster:
         return jobs
 
     def node_states(self) -> dict[str, str]:
-        """For each node: idle, mixed, allocated, down, ..., with a * where its daemon does not answer."""
+        """The state of each node: idle, mixed, allocated, down, ..., with a * if its daemon does not answer."""
         lines = self.run("sinfo", "--noheader", "-N", "-o", "%N %T", check=False).splitlines()
         return dict(line.split() for line in lines)
 
     def wait_until_up(self, seconds: float = START_SECONDS) -> None:
-        """Wait until all nodes are idle, or run jobs."""
+        """Wait until all nodes are idle or run jobs."""
         self._wait(lambda: sum(state in UP for state in self.node_states().values()) == len(self.nodes), seconds)
 
     def start_slurmd(self, node: str) -> None:
-        """Start a node's daemon, without waiting until it is up."""
+        """Start a node's daemon without waiting for it."""
         self._start("slurmd", "-D", "-N", node, name=node)
 
     def kill_slurmd(self, node: str) -> None:
-        """Kill a node's daemon and nothing else: its jobs run on, and Slurm takes minutes to miss it."""
+        """Kill only a node's daemon. Its jobs continue, and Slurm takes minutes to notice."""
         daemon = self.daemons.pop(node)
         daemon.kill()
         daemon.wait()
 
     def kill_node(self, node: str) -> None:
-        """Kill a node's daemon and all its jobs, as a power cut does; Slurm takes minutes to miss them."""
+        """Kill a node's daemon and all its jobs, like a power cut. Slurm takes minutes to notice."""
         self.kill_slurmd(node)
         self._kill_jobs([node])
 
     def set_down(self, node: str) -> None:
-        """Tell Slurm that a node is gone, so that it requeues the jobs there, until the node's daemon starts again."""
+        """Set a node down, so that Slurm requeues its jobs. It is up again when its daemon starts."""
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=killed")
 
     def stop(self) -> None:
-        """Kill the daemons, all jobs, and Slurm's commands that still wait for an answer."""
+        """Kill the daemons, all jobs, and Slurm commands that still wait for an answer."""
         for daemon in self.daemons.values():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(daemon.pid, signal.SIGKILL)
@@ -226,12 +233,12 @@ class Cluster:
             time.sleep(0.05)
 
     def _processes(self, nodes: list[str], programs: tuple[str, ...]) -> list[psutil.Process]:
-        """Every slurmstepd of the nodes, what it has started, what is left of one that was killed, and the programs."""
+        """Every slurmstepd of the nodes with its children, orphans of a killed slurmstepd, and the programs."""
         logs = {str(self.folder / f"{node}.log") for node in nodes}
         found = []
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):  # it has just ended
-                if process.name() == "slurmstepd":  # has overwritten its environment with its title
+            with contextlib.suppress(psutil.Error):  # the process has just ended
+                if process.name() == "slurmstepd":  # its title has overwritten its environment
                     ours = any(file.path in logs for file in process.open_files())
                 else:
                     variables = process.environ()
@@ -244,7 +251,7 @@ class Cluster:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on."""
+    """Ports that no process listens on."""
     ports: list[int] = []
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
         with socket.socket() as attempt, contextlib.suppress(OSError):
@@ -256,11 +263,11 @@ def free_ports(count: int) -> list[int]:
 
 
 def run_and_wait(cluster: Cluster, command: list[str]) -> int:
-    """The exit status of a command that runs in the cluster, once the queue is empty."""
+    """Run a command in the cluster, wait until the queue is empty, and return the command's exit status."""
     with subprocess.Popen(command, env=cluster.environment) as process:
         try:
             status = process.wait()
-        except BaseException:  # we have to stop, so it has to
+        except BaseException:  # end the command with this process
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=10)
@@ -283,13 +290,13 @@ def main() -> int:
         description="Start a private Slurm cluster, run a command in it, wait until the queue is empty, and stop it. "
         "The exit status is the command's. Without a command, the cluster runs until Ctrl-C.",
     )
-    parser.add_argument("--folder", type=Path, help="a new one, for all that Slurm writes (default: a temporary one)")
-    parser.add_argument("--nodes", type=int, default=2, help="each with one pretended GPU (default: 2)")
-    parser.add_argument("--cpus", type=int, default=2, help="of each node (default: 2)")
+    parser.add_argument("--folder", type=Path, help="a new folder for Slurm's files (default: a temporary one)")
+    parser.add_argument("--nodes", type=int, default=2, help="number of nodes, each with one fake GPU (default: 2)")
+    parser.add_argument("--cpus", type=int, default=2, help="CPUs per node (default: 2)")
     parser.add_argument(
-        "--requeue-seconds", type=int, default=10, help="a requeued job waits (default: 10, at least 5)"
+        "--requeue-seconds", type=int, default=10, help="how long a requeued job waits (default: 10, at least 5)"
     )
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="with options of its own")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="and its options")
     args = parser.parse_args()
     if reason := missing():
         print(reason, file=sys.stderr)

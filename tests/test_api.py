@@ -30,6 +30,7 @@ from sae_sweeps import (
     train_pack,
 )
 from sae_sweeps.runtime.errors import ConfigError, TrainingError
+from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.sweep import Point
 from sae_sweeps.sweep.packs import Limits
@@ -90,7 +91,7 @@ def points(tiny, tmp_path_factory) -> dict:
         "jumprelu": ["sae=jumprelu", "sae.sparsity_coefficient=0.01"],
     }
     pack = [Point(composed(*tiny, *more, f"output_root={root}"), root / name) for name, more in words.items()]
-    train.run(pack, Limits(), lambda point, error: pytest.fail(str(error)) if error else None)
+    train.run(pack, Limits(), SweepProgress(len(pack)), lambda point, error: pytest.fail(str(error)) if error else None)
     return {name: root / name for name in words}
 
 

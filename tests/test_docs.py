@@ -1,4 +1,4 @@
-"""What the documents say is so: links lead somewhere, commands compose, figures are the measured ones."""
+"""The documents are true: links resolve, commands compose, figures are the measured ones, the layout is complete."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def test_relative_links_lead_somewhere(document):
 
 
 def commands() -> list[str]:
-    """Every `python launch.py ...` in an indented block, comments cut off, continued lines joined."""
+    """Every `python launch.py ...` in an indented block, without comments, continued lines joined."""
     found = []
     for document in DOCUMENTS:
         text = document.read_text().replace("\\\n", " ")
@@ -38,7 +38,7 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_commands_compose_at_every_value(command):
+def test_a_command_composes_to_valid_settings_at_every_swept_value(command):
     words = [rename_saved_sae(word) for word in shlex.split(command) if word not in ("-m", "--help")]
     choices = []
     for override in OverridesParser.create().parse_overrides(words):
@@ -55,35 +55,66 @@ def test_the_librarys_page_runs_and_prints_what_it_says(capsys):
     text = (PROJECT / "docs" / "library.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", text, flags=re.MULTILINE | re.DOTALL)
     namespace: dict = {}
-    for code, said in blocks:
+    for code, expected in blocks:
         exec(code, namespace)
         printed = capsys.readouterr().out
-        if said:
+        if expected:
             number = r"\d+\.?\d*"
-            assert re.split(number, printed) == re.split(number, said)
-            figures = [[float(figure) for figure in re.findall(number, side)] for side in (printed, said)]
-            assert figures[0] == pytest.approx(figures[1], rel=0.1)  # another CPU rounds otherwise
+            assert re.split(number, printed) == re.split(number, expected)
+            figures = [[float(figure) for figure in re.findall(number, side)] for side in (printed, expected)]
+            assert figures[0] == pytest.approx(figures[1], rel=0.1)  # CPUs round differently
     assert len(blocks) >= 8
-    assert sum(bool(said) for _, said in blocks) >= 6
+    assert sum(bool(expected) for _, expected in blocks) >= 6
 
 
-def test_there_are_commands_to_check():
-    assert len(commands()) >= 5  # or the pattern above finds nothing and the test above checks nothing
+def test_the_documents_have_commands():
+    assert len(commands()) >= 5  # else the pattern finds none and the test above is empty
 
 
-def test_no_file_is_too_long_to_hold_in_the_head():
+def test_no_file_is_longer_than_300_lines():
     for kind in ("py", "js", "css", "html"):
         for file in PROJECT.glob(f"sae_sweeps/**/*.{kind}"):
             assert len(file.read_text().splitlines()) <= 300, file
 
 
-def test_the_embedded_model_is_a_language_model():
+def layers() -> list[list[str]]:
+    """The packages in the order that import-linter checks, from top to bottom; a layer may have several."""
+    pyproject = (PROJECT / "pyproject.toml").read_text()
+    (listed,) = re.findall(r"^layers = \[(.*?)^\]", pyproject, flags=re.MULTILINE | re.DOTALL)
+    return [layer.split(" | ") for layer in re.findall(r'"(.+?)"', listed)]
+
+
+def layout() -> str:
+    """The section of docs/architecture.md that describes the packages."""
+    text = (PROJECT / "docs" / "architecture.md").read_text()
+    (section,) = re.findall(r"^## Layout\n(.*?)^## ", text, flags=re.MULTILINE | re.DOTALL)
+    return section
+
+
+def test_the_drawing_of_the_layout_has_every_package_in_the_order_of_pyproject():
+    (drawing,) = re.findall(r"^```text\n(.*?)^```", layout(), flags=re.MULTILINE | re.DOTALL)
+    drawn = [re.findall(r"(?:^|(?<=/  ))\w+(?=/|\.py)", line) for line in drawing.splitlines()]
+    assert drawn == layers()
+
+
+def test_the_table_of_the_layout_names_every_package_in_that_order_and_every_file_once():
+    rows = re.findall(r"^\| `(\w+)(/|\.py)` \| [^|]+ \| (.+) \|$", layout(), flags=re.MULTILINE)
+    assert [name for name, _, _ in rows] == [name for layer in layers() for name in layer]
+    named: list[str] = []
+    for name, kind, cell in rows:
+        named += [f"{name}/{file}" if kind == "/" else file for file in re.findall(r"`([^`]+)`", cell)]
+    package = PROJECT / "sae_sweeps"
+    files = [str(file.relative_to(package)) for file in package.rglob("*.py") if file.name != "__init__.py"]
+    assert sorted(named) == sorted(files)
+
+
+def test_the_embedded_model_reaches_the_bits_per_byte_of_its_readme():
     measured = json.loads((PROJECT / "embedded" / "model" / "training.json").read_text())
     assert measured["bits_per_byte"] < 1.7
     assert f"{measured['bits_per_byte']:.2f}" in (PROJECT / "embedded" / "README.md").read_text()
 
 
-def test_the_readmes_steps_are_the_measured_ones():
+def test_the_step_times_in_the_readme_are_the_measured_ones():
     readme = (PROJECT / "README.md").read_text()
     (linked,) = re.findall(r"\]\((benchmarks/results/[^)]+)\.md\)", readme)
     base = {"d": 768, "dict_size": 12288, "k": 32, "batch": 4096}

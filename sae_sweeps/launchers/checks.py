@@ -1,4 +1,4 @@
-"""The checks that come before anything runs: every point, the launcher, and what all points have to share."""
+"""Checks before anything runs: each point, the launcher, and the settings that all points must share."""
 
 import json
 from collections.abc import Sequence
@@ -11,8 +11,10 @@ from sae_sweeps.sweep.preflight import Preflight
 
 
 def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: Launcher) -> None:
-    """Raises: RefusedError, naming every problem once, if the launcher or a point (folder name, configuration) cannot
-    run."""
+    """Check the launcher and every point (folder name, configuration).
+
+    Raises: RefusedError if one cannot run. It lists every problem once, with the points that have it.
+    """
     refuse_several_sweeps([config for _, config in points])
     preflight = Preflight()
     lines: dict[str, list[str]] = {}
@@ -21,9 +23,9 @@ def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: Launcher) -> 
             lines.setdefault(str(error), []).append(folder)
     if not lines:
         if not launcher.is_local:
-            return  # only a node can tell what a node has
+            return  # a device can only be checked on the machine that has it
         for device, precision in {(config.device, config.training.precision) for _, config in points}:
-            _refuse_missing(device, precision)
+            _require_device(device, precision)
         return
     if len(points) == 1:
         raise RefusedError(list(lines))
@@ -36,23 +38,26 @@ def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: Launcher) -> 
 
 
 def refuse_several_sweeps(configs: Sequence[Config]) -> None:
-    """Raises: RefusedError if the configurations name more than one sweep."""
+    """Check that the configurations name one sweep. Raises: RefusedError if they name several."""
     sweeps = sorted({f"{config.output_root}/{config.name}" for config in configs})
     if len(sweeps) > 1:
-        problem = "the points of one command are one sweep, in one folder"
+        problem = "a command runs the points of one sweep"
         raise RefusedError(
-            [str(ConfigError("name", ", ".join(sweeps), problem, "give one name, or run a command for each"))]
+            [str(ConfigError("name", ", ".join(sweeps), problem, "give one name, or run one command per sweep"))]
         )
 
 
 def distinct_studies(configs: Sequence[Config], *tasks: str) -> list[Config]:
-    """Return the configurations without those that ask for the same studies of these tasks as an earlier one."""
+    """Return the configurations without those whose settings for these tasks are the same as an earlier one's."""
     settings = [json.dumps([select_study_settings(config, task) for task in tasks]) for config in configs]
     return list(dict(zip(reversed(settings), reversed(configs), strict=True)).values())[::-1]
 
 
-def _refuse_missing(device: str, precision: str) -> None:
-    """Raises: RefusedError if the device is not there or lacks the precision. Comes last, for it imports torch."""
+def _require_device(device: str, precision: str) -> None:
+    """Check the device and its precision. Comes last because it imports torch.
+
+    Raises: RefusedError if the device does not exist or lacks the precision.
+    """
     from sae_sweeps.runtime.devices import choose_device, require_precision
 
     try:

@@ -1,4 +1,4 @@
-"""The configurations of a multirun's points, composed once per choice of groups instead of once per point."""
+"""Composes the configurations of a multirun: Hydra runs once per choice of config groups instead of once per point."""
 
 import copy
 import functools
@@ -14,10 +14,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 
 class Sweeper(BasicSweeper):
-    """Hydra's own sweeper, without its rehearsal and its file: our launchers compose every point before anything
-    happens, and a sweep that is refused leaves nothing behind."""
+    """Hydra's BasicSweeper without its trial composition and its multirun.yaml.
+
+    Our launchers compose and check every point first, and a sweep that is refused must leave no files.
+    """
 
     def sweep(self, arguments: list[str]) -> Any:
+        """Split the overrides into one list per point, and launch all points in one batch."""
         assert self.hydra_context is not None, "Hydra calls setup first"
         assert self.launcher is not None, "Hydra calls setup first"
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -26,13 +29,18 @@ class Sweeper(BasicSweeper):
 
 
 def compose(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence[str]], first: int) -> list[DictConfig]:
-    """What `loader.load_sweep_config` gives for each point's overrides, numbered from `first` on.
+    """Return the configuration that `loader.load_sweep_config` composes for each point's overrides.
 
-    Points that choose the same files of conf/ differ in values alone, which are set in a copy: that takes milliseconds,
-    where composing takes a seventh of a second. Raises: what composing raises.
+    Points that choose the same files of conf/ differ only in values, which are set in a copy: that takes milliseconds,
+    whereas composing takes a seventh of a second.
+
+    master: Hydra's configuration of the whole command
+    batch: the overrides of each point
+    first: the job number of the first point
+    Raises: the exceptions of `load_sweep_config`, if an override is wrong.
     """
     parser = OverridesParser.create(config_loader=loader)
-    options = functools.cache(loader.get_group_options)  # which copies all of conf/ at each call
+    options = functools.cache(loader.get_group_options)  # each call of it copies all of conf/
     composed: dict[tuple[str, ...], DictConfig] = {}
     configs = []
     for number, words in enumerate(batch, start=first):
@@ -42,24 +50,27 @@ def compose(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence[s
         if key not in composed:
             composed[key] = loader.load_sweep_config(master, list(key))
         config = _with_values(composed[key], [override for override in overrides if override not in chosen])
-        if config is None:  # what is wrong is for Hydra to say
+        if config is None:  # let Hydra raise its own error
             config = loader.load_sweep_config(master, list(words))
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = str(number), number
-            told = [word for word, override in zip(words, overrides, strict=True) if not override.is_hydra_override()]
-            config.hydra.overrides.task, config.hydra.job.override_dirname = told, ",".join(sorted(told))
+            task_words = [
+                word for word, override in zip(words, overrides, strict=True) if not override.is_hydra_override()
+            ]
+            config.hydra.overrides.task = task_words
+            config.hydra.job.override_dirname = ",".join(sorted(task_words))
         configs.append(config)
     return configs
 
 
 def _is_value(override: Override, options: Callable[[str], list[str]]) -> bool:
-    """Whether it is `setting=value`, which chooses no file, adds nothing and removes nothing."""
-    plain = override.type is not None and override.type.name == "CHANGE" and override.package is None
-    return plain and not options(override.key_or_group) and not override.is_hydra_override()
+    """Return whether the override is a plain `setting=value`: it chooses no file, adds no setting and removes none."""
+    is_change = override.type is not None and override.type.name == "CHANGE" and override.package is None
+    return is_change and not options(override.key_or_group) and not override.is_hydra_override()
 
 
 def _with_values(config: DictConfig, values: Sequence[Override]) -> DictConfig | None:
-    """A copy with these values, or None if one of them cannot be set."""
+    """Return a copy of the configuration with these values set, or None if one of them cannot be set."""
     config = copy.deepcopy(config)
     try:
         for override in values:

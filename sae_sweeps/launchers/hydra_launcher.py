@@ -1,4 +1,4 @@
-"""What Hydra's launchers have in common here: all points composed, then handed on as one sweep."""
+"""The base class of our Hydra launchers: composes all points of a command and launches them as one sweep."""
 
 import logging
 from abc import abstractmethod
@@ -19,23 +19,28 @@ from sae_sweeps.sweep import Point, Sweep
 
 log = logging.getLogger(__name__)
 
-MANY = 100  # points, which take seconds
+MIN_LOGGED = 100  # points; composing and checking so many takes seconds
 
 
 class SweepLauncher(Launcher):
-    """A launcher says in `problems` what is wrong with its settings, and in `dispatch` gets the points done."""
+    """A Hydra launcher. A subclass checks its settings in `find_problems` and runs or submits points in `dispatch`."""
 
     is_local = True  # whether the points run on this machine
-    max_points: int | None = None  # of a pack
+    max_points: int | None = None  # per pack
 
     def __init__(self) -> None:
         self._composed: dict[str, DictConfig] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what Hydra hands over before `launch`."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        if len(job_overrides) >= MANY:
+        """Compose a point for each list of overrides, and launch all of them. Hydra calls this.
+
+        Returns empty results, which Hydra expects; the results of points are in their folders.
+        """
+        if len(job_overrides) >= MIN_LOGGED:
             log.info("composing and checking %d points", len(job_overrides))
         configs = compose(self.hydra_context.config_loader, self.config, job_overrides, initial_job_idx)
         named = [to_named_config(config, config.hydra.overrides.task) for config in configs]
@@ -45,7 +50,7 @@ class SweepLauncher(Launcher):
         return [JobReturn() for _ in configs]
 
     def prepare(self, names: Sequence[str]) -> None:
-        """Have Hydra make the points' folders and write what it writes there; without -m it has done so already."""
+        """Create the points' folders with Hydra's own files. Without -m Hydra has created them already."""
         if not self._composed:
             return
         folder = Path(self.config.hydra.sweep.dir)
@@ -61,13 +66,13 @@ class SweepLauncher(Launcher):
             )
 
     def find_problems(self, config: Config) -> list[ConfigError]:
-        """Every setting of the launcher that cannot work, for a point of this configuration."""
+        """Return an error for each setting of the launcher that cannot work for a point of this configuration."""
         return []
 
     @abstractmethod
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
-        """Get the points done, or on their way, and the tasks that are to follow. False if something failed."""
+        """Run or submit the points, then the follow-up tasks. Returns False if something failed."""
 
     def submit_task(self, sweep: Sweep, task: str, configs: Sequence[Config]) -> None:
-        """Have a task on a whole sweep run elsewhere, once with each configuration. Only if not `is_local`."""
+        """Submit a task on the whole sweep, once per configuration. Called only if not `is_local`."""
         raise NotImplementedError

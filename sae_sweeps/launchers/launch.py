@@ -1,4 +1,4 @@
-"""From the points that a command names to a launcher: check everything, then run or submit."""
+"""Checks the points of a command and hands them to a launcher, or runs a task on their sweep."""
 
 import logging
 import sys
@@ -16,9 +16,10 @@ log = logging.getLogger(__name__)
 
 
 def launch(named: Sequence[tuple[str, Config]], launcher: Launcher) -> None:
-    """Check all points (folder name, configuration) and have the launcher run them, or run a task on their sweep.
+    """Check all points (folder name, configuration), then let the launcher run them or run a task on their sweep.
 
-    Exits with 1 if something failed. Raises: RefusedError if something cannot run; then nothing has been run.
+    Exits with 1 if something failed.
+    Raises: RefusedError if something cannot run; then nothing has been run.
     """
     configs = [config for _, config in named]
     task = configs[0].task.name
@@ -29,11 +30,12 @@ def launch(named: Sequence[tuple[str, Config]], launcher: Launcher) -> None:
     _refuse_different_follow_ups(configs)
     by_name = dict(named)
     if len(by_name) < len(named):
-        log.info("%d of %d points are equal to another and run once", len(named) - len(by_name), len(named))
+        log.info("%d of %d points are duplicates and run once", len(named) - len(by_name), len(named))
     _launch_points(by_name, launcher)
 
 
 def _launch_points(by_name: dict[str, Config], launcher: Launcher) -> None:
+    """Plan the sweep, check its limits, and run or submit its points. The task `plan` only shows the plan."""
     from sae_sweeps.sweep.plan import Plan
 
     config = next(iter(by_name.values()))
@@ -42,8 +44,8 @@ def _launch_points(by_name: dict[str, Config], launcher: Launcher) -> None:
     plan = Plan.from_points(points, launcher.max_points, is_local=launcher.is_local)
     if config.task.name == "plan":
         plan.show()
-    if over := plan.exceeded_limits(config.limits):
-        raise RefusedError([str(error) for error in over])
+    if exceeded := plan.exceeded_limits(config.limits):
+        raise RefusedError([str(error) for error in exceeded])
     if config.task.name == "plan":
         return
     sweep.add(by_name)
@@ -53,9 +55,9 @@ def _launch_points(by_name: dict[str, Config], launcher: Launcher) -> None:
 
 
 def _refuse_different_follow_ups(configs: Sequence[Config]) -> None:
-    """Raises: RefusedError if the tasks that follow have settings that differ among the points."""
+    """Check the follow-up tasks. Raises: RefusedError if their settings differ between points."""
     then = configs[0].then
     if then and len(distinct_studies(configs, *then)) > 1:
-        problem = "what follows has settings of its own, which differ among the points"
-        fix = "train first; then, say, -m task=meta_sae meta.k=2,4"
+        problem = "these tasks need the same settings in every point"
+        fix = "train first, then run for example: -m task=meta_sae meta.k=2,4"
         raise RefusedError([str(ConfigError("then", f"[{','.join(then)}]", problem, fix))])

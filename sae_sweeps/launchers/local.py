@@ -1,4 +1,4 @@
-"""`hydra/launcher=pack`: the points on this machine, side by side where they share an activation stream."""
+"""`hydra/launcher=pack`: runs the points on this machine; those that share an activation stream train side by side."""
 
 import time
 from collections.abc import Sequence
@@ -11,23 +11,26 @@ from sae_sweeps.sweep.packs import Limits, check_limits
 
 
 class PackLauncher(SweepLauncher):
+    """A launcher that runs all packs in this process, one after another."""
+
     def __init__(self, max_points: int | None = None, max_memory: float | None = None) -> None:
         super().__init__()
         self.max_points, self.max_memory = max_points, max_memory
 
     def find_problems(self, config: Config) -> list[ConfigError]:
+        """Return an error for each limit that cannot work."""
         return check_limits(self.max_points, self.max_memory)
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
-        """Run them. One that fails does not stop the others."""
-        from sae_sweeps.tasks.follow_ups import follow_up, in_order
+        """Run the points, the follow-up tasks and the report. A point or task that fails does not stop the others."""
+        from sae_sweeps.tasks.follow_ups import run_follow_up, sort_studies_first
         from sae_sweeps.tasks.report import refresh, show
         from sae_sweeps.tasks.run_packs import run_packs
         from sae_sweeps.tracking.run import finish_uploads
 
         began = time.monotonic()
         failures = run_packs(sweep, points, Limits.from_launcher(self.max_points, self.max_memory))
-        followed = [follow_up(task, sweep, points[0].config) for task in in_order(then)]
+        followed = [run_follow_up(task, sweep, points[0].config) for task in sort_studies_first(then)]
         show(sweep, [point.name for point in points], failures, time.monotonic() - began)
         if "report" not in then:
             refresh(sweep, points[0].config)

@@ -1,4 +1,4 @@
-"""Runs a task on a sweep as a whole; a study once with each configuration, here or as jobs."""
+"""Runs a task on a whole sweep. A study or export runs once per configuration, a study here or as Slurm jobs."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,20 +15,20 @@ from sae_sweeps.sweep.point_state import is_done
 from sae_sweeps.sweep.preflight import Preflight
 from sae_sweeps.tasks.registry import load_plan_studies, load_sweep_task
 
-# settings that tasks other than studies look at
+# settings that tasks other than studies read; only these are checked
 SETTINGS = ("name", "output_root", "format", "explorer_mib", "saved", "publish.repo", "export.folder")
 
 
 def run_sweep_task(configs: Sequence[Config], launcher: Launcher) -> None:
     """Run the task that the configurations name. Exits with 1 if a part of it failed.
 
-    Raises: RefusedError if there is no such sweep, or no such SAE, or a setting cannot work.
+    Raises: RefusedError if the sweep or an SAE does not exist, or a setting cannot work.
     """
     refuse_several_sweeps(configs)
     config, task = configs[0], configs[0].task.name
     if task not in STUDY_TASKS + EXPORT_TASKS:
         configs = configs[:1]
-    if bad := _problems(configs, launcher):
+    if bad := _find_problems(configs, launcher):
         raise RefusedError(list(dict.fromkeys(map(str, bad))))
     sweep = Sweep.from_config(config)
     try:
@@ -47,33 +47,33 @@ def run_sweep_task(configs: Sequence[Config], launcher: Launcher) -> None:
         sys.exit(1)
 
 
-def _problems(configs: Sequence[Config], launcher: Launcher) -> list[ConfigError]:
-    """Return what keeps the task from running: bad settings, missing SAEs, a sweep that is not there."""
+def _find_problems(configs: Sequence[Config], launcher: Launcher) -> list[ConfigError]:
+    """Return an error for each bad setting, each missing SAE, and a sweep that does not exist."""
     config, task = configs[0], configs[0].task.name
     find = Preflight().find_problems if task in STUDY_TASKS else find_problems
     found = [error for config in configs for error in [*launcher.find_problems(config), *find(config)]]
     bad = [error for error in found if task in STUDY_TASKS or error.setting in SETTINGS]
     reads_saes = task in STUDY_TASKS + EXPORT_TASKS
     if reads_saes and not bad:
-        bad = [error for config in configs for error in _missing_saes(config)]
+        bad = [error for config in configs for error in _check_saes(config)]
     names_saes = reads_saes and not {config.small, config.large, config.saved} <= {None}
-    return bad if bad or names_saes else list(_missing_sweeps(config))
+    return bad if bad or names_saes else list(_check_sweeps(config))
 
 
-def _missing_sweeps(config: Config) -> Iterator[ConfigError]:
-    """Yield an error for the first sweep that the command names and that is not there."""
+def _check_sweeps(config: Config) -> Iterator[ConfigError]:
+    """Yield an error for the first sweep that the command names and that does not exist."""
     root = Path(config.output_root)
     names = config.name.split(",") if config.task.name == "report" else [config.name]
     for name in names:
         if not Sweep(root / name).exists():
-            there = sorted(file.parent.name for file in root.glob("*/sweep.json"))
-            problem = f"there is no such sweep in {root}; there " + ("are " + ", ".join(there) if there else "is none")
-            yield ConfigError("name", name, problem, f"name={there[0]}" if there else "train one first")
+            existing = sorted(file.parent.name for file in root.glob("*/sweep.json"))
+            problem = f"no such sweep in {root}. It has" + (": " + ", ".join(existing) if existing else " none")
+            yield ConfigError("name", name, problem, f"name={existing[0]}" if existing else "train one first")
             return
 
 
-def _missing_saes(config: Config) -> Iterator[ConfigError]:
-    """Yield an error for each SAE folder that the command names and that holds none, before a slow import."""
+def _check_saes(config: Config) -> Iterator[ConfigError]:
+    """Yield an error for each folder that the command names and that holds no SAE, before the slow import of torch."""
     from sae_sweeps.sweep.saved_saes import find_saved_sae
 
     for setting in ("small", "large", "saved"):
@@ -85,10 +85,10 @@ def _missing_saes(config: Config) -> Iterator[ConfigError]:
 
 
 def _run_studies(sweep: Sweep, configs: Sequence[Config], launcher: Launcher) -> list[str]:
-    """Run or submit the studies of each configuration. Returns why some failed; none has if they were submitted."""
+    """Run or submit the studies of each configuration. Returns why some failed: none if they were submitted."""
     task = configs[0].task.name
     configs = distinct_studies(configs, task)
-    sweep.update(lambda known: None)  # creates the sweep, where the SAEs are all from elsewhere
+    sweep.update(lambda known: None)  # creates the sweep if all SAEs come from elsewhere
     if not launcher.is_local:
         _submit(task, sweep, configs, launcher)
         return []
@@ -101,17 +101,17 @@ def _run_studies(sweep: Sweep, configs: Sequence[Config], launcher: Launcher) ->
 
 
 def _submit(task: str, sweep: Sweep, configs: Sequence[Config], launcher: Launcher) -> None:
-    """Submit the studies that are not done. Raises: NotRunError if there are none."""
-    studies = load_plan_studies(task)
-    planned = [studies(sweep, config) for config in configs]
+    """Submit the studies that are not done. Raises: NotRunError if the command has no studies."""
+    plan_studies = load_plan_studies(task)
+    planned = [plan_studies(sweep, config) for config in configs]
     if not any(found for found, _ in planned):
         raise NotRunError(planned[0][1] or NO_POINTS)
-    undone = [
+    unfinished = [
         config
         for config, (found, _) in zip(configs, planned, strict=True)
         if not all(is_done(study.folder) for study in found)
     ]
-    if undone:
-        launcher.submit_task(sweep, task, undone)
+    if unfinished:
+        launcher.submit_task(sweep, task, unfinished)
     else:
-        print(f"{task}: all done; there is nothing to submit")
+        print(f"{task}: all studies are done; nothing to submit")

@@ -1,4 +1,4 @@
-"""The console that everything is printed to, and the handler that logs to it."""
+"""The console that all output is printed to, and the log handler that prints to it."""
 
 import logging
 
@@ -10,13 +10,14 @@ console = Console(width=None if Console().is_terminal else WIDTH_WITHOUT_TERMINA
 
 
 def pluralize(number: int, noun: str) -> str:
-    """1 point, 2 points."""
+    """Return the number with its noun: 1 point, 2 points."""
     return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 class ConsoleHandler(logging.Handler):
-    """Log lines that do not tear the progress bars; named in conf/hydra/job_logging."""
+    """A log handler that prints above the progress bars. conf/hydra/job_logging names it."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print the record, warnings in yellow and errors in red."""
         style = "yellow" if record.levelno == logging.WARNING else "red" if record.levelno > logging.WARNING else None
         console.print(self.format(record), style=style, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Devices: bfloat16 support found without torch, and the device of a `device` setting (torch is imported late)."""
+"""Devices: detects bfloat16 support without torch, and resolves the `device` setting (imports torch when called)."""
 
 import functools
 import os
@@ -10,32 +10,35 @@ from sae_sweeps.runtime.errors import ConfigError, first_line
 if TYPE_CHECKING:
     import torch
 
-NATIVE = {"avx512_bf16", "amx_bf16"}  # x86: instructions that multiply bfloat16
-CPU, GPU_DRIVER = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # x86: instructions that multiply bfloat16
+CPU_INFO, GPU_DRIVER = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
 
 
 def resolve_dtype(dtype: str, device: str) -> str:
-    """What `model.dtype` is on this machine: `auto` is settled before points are named, for results differ by it."""
+    """Return `model.dtype` with `auto` resolved for this machine.
+
+    This happens before points are named: the dtype changes results, so it is part of the name.
+    """
     return native_dtype(device) if dtype == "auto" else dtype
 
 
 @functools.cache
 def native_dtype(device: str) -> str:
-    """`bfloat16` where the device (auto, cpu, cuda, cuda:N) has instructions for it, else `float32`."""
+    """Return `bfloat16` if the device (auto, cpu, cuda, cuda:N) has instructions for it, else `float32`."""
     if device.startswith("cuda") or (device == "auto" and GPU_DRIVER.exists()):
         return "bfloat16"
     try:
-        lines = CPU.read_text(encoding="utf-8").splitlines()
+        lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return "float32"
     flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
-    return "bfloat16" if NATIVE & set(flags) else "float32"
+    return "bfloat16" if BFLOAT16_FLAGS & set(flags) else "float32"
 
 
 def choose_device(setting: str) -> "torch.device":
-    """Return the torch device of `device`: `auto` takes CUDA if there is one, else the CPU.
+    """Return the torch device that `device` names; `auto` is CUDA if available, else the CPU.
 
-    Raises: ConfigError if the device is not there.
+    Raises: ConfigError if the device cannot be used.
     """
     import torch
 
@@ -51,15 +54,15 @@ def choose_device(setting: str) -> "torch.device":
 
 
 def describe_unused_gpu(device: "torch.device") -> str | None:
-    """What is to be said, in a few words, where a process has a GPU and does not use it."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if device.type == "cuda" or given in ("", "-1", "NoDevFiles"):
+    """Return a phrase for logs and the status if the process has been given a GPU but runs elsewhere, else None."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if device.type == "cuda" or visible in ("", "-1", "NoDevFiles"):
         return None
     return f"on the {device.type.upper()}, not its GPU"
 
 
 def require_precision(precision: str, device: "torch.device") -> None:
-    """Raises: ConfigError if the device has no such precision."""
+    """Check `training.precision`. Raises: ConfigError if the device does not support it."""
     if precision == "tf32" and device.type != "cuda":
         fix = "training.precision=float32 or bfloat16"
         raise ConfigError("training.precision", precision, "needs a CUDA device", fix)

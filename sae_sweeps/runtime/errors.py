@@ -1,10 +1,10 @@
-"""The ways a run can end early: settings that must change, and computations that broke down."""
+"""The exceptions of this project, and how errors are described to the user."""
 
 import errno
 
 
 class ConfigError(ValueError):
-    """A setting that cannot work. Its text is one line: the setting, its value, what is wrong, the fix."""
+    """A setting that cannot work. Its message is one line: `setting=value: problem. Fix: fix`."""
 
     def __init__(self, setting: str, value: object, problem: str, fix: str) -> None:
         self.setting, self.value, self.problem, self.fix = setting, value, problem, fix
@@ -15,12 +15,11 @@ class ConfigError(ValueError):
 
 
 class OutOfReachError(ConfigError):
-    """A model or data set that may be there, but cannot be looked at from here: the hub is not reached, or wants a
-    login."""
+    """A model or data set that cannot be checked: the hub is unreachable or requires a login."""
 
 
 class RefusedError(Exception):
-    """Points that cannot run, told in `lines`; nothing was run."""
+    """A command that cannot run, with a line for each reason. Nothing was run."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__(*lines)
@@ -28,42 +27,44 @@ class RefusedError(Exception):
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on (a loss that is not finite, say); the point is marked failed with this text."""
+    """Training that cannot continue, for example because the loss is not finite. The point fails with this message."""
 
 
 class LockedError(TrainingError):
-    """Another process works on the point."""
+    """A point that another process is training."""
 
 
 NO_POINTS = "the sweep has no points"
 
 
 class NotRunError(RuntimeError):
-    """A task that follows a sweep has nothing that it could be run on; the text says what is missing."""
+    """A task on a sweep that has nothing to run on. The message names what is missing."""
 
 
 class SlurmError(RuntimeError):
-    """Slurm does not answer, or refuses; the text is what it says."""
+    """Slurm did not answer or refused a request. The message is Slurm's."""
 
 
-EXPECTED_ERRORS = (ConfigError, TrainingError, SlurmError)  # whose text says all there is to say
+EXPECTED_ERRORS = (ConfigError, TrainingError, SlurmError)  # logged without a traceback
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, in one line."""
+    """Return the first line of another library's error, or its type if it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def describe_error(error: Exception) -> str:
-    """Why a point failed, in one line."""
+    """Return one line that explains why a point failed."""
     if isinstance(error, EXPECTED_ERRORS):
         return str(error)
     text = " ".join(str(error).split())
     if is_disk_full(error):
-        return f"the disk is full ({text}); make room, and the same command goes on from the last saved state"
+        return (
+            f"the disk is full ({text}). Free some space, then rerun the command; it resumes from the last checkpoint"
+        )
     return f"{type(error).__name__}: {text}"
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Whether there was no room, or no quota; not every library passes on the number of the error."""
+    """Return whether the disk or the quota is full. Some libraries keep only the message of the OSError."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)

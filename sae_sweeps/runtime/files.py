@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Reads and writes files. Writing is atomic: a file is written completely or not at all."""
 
 import csv
 import hashlib
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Where to write what is to be `path`, such that a crash at any moment leaves the old file or the new one, never a
-    part."""
+    """Yield a temporary path to write to, and rename it to `path` at the end.
+
+    A crash leaves the old file or the new one, never a part, because the content is synced to the disk first. An error
+    in the body removes the temporary file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -31,12 +34,13 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a row for each mapping; the columns are those of all of them."""
+    """Write a CSV file with a row per mapping. The columns are the keys of all mappings, in order of appearance."""
     text = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -46,7 +50,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold what was written to a file or folder."""
+    """Wait until the content of a file or folder is on the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -55,11 +59,12 @@ def sync(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`, or None if there is no such file or it holds no JSON."""
+    """Return the JSON value in `path`, or None if the file does not exist or is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
@@ -67,7 +72,7 @@ def read_json(path: Path) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """The checksum of a file, as `sha256sum` prints it."""
+    """Compute the SHA-256 checksum of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while block := stream.read(2**20):
@@ -76,7 +81,7 @@ def sha256(path: Path) -> str:
 
 
 def write_table(path: Path, schema: "pa.Schema", parts: Iterable[Mapping[str, Any]]) -> None:
-    """Write the rows that come in parts, each a mapping from column to values, a part in memory at a time."""
+    """Write a Parquet file from parts, each a mapping from column to values. One part is in memory at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

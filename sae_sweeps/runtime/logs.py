@@ -1,4 +1,4 @@
-"""launch.log in a point's folder: what was said of the point, and what was said of all."""
+"""Logging: launch.log in a point's folder has the messages on this point and those on the whole command."""
 
 import logging
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ FILE = "launch.log"
 
 
 def point_log(name: str) -> "logging.LoggerAdapter[logging.Logger]":
-    """The log for what concerns one point alone."""
+    """Return a logger whose messages go to the launch.log of this point only."""
     return logging.LoggerAdapter(logging.getLogger(__name__), {"point": name})
 
 
 def log_failure(log: "logging.Logger | logging.LoggerAdapter[logging.Logger]", name: str, error: Exception) -> None:
-    """Log why something failed, with the traceback if it was not foreseen."""
-    foreseen = isinstance(error, EXPECTED_ERRORS) or is_disk_full(error)
-    log.error("%s: failed: %s", name, describe_error(error), exc_info=None if foreseen else error)
+    """Log why something failed, with a traceback if the error is not an expected one."""
+    is_expected = isinstance(error, EXPECTED_ERRORS) or is_disk_full(error)
+    log.error("%s: failed: %s", name, describe_error(error), exc_info=None if is_expected else error)
 
 
 def log_to_console() -> None:
-    """Log as conf/hydra/job_logging has it, in a process that Hydra has not begun."""
+    """Set up logging as conf/hydra/job_logging does, in a process that does not run under Hydra."""
     from sae_sweeps.runtime.console import ConsoleHandler
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ConsoleHandler()])
@@ -32,7 +32,7 @@ def log_to_console() -> None:
 
 @contextmanager
 def log_file(folder: Path) -> Iterator[None]:
-    """Meanwhile keep launch.log in the folder of a point, with times."""
+    """Append log messages with times to launch.log in the folder of a point, while the context lasts."""
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / FILE, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -1,4 +1,4 @@
-"""How much memory is free: on a GPU, or on this machine within what a control group (batch job, container) may use."""
+"""Free memory: on a GPU, or on this machine within the limits of its control groups (batch job, container)."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def free_bytes(device: torch.device) -> float:
-    """Memory that can still be taken on `device`, in bytes."""
+    """Return the memory that can still be allocated on `device`, in bytes."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min([psutil.virtual_memory().available, *_cgroup_free()])
+    return min([psutil.virtual_memory().available, *_list_cgroup_free()])
 
 
-def _cgroup_free() -> list[float]:
-    """What the control groups (version 2) of this process leave, from its own up to the root."""
+def _list_cgroup_free() -> list[float]:
+    """Return the free bytes of each control group (version 2) with a limit, from this process's own up to the root."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -34,5 +34,5 @@ def _cgroup_free() -> list[float]:
             statistics = dict(line.split() for line in (level / "memory.stat").read_text().splitlines())
         except (OSError, ValueError):
             continue  # no such file, or "max"
-        found.append(limit - used + float(statistics.get("inactive_file", 0)))  # a file's pages are given up for others
+        found.append(limit - used + float(statistics.get("inactive_file", 0)))  # cached file pages are reclaimable
     return found

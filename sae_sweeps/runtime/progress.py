@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: bars on a terminal, plain lines in a pipe or a batch log."""
+"""Progress display: bars on a terminal, log lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,66 +10,73 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.console import console
 
-if TYPE_CHECKING:  # Hydra sets up logging, and so this file, before anything is checked: torch would come too early
+if TYPE_CHECKING:  # Hydra imports this file for logging, before settings are checked: torch would load too early
     from torch import Tensor
 
-SECONDS_BETWEEN_LINES = 10.0  # of a point, where there is no terminal; longer where there are more than six
-SECONDS_BETWEEN_FRAMES = 0.2
+SECONDS_BETWEEN_LINES = 10.0  # per point, without a terminal; longer with more than six points
+SECONDS_BETWEEN_FRAMES = 0.2  # on a terminal
 
 
 class PointProgress:
-    """The line of one point: what it does now, how far it is, how fast, its loss and L0."""
+    """The line of one point or study: its stage, how far it is, its speed, loss and L0."""
 
     def __init__(self, bars: Progress | None, name: str, points: int) -> None:
+        """Add the line to `bars` (None without a terminal), a display that `points` points share."""
         self._bars, self._name = bars, name
         self._interval = SECONDS_BETWEEN_FRAMES if bars is not None else SECONDS_BETWEEN_LINES * max(1, points / 6)
         self._began: float | None = None
         self._shown = self._first_tokens = self._latest_tokens = 0.0
         self._task = None if bars is None else bars.add_task(name, total=None, status="")
 
-    def stage(self, what: str) -> None:
-        """Say what is done now, where that takes a while."""
+    def show_stage(self, stage: str) -> None:
+        """Show what the point does now, if it takes a while."""
         if self._bars is None or self._task is None:
-            console.print(f"{self._name}: {what}", soft_wrap=True)
+            console.print(f"{self._name}: {stage}", soft_wrap=True)
         else:
-            self._bars.update(self._task, status=what)
+            self._bars.update(self._task, status=stage)
 
-    def waiting(self, done: int, total: int, of: str = "sequences of the next chunk") -> None:
-        """Say how far that is which the others wait for, where it takes a while."""
+    def show_count(self, done: int, total: int, noun: str = "sequences of the next chunk") -> None:
+        """Show that `done` of `total` are done, at most once per interval."""
         now = time.monotonic()
         if self._began is None or done == total:
             self._began = self._shown = now
         elif now - self._shown >= self._interval:
             self._shown = now
-            self.stage(f"{done:,} of {total:,} {of}")
+            self.show_stage(f"{done:,} of {total:,} {noun}")
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=done, total=total)
 
-    def progress(self, tokens: int, total: int, loss: "Tensor", l0: "Tensor", of: str = "tokens") -> None:
-        """Called at every step; shown a few times a second on a terminal, as a line every few seconds elsewhere."""
+    def show_step(self, tokens: int, total: int, loss: "Tensor", l0: "Tensor", noun: str = "tokens") -> None:
+        """Show a training step, at most once per interval, so that it may be called at every step.
+
+        tokens, total: how many the SAE has been trained on so far, and how many it will be trained on
+        loss, l0: of this step; read from the device only when they are shown
+        """
         now = time.monotonic()
-        if self._began is None or not 0 < self._latest_tokens <= tokens:  # the first, or of something new
+        if self._began is None or not 0 < self._latest_tokens <= tokens:  # the first step of a training
             self._began, self._shown, self._first_tokens = now, now, tokens
         self._latest_tokens = tokens
         if now - self._shown < self._interval and tokens < total:
             return
         self._shown = now
         rate = (tokens - self._first_tokens) / max(now - self._began, 1e-9)
-        status = f"{rate:,.0f} {'tok' if of == 'tokens' else of}/s  loss {loss.item():.4f}  l0 {l0.item():.1f}"
+        unit = "tok" if noun == "tokens" else noun
+        status = f"{rate:,.0f} {unit}/s  loss {loss.item():.4f}  l0 {l0.item():.1f}"
         if self._bars is None or self._task is None:
             left = (total - tokens) / max(rate, 1e-9)
-            console.print(f"{self._name}: {tokens:,} of {total:,} {of}  {status}  {left:.0f} s left", soft_wrap=True)
+            console.print(f"{self._name}: {tokens:,} of {total:,} {noun}  {status}  {left:.0f} s left", soft_wrap=True)
         else:
             self._bars.update(self._task, completed=tokens, total=total, status=status)
 
     def close(self) -> None:
+        """Remove the line from the display."""
         if self._bars is not None and self._task is not None:
             self._bars.remove_task(self._task)
             self._task = None
 
 
 class SweepProgress:
-    """All that is shown of a sweep while it runs: a bar for its points (or studies), and one for the point at work."""
+    """The display of a command: how many points (or studies) have finished, and a line for each one that is running."""
 
     def __init__(self, points: int, noun: str = "points") -> None:
         self._points, self._finished, self._failed, self._noun = points, 0, 0, noun
@@ -81,23 +88,19 @@ class SweepProgress:
 
     @contextmanager
     def live(self) -> Iterator["SweepProgress"]:
-        """Show it, and make it the one that `point_display` adds to."""
-        global _running
-        _running = self
-        try:
-            with self._bars or nullcontext():
-                if self._bars is not None and self._points > 1:
-                    self._task = self._bars.add_task(
-                        "sweep", total=self._points, status=f"0 of {self._points} {self._noun}"
-                    )
-                yield self
-        finally:
-            _running = None
+        """Keep the display on the terminal while the context lasts."""
+        with self._bars or nullcontext():
+            if self._bars is not None and self._points > 1:
+                status = f"0 of {self._points} {self._noun}"
+                self._task = self._bars.add_task("sweep", total=self._points, status=status)
+            yield self
 
-    def point(self, name: str) -> PointProgress:
+    def add_point(self, name: str) -> PointProgress:
+        """Add a line to the display. Close it when the point has ended."""
         return PointProgress(self._bars, name, self._points)
 
-    def point_finished(self, *, failed: bool) -> None:
+    def count_finished(self, *, failed: bool) -> None:
+        """Count a point as finished or failed, and show the counts."""
         self._finished += not failed
         self._failed += failed
         status = f"{self._finished} of {self._points} {self._noun} finished" + f", {self._failed} failed" * (
@@ -109,19 +112,11 @@ class SweepProgress:
             console.print(status, soft_wrap=True)
 
 
-_running: SweepProgress | None = None
+def progress_callback(display: PointProgress, noun: str = "sequences of the next chunk") -> Callable[[int, int], None]:
+    """Return a callback (done, total) that shows the count and raises Stopped if the process has been asked to stop."""
 
-
-def point_display(name: str) -> PointProgress:
-    """A line for a point, in the display of the sweep that runs; Hydra stands between the two and passes nothing on."""
-    return (_running or SweepProgress(1)).point(name)
-
-
-def progress_callback(shown: PointProgress, of: str = "sequences of the next chunk") -> Callable[[int, int], None]:
-    """Have the display hear how many are done of how many; a plea to stop is heard there too."""
-
-    def told(done: int, total: int) -> None:
-        shown.waiting(done, total, of)
+    def on_progress(done: int, total: int) -> None:
+        display.show_count(done, total, noun)
         signals.raise_if_stopped()
 
-    return told
+    return on_progress

@@ -1,7 +1,8 @@
-"""A plea to stop, as Slurm sends before a timeout or a preemption: heard at once, obeyed where it costs nothing.
+"""Cooperative shutdown: handlers set a flag, training checks it between steps.
 
-A signal can come in the middle of a step, when there is nothing whole to save. So it is only noted, and whoever is at
-work looks between two steps whether one has come.
+Slurm sends a signal before a time limit or a preemption. It may arrive in the middle of a step, when there is no
+consistent state to save, so the handler only records it. The record is a module global because a signal handler belongs
+to the whole process.
 """
 
 import signal
@@ -9,28 +10,28 @@ from types import FrameType
 
 
 class Stopped(BaseException):
-    """The process was told to stop. What was at work has saved its state, or still has the one from before."""
+    """A signal has asked this process to stop. Its points are saved, or still have their last checkpoint."""
 
 
-_heard: list[str] = []
+_received: list[str] = []  # names of the signals, in the order of arrival
 
 
 def install_handlers(*signals: signal.Signals) -> None:
-    """From now on, take these signals as the plea to stop."""
+    """Record these signals from now on as requests to stop."""
 
-    def hear(number: int, _: FrameType | None) -> None:
-        _heard.append(signal.Signals(number).name)
+    def on_signal(number: int, _: FrameType | None) -> None:
+        _received.append(signal.Signals(number).name)
 
     for one in signals:
-        signal.signal(one, hear)
+        signal.signal(one, on_signal)
 
 
 def raise_if_stopped() -> None:
-    """Raises: Stopped, naming the signal, if one has come."""
-    if _heard:
-        raise Stopped(_heard[0])
+    """Check whether a signal has arrived. Raises: Stopped, with the name of the first signal."""
+    if _received:
+        raise Stopped(_received[0])
 
 
 def reset() -> None:
-    """Begin anew, as in a fresh process."""
-    _heard.clear()
+    """Forget all signals that have arrived."""
+    _received.clear()

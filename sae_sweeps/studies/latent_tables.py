@@ -110,7 +110,7 @@ def rows(
             "examples": examples,
             "promoted": promoted(inputs, W_dec_FD[latents], settings["promoted"]),
         }
-        shown.waiting(latents.stop, len(W_dec_FD), "latents written")
+        shown.show_count(latents.stop, len(W_dec_FD), "latents written")
 
 
 def promoted(inputs: ActivationSource, directions_ND: Tensor, count: int) -> list[list[dict[str, Any]]]:

@@ -39,7 +39,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
 def _evaluate(study: Study, shown: PointProgress) -> None:
     inputs = study.inputs()
     sae = study.sae("sae", inputs)
-    shown.stage("evaluating")
+    shown.show_stage("evaluating")
     metrics = evaluate(sae, inputs.model, inputs.held_out(study.config.evaluation.tokens))
     study.write_results(metrics)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())

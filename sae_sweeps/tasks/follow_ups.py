@@ -1,4 +1,4 @@
-"""The tasks that follow when the points of a sweep are through (`then=[...]`), here or as Slurm jobs of their own."""
+"""Follow-up tasks (`then=[...]`), which run when all points of a sweep have ended: here, or as Slurm jobs."""
 
 import logging
 from collections.abc import Iterable
@@ -16,38 +16,42 @@ log = logging.getLogger(__name__)
 NOT_RUN = "not run"
 
 
-def in_order(then: Iterable[str]) -> list[str]:
-    """The tasks that follow, each once, studies first: a report tells of them."""
-    return sorted(dict.fromkeys(then), key=lambda task: task not in STUDY_TASKS)
+def sort_studies_first(tasks: Iterable[str]) -> list[str]:
+    """Return each task once, studies first, because a report shows them."""
+    return sorted(dict.fromkeys(tasks), key=lambda task: task not in STUDY_TASKS)
 
 
-def follow_up(task: str, sweep: Sweep, config: Config, label: str | None = None) -> bool:
-    """Run the task with the settings of a command, and note in sweep.json how it ended, under a label of its own or
-    its name. False if it failed in whole or in part, or was not run for want of points."""
+def run_follow_up(task: str, sweep: Sweep, config: Config, label: str | None = None) -> bool:
+    """Run the task and record its outcome in sweep.json. Returns False if any part of it failed, or if it did not run.
+
+    label: the key of the outcome; None: the task's name
+    """
     run = load_sweep_task(task)
-    state, why = DONE, None
+    state, reason = DONE, None
     try:
         if failures := run(sweep, config):
-            state, why = FAILED, "; ".join(failures)
-            log.warning("%s: %s", task, why)
+            state, reason = FAILED, "; ".join(failures)
+            log.warning("%s: %s", task, reason)
     except NotRunError as error:
         log.warning("%s: not run: %s", task, error)
-        state, why = NOT_RUN, str(error)
+        state, reason = NOT_RUN, str(error)
     except Exception as error:
         log.exception("%s: failed", task)
-        state, why = FAILED, describe_error(error)
+        state, reason = FAILED, describe_error(error)
 
-    _note(sweep, label or task, state, why)
+    _record_outcome(sweep, label or task, state, reason)
     return state == DONE
 
 
-def give_up(sweep: Sweep, label: str, why: str) -> None:
-    """Note that a task has failed without its being run again."""
-    _note(sweep, label, FAILED, why)
+def record_failure(sweep: Sweep, label: str, reason: str) -> None:
+    """Record in sweep.json that a task has failed, without running it."""
+    _record_outcome(sweep, label, FAILED, reason)
 
 
-def _note(sweep: Sweep, label: str, state: str, why: str | None) -> None:
+def _record_outcome(sweep: Sweep, label: str, state: str, reason: str | None) -> None:
+    """Write the outcome of a task into sweep.json, with the Slurm job that ran it."""
+
     def change(known: dict[str, Any]) -> None:
-        known["followed"][label] = {"state": state, "reason": why, "job": point_state.this_job()}
+        known["followed"][label] = {"state": state, "reason": reason, "job": point_state.this_job()}
 
     sweep.update(change)

@@ -108,11 +108,11 @@ def _decompose(study: Study, shown: PointProgress) -> None:
     saelens.write(
         study.folder / "sae", meta.for_inference(), {OF_DIRECTIONS: study.saved["sae"].name, "sae_sweeps": origin}
     )
-    shown.stage("training on shuffled directions, the control")
+    shown.show_stage("training on shuffled directions, the control")
     control_AD = shuffled(directions_AD, settings["seed"])
     control = _trained(study.folder / CONTROL, control_AD, of_meta, shown)
 
-    shown.stage("comparing with smaller SAEs")
+    shown.show_stage("comparing with smaller SAEs")
     kept, reconstructed_AD = decompose(meta, directions_AD), meta(directions_AD)
     smaller, matches = _smaller(study, meta, directions_AD)
     pursued_AD = pursue(directions_AD, meta.W_dec.detach(), settings["k"])
@@ -128,7 +128,7 @@ def _decompose(study: Study, shown: PointProgress) -> None:
         "explained_variance_pursuit": explained_variance(directions_AD, pursued_AD),
         **{f"explained_variance_{part}": of["explained_variance"] for part, of in smaller.items()},
     }
-    shown.stage("evaluating with the directions replaced")
+    shown.show_stage("evaluating with the directions replaced")
     data = inputs.held_out(study.config.evaluation.tokens)
     changed = with_directions(sae, latents_A, reconstructed_AD)
     for when, evaluated in (
@@ -137,7 +137,7 @@ def _decompose(study: Study, shown: PointProgress) -> None:
     ):
         metrics |= {f"{name}_{when}": evaluated[name] for name in ("nmse", "ce_degradation")}
 
-    shown.stage("reading the text for the meta-latents")
+    shown.show_stage("reading the text for the meta-latents")
     whole = over_all_latents(kept, latents_A, sae.dict_size)
     explained_F = torch.full((sae.dict_size,), math.nan, device=latents_A.device)
     explained_F[latents_A] = explained_share(directions_AD, reconstructed_AD)
@@ -217,7 +217,7 @@ def _trained(folder: Path, directions_AD: Tensor, settings: MetaConfig, shown: P
     for _, taken in train([trainer], stream):
         for step in taken:
             done = trainer.steps_done
-            shown.progress(trainer.tokens_done, tokens, step.loss, step.l0, "directions")
+            shown.show_step(trainer.tokens_done, tokens, step.loss, step.l0, "directions")
             if done % LOG_EVERY == 0 or trainer.finished:
                 explained = 1 - step.mse.item() / spread
                 curve.append({"step": done, "explained_variance": explained, "l0": step.l0.item()})

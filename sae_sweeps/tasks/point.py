@@ -1,4 +1,4 @@
-"""One point at work in its pack: its SAE, logs, checkpoints, W&B run, progress and results."""
+"""One point while it runs in its pack: its SAE, log, checkpoints, W&B run, progress and results."""
 
 import shutil
 import time
@@ -21,7 +21,7 @@ from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.devices import describe_unused_gpu
 from sae_sweeps.runtime.errors import LockedError
 from sae_sweeps.runtime.files import write_json
-from sae_sweeps.runtime.progress import point_display
+from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
 from sae_sweeps.sweep import Point, point_state
@@ -32,15 +32,20 @@ from sae_sweeps.training.trainer import Trainer, training_metrics
 
 
 class FinishedElsewhere(Exception):  # noqa: N818  not an error
-    """Another process has finished the point since it was looked at."""
+    """Another process has finished the point in the meantime."""
 
 
 class PointRun:
-    """Begins a point, or goes on with it from its newest intact checkpoint; `close` when it is done or given up."""
+    """A point that is being trained, from its start or its newest intact checkpoint. `close` it in the end."""
 
-    def __init__(self, point: Point, d_in: int, device: torch.device, deadline: float) -> None:
-        """Raises: LockedError if another process is at work on the point and does not let go before `deadline` (of
-        time.monotonic), FinishedElsewhere if it has finished it, Stopped if this one is told to stop while it waits."""
+    def __init__(self, point: Point, d_in: int, device: torch.device, deadline: float, progress: SweepProgress) -> None:
+        """Lock the point and load its newest checkpoint.
+
+        d_in: width of the activations
+        deadline: how long to wait for the lock of another process, by time.monotonic
+        Raises: LockedError if another process still holds the lock at the deadline; FinishedElsewhere if it has
+        finished the point; Stopped if a signal arrives while this process waits.
+        """
         self.point, self.config = point, point.config
         self.trainer = Trainer(build_sae(self.config, d_in).to(device), self.config.training)
         point.folder.mkdir(parents=True, exist_ok=True)
@@ -52,8 +57,9 @@ class PointRun:
             raise FinishedElsewhere
         self._tracker = Run()
         self.evaluation_seconds = 0.0
-        self.seconds = self._written_seconds = 0.0  # that the steps of this process took; as far as in the curve
-        self._display = point_display(point.name)
+        self.seconds = 0.0  # spent on steps by this process
+        self._logged_seconds = 0.0  # of these, the seconds that are in the curve
+        self._display = progress.add_point(point.name)
         try:
             self._begin(device)
         except BaseException:
@@ -61,17 +67,20 @@ class PointRun:
             raise
 
     def _acquire(self, deadline: float) -> None:
-        def who() -> str:
+        """Take the point's lock. Raises: LockedError at the deadline, Stopped at a signal."""
+
+        def describe_holder() -> str:
             known = point_state.read_note(self.point.folder)
-            return f"another process is training this point ({known.owner if known else 'not named yet'})"
+            return f"another process is training this point ({known.owner if known else 'unknown'})"
 
-        def waiting(left: float) -> None:
-            self._log.warning("%s: %s; waiting up to %d s for it", self.point.name, who(), left)
+        def on_wait(seconds_left: float) -> None:
+            self._log.warning("%s: %s; waiting up to %d s for it", self.point.name, describe_holder(), seconds_left)
 
-        if not point_state.acquire(self._lock, deadline, waiting):
-            raise LockedError(f"{who()}; let it end, or stop it")
+        if not point_state.acquire(self._lock, deadline, on_wait):
+            raise LockedError(f"{describe_holder()}. Stop it, or wait until it ends")
 
     def _begin(self, device: torch.device) -> None:
+        """Load the newest checkpoint, open the curve and start the W&B run."""
         config, folder, training = self.config, self.point.folder, self.config.training
         point_state.write_state(folder, point_state.RUNNING, describe_unused_gpu(device))
         state = checkpoints.load_newest(folder / "checkpoint")
@@ -82,7 +91,7 @@ class PointRun:
             self._log.info("%s: %d steps of %d activations on %s", self.point.name, *steps)
         else:
             self.trainer.load_state(state)
-            self._log.info("%s: goes on at step %d of %d", self.point.name, self.trainer.steps_done, training.steps)
+            self._log.info("%s: resuming at step %d of %d", self.point.name, self.trainer.steps_done, training.steps)
         self._saved_steps = self._first_step = self.trainer.steps_done
         self._curve = MetricsFile(folder / "metrics.jsonl", self.trainer.steps_done)
         run_config = {**asdict(config), **provenance()}
@@ -92,24 +101,27 @@ class PointRun:
         )
 
     @property
-    def from_end_to_end(self) -> bool:
-        """Whether this process has taken all of the point's steps."""
+    def has_taken_every_step(self) -> bool:
+        """Return whether this process has taken all of the point's steps."""
         return self._first_step == 0 and self.trainer.finished
 
     def train(self, steps: Iterator[Step]) -> None:
-        """Take the steps, keeping the curve and the checkpoints. Raises: TrainingError if the loss is not finite."""
+        """Take the steps; write the curve and the checkpoints.
+
+        Raises: TrainingError if the loss is not finite; Stopped between two steps if a signal has arrived.
+        """
         training, since = self.config.training, time.perf_counter()
         for step in steps:
             done, tokens = self.trainer.steps_done, self.trainer.tokens_done
             self.seconds += time.perf_counter() - since
-            self._display.progress(tokens, training.steps * training.batch_size, step.loss, step.l0)
-            saves = done % training.checkpoint_every == 0 or self.trainer.finished
+            self._display.show_step(tokens, training.steps * training.batch_size, step.loss, step.l0)
+            is_checkpoint = done % training.checkpoint_every == 0 or self.trainer.finished
             line = None
-            if saves or done % training.log_every == 0:
-                line = {**training_metrics(self.trainer, step), "seconds": self.seconds - self._written_seconds}
-                self._written_seconds = self.seconds
+            if is_checkpoint or done % training.log_every == 0:
+                line = {**training_metrics(self.trainer, step), "seconds": self.seconds - self._logged_seconds}
+                self._logged_seconds = self.seconds
                 self._curve.append(line)
-            if saves:
+            if is_checkpoint:
                 self._save()
             signals.raise_if_stopped()
             if line is not None:
@@ -117,29 +129,31 @@ class PointRun:
             since = time.perf_counter()
 
     def _save(self) -> None:
-        """Save the present state. Raises: LockedError if another process has taken the point over meanwhile."""
+        """Write a checkpoint. Raises: LockedError if another process has taken over the point."""
         known = point_state.read_note(self.point.folder)
         if known is not None and known.owner != point_state.Owner.current():
-            raise LockedError(f"{known.owner} has taken this point over")
+            raise LockedError(f"{known.owner} has taken over this point")
         self._saved_steps = self.trainer.steps_done
         checkpoints.save(self.point.folder / "checkpoint", self.trainer.steps_done, self.trainer.state())
 
-    def stop(self, why: str) -> None:
-        """Save the state between two checkpoints, for the point to be gone on with."""
+    def stop(self, reason: str) -> None:
+        """Write a checkpoint and mark the point as interrupted, so that it can be resumed."""
         if self.trainer.steps_done > self._saved_steps:
             self._save()
-        self._log.info("%s: %s: stopped at step %d, state saved", self.point.name, why, self.trainer.steps_done)
-        point_state.write_state(self.point.folder, point_state.INTERRUPTED, why)
+        self._log.info("%s: %s: stopped at step %d, state saved", self.point.name, reason, self.trainer.steps_done)
+        point_state.write_state(self.point.folder, point_state.INTERRUPTED, reason)
 
-    def preempted(self) -> None:
-        """Have W&B know that the run will go on."""
+    def mark_preempted(self) -> None:
+        """Mark the W&B run as preempted: it will be resumed."""
         self._tracker.preempted()
 
     def finish(self, model: LanguageModel, data: HeldOut) -> None:
-        """Evaluate the trained SAE and write its results; the file of results comes last, for it says that the point is
-        done. To close its run in W&B takes nothing but time."""
+        """Evaluate the trained SAE, write its files and results, and close the point.
+
+        results.json is written last, because it marks the point as done. Only the W&B run is closed after it.
+        """
         config, folder = self.config, self.point.folder
-        self._display.stage("evaluating")
+        self._display.show_stage("evaluating")
         began = time.perf_counter()
         metrics = evaluate(self.trainer.sae, model, data)
         self.evaluation_seconds = time.perf_counter() - began
@@ -150,16 +164,17 @@ class PointRun:
         self._tracker.log({"tokens": self.trainer.tokens_done, **final})
         self._tracker.summary(final)
         if config.tracking.artifacts:
-            about = {**metrics, "config": asdict(config)}
-            self._tracker.artifact(self.point.name, "model", folder / "sae", about)
-        write_json(folder / point_state.RESULTS, results(config, self.trainer, metrics, self._curve.total("seconds")))
+            metadata = {**metrics, "config": asdict(config)}
+            self._tracker.artifact(self.point.name, "model", folder / "sae", metadata)
+        seconds = self._curve.total("seconds")
+        write_json(folder / point_state.RESULTS, describe_results(config, self.trainer, metrics, seconds))
         self._tracker.finish()
         if not config.training.keep_states:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         self.close()
 
     def close(self) -> None:
-        """Let go of the point. A W&B run that is still open is marked failed."""
+        """Release the lock and the display. A W&B run that is still open is marked as failed."""
         self.trainer.stopped = True
         try:
             self._tracker.finish(failed=True)
@@ -169,12 +184,15 @@ class PointRun:
 
 
 def wandb_metrics(line: dict[str, float]) -> dict[str, float]:
-    """A line of the training curve under the names that W&B shows."""
+    """Return a line of the training curve under its names in W&B."""
     return {name if name == "tokens" else f"train/{name}": value for name, value in line.items()}
 
 
-def results(config: Config, trainer: Trainer, metrics: dict[str, float], seconds: float) -> dict[str, Any]:
-    """What results.json holds; `seconds` is the time of the point's own steps, over all its runs."""
+def describe_results(config: Config, trainer: Trainer, metrics: dict[str, float], seconds: float) -> dict[str, Any]:
+    """Return the content of results.json.
+
+    seconds: time of the point's own steps, summed over all processes that trained it
+    """
     return {
         "point": {
             "architecture": trainer.sae.architecture,
@@ -197,7 +215,7 @@ def results(config: Config, trainer: Trainer, metrics: dict[str, float], seconds
 
 
 def build_sae(config: Config, d_in: int) -> TrainableSAE:
-    """An untrained SAE of the configured architecture."""
+    """Build an untrained SAE of the configured architecture. `d_in`: width of the activations."""
     options = {name: value for name, value in asdict(config.sae).items() if name != "architecture"}
     if isinstance(config.sae, PenaltyConfig):
         options = {**options, "sparsity_coefficient": None, "target_l0": None, **resolve_sparsity(config)}

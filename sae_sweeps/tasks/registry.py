@@ -1,4 +1,4 @@
-"""The functions of the tasks in config/tasks.py, each imported when it is asked for: most of them need torch."""
+"""The functions of the tasks in config/tasks.py. Each is imported only when it is needed: most of them import torch."""
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -10,6 +10,7 @@ from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.sweep.point import OnFinished
 
 if TYPE_CHECKING:
+    from sae_sweeps.runtime.progress import SweepProgress
     from sae_sweeps.tasks.study import Study
 
 PlanStudies = Callable[[Sweep, Config], tuple[list["Study"], str]]
@@ -18,14 +19,18 @@ PlanStudies = Callable[[Sweep, Config], tuple[list["Study"], str]]
 class PointTask(Protocol):
     """Runs points that share an activation stream.
 
-    Calls `on_finished` with each point and why it failed, or None. Raises what makes all of the points impossible.
+    progress: the display that the points add their lines to
+    on_finished: called with each point and its error, None if the point is done
+    Raises: an error that no point can run without fixing.
     """
 
-    def __call__(self, points: Sequence[Point], limits: Limits, on_finished: OnFinished) -> None: ...
+    def __call__(
+        self, points: Sequence[Point], limits: Limits, progress: "SweepProgress", on_finished: OnFinished
+    ) -> None: ...
 
 
 class SweepTask(Protocol):
-    """Runs on a sweep as a whole. Returns why parts of it failed. Raises: NotRunError if there is nothing to run on."""
+    """Runs on a whole sweep. Returns why parts of it failed. Raises: NotRunError if it has nothing to run on."""
 
     def __call__(self, sweep: Sweep, config: Config) -> list[str]: ...
 
@@ -46,7 +51,7 @@ def load_plan_studies(name: str) -> PlanStudies:
 
 
 def _module(name: str) -> ModuleType:
-    """Import a task's module. The imports are spelt out, so that tools see them. Raises: KeyError if there is none."""
+    """Import a task's module, with a literal import that tools can see. Raises: KeyError if there is no such task."""
     match name:
         case "train":
             from sae_sweeps.tasks import train

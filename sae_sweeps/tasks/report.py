@@ -106,7 +106,7 @@ def _write_page(looked: Sequence[Looked], explorer_mib: float) -> Path:
     if not title.startswith("sweep"):
         title = f"sweep{'s' * (len(sweeps) > 1)} {title}"
     with SweepProgress(1).live() as display:
-        line = display.point("report")
+        line = display.add_point("report")
         try:
             told = progress_callback(line, "pairs of SAEs compared")
             text = page(title, points, followed, int(explorer_mib * 2**20), told, sweeps)

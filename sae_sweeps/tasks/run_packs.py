@@ -1,4 +1,4 @@
-"""Packs of points run one after another in this process, on this machine or as a Slurm job."""
+"""Runs packs of points one after another in this process, on this machine or in a Slurm job."""
 
 import logging
 from collections.abc import Sequence
@@ -14,42 +14,43 @@ log = logging.getLogger(__name__)
 
 
 def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str, str]:
-    """Run all points. Returns why some failed (folder name -> reason); one that fails does not stop the others.
+    """Run all points. A point that fails does not stop the others. Returns why points failed (folder name -> reason).
 
-    Raises: KeyboardInterrupt or Stopped if told to stop; the points can go on later.
+    Raises: KeyboardInterrupt or Stopped at a signal; the points can be resumed later.
     """
     packs = split_into_packs(points, limits.points)
     if len(packs) > 1:
         log.info("%d points in %d packs of %s", len(points), len(packs), " + ".join(str(len(pack)) for pack in packs))
     failures: dict[str, str] = {}
-    with SweepProgress(len(points)).live() as display:
+    with SweepProgress(len(points)).live() as progress:
         for pack in packs:
-            waiting = {point.name: point for point in pack}
+            unfinished = {point.name: point for point in pack}
 
-            def outcome(point: Point, error: Exception | None, waiting: dict[str, Point] = waiting) -> None:
-                waiting.pop(point.name, None)
+            def on_finished(point: Point, error: Exception | None, unfinished: dict[str, Point] = unfinished) -> None:
+                unfinished.pop(point.name, None)
                 if error is not None:
                     failures[point.name] = describe_error(error)
-                if not isinstance(error, LockedError):  # then the point is another's, and its state too
+                if not isinstance(error, LockedError):  # else the process that holds the lock records the state
                     if error is not None:
-                        _note_failure(point, failures[point.name])
+                        _record_failure(point, failures[point.name])
                     sweep.set_state(point.name, FAILED if error else DONE, failures.get(point.name))
-                display.point_finished(failed=error is not None)
+                progress.count_finished(failed=error is not None)
 
-            sweep.set_states(waiting, RUNNING)
+            sweep.set_states(unfinished, RUNNING)
             try:
-                load_point_task(pack[0].config.task.name)(pack, limits, outcome)
-            except Exception as error:  # what all of the pack need cannot be had
-                for point in list(waiting.values()):
-                    outcome(point, error)
+                load_point_task(pack[0].config.task.name)(pack, limits, progress, on_finished)
+            except Exception as error:  # the whole pack cannot run, for example without its language model
+                for point in list(unfinished.values()):
+                    on_finished(point, error)
             except BaseException as stop:  # a signal
-                sweep.set_states(waiting, INTERRUPTED, str(stop) or type(stop).__name__)
+                sweep.set_states(unfinished, INTERRUPTED, str(stop) or type(stop).__name__)
                 raise
     return failures
 
 
-def _note_failure(point: Point, why: str) -> None:
+def _record_failure(point: Point, reason: str) -> None:
+    """Write into the point's folder that it failed. If that is impossible (a full disk), only log it."""
     try:
-        point_state.write_state_if_unlocked(point.folder, FAILED, why)
+        point_state.write_state_if_unlocked(point.folder, FAILED, reason)
     except OSError as error:
-        log.warning("%s: that it failed could not be written (%s)", point.name, describe_error(error))
+        log.warning("%s: its state (failed) could not be written (%s)", point.name, describe_error(error))

@@ -85,7 +85,7 @@ def _stitch(study: Study, shown: PointProgress) -> None:
     pair = Pair(small, large, settings, progress_callback(shown, "directions compared"))
     for _, x_BD in inputs.held_out_text(settings.tokens, progress_callback(shown, "sequences")):
         pair.see(x_BD)
-    shown.stage("measuring the CE degradation on the way")
+    shown.show_stage("measuring the CE degradation on the way")
     degradation = ce_degradation(pair, inputs)
 
     metrics = pair.metrics | {"ce_small": degradation[0], "ce_large": degradation[-1]}

@@ -29,7 +29,7 @@ from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.devices import choose_device
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, LockedError, NotRunError, describe_error
 from sae_sweeps.runtime.files import read_json, write_csv, write_json
-from sae_sweeps.runtime.progress import PointProgress, SweepProgress, point_display
+from sae_sweeps.runtime.progress import PointProgress, SweepProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import SAE
 from sae_sweeps.sweep import Sweep, point_state
@@ -194,23 +194,23 @@ def run_studies(studies: Sequence[Study], work: Callable[[Study, PointProgress],
     if not studies:
         raise NotRunError(missing or NO_POINTS)
     failures = [missing] if missing else []
-    with SweepProgress(len(studies), "studies").live() as display:
+    with SweepProgress(len(studies), "studies").live() as progress:
         for study in studies:
             failed = None
             if point_state.is_done(study.folder):
                 log.info("%s: done before, left as it is", study.name)
             else:
-                failed = _run(study, work)
+                failed = _run(study, work, progress)
             if failed is not None:
                 failures.append(f"{study.name}: {failed}")
-            display.point_finished(failed=failed is not None)
+            progress.count_finished(failed=failed is not None)
     _write_csv(studies[0].folder.parent)
     return failures
 
 
-def _run(study: Study, work: Callable[[Study, PointProgress], None]) -> str | None:
+def _run(study: Study, work: Callable[[Study, PointProgress], None], progress: SweepProgress) -> str | None:
     """Returns why the study failed, None if it did not."""
-    shown = point_display(study.name)
+    shown = progress.add_point(study.name)
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
         with _locked(study), logs.log_file(study.folder):

@@ -1,4 +1,4 @@
-"""Task `train`: the points of a pack, side by side, from their configurations to their results."""
+"""Task `train`: trains and evaluates the points of a pack side by side."""
 
 import logging
 import time
@@ -7,113 +7,151 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from sae_sweeps.activations.chunks import ActivationChunks
 from sae_sweeps.activations.model_info import model_facts
 from sae_sweeps.activations.source import ActivationSource, load_source
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.devices import choose_device, describe_unused_gpu, device_name, require_precision
 from sae_sweeps.runtime.memory import free_bytes
-from sae_sweeps.runtime.progress import point_display, progress_callback
+from sae_sweeps.runtime.progress import SweepProgress, progress_callback
 from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.sweep.calibration import record_run
 from sae_sweeps.sweep.packs import Limits, split_to_fit
 from sae_sweeps.sweep.point import OnFinished
 from sae_sweeps.tasks.point import FinishedElsewhere, PointRun
-from sae_sweeps.training.trainer import Trainer, train
+from sae_sweeps.training.trainer import train
 
 log = logging.getLogger(__name__)
 
 
-def run(points: Sequence[Point], limits: Limits, on_finished: OnFinished) -> None:
+def run(points: Sequence[Point], limits: Limits, progress: SweepProgress, on_finished: OnFinished) -> None:
     """Train and evaluate the SAEs of points that share an activation stream, in their folders.
 
-    `on_finished` is called with each point when it is done, or with why it failed; a failure ends that point alone. A
-    point that has results is left as it is. Raises what makes all of them impossible: ConfigError, if the model cannot
-    be loaded.
+    A point that has results is left as it is. An error in one point ends that point alone.
+
+    progress: the display that the points add their lines to
+    on_finished: called with each point and None when it is done, or with the error that it failed with
+    Raises: ConfigError if the language model cannot be loaded, which no point can do without.
     """
-    with ExitStack() as files:
-        waiting = []
+    with ExitStack() as log_files:
+        unfinished = []
         for point in points:
             if point_state.is_done(point.folder):
-                log.info("%s: finished before, left as it is", point.name)
+                log.info("%s: already done; skipped", point.name)
                 on_finished(point, None)
                 continue
-            with _alone(point, on_finished):
-                files.enter_context(logs.log_file(point.folder))
-                waiting.append(point)
-        if not waiting:
+            with _isolated(point, on_finished):
+                log_files.enter_context(logs.log_file(point.folder))
+                unfinished.append(point)
+        if not unfinished:
             return
         try:
-            _run(waiting, limits, on_finished)
+            _train_in_parts(unfinished, limits, progress, on_finished)
         except Exception as error:
             logs.log_failure(log, "the pack", error)
             raise
 
 
-def _run(points: Sequence[Point], limits: Limits, on_finished: OnFinished) -> None:
+def _train_in_parts(points: Sequence[Point], limits: Limits, progress: SweepProgress, on_finished: OnFinished) -> None:
+    """Split the points into parts that fit in memory, and train one part after another."""
     config, began = points[0].config, time.perf_counter()
-    inputs = load_source(config, choose_device(config.device))
-    measured = []
+    source = load_source(config, choose_device(config.device))
+    trainable = []
     for point in points:
         signals.raise_if_stopped()
-        with _alone(point, on_finished):
-            require_precision(point.config.training.precision, inputs.device)
-            inputs.held_out(point.config.evaluation.tokens)
-            measured.append(point)
-    if measured:
-        if limits.memory is None:
-            packs = split_to_fit(measured, inputs.d_in, 0.9 * free_bytes(inputs.device))
-        else:
-            packs = split_to_fit(measured, inputs.d_in, limits.memory, "hydra.launcher.max_memory")
-        beginning = time.perf_counter() - began
-        for pack in packs:
-            seconds = _train_pack(pack, inputs, limits.patience, on_finished)
-            if seconds is not None:
-                seconds["pack"] += beginning
-                is_local, facts = point_state.this_job() is None, model_facts(config.model.name)
-                record_run(pack, facts, device_name(inputs.device), seconds, is_local=is_local)
-            beginning = 0.0
+        with _isolated(point, on_finished):
+            require_precision(point.config.training.precision, source.device)
+            source.held_out(point.config.evaluation.tokens)
+            trainable.append(point)
+    if not trainable:
+        return
+    if limits.memory is None:
+        parts = split_to_fit(trainable, source.d_in, 0.9 * free_bytes(source.device))
+    else:
+        parts = split_to_fit(trainable, source.d_in, limits.memory, "hydra.launcher.max_memory")
+    loading = time.perf_counter() - began  # seconds, counted with the first part
+    for part in parts:
+        seconds = _train_pack(part, source, limits.patience, progress, on_finished)
+        if seconds is not None:
+            seconds["pack"] += loading
+            is_local, facts = point_state.this_job() is None, model_facts(config.model.name)
+            record_run(part, facts, device_name(source.device), seconds, is_local=is_local)
+        loading = 0.0
 
 
 def _train_pack(
-    points: Sequence[Point], inputs: ActivationSource, patience: float, on_finished: OnFinished
+    points: Sequence[Point],
+    source: ActivationSource,
+    patience: float,
+    progress: SweepProgress,
+    on_finished: OnFinished,
 ) -> dict[str, float] | None:
-    """Returns the seconds that its parts took (calibration.py), None if a point was not trained from end to end."""
+    """Train and evaluate points side by side. Returns the seconds that each part took (see `_account_seconds`)."""
     began, deadline = time.perf_counter(), time.monotonic() + patience
-    if (said := describe_unused_gpu(inputs.device)) is not None:
-        log.warning("running %s; this torch is built for %s", said, torch.version.cuda or "no CUDA at all")
-    workers: dict[Trainer, PointRun] = {}
+    if (description := describe_unused_gpu(source.device)) is not None:
+        log.warning("running %s; this torch is built for %s", description, torch.version.cuda or "no CUDA at all")
+    runs: list[PointRun] = []
     with ExitStack() as closing:
-        display = point_display("activations")
+        display = progress.add_point("activations")
         closing.callback(display.close)
-        stream = inputs.stream(points[0].config, progress_callback(display))
+        stream = source.stream(points[0].config, progress_callback(display))
         try:
             for point in points:
-                with _alone(point, on_finished):
-                    worker = PointRun(point, inputs.d_in, inputs.device, deadline)
-                    closing.callback(worker.close)
-                    workers[worker.trainer] = worker
-                    if worker.trainer.finished:  # and was stopped before it was evaluated
-                        _finish(worker, inputs, on_finished)
-            for trainer, steps in train(list(workers), stream):
-                worker = workers[trainer]
-                with _alone(worker.point, on_finished, worker):
-                    worker.train(steps)
-                    if trainer.finished:
-                        _finish(worker, inputs, on_finished)
+                with _isolated(point, on_finished):
+                    run = PointRun(point, source.d_in, source.device, deadline, progress)
+                    closing.callback(run.close)
+                    runs.append(run)
+                    if run.trainer.finished:  # an earlier process was stopped before the evaluation
+                        _finish(run, source, on_finished)
+            _train_side_by_side(runs, stream, source, on_finished)
         except signals.Stopped as stop:
-            begun = [worker for worker in workers.values() if not worker.trainer.stopped]
-            for worker in begun:  # all are saved before W&B, which may take its time, hears of it
-                try:
-                    worker.stop(str(stop))
-                except Exception as error:  # the state from before is still there
-                    logs.log_failure(logs.point_log(worker.point.name), worker.point.name, error)
-            for worker in begun:
-                worker.preempted()
+            _save_all(runs, str(stop))
             raise
-    total = time.perf_counter() - began
-    stepping = sum(worker.seconds for worker in workers.values())
-    evaluation = sum(worker.evaluation_seconds for worker in workers.values())
+    return _account_seconds(points, runs, stream, time.perf_counter() - began)
+
+
+def _train_side_by_side(
+    runs: Sequence[PointRun], stream: ActivationChunks, source: ActivationSource, on_finished: OnFinished
+) -> None:
+    """Take the steps of all points chunk by chunk, and evaluate each point after its last step."""
+    by_trainer = {run.trainer: run for run in runs}
+    for trainer, steps in train(list(by_trainer), stream):
+        run = by_trainer[trainer]
+        with _isolated(run.point, on_finished, run):
+            run.train(steps)
+            if trainer.finished:
+                _finish(run, source, on_finished)
+
+
+def _finish(run: PointRun, source: ActivationSource, on_finished: OnFinished) -> None:
+    """Evaluate a trained point and write its results, unless the process has been asked to stop."""
+    signals.raise_if_stopped()
+    run.finish(source.model, source.held_out(run.config.evaluation.tokens))
+    on_finished(run.point, None)
+
+
+def _save_all(runs: Sequence[PointRun], reason: str) -> None:
+    """Save the state of every point that still trains. W&B comes after all of them: its answer may take long."""
+    unfinished = [run for run in runs if not run.trainer.stopped]
+    for run in unfinished:
+        try:
+            run.stop(reason)
+        except Exception as error:  # the previous checkpoint is still there
+            logs.log_failure(logs.point_log(run.point.name), run.point.name, error)
+    for run in unfinished:
+        run.mark_preempted()
+
+
+def _account_seconds(
+    points: Sequence[Point], runs: Sequence[PointRun], stream: ActivationChunks, total: float
+) -> dict[str, float] | None:
+    """Log and return the seconds spent on activations, steps, evaluation and the rest, as calibration.json names them.
+
+    Returns None if a step was not taken or a chunk not computed by this process: the times would be too short.
+    """
+    stepping = sum(run.seconds for run in runs)
+    evaluation = sum(run.evaluation_seconds for run in runs)
     log.info(
         "%s in %.1f s: %.1f s for the activations, %.1f s for the points' own steps, %.1f s for the evaluation",
         *(pluralize(len(points), "point"), total, stream.seconds, stepping, evaluation),
@@ -121,23 +159,20 @@ def _train_pack(
     if stream.cache is not None:
         counts = (stream.cache.misses, stream.cache.hits)
         log.info("%d chunks of activations computed, %d found in activations.cache", *counts)
-    whole = len(workers) == len(points) and all(worker.from_end_to_end for worker in workers.values())
-    if not whole or (stream.cache is not None and stream.cache.hits):
+    is_complete = len(runs) == len(points) and all(run.has_taken_every_step for run in runs)
+    if not is_complete or (stream.cache is not None and stream.cache.hits):
         return None
     rest = total - stream.seconds - stepping - evaluation
     return {"model": stream.seconds, "steps": stepping, "point": evaluation, "pack": rest}
 
 
-def _finish(worker: PointRun, inputs: ActivationSource, on_finished: OnFinished) -> None:
-    signals.raise_if_stopped()
-    worker.finish(inputs.model, inputs.held_out(worker.config.evaluation.tokens))
-    on_finished(worker.point, None)
-
-
 @contextmanager
-def _alone(point: Point, on_finished: OnFinished, worker: PointRun | None = None) -> Iterator[None]:
-    """What fails in here is the failure of one point, unless this process is being stopped: a signal reaches all
-    processes of a job, and what then fails, fails for want of another one, W&B's say."""
+def _isolated(point: Point, on_finished: OnFinished, run: PointRun | None = None) -> Iterator[None]:
+    """Turn an error into the failure of this point alone, and close its run.
+
+    Raises: Stopped if the process has been asked to stop. The signal reaches all processes of a job, so the error may
+    come from a helper process (such as W&B's) that ended first, and is no failure of the point.
+    """
     try:
         yield
     except FinishedElsewhere:
@@ -145,6 +180,6 @@ def _alone(point: Point, on_finished: OnFinished, worker: PointRun | None = None
     except Exception as error:
         signals.raise_if_stopped()
         logs.log_failure(logs.point_log(point.name), point.name, error)
-        if worker is not None:
-            worker.close()
+        if run is not None:
+            run.close()
         on_finished(point, error)

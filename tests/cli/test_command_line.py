@@ -141,7 +141,7 @@ def test_a_sweep_from_end_to_end(tmp_path, tiny):
     before = {point: (point / "sae" / "sae_weights.safetensors").stat().st_mtime_ns for point in points}
     again = launch(*words, cwd=tmp_path)
     assert again.returncode == 0
-    assert again.stdout.count("finished before, left as it is") == 4
+    assert again.stdout.count("already done; skipped") == 4
     assert before == {point: (point / "sae" / "sae_weights.safetensors").stat().st_mtime_ns for point in points}
 
 
@@ -255,7 +255,7 @@ def test_a_killed_pack_resumes_to_the_same_bytes(tmp_path, tiny):
         kill(process, killed)
     done = launch(*words, "name=killed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "goes on at step" in done.stdout
+    assert "resuming at step" in done.stdout
     assert weights(killed) == weights(tmp_path / "outputs" / "whole")
 
 
@@ -277,7 +277,7 @@ def test_a_point_killed_at_random_moments_resumes_to_the_same_bytes(tmp_path, ti
         kill(process, interrupted)
     done = launch(*words, "name=killed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "goes on at step" in done.stdout
+    assert "resuming at step" in done.stdout
 
     (whole,), (killed,) = point_folders(tmp_path / "outputs" / "whole"), point_folders(interrupted)
     for file in ("sae/sae_weights.safetensors", "sae/cfg.json"):
@@ -306,7 +306,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_older_one(tmp_path, tiny):
     done = launch(*words, cwd=tmp_path)
     assert done.returncode == 0
     assert "falling back to an older state" in done.stdout
-    assert "goes on at step 35 of 40" in done.stdout
+    assert "resuming at step 35 of 40" in done.stdout
     assert (point / "sae" / "sae_weights.safetensors").read_bytes() == weights
 
 

@@ -25,7 +25,7 @@ SLURM = "hydra/launcher=slurm"
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """Two nodes; commands that this process begins find them."""
+    """A cluster of two nodes, which commands started by this process use."""
     folder = tmp_path_factory.mktemp("cluster")
     with Cluster(folder, requeue_seconds=5) as cluster, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
@@ -43,17 +43,17 @@ def is_over(seen: SweepStates) -> bool:
     return not {state.state for state in [*seen.points.values(), *seen.follow_ups.values()]} & {QUEUED, RUNNING}
 
 
-def at_end(sweep: Path) -> dict[str, State]:
-    """The states of the points once nothing is queued or running any more."""
+def wait_for_end(sweep: Path) -> dict[str, State]:
+    """Wait until nothing is queued or running. Returns the states of the points."""
     wait_for(lambda: is_over(read_states(Sweep(sweep))), "the jobs to end", 240)
     return read_states(Sweep(sweep)).points
 
 
 def step(sweep: Path, task: int) -> int:
-    """How far the points of an array task have got, if it is running."""
+    """The lowest step of the points of an array task, 0 if it is not running."""
     states = [state for state in read_states(Sweep(sweep)).points.values() if (state.job or "").endswith(f"_{task}")]
-    at_work = [state for state in states if state.state == RUNNING and state.reason not in ("starting", "stopping")]
-    return min((state.step for state in at_work), default=0)
+    running = [state for state in states if state.state == RUNNING and state.reason not in ("starting", "stopping")]
+    return min((state.step for state in running), default=0)
 
 
 def process_of(sweep: Path, task: int) -> psutil.Process:
@@ -62,21 +62,21 @@ def process_of(sweep: Path, task: int) -> psutil.Process:
     return psutil.Process(json.loads((sweep / pack[0] / "state.json").read_text())["owner"]["pid"])
 
 
-def test_a_sweep_on_both_nodes_is_the_same_as_here(cluster, tmp_path, tiny):
+def test_a_sweep_on_two_nodes_gives_the_same_weights_as_a_local_one(cluster, tmp_path, tiny):
     words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4,5", "seed=0,1", "training.tokens=12000"]
     assert launch(*words, "name=here", cwd=tmp_path).returncode == 0
     submitting = begin(*words, "name=there", SLURM, "hydra.launcher.max_points=3", "then=[report]", cwd=tmp_path)
     sweep = tmp_path / "outputs" / "there"
     wait_for(lambda: Sweep(sweep).exists() and len(Sweep(sweep).read()["jobs"]) == 2, "the submission")
     assert submitting.wait(timeout=60) == 0
-    told = launch("task=status", "name=there", cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
-    assert "12 points" in told.stdout
-    assert "then report: queued" in told.stdout
+    status = launch("task=status", "name=there", cwd=tmp_path)
+    assert status.returncode == 0, status.stderr
+    assert "12 points" in status.stdout
+    assert "then report: queued" in status.stdout
     again = launch(*words, "name=there", SLURM, "hydra.launcher.max_points=3", cwd=tmp_path)
-    assert "left as they are" in again.stdout
+    assert "skipped: " in again.stdout
     assert "nothing to submit" in again.stdout
-    assert {state.state for state in at_end(sweep).values()} == {DONE}
+    assert {state.state for state in wait_for_end(sweep).values()} == {DONE}
     assert {state.job.partition("_")[2] for state in read_states(Sweep(sweep)).points.values()} == {"0", "1", "2", "3"}
     (job,) = {state.job.partition("_")[0] for state in read_states(Sweep(sweep)).points.values()}
     tasks = [task for task in cluster.queue() if task["JobArrayID"].startswith(f"{job}_")]
@@ -91,7 +91,7 @@ def test_a_sweep_on_both_nodes_is_the_same_as_here(cluster, tmp_path, tiny):
     assert "nothing to submit" in launch(*words, "name=there", SLURM, cwd=tmp_path).stdout
 
 
-def test_whatever_happens_to_its_jobs_the_sweep_comes_out_the_same(cluster, tmp_path, tiny):
+def test_a_sweep_whose_jobs_are_signalled_killed_and_requeued_gives_the_same_weights(cluster, tmp_path, tiny):
     words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4", "training.tokens=360000", "training.checkpoint_every=100"]
     words.append("tracking=offline")
     assert launch(*words, "name=here", cwd=tmp_path).returncode == 0
@@ -100,79 +100,80 @@ def test_whatever_happens_to_its_jobs_the_sweep_comes_out_the_same(cluster, tmp_
     sweep = tmp_path / "outputs" / "there"
     job = json.loads((sweep / "sweep.json").read_text())["jobs"][0]["id"]
 
-    wait_for(lambda: step(sweep, 0) >= 200, "the first pack to get going")
-    wait_for(lambda: step(sweep, 1) >= 200, "the second pack to get going")
+    wait_for(lambda: step(sweep, 0) >= 200, "the first pack to train")
+    wait_for(lambda: step(sweep, 1) >= 200, "the second pack to train")
     ids = {point.name: json.loads((point / "wandb_run.json").read_text())["id"] for point in sweep.glob("*-48-*")}
     assert len(ids) == 4
     cluster.run("scancel", "--signal=USR1", f"{job}_0")
     cluster.run("scontrol", "requeue", f"{job}_1")
-    wait_for(lambda: step(sweep, 0) >= 1500, "the first pack to go on")
+    wait_for(lambda: step(sweep, 0) >= 1500, "the first pack to resume")
     process_of(sweep, 0).kill()
-    wait_for(lambda: step(sweep, 1) >= 1500, "the second pack to go on")
+    wait_for(lambda: step(sweep, 1) >= 1500, "the second pack to resume")
     node = next(task["NodeList"] for task in cluster.queue() if task["JobArrayID"] == f"{job}_1")
     cluster.kill_slurmd(node)
     cluster.set_down(node)
-    wait_for(lambda: all(s.requeued >= 2 for s in of_task(sweep, 1)), "Slurm to take the job from its node")
+    wait_for(lambda: all(s.requeued >= 2 for s in states_in_task(sweep, 1)), "Slurm to take the job from its node")
     cluster.start_slurmd(node)
 
-    assert {state.state for state in at_end(sweep).values()} == {DONE}
+    assert {state.state for state in wait_for_end(sweep).values()} == {DONE}
     assert weights(sweep) == weights(tmp_path / "outputs" / "here")
     wait_for((sweep / "report.html").exists, "the report, of the last job")
     signalled, requeued = (next(sweep.glob(f"slurm/*/{job}_{task}_0_log.out")).read_text() for task in (0, 1))
-    assert stopped_and_gone_on_with(signalled, "SIGUSR1")
-    # Slurm's TERM comes to the process and to the script, which passes it on as USR1: either can be the first
-    assert stopped_and_gone_on_with(requeued, "SIGTERM|SIGUSR1")
+    assert stopped_and_resumed(signalled, "SIGUSR1")
+    # Slurm sends TERM to the process and to the script, which forwards it as USR1: either may arrive first
+    assert stopped_and_resumed(requeued, "SIGTERM|SIGUSR1")
     assert "killed by signal 9; beginning again" in signalled
     for point in sweep.glob("*-48-*"):
         assert len(list(point.glob("wandb/offline-run-*"))) == 1
         assert ids[point.name] == json.loads((point / "wandb_run.json").read_text())["id"]
 
 
-def stopped_and_gone_on_with(log: str, signals: str) -> bool:
-    """Whether the first run of a job saved each of its two points at a signal, and the second began just there."""
+def stopped_and_resumed(log: str, signals: str) -> bool:
+    """Whether the first run of a job saved both points at a signal, and the second resumed at the same steps."""
     first, second = re.split(r"requeued \d+ times", log)[1:3]
     stopped = dict(re.findall(rf"(\S+): (?:{signals}): stopped at step (\d+), state saved", first))
-    return len(stopped) == 2 and stopped == dict(re.findall(r"(\S+): goes on at step (\d+) of", second))
+    return len(stopped) == 2 and stopped == dict(re.findall(r"(\S+): resuming at step (\d+) of", second))
 
 
-def of_task(sweep: Path, task: int) -> list[State]:
+def states_in_task(sweep: Path, task: int) -> list[State]:
+    """The states of the points of an array task."""
     return [state for state in read_states(Sweep(sweep)).points.values() if (state.job or "").endswith(f"_{task}")]
 
 
-def test_a_point_that_fails_is_named_and_run_again_alone(cluster, tmp_path, tiny):
+def test_a_failed_point_is_named_and_only_it_is_submitted_again(cluster, tmp_path, tiny):
     words = [*tiny, "name=mixed", SLURM, "hydra.launcher.max_points=2"]
     sweep = tmp_path / "outputs" / "mixed"
     launch("-m", *words, "k=3,4,5,6", "then=[report]", "hydra.launcher.setup=[sleep 8]", cwd=tmp_path)
-    spoilt = next(sweep.glob("*-k4-*"))
-    (spoilt / "metrics.jsonl").mkdir()  # where a file is to be written
-    states = at_end(sweep)
-    assert {name: state.state for name, state in states.items() if state.state != DONE} == {spoilt.name: FAILED}
+    failing = next(sweep.glob("*-k4-*"))
+    (failing / "metrics.jsonl").mkdir()  # a folder in the place of a file
+    states = wait_for_end(sweep)
+    assert {name: state.state for name, state in states.items() if state.state != DONE} == {failing.name: FAILED}
     (report,) = (log for log in sweep.glob("slurm/*/*_0_log.out") if "results.csv" in log.read_text())
-    assert f"FAILED {spoilt.name}: IsADirectoryError" in " ".join(report.read_text().split())
-    told = launch("task=status", "name=mixed", cwd=tmp_path)
-    assert f"FAILED {spoilt.name}: IsADirectoryError" in told.stdout
-    (spoilt / "metrics.jsonl").rmdir()
+    assert f"FAILED {failing.name}: IsADirectoryError" in " ".join(report.read_text().split())
+    status = launch("task=status", "name=mixed", cwd=tmp_path)
+    assert f"FAILED {failing.name}: IsADirectoryError" in status.stdout
+    (failing / "metrics.jsonl").rmdir()
     again = launch("-m", *words, "k=3,4,5,6", "then=[report]", cwd=tmp_path)
-    assert "3 done: left as they are" in again.stdout
+    assert "skipped: 3 done" in again.stdout
     assert "submitted 1 point in 1 pack of 1" in again.stdout
-    assert {state.state for state in at_end(sweep).values()} == {DONE}
+    assert {state.state for state in wait_for_end(sweep).values()} == {DONE}
 
 
-def test_a_cancelled_job_stays_cancelled_until_the_command_is_given_again(cluster, tmp_path, tiny):
+def test_a_cancelled_job_runs_again_only_when_the_command_is_repeated(cluster, tmp_path, tiny):
     words = ["-m", *tiny, "k=3,4", "training.tokens=200000", "name=cancelled", SLURM]
     launch(*words, cwd=tmp_path)
     sweep = tmp_path / "outputs" / "cancelled"
-    wait_for(lambda: step(sweep, 0) >= 100, "the pack to get going")
+    wait_for(lambda: step(sweep, 0) >= 100, "the pack to train")
     cluster.run("scancel", json.loads((sweep / "sweep.json").read_text())["jobs"][0]["id"])
-    states = at_end(sweep)
+    states = wait_for_end(sweep)
     assert {state.state for state in states.values()} == {INTERRUPTED}
     assert all("was cancelled" in (state.reason or "") for state in states.values())
     assert "submitted 2 points" in launch(*words, cwd=tmp_path).stdout
-    assert {state.state for state in at_end(sweep).values()} == {DONE}
-    assert "goes on at step" in next(sweep.glob("*/launch.log")).read_text()
+    assert {state.state for state in wait_for_end(sweep).values()} == {DONE}
+    assert "resuming at step" in next(sweep.glob("*/launch.log")).read_text()
 
 
-def test_a_command_that_waits_follows_the_jobs_and_leaves_them_on_ctrl_c(cluster, tmp_path, tiny):
+def test_a_waiting_command_follows_the_jobs_and_leaves_them_running_at_ctrl_c(cluster, tmp_path, tiny):
     words = ["-m", *tiny, "k=3,4", SLURM, "hydra.launcher.wait=true"]
     followed = launch(*words, "name=followed", cwd=tmp_path)
     assert followed.returncode == 0, followed.stderr
@@ -183,4 +184,4 @@ def test_a_command_that_waits_follows_the_jobs_and_leaves_them_on_ctrl_c(cluster
     wait_for(lambda: {state.state for state in read_states(Sweep(sweep)).points.values()} <= {QUEUED, RUNNING}, "jobs")
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(timeout=30) == 0
-    assert {state.state for state in at_end(sweep).values()} == {DONE}
+    assert {state.state for state in wait_for_end(sweep).values()} == {DONE}

@@ -1,4 +1,4 @@
-"""Points composed once per choice of groups are what Hydra composes one by one."""
+"""`compose` gives the configurations that Hydra composes point by point."""
 
 import pytest
 from hydra import initialize_config_dir
@@ -43,12 +43,12 @@ def composed_both_ways():
         [["dataset=text", "dataset.name=null"], ["tracking=off"], []],
     ],
 )
-def test_the_same_configurations(composed_both_ways, batch):
+def test_compose_gives_the_same_configurations_as_hydra(composed_both_ways, batch):
     ours, theirs = composed_both_ways(*batch)
     assert ours == theirs
 
 
 @pytest.mark.parametrize("word", ["sae=nothing", "nothing=1", "k=many", "training.nothing=3", "k.j=3"])
-def test_the_same_errors(composed_both_ways, word):
+def test_compose_raises_the_same_errors_as_hydra(composed_both_ways, word):
     with pytest.raises(ConfigCompositionException):
         composed_both_ways(["k=3"], [word])

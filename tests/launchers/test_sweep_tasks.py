@@ -1,4 +1,4 @@
-"""The tasks for a sweep as a whole, and the limits of one, as a user meets them."""
+"""Tasks on a whole sweep, and the limits of a sweep, run as commands."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ GOES_ON = "the command that began the sweep, given again, goes on with what is n
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory, tiny):
-    """A folder with the sweeps `first`, of two points that are done, and `mixed`, one of whose points failed."""
+    """A folder with two sweeps: `first` has two done points, `mixed` has one done and one failed point."""
     folder = tmp_path_factory.mktemp("ran")
     first = launch("-m", *tiny, "k=3,4", "name=first", "then=[report]", cwd=folder)
     assert first.returncode == 0, first.stdout + first.stderr
@@ -29,11 +29,11 @@ def read(folder, name) -> dict:
     return json.loads((folder / "outputs" / name / "sweep.json").read_text())
 
 
-def left(folder) -> list[str]:
+def files_in(folder) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_a_plan_is_told_and_nothing_is_left(tmp_path, tiny):
+def test_a_plan_is_printed_and_writes_no_files(tmp_path, tiny):
     done = launch("-m", *tiny, "k=3,4,5", "dict_size=48,96", "task=plan", "hydra.launcher.max_points=4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     titles = [line.split()[0] for line in done.stdout.splitlines()]
@@ -41,33 +41,33 @@ def test_a_plan_is_told_and_nothing_is_left(tmp_path, tiny):
     assert done.stdout.splitlines()[0] == "points  6"
     assert done.stdout.splitlines()[1] == "packs   2 of 4 + 2"
     assert "4,800 through the language model, 14,400 through the SAEs" in done.stdout
-    assert left(tmp_path) == []
+    assert files_in(tmp_path) == []
 
 
-def test_a_plan_of_one_point_is_told_and_nothing_is_left(tmp_path, tiny):
+def test_a_plan_of_one_point_is_printed_and_writes_no_files(tmp_path, tiny):
     done = launch(*tiny, "task=plan", cwd=tmp_path)
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "points  1")
-    assert left(tmp_path) == []
+    assert files_in(tmp_path) == []
 
 
-def test_a_plan_counts_what_is_done_and_knows_the_speed(ran, tiny):
-    before = left(ran)
+def test_a_plan_counts_done_points_and_uses_the_measured_speed(ran, tiny):
+    before = files_in(ran)
     done = launch("-m", *tiny, "k=3,4,5", "name=first", "task=plan", cwd=ran)
     assert "points  3 (2 are done already)" in done.stdout
     assert "by the speed of earlier runs on CPU with" in done.stdout
-    assert left(ran) == before
+    assert files_in(ran) == before
 
 
-def test_a_sweep_over_its_limits_is_refused_in_a_line(tmp_path, tiny):
+def test_a_sweep_over_a_limit_is_refused_in_one_line(tmp_path, tiny):
     done = launch("-m", *tiny, "k=3,4", "limits.points=1", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "error: limits.points=1: the sweep takes 2 points. Fix: sweep over less, or raise the limit"
     ]
-    assert left(tmp_path) == []
+    assert files_in(tmp_path) == []
 
 
-def test_a_plan_is_told_although_it_is_over_the_limits_each_of_which_has_a_line(tmp_path, tiny):
+def test_a_plan_over_its_limits_is_printed_with_a_line_per_limit(tmp_path, tiny):
     words = ["limits.points=1", "limits.disk_gib=1e-9", "limits.gpu_hours=1e-9", "task=plan"]
     done = launch("-m", *tiny, "k=3,4", *words, cwd=tmp_path)
     assert done.returncode == 1
@@ -79,7 +79,7 @@ def test_a_plan_is_told_although_it_is_over_the_limits_each_of_which_has_a_line(
     ]
 
 
-def test_of_many_points_the_bad_ones_are_listed_and_nothing_is_left(tmp_path, tiny):
+def test_invalid_points_are_listed_and_no_files_are_written(tmp_path, tiny):
     done = launch("-m", *tiny, "k=3,4,5,99", "seed=0,1,2", cwd=tmp_path)
     assert done.returncode == 1
     count, line = done.stderr.splitlines()
@@ -87,33 +87,33 @@ def test_of_many_points_the_bad_ones_are_listed_and_nothing_is_left(tmp_path, ti
     assert line.startswith("error: k=99: is larger than dict_size=48.")
     for seed in (0, 1, 2):
         assert f"batchtopk-48-k99-seed{seed}-" in line
-    assert left(tmp_path) == []
+    assert files_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("task", ["status", "report", "sync"])
-def test_a_sweep_that_is_not_there_is_refused_with_those_that_are(ran, task):
-    before = left(ran)
+def test_a_missing_sweep_is_refused_with_the_names_of_existing_sweeps(ran, task):
+    before = files_in(ran)
     done = launch(f"task={task}", "name=furst", cwd=ran)
     assert done.returncode == 1
-    problem = "there is no such sweep in outputs; there are first, mixed. Fix: name=first"
+    problem = "no such sweep in outputs. It has: first, mixed. Fix: name=first"
     assert done.stderr == f"error: name=furst: {problem}\n"
-    assert left(ran) == before
+    assert files_in(ran) == before
 
 
-def test_without_any_sweep_the_refusal_says_so(tmp_path):
+def test_a_refusal_names_no_sweeps_if_there_are_none(tmp_path):
     done = launch("task=status", "name=first", cwd=tmp_path)
-    assert done.stderr == "error: name=first: there is no such sweep in outputs; there is none. Fix: train one first\n"
-    assert left(tmp_path) == []
+    assert done.stderr == "error: name=first: no such sweep in outputs. It has none. Fix: train one first\n"
+    assert files_in(tmp_path) == []
 
 
-def test_a_refusal_removes_nothing_of_the_folder_it_was_given_in(tmp_path):
+def test_a_refusal_keeps_the_hydra_files_of_another_command(tmp_path):
     (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "config.yaml").write_text("of another command\n")
+    (tmp_path / ".hydra" / "config.yaml").write_text("another command\n")
     assert launch("task=status", "name=first", cwd=tmp_path).returncode == 1
-    assert left(tmp_path) == [".hydra", ".hydra/config.yaml"]
+    assert files_in(tmp_path) == [".hydra", ".hydra/config.yaml"]
 
 
-def test_status_shows_points_that_are_done(ran):
+def test_status_shows_done_points(ran):
     done = launch("task=status", "name=first", cwd=ran)
     assert done.returncode == 0, done.stderr
     assert "sweep first: 2 points, 2 done" in done.stdout
@@ -124,7 +124,7 @@ def test_status_shows_points_that_are_done(ran):
     assert GOES_ON not in done.stdout
 
 
-def test_status_says_why_a_point_failed(ran):
+def test_status_shows_why_a_point_failed(ran):
     done = launch("task=status", "name=mixed", cwd=ran)
     assert done.returncode == 0
     assert "sweep mixed: 2 points, 1 done, 1 failed" in done.stdout
@@ -134,14 +134,14 @@ def test_status_says_why_a_point_failed(ran):
     assert GOES_ON in done.stdout
 
 
-def test_status_tells_a_point_that_was_killed_from_one_at_work(tmp_path, tiny):
+def test_status_distinguishes_a_killed_point_from_a_running_one(tmp_path, tiny):
     words = [*tiny, "name=killed", "training.tokens=3000000"]
     process = begin(*words, cwd=tmp_path)
     try:
         while process.poll() is None and not checkpoints_in(tmp_path / "outputs" / "killed"):
             time.sleep(0.01)
-        at_work = launch("task=status", "name=killed", cwd=tmp_path)
-        assert "sweep killed: 1 point, 1 running" in at_work.stdout
+        running = launch("task=status", "name=killed", cwd=tmp_path)
+        assert "sweep killed: 1 point, 1 running" in running.stdout
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -153,14 +153,14 @@ def test_status_tells_a_point_that_was_killed_from_one_at_work(tmp_path, tiny):
     assert point["state"] == "interrupted"
 
 
-def test_a_report_follows_whether_or_not_a_point_failed(ran):
+def test_a_report_follows_even_if_a_point_failed(ran):
     for name, points in (("first", 2), ("mixed", 1)):
         assert read(ran, name)["followed"] == {"report": {"state": "done", "reason": None, "job": None}}
         with open(ran / "outputs" / name / "results.csv") as file:
             assert len(list(csv.DictReader(file))) == points
 
 
-def test_a_report_can_be_had_again_and_names_what_failed(ran):
+def test_a_report_can_be_written_again_and_names_failed_points(ran):
     (ran / "outputs" / "mixed" / "results.csv").unlink()
     done = launch("task=report", "name=mixed", cwd=ran)
     assert done.returncode == 0, done.stderr
@@ -170,7 +170,7 @@ def test_a_report_can_be_had_again_and_names_what_failed(ran):
 
 
 @pytest.mark.parametrize("several", [[], ["-m", "k=3,4"]])
-def test_a_task_that_there_is_not_cannot_follow(tmp_path, tiny, several):
+def test_an_unknown_follow_up_task_is_refused(tmp_path, tiny, several):
     done = launch(*several, *tiny, "then=[report,nonsense]", cwd=tmp_path)
     assert done.returncode == 1
     assert "then=['report', 'nonsense']: has tasks that cannot follow training: nonsense." in done.stderr

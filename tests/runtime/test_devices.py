@@ -1,3 +1,5 @@
+"""Native bfloat16: detected from the CPU's flags and the GPU driver, and part of a point's name."""
+
 import pytest
 
 from sae_sweeps.runtime import devices
@@ -7,15 +9,15 @@ from tests.conftest import composed
 
 @pytest.fixture
 def this_machine(tmp_path, monkeypatch):
-    """Have the machine be one with these flags of the CPU, and with a GPU or not."""
+    """A function that pretends that this machine's CPU has these flags, and a GPU or not."""
 
-    def be(flags: str, gpu: bool = False) -> None:
+    def pretend(flags: str, gpu: bool = False) -> None:
         (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: a CPU\nflags\t\t: {flags}\nbugs\t\t:\n" * 2)
-        monkeypatch.setattr(devices, "CPU", tmp_path / "cpuinfo")
+        monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "cpuinfo")
         monkeypatch.setattr(devices, "GPU_DRIVER", tmp_path / ("cpuinfo" if gpu else "none"))
         devices.native_dtype.cache_clear()
 
-    yield be
+    yield pretend
     devices.native_dtype.cache_clear()
 
 
@@ -30,19 +32,19 @@ def this_machine(tmp_path, monkeypatch):
         ("fpu avx2", False, "cuda:1", "bfloat16"),
     ],
 )
-def test_bfloat16_is_native_where_there_are_instructions_for_it(this_machine, flags, gpu, device, dtype):
+def test_bfloat16_is_native_on_devices_with_instructions_for_it(this_machine, flags, gpu, device, dtype):
     this_machine(flags, gpu)
     assert devices.native_dtype(device) == dtype
     assert composed("model.dtype=auto", f"device={device}").model.dtype == dtype
 
 
-def test_a_machine_that_does_not_tell_computes_in_float32(this_machine, tmp_path, monkeypatch):
+def test_a_machine_without_cpu_flags_computes_in_float32(this_machine, tmp_path, monkeypatch):
     this_machine("avx512_bf16")
-    monkeypatch.setattr(devices, "CPU", tmp_path / "none")
+    monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "none")
     assert devices.native_dtype("auto") == "float32"
 
 
-def test_a_point_is_named_by_what_auto_is_here(this_machine):
+def test_a_point_is_named_by_the_dtype_that_auto_resolves_to(this_machine):
     named = []
     for flags, dtype in (("avx512_bf16", "bfloat16"), ("avx2", "float32")):
         this_machine(flags)

@@ -1,4 +1,4 @@
-"""A disk that is full takes the point that could not be saved, and that one goes on later to the same bytes."""
+"""A full disk fails only the point that could not be saved, and that point resumes later to the same bytes."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from tests.conftest import composed, launch
 
 NAMES = ("k3", "k4", "k5")
 FULL = OSError(errno.ENOSPC, "No space left on device")
-FULL_AS_SAFETENSORS_SAYS = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+FULL_IN_SAFETENSORS = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 QUOTA = OSError(errno.EDQUOT, "Disk quota exceeded")
 
 
@@ -33,40 +33,40 @@ def weights(points) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, tiny) -> list[bytes]:
-    """The weights with room for all."""
+    """The weights of the points when the disk is never full."""
     sweep, points = sweep_in(tmp_path_factory.mktemp("undisturbed"), tiny)
     assert run_packs(sweep, points, Limits()) == {}
     return weights(points)
 
 
-def breaking(monkeypatch, what, error):
-    """Have writing a state of point k4 break from its third on, at once or when half of a file is written."""
-    module = checkpoints if what == "save" else safetensors.torch
-    original, saved = getattr(module, what), 0
+def break_saving(monkeypatch, function, error):
+    """Make saving a checkpoint of point k4 fail from the third on, at once (`save`) or within a file (`save_file`)."""
+    module = checkpoints if function == "save" else safetensors.torch
+    original, saved = getattr(module, function), 0
 
     def broken(*arguments):
         nonlocal saved
-        path = arguments[0] if what == "save" else arguments[1]
+        path = arguments[0] if function == "save" else arguments[1]
         if "k4" in path.parts:
             saved += 1
             if saved >= 3:
-                if what == "save_file":
+                if function == "save_file":
                     path.write_bytes(b"half of a state")
                 raise error
         return original(*arguments)
 
-    monkeypatch.setattr(module, what, broken)
+    monkeypatch.setattr(module, function, broken)
 
 
 @pytest.mark.parametrize(
-    ("what", "error"), [("save", FULL), ("save", QUOTA), ("save_file", FULL), ("save_file", FULL_AS_SAFETENSORS_SAYS)]
+    ("function", "error"), [("save", FULL), ("save", QUOTA), ("save_file", FULL), ("save_file", FULL_IN_SAFETENSORS)]
 )
-def test_the_point_that_cannot_be_saved_fails_alone_and_goes_on_later(
-    tmp_path, tiny, undisturbed, monkeypatch, what, error
+def test_a_point_that_cannot_be_saved_fails_alone_and_resumes_later(
+    tmp_path, tiny, undisturbed, monkeypatch, function, error
 ):
     sweep, points = sweep_in(tmp_path, tiny)
     with monkeypatch.context() as patch:
-        breaking(patch, what, error)
+        break_saving(patch, function, error)
         failures = run_packs(sweep, points, Limits())
     assert list(failures) == ["k4"]
     assert failures["k4"].startswith("the disk is full (")
@@ -76,30 +76,30 @@ def test_the_point_that_cannot_be_saved_fails_alone_and_goes_on_later(
     known = sweep.read()["points"]
     assert {name: point["state"] for name, point in known.items()} == {"k3": "done", "k4": "failed", "k5": "done"}
     assert known["k4"]["reason"] == failures["k4"]
-    assert not list((folder / "checkpoint").glob(".partial-*"))  # whose bytes others may need
+    assert not list((folder / "checkpoint").glob(".partial-*"))  # which would take disk space from other points
     state = checkpoints.load_newest(folder / "checkpoint")
     assert (state is not None and int(state["steps_done"])) == checkpoints.newest_step(folder / "checkpoint") == 14
     assert run_packs(sweep, points, Limits()) == {}
     assert weights(points) == undisturbed
 
 
-def test_a_state_that_cannot_be_noted_is_no_failure_of_its_own(tmp_path, tiny, monkeypatch):
-    """On a full disk neither the point's folder nor sweep.json can be told of it."""
+def test_a_failure_that_cannot_be_recorded_fails_nothing_else(tmp_path, tiny, monkeypatch):
+    """On a full disk neither the point's folder nor sweep.json can be written."""
     sweep, points = sweep_in(tmp_path, tiny)
-    note = point_state.write_state
+    write_state = point_state.write_state
 
     def full(folder, state, reason=None):
         if state == "failed":
             raise FULL
-        note(folder, state, reason)
+        write_state(folder, state, reason)
 
-    def full_too(self, change):
+    def full_sweep_json(self, change):
         raise FULL
 
     with monkeypatch.context() as patch:
-        breaking(patch, "save", FULL)
+        break_saving(patch, "save", FULL)
         patch.setattr(point_state, "write_state", full)
-        patch.setattr(Sweep, "update", full_too)
+        patch.setattr(Sweep, "update", full_sweep_json)
         failures = run_packs(sweep, points, Limits())
     assert list(failures) == ["k4"]
     assert [point_state.is_done(point.folder) for point in points] == [True, False, True]
@@ -109,7 +109,7 @@ def test_a_state_that_cannot_be_noted_is_no_failure_of_its_own(tmp_path, tiny, m
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk for the sweep `small`, of half a MiB."""
+    """A disk of half a MiB for the sweep `small`."""
     folder = tmp_path / "outputs" / "small"
     folder.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", folder]
@@ -119,7 +119,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_disk_that_is_really_full(tmp_path, tiny, small_disk):
+def test_a_sweep_on_a_full_file_system_fails_and_resumes_with_more_space(tmp_path, tiny, small_disk):
     done = launch("-m", *tiny, "k=3,4", "dict_size=512", "name=small", cwd=tmp_path)
     assert done.returncode == 1
     assert "the disk is full (" in done.stdout

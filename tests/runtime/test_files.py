@@ -12,7 +12,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_is_there_when_all_of_it_is_written(tmp_path):
+def test_a_file_appears_only_when_it_is_complete(tmp_path):
     path = tmp_path / "new" / "folder" / "file.txt"
     with write_atomically(path) as partial:
         partial.write_text("some")
@@ -24,7 +24,7 @@ def test_a_file_is_there_when_all_of_it_is_written(tmp_path):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("written", [True, False])
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error, written):
+def test_an_error_keeps_the_old_file_and_removes_the_temporary_one(tmp_path, error, written):
     path = tmp_path / "file.txt"
     write_text(path, "old")
 
@@ -40,7 +40,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error, written)
     assert names(tmp_path) == ["file.txt"]
 
 
-def test_a_body_that_writes_nothing_is_an_error(tmp_path):
+def test_writing_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), write_atomically(tmp_path / "file.txt"):
         pass
     assert names(tmp_path) == []
@@ -55,7 +55,7 @@ def test_a_csv_file_has_the_columns_of_all_rows(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1])
-def test_a_checksum_is_that_of_the_whole_file(tmp_path, size):
+def test_sha256_covers_the_whole_file(tmp_path, size):
     path = tmp_path / "file"
     path.write_bytes(bytes(number % 251 for number in range(size)))
     assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Tables that are written part by part, whole or not at all."""
+"""Parquet tables that are written part by part and atomically."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +14,7 @@ def part(first, count):
     return {"latent": list(latents), "words": [[{"token": f"⏎{n}"}] * (n % 3) for n in latents]}
 
 
-def test_rows_come_back_in_the_order_of_their_parts(tmp_path):
+def test_rows_are_read_in_the_order_of_their_parts(tmp_path):
     path = tmp_path / "folder" / "table.parquet"
     write_table(path, SCHEMA, (part(first, 4) for first in (0, 4, 8)))
     table = pq.read_table(path)
@@ -28,7 +28,7 @@ def test_a_table_may_have_no_rows(tmp_path):
     assert pq.read_table(tmp_path / "table.parquet").schema.equals(SCHEMA)
 
 
-def test_an_error_on_the_way_leaves_the_old_table(tmp_path):
+def test_an_error_in_a_part_keeps_the_old_table(tmp_path):
     path = tmp_path / "table.parquet"
     write_table(path, SCHEMA, [part(0, 3)])
 

@@ -84,7 +84,7 @@ def test_a_process_that_lost_its_point_saves_nothing_more(sweep, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save", overtaken)
     failures = run_packs(sweep, points, Limits())
-    assert failures == {"k3": "process 77 on node7, job 12_3 has taken this point over"}
+    assert failures == {"k3": "process 77 on node7, job 12_3 has taken over this point"}
     assert checkpoints.newest_step(points[0].folder / "checkpoint") == 14
     assert point_state.read_note(points[0].folder).owner.host == "node7"
     assert point_state.is_done(points[1].folder)

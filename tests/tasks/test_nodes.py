@@ -27,7 +27,7 @@ def submission(first, command, slurm, monkeypatch):
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines() == [
         "submitted latents: job 101",
-        "see how it goes: python launch.py task=status name=first",
+        "to see the progress: python launch.py task=status name=first",
     ]
     (job,) = Sweep(first).read()["jobs"]
     for name, value in {"ARRAY_JOB_ID": "101", "ARRAY_TASK_ID": "1", "JOB_ID": "102", "RESTART_COUNT": "0"}.items():
@@ -70,7 +70,7 @@ def test_a_study_that_is_told_to_stop_has_itself_requeued(first, submission, mon
     asked, before = [], list(Sweep(first).read()["followed"])
     monkeypatch.setattr(signals, "raise_if_stopped", check)
     monkeypatch.setattr(slurm_queue, "requeue", lambda id: asked.append(id))
-    assert node.main(submission) == node.STOPPED
+    assert node.main(submission) == node.EXIT_PREEMPTED
     assert asked == ["101_1"]
     assert list(Sweep(first).read()["followed"]) == before
 
@@ -79,13 +79,16 @@ def test_a_study_that_is_killed_again_and_again_is_given_up(first, submission, m
     def die(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(follow_ups, "follow_up", die)
+    monkeypatch.setattr(follow_ups, "run_follow_up", die)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             node.main(submission)
     assert node.main(submission) == 1
     noted = Sweep(first).read()["followed"][f"latents 2 of 2 in {submission.name}"]
-    assert (noted["state"], noted["reason"].split(" and saved")[0]) == ("failed", "the job began again and again")
+    assert (noted["state"], noted["reason"].split(". Its log")[0]) == (
+        "failed",
+        "gave up: the job was killed or preempted again and again without progress",
+    )
 
 
 def test_a_task_that_has_nothing_to_submit_for_is_refused_before_slurm_hears_of_it(first, command, slurm):

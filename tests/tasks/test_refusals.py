@@ -41,9 +41,15 @@ def there(first, tmp_path):
         (["task=meta_sae", "meta.k=0"], "meta.k=0: must be at least 1. Fix: meta.k=1"),
         (["-m", "task=meta_sae", "meta.k=2,0"], "meta.k=0: must be at least 1. Fix: meta.k=1"),
         (["task=meta_sae", "meta.dict_size=3"], "meta.k=4: is larger than meta.dict_size=3"),
-        (["task=meta_sae", "name=furst"], "name=furst: there is no such sweep in outputs; there are first"),
-        (["-m", "task=latents", "name=first,furst"], "name=outputs/first, outputs/furst: the points of one command"),
-        (["-m", "task=status", "name=first,furst"], "name=outputs/first, outputs/furst: the points of one command"),
+        (["task=meta_sae", "name=furst"], "name=furst: no such sweep in outputs. It has: first"),
+        (
+            ["-m", "task=latents", "name=first,furst"],
+            "name=outputs/first, outputs/furst: a command runs the points of one sweep",
+        ),
+        (
+            ["-m", "task=status", "name=first,furst"],
+            "name=outputs/first, outputs/furst: a command runs the points of one sweep",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_command_is_one_line_and_nothing_is_left(there, command, tmp_path, words, line):
@@ -138,9 +144,10 @@ def test_stitching_saes_that_see_activations_unlike_each_other_is_refused(first,
 
 def test_settings_of_what_follows_cannot_differ_among_the_points(command, tiny):
     ran = command("-m", *tiny, "meta.k=2,3", "then=[meta_sae]")
-    problem = "what follows has settings of its own, which differ among the points"
+    problem = "these tasks need the same settings in every point"
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == f"error: then=[meta_sae]: {problem}. Fix: train first; then, say, -m task=meta_sae meta.k=2,4\n"
+    fix = "train first, then run for example: -m task=meta_sae meta.k=2,4"
+    assert ran.err == f"error: then=[meta_sae]: {problem}. Fix: {fix}\n"
 
 
 def test_an_sae_without_a_slash_is_no_architecture_and_the_fix_says_so(command):

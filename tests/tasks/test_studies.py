@@ -9,7 +9,7 @@ from matplotlib import image
 
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.tasks import study
-from sae_sweeps.tasks.follow_ups import follow_up
+from sae_sweeps.tasks.follow_ups import run_follow_up
 from tests.conftest import composed
 from tests.tasks.conftest import GIVEN, contents, done, point, undo
 
@@ -133,7 +133,7 @@ def test_what_follows_a_sweep_with_points_missing_has_failed_in_part(first):
     missing = point(first, "topk-48")
     (missing / "results.json").unlink()
     sweep, config = Sweep(first), composed(*GIVEN)
-    assert not follow_up("stitch", sweep, config)
+    assert not run_follow_up("stitch", sweep, config)
     noted = sweep.read()["followed"]["stitch"]
     assert (noted["state"], noted["reason"]) == ("failed", f"not done: {missing.name}")
 
@@ -144,7 +144,7 @@ def test_what_follows_a_sweep_of_which_nothing_is_there_is_not_run(first):
         (missing.folder / "results.json").unlink()
     sweep, config = Sweep(first), composed(*GIVEN)
     for task in COUNTS:
-        assert not follow_up(task, sweep, config)
+        assert not run_follow_up(task, sweep, config)
         noted = sweep.read()["followed"][task]
         needed = [point.name for point in points if task != "meta_sae" or "-48-" in point.name]  # the largest
         names = ", ".join(needed)

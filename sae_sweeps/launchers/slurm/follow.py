@@ -1,4 +1,4 @@
-"""Following the jobs of a sweep to their end, for `hydra.launcher.wait=true`."""
+"""Follows the jobs of a sweep until they have ended, for `hydra.launcher.wait=true`."""
 
 import time
 from collections.abc import Sequence
@@ -11,15 +11,16 @@ from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, QUEUED, RUNNING
 from sae_sweeps.sweep.sweep_state import read_states
 
-SECONDS_BETWEEN_LOOKS = 5.0  # slurmctld is everybody's
+SECONDS_BETWEEN_QUERIES = 5.0  # all users of a cluster share slurmctld
 
 
 def follow(sweep: Sweep, names: Sequence[str], then: Sequence[str] = ()) -> bool:
-    """Show how the points get on until nothing is under way: a table on a terminal, else a line at every change.
+    """Show the states of all points until none is queued or running: a table on a terminal, else a line per change.
 
-    True if all of them, and what follows (`then`), are done. Raises: KeyboardInterrupt; it ends this, and not the jobs.
+    Returns True if the points with these names and the follow-up tasks (`then`) are done.
+    Raises: KeyboardInterrupt at Ctrl-C, which ends the display and not the jobs.
     """
-    told = ""
+    last_line = ""
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             seen = read_states(sweep)
@@ -28,14 +29,14 @@ def follow(sweep: Sweep, names: Sequence[str], then: Sequence[str] = ()) -> bool
                 line += f"; Slurm does not answer ({seen.slurm_error})"
             if console.is_terminal:
                 live.update(status.table(sweep, seen, but=DONE), refresh=True)
-            elif line != told:
-                told = line
+            elif line != last_line:
+                last_line = line
                 console.print(f"{time.strftime('%H:%M:%S')}  {line}", soft_wrap=True)
             states = [state.state for state in [*seen.points.values(), *seen.follow_ups.values()]]
             if seen.slurm_error is None and not {QUEUED, RUNNING} & set(states):
                 break
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(SECONDS_BETWEEN_QUERIES)
     seen = status.show(sweep)
-    followed = [seen.follow_ups[task] for task in then if task in seen.follow_ups]
-    outcomes = [*(seen.points[name] for name in names), *followed]
+    follow_ups = [seen.follow_ups[task] for task in then if task in seen.follow_ups]
+    outcomes = [*(seen.points[name] for name in names), *follow_ups]
     return all(outcome.state == DONE for outcome in outcomes)

@@ -1,4 +1,4 @@
-"""`hydra/launcher=slurm`: the points as job arrays of packs, submitted and left, or followed to their end."""
+"""`hydra/launcher=slurm`: submits the packs of points as job arrays, and with `wait` follows them until they end."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +14,8 @@ from sae_sweeps.sweep import Point, Sweep
 
 
 class SlurmLauncher(SweepLauncher):
+    """A launcher whose points and tasks run as Slurm jobs."""
+
     is_local = False
 
     def __init__(self, **settings: Any) -> None:
@@ -23,15 +25,17 @@ class SlurmLauncher(SweepLauncher):
         self.max_points = self.settings.max_points
 
     def find_problems(self, config: Config) -> list[ConfigError]:
+        """Return an error for every setting of the launcher, or path, that cannot work."""
         found = self.settings.find_problems()
         folder = str(Sweep.from_config(config).folder.absolute())
         if "%" in folder:
             found.append(
-                ConfigError("output_root", folder, "has a %, which sbatch replaces in paths", "a path without")
+                ConfigError("output_root", folder, "has a %, which sbatch replaces in paths", "a path without %")
             )
         return found
 
     def submit_task(self, sweep: Sweep, task: str, configs: Sequence[Config]) -> None:
+        """Submit a study task on the sweep, once per configuration. Raises: RefusedError if Slurm refuses the job."""
         from sae_sweeps.launchers.slurm.submission import submit_task
         from sae_sweeps.report import status
 
@@ -39,12 +43,16 @@ class SlurmLauncher(SweepLauncher):
             job = submit_task(sweep, task, configs, self.settings)
         except SlurmError as error:
             raise RefusedError([f"Slurm: {error}"]) from None
-        told = "all are under way; there is nothing to submit" if job is None else f"submitted {task}: job {job}"
-        console.print(told, markup=False, soft_wrap=True)
-        console.print(f"see how it goes: {status.command(sweep)}", markup=False, soft_wrap=True)
+        line = "nothing to submit: all studies are queued or running" if job is None else f"submitted {task}: job {job}"
+        console.print(line, markup=False, soft_wrap=True)
+        console.print(f"to see the progress: {status.command(sweep)}", markup=False, soft_wrap=True)
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
-        """Submit what is neither done nor under way. With `wait`, follow the jobs; False then if a point is undone."""
+        """Submit the points that are not done, queued or running, and the follow-up tasks.
+
+        Returns True; with `wait`, whether all of them are done in the end.
+        Raises: RefusedError if Slurm refuses a job.
+        """
         from sae_sweeps.launchers.slurm.follow import follow
         from sae_sweeps.launchers.slurm.submission import submit
         from sae_sweeps.report import status
@@ -59,6 +67,6 @@ class SlurmLauncher(SweepLauncher):
             try:
                 return follow(sweep, [point.name for point in points], then)
             except KeyboardInterrupt:
-                console.print("the jobs go on without this command")
-        console.print(f"see how it goes: {status.command(sweep)}", markup=False, soft_wrap=True)
+                console.print("the jobs continue without this command")
+        console.print(f"to see the progress: {status.command(sweep)}", markup=False, soft_wrap=True)
         return True

@@ -1,4 +1,4 @@
-"""What a job runs: its pack of points, or a task that follows.
+"""The program of a job: runs a pack of points, or a task on the sweep.
 
 `python -m sae_sweeps.launchers.slurm.node SUBMISSION_FOLDER`
 """
@@ -25,90 +25,108 @@ from sae_sweeps.training import checkpoints
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 1800.0  # seconds that a job waits for a point of a process that has outlived its own job
-KILL, STOP, FRUITLESS = 10, 3, 30  # beginnings from which nothing came: three killed, or ten stopped, are enough
-STOPPED = 75  # exit code: to be gone on with
+LOCK_PATIENCE = 1800.0  # seconds to wait for a point's lock, which a process of an ended job may still hold
+# Give up after 3 kills or 10 preemptions without progress: when their costs add up to the maximum
+KILL_COST, PREEMPTION_COST, MAX_COST = 10, 3, 30
+EXIT_PREEMPTED = 75  # sysexits.h: temporary failure
 
 
 def main(folder: Path) -> int:
-    """Run the array task that this process is of. Returns the exit code."""
+    """Run the array task that this process belongs to. Returns the exit code.
+
+    folder: the folder of the submission
+    """
     submission = read_json(folder / SUBMISSION)
     os.chdir(submission["directory"])
     logs.log_to_console()
     signals.install_handlers(signal.SIGUSR1, signal.SIGTERM)
     sweep, index = Sweep(Path(submission["sweep"])), int(os.environ["SLURM_ARRAY_TASK_ID"])
-    this = point_state.Owner.current()
-    log.info("%s, requeued %d times", this, this.restarts)
+    starts_file = folder / f"begun-{index}.json"
+    owner = point_state.Owner.current()
+    log.info("%s, requeued %d times", owner, owner.restarts)
     try:
         if submission["task"] == POINTS:
-            begun = folder / f"begun-{index}.json"
-            return _run_pack(sweep, submission["packs"][index], submission["max_memory"], begun)
-        return _run_task(sweep, submission, index, folder / f"begun-{index}.json")
+            return _run_pack(sweep, submission["packs"][index], submission["max_memory"], starts_file)
+        return _run_task(sweep, submission, index, starts_file)
     except signals.Stopped as stop:
-        why_not = slurm_queue.requeue(this.job or "")
-        log.warning("%s: stopped; %s", stop, "requeued" if why_not is None else f"not requeued here: {why_not}")
-        return STOPPED
+        refusal = slurm_queue.requeue(owner.job or "")
+        log.warning("%s: stopped; %s", stop, "requeued" if refusal is None else f"not requeued here: {refusal}")
+        return EXIT_PREEMPTED
 
 
-def _run_task(sweep: Sweep, submission: dict[str, Any], index: int, begun: Path) -> int:
-    from sae_sweeps.tasks.follow_ups import follow_up, give_up
+def _run_task(sweep: Sweep, submission: dict[str, Any], index: int, starts_file: Path) -> int:
+    """Run a study or another task on the sweep. Returns the exit code."""
+    from sae_sweeps.tasks.follow_ups import record_failure, run_follow_up
     from sae_sweeps.tasks.report import refresh
 
     task, label = submission["task"], task_label(submission, index)
-    studies = [file.parent for file in sorted((sweep.folder / task).glob(f"*/{point_state.LOCK}"))]
-    if _in_vain([folder for study in studies for folder in (study, study / "control")], begun):
-        why = _vain(begun)
-        give_up(sweep, label, why)
-        log.error("%s: %s", task, why)
-        refresh(sweep, from_json(submission["configs"][index]))
-        return 1
     config = from_json(submission["configs"][index])
-    with _stops_noted(begun):
-        done = follow_up(task, sweep, config, label)
+    studies = [file.parent for file in sorted((sweep.folder / task).glob(f"*/{point_state.LOCK}"))]
+    if not _record_start([folder for study in studies for folder in (study, study / "control")], starts_file):
+        reason = _describe_giving_up(starts_file)
+        record_failure(sweep, label, reason)
+        log.error("%s: %s", task, reason)
+        refresh(sweep, config)
+        return 1
+    with _recording_preemption(starts_file):
+        is_done = run_follow_up(task, sweep, config, label)
         if task in STUDY_TASKS:
             refresh(sweep, config)
-    return 0 if done else 1
+    return 0 if is_done else 1
 
 
-def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, begun: Path) -> int:
+def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, starts_file: Path) -> int:
+    """Train a pack of points (folder name -> configuration). Returns the exit code.
+
+    max_memory: GiB that the pack may use; None: what is free
+    """
     from sae_sweeps.tasks.report import refresh
     from sae_sweeps.tasks.run_packs import run_packs
 
     points = [Point(from_json(config), sweep.folder / name) for name, config in configs.items()]
-    if _in_vain([point.folder for point in points], begun):
-        why = _vain(begun)
+    if not _record_start([point.folder for point in points], starts_file):
+        reason = _describe_giving_up(starts_file)
         for point in points:
             if not point_state.is_done(point.folder):
-                point_state.write_state_if_unlocked(point.folder, FAILED, why)
-        log.error("%s. Too little time or memory? The same command tries again", why)
+                point_state.write_state_if_unlocked(point.folder, FAILED, reason)
+        log.error("%s", reason)
         refresh(sweep, points[0].config)
         return 1
-    with _stops_noted(begun):
-        failures = run_packs(sweep, points, Limits.from_launcher(None, max_memory, PATIENCE))
-        refresh(sweep, points[0].config)  # the last job of a sweep writes its report
+    with _recording_preemption(starts_file):
+        failures = run_packs(sweep, points, Limits.from_launcher(None, max_memory, LOCK_PATIENCE))
+        refresh(sweep, points[0].config)  # writes the report only in the last job of the sweep
     return 1 if failures else 0
 
 
+def _record_start(folders: Sequence[Path], starts_file: Path) -> bool:
+    """Record that the job starts. Returns False if it must give up after too many starts without progress.
+
+    Progress is a new checkpoint or a result in one of the folders. A start counts as killed until `starts_file` says
+    that it was preempted.
+    """
+    progress = [[point_state.is_done(folder), checkpoints.newest_step(folder / "checkpoint")] for folder in folders]
+    earlier = read_json(starts_file) or {"progress": None}
+    cost = earlier["fruitless"] + earlier["end"] if earlier["progress"] == progress else 0
+    write_json(starts_file, {"progress": progress, "fruitless": cost, "end": KILL_COST})
+    return cost < MAX_COST
+
+
 @contextmanager
-def _stops_noted(begun: Path) -> Iterator[None]:
+def _recording_preemption(starts_file: Path) -> Iterator[None]:
+    """Record in `starts_file` that a signal stopped the job, which costs less than a kill."""
     try:
         yield
     except signals.Stopped:
-        write_json(begun, {**read_json(begun), "end": STOP})
+        write_json(starts_file, {**read_json(starts_file), "end": PREEMPTION_COST})
         raise
 
 
-def _vain(begun: Path) -> str:
-    return f"the job began again and again and saved nothing new; its log in {begun.parent} tells how it ended"
-
-
-def _in_vain(folders: Sequence[Path], begun: Path) -> bool:
-    """Whether the latest beginnings of this job have brought its points or studies no further."""
-    progress = [[point_state.is_done(folder), checkpoints.newest_step(folder / "checkpoint")] for folder in folders]
-    earlier = read_json(begun) or {"progress": None}
-    fruitless = earlier["fruitless"] + earlier["end"] if earlier["progress"] == progress else 0
-    write_json(begun, {"progress": progress, "fruitless": fruitless, "end": KILL})
-    return fruitless >= FRUITLESS
+def _describe_giving_up(starts_file: Path) -> str:
+    """Return why the job gives up, and what to do."""
+    return (
+        f"gave up: the job was killed or preempted again and again without progress. Its log in {starts_file.parent} "
+        "shows why; give it more time or memory, then rerun the original command"
+    )
 
 
 if __name__ == "__main__":

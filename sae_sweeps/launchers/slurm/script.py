@@ -1,8 +1,7 @@
-"""The batch script of a job, written and handed to sbatch by submitit.
+"""The batch script of a job. submitit writes it and hands it to sbatch.
 
-Of submitit we take the script, its options and the submission. What it would run in the job is a pickled function, and
-on a signal it saves in the middle of whatever is going on; what we run is a module that reads JSON (node.py) and stops
-between two steps. So the script's command is our own.
+submitit's own command would unpickle a function and save its state inside a signal handler, in the middle of a step.
+The command here runs a module that reads JSON (node.py) and stops between two steps.
 """
 
 import contextlib
@@ -18,7 +17,8 @@ from typing import Any
 from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.runtime.errors import SlurmError
 
-# Signals for the script would end it; srun passes USR1 on to the process, but would kill it at a TERM
+# Without the trap Slurm's signals would end the script. It sends USR1 to srun, which forwards it to the process; at a
+# TERM srun would kill the process. A process that is killed without such a signal starts again.
 KEEP_RUNNING = """\
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 stopping= step=
@@ -38,64 +38,68 @@ keep_running() {
 
 
 def submit(folder: Path, code: Path, name: str, tasks: int, settings: Settings, after: Sequence[str] = ()) -> str:
-    """Submit an array of `tasks` tasks, whose input and logs are in `folder`. Returns the job's id.
+    """Submit an array of `tasks` tasks. Returns the job's id.
 
-    `after`: jobs that must have ended, however they did, before this one may begin.
-    Raises: SlurmError if Slurm refuses.
+    folder: the submission's folder, with submission.json; the logs are written there
+    code: the snapshot of the code that the job runs
+    after: ids of the jobs that must end first, whether they succeed or fail
+    Raises: SlurmError if Slurm refuses the job.
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     if shutil.which("sbatch") is None:
         raise SlurmError("there is no sbatch on this machine")
-    executor = _executor(folder, name, tasks, settings, after)
-    said = io.StringIO()
+    executor = _build_executor(folder, name, tasks, settings, after)
     try:
-        with contextlib.redirect_stderr(said), _outside_of_jobs():  # submitit prints what it then raises
-            return executor._submit_command(_command(folder, code, settings)).job_id
+        with contextlib.redirect_stderr(io.StringIO()), _hide_outer_job():  # submitit also prints what it raises
+            return executor._submit_command(_build_command(folder, code, settings)).job_id
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         lines = str(error).splitlines()
-        words = " ".join([line for line in lines if line.startswith("sbatch:")] or lines)
-        raise SlurmError(words or "sbatch failed without a word") from None
+        message = " ".join([line for line in lines if line.startswith("sbatch:")] or lines)
+        raise SlurmError(message or "sbatch failed without a message") from None
 
 
 @contextlib.contextmanager
-def _outside_of_jobs() -> Iterator[None]:
-    """Within a job, sbatch would take that job's settings for those of the new one."""
-    inside = "SLURM_JOB_ID" in os.environ
-    its = {
+def _hide_outer_job() -> Iterator[None]:
+    """Remove the variables of the job that this process runs in, whose settings sbatch would use for the new job."""
+    is_job = "SLURM_JOB_ID" in os.environ
+    hidden = {
         name: os.environ.pop(name)
         for name in list(os.environ)
-        if inside and name.startswith("SLURM_") and name != "SLURM_CONF"
+        if is_job and name.startswith("SLURM_") and name != "SLURM_CONF"
     }
     try:
         yield
     finally:
-        os.environ.update(its)
+        os.environ.update(hidden)
 
 
-def text(folder: Path, code: Path, name: str, tasks: int, settings: Settings, after: Sequence[str] = ()) -> str:
-    """The script that `submit` submits."""
-    executor = _executor(folder, name, tasks, settings, after)
-    return executor._make_submission_file_text(_command(folder, code, settings), uid="")
+def render(folder: Path, code: Path, name: str, tasks: int, settings: Settings, after: Sequence[str] = ()) -> str:
+    """Return the text of the script that `submit` submits."""
+    executor = _build_executor(folder, name, tasks, settings, after)
+    return executor._make_submission_file_text(_build_command(folder, code, settings), uid="")
 
 
-def _command(folder: Path, code: Path, settings: Settings) -> str:
+def _build_command(folder: Path, code: Path, settings: Settings) -> str:
+    """Return the shell line that runs the node program and restarts it after a kill."""
     python = shlex.quote(sys.executable) if settings.python is None else settings.python
-    # --chdir comes first on Python's path: the code is that of the snapshot, whatever is installed
+    # the working directory is first on Python's path, so the snapshot's code runs and not an installed one
     start = ["srun", f"--chdir={code}"]
     module = ["-u", "-m", "sae_sweeps.launchers.slurm.node", str(folder)]
     return f"keep_running {shlex.join(start)} {python} {shlex.join(module)}"
 
 
-def _executor(folder: Path, name: str, tasks: int, settings: Settings, after: Sequence[str]) -> Any:
+def _build_executor(folder: Path, name: str, tasks: int, settings: Settings, after: Sequence[str]) -> Any:
+    """Return submitit's Slurm executor with the parameters of this job."""
     from submitit.slurm.slurm import SlurmExecutor
 
     class Executor(SlurmExecutor):
         @classmethod
-        def affinity(cls) -> int:  # it has looked for srun; we say ourselves what is missing
+        def affinity(cls) -> int:
+            """Return that Slurm is available: `submit` has its own check and message."""
             return 2
 
-    cpus = [  # srun and torch do not look for themselves
+    cpus = [  # neither torch nor srun reads --cpus-per-task
         'export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"',
         'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
     ]

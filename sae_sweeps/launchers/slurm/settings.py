@@ -1,4 +1,4 @@
-"""The settings of hydra/launcher=slurm, and what can be wrong with them."""
+"""The settings of hydra/launcher=slurm, and their validation."""
 
 import re
 from dataclasses import dataclass, field
@@ -9,13 +9,24 @@ from sae_sweeps.sweep.packs import check_limits
 
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
 UNLIMITED = ("0", "UNLIMITED", "INFINITE")
-SETTINGS = {"time": "time", "cpus-per-task": "cpus", "mem": "memory"}  # sbatch's name -> ours
-OURS = {"array", "output", "error", "open-mode", "requeue", "no-requeue", "signal", "dependency", "job-name", "chdir"}
+RENAMED = {"time": "time", "cpus-per-task": "cpus", "mem": "memory"}  # sbatch's option -> our setting
+RESERVED = {
+    "array",
+    "output",
+    "error",
+    "open-mode",
+    "requeue",
+    "no-requeue",
+    "signal",
+    "dependency",
+    "job-name",
+    "chdir",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """As conf/hydra/launcher/slurm.yaml explains them."""
+    """The settings that conf/hydra/launcher/slurm.yaml explains."""
 
     max_points: int | None = None
     max_memory: float | None = None
@@ -35,46 +46,49 @@ class Settings:
     python: str | None = None
 
     def find_problems(self) -> list[ConfigError]:
+        """Return an error for every setting that cannot work."""
         found = check_limits(self.max_points, self.max_memory)
 
-        def require(setting: str, holds: bool, problem: str, fix: str) -> None:
-            if not holds:
+        def require(setting: str, is_valid: bool, problem: str, fix: str) -> None:
+            if not is_valid:
                 name = f"hydra.launcher.{setting}"
                 found.append(ConfigError(name, getattr(self, setting), problem, fix))
 
         for setting in ("cpus", "parallel"):
             value = getattr(self, setting)
-            holds = value is None or (type(value) is int and value >= 1)
-            require(setting, holds, "must be a whole number from 1 on", f"hydra.launcher.{setting}=2, or leave it out")
+            is_valid = value is None or (type(value) is int and value >= 1)
+            require(
+                setting, is_valid, "must be a whole number from 1 on", f"hydra.launcher.{setting}=2, or leave it out"
+            )
         for setting in ("partition", "gres", "qos", "account", "constraint", "python"):
             value = getattr(self, setting)
             require(setting, value is None or isinstance(value, str), "must be text", f"hydra.launcher.{setting}=NAME")
-        lines = isinstance(self.setup, list) and all(isinstance(line, str) for line in self.setup)
-        require("setup", lines, "must be a list of shell lines", "'hydra.launcher.setup=[module load cuda]'")
-        extras = isinstance(self.sbatch, dict)
-        require("sbatch", extras, "must be parameters with values", "+hydra.launcher.sbatch.nice=100")
+        has_lines = isinstance(self.setup, list) and all(isinstance(line, str) for line in self.setup)
+        require("setup", has_lines, "must be a list of shell lines", "'hydra.launcher.setup=[module load cuda]'")
+        has_options = isinstance(self.sbatch, dict)
+        require("sbatch", has_options, "must be parameters with values", "+hydra.launcher.sbatch.nice=100")
         require("wait", isinstance(self.wait, bool), "must be true or false", "hydra.launcher.wait=false")
-        seconds = isinstance(self.warning, int) and self.warning >= 1
-        require("warning", seconds, "must be a number of seconds from 1 on", "hydra.launcher.warning=120")
-        minutes = minutes_of(self.time)
-        fix = "hydra.launcher.time=4:00:00, or 1-12 for a day and a half"
-        unlimited = self.time is None or str(self.time).upper() in UNLIMITED
-        require("time", unlimited or minutes is not None, "is no time that Slurm knows", fix)
-        if minutes is not None and seconds and not unlimited:
-            enough = minutes * 60 >= self.warning + 60  # Slurm looks once a minute
-            problem = f"leaves no time to work before the warning, {self.warning} s ahead of the end"
-            require("time", enough, problem, "give more time, or a lower hydra.launcher.warning")
-        for key in sorted(self.sbatch if extras else {}):
+        has_warning = isinstance(self.warning, int) and self.warning >= 1
+        require("warning", has_warning, "must be a number of seconds from 1 on", "hydra.launcher.warning=120")
+        minutes = parse_minutes(self.time)
+        is_unlimited = self.time is None or str(self.time).upper() in UNLIMITED
+        fix = "hydra.launcher.time=4:00:00, or 1-12 for one day and 12 hours"
+        require("time", is_unlimited or minutes is not None, "is not a time that Slurm understands", fix)
+        if minutes is not None and has_warning and not is_unlimited:
+            leaves_time = minutes * 60 >= self.warning + 60  # Slurm checks time limits once a minute
+            problem = f"leaves no time to train: the warning signal comes {self.warning} s before the end"
+            require("time", leaves_time, problem, "give more time, or lower hydra.launcher.warning")
+        for key in sorted(self.sbatch if has_options else {}):
             name = key.replace("_", "-")
-            if name in OURS or name in SETTINGS:
-                problem = "is for the launcher to set"
-                fix = f"hydra.launcher.{SETTINGS[name]}=" if name in SETTINGS else "leave it out"
+            if name in RESERVED or name in RENAMED:
+                problem = "is set by the launcher"
+                fix = f"hydra.launcher.{RENAMED[name]}=" if name in RENAMED else "leave it out"
                 found.append(ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], problem, fix))
         return found
 
 
-def minutes_of(time: str | int | None) -> float | None:
-    """What sbatch makes of --time: minutes, m:s, h:m:s, d-h, d-h:m or d-h:m:s. None if nothing."""
+def parse_minutes(time: str | int | None) -> float | None:
+    """Return the minutes of sbatch's --time: minutes, m:s, h:m:s, d-h, d-h:m or d-h:m:s. None if it is no such time."""
     match = TIME.fullmatch(str(time))
     if time is None or match is None:
         return None

@@ -1,4 +1,4 @@
-"""The code as it was submitted, kept with the sweep: what is edited afterwards does not reach jobs that wait."""
+"""A snapshot of the code, kept with the sweep: later edits do not reach jobs that are still queued."""
 
 import hashlib
 import os
@@ -10,15 +10,16 @@ from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.provenance import PROJECT
 
 PACKAGE = "sae_sweeps"
-KINDS = (".py", ".html", ".css", ".js")
+SUFFIXES = (".py", ".html", ".css", ".js")  # of the files that a snapshot has
 
 
-def snapshot(folder: Path) -> Path:
-    """A copy of this package in `folder`, named by its content: made once for all jobs that run the same code.
+def copy_code(folder: Path) -> Path:
+    """Copy this package into a subfolder of `folder` that is named by its content, and return the subfolder.
 
-    Beside it stands the commit, and whether there were changes to it (provenance.json).
+    The copy is shared by all jobs that run the same code. Its provenance.json has the git commit, and whether there
+    were uncommitted changes.
     """
-    files = sorted(file for file in (PROJECT / PACKAGE).rglob("*") if file.suffix in KINDS)
+    files = sorted(file for file in (PROJECT / PACKAGE).rglob("*") if file.suffix in SUFFIXES)
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.relative_to(PROJECT)}\0".encode() + file.read_bytes() + b"\0")

@@ -1,4 +1,4 @@
-"""The batch script: its whole text for one set of settings, and what its shell function does in a real shell."""
+"""The batch script: its whole text for one set of settings, and its shell function in a real shell."""
 
 import os
 import shlex
@@ -33,13 +33,13 @@ ALL = Settings(
 )
 
 
-def test_the_script_for_a_full_set_of_settings_is_the_golden_one():
+def test_the_script_of_a_full_set_of_settings_equals_the_golden_file():
     golden = Path(__file__).with_name("golden_submission.sh").read_bytes()
-    assert script.text(FOLDER, CODE, "first.0a1b", 3, ALL, after=["11", "12"]).encode() == golden
+    assert script.render(FOLDER, CODE, "first.0a1b", 3, ALL, after=["11", "12"]).encode() == golden
 
 
-def test_what_is_not_set_has_no_line():
-    lines = script.text(FOLDER, CODE, "first.0a1b", 3, Settings()).splitlines()
+def test_a_setting_that_is_not_set_has_no_line():
+    lines = script.render(FOLDER, CODE, "first.0a1b", 3, Settings()).splitlines()
     parameters = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
     assert {"array=0-2%3", "gres=gpu:1", "cpus-per-task=2", "requeue", "signal=USR1@120"} <= parameters
     assert {"job-name=first.0a1b", "open-mode=append", "nodes=1"} <= parameters
@@ -50,48 +50,48 @@ def test_what_is_not_set_has_no_line():
     assert 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"' in lines
 
 
-def test_without_cpus_threads_are_left_to_the_node():
-    text = script.text(FOLDER, CODE, "first.0a1b", 1, Settings(cpus=None, gres=None))
+def test_without_cpus_the_script_sets_no_number_of_threads():
+    text = script.render(FOLDER, CODE, "first.0a1b", 1, Settings(cpus=None, gres=None))
     for word in ("cpus-per-task", "gres", "OMP_NUM_THREADS", "SRUN_CPUS_PER_TASK"):
         assert word not in text
 
 
-def test_the_golden_script_is_a_script_that_bash_can_read():
+def test_bash_can_parse_the_golden_script():
     golden = Path(__file__).with_name("golden_submission.sh")
     assert subprocess.run(["bash", "-n", golden], capture_output=True, text=True).stderr == ""
 
 
-def keeping(command: str, pause: str = ":") -> list[str]:
-    """The batch script's way of running a command, with another pause before it is begun again."""
+def run_in_script(command: str, pause: str = ":") -> list[str]:
+    """The words that run a command as the batch script does, with another pause before it starts again."""
     return ["bash", "-c", f"{script.KEEP_RUNNING}\nsleep() {{ {pause}; }}\nkeep_running {command}"]
 
 
 def command(folder: Path, shell: str) -> str:
-    """A command that counts how often it was begun, in `begun`, and then runs these lines."""
+    """A command that counts its starts in the file `starts` and then runs these lines."""
     file = folder / "command.sh"
-    file.write_text(f"cd {shlex.quote(str(folder))}\necho x >> begun\n{shell}\n")
+    file.write_text(f"cd {shlex.quote(str(folder))}\necho x >> starts\n{shell}\n")
     return f"bash {shlex.quote(str(file))}"
 
 
-def begun(folder: Path) -> int:
-    return len((folder / "begun").read_text().split())
+def starts(folder: Path) -> int:
+    return len((folder / "starts").read_text().split())
 
 
-def test_a_command_that_is_killed_is_begun_again(tmp_path):
+def test_a_command_that_is_killed_starts_again(tmp_path):
     dies_first = "[ -e second ] || { touch second; kill -KILL $$; }\nexit 7"
-    done = subprocess.run(keeping(command(tmp_path, dies_first)), capture_output=True, text=True, timeout=20)
-    assert (done.returncode, begun(tmp_path)) == (7, 2)
+    done = subprocess.run(run_in_script(command(tmp_path, dies_first)), capture_output=True, text=True, timeout=20)
+    assert (done.returncode, starts(tmp_path)) == (7, 2)
     assert done.stderr.splitlines()[-1] == "killed by signal 9; beginning again from the last saved states"
 
 
 @pytest.mark.parametrize("code", [0, 1, 75, 128])
-def test_the_exit_code_of_a_command_that_ended_is_passed_on(tmp_path, code):
-    done = subprocess.run(keeping(command(tmp_path, f"exit {code}")), timeout=20)
-    assert (done.returncode, begun(tmp_path)) == (code, 1)
+def test_the_exit_code_of_the_command_is_the_scripts(tmp_path, code):
+    done = subprocess.run(run_in_script(command(tmp_path, f"exit {code}")), timeout=20)
+    assert (done.returncode, starts(tmp_path)) == (code, 1)
 
 
 def send(process: subprocess.Popen, number: signal.Signals, ready: Path) -> int:
-    """Send the signal once `ready` is there; returns the exit code."""
+    """Send the signal once the file `ready` exists. Returns the exit code."""
     end = time.monotonic() + 20
     while not ready.exists() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.005)
@@ -101,59 +101,59 @@ def send(process: subprocess.Popen, number: signal.Signals, ready: Path) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 @pytest.mark.parametrize("last", ["exit 75", "kill -KILL $$"])
-def test_a_signal_reaches_the_command_which_is_not_begun_again(tmp_path, number, last):
-    hears = f"trap 'echo heard > heard; {last}' USR1\ntouch ready\nwhile true; do /bin/sleep 0.01; done"
-    process = subprocess.Popen(keeping(command(tmp_path, hears)), stderr=subprocess.DEVNULL)
+def test_a_signal_reaches_the_command_and_prevents_another_start(tmp_path, number, last):
+    traps = f"trap 'touch trapped; {last}' USR1\ntouch ready\nwhile true; do /bin/sleep 0.01; done"
+    process = subprocess.Popen(run_in_script(command(tmp_path, traps)), stderr=subprocess.DEVNULL)
     code = send(process, number, tmp_path / "ready")
-    assert (tmp_path / "heard").exists()
-    assert begun(tmp_path) == 1
+    assert (tmp_path / "trapped").exists()
+    assert starts(tmp_path) == 1
     assert code == (75 if last == "exit 75" else 137)
 
 
-def test_a_command_that_goes_on_for_a_while_after_the_signal_is_waited_for(tmp_path):
+def test_the_script_waits_for_a_command_that_saves_after_the_signal(tmp_path):
     finishes = "trap 'stop=yes' USR1\ntouch ready\nuntil [ -n \"$stop\" ]; do /bin/sleep 0.01; done\n/bin/sleep 0.3"
-    process = subprocess.Popen(keeping(command(tmp_path, f"{finishes}\ntouch saved; exit 75")))
+    process = subprocess.Popen(run_in_script(command(tmp_path, f"{finishes}\ntouch saved; exit 75")))
     assert send(process, signal.SIGUSR1, tmp_path / "ready") == 75
     assert (tmp_path / "saved").exists()
 
 
-def test_a_signal_between_two_beginnings_is_the_end(tmp_path):
+def test_a_signal_between_two_starts_ends_the_script(tmp_path):
     pause = f"touch {shlex.quote(str(tmp_path / 'pausing'))}; /bin/sleep 0.5"
     dies = "[ -e again ] && exit 3\ntouch again; kill -KILL $$"
-    process = subprocess.Popen(keeping(command(tmp_path, dies), pause), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(run_in_script(command(tmp_path, dies), pause), stderr=subprocess.DEVNULL)
     send(process, signal.SIGUSR1, tmp_path / "pausing")
-    assert begun(tmp_path) == 1
+    assert starts(tmp_path) == 1
 
 
-def test_what_was_set_outside_is_kept(tmp_path):
+def test_the_script_keeps_an_omp_wait_policy_from_its_environment(tmp_path):
     prints = command(tmp_path, 'echo "$OMP_WAIT_POLICY"')
     for given, expected in ({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"):
         environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
-        done = subprocess.run(keeping(prints), env=environment, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(run_in_script(prints), env=environment, capture_output=True, text=True, timeout=20)
         assert done.stdout.strip() == expected
 
 
-def test_what_sbatch_says_against_it_is_told_once(slurm, tmp_path, capfd):
-    said = "sbatch: error: invalid partition specified: gpu\\nsbatch: error: Batch job submission failed"
-    slurm.does("sbatch", f"printf 'noise\\n{said}\\n' >&2; exit 1")
+def test_the_message_of_sbatch_is_in_the_error_and_not_printed(slurm, tmp_path, capfd):
+    message = "sbatch: error: invalid partition specified: gpu\\nsbatch: error: Batch job submission failed"
+    slurm.does("sbatch", f"printf 'noise\\n{message}\\n' >&2; exit 1")
     with pytest.raises(SlurmError, match=r"^sbatch: error: invalid partition specified: gpu sbatch: error: Batch job"):
         script.submit(tmp_path, CODE, "first.0a1b", 1, Settings())
     assert capfd.readouterr().err == ""
 
 
-def test_an_answer_that_names_no_job_is_told(slurm, tmp_path):
+def test_an_answer_of_sbatch_without_a_job_is_an_error(slurm, tmp_path):
     slurm.says("sbatch", "all right\n")
     with pytest.raises(SlurmError, match="all right"):
         script.submit(tmp_path, CODE, "first.0a1b", 1, Settings())
 
 
-def test_a_machine_without_sbatch_is_told_so(slurm, tmp_path):
+def test_a_machine_without_sbatch_is_an_error(slurm, tmp_path):
     slurm.misses("sbatch")
     with pytest.raises(SlurmError, match="sbatch"):
         script.submit(tmp_path, CODE, "first.0a1b", 1, Settings())
 
 
-def test_sbatch_hears_nothing_of_the_job_that_it_is_called_in(slurm, tmp_path, monkeypatch):
+def test_sbatch_does_not_get_the_variables_of_the_job_that_calls_it(slurm, tmp_path, monkeypatch):
     slurm.does("sbatch", 'env > "$0.env"; echo "Submitted batch job 7"')
     outer = {"SLURM_JOB_ID": "3", "SLURM_MEM_PER_NODE": "1000", "SLURM_CONF": "/some/slurm.conf"}
     for name, value in outer.items():

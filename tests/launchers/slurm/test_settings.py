@@ -2,7 +2,7 @@
 
 import pytest
 
-from sae_sweeps.launchers.slurm.settings import Settings, minutes_of
+from sae_sweeps.launchers.slurm.settings import Settings, parse_minutes
 
 
 @pytest.mark.parametrize(
@@ -20,16 +20,16 @@ from sae_sweeps.launchers.slurm.settings import Settings, minutes_of
         ("00:05:00", 5),
     ],
 )
-def test_a_time_means_what_sbatch_makes_of_it(time, minutes):
-    assert minutes_of(time) == minutes
+def test_a_time_is_parsed_as_sbatch_parses_it(time, minutes):
+    assert parse_minutes(time) == minutes
 
 
 @pytest.mark.parametrize("time", [None, "", "1h", "two", "1:2:3:4", "1-", "-1", "1-2-3", "4:", 1.5, "1 2"])
-def test_what_is_no_time_has_no_minutes(time):
-    assert minutes_of(time) is None
+def test_text_that_is_not_a_time_has_no_minutes(time):
+    assert parse_minutes(time) is None
 
 
-def test_what_the_launcher_has_by_default_is_right():
+def test_the_defaults_have_no_problems():
     assert Settings().find_problems() == []
 
 
@@ -64,9 +64,9 @@ def test_good_settings_are_not_refused(given):
         ("setup", ["module load cuda", 3], "list of shell lines"),
         ("sbatch", "nice=1", "parameters with values"),
         ("partition", ["a", "b"], "must be text"),
-        ("time", "tomorrow", "no time that Slurm knows"),
-        ("time", 2, "no time to work"),
-        ("time", "2:59", "no time to work"),
+        ("time", "tomorrow", "not a time that Slurm understands"),
+        ("time", 2, "no time to train"),
+        ("time", "2:59", "no time to train"),
     ],
 )
 def test_a_bad_setting_is_one_error_that_names_it(setting, value, part):
@@ -76,9 +76,9 @@ def test_a_bad_setting_is_one_error_that_names_it(setting, value, part):
 
 
 @pytest.mark.parametrize("key", ["array", "signal", "requeue", "open-mode", "open_mode", "job_name", "dependency"])
-def test_what_the_launcher_sets_itself_cannot_be_set(key):
+def test_an_option_that_the_launcher_sets_is_refused(key):
     (error,) = Settings(sbatch={"nice": 100, key: "x"}).find_problems()
-    assert str(error).startswith(f"hydra.launcher.sbatch.{key}=x: is for the launcher to set")
+    assert str(error).startswith(f"hydra.launcher.sbatch.{key}=x: is set by the launcher")
 
 
 def test_every_bad_setting_is_named_at_once():

@@ -1,4 +1,4 @@
-"""The code as it was submitted: a folder named by its content, from which jobs run."""
+"""The snapshot of the code that jobs run: a folder named by its content."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sae_sweeps.launchers.slurm import snapshot as module
-from sae_sweeps.launchers.slurm.snapshot import snapshot
+from sae_sweeps.launchers.slurm.snapshot import copy_code
 from sae_sweeps.runtime import provenance
 from sae_sweeps.runtime.provenance import PROJECT
 
@@ -27,11 +27,11 @@ def project(tmp_path, monkeypatch):
     return package
 
 
-def test_the_same_content_has_the_same_folder(project, tmp_path):
-    first = snapshot(tmp_path / "slurm")
+def test_the_same_code_is_copied_once(project, tmp_path):
+    first = copy_code(tmp_path / "slurm")
     written = (first / "sae_sweeps" / "tasks" / "train.py").stat().st_mtime_ns
     (project / "notes.txt").write_text("still no code\n")
-    assert snapshot(tmp_path / "slurm") == first
+    assert copy_code(tmp_path / "slurm") == first
     assert (first / "sae_sweeps" / "tasks" / "train.py").stat().st_mtime_ns == written
     assert [entry.name for entry in (tmp_path / "slurm").iterdir()] == [first.name]
     files = sorted(str(file.relative_to(first)) for file in first.rglob("*") if file.is_file())
@@ -39,8 +39,8 @@ def test_the_same_content_has_the_same_folder(project, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["edit", "add", "rename", "commit"])
-def test_other_code_has_another_folder_and_the_first_stays_as_it_was(project, tmp_path, monkeypatch, change):
-    first = snapshot(tmp_path / "slurm")
+def test_changed_code_gets_another_folder_and_the_first_is_unchanged(project, tmp_path, monkeypatch, change):
+    first = copy_code(tmp_path / "slurm")
     train = project / "tasks" / "train.py"
     if change == "edit":
         train.write_text("first = 2\n")
@@ -50,27 +50,27 @@ def test_other_code_has_another_folder_and_the_first_stays_as_it_was(project, tm
         train.rename(project / "tasks" / "training.py")
     else:
         monkeypatch.setattr(provenance, "commit", lambda: {**COMMIT, "commit": "fedcba9876543210"})
-    second = snapshot(tmp_path / "slurm")
+    second = copy_code(tmp_path / "slurm")
     assert second != first
     assert (first / "sae_sweeps" / "tasks" / "train.py").read_text() == "first = 1\n"
     assert json.loads((first / "provenance.json").read_text()) == COMMIT
 
 
-def test_what_a_killed_command_left_half_copied_is_no_snapshot(project, tmp_path, monkeypatch):
+def test_a_partial_copy_of_a_killed_command_is_not_used(project, tmp_path, monkeypatch):
     def interrupted(path, value):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "write_json", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            snapshot(tmp_path / "slurm")
+            copy_code(tmp_path / "slurm")
     assert not list((tmp_path / "slurm").glob("code-*"))
-    assert (snapshot(tmp_path / "slurm") / "provenance.json").exists()
+    assert (copy_code(tmp_path / "slurm") / "provenance.json").exists()
 
 
-def test_a_process_in_the_snapshot_runs_its_code_and_knows_its_commit(tmp_path, monkeypatch):
+def test_a_process_in_the_snapshot_runs_its_code_and_reads_its_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "commit", lambda: COMMIT)
-    code = snapshot(tmp_path)
+    code = copy_code(tmp_path)
     script = (
         "import json, sae_sweeps, sae_sweeps.launchers.slurm.node\n"
         "from sae_sweeps.runtime import provenance\n"

@@ -1,4 +1,4 @@
-"""Studies as jobs: with a GPU, behind the points or at once, and what is submitted again."""
+"""Studies as jobs: they get a GPU, wait for the points or start at once, and are replaced when out of date."""
 
 import json
 
@@ -25,7 +25,7 @@ def sweep(tmp_path, slurm) -> Sweep:
 
 
 def submitted(sweep: Sweep, *words: str, then: list[str] = THEN, ks: tuple[int, ...] = (3, 4)) -> Submitted:
-    """What a command with these words submits for a sweep over k."""
+    """The submission of a command with these words, a sweep over k."""
     configs = {f"k{k}": composed(f"k={k}", *words) for k in ks}
     sweep.add(configs)
     points = [Point(config, sweep.folder.absolute() / name) for name, config in configs.items()]
@@ -33,19 +33,19 @@ def submitted(sweep: Sweep, *words: str, then: list[str] = THEN, ks: tuple[int, 
 
 
 def lines(sweep: Sweep) -> dict[str, set[str]]:
-    """By the task of each submission, the parameters of its script; of those of a task, the last."""
+    """The #SBATCH lines of the latest submission of each task."""
     return {
         one["task"]: {line for line in one["script"].splitlines() if "SBATCH" in line} for one in submissions(sweep)
     }
 
 
-def has_followed(sweep: Sweep, task: str, job: str) -> None:
-    """Have sweep.json say that this job has got the task done."""
+def mark_done(sweep: Sweep, task: str, job: str) -> None:
+    """Record in sweep.json that this job has done the task."""
     outcome = {"state": "done", "reason": None, "job": job}
     sweep.update(lambda known: known["followed"].update({task: outcome}))
 
 
-def test_studies_wait_for_the_points_with_a_gpu_and_the_report_for_all_without(sweep):
+def test_studies_wait_for_the_points_with_a_gpu_and_the_report_waits_for_all_without_a_gpu(sweep):
     found = submitted(sweep, then=["stitch", "latents", "report"])
     assert (found.jobs, found.follow_ups) == (["101"], {"stitch": "102", "latents": "103", "report": "104"})
     scripts = lines(sweep)
@@ -55,13 +55,13 @@ def test_studies_wait_for_the_points_with_a_gpu_and_the_report_for_all_without(s
     assert {"#SBATCH --dependency=afterany:101:102:103", "#SBATCH --nice=5"} <= scripts["report"]
     assert not gpu & scripts["report"]
     assert found.lines()[-3:] == [
-        "submitted stitch, to follow: job 102",
-        "submitted latents, to follow: job 103",
-        "submitted report, to follow: job 104",
+        "submitted follow-up task stitch: job 102",
+        "submitted follow-up task latents: job 103",
+        "submitted follow-up task report: job 104",
     ]
 
 
-def test_what_follows_reads_the_configuration_that_was_given(sweep):
+def test_follow_up_tasks_read_the_configuration_of_the_command(sweep):
     words = ("stitch.threshold=0.45", "meta.k=2", "device=cpu")
     submitted(sweep, *words)
     for one in submissions(sweep)[1:]:
@@ -75,11 +75,11 @@ def test_the_same_command_again_submits_nothing_while_its_jobs_are_queued(sweep,
     slurm.queues(*queued(sweep))
     again = submitted(sweep, "stitch.threshold=0.5")
     assert (again.jobs, again.follow_ups) == ([], {})
-    assert again.lines()[-1] == "there is nothing to submit"
+    assert again.lines()[-1] == "nothing to submit"
     assert (len(slurm.calls("sbatch")), slurm.calls("scancel")) == (3, [])
 
 
-def test_other_settings_replace_a_study_that_waits_and_the_report_behind_it(sweep, slurm):
+def test_other_settings_replace_a_queued_study_and_the_report_behind_it(sweep, slurm):
     submitted(sweep, "stitch.threshold=0.5")
     slurm.queues(*queued(sweep))
     again = submitted(sweep, "stitch.threshold=0.6")
@@ -91,22 +91,22 @@ def test_other_settings_replace_a_study_that_waits_and_the_report_behind_it(swee
     assert "--dependency=afterany:101:104\n" in report["script"]
 
 
-def test_a_study_that_is_done_is_submitted_again_for_other_settings_or_new_points_alone(sweep, slurm):
+def test_a_done_study_is_submitted_again_only_for_other_settings_or_new_points(sweep, slurm):
     submitted(sweep, then=["stitch"])
     finish(Point(composed(), sweep.folder / "k3"))
     finish(Point(composed(), sweep.folder / "k4"))
-    has_followed(sweep, "stitch", "102_0")
+    mark_done(sweep, "stitch", "102_0")
     assert submitted(sweep, then=["stitch"]).follow_ups == {}
     assert submitted(sweep, "k=4", then=["stitch"]).follow_ups == {}
     assert submitted(sweep, "stitch.tokens=99", then=["stitch"]).follow_ups == {"stitch": "103"}
     assert "dependency" not in submissions(sweep)[-1]["script"]
-    has_followed(sweep, "stitch", "103_0")
+    mark_done(sweep, "stitch", "103_0")
     found = submitted(sweep, "stitch.tokens=99", then=["stitch"], ks=(3, 4, 5))
     assert (found.jobs, found.follow_ups) == (["104"], {"stitch": "105"})
     assert slurm.calls("scancel") == []
 
 
-def test_a_report_that_comes_later_waits_for_the_studies_that_are_queued(sweep, slurm):
+def test_a_report_of_a_later_command_waits_for_the_queued_studies(sweep, slurm):
     submitted(sweep, then=["stitch"])
     slurm.queues(*queued(sweep))
     again = submitted(sweep)
@@ -116,7 +116,7 @@ def test_a_report_that_comes_later_waits_for_the_studies_that_are_queued(sweep, 
     assert submitted(sweep).follow_ups == {}
 
 
-def test_a_task_by_itself_is_one_array_with_a_task_for_each_configuration(sweep, slurm, capsys):
+def test_a_study_without_points_is_one_array_with_a_task_per_configuration(sweep, slurm, capsys):
     configs = [composed("task=meta_sae", f"meta.k={k}") for k in (2, 4)]
     assert submit_task(sweep, "meta_sae", configs, Settings()) == "101"
     (array,) = submissions(sweep)
@@ -131,8 +131,8 @@ def test_a_task_by_itself_is_one_array_with_a_task_for_each_configuration(sweep,
         f"meta_sae 2 of 2 in {name}": ("running", "101_1"),
     }
     status.show(sweep)
-    told = capsys.readouterr().out.splitlines()
-    assert told[-2:] == [
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2:] == [
         f"then meta_sae 1 of 2 in {name}: queued (job 101_0)",
         f"then meta_sae 2 of 2 in {name}: running (job 101_1)",
     ]
@@ -140,18 +140,18 @@ def test_a_task_by_itself_is_one_array_with_a_task_for_each_configuration(sweep,
     assert submit_task(sweep, "meta_sae", [*configs, composed("task=meta_sae", "meta.k=8")], Settings()) == "102"
 
 
-def test_what_follows_leaves_a_study_by_itself_alone(sweep, slurm):
+def test_a_follow_up_study_does_not_replace_a_study_without_points(sweep, slurm):
     submit_task(sweep, "stitch", [composed("task=stitch", "stitch.threshold=0.3")], Settings())
     slurm.queues(*queued(sweep))
     assert submitted(sweep, then=["stitch"]).follow_ups == {"stitch": "103"}
     assert slurm.calls("scancel") == []
 
 
-def test_a_report_is_submitted_behind_studies_that_are_listed_after_it(sweep, slurm):
+def test_a_report_waits_for_studies_that_are_listed_after_it(sweep, slurm):
     assert list(submitted(sweep, then=["report", "stitch", "report"]).follow_ups) == ["stitch", "report"]
 
 
-def test_a_task_that_slurm_refuses_leaves_no_trace_in_the_sweep(sweep, slurm):
+def test_a_refused_study_is_not_listed_in_sweep_json(sweep, slurm):
     slurm.does("sbatch", "echo 'sbatch: error: invalid account' >&2; exit 1")
     with pytest.raises(Exception, match="invalid account"):
         submit_task(sweep, "meta_sae", [composed("task=meta_sae")], Settings())

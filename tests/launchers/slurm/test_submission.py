@@ -1,4 +1,4 @@
-"""From points to job arrays: what is submitted, what is left, what a refusal leaves behind."""
+"""The submission of points as job arrays: what is submitted, what is skipped, and what a refusal leaves behind."""
 
 import json
 
@@ -21,7 +21,7 @@ def sweep(tmp_path, slurm) -> Sweep:
 
 
 def collect_points(sweep: Sweep, *words: str) -> list[Point]:
-    """Points that the sweep has noted, a word of the command line for each."""
+    """Points that are listed in sweep.json, one per word of the command line."""
     configs = {word.replace("=", ""): composed(word) for word in words}
     sweep.add(configs)
     return [Point(config, sweep.folder.absolute() / name) for name, config in configs.items()]
@@ -33,7 +33,7 @@ def finish(point: Point) -> None:
 
 
 def submissions(sweep: Sweep) -> list[dict]:
-    """What the sweep has noted, with what the tasks will read and what sbatch was given."""
+    """The submissions in sweep.json, each with its submission.json and its batch script."""
     found = []
     for noted in sweep.read()["jobs"]:
         folder = sweep.folder / "slurm" / noted["name"]
@@ -43,7 +43,7 @@ def submissions(sweep: Sweep) -> list[dict]:
 
 
 def queued(sweep: Sweep, states: str = "PENDING") -> list[Job]:
-    """All that the sweep has submitted, as jobs in the queue."""
+    """All submissions of the sweep, as jobs in the queue."""
     jobs = sweep.read()["jobs"]
     return [
         Job(f"{job['id']}_{index}", job["name"], states, 0, None) for job in jobs for index in range(len(job["packs"]))
@@ -53,7 +53,7 @@ def queued(sweep: Sweep, states: str = "PENDING") -> list[Job]:
 WORDS = ("k=3", "k=4", "k=5", "k=6", "k=7")
 
 
-def test_each_pack_is_a_task_of_one_array(sweep, slurm):
+def test_each_pack_becomes_a_task_of_one_array(sweep, slurm):
     done = submit(sweep, collect_points(sweep, *WORDS), [], Settings(max_points=2, max_memory=3.5))
     assert (done.jobs, done.packs, done.follow_ups) == (["101"], [2, 2, 1], {})
     (array,) = submissions(sweep)
@@ -70,10 +70,10 @@ def test_each_pack_is_a_task_of_one_array(sweep, slurm):
         "k6": ("queued", "101_1"),
         "k7": ("queued", "101_2"),
     }
-    assert done.lines() == ["submitted 5 points in 3 packs of 2 + 2 + 1: job 101, a task for each pack"]
+    assert done.lines() == ["submitted 5 points in 3 packs of 2 + 2 + 1: job 101, one array task per pack"]
 
 
-def test_the_tasks_read_the_configurations_that_were_composed(sweep):
+def test_submission_json_has_the_configurations_that_were_composed(sweep):
     words = ("sae=topk", "sae=jumprelu", "dataset=text", "model=gpt2-small", "training=paper")
     points = collect_points(sweep, *words)
     submit(sweep, points, [], Settings())
@@ -82,7 +82,7 @@ def test_the_tasks_read_the_configurations_that_were_composed(sweep):
     assert read == {point.name: point.config for point in points}
 
 
-def test_done_and_live_points_are_left_and_the_rest_is_submitted(sweep, slurm):
+def test_done_and_live_points_are_skipped_and_the_rest_is_submitted(sweep, slurm):
     points = collect_points(sweep, *WORDS)
     finish(points[1])
     assert submit(sweep, points[:3], [], Settings(max_points=1)).packs == [1, 1]
@@ -91,22 +91,22 @@ def test_done_and_live_points_are_left_and_the_rest_is_submitted(sweep, slurm):
     again = submit(sweep, points, [], Settings())
     assert (again.jobs, again.packs, again.done, again.under_way) == (["102"], [2], 1, 2)
     assert [list(pack) for pack in submissions(sweep)[1]["packs"]] == [["k6", "k7"]]
-    assert again.lines()[0] == "1 done, 2 queued or running: left as they are"
+    assert again.lines()[0] == "skipped: 1 done, 2 queued or running"
 
 
-def test_with_all_points_under_way_nothing_is_submitted(sweep, slurm):
+def test_nothing_is_submitted_if_all_points_are_queued(sweep, slurm):
     points = collect_points(sweep, *WORDS)
     submit(sweep, points, [], Settings())
     slurm.queues(*queued(sweep))
     before = sweep.read()["jobs"]
     again = submit(sweep, points, [], Settings())
     assert (again.jobs, again.packs, again.under_way) == ([], [], 5)
-    assert again.lines() == ["5 queued or running: left as they are", "there is nothing to submit"]
+    assert again.lines() == ["skipped: 5 queued or running", "nothing to submit"]
     assert sweep.read()["jobs"] == before
     assert len(slurm.calls("sbatch")) == 1
 
 
-def test_points_whose_jobs_ended_without_results_are_submitted_again(sweep, slurm):
+def test_points_of_a_cancelled_job_are_submitted_again(sweep, slurm):
     points = collect_points(sweep, *WORDS)
     submit(sweep, points, [], Settings(max_points=3))
     slurm.queues(*queued(sweep, "CANCELLED")[:1], *queued(sweep)[1:])
@@ -114,7 +114,7 @@ def test_points_whose_jobs_ended_without_results_are_submitted_again(sweep, slur
     assert (again.packs, again.under_way) == ([3], 2)
 
 
-def test_more_packs_than_an_array_may_have_become_several_arrays(sweep, slurm):
+def test_packs_above_the_maximum_array_size_become_several_arrays(sweep, slurm):
     slurm.submits(largest=2)
     done = submit(sweep, collect_points(sweep, *WORDS), ["report"], Settings(max_points=1))
     assert done.jobs == ["101", "102", "103"]
@@ -124,7 +124,7 @@ def test_more_packs_than_an_array_may_have_become_several_arrays(sweep, slurm):
     assert [point["job"] for point in known.values()] == ["101_0", "101_1", "102_0", "102_1", "103_0"]
 
 
-def test_what_follows_waits_for_new_and_live_jobs_and_needs_no_gpu(sweep, slurm):
+def test_a_report_waits_for_new_and_live_jobs_and_gets_no_gpu(sweep, slurm):
     points = collect_points(sweep, *WORDS)
     submit(sweep, points[:2], [], Settings(max_points=1))
     slurm.queues(*queued(sweep, "RUNNING")[1:])
@@ -137,17 +137,17 @@ def test_what_follows_waits_for_new_and_live_jobs_and_needs_no_gpu(sweep, slurm)
     assert "#SBATCH --dependency=afterany:101:102" in lines
     assert "#SBATCH --partition=gpu" in lines
     assert not [line for line in lines if line.startswith("#SBATCH --gres")]
-    assert done.lines()[-1] == "submitted report, to follow: job 103"
+    assert done.lines()[-1] == "submitted follow-up task report: job 103"
 
 
-def test_what_follows_a_sweep_that_is_done_waits_for_nothing(sweep):
+def test_a_report_on_a_done_sweep_waits_for_no_job(sweep):
     (point,) = collect_points(sweep, "k=3")
     finish(point)
     assert submit(sweep, [point], ["report"], Settings()).follow_ups == {"report": "101"}
     assert "dependency" not in submissions(sweep)[0]["script"]
 
 
-def test_what_waits_to_follow_is_replaced_only_if_there_are_new_jobs(sweep, slurm):
+def test_a_queued_report_is_replaced_only_if_there_are_new_jobs(sweep, slurm):
     slurm.says("scancel", "")
     points = collect_points(sweep, *WORDS)
     assert submit(sweep, points[:2], ["report"], Settings()).follow_ups == {"report": "102"}
@@ -159,7 +159,7 @@ def test_what_waits_to_follow_is_replaced_only_if_there_are_new_jobs(sweep, slur
     assert "--dependency=afterany:101:103" in submissions(sweep)[-1]["script"]
 
 
-def test_a_refusal_is_told_and_leaves_no_trace_in_the_sweep(sweep, slurm):
+def test_a_refusal_is_an_error_and_leaves_sweep_json_unchanged(sweep, slurm):
     points = collect_points(sweep, *WORDS)
     before = sweep.read()
     slurm.does("sbatch", "echo 'sbatch: error: invalid account' >&2; exit 1")
@@ -168,7 +168,7 @@ def test_a_refusal_is_told_and_leaves_no_trace_in_the_sweep(sweep, slurm):
     assert sweep.read() == before
 
 
-def test_what_was_taken_before_a_refusal_stays_submitted(sweep, slurm):
+def test_arrays_accepted_before_a_refusal_stay_submitted(sweep, slurm):
     slurm.submits(largest=2)
     slurm.does("sbatch", '[ $(wc -l < "$0.calls") -lt 2 ] || exit 1\necho "Submitted batch job 101"')
     with pytest.raises(SlurmError):
@@ -178,7 +178,7 @@ def test_what_was_taken_before_a_refusal_stays_submitted(sweep, slurm):
     assert [point["state"] for point in sweep.read()["points"].values()] == ["queued"] * 2 + ["waiting"] * 3
 
 
-def test_a_slurm_that_does_not_answer_gets_no_second_submission(sweep, slurm):
+def test_nothing_is_submitted_while_squeue_does_not_answer(sweep, slurm):
     points = collect_points(sweep, *WORDS)
     submit(sweep, points, [], Settings())
     slurm.does("squeue", "echo 'squeue: error: timed out' >&2; exit 1")
@@ -187,7 +187,7 @@ def test_a_slurm_that_does_not_answer_gets_no_second_submission(sweep, slurm):
     assert len(slurm.calls("sbatch")) == 1
 
 
-def test_a_job_that_slurm_took_without_confirming_it_is_found_by_its_name(sweep, slurm):
+def test_a_job_that_slurm_accepted_without_confirmation_is_found_by_its_name(sweep, slurm):
     points = collect_points(sweep, *WORDS)
     name = 'sed -n "s/^#SBATCH --job-name=//p" "$1"'  # and squeue lists it, under the id 55
     slurm.does(
@@ -201,12 +201,12 @@ def test_a_job_that_slurm_took_without_confirming_it_is_found_by_its_name(sweep,
     assert sweep.read()["points"]["k3"]["job"] == "55_0"
 
 
-def test_the_report_comes_once_behind_all_jobs_whatever_command_they_are_of(sweep, slurm):
+def test_one_report_waits_for_the_jobs_of_all_commands(sweep, slurm):
     points = collect_points(sweep, *WORDS)
     first = submit(sweep, points[:2], ["report"], Settings())
     slurm.queues(*queued(sweep))
     slurm.says("scancel", "")
-    assert submit(sweep, points[:2], ["report"], Settings()).follow_ups == {}  # it is queued behind all there is
+    assert submit(sweep, points[:2], ["report"], Settings()).follow_ups == {}  # it waits for all jobs already
     submit(sweep, points[2:], [], Settings())
     slurm.queues(*queued(sweep))
     second = submit(sweep, points, ["report"], Settings())
