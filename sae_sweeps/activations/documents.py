@@ -119,7 +119,7 @@ def split_single(documents: Iterator[str], holdout_every: int) -> Iterator[str]:
     yield first[:cut]
 
 
-def read_documents_of(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
+def read_split(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
     """The documents that are held out, or all others."""
     documents = read_documents(dataset)
     if not dataset.streaming:

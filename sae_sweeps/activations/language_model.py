@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.hooks import hook_layer
+from sae_sweeps.activations.hooks import as_block_output, hook_layer
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.config.wheel_models import describe_weights
 from sae_sweeps.runtime.errors import ConfigError, first_line
@@ -66,11 +66,8 @@ class LanguageModel:
 
         `told` hears how many sequences of how many are done.
         """
-        layer = hook_layer(self.hook)
-        hook, stop = self.hook, layer + 1
-        if layer > 0 and hook.endswith("hook_resid_pre"):
-            # the same tensor one block earlier, which saves running the block behind it
-            hook, stop = f"blocks.{layer - 1}.hook_resid_post", layer
+        hook = as_block_output(self.hook)  # the same tensor one block earlier, so one block less is run
+        stop = hook_layer(hook) + 1
         acts_NSD = torch.empty(*tokens_NS.shape, self.d_model, device=self.device)
         done = 0
 

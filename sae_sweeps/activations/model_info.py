@@ -15,7 +15,7 @@ from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
 
 
 @dataclass
-class ModelFacts:
+class ModelInfo:
     """What config.json tells: layers, width, vocabulary, and the longest sequence (None where it does not say).
 
     `unread` says why it could not be read, where these are the published numbers.
@@ -34,9 +34,9 @@ class ModelFacts:
 
 # of the models of conf/model, from their config.json on the hub: enough to plan with where that cannot be had
 PUBLISHED = {
-    "gpt2": ModelFacts(n_layers=12, d_model=768, vocabulary=50257, context=1024),
-    "google/gemma-2-2b": ModelFacts(n_layers=26, d_model=2304, vocabulary=256000, context=8192),
-    "EleutherAI/pythia-70m-deduped": ModelFacts(n_layers=6, d_model=512, vocabulary=50304, context=2048),
+    "gpt2": ModelInfo(n_layers=12, d_model=768, vocabulary=50257, context=1024),
+    "google/gemma-2-2b": ModelInfo(n_layers=26, d_model=2304, vocabulary=256000, context=8192),
+    "EleutherAI/pythia-70m-deduped": ModelInfo(n_layers=6, d_model=512, vocabulary=50304, context=2048),
 }
 
 
@@ -46,7 +46,7 @@ def is_local_path(name: str) -> bool:
 
 
 @functools.cache
-def model_facts(name: str, to_plan: bool = False) -> ModelFacts:
+def read_model_info(name: str, to_plan: bool = False) -> ModelInfo:
     """Facts of the model in a local folder, in the hub's local cache, or on the hub. To plan with, those that are
     published will do where the hub is out of reach; `unread` says so.
 
@@ -61,7 +61,7 @@ def model_facts(name: str, to_plan: bool = False) -> ModelFacts:
         raise
 
 
-def _read_facts(name: str) -> ModelFacts:
+def _read_facts(name: str) -> ModelInfo:
     if is_local_path(name):
         folder = Path(name).expanduser()
         if not folder.is_dir():
@@ -77,7 +77,7 @@ def _read_facts(name: str) -> ModelFacts:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         config = config.get("text_config", config)  # models with several modalities nest the language part
-        return ModelFacts(
+        return ModelInfo(
             n_layers=int(_first(config, "num_hidden_layers", "n_layer", "num_layers")),
             d_model=int(_first(config, "hidden_size", "n_embd", "d_model")),
             vocabulary=int(_first(config, "vocab_size")),

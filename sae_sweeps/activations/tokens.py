@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.documents import Encode, fill_sequences, read_documents_of, too_short_error
+from sae_sweeps.activations.documents import Encode, fill_sequences, read_split, too_short_error
 from sae_sweeps.config import DatasetConfig
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class TokenSource:
 
     def _rows(self, held_out: bool) -> Iterator[Row]:
         rows = fill_sequences(
-            read_documents_of(self.dataset, held_out), self._encode, self._bos, self._eos, self.dataset.seq_len
+            read_split(self.dataset, held_out), self._encode, self._bos, self._eos, self.dataset.seq_len
         )
         return (np.array(row, dtype=np.int32) for row in rows)  # 4 bytes per token, where a list takes ten times that
 

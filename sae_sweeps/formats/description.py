@@ -1,6 +1,5 @@
 """What the files of an SAE say of it, read without its weights."""
 
-import re
 from dataclasses import dataclass
 
 
@@ -20,9 +19,3 @@ class Description:
 
 
 FED = "normalize_activations"  # in the configurations of libraries that have no word for it
-
-
-def layer_index(hook: str | None) -> int | None:
-    """The layer that a hook is in, if it says so."""
-    found = re.match(r"blocks\.(\d+)\.", hook or "")
-    return int(found[1]) if found else None

@@ -5,14 +5,13 @@ there is more is refused, and nothing of it is run.
 """
 
 import pickle
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.hooks import as_block_output
+from sae_sweeps.activations.hooks import as_block_output, split_hook
 from sae_sweeps.formats.description import FED, Description
 from sae_sweeps.runtime.files import read_json, write_atomically, write_json
 from sae_sweeps.saes import InferenceSAE
@@ -112,7 +111,7 @@ def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
     if sae.normalization != "none":
         raise ValueError("dictionary_learning does not normalise activations")
     dict_class, k = WRITTEN[sae.architecture], description.k if sae.k is None else sae.k
-    layer, place = _output_of(description.hook)
+    layer, place = _output_place(description.hook)
     state: dict[str, Tensor] = {"encoder.weight": sae.W_enc, "decoder.weight": sae.W_dec.T}
     bias = sae.encoder_bias(centered=True)
     if sae.architecture == "jumprelu":
@@ -149,7 +148,8 @@ def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
     write_json(folder / CONFIG, {"trainer": trainer, "buffer": {"d_submodule": sae.d_in}})
 
 
-def _output_of(hook: str | None) -> tuple[int | None, str | None]:
-    """The layer whose output a hook reads, and which: what enters a layer leaves the one before it."""
-    found = re.fullmatch(r"blocks\.(\d+)\.hook_(\w+)", as_block_output(hook or ""))
-    return (int(found[1]), found[2]) if found else (None, None)
+def _output_place(hook: str | None) -> tuple[int | None, str | None]:
+    """Return the layer and the output (resid_post, mlp_out, ...) that a hook sees; a block's input is the output of
+    the block before. (None, None) for any other hook."""
+    layer, name = split_hook(as_block_output(hook or "")) or (None, "")
+    return (layer, name.removeprefix("hook_")) if name.startswith("hook_") else (None, None)

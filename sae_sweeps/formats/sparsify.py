@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_sweeps.activations.hooks import as_block_output
+from sae_sweeps.activations.hooks import as_block_output, split_hook
 from sae_sweeps.formats.description import FED, Description
 from sae_sweeps.runtime.files import read_json, write_atomically, write_json
 from sae_sweeps.saes import InferenceSAE
@@ -112,7 +112,5 @@ def folder_name(hook: str | None) -> str:
     """The module whose output a hook reads, as sparsify names folders: layer L - 1 for what enters layer L. The hook
     itself if it reads no module's output."""
     module = {"hook_resid_post": "", "hook_mlp_out": ".mlp", "hook_attn_out": ".attn"}
-    found = re.fullmatch(r"blocks\.(\d+)\.(\w+)", as_block_output(hook or ""))
-    if found is None or found[2] not in module:
-        return hook or "sae"
-    return f"layers.{found[1]}{module[found[2]]}"
+    layer, name = split_hook(as_block_output(hook or "")) or (0, "")
+    return f"layers.{layer}{module[name]}" if name in module else hook or "sae"

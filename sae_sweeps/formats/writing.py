@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sae_sweeps.activations.hooks import split_hook
 from sae_sweeps.formats import dictionary_learning, saelens, sparsify
-from sae_sweeps.formats.description import Description, layer_index
+from sae_sweeps.formats.description import Description
 from sae_sweeps.saes import InferenceSAE
 
 
@@ -65,8 +66,9 @@ def write_as(format: str, folder: Path, sae: InferenceSAE, description: Descript
         sparsify.write(folder, sae, description)
     else:
         if format == "saebench":  # its evaluations ask for these besides
-            if description.model is None or layer_index(description.hook) is None:
+            parts = split_hook(description.hook)
+            if description.model is None or parts is None:
                 raise ValueError("SAEBench asks for the model and the layer, which its files do not say")
-            metadata = {**metadata, "hook_layer": layer_index(description.hook), "hook_head_index": None}
+            metadata = {**metadata, "hook_layer": parts[0], "hook_head_index": None}
         saelens.write(folder, sae, {**metadata, "model_name": description.model, "hook_name": description.hook})
     return folder

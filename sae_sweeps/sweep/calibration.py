@@ -8,7 +8,7 @@ from typing import Any
 from filelock import FileLock
 
 from sae_sweeps.activations.hooks import hook_layer
-from sae_sweeps.activations.model_info import ModelFacts
+from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import Config
 from sae_sweeps.runtime.errors import describe_error
 from sae_sweeps.runtime.files import read_json, write_json
@@ -43,7 +43,7 @@ class Calibration:
         """Whether the configuration's model has run at its hook."""
         return _key(config) in self._sums
 
-    def seconds(self, pack: Sequence[Point], facts: ModelFacts) -> float:
+    def seconds(self, pack: Sequence[Point], facts: ModelInfo) -> float:
         """How long a pack takes."""
         config, work = pack[0].config, measure_work(pack, facts)
         if self.measured(config):
@@ -54,7 +54,7 @@ class Calibration:
         return sum(work[part] * rates[part] for part in PARTS)
 
 
-def measure_work(pack: Sequence[Point], facts: ModelFacts) -> dict[str, float]:
+def measure_work(pack: Sequence[Point], facts: ModelInfo) -> dict[str, float]:
     """The work that a pack takes, in the units of a calibration."""
     below = facts.weights(hook_layer(pack[0].config.model.hook) + 1)
     tokens = [point.config.training.tokens for point in pack]
@@ -71,7 +71,7 @@ def _key(config: Config) -> str:
 
 
 def record_run(
-    pack: Sequence[Point], facts: ModelFacts, device: str, seconds: Mapping[str, float], *, here: bool
+    pack: Sequence[Point], facts: ModelInfo, device: str, seconds: Mapping[str, float], *, here: bool
 ) -> None:
     """Add what a pack took on a device to its sums. That it cannot be written is no reason for anything to fail."""
     config, work = pack[0].config, measure_work(pack, facts)

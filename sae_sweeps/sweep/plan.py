@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sae_sweeps.activations.hub import unreachable_reason
-from sae_sweeps.activations.model_info import ModelFacts, model_facts
+from sae_sweeps.activations.model_info import ModelInfo, read_model_info
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import ConfigError
@@ -39,7 +39,7 @@ class Plan:
         todo = [point for point in points if not point_state.is_done(point.folder)]
         to_plan = points[0].config.task.name == "plan"
         packs = split_into_packs(todo, max_points)
-        facts = {name: model_facts(name, to_plan) for name in {point.config.model.name for point in todo}}
+        facts = {name: read_model_info(name, to_plan) for name in {point.config.model.name for point in todo}}
         calibration = Calibration(Path(points[0].config.output_root), here=here)
         guessed = not all(calibration.measured(point.config) for point in todo)
         return cls(
@@ -91,7 +91,7 @@ class Plan:
             console.print(f"not seen: {sentence}", markup=False, soft_wrap=True)
 
 
-def _taken_on_trust(points: Sequence[Point], facts: dict[str, ModelFacts]) -> Iterator[str]:
+def _taken_on_trust(points: Sequence[Point], facts: dict[str, ModelInfo]) -> Iterator[str]:
     for name, of_model in facts.items():
         if of_model.unread is not None:
             sizes = f"{of_model.n_layers} layers, d = {of_model.d_model}, {of_model.vocabulary:,} tokens"
@@ -102,13 +102,13 @@ def _taken_on_trust(points: Sequence[Point], facts: dict[str, ModelFacts]) -> It
             yield f"dataset.name={name} {problem}"
 
 
-def _memory(pack: Sequence[Point], facts: ModelFacts) -> float:
+def _memory(pack: Sequence[Point], facts: ModelInfo) -> float:
     model = facts.weights(facts.n_layers) + facts.vocabulary * facts.d_model
     width = FLOAT if pack[0].config.model.dtype == "float32" else FLOAT // 2
     return pack_bytes(pack, facts.d_model) + width * model
 
 
-def _disk(point: Point, facts: ModelFacts) -> float:
+def _disk(point: Point, facts: ModelInfo) -> float:
     """A state has the two weight matrices and Adam's two moments of each; the SAE has the matrices."""
     matrices = 2 * point.config.dict_size * facts.d_model * FLOAT
     return (3 * STATES_AT_ONCE + 1) * matrices

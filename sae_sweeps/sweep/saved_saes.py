@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_sweeps.activations.hooks import WIDE_HOOKS, is_same_activation
-from sae_sweeps.activations.model_info import is_same_model, model_facts
+from sae_sweeps.activations.model_info import is_same_model, read_model_info
 from sae_sweeps.config import Config, from_json
 from sae_sweeps.config.identity import result_settings
 from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
@@ -169,7 +169,7 @@ def _require_fitting(setting: str, path: str, declared: "Description", command: 
 def _width(model: str) -> int | None:
     """The width of a model's activations, None if nothing is known of it."""
     try:
-        return model_facts(model).d_model
+        return read_model_info(model).d_model
     except ConfigError:
         return None  # which is told elsewhere
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from sae_sweeps.activations.model_info import model_facts
+from sae_sweeps.activations.model_info import read_model_info
 from sae_sweeps.activations.source import ActivationSource, load_source
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import pluralize
@@ -70,7 +70,7 @@ def _run(points: Sequence[Point], limits: Limits, on_finished: OnFinished) -> No
             seconds = _train_pack(pack, inputs, limits.patience, on_finished)
             if seconds is not None:
                 seconds["pack"] += beginning
-                here, facts = point_state.this_job() is None, model_facts(config.model.name)
+                here, facts = point_state.this_job() is None, read_model_info(config.model.name)
                 record_run(pack, facts, device_name(inputs.device), seconds, here=here)
             beginning = 0.0
 

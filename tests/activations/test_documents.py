@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from sae_sweeps.activations.documents import fill_sequences, find_files, read_documents, read_documents_of, split_single
+from sae_sweeps.activations.documents import fill_sequences, find_files, read_documents, read_split, split_single
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError
 
@@ -50,7 +50,7 @@ def test_every_format_gives_the_same_documents(tmp_path):
 
 def test_no_document_is_on_both_sides(tmp_path):
     dataset = text_files(tmp_path, *[f"document {number}" for number in range(9)])
-    held_out, training = list(read_documents_of(dataset, True)), list(read_documents_of(dataset, False))
+    held_out, training = list(read_split(dataset, True)), list(read_split(dataset, False))
     assert held_out == [f"document {number}" for number in (0, 2, 4, 6, 8)]
     assert not set(held_out) & set(training)
     assert len(held_out) + len(training) == 9
@@ -77,8 +77,8 @@ def test_several_documents_are_never_cut(tmp_path, count):
     assert list(split_single(iter(texts), 20)) == texts
     dataset = text_files(tmp_path, *texts)
     dataset.holdout_every = 20
-    assert list(read_documents_of(dataset, True)) == texts[::20]
-    assert list(read_documents_of(dataset, False)) == [text for index, text in enumerate(texts) if index % 20]
+    assert list(read_split(dataset, True)) == texts[::20]
+    assert list(read_split(dataset, False)) == [text for index, text in enumerate(texts) if index % 20]
 
 
 def test_errors_name_what_is_wrong(tmp_path):

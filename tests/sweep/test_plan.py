@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sae_sweeps.activations.hub import unreachable_reason
-from sae_sweeps.activations.model_info import PUBLISHED, model_facts
+from sae_sweeps.activations.model_info import PUBLISHED, read_model_info
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.provenance import PROJECT
@@ -72,7 +72,7 @@ def test_hours_are_those_that_the_same_pack_took_before(points):
     guess = Plan.from_points(sweep, None, here=True)
     assert guess.source.startswith("guessed for a CPU")
     assert guess.hours > 60 / 3600
-    facts = model_facts(sweep[0].config.model.name)
+    facts = read_model_info(sweep[0].config.model.name)
     seconds = dict.fromkeys(("model", "steps", "pack", "point"), 900.0)
     calibration.record_run(sweep, facts, "CPU with 2 threads", seconds, here=True)
     plan = Plan.from_points(sweep, None, here=True)
@@ -88,7 +88,7 @@ def test_hours_are_those_that_the_same_pack_took_before(points):
 def test_one_model_that_has_not_run_makes_the_whole_a_guess(points):
     sweep = points("k=3", "k=4 model.hook=blocks.0.hook_resid_post")
     seconds = dict.fromkeys(("model", "steps", "pack", "point"), 1.0)
-    calibration.record_run(sweep[:1], model_facts(sweep[0].config.model.name), "CPU", seconds, here=True)
+    calibration.record_run(sweep[:1], read_model_info(sweep[0].config.model.name), "CPU", seconds, here=True)
     assert Plan.from_points(sweep[:1], None, here=True).source.startswith("by the speed")
     assert Plan.from_points(sweep, None, here=True).source.startswith("guessed")
 
@@ -167,7 +167,7 @@ def test_where_the_root_holds_no_sweep_yet_nothing_is_written(tiny, tmp_path):
 @pytest.fixture
 def no_hub(monkeypatch, tmp_path):
     """A machine that has no model, no data set and no hub."""
-    memories = (model_facts.cache_clear, unreachable_reason.cache_clear, preflight._outcomes.clear)
+    memories = (read_model_info.cache_clear, unreachable_reason.cache_clear, preflight._outcomes.clear)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *_, **__: 1 / 0)
     for forget in memories:
