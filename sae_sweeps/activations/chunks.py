@@ -3,7 +3,6 @@
 # N sequences, S positions, D model width, A activations in a chunk
 
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -11,8 +10,7 @@ from torch import Tensor
 
 from sae_sweeps.activations.cache import ActivationCache
 from sae_sweeps.activations.tokens import TokenSource
-
-OnProgress = Callable[[int, int], None]
+from sae_sweeps.runtime.progress import OnProgress
 
 
 class Model(Protocol):

@@ -23,6 +23,7 @@ from sae_sweeps.activations.hooks import as_block_output, hook_layer
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.config.wheel_models import describe_weights
 from sae_sweeps.runtime.errors import ConfigError, first_line
+from sae_sweeps.runtime.progress import OnProgress
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class LanguageModel:
         return self.tokenizer.eos_token_id
 
     @torch.no_grad()
-    def activations(self, tokens_NS: Tensor, on_progress: Callable[[int, int], None] | None = None) -> Tensor:
+    def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor:
         """Activations at the hook, (N, S, D) in float32; the model stops behind it.
 
         `told` hears how many sequences of how many are done.

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.activations.cache import ActivationCache
-from sae_sweeps.activations.chunks import ActivationChunks, OnProgress
+from sae_sweeps.activations.chunks import ActivationChunks
 from sae_sweeps.activations.held_out import HeldOut, measure_held_out
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.activations.tokens import TokenSource
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import stream_settings
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.progress import OnProgress
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,8 @@ from sae_sweeps.runtime.console import console
 if TYPE_CHECKING:  # Hydra sets up logging, and so this file, before anything is checked: torch would come too early
     from torch import Tensor
 
+OnProgress = Callable[[int, int], None]  # called with (done, total)
+
 SECONDS_BETWEEN_LINES = 10.0  # of a point, where there is no terminal; longer where there are more than six
 SECONDS_BETWEEN_FRAMES = 0.2
 
@@ -117,7 +119,7 @@ def point_display(name: str) -> PointProgress:
     return (_running or SweepProgress(1)).point(name)
 
 
-def progress_callback(shown: PointProgress, of: str = "sequences of the next chunk") -> Callable[[int, int], None]:
+def progress_callback(shown: PointProgress, of: str = "sequences of the next chunk") -> OnProgress:
     """Have the display hear how many are done of how many; a plea to stop is heard there too."""
 
     def told(done: int, total: int) -> None:
