@@ -166,16 +166,16 @@ def test_activations_are_kept_in_a_cache(tiny_model, texts, tmp_path):
         for _ in range(2)
     )
     expected = first.chunk(0)
-    second._inputs.model.activations = None  # which it has no need of
+    second._source.model.activations = None  # which it has no need of
     assert torch.equal(second.chunk(0), expected)
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"texts": None}, "text=None: a stream is of one kind of text"),
-        ({"files": "x/*.txt"}, "text=texts and files: a stream is of one kind"),
-        ({"texts": "a document"}, "texts=str: is no list of strings"),
+        ({"texts": None}, "text=None: a stream needs exactly one text"),
+        ({"files": "x/*.txt"}, "text=texts and files: a stream needs exactly one text"),
+        ({"texts": "a document"}, "texts=str: is not a list of strings"),
         ({"texts": None, "files": "x/*.csv"}, "files=x/*.csv: do not all end in one of .txt, .json"),
         ({"texts": None, "files": "nowhere/*.txt"}, "dataset.files=nowhere/*.txt: matches no file"),
         ({"texts": None, "dataset": "wikipedia"}, "dataset=wikipedia: is none of embedded, hub"),
@@ -221,12 +221,12 @@ def test_on_a_tensor_each_sae_by_its_own_settings(capsys):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"batch_size": 70}, "training.batch_size=70: the stream's chunks of 300 activations are no whole number"),
+        ({"batch_size": 70}, "training.batch_size=70: does not divide the stream's chunk_size, 300 activations"),
         ({"lr": -1.0}, "training.lr=-1.0: must be greater than 0"),
         ({"tokens": 20}, "training.tokens=20: is less than one batch"),
         ({"tokens": "???"}, "training.tokens=None: has no default"),
         ({"precision": "tf32"}, "training.precision=tf32: needs a CUDA device"),
-        ({"settings": [TrainingConfig()]}, "settings=1: are not one for each of 2 SAEs"),
+        ({"settings": [TrainingConfig()]}, "settings=1: there are 2 SAEs"),
     ],
 )
 def test_training_that_cannot_be_is_refused(stream, change, said):
