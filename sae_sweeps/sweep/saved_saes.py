@@ -148,7 +148,7 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
 def _require_fitting(setting: str, path: str, declared: "Description", command: Config) -> None:
     """Raises: ConfigError if an SAE declares that it is of something else than the command is about."""
     model = command.model
-    if declared.of_directions is not None:
+    if declared.directions_of is not None:
         problem = "is a meta-SAE, of decoder directions and not of activations"
         raise ConfigError(setting, path, problem, "give an SAE of activations")
     if declared.model is not None and not is_same_model(declared.model, [model.name, *model.aliases]):

@@ -7,7 +7,7 @@ from typing import Any
 from sae_sweeps.config.differences import flatten, shorten_path
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.formats.description import Description
-from sae_sweeps.formats.writing import TARGETS
+from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.report.markdown import markdown_row
 
 WRITTEN = "Written by sae-sweeps."  # what an overview is known by
@@ -27,15 +27,15 @@ def card(
 ) -> str:
     """The README.md of one SAE. `metrics`, `config` and `provenance` may be empty: of an SAE from elsewhere nothing is
     known of them. `of_normalized`: it is to be fed activations that were normalised before."""
-    target = TARGETS[format]
+    target = WRITERS[format]
     parts = [
         _front_matter(target.library, description.model),
         f"# {title}",
         f"A sparse autoencoder ({description.architecture}) of {description.dict_size} latents"
         + (f", k = {description.k}," if description.k is not None else "")
         + (
-            f" on the decoder directions of {description.of_directions}"
-            if description.of_directions
+            f" on the decoder directions of {description.directions_of}"
+            if description.directions_of
             else f" on the activations of {description.model or 'a model that its files do not name'}"
         )
         + (f" at `{description.hook}`" if description.hook else "")
@@ -66,10 +66,10 @@ def card(
 def overview(title: str, format: str, model: str | None, metrics: Mapping[str, Mapping[str, float]]) -> str:
     """The README.md of a repository with several SAEs, each in a folder of its own."""
     parts = [
-        _front_matter(TARGETS[format].library, model),
+        _front_matter(WRITERS[format].library, model),
         f"# {title}",
         f"Sparse autoencoders on activations of {model or 'a language model'}, each in a folder of its own with a card,"
-        f" in the format of {TARGETS[format].library}. {WRITTEN}",
+        f" in the format of {WRITERS[format].library}. {WRITTEN}",
         metrics_table(metrics),
     ]
     return "\n\n".join(parts) + "\n"

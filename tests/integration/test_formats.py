@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.reading import locate
-from sae_sweeps.formats.writing import write_as
+from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.saes import BatchTopKSAE, InferenceSAE, JumpReLUSAE, TopKSAE
 from tests.tasks.foreign import HOOK, D, foreign
 
@@ -97,7 +97,7 @@ def exchanged(request, tmp_path_factory) -> tuple[str, Path]:
     save_file({"x": 2 * torch.randn(200, D) + torch.randn(D)}, folder / "x.safetensors")
     for name, sae in OURS[request.param].items():
         said = Description(sae.architecture, D, sae.dict_size, sae.k or 5, "owner/model", HOOK)
-        write_as(request.param, folder / "ours" / name, sae, said, {})
+        WRITERS[request.param].write(folder / "ours" / name, sae, said, {})
     script = Path(__file__).parent / "peers" / f"with_{request.param}.py"
     command = [str(Path(python).absolute()), str(script), str(folder)]
     environment = {**os.environ, "SPARSIFY_DISABLE_TRITON": "1"}
