@@ -12,7 +12,6 @@ from sae_sweeps.report.markdown import markdown_row
 
 WRITTEN = "Written by sae-sweeps."  # what an overview is known by
 GROUPS = ("sae", "training", "dataset", "evaluation")  # of a configuration, that a card tells
-SHOWN = ("nmse", "fvu", "l0", "dead_fraction", "ce_degradation", "ce_recovered_zero", "ce_recovered_mean")
 
 
 def card(
@@ -77,9 +76,9 @@ def overview(title: str, format: str, model: str | None, metrics: Mapping[str, M
 
 def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
     """SAEs by their names, the lowest NMSE first; those of which nothing is known last."""
-    rows = [["SAE", *(METRICS[name].title for name in SHOWN)]]
+    rows = [["SAE", *(metric.title for metric in METRICS.values())]]
     for name, of_it in sorted(metrics.items(), key=lambda one: one[1].get("nmse", float("inf"))):
-        rows.append([name, *(METRICS[shown].text(of_it.get(shown)) for shown in SHOWN)])
+        rows.append([name, *(metric.text(of_it.get(key)) for key, metric in METRICS.items())])
     return _table(rows)
 
 
