@@ -1,4 +1,4 @@
-"""The embedded model's figure, measured again from the files that are shipped."""
+"""The bits per byte of the embedded model, measured again from the shipped files."""
 
 import json
 
@@ -12,7 +12,7 @@ from sae_sweeps.config import DatasetConfig
 pytestmark = pytest.mark.integration
 
 
-def test_bits_per_byte_are_as_written():
+def test_bits_per_byte_are_those_in_training_json():
     folder = HERE / "model"
     held_out = list(
         read_split(DatasetConfig(format="json", files=str(TEXT), holdout_every=HOLDOUT_EVERY), held_out=True)

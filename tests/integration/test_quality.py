@@ -1,4 +1,4 @@
-"""Speed is not bought with quality: SAEs on the embedded model's activations against a plain dense implementation."""
+"""The fast training steps cost no quality: SAEs of the embedded model, compared with a plain dense implementation."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.mark.parametrize("architecture", ["batchtopk", "topk", "jumprelu"])
-def test_as_good_as_a_dense_implementation_trained_to_the_end(architecture):
+def test_a_trained_sae_is_as_good_as_one_trained_densely(architecture):
     config = composed(f"sae={architecture}", "dict_size=768", "training.tokens=65536")
     source = load_source(config, torch.device("cpu"))
     stream = source.stream(config)
