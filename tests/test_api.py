@@ -287,10 +287,8 @@ def decomposed(swept):  # noqa: F811
     (study,) = done(swept, "meta_sae", "batchtopk")
     latents = torch.tensor(json.loads((study / "decomposed.json").read_text()))
     sae = load_sae(point(swept, "batchtopk-48") / "sae")
-    steps = []
-    meta = MetaSAE.train(
-        sae, latents=latents, steps=60, batch_size=16, on_progress=lambda *progress: steps.append(progress)
-    )
+    steps, settings = [], {"latents": latents, "steps": 60, "batch_size": 16}
+    meta = MetaSAE.train(sae, **settings, on_progress=lambda done, total: steps.append((done, total)))
     assert steps == [(done, 60) for done in range(1, 61)]
     return study, results(study)["metrics"], sae, meta
 
