@@ -22,7 +22,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from sae_sweeps.activations.documents import read_documents_of
+from sae_sweeps.activations.documents import read_split
 from sae_sweeps.config import DatasetConfig
 
 HERE = Path(__file__).parent
@@ -145,8 +145,8 @@ def main() -> None:
     torch.manual_seed(args.seed)
     dataset = DatasetConfig(format="json", files=str(TEXT), holdout_every=HOLDOUT_EVERY)
     held_out, train_texts = (
-        list(read_documents_of(dataset, held_out=True)),
-        list(read_documents_of(dataset, held_out=False)),
+        list(read_split(dataset, held_out=True)),
+        list(read_split(dataset, held_out=False)),
     )
 
     tokenizer = train_tokenizer(train_texts)

@@ -2,8 +2,8 @@
 
     from sae_sweeps import ActivationStream, BatchTopKSAE, train_pack, evaluate
 
-docs/library.md walks through all of it. Names are imported when they are first asked for (PEP 562): torch takes over a
-second to import, and the command must not wait for it before it has anything to do.
+docs/library.md walks through all of it. Names are imported on first access (PEP 562): torch takes over a second to
+import, and the command must not wait for it before it checks its arguments.
 """
 
 import importlib
@@ -53,6 +53,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name on first access."""
     for module, names in _MODULES.items():
         if name in names:
             globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
@@ -61,4 +62,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    """Return all names, with those that are not imported yet."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""The library: what a notebook gets is what the command gets."""
+"""The library for notebooks: equal settings give the same SAEs and metrics as the command."""
 
 import ast
 import json
@@ -37,7 +37,7 @@ from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.sweep.saved_saes import find_saved_sae
 from sae_sweeps.tasks import train
 from tests.conftest import composed, sentence
-from tests.tasks.conftest import done, point, swept  # noqa: F401  a fixture of these tests too
+from tests.tasks.conftest import done, point, swept  # noqa: F401  `swept` is a fixture here too
 
 HOOK = "blocks.1.hook_resid_pre"
 SETTINGS = {"tokens": 2400, "batch_size": 60, "dead_after_tokens": 300, "log_every": 4, "lr": 4e-3}
@@ -46,7 +46,7 @@ QUICK = {"warmup_steps": 40, "decay_fraction": 0.3, "initial_bias": "mean"}  # t
 
 @pytest.fixture(scope="module")
 def stream(tiny_model, texts) -> ActivationStream:
-    """The stream of the points of `tiny`."""
+    """Return the stream that the points of `tiny` train on."""
     dataset = DatasetConfig(format="text", files=f"{texts}/*.txt", seq_len=16, holdout_every=10)
     return ActivationStream.from_model(tiny_model, HOOK, dataset=dataset, chunk_size=300, device="cpu")
 
@@ -55,7 +55,7 @@ def saes() -> list:
     return [BatchTopKSAE(16, 48, k=4), TopKSAE(16, 32, k=3, seed=1), JumpReLUSAE(16, 48, sparsity_coefficient=0.01)]
 
 
-# names
+# public names
 
 
 def test_importing_the_package_imports_nothing_heavy():
@@ -66,7 +66,7 @@ def test_importing_the_package_imports_nothing_heavy():
     assert set(sae_sweeps.__all__) <= set(names)
 
 
-def test_every_name_is_there_and_documented_and_a_type_checker_sees_the_same():
+def test_every_public_name_exists_is_documented_and_is_seen_by_type_checkers():
     for name in sae_sweeps.__all__:
         assert getattr(sae_sweeps, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'train_sae'"):
@@ -78,12 +78,12 @@ def test_every_name_is_there_and_documented_and_a_type_checker_sees_the_same():
     assert sorted(sum(seen.values(), ())) == sorted(sae_sweeps.__all__)
 
 
-# the same as the command
+# equal to the command
 
 
 @pytest.fixture(scope="module")
 def points(tiny, tmp_path_factory) -> dict:
-    """Three points of the command in one pack, by architecture: their folders."""
+    """Train three points in one pack with the command. Returns their folders by architecture."""
     root = tmp_path_factory.mktemp("points")
     words = {
         "batchtopk": ["sae=batchtopk"],
@@ -96,7 +96,7 @@ def points(tiny, tmp_path_factory) -> dict:
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_sae_curve_and_metrics_are_those_of_the_command_to_the_byte(stream, points, tmp_path, together):
+def test_sae_curve_and_metrics_equal_the_commands_to_the_byte(stream, points, tmp_path, together):
     trained = saes()
     if together:
         curves = train_pack(trained, stream, **SETTINGS, **QUICK, progress=False)
@@ -112,17 +112,17 @@ def test_sae_curve_and_metrics_are_those_of_the_command_to_the_byte(stream, poin
         assert mine["metadata"].pop("sae_sweeps").items() <= theirs["metadata"].pop("sae_sweeps").items()
         assert mine == theirs
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        told = [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+        curve_of_command = [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
         # the command's curve has a line for each checkpoint as well
-        assert [line for line in told if line["step"] % 4 == 0] == curve
+        assert [line for line in curve_of_command if line["step"] % 4 == 0] == curve
         assert evaluate(sae, stream.model, data) == json.loads((folder / "results.json").read_text())["metrics"]
 
 
-def test_a_configuration_of_the_command_makes_the_same_stream(stream, tiny):
+def test_a_composed_configuration_makes_the_same_stream(stream, tiny):
     assert torch.equal(ActivationStream(composed(*tiny)).chunk(2), stream.chunk(2))
 
 
-def test_an_sae_is_loaded_as_it_was_saved_and_known_to_the_command(stream, tmp_path, tiny):
+def test_a_saved_sae_is_loaded_the_same_here_and_by_the_command(stream, tmp_path, tiny):
     sae = BatchTopKSAE(16, 24, k=2)
     sae.threshold.fill_(0.5)
     save_sae(sae, tmp_path / "mine", stream)
@@ -137,7 +137,7 @@ def test_an_sae_is_loaded_as_it_was_saved_and_known_to_the_command(stream, tmp_p
 # text
 
 
-def test_documents_in_memory_and_in_files_are_the_same_text(tiny_model, texts):
+def test_documents_in_memory_and_in_files_give_the_same_stream(tiny_model, texts):
     documents = [sentence(number) for number in range(40)]
     here = ActivationStream.from_model(tiny_model, HOOK, texts=documents, seq_len=16, chunk_size=300, seed=3)
     there = ActivationStream.from_model(tiny_model, HOOK, files=f"{texts}/*.txt", seq_len=16, chunk_size=300, seed=3)
@@ -153,7 +153,7 @@ def test_documents_in_memory_and_in_files_are_the_same_text(tiny_model, texts):
     assert "sae-sweeps-" not in Path("mine/cfg.json").read_text()
 
 
-def test_models_and_data_sets_go_by_the_names_of_conf(monkeypatch):
+def test_models_and_data_sets_are_found_by_their_names_in_conf(monkeypatch):
     monkeypatch.setattr("sae_sweeps.api.ActivationSource", MagicMock())
     stream = ActivationStream.from_model("embedded", dataset="embedded")
     config = composed()
@@ -167,16 +167,16 @@ def test_activations_are_kept_in_a_cache(tiny_model, texts, tmp_path):
         for _ in range(2)
     )
     expected = first.chunk(0)
-    second._inputs.model.activations = None  # which it has no need of
+    second._source.model.activations = None  # fails if it is called
     assert torch.equal(second.chunk(0), expected)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "problem"),
     [
-        ({"texts": None}, "text=None: a stream is of one kind of text"),
-        ({"files": "x/*.txt"}, "text=texts and files: a stream is of one kind"),
-        ({"texts": "a document"}, "texts=str: is no list of strings"),
+        ({"texts": None}, "text=None: a stream needs exactly one text"),
+        ({"files": "x/*.txt"}, "text=texts and files: a stream needs exactly one text"),
+        ({"texts": "a document"}, "texts=str: is not a list of strings"),
         ({"texts": None, "files": "x/*.csv"}, "files=x/*.csv: do not all end in one of .txt, .json"),
         ({"texts": None, "files": "nowhere/*.txt"}, "dataset.files=nowhere/*.txt: matches no file"),
         ({"texts": None, "dataset": "wikipedia"}, "dataset=wikipedia: is none of embedded, hub"),
@@ -190,26 +190,26 @@ def test_activations_are_kept_in_a_cache(tiny_model, texts, tmp_path):
         ({"model": ModelConfig(name="./nowhere", hook=HOOK)}, "model.name=./nowhere: no such folder"),
     ],
 )
-def test_a_stream_that_cannot_be_is_refused_before_the_model_is_loaded(tiny_model, monkeypatch, settings, said):
+def test_unusable_settings_are_refused_before_the_model_is_loaded(tiny_model, monkeypatch, settings, problem):
     monkeypatch.setattr("sae_sweeps.activations.source.LanguageModel", None)
     usual = {"model": tiny_model, "hook": HOOK, "texts": ["a", "b"], "seq_len": 16, "device": "cpu"}
     with pytest.raises(ConfigError) as refused:
         ActivationStream.from_model(**{**usual, **settings})
-    assert said in str(refused.value)
+    assert problem in str(refused.value)
 
 
 # training
 
 
-def test_on_a_tensor_each_sae_by_its_own_settings(capsys):
+def test_each_sae_trains_on_a_tensor_by_its_own_settings(capsys):
     x_AD = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
     slow = TrainingConfig(tokens=1000, batch_size=50, lr=1e-9)
     fast = TrainingConfig(tokens=3000, batch_size=100, lr=1e-2)
-    pair, told = [TopKSAE(16, 32, k=4), TopKSAE(16, 32, k=4)], []
+    pair, lines = [TopKSAE(16, 32, k=4), TopKSAE(16, 32, k=4)], []
     stream = TensorStream(x_AD, 100)
-    curves = train_pack(pair, stream, [slow, fast], log_every=5, on_line=lambda sae, line: told.append((sae, line)))
+    curves = train_pack(pair, stream, [slow, fast], log_every=5, on_line=lambda sae, line: lines.append((sae, line)))
     assert [[line["step"] for line in curve] for curve in curves] == [[5, 10, 15, 20], [5, 10, 15, 20, 25, 30]]
-    assert [line for sae, line in told if sae is pair[1]] == curves[1]
+    assert [line for sae, line in lines if sae is pair[1]] == curves[1]
     before = (x_AD - TopKSAE(16, 32, k=4)(x_AD)).square().mean().item()
     after = [(x_AD - sae(x_AD)).square().mean().item() for sae in pair]
     assert after[0] == pytest.approx(before, rel=1e-3)
@@ -220,23 +220,23 @@ def test_on_a_tensor_each_sae_by_its_own_settings(capsys):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "problem"),
     [
-        ({"batch_size": 70}, "training.batch_size=70: the stream's chunks of 300 activations are no whole number"),
+        ({"batch_size": 70}, "training.batch_size=70: does not divide the stream's chunk_size, 300 activations"),
         ({"lr": -1.0}, "training.lr=-1.0: must be greater than 0"),
         ({"tokens": 20}, "training.tokens=20: is less than one batch"),
         ({"tokens": "???"}, "training.tokens=None: has no default"),
         ({"precision": "tf32"}, "training.precision=tf32: needs a CUDA device"),
-        ({"settings": [TrainingConfig()]}, "settings=1: are not one for each of 2 SAEs"),
+        ({"settings": [TrainingConfig()]}, "settings=1: there are 2 SAEs"),
     ],
 )
-def test_training_that_cannot_be_is_refused(stream, change, said):
+def test_unusable_training_settings_are_refused(stream, change, problem):
     with pytest.raises(ConfigError) as refused:
         train_pack([TopKSAE(16, 32, k=4), TopKSAE(16, 32, k=4)], stream, **{**SETTINGS, **change})
-    assert said in str(refused.value)
+    assert problem in str(refused.value)
 
 
-def test_other_mistakes_in_training(stream):
+def test_unfit_saes_and_streams_are_refused(stream):
     with pytest.raises(ConfigError, match="d_in=8: the stream's activations are 16 wide"):
         train_pack([TopKSAE(8, 32, k=4)], stream, **SETTINGS)
     with pytest.raises(ConfigError, match="saes=InferenceSAE: is an SAE for inference"):
@@ -256,7 +256,7 @@ def results(folder) -> dict:
 
 
 @pytest.mark.parametrize("batches", [False, True])
-def test_stitching_finds_what_the_command_finds(swept, stream, batches):  # noqa: F811
+def test_stitching_equals_the_commands_study(swept, stream, batches):  # noqa: F811
     (study,) = done(swept, "stitch", "batchtopk")
     expected = results(study)
     pair_of = [load_sae(point(swept, f"batchtopk-{size}") / "sae") for size in (32, 48)]
@@ -267,9 +267,9 @@ def test_stitching_finds_what_the_command_finds(swept, stream, batches):  # noqa
     assert pair.curves["interpolation"].nmse == pytest.approx(expected["curves"]["interpolation"]["nmse"], rel=1e-5)
 
 
-def test_stitching_that_cannot_be_is_refused():
+def test_saes_that_do_not_fit_are_not_stitched():
     small, large, x_AD = TopKSAE(16, 32, k=4), TopKSAE(16, 48, k=4), torch.randn(10, 16)
-    for arguments, change, said in (
+    for arguments, change, problem in (
         ((small, TopKSAE(8, 48, k=4), x_AD), {}, "d_in=16: that of the large SAE is 8"),
         ((small, TopKSAE(16, 48, k=4, normalize_input=False), x_AD), {}, "normalization=layer_norm: that of the large"),
         ((small, large, x_AD[:, :8]), {}, "activations=(10, 8): are not of shape (any number, 16)"),
@@ -279,23 +279,22 @@ def test_stitching_that_cannot_be_is_refused():
     ):
         with pytest.raises(ConfigError) as refused:
             stitch(*arguments, **change)
-        assert said in str(refused.value)
+        assert problem in str(refused.value)
 
 
 @pytest.fixture(scope="module")
 def decomposed(swept):  # noqa: F811
-    """A study of the command, its results, and the same decomposition from here."""
+    """Return a study of the command, its metrics, its SAE, and the same decomposition by the library."""
     (study,) = done(swept, "meta_sae", "batchtopk")
     latents = torch.tensor(json.loads((study / "decomposed.json").read_text()))
     sae = load_sae(point(swept, "batchtopk-48") / "sae")
-    steps = []
-    told = lambda done, total: steps.append((done, total))  # noqa: E731
-    meta = MetaSAE.train(sae, latents=latents, steps=60, batch_size=16, on_progress=told)
+    steps, settings = [], {"latents": latents, "steps": 60, "batch_size": 16}
+    meta = MetaSAE.train(sae, **settings, on_progress=lambda done, total: steps.append((done, total)))
     assert steps == [(done, 60) for done in range(1, 61)]
     return study, results(study)["metrics"], sae, meta
 
 
-def test_a_meta_sae_is_that_of_the_command(decomposed, stream):
+def test_a_meta_sae_equals_the_commands(decomposed, stream):
     study, expected, sae, meta = decomposed
     assert torch.equal(meta.sae.W_dec, load_file(study / "sae" / "sae_weights.safetensors")["W_dec"])
     assert meta.explained_variance == expected["explained_variance"]
@@ -304,7 +303,7 @@ def test_a_meta_sae_is_that_of_the_command(decomposed, stream):
     assert (after["nmse"], after["ce_degradation"]) == (expected["nmse_after"], expected["ce_degradation_after"])
 
 
-def test_decompositions_are_the_rows_and_columns_of_one_matrix(decomposed):
+def test_meta_latents_and_latents_are_found_in_one_weight_matrix(decomposed):
     *_, sae, meta = decomposed
     weights_AM = meta.weights.dense()
     directions_AD = torch.nn.functional.normalize(sae.W_dec[meta.latents_A], dim=1)
@@ -322,7 +321,7 @@ def test_decompositions_are_the_rows_and_columns_of_one_matrix(decomposed):
     assert meta.find_latents(0, most=3) == [(int(meta.latents_A[row]), column_A[row].item()) for row in order]
 
 
-def test_directions_alone_can_be_decomposed_and_mistakes_are_told(decomposed):
+def test_directions_alone_can_be_decomposed_and_unusable_settings_are_refused(decomposed):
     *_, sae, meta = decomposed
     again = MetaSAE.train(3 * sae.W_dec, latents=meta.latents_A, steps=60, batch_size=16)
     assert again.explained_variance == pytest.approx(meta.explained_variance, rel=1e-3)

@@ -1,7 +1,7 @@
 """A cache of activations on disk, which several processes may share.
 
-DIR/ab/abcdef....safetensors holds the activations of some sequences of tokens. Its name is a hash of everything that
-determines them: the tokens, the model's weights and configuration, the hook, and what computes them.
+FOLDER/ab/abcdef....safetensors holds the activations of some sequences. The file is named by a hash of everything that
+determines them: the tokens, the model's weights and configuration, the hook, the device and the library versions.
 """
 
 # N sequences, S positions, D model width
@@ -25,19 +25,20 @@ from sae_sweeps.runtime.errors import first_line
 log = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
-ABANDONED = 3600.0  # seconds after which a file still being written is one of a process that died
+ABANDONED = 3600.0  # seconds after which an unfinished file is taken to be left by a process that died
 
 
 class ActivationCache:
-    """Activations by their tokens, at most `max_bytes` of them: the longest unused make room for new ones.
+    """Activations by their tokens, at most `max_bytes` in total: the least recently used files are evicted first.
 
-    What this process has used or added stays: of a text larger than the cache a part is kept and found again, rather
-    than all of it in turn and nothing found. A file is complete or absent, and its contents are checked against a hash
-    of theirs. What cannot be read or written is computed: a full disk or a damaged file costs time, not the run.
+    Files that this process has used or added are never evicted by it: if the text is larger than the cache, a part of
+    the text stays and is found in the next epoch, instead of every file being evicted before it is used again. A file
+    is complete or absent, and its contents are checked against a checksum. Activations that cannot be read or written
+    are computed: a full disk or a damaged file costs time, not the run.
     """
 
     def __init__(self, folder: str | Path, max_bytes: float, origin: dict[str, object]) -> None:
-        """`origin` is all that determines the activations apart from the tokens."""
+        """Open the cache in a folder. `origin` is everything that determines the activations, except the tokens."""
         self._folder = Path(folder).expanduser()
         self._max_bytes = max_bytes
         self._origin = json.dumps(origin, sort_keys=True).encode()
@@ -45,7 +46,7 @@ class ActivationCache:
         self.hits = self.misses = 0
 
     def get(self, tokens_NS: Tensor, compute: Callable[[], Tensor]) -> Tensor:
-        """The activations of `tokens_NS`, (N, S, D) on the CPU or where `compute` leaves them."""
+        """Return the activations of `tokens_NS`, (N, S, D): on the CPU if cached, else as `compute` returns them."""
         path = self._path(tokens_NS)
         acts_NSD = _read(path)
         if acts_NSD is not None:
@@ -73,7 +74,7 @@ class ActivationCache:
         partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
         try:
             save_file({"activations": acts_NSD}, partial, metadata={"sha256": _digest(acts_NSD)})
-            with FileLock(self._folder / ".lock"):  # one process at a time counts, removes and adds
+            with FileLock(self._folder / ".lock"):  # one process at a time counts, evicts and adds
                 if self._make_room(partial.stat().st_size):
                     os.replace(partial, path)
                     self._in_use.add(path)
@@ -81,7 +82,7 @@ class ActivationCache:
             partial.unlink(missing_ok=True)
 
     def _make_room(self, size: int) -> bool:
-        """Remove what is not in use until `size` bytes fit in; False, and nothing removed, if they never will."""
+        """Evict files that are not in use until `size` bytes fit. Returns False, and evicts none, if they cannot."""
         for partial in self._folder.glob("*/.*"):
             if time.time() - partial.stat().st_mtime > ABANDONED:
                 partial.unlink(missing_ok=True)
@@ -104,13 +105,13 @@ def _read(path: Path) -> Tensor | None:
             acts_NSD: Tensor = file.get_tensor("activations")
             if file.metadata()["sha256"] != _digest(acts_NSD):
                 raise SafetensorError("its checksum does not match")
-        with suppress(OSError):  # another user's file
-            os.utime(path)  # used now
+        with suppress(OSError):  # the file may belong to another user
+            os.utime(path)  # marks it as just used
         return acts_NSD
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError, TypeError) as error:
-        log.warning("activations.cache: %s is damaged (%s), computed anew", path.name[:12], error)
+        log.warning("activations.cache: %s is damaged (%s); its activations are computed again", path.name[:12], error)
         return None
 
 

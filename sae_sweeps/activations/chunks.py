@@ -1,9 +1,8 @@
-"""Chunks of shuffled activations, each recomputable from its number alone."""
+"""Chunks of shuffled activations, each of which can be recomputed from its index alone."""
 
 # N sequences, S positions, D model width, A activations in a chunk
 
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -11,20 +10,23 @@ from torch import Tensor
 
 from sae_sweeps.activations.cache import ActivationCache
 from sae_sweeps.activations.tokens import TokenSource
-
-OnProgress = Callable[[int, int], None]
+from sae_sweeps.runtime.progress import OnProgress
 
 
 class Model(Protocol):
-    def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor: ...
+    """What chunks need of the language model."""
+
+    def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor:
+        """Return the activations (N, S, D) of sequences."""
 
 
 class ActivationChunks:
     """Activations of training text in chunks of `chunk_size`.
 
-    Chunk i holds the activations of one stretch of sequences in an order drawn from (seed, i), so a restart at any step
-    sees what an undisturbed run saw. Positions that hold BOS are left out: their activation is the same for every
-    sequence, and in many models enormous. With a cache, what is found there is not computed.
+    Chunk i holds the activations of consecutive sequences, in an order drawn from (seed, i), so a run that
+    resumes at any step sees the same activations as one that was never interrupted. Positions that hold BOS are left
+    out: their activation is the same for every sequence, and in many models very large. Cached activations are not
+    computed again.
     """
 
     def __init__(
@@ -37,17 +39,17 @@ class ActivationChunks:
         cache: ActivationCache | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        """`told` hears how many sequences of how many of a chunk the model has run on."""
+        """Prepare chunks of `tokens`. `on_progress` receives how many sequences of a chunk the model has done."""
         self._model, self._tokens, self._seed, self._on_progress = model, tokens, seed, on_progress
         self.cache = cache
         self.chunk_size = chunk_size
         self.first_position = tokens.dataset.first_position
         per_sequence = tokens.dataset.seq_len - self.first_position
         self.sequences_per_chunk = -(-chunk_size // per_sequence)
-        self.seconds = 0.0  # spent on chunks so far
+        self.seconds = 0.0  # spent on all chunks so far
 
     def chunk(self, index: int) -> Tensor:
-        """Activations (A, D) of chunk `index`, A = `chunk_size`, shuffled."""
+        """Return chunk `index`: shuffled activations (A, D), A = `chunk_size`."""
         began = time.perf_counter()
         tokens_NS = self._tokens.training(index * self.sequences_per_chunk, self.sequences_per_chunk)
         if self.cache is None:

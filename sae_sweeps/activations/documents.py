@@ -1,10 +1,10 @@
-"""Documents: the strings of a data set in a fixed order, which of them are held out, and rows of tokens from them.
+"""Documents of a data set in a fixed order, their split into training and held-out ones, and token sequences from them.
 
-Document i is held out for evaluation if i is a multiple of `dataset.holdout_every`; no document is ever on both sides.
-Only where there is a single one is it cut in two (`split_single`).
+Document i is held out for evaluation if i is a multiple of `dataset.holdout_every`, so no document is in both splits.
+A single document is cut in two instead (`split_single`).
 
-The documents of each side are joined, an end-of-text token behind each (where the tokenizer has one), and cut into
-rows. With `dataset.prepend_bos` every row starts with a BOS token and `seq_len - 1` tokens of text follow.
+The documents of a split are joined, each followed by an end-of-text token if the tokenizer has one, and cut into
+sequences. With `dataset.prepend_bos` a sequence is a BOS token and `seq_len - 1` tokens of text.
 """
 
 import glob
@@ -23,28 +23,29 @@ DOCUMENTS_PER_CALL = 64  # tokenized together
 
 
 def is_held_out(index: int, holdout_every: int) -> bool:
+    """Return whether document `index` is held out."""
     return index % holdout_every == 0
 
 
 def find_files(dataset: DatasetConfig) -> list[str]:
-    """The local files of a data set, sorted. Raises: ConfigError if a glob matches no file."""
+    """Return the local files of a data set, sorted. Raises: ConfigError if a glob matches no file."""
     found: list[str] = []
     for pattern in dataset.globs:
         matches = [path for path in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(path)]
         if not matches:
             raise ConfigError(
-                "dataset.files", pattern, "matches no file", "check the path, and quote the glob for the shell"
+                "dataset.files", pattern, "matches no file", "check the path, and quote the glob in the shell"
             )
         found += matches
     return sorted(set(found))
 
 
 def read_documents(dataset: DatasetConfig) -> Iterator[str]:
-    """All documents in order, empty ones left out.
+    """Yield all documents in order, without empty ones.
 
-    A text file is one document; json (lines) and parquet files and hub data sets have one per row, in
+    A text file is one document; JSON (lines) and Parquet files and hub data sets have one per row, in
     `dataset.text_column`.
-    Raises: ConfigError if files, data set or column are not there.
+    Raises: ConfigError if the files, the data set or the column do not exist.
     """
     rows = _read_text_files(find_files(dataset)) if dataset.format == "text" else _read_rows(dataset)
     return (text for text in rows if text.strip())
@@ -79,7 +80,7 @@ def _read_rows(dataset: DatasetConfig) -> Iterator[str]:
                 raise ConfigError(
                     "dataset.text_column",
                     dataset.text_column,
-                    f"no such column; there are {', '.join(row)}",
+                    f"no such column; the columns are {', '.join(row)}",
                     f"dataset.text_column={next(iter(row), 'text')}",
                 )
             yield str(row[dataset.text_column])
@@ -97,14 +98,14 @@ def _read_rows(dataset: DatasetConfig) -> Iterator[str]:
             setting,
             value,
             f"cannot be read as {dataset.format} ({first_line(error)})",
-            "check the files, or name their format: dataset=text, json or parquet",
+            "check the files, or set their format: dataset=text, json or parquet",
         ) from None
 
 
 def split_single(documents: Iterator[str], holdout_every: int) -> Iterator[str]:
-    """The documents themselves; or, if there is only one, two pieces of it: its end, to be held out, and the rest.
+    """Yield the documents unchanged; if there is only one, two parts of it: its end, which is held out, and the rest.
 
-    The cut is behind a line, or behind a word where lines are long. Nothing is lost or doubled.
+    The cut is after a line break, or after a space if lines are long. No text is lost or repeated.
     """
     first, second = next(documents, ""), next(documents, None)
     if second is not None:
@@ -119,8 +120,8 @@ def split_single(documents: Iterator[str], holdout_every: int) -> Iterator[str]:
     yield first[:cut]
 
 
-def read_documents_of(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
-    """The documents that are held out, or all others."""
+def read_split(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
+    """Yield the documents of one split: the held-out ones, or all others."""
     documents = read_documents(dataset)
     if not dataset.streaming:
         documents = split_single(documents, dataset.holdout_every)
@@ -130,7 +131,7 @@ def read_documents_of(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
 def fill_sequences(
     documents: Iterable[str], encode: Encode, bos: int | None, eos: int | None, seq_len: int
 ) -> Iterator[list[int]]:
-    """Rows of exactly `seq_len` tokens; what is left at the end and does not fill a row is dropped."""
+    """Yield sequences of exactly `seq_len` tokens; the remainder that does not fill a sequence is dropped."""
     start = [] if bos is None else [bos]
     end = [] if eos is None else [eos]
     width = seq_len - len(start)
@@ -146,9 +147,10 @@ def fill_sequences(
 
 
 def too_short_error(dataset: DatasetConfig, held_out: bool) -> ConfigError:
+    """Return the error for a split that does not fill one sequence."""
     return ConfigError(
         "dataset.seq_len",
         dataset.seq_len,
         f"the {'held-out' if held_out else 'training'} text is shorter than one sequence of that many tokens",
-        "give more text or lower dataset.seq_len",
+        "give more text, or lower dataset.seq_len",
     )

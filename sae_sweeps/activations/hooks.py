@@ -1,41 +1,50 @@
-"""TransformerLens hooks: which can be read, where they lie, which are the same tensor."""
+"""TransformerLens hooks: their layer, which ones have the model's width, and which ones see the same tensor."""
 
 import difflib
 import re
 
-from sae_sweeps.activations.model_info import ModelFacts
+from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.runtime.errors import ConfigError
 
-# the points of a transformer block at which the activation has the model's width
+# the hooks of a transformer block that see activations of the model's width
 WIDE_HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
 
 
-def check_hook(hook: str, facts: ModelFacts) -> None:
-    """Raises: ConfigError, listing near names, if the model has no such hook of width d_model."""
-    known = [f"blocks.{layer}.{place}" for layer in range(facts.n_layers) for place in WIDE_HOOKS]
-    if hook in known:
-        return
-    near = difflib.get_close_matches(hook, known, n=3, cutoff=0.3)
-    match = re.fullmatch(r"blocks\.(\d+)\.(\w+)", hook)
-    if match and match[2] in WIDE_HOOKS:
-        problem = f"the model has layers 0 to {facts.n_layers - 1}"
-        near = [f"blocks.{facts.n_layers - 1}.{match[2]}", *near][:3]
-    else:
-        problem = "the model has no such hook"
-    near = list(dict.fromkeys(near)) or [f"blocks.{facts.n_layers // 2}.hook_resid_pre"]
-    raise ConfigError("model.hook", hook, f"{problem}; near names: {', '.join(near)}", f"model.hook={near[0]}")
+def split_hook(hook: str | None) -> tuple[int, str] | None:
+    """Return the layer and the name inside the block of `blocks.LAYER.NAME`; None for any other hook, and for none."""
+    found = re.fullmatch(r"blocks\.(\d+)\.(.+)", hook or "")
+    return (int(found[1]), found[2]) if found else None
 
 
 def hook_layer(hook: str) -> int:
-    return int(hook.split(".")[1])
+    """Return the layer of a hook. Raises: ValueError if the hook is not inside a transformer block."""
+    if (parts := split_hook(hook)) is None:
+        raise ValueError(f"{hook} is not a hook of a transformer block")
+    return parts[0]
+
+
+def check_hook(hook: str, info: ModelInfo) -> None:
+    """Check that the model has such a hook of width d_model. Raises: ConfigError, with similar names, if it has not."""
+    known = [f"blocks.{layer}.{name}" for layer in range(info.n_layers) for name in WIDE_HOOKS]
+    if hook in known:
+        return
+    near = difflib.get_close_matches(hook, known, n=3, cutoff=0.3)
+    parts = split_hook(hook)
+    if parts and parts[1] in WIDE_HOOKS:
+        problem = f"the model has layers 0 to {info.n_layers - 1}"
+        near = [f"blocks.{info.n_layers - 1}.{parts[1]}", *near][:3]
+    else:
+        problem = "the model has no such hook"
+    near = list(dict.fromkeys(near)) or [f"blocks.{info.n_layers // 2}.hook_resid_pre"]
+    raise ConfigError("model.hook", hook, f"{problem}; similar hooks: {', '.join(near)}", f"model.hook={near[0]}")
 
 
 def is_same_activation(hook: str, other: str) -> bool:
-    """Whether two hooks see the same: what leaves a block enters the next."""
+    """Return whether two hooks see the same tensor: a block's output is the next block's input."""
     return as_block_output(hook) == as_block_output(other)
 
 
 def as_block_output(hook: str) -> str:
-    """A hook on what enters a block as one on what leaves the block before it; others as they are."""
-    found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_pre", hook)
-    return f"blocks.{int(found[1]) - 1}.hook_resid_post" if found and int(found[1]) > 0 else hook
+    """Return the hook on the output of the block before, for a hook on a block's input; any other hook unchanged."""
+    layer, name = split_hook(hook) or (0, "")
+    return f"blocks.{layer - 1}.hook_resid_post" if name == "hook_resid_pre" and layer > 0 else hook

@@ -1,7 +1,7 @@
-"""The language model: activations at a hook, and the cross entropy when they are replaced.
+"""The language model: its activations at a hook, and its cross-entropy when they are replaced.
 
-Models are run through TransformerLens' TransformerBridge, which loads every Hugging Face decoder under one set of hook
-names; versions 3 and 4 both have it.
+Models run in the TransformerBridge of TransformerLens (versions 3 and 4), which gives every Hugging Face decoder the
+same hook names.
 """
 
 # N sequences, S positions, D model width, V vocabulary
@@ -19,24 +19,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.hooks import hook_layer
+from sae_sweeps.activations.hooks import as_block_output, hook_layer
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.config.wheel_models import describe_weights
 from sae_sweeps.runtime.errors import ConfigError, first_line
+from sae_sweeps.runtime.progress import OnProgress
 
 log = logging.getLogger(__name__)
 
-LOGITS_IN_MEMORY = 2**23  # elements of a batch's (N, S, V) logits; more is slower on a CPU
+LOGITS_IN_MEMORY = 2**23  # elements of the logits (N, S, V) of a batch; more is slower on a CPU
 LOGITS_IN_MEMORY_CUDA = 2**26
 
 
 class LanguageModel:
-    """A frozen decoder and its tokenizer.
-
-    Raises: ConfigError if the folder or hub name cannot be loaded, or if the model has no such hook.
-    """
+    """A frozen decoder and its tokenizer."""
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
+        """Load the model. Raises: ConfigError if the folder or hub name cannot be loaded, or if it has no such hook."""
         self.config, self.device = config, device
         self.hook = config.hook
         self._bridge = _load(config, device)
@@ -45,32 +44,32 @@ class LanguageModel:
         self.tokenizer = self._bridge.tokenizer
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens."""
+        """Return the token ids of each text, without special tokens."""
         return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
     @property
     def d_model(self) -> int:
+        """Return the width of the residual stream."""
         return int(self._bridge.cfg.d_model)
 
     @property
     def bos(self) -> int | None:
+        """Return the id of the BOS token, if the tokenizer has one."""
         return self.tokenizer.bos_token_id
 
     @property
     def eos(self) -> int | None:
+        """Return the id of the end-of-text token, if the tokenizer has one."""
         return self.tokenizer.eos_token_id
 
     @torch.no_grad()
-    def activations(self, tokens_NS: Tensor, on_progress: Callable[[int, int], None] | None = None) -> Tensor:
-        """Activations at the hook, (N, S, D) in float32; the model stops behind it.
+    def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor:
+        """Return the activations at the hook, (N, S, D) in float32. Layers above the hook are not run.
 
-        `told` hears how many sequences of how many are done.
+        `on_progress` receives how many of the N sequences are done.
         """
-        layer = hook_layer(self.hook)
-        hook, stop = self.hook, layer + 1
-        if layer > 0 and hook.endswith("hook_resid_pre"):
-            # the same tensor one block earlier, which saves running the block behind it
-            hook, stop = f"blocks.{layer - 1}.hook_resid_post", layer
+        hook = as_block_output(self.hook)  # the same tensor one block earlier, so one block less is run
+        stop = hook_layer(hook) + 1
         acts_NSD = torch.empty(*tokens_NS.shape, self.d_model, device=self.device)
         done = 0
 
@@ -88,10 +87,10 @@ class LanguageModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of weights and configuration: equal for equal models, wherever they were loaded from."""
+        """Return a hash of weights and configuration: equal for equal models, wherever they were loaded from."""
         config = self._bridge.original_model.config.to_dict()
-        for elsewhere in ("_name_or_path", "transformers_version"):
-            config.pop(elsewhere, None)
+        for unrelated in ("_name_or_path", "transformers_version"):
+            config.pop(unrelated, None)
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
         for name, tensor in sorted(self._bridge.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -100,14 +99,13 @@ class LanguageModel:
 
     @property
     def logits_at_once(self) -> int:
-        """For how many positions the logits are best held at a time."""
+        """Return the number of positions whose logits are computed at a time."""
         in_memory = LOGITS_IN_MEMORY_CUDA if self.device.type == "cuda" else LOGITS_IN_MEMORY
         return max(1, in_memory // int(self._bridge.cfg.d_vocab))
 
     @torch.no_grad()
     def logit_lens(self, directions_ND: Tensor) -> Tensor:
-        """What directions of the residual stream do to the output, (N, V): the logits that the final norm and the
-        unembedding give them, less those that they give to nothing at all."""
+        """Return the logit lens of residual-stream directions: unembed(ln_final(d)) - unembed(ln_final(0)), (N, V)."""
         directions_ND = torch.cat([directions_ND, torch.zeros_like(directions_ND[:1])])
         directions_ND = directions_ND.to(self.device, getattr(torch, self.config.dtype))
         logits_NV = self._bridge.unembed(self._bridge.ln_final(directions_ND)).float()
@@ -122,19 +120,19 @@ class LanguageModel:
         *,
         from_hook: bool = False,
     ) -> float:
-        """Mean cross entropy, in nats per token, of the predictions made at `first_position` and behind it.
+        """Return the mean cross-entropy, in nats per token, of the predictions at `first_position` and after it.
 
-        `replace` is given the activations (n, S, D) of the sequences from a position on and returns what the model goes
-        on with. If it does not need them, `from_hook` saves running the layers below the hook: it is given something of
-        that shape instead. Only where `can_start_at_hook`.
+        `replace(acts_nSD, first)` receives the activations at the hook of the n sequences from number `first` on, and
+        returns the activations to continue with. If it only uses their shape, `from_hook` skips the layers below the
+        hook and passes other values of that shape; this requires `can_start_at_hook`.
         """
         if not from_hook:
             return self._cross_entropy(tokens_NS, self.hook, replace, first_position)
         layer = self._first_layer_above
-        assert layer is not None, "only where can_start_at_hook"
+        assert layer is not None, "from_hook requires can_start_at_hook"
         below = list(self._bridge.blocks)[:layer]
         for block in below:
-            vars(block)["forward"] = _passes_on  # plain assignment goes to the component that the block wraps
+            vars(block)["forward"] = _pass_through  # setattr would set it on the wrapped component
         try:
             return self._cross_entropy(tokens_NS, f"blocks.{layer}.hook_resid_pre", replace, first_position)
         finally:
@@ -143,8 +141,10 @@ class LanguageModel:
 
     @property
     def can_start_at_hook(self) -> bool:
-        """Whether the layers above the hook see nothing else of those below: it is in the residual stream, between two
-        blocks. (TransformerLens 4 has `start_at_layer`, which runs the blocks below as well and drops what they give.)
+        """Return whether the hook is in the residual stream between two blocks, so that the layers above it depend on
+        the layers below through its activations alone.
+
+        TransformerLens 4 has `start_at_layer`, but it runs the blocks below as well and discards their output.
         """
         return self._first_layer_above is not None
 
@@ -176,8 +176,8 @@ class LanguageModel:
         return nats / (tokens_NS.shape[0] * (tokens_NS.shape[1] - 1 - first_position))
 
 
-def _passes_on(hidden_NSD: Tensor, *others: Any, **options: Any) -> Tensor:
-    """In place of a block."""
+def _pass_through(hidden_NSD: Tensor, *others: Any, **options: Any) -> Tensor:
+    """Return the residual stream unchanged; replaces the forward pass of a skipped block."""
     return hidden_NSD
 
 
@@ -200,7 +200,7 @@ def _load(config: ModelConfig, device: torch.device) -> Any:
             "model.name",
             config.name,
             f"cannot be loaded ({first_line(error)})",
-            "check the folder's files or the hub name",
+            "check the files in the folder, or the hub name",
         ) from error
     bridge.eval()
     for parameter in bridge.parameters():

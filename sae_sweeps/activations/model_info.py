@@ -1,4 +1,4 @@
-"""What a model's folder says of it, read without loading it: cheap enough to check every setting first."""
+"""Sizes of a language model from its config.json, without loading it: cheap enough to check all settings first."""
 
 import functools
 import json
@@ -15,10 +15,11 @@ from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
 
 
 @dataclass
-class ModelFacts:
-    """What config.json tells: layers, width, vocabulary, and the longest sequence (None where it does not say).
+class ModelInfo:
+    """Layers, width, vocabulary and longest sequence of a model, from its config.json.
 
-    `unread` says why it could not be read, where these are the published numbers.
+    context: None if config.json does not name it
+    unread: why config.json could not be read, if these are the published numbers instead
     """
 
     n_layers: int
@@ -28,40 +29,40 @@ class ModelFacts:
     unread: str | None = None
 
     def weights(self, layers: int) -> int:
-        """About how many weights so many blocks have, each a multiply-add per token: 12 d^2 in the usual shape."""
+        """Return the approximate number of weights in `layers` blocks, 12 d^2 each; one multiply-add each per token."""
         return 12 * self.d_model**2 * layers
 
 
-# of the models of conf/model, from their config.json on the hub: enough to plan with where that cannot be had
+# the models of conf/model, from their config.json on the hub: for task=plan without access to the hub
 PUBLISHED = {
-    "gpt2": ModelFacts(n_layers=12, d_model=768, vocabulary=50257, context=1024),
-    "google/gemma-2-2b": ModelFacts(n_layers=26, d_model=2304, vocabulary=256000, context=8192),
-    "EleutherAI/pythia-70m-deduped": ModelFacts(n_layers=6, d_model=512, vocabulary=50304, context=2048),
+    "gpt2": ModelInfo(n_layers=12, d_model=768, vocabulary=50257, context=1024),
+    "google/gemma-2-2b": ModelInfo(n_layers=26, d_model=2304, vocabulary=256000, context=8192),
+    "EleutherAI/pythia-70m-deduped": ModelInfo(n_layers=6, d_model=512, vocabulary=50304, context=2048),
 }
 
 
 def is_local_path(name: str) -> bool:
-    """Whether `name` can only mean a folder: hub names are `name` or `owner/name`."""
+    """Return whether a model's name can only be a folder: hub names are NAME or OWNER/NAME."""
     return os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or os.path.exists(name)
 
 
 @functools.cache
-def model_facts(name: str, to_plan: bool = False) -> ModelFacts:
-    """Facts of the model in a local folder, in the hub's local cache, or on the hub. To plan with, those that are
-    published will do where the hub is out of reach; `unread` says so.
+def read_model_info(name: str, to_plan: bool = False) -> ModelInfo:
+    """Return the sizes of the model in a local folder, in the hub's local cache, or on the hub.
 
+    With `to_plan`, the published numbers are returned if the hub is out of reach; `unread` is then set.
     Raises: ConfigError if there is no such folder, if the hub has no such model or cannot be reached, or if its
     config.json is not that of a language model with transformer blocks.
     """
     try:
-        return _read_facts(name)
+        return _read_info(name)
     except OutOfReachError as error:
         if to_plan and name in PUBLISHED:
             return replace(PUBLISHED[name], unread=error.problem)
         raise
 
 
-def _read_facts(name: str) -> ModelFacts:
+def _read_info(name: str) -> ModelInfo:
     if is_local_path(name):
         folder = Path(name).expanduser()
         if not folder.is_dir():
@@ -77,7 +78,7 @@ def _read_facts(name: str) -> ModelFacts:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         config = config.get("text_config", config)  # models with several modalities nest the language part
-        return ModelFacts(
+        return ModelInfo(
             n_layers=int(_first(config, "num_hidden_layers", "n_layer", "num_layers")),
             d_model=int(_first(config, "hidden_size", "n_embd", "d_model")),
             vocabulary=int(_first(config, "vocab_size")),
@@ -97,26 +98,25 @@ def _first(config: dict[str, Any], *keys: str) -> Any:
 
 
 def _hub_config(name: str) -> Path:
-    """config.json of a model on the hub: from the local cache, or fetched."""
+    """Return the config.json of a model on the hub, from the local cache or fetched."""
     import huggingface_hub as hub
 
     require_repository("model.name", name, "model")
     cached = hub.try_to_load_from_cache(name, "config.json")
     try:
         return Path(cached if isinstance(cached, str) else hub.hf_hub_download(name, "config.json"))
-    except Exception as error:  # the client passes on whatever its transport raises; a gated model ends here too
-        problem = f"its config.json cannot be had ({type(error).__name__})"
-        fix = "if it is gated, accept its terms on the hub and log in with `hf auth login`"
+    except Exception as error:  # any exception of the client's transport, or of a gated model
+        problem = f"its config.json cannot be fetched ({type(error).__name__})"
+        fix = "if the model is gated, accept its terms on the hub and log in with `hf auth login`"
         raise OutOfReachError("model.name", name, problem, fix) from None
 
 
 def is_same_model(name: str, others: Iterable[str]) -> bool:
-    """Whether a model's name is among others: a folder is taken to be called what it holds, and owners on the hub are
-    left aside."""
-    return _plain(name) in map(_plain, others)
+    """Return whether a model's name is among others. A folder counts by its own name; owners on the hub are ignored."""
+    return _short_name(name) in map(_short_name, others)
 
 
-def _plain(name: str) -> str:
+def _short_name(name: str) -> str:
     if cached := re.search(r"models--[^/]+--([^/]+)/snapshots", name):
         return cached[1].lower()
     return name.rstrip("/").rpartition("/")[2].lower()

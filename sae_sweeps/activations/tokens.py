@@ -1,4 +1,4 @@
-"""Token sequences: documents to rows of token ids, for training and for evaluation."""
+"""Token sequences from documents, for training and for evaluation."""
 
 # N sequences, S positions in a sequence (dataset.seq_len)
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.documents import Encode, fill_sequences, read_documents_of, too_short_error
+from sae_sweeps.activations.documents import Encode, fill_sequences, read_split, too_short_error
 from sae_sweeps.config import DatasetConfig
 
 log = logging.getLogger(__name__)
@@ -22,9 +22,9 @@ Row = npt.NDArray[np.int32]  # one sequence
 class TokenSource:
     """The token sequences of a data set, split into training and held-out ones.
 
-    A finite data set is tokenized once and its training sequences are visited in a random order, another in every
-    epoch, decided by `dataset.seed`. A streamed one is visited in its own order and never held in memory: going back,
-    as after a restart, reads it again from its beginning.
+    A finite data set is tokenized once; its training sequences are visited in a random order, drawn from `dataset.seed`
+    for each epoch. A streamed data set is visited in its own order and never held in memory: to step back, for instance
+    when a run resumes, it is read again from the beginning.
     """
 
     def __init__(self, dataset: DatasetConfig, encode: Encode, bos: int | None, eos: int | None) -> None:
@@ -32,17 +32,17 @@ class TokenSource:
         self._finite: Tensor | None = None
         self._finite_held_out: Tensor | None = None
         self._stream: Iterator[Row] = iter(())
-        self._position = -1  # of the stream; -1: not begun
+        self._position = -1  # next sequence of the stream; -1 before the first read
         self._orders: dict[int, Tensor] = {}
 
     def _rows(self, held_out: bool) -> Iterator[Row]:
         rows = fill_sequences(
-            read_documents_of(self.dataset, held_out), self._encode, self._bos, self._eos, self.dataset.seq_len
+            read_split(self.dataset, held_out), self._encode, self._bos, self._eos, self.dataset.seq_len
         )
-        return (np.array(row, dtype=np.int32) for row in rows)  # 4 bytes per token, where a list takes ten times that
+        return (np.array(row, dtype=np.int32) for row in rows)  # 4 bytes per token; a list takes ten times as much
 
     def held_out_tokens(self, count: int) -> Tensor:
-        """Up to `count` held-out sequences, (N, S): a random choice of a finite data set, the first of a stream.
+        """Return up to `count` held-out sequences (N, S): random ones of a finite data set, the first ones of a stream.
 
         Raises: ConfigError if the held-out documents do not fill one sequence.
         """
@@ -60,7 +60,7 @@ class TokenSource:
         return torch.from_numpy(np.stack(sequences))
 
     def training(self, start: int, count: int) -> Tensor:
-        """Training sequences `start` to `start + count`, (count, S), counted through all epochs.
+        """Return training sequences `start` to `start + count`, (count, S), numbered through all epochs.
 
         Raises: ConfigError if the training documents do not fill one sequence.
         """
@@ -78,14 +78,14 @@ class TokenSource:
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
-            assert self._finite is not None, "set before the first sequence is asked for"
+            assert self._finite is not None, "tokenized before the first sequence is requested"
             if epoch == 1:
                 log.info(
-                    "training wants more than the text's %d sequences: they come again, in another order",
+                    "training needs more than the text's %d sequences: they are repeated in another order",
                     len(self._finite),
                 )
             generator = torch.Generator().manual_seed(self.dataset.seed * 1_000_003 + epoch)
-            latest = sorted(self._orders)[-1:]  # a chunk may lie in two epochs
+            latest = sorted(self._orders)[-1:]  # a chunk may span two epochs
             kept = {known: self._orders[known] for known in latest}
             self._orders = {**kept, epoch: torch.randperm(len(self._finite), generator=generator)}
         return self._orders[epoch]
@@ -105,4 +105,4 @@ class TokenSource:
                 yield row
             if empty:
                 raise too_short_error(self.dataset, held_out=False)
-            log.info("the streamed text has ended; it starts again")
+            log.info("the streamed text has ended and is read again from the beginning")

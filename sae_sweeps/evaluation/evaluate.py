@@ -1,8 +1,6 @@
-"""Quality of an SAE on held-out text: reconstruction, sparsity, and what the language model loses by it."""
+"""Metrics of an SAE on held-out text: reconstruction, sparsity, and the language model's cross-entropy."""
 
 # N sequences, S positions, A held-out activations, B activations in a batch, D model width, F latents
-
-import logging
 
 import torch
 from torch import Tensor
@@ -11,24 +9,24 @@ from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.saes import SAE
 
-log = logging.getLogger(__name__)
-
-BATCH = 2048  # activations
+BATCH = 2048  # activations that are reconstructed at a time
 
 
 @torch.no_grad()
 def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float]:
-    """The metrics of a point.
+    """Return the metrics of an SAE on held-out activations; metrics.py has how each is shown.
 
     nmse: mean over activations of |x - x_hat|^2 / |x - mean_D(x)|^2 (arXiv:2502.04878)
-    fvu: sum |x - x_hat|^2 / sum |x - mean_A(x)|^2, elsewhere called 1 - explained variance
-    l0: active latents per activation, with the selection used at inference
-    dead_fraction: latents active on none of the held-out activations
-    ce_degradation: nats per token lost with reconstructions in place of activations
-    ce_recovered_zero, ce_recovered_mean: 1 if nothing is lost, 0 if as much as by zero or mean ablation
+    fvu: sum |x - x_hat|^2 / sum |x - mean_A(x)|^2, also known as 1 - explained variance
+    l0: mean number of active latents per activation, with the selection used at inference
+    dead_fraction: share of latents that are active on none of the held-out activations
+    ce_degradation: rise of the cross-entropy, in nats per token, when reconstructions replace activations
+    ce_recovered_zero, ce_recovered_mean: 1 for no rise, 0 for the rise under zero or mean ablation
+    ce_model, ce_reconstruction: cross-entropy, in nats per token, without and with the reconstructions
+    held_out_tokens: number of held-out activations
     """
     reconstructions: list[Tensor] = []
-    ratio_sum = active = 0.0
+    ratio_sum = active_sum = 0.0
     fired_F = torch.zeros(sae.dict_size, dtype=torch.bool, device=sae.W_dec.device)
     acts_AD = data.acts_AD
     for x_BD in acts_AD.split(BATCH):
@@ -38,8 +36,7 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float]:
         error_B = (x_BD - recon_BD).square().sum(1).double()
         spread_B = (x_BD - x_BD.mean(1, keepdim=True)).square().sum(1).double()
         ratio_sum += (error_B / spread_B).sum().item()
-        active_N = kept.active
-        active += active_N.sum().item()
+        active_sum += kept.active.sum().item()
         fired_F |= kept.fired()
         reconstructions.append(recon_BD)
     recon_AD = torch.cat(reconstructions)
@@ -50,7 +47,7 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float]:
     return {
         "nmse": ratio_sum / count,
         "fvu": (residual / variance).item(),
-        "l0": active / count,
+        "l0": active_sum / count,
         "dead_fraction": 1 - fired_F.float().mean().item(),
         "ce_degradation": ce - data.ce,
         "ce_recovered_zero": (data.ce_zero - ce) / (data.ce_zero - data.ce),

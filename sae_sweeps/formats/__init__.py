@@ -1,1 +1,1 @@
-"""The formats of SAE files: one file per library, and how they are told apart, read and written."""
+"""The formats of SAE files: one file per library, a table of them, and how a format is detected."""

@@ -1,6 +1,5 @@
-"""What the files of an SAE say of it, read without its weights."""
+"""What the files of an SAE declare, read without its weights."""
 
-import re
 from dataclasses import dataclass
 
 
@@ -15,14 +14,10 @@ class Description:
     model: str | None = None
     hook: str | None = None
     trained_here: bool = False
-    fed: str = "none"  # how activations are normalised before they come to it, if it has no way to do so itself
-    of_directions: str | None = None  # of a meta-SAE: the SAE whose decoder directions it is of
+    # how activations have to be normalised before they reach it, if the format cannot have it do so itself
+    input_normalization: str = "none"
+    directions_of: str | None = None  # for a meta-SAE: the SAE whose decoder directions it reconstructs
 
 
-FED = "normalize_activations"  # in the configurations of libraries that have no word for it
-
-
-def layer_index(hook: str | None) -> int | None:
-    """The layer that a hook is in, if it says so."""
-    found = re.match(r"blocks\.(\d+)\.", hook or "")
-    return int(found[1]) if found else None
+# where that is noted in the configurations of libraries that cannot normalise activations
+NORMALIZATION_KEY = "normalize_activations"

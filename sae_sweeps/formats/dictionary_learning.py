@@ -1,19 +1,19 @@
-"""dictionary_learning's folders: config.json and ae.pt, a state that torch pickled.
+"""dictionary_learning's folders: config.json and ae.pt, a pickled state dictionary.
 
-A pickle can run code. These are read by torch's restricted loader, which knows tensors and little else; a file in which
-there is more is refused, and nothing of it is run.
+A pickle can run code. ae.pt is read with torch's restricted loader (`weights_only`), which accepts little more than
+tensors; a file with anything else is refused, and none of its code is run.
 """
 
 import pickle
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.hooks import as_block_output
-from sae_sweeps.formats.description import FED, Description
+from sae_sweeps.activations.hooks import as_block_output, split_hook
+from sae_sweeps.formats.description import NORMALIZATION_KEY, Description
+from sae_sweeps.formats.interface import Writer
 from sae_sweeps.runtime.files import read_json, write_atomically, write_json
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.saes.inference import gate
@@ -21,7 +21,7 @@ from sae_sweeps.saes.inference import gate
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 FILES = (CONFIG, WEIGHTS)
 
-ARCHITECTURES = {
+ARCHITECTURES = {  # by dict_class
     "AutoEncoder": "relu",
     "AutoEncoderNew": "relu",
     "GatedAutoEncoder": "gated",
@@ -30,19 +30,25 @@ ARCHITECTURES = {
     "MatryoshkaBatchTopKSAE": "matryoshka",
     "JumpReluAutoEncoder": "jumprelu",
 }
-WRITTEN = {"relu": "AutoEncoder", "matryoshka": "BatchTopKSAE"} | {
-    here: there for there, here in ARCHITECTURES.items() if here not in ("relu", "matryoshka")
+DICT_CLASSES = {  # the dict_class that each architecture is written as
+    "relu": "AutoEncoder",
+    "gated": "GatedAutoEncoder",
+    "topk": "AutoEncoderTopK",
+    "batchtopk": "BatchTopKSAE",
+    "matryoshka": "BatchTopKSAE",
+    "jumprelu": "JumpReluAutoEncoder",
 }
-# what submodule_name begins with, as in resid_post_layer_8; its scripts take the output of a layer
+# what submodule_name contains, as in resid_post_layer_8; without one, the library's scripts use the output of a layer
 PLACES = ("resid_post", "resid_mid", "resid_pre", "attn_out", "mlp_out")
 
 
 def is_at(path: Path) -> bool:
+    """Return whether a folder has dictionary_learning's files."""
     return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
 
 
 def describe(path: Path) -> Description:
-    """What config.json says. Raises: ValueError if it names no dictionary that is known."""
+    """Return what config.json declares. Raises: ValueError if its dict_class is not supported."""
     trainer = _trainer(path)
     submodule, layer = trainer.get("submodule_name"), trainer.get("layer")
     place = "resid_post" if submodule is None else next((name for name in PLACES if name in submodule), None)
@@ -61,17 +67,17 @@ def _trainer(path: Path) -> dict[str, Any]:
     trainer = config.get("trainer") if isinstance(config, dict) else None
     if not isinstance(trainer, dict):
         raise ValueError(f"{CONFIG} has no trainer")
-    if (known := trainer.get("dict_class")) not in ARCHITECTURES:
-        raise ValueError(f"its dict_class is {known!r}; known are {', '.join(ARCHITECTURES)}")
+    if (dict_class := trainer.get("dict_class")) not in ARCHITECTURES:
+        raise ValueError(f"its dict_class {dict_class!r} is not one of {', '.join(ARCHITECTURES)}")
     return trainer
 
 
 def read(path: Path) -> InferenceSAE:
-    """Raises: ValueError if the files do not hold such a dictionary, or a pickle that is more than tensors."""
+    """Return the SAE. Raises: ValueError if its dict_class is not supported, or if ae.pt holds more than tensors."""
     trainer, state = _trainer(path), _state(path / WEIGHTS)
     dict_class = trainer["dict_class"]
     parts: dict[str, Any] = {"centers_input": dict_class not in ("AutoEncoderNew", "JumpReluAutoEncoder")}
-    parts["normalization"] = trainer.get(FED, "none")
+    parts["normalization"] = trainer.get(NORMALIZATION_KEY, "none")
     if "W_enc" in state:
         parts |= {"W_enc": state["W_enc"].mT, "W_dec": state["W_dec"], "b_enc": state["b_enc"], "b_dec": state["b_dec"]}
     else:
@@ -90,7 +96,7 @@ def read(path: Path) -> InferenceSAE:
     elif ARCHITECTURES[dict_class] == "relu":
         parts["threshold"] = torch.zeros(dict_size)
     else:
-        parts["threshold"] = state["threshold"].expand(dict_size)  # one for all, or each its own
+        parts["threshold"] = state["threshold"].expand(dict_size)  # one for all latents, or one for each
     return InferenceSAE(ARCHITECTURES[dict_class], **parts)
 
 
@@ -98,30 +104,30 @@ def _state(file: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ValueError(f"{WEIGHTS} is damaged, or holds more than tensors; nothing of it was run") from None
+        raise ValueError(f"{WEIGHTS} is damaged or holds more than tensors; no code in it was run") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{WEIGHTS} does not hold named tensors")
     return state
 
 
 def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
-    """Save an SAE such that `dictionary_learning.utils.load_dictionary(folder, "cpu")` computes what it does.
+    """Write an SAE so that `dictionary_learning.utils.load_dictionary(folder, "cpu")` computes the same.
 
-    Raises: ValueError if it has no such dictionary.
+    Raises: ValueError if it normalises activations, or if its class needs a k and none is known.
     """
     if sae.normalization != "none":
-        raise ValueError("dictionary_learning does not normalise activations")
-    dict_class, k = WRITTEN[sae.architecture], description.k if sae.k is None else sae.k
-    layer, place = _output_of(description.hook)
+        raise ValueError("dictionary_learning cannot normalise activations")
+    dict_class, k = DICT_CLASSES[sae.architecture], description.k if sae.k is None else sae.k
+    layer, place = _output_place(description.hook)
     state: dict[str, Tensor] = {"encoder.weight": sae.W_enc, "decoder.weight": sae.W_dec.T}
     bias = sae.encoder_bias(centered=True)
     if sae.architecture == "jumprelu":
-        assert sae.threshold is not None, "what it selects by"
+        assert sae.threshold is not None, "a JumpReLU SAE has one"
         state = {"W_enc": sae.W_enc.T, "W_dec": sae.W_dec, "b_enc": sae.encoder_bias(centered=False)}
         state |= {"b_dec": sae.b_dec, "threshold": sae.threshold}
     elif sae.architecture == "gated":
-        assert sae.gain is not None, "what a gate has"
-        assert sae.shift is not None, "what a gate has"
+        assert sae.gain is not None, "a gated SAE has one"
+        assert sae.shift is not None, "a gated SAE has one"
         mag_bias = sae.shift + sae.gain * bias
         state |= {"decoder_bias": sae.b_dec, "gate_bias": bias, "r_mag": sae.gain.log(), "mag_bias": mag_bias}
     elif sae.architecture == "relu":
@@ -129,9 +135,9 @@ def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
     else:
         threshold = torch.tensor(-1.0) if sae.threshold is None else sae.threshold[0]
         if k is None:
-            raise ValueError(f"dictionary_learning asks for the k of a {dict_class}, which its files do not say")
-        of_k = {"k": torch.tensor(k, dtype=torch.int), "threshold": threshold}
-        state |= {"b_dec": sae.b_dec, "encoder.bias": bias, **of_k}
+            raise ValueError(f"dictionary_learning needs the k of a {dict_class}, which the SAE's files do not name")
+        state |= {"b_dec": sae.b_dec, "encoder.bias": bias}
+        state |= {"k": torch.tensor(k, dtype=torch.int), "threshold": threshold}
     trainer = {
         "trainer_class": dict_class,
         "dict_class": dict_class,
@@ -142,14 +148,31 @@ def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
         "lm_name": description.model,
         "submodule_name": None if place is None else f"{place}_layer_{layer}",
     }
-    if description.fed != "none":
-        trainer[FED] = description.fed
+    if description.input_normalization != "none":
+        trainer[NORMALIZATION_KEY] = description.input_normalization
     with write_atomically(folder / WEIGHTS) as partial:
         torch.save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, partial)
     write_json(folder / CONFIG, {"trainer": trainer, "buffer": {"d_submodule": sae.d_in}})
 
 
-def _output_of(hook: str | None) -> tuple[int | None, str | None]:
-    """The layer whose output a hook reads, and which: what enters a layer leaves the one before it."""
-    found = re.fullmatch(r"blocks\.(\d+)\.hook_(\w+)", as_block_output(hook or ""))
-    return (int(found[1]), found[2]) if found else (None, None)
+def _output_place(hook: str | None) -> tuple[int | None, str | None]:
+    """Return the layer and the output (resid_post, mlp_out, ...) that a hook sees; a block's input is the output of
+    the block before. (None, None) for any other hook."""
+    layer, name = split_hook(as_block_output(hook or "")) or (None, "")
+    return (layer, name.removeprefix("hook_")) if name.startswith("hook_") else (None, None)
+
+
+def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
+    """Write an SAE for dictionary_learning and return its folder. Raises: ValueError as `write` does."""
+    write(folder, sae, description)
+    return folder
+
+
+WRITER = Writer(
+    library="dictionary_learning",
+    pip="dictionary-learning",
+    imports="from dictionary_learning.utils import load_dictionary",
+    load='sae, config = load_dictionary("{folder}", device="cpu")',
+    normalizes=False,
+    write=export,
+)

@@ -1,4 +1,4 @@
-"""Gemma Scope's files (arXiv:2408.05147): params.npz of a JumpReLU SAE; the path says of what.
+"""Gemma Scope's files (arXiv:2408.05147): params.npz of a JumpReLU SAE; the path names its model and hook, e.g.
 
 google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82/params.npz
 """
@@ -19,19 +19,23 @@ HOOKS = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
 
 
 def is_at(path: Path) -> bool:
+    """Return whether a folder has Gemma Scope's file."""
     return (path / WEIGHTS).is_file()
 
 
 def describe(path: Path) -> Description:
-    """From the header of W_dec, and from the path. Raises: ValueError if it is not such a file."""
+    """Return the sizes from the header of W_dec, the model and the hook from the path.
+
+    Raises: ValueError if the file has no matrix W_dec, or if the path is that of a transcoder or of token embeddings.
+    """
     dict_size, d_in = _shape_of_decoder(path)
     where = str(path.absolute())
     model = re.search(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att)", where)
     layer = re.search(r"layer_(\d+)", where)
     if "embedding" in path.absolute().parts:
-        raise ValueError("it is of token embeddings, and no hook here gives those")
+        raise ValueError("it was trained on token embeddings, which no hook here gives")
     if re.search(r"gemma-scope-\d+b-(pt|it)-transcoders", where):
-        raise ValueError("it is a transcoder, which reconstructs other activations than it reads")
+        raise ValueError("it is a transcoder: it reconstructs other activations than its input")
     return Description(
         architecture="jumprelu",
         d_in=d_in,
@@ -42,9 +46,9 @@ def describe(path: Path) -> Description:
 
 
 def read(path: Path) -> InferenceSAE:
-    """Raises: ValueError if the file lacks something, or holds more than numbers."""
+    """Return the SAE. Raises: ValueError if an array is missing, or holds anything but numbers."""
     with np.load(path / WEIGHTS, allow_pickle=False) as file:
-        # some of the published files write W_enc and W_dec in small letters
+        # some published files spell W_enc and W_dec in lower case
         names = {name.replace("w_", "W_", 1) if name.startswith("w_") else name: name for name in file.files}
         if missing := [key for key in KEYS if key not in names]:
             raise ValueError(f"{WEIGHTS} has no {', '.join(missing)}")
@@ -70,5 +74,5 @@ def _shape_of_decoder(path: Path) -> tuple[int, int]:
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, _ = header(array)
     if len(shape) != 2:
-        raise ValueError(f"W_dec has the shape {shape}, which is no matrix")
+        raise ValueError(f"W_dec has the shape {shape}, which is not a matrix")
     return shape

@@ -1,4 +1,4 @@
-"""What an SAE's files say of where it is from."""
+"""The metadata in an SAE's files: where it is from."""
 
 from dataclasses import asdict
 from typing import Any
@@ -7,12 +7,12 @@ from sae_sweeps.config import Config
 
 
 def sae_metadata(config: Config) -> dict[str, Any]:
-    """What SAELens wants to know of an SAE's origin, and how it was trained."""
+    """Return what SAELens records about an SAE's origin, and how the SAE was trained."""
     return {"sae_sweeps": {"k": config.k, "seed": config.seed, "sae": asdict(config.sae)}, **text_metadata(config)}
 
 
 def text_metadata(config: Config) -> dict[str, Any]:
-    """Which activations an SAE is of."""
+    """Return which activations an SAE was trained on: model, hook and text, under SAELens' names."""
     return {
         "model_name": config.model.name,
         "hook_name": config.model.hook,

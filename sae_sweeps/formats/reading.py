@@ -1,94 +1,79 @@
-"""Anyone's trained SAEs: where they lie, in which format, and what they are.
+"""Trained SAEs, whoever trained them: where they are, in which format, and what they declare.
 
-    sae_lens:FOLDER  gemma_scope:FOLDER  dictionary_learning:FOLDER  sparsify:FOLDER
-
-The format is found out if it is not said. What is no folder here is taken for one on the Hugging Face hub: the owner
-and the name of a repository and the folder in it, google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82 say.
+An SAE is given as FOLDER or FORMAT:FOLDER; `registry.READERS` has the formats. Without FORMAT it is detected from the
+files in the folder. If there is no such folder on this machine, it is looked up on the Hugging Face hub as
+OWNER/REPOSITORY/FOLDER, e.g. google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 
 from sae_sweeps.activations.hub import fetch_folder
-from sae_sweeps.formats import dictionary_learning, gemma_scope, saelens, sparsify
+from sae_sweeps.formats import saelens
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.layout import SAE_FOLDER
+from sae_sweeps.formats.registry import READERS
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.saes import InferenceSAE
 
 T = TypeVar("T")
 
 
-class Format(Protocol):
-    """What a format's module has."""
-
-    @property
-    def FILES(self) -> tuple[str, ...]:
-        """All that is needed of a folder."""
-
-    def is_at(self, path: Path) -> bool: ...
-    def describe(self, path: Path) -> Description: ...
-    def read(self, path: Path) -> InferenceSAE: ...
-
-
-FORMATS: dict[str, Format] = {
-    "sae_lens": saelens,
-    "gemma_scope": gemma_scope,
-    "dictionary_learning": dictionary_learning,
-    "sparsify": sparsify,
-}
-
-
 @dataclass(frozen=True)
 class Located:
-    """An SAE's folder and the format of what is in it."""
+    """The folder of an SAE, and the format of its files."""
 
     format: str
     folder: Path
 
     @property
     def files(self) -> list[Path]:
-        """All that is read of the folder."""
-        return [file for name in FORMATS[self.format].FILES if (file := self.folder / name).is_file()]
+        """Return the files that are read from the folder."""
+        return [file for name in READERS[self.format].FILES if (file := self.folder / name).is_file()]
 
     def describe(self) -> Description:
-        """What its files declare, without reading the weights. Raises: ValueError if they hold no SAE."""
-        return self._read_file(FORMATS[self.format].describe)
+        """Return what the files declare, without reading the weights. Raises: ValueError if they hold no SAE."""
+        return self._try_to_read(READERS[self.format].describe)
 
     def read(self) -> InferenceSAE:
-        """Raises: ValueError if the files do not hold an SAE whose numbers are finite and whose shapes fit, each other
-        and what is declared."""
-        format = FORMATS[self.format]
-        return self._read_file(lambda folder: _as_declared(format.read(folder), format.describe(folder)))
+        """Return the SAE.
 
-    def _read_file(self, look: Callable[[Path], T]) -> T:
+        Raises: ValueError if the files do not hold an SAE, if a number is not finite, or if the shapes do not fit each
+        other or the declared sizes.
+        """
+        reader = READERS[self.format]
+        return self._try_to_read(lambda folder: _check_sizes(reader.read(folder), reader.describe(folder)))
+
+    def _try_to_read(self, read: Callable[[Path], T]) -> T:
         try:
-            return look(self.folder)
-        except Exception as error:  # readers of JSON, zip and pickle have no exception in common
-            said = f"there is no {error}" if isinstance(error, KeyError) else first_line(error)
-            raise ValueError(f"cannot be read as {self.format} ({said})") from error
+            return read(self.folder)
+        except Exception as error:  # readers of JSON, zip and pickle have no common exception
+            problem = f"there is no {error}" if isinstance(error, KeyError) else first_line(error)
+            raise ValueError(f"cannot be read as {self.format} ({problem})") from error
 
 
-def _as_declared(sae: InferenceSAE, declared: Description) -> InferenceSAE:
-    """The SAE. Raises: ValueError if it is not of the sizes that its configuration says."""
+def _check_sizes(sae: InferenceSAE, description: Description) -> InferenceSAE:
+    """Return the SAE. Raises: ValueError if its weights do not have the declared sizes."""
     for name in ("d_in", "dict_size", "k"):
-        said, is_so = getattr(declared, name), getattr(sae, name)
-        if None not in (said, is_so) and said != is_so:
-            raise ValueError(f"its configuration says that {name} is {said}, and its weights have {is_so}")
+        declared, found = getattr(description, name), getattr(sae, name)
+        if None not in (declared, found) and declared != found:
+            raise ValueError(f"its configuration declares {name} = {declared}, but its weights have {found}")
     return sae
 
 
 def locate(spec: str) -> Located:
-    """Where an SAE is: `spec` is a folder, of this machine or on the hub, with or without its format in front.
+    """Return where an SAE is: `spec` is FOLDER or FORMAT:FOLDER, on this machine or on the hub.
 
-    Raises: ValueError if there is none, FileNotFoundError if there is no such folder.
+    The folder of a point and a file inside the folder are accepted as well.
+    Raises: ValueError if the folder holds no SAE, FileNotFoundError if there is no such folder.
     """
-    named, path = split(spec)
+    format, path = split_spec(spec)
+    readers = READERS if format is None else {format: READERS[format]}
     folder = Path(path).expanduser()
     if folder.is_file():
         folder = folder.parent
@@ -96,33 +81,32 @@ def locate(spec: str) -> Located:
         hub_name = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/(.+))?", path)
         if hub_name is None or path.startswith((".", "~", "/")):
             raise FileNotFoundError(f"{path}: there is no such folder")
-        of = FORMATS.values() if named is None else [FORMATS[named]]
-        wanted = sorted({name for one in of for name in one.FILES})
-        folder = fetch_folder(hub_name[1], hub_name[2] or "", wanted)
+        files = sorted({name for reader in readers.values() for name in reader.FILES})
+        folder = fetch_folder(hub_name[1], hub_name[2] or "", files)
     folder = folder.resolve()
-    if named in (None, "sae_lens") and saelens.is_at(folder / SAE_FOLDER):
+    if "sae_lens" in readers and saelens.is_at(folder / SAE_FOLDER):
         folder = folder / SAE_FOLDER
-    found = [name for name, one in FORMATS.items() if one.is_at(folder) and named in (None, name)]
+    found = [name for name, reader in readers.items() if reader.is_at(folder)]
     if not found:
-        looked_for = {name: " and ".join(one.FILES) for name, one in FORMATS.items() if named in (None, name)}
-        raise ValueError(f"holds no SAE ({'; '.join(f'{name}: {files}' for name, files in looked_for.items())})")
+        expected = "; ".join(f"{name}: {' and '.join(reader.FILES)}" for name, reader in readers.items())
+        raise ValueError(f"holds no SAE ({expected})")
     return Located(found[0], folder)
 
 
-def split(spec: str) -> tuple[str | None, str]:
-    """The format that stands in front of a path, if one does, and the path."""
+def split_spec(spec: str) -> tuple[str | None, str]:
+    """Split FORMAT:FOLDER into both; the format is None if there is none before the folder."""
     prefix, colon, path = spec.partition(":")
-    return (prefix, path) if colon and prefix in FORMATS else (None, spec)
+    return (prefix, path) if colon and prefix in READERS else (None, spec)
 
 
 def load_sae(spec: str | Path, device: str | torch.device = "cpu") -> InferenceSAE:
-    """A trained SAE, whoever trained it, ready to encode and reconstruct activations (B, D) of its model and hook.
+    """Load a trained SAE, whoever trained it, to encode and reconstruct activations (B, D) of its model and hook.
 
-    `spec` is the folder of an SAE, of a point of a sweep, or on the hub as OWNER/REPOSITORY/FOLDER; in the format of
-    SAELens, Gemma Scope, dictionary_learning or sparsify, which is found out unless it stands in front, as in
-    "gemma_scope:FOLDER". Nothing in a file is ever run.
+    `spec` is the folder of an SAE or of a point of a sweep, or OWNER/REPOSITORY/FOLDER on the hub, in the format of
+    SAELens, Gemma Scope, dictionary_learning or sparsify. The format is detected, unless it comes first, as in
+    "gemma_scope:FOLDER". No code in a file is ever run.
 
-    Raises: FileNotFoundError if there is no such folder; ValueError if it holds no SAE, if shapes do not fit each
+    Raises: FileNotFoundError if there is no such folder; ValueError if it holds no SAE, if the shapes do not fit each
     other or if a number is not finite.
     """
     try:

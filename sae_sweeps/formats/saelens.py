@@ -1,7 +1,7 @@
-"""SAELens' folders: cfg.json and sae_weights.safetensors, of version 6 and of those before it.
+"""SAELens' folders: cfg.json and sae_weights.safetensors, of version 6 and older.
 
-It is also the format in which SAEs are saved here. BatchTopK has no architecture of its own there at inference: it is
-saved as a JumpReLU whose thresholds all hold the batch's stand-in. `metadata.sae_sweeps` tells which it was.
+SAEs are saved here in this format too. SAELens has no architecture for BatchTopK at inference: BatchTopK is saved as a
+JumpReLU SAE with the same threshold for every latent. `metadata.sae_sweeps` in cfg.json records the architecture.
 """
 
 import logging
@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae_sweeps.formats.description import Description
-from sae_sweeps.formats.layout import CONFIG, OF_DIRECTIONS, WEIGHTS
+from sae_sweeps.formats.interface import Writer
+from sae_sweeps.formats.layout import CONFIG, DIRECTIONS_OF, WEIGHTS
 from sae_sweeps.runtime.files import read_json, write_atomically, write_json
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.saes.inference import gate
@@ -21,49 +22,57 @@ from sae_sweeps.saes.inference import gate
 log = logging.getLogger(__name__)
 
 FILES = (CONFIG, WEIGHTS)
-FORMAT_VERSION = "6.0.0"  # without one, SAELens takes a file for one of its older layouts and drops the metadata
+FORMAT_VERSION = "6.0.0"  # without a version, SAELens assumes an older layout and drops the metadata
 
-# what the names of older layouts became
+# names in older layouts, and in version 6
 RENAMED = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
-# architectures that have another name here; a BatchTopK SAE that was saved here is told by our metadata
-HERE = {"standard": "relu", "matryoshka_batchtopk": "matryoshka"}
-RESCALING = ("topk", "batchtopk", "matryoshka_batchtopk")  # those that can have rescale_acts_by_decoder_norm
-# a factor that is put into the weights when an SAE is saved; SAELens too leaves it aside if it is still named then
+# SAELens' architectures that have another name here
+ARCHITECTURES = {"standard": "relu", "matryoshka_batchtopk": "matryoshka"}
+RESCALING = ("topk", "batchtopk", "matryoshka_batchtopk")  # architectures with rescale_acts_by_decoder_norm
+# a factor that SAELens multiplies into the weights when it saves an SAE, and ignores when it loads one
 TRAINING_ONLY = "expected_average_only_in"
-NORMALIZATIONS = {"none": "none", TRAINING_ONLY: "none"} | {
-    same: same for same in ("layer_norm", "constant_norm_rescale")
+NORMALIZATIONS = {
+    "none": "none",
+    TRAINING_ONLY: "none",
+    "layer_norm": "layer_norm",
+    "constant_norm_rescale": "constant_norm_rescale",
 }
 
 
 def is_at(path: Path) -> bool:
+    """Return whether a folder has SAELens' files."""
     return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
 
 
 def describe(path: Path) -> Description:
-    """What cfg.json says. Raises: ValueError if it does not say what an SAE is, or says what cannot be used."""
+    """Return what cfg.json declares. Raises: ValueError if it lacks a size, or has a setting that is not supported."""
     config = _config(path)
     metadata = config["metadata"]
     origin = metadata.get("sae_sweeps") or {}
     k = origin.get("k", config.get("k"))
     return Description(
-        architecture=origin.get("architecture") or HERE.get(config["architecture"], config["architecture"]),
+        architecture=origin.get("architecture") or ARCHITECTURES.get(config["architecture"], config["architecture"]),
         d_in=int(config["d_in"]),
         dict_size=int(config["d_sae"]),
         k=None if k is None else int(k),
         model=metadata.get("model_name"),
         hook=metadata.get("hook_name"),
         trained_here=bool(origin),
-        of_directions=metadata.get(OF_DIRECTIONS),
+        directions_of=metadata.get(DIRECTIONS_OF),
     )
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """cfg.json as version 6 has it. Raises: ValueError if it lacks something, or has what cannot be used here."""
+    """Return cfg.json with the names of version 6, and `scale_is_lost`: whether training scaled activations by a
+    factor that the files do not name.
+
+    Raises: ValueError if it lacks a size, or has a setting that is not supported.
+    """
     config = read_json(path / CONFIG)
     if not isinstance(config, dict):
-        raise ValueError(f"{CONFIG} is no JSON of an SAE")
+        raise ValueError(f"{CONFIG} is not the JSON object of an SAE")
     config = {RENAMED.get(name, name): value for name, value in config.items()}
-    if not isinstance(config.get("metadata"), dict):  # older than 6: everything in one place
+    if not isinstance(config.get("metadata"), dict):  # older than 6: all settings are on one level
         named = {name: config.get(name) for name in ("model_name", "hook_name")}
         config["metadata"] = {name: value for name, value in named.items() if value is not None}
         config.setdefault("architecture", "standard")
@@ -72,30 +81,30 @@ def _config(path: Path) -> dict[str, Any]:
         if config.get("activation_fn", "relu") == "topk":
             config |= {"architecture": "topk", "k": arguments.get("k")}
         elif config.get("activation_fn", "relu") != "relu":
-            raise ValueError(f"its activation function is {config['activation_fn']!r}, and relu and topk are known")
+            raise ValueError(f"its activation function {config['activation_fn']!r} is neither relu nor topk")
         if isinstance(config.get("normalize_activations"), bool):
             config["normalize_activations"] = TRAINING_ONLY if config["normalize_activations"] else "none"
     missing = [name for name in ("architecture", "d_in", "d_sae") if config.get(name) is None]
     if missing:
-        raise ValueError(f"{CONFIG} does not say {', '.join(missing)}")
+        raise ValueError(f"{CONFIG} has no {', '.join(missing)}")
     normalization = config.get("normalize_activations") or "none"
     if normalization not in NORMALIZATIONS:
-        raise ValueError(f"{CONFIG} has normalize_activations={normalization!r}, which is not known here")
+        raise ValueError(f"{CONFIG} has normalize_activations={normalization!r}, which is not supported")
     if config.get("reshape_activations", "none") not in ("none", None):
-        raise ValueError(f"it is of activations reshaped by {config['reshape_activations']!r}, which is not known here")
-    lost = {"average_is_lost": normalization == TRAINING_ONLY}
+        raise ValueError(f"{CONFIG} has reshape_activations={config['reshape_activations']!r}, which is not supported")
+    lost = {"scale_is_lost": normalization == TRAINING_ONLY}
     return {**config, **lost, "normalize_activations": NORMALIZATIONS[normalization]}
 
 
 def read(path: Path) -> InferenceSAE:
-    """Raises: ValueError if the files do not hold an SAE of a kind that is known."""
+    """Return the SAE. Raises: ValueError if its architecture or one of its settings is not supported."""
     config, weights = _config(path), load_file(path / WEIGHTS)
     architecture = config["architecture"]
-    if config["average_is_lost"]:
-        log.warning("%s: normalize_activations is %s; taken to be in the weights", path, TRAINING_ONLY)
+    if config["scale_is_lost"]:
+        log.warning("%s: normalize_activations=%s: assumed to be in the weights already", path, TRAINING_ONLY)
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         if name in weights and not torch.allclose(weights[name].float(), torch.ones(())):
-            raise ValueError(f"its latents have a {name}, which is not known here")
+            raise ValueError(f"its latents have a {name}, which is not supported")
     parts: dict[str, Any] = {"W_dec": weights["W_dec"], "b_dec": weights["b_dec"], "b_enc": weights.get("b_enc")}
     W_enc_FD = weights["W_enc"].mT
     threshold = None
@@ -104,15 +113,15 @@ def read(path: Path) -> InferenceSAE:
     elif architecture == "jumprelu":
         threshold = weights["threshold"]
     elif architecture in ("batchtopk", "matryoshka_batchtopk"):
-        threshold = weights["topk_threshold"].expand(len(W_enc_FD))  # a checkpoint of a training that goes on
+        threshold = weights["topk_threshold"].expand(len(W_enc_FD))  # a training checkpoint
     elif architecture == "gated":
         parts |= gate(weights["r_mag"], weights["b_gate"], weights["b_mag"])
         threshold = parts.pop("threshold")
     elif architecture != "topk":
         known = "standard, topk, jumprelu, gated, batchtopk, matryoshka_batchtopk"
-        raise ValueError(f"its architecture is {architecture!r}; known are {known}")
+        raise ValueError(f"its architecture {architecture!r} is not one of {known}")
     if config.get("rescale_acts_by_decoder_norm") and architecture in RESCALING:
-        # pre-activations are multiplied by the decoder's norms, activations divided by them
+        # SAELens multiplies pre-activations by the decoder's norms and divides activations by them
         norm_F1 = weights["W_dec"].norm(dim=1, keepdim=True).clamp(min=1e-8)
         W_enc_FD, parts["W_dec"] = W_enc_FD * norm_F1, weights["W_dec"] / norm_F1
         parts["b_enc"] = None if parts["b_enc"] is None else parts["b_enc"] * norm_F1.squeeze(1)
@@ -128,10 +137,10 @@ def read(path: Path) -> InferenceSAE:
 
 
 def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
-    """Save an SAE such that `sae_lens.SAE.load_from_disk(folder)` computes what `sae` does.
+    """Write an SAE so that `sae_lens.SAE.load_from_disk(folder)` computes the same as `sae`.
 
-    `metadata` is kept in cfg.json; what it has as "sae_sweeps" is the SAE's origin, to which the architecture is added.
-    cfg.json is written last, so a folder that has one is complete.
+    `metadata` is stored in cfg.json. Its entry "sae_sweeps" holds the SAE's origin; the architecture is added to it.
+    cfg.json is written last, so a folder with a cfg.json is complete.
     """
     zero_F = torch.zeros(sae.dict_size)
     weights: dict[str, Tensor] = {"W_enc": sae.W_enc.T, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
@@ -163,3 +172,19 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
     with write_atomically(folder / WEIGHTS) as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
     write_json(folder / CONFIG, config)
+
+
+def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
+    """Write an SAE for SAELens, with its model and hook, and return its folder."""
+    write(folder, sae, {**metadata, "model_name": description.model, "hook_name": description.hook})
+    return folder
+
+
+WRITER = Writer(
+    library="SAELens",
+    pip="sae-lens>=6",
+    imports="from sae_lens import SAE",
+    load='sae = SAE.load_from_disk("{folder}")',
+    normalizes=True,
+    write=export,
+)

@@ -1,4 +1,4 @@
-"""sparsify's folders (eai-sparsify): cfg.json and sae.safetensors of a TopK SAE, named by the module that it reads."""
+"""sparsify's folders (eai-sparsify): cfg.json and sae.safetensors of a TopK SAE, in a folder named after its module."""
 
 import re
 from pathlib import Path
@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_sweeps.activations.hooks import as_block_output
-from sae_sweeps.formats.description import FED, Description
+from sae_sweeps.activations.hooks import as_block_output, split_hook
+from sae_sweeps.formats.description import NORMALIZATION_KEY, Description
+from sae_sweeps.formats.interface import Writer
 from sae_sweeps.runtime.files import read_json, write_atomically, write_json
 from sae_sweeps.saes import InferenceSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 FILES = (CONFIG, WEIGHTS)
-MODULES = {
+MODULES = {  # hooks by the module whose output they see; "" is the block itself
     "": "hook_resid_post",
     ".mlp": "hook_mlp_out",
     ".attn": "hook_attn_out",
@@ -24,11 +25,15 @@ MODULES = {
 
 
 def is_at(path: Path) -> bool:
+    """Return whether a folder has sparsify's files."""
     return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
 
 
 def describe(path: Path) -> Description:
-    """What cfg.json says, and the names of the folder and of its parent. Raises: ValueError if it is no TopK SAE."""
+    """Return what cfg.json, the folder's name and the config.json above it declare.
+
+    Raises: ValueError if cfg.json does not describe a TopK SAE.
+    """
     config = _config(path)
     run = read_json(path.absolute().parent / "config.json")
     module = re.fullmatch(r"(?:layers|h|blocks)[._](\d+)(\.\w+)?", path.absolute().name)
@@ -46,20 +51,20 @@ def describe(path: Path) -> Description:
 def _config(path: Path) -> dict[str, Any]:
     config = read_json(path / CONFIG)
     if not isinstance(config, dict) or not isinstance(config.get("k"), int) or not isinstance(config.get("d_in"), int):
-        raise ValueError(f"{CONFIG} does not say k and d_in")
+        raise ValueError(f"{CONFIG} needs k and d_in")
     if not config.get("num_latents") and not config.get("expansion_factor"):
-        raise ValueError(f"{CONFIG} says neither num_latents nor expansion_factor")
+        raise ValueError(f"{CONFIG} has neither num_latents nor expansion_factor")
     activation = config.get("activation", "topk")
     if activation != "topk":
-        raise ValueError(f"its activation is {activation!r}, and only topk is known here")
-    for other in ("skip_connection", "transcode", "signed"):
-        if config.get(other):
-            raise ValueError(f"it has {other}, which no SAE here has")
+        raise ValueError(f"its activation {activation!r} is not supported, only topk is")
+    for unsupported in ("skip_connection", "transcode", "signed"):
+        if config.get(unsupported):
+            raise ValueError(f"{CONFIG} sets {unsupported}, which is not supported")
     return config
 
 
 def read(path: Path) -> InferenceSAE:
-    """Raises: ValueError if the files do not hold a TopK SAE."""
+    """Return the SAE. Raises: ValueError if the files do not hold a TopK SAE."""
     config, weights = _config(path), load_file(path / WEIGHTS)
     return InferenceSAE(
         "topk",
@@ -69,19 +74,19 @@ def read(path: Path) -> InferenceSAE:
         b_dec=weights["b_dec"],
         k=config["k"],
         centers_input=True,
-        normalization=config.get(FED, "none"),
+        normalization=config.get(NORMALIZATION_KEY, "none"),
     )
 
 
 def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
-    """Save an SAE such that `sparsify.SparseCoder.load_from_disk(folder)` computes what it does.
+    """Write an SAE so that `sparsify.SparseCoder.load_from_disk(folder)` computes the same.
 
-    Raises: ValueError if it is none of TopK.
+    Raises: ValueError if it is not a TopK SAE.
     """
     if sae.normalization != "none":
-        raise ValueError("sparsify does not normalise activations")
+        raise ValueError("sparsify cannot normalise activations")
     if sae.k is None or sae.gain is not None:
-        raise ValueError(f"sparsify has TopK alone, and this is {sae.architecture}")
+        raise ValueError(f"sparsify has only TopK SAEs, this one is {sae.architecture}")
     weights = {
         "encoder.weight": sae.W_enc,
         "encoder.bias": sae.encoder_bias(centered=True),
@@ -100,8 +105,8 @@ def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
         "transcode": False,
         "d_in": sae.d_in,
     }
-    if description.fed != "none":
-        config[FED] = description.fed
+    if description.input_normalization != "none":
+        config[NORMALIZATION_KEY] = description.input_normalization
     with write_atomically(folder / WEIGHTS) as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
     write_json(folder / CONFIG, config)
@@ -109,10 +114,30 @@ def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
 
 
 def folder_name(hook: str | None) -> str:
-    """The module whose output a hook reads, as sparsify names folders: layer L - 1 for what enters layer L. The hook
-    itself if it reads no module's output."""
+    """Return sparsify's name for the module whose output a hook sees; the input of layer L is the output of L - 1.
+
+    If the hook sees no module's output, its own name is returned, and "sae" if there is no hook.
+    """
     module = {"hook_resid_post": "", "hook_mlp_out": ".mlp", "hook_attn_out": ".attn"}
-    found = re.fullmatch(r"blocks\.(\d+)\.(\w+)", as_block_output(hook or ""))
-    if found is None or found[2] not in module:
-        return hook or "sae"
-    return f"layers.{found[1]}{module[found[2]]}"
+    layer, name = split_hook(as_block_output(hook or "")) or (0, "")
+    return f"layers.{layer}{module[name]}" if name in module else hook or "sae"
+
+
+def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
+    """Write an SAE for sparsify into a subfolder named after the module, and return the subfolder.
+
+    Raises: ValueError if it is not a TopK SAE.
+    """
+    subfolder = folder / folder_name(description.hook)
+    write(subfolder, sae, description)
+    return subfolder
+
+
+WRITER = Writer(
+    library="sparsify",
+    pip="eai-sparsify",
+    imports="from sparsify import SparseCoder",
+    load='sae = SparseCoder.load_from_disk("{folder}")',
+    normalizes=False,
+    write=export,
+)

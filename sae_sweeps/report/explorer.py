@@ -1,7 +1,7 @@
 """What the explorer tells of latents: what each means, its nearest latents in other SAEs, and its meta-latents."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sae_sweeps.report.blocks import Blocks, rounded
@@ -9,6 +9,7 @@ from sae_sweeps.report.cards import Shelf, pack
 from sae_sweeps.report.sources import Source, sources
 from sae_sweeps.report.studies import Finished, differs, without_it
 from sae_sweeps.runtime.errors import first_line
+from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.sweep.comparison import ComparedPoint
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ log = logging.getLogger(__name__)
 SAES = 12  # that have cards
 COLUMNS = ("frequency", "mean_activation", "max_activation", "examples", "promoted")  # of a card
 MULTIPLICATIONS = 2e12  # that finding nearest latents may take: some half a minute on two cores
-
-OnProgress = Callable[[int, int], None]
 
 
 def explorer(

@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-from sae_sweeps.evaluation.metrics import METRICS
+from sae_sweeps.evaluation.metrics import COLUMNS, METRICS
 from sae_sweeps.report.points import number
 from sae_sweeps.sweep.comparison import Group, find_best, finite_or_inf
-
-COLUMNS = ("nmse", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
 
 
 def markdown(groups: Sequence[Group]) -> str:

@@ -2,7 +2,7 @@
 
 import functools
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from sae_sweeps.report.points import (
     read_curve,
     shared,
 )
+from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ARCHITECTURES, ComparedPoint, group_by_seed
@@ -47,7 +48,7 @@ def page(
     points: Sequence[ComparedPoint],
     followed: Mapping[str, Mapping[str, Any]],
     most: int,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
     sweeps: Sequence[Sweep] = (),
 ) -> str:
     """The report on points, of one sweep or of several, as one HTML document of its own. `followed`: how the tasks that

@@ -76,15 +76,15 @@ def studies_data(found: Sequence[Finished]) -> dict[str, list[dict[str, Any]]]:
 
 def evaluated(found: Sequence[Finished]) -> list[list[str]]:
     """A table of the SAEs that `task=evaluate` has measured, best NMSE first, with what it is of in its first row."""
-    metrics = ("nmse", "fvu", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
-    rows: list[list[str]] = [["SAE", "model and hook", *(METRICS[name].title for name in metrics), "held-out tokens"]]
+    titles = [metric.title for metric in METRICS.values()]
+    rows: list[list[str]] = [["SAE", "model and hook", *titles, "held-out tokens"]]
     done = [study for study in found if study.task == "evaluate"]
     for study in sorted(done, key=lambda study: finite_or_inf(study.results["metrics"].get("nmse"))):
         sae, model = study.results["study"]["sae"], study.results["config"]["model"]
         name = (
             f"{display_name(sae['architecture'], sae['dict_size'], sae['k'])} ({sae['point']}{differs(study, found)})"
         )
-        numbers = [METRICS[metric].text(study.results["metrics"].get(metric)) for metric in metrics]
+        numbers = [metric.text(study.results["metrics"].get(key)) for key, metric in METRICS.items()]
         numbers.append(f"{study.results['metrics']['held_out_tokens']:,}")
         rows.append([name, f"{shorten_path(model['name'])}, {model['hook']}", *numbers])
     return rows

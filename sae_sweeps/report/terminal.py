@@ -6,18 +6,11 @@ from collections.abc import Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from sae_sweeps.evaluation.metrics import METRICS
+from sae_sweeps.evaluation.metrics import COLUMNS, METRICS
 from sae_sweeps.report.points import number
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, find_best, finite_or_inf, group_by_seed
 from sae_sweeps.training.curve import read_lines
 
-TITLES = {
-    "nmse": "NMSE",
-    "l0": "L0",
-    "dead_fraction": "dead",
-    "ce_degradation": "CE +nats",
-    "ce_recovered_mean": "CE rec. (mean)",
-}
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 10  # characters of a curve
 
@@ -67,14 +60,14 @@ def saes_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> Table:
 def _table(title: str, first: str) -> Table:
     table = Table(title=escape(title), title_justify="left")
     table.add_column(first, no_wrap=True)
-    for column in TITLES.values():
+    for column in COLUMNS.values():
         table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
 def _cells(group: Group, among: Sequence[Group]) -> list[str]:
-    texts = {name: number(name, group) for name in TITLES}
-    marked = {name for name in TITLES if name in group.mean and group.mean[name] == find_best(among, METRICS[name])}
+    texts = {name: number(name, group) for name in COLUMNS}
+    marked = {name for name in COLUMNS if name in group.mean and group.mean[name] == find_best(among, METRICS[name])}
     return [f"[bold]{text}*[/bold]" if name in marked else f"{text} " for name, text in texts.items()]
 
 

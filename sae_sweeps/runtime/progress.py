@@ -13,6 +13,8 @@ from sae_sweeps.runtime.console import console
 if TYPE_CHECKING:  # Hydra imports this file for logging, before settings are checked: torch would load too early
     from torch import Tensor
 
+OnProgress = Callable[[int, int], None]  # called with (done, total)
+
 SECONDS_BETWEEN_LINES = 10.0  # per point, without a terminal; longer with more than six points
 SECONDS_BETWEEN_FRAMES = 0.2  # on a terminal
 
@@ -112,7 +114,7 @@ class SweepProgress:
             console.print(status, soft_wrap=True)
 
 
-def progress_callback(display: PointProgress, noun: str = "sequences of the next chunk") -> Callable[[int, int], None]:
+def progress_callback(display: PointProgress, noun: str = "sequences of the next chunk") -> OnProgress:
     """Return a callback (done, total) that shows the count and raises Stopped if the process has been asked to stop."""
 
     def on_progress(done: int, total: int) -> None:

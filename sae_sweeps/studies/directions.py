@@ -2,7 +2,7 @@
 
 # N directions on the left, M on the right, D model width, T rows of a tile
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
+
+from sae_sweeps.runtime.progress import OnProgress
 
 TILE, TILE_CUDA = 1024, 8192  # rows of both sides whose cosines are held at a time
 EDGES = 2**21  # pairs that are gathered before families are joined
@@ -99,7 +101,7 @@ def compare(
     left_ND: Tensor,
     right_MD: Tensor,
     thresholds: Sequence[float] = (),
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Comparison:
     """Compare all directions of one side with all of the other, and find the families at each threshold.
 

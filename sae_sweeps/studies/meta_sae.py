@@ -3,7 +3,6 @@
 # A directions, B of them in a batch, D model width, M meta-latents (atoms), K kept per direction, T rows of a tile
 
 import copy
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +13,7 @@ from sae_sweeps.config import TrainingConfig
 from sae_sweeps.config.presets import build_settings
 from sae_sweeps.config.studies import MetaConfig
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.saes import SAE, BatchTopKSAE
 from sae_sweeps.saes.batchtopk import top_of_batch
 from sae_sweeps.saes.sparse import RowSparse
@@ -156,7 +156,7 @@ class MetaSAE:
         settings: MetaConfig | None = None,
         *,
         latents: Tensor | None = None,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: OnProgress | None = None,
         **values: Any,
     ) -> "MetaSAE":
         """Train a BatchTopK SAE on the decoder directions of an SAE.
@@ -232,9 +232,7 @@ class MetaSAE:
         return with_directions(sae, self.latents_A, self.reconstructed_AD)
 
 
-def _trained(
-    directions_AD: Tensor, settings: MetaConfig, on_progress: Callable[[int, int], None] | None = None
-) -> BatchTopKSAE:
+def _trained(directions_AD: Tensor, settings: MetaConfig, on_progress: OnProgress | None = None) -> BatchTopKSAE:
     trainer, stream = build_training_config(directions_AD, settings)
     for _, steps in train([trainer], stream):
         for _ in steps:

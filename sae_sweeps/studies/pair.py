@@ -2,7 +2,7 @@
 
 # A activations, B of them in a batch, D model width, S latents of the small SAE, L of the large one
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from sae_sweeps.config.presets import build_settings
 from sae_sweeps.config.studies import StitchConfig
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.saes import SAE
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.paths import insertion, insertion_by, interpolation
@@ -31,9 +32,7 @@ class Pair:
     call novel, one after the other.
     """
 
-    def __init__(
-        self, small: SAE, large: SAE, settings: StitchConfig, on_progress: Callable[[int, int], None] | None = None
-    ) -> None:
+    def __init__(self, small: SAE, large: SAE, settings: StitchConfig, on_progress: OnProgress | None = None) -> None:
         """`told` hears how many directions of how many are compared. Raises: ValueError if the two do not see
         activations alike."""
         self.settings = settings

@@ -8,7 +8,7 @@ from typing import Any
 from filelock import FileLock
 
 from sae_sweeps.activations.hooks import hook_layer
-from sae_sweeps.activations.model_info import ModelFacts
+from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import Config
 from sae_sweeps.runtime.errors import describe_error
 from sae_sweeps.runtime.files import read_json, write_json
@@ -47,7 +47,7 @@ class Calibration:
         """Return whether the configuration's model has run on the device with this hook."""
         return _key(config) in self._sums
 
-    def estimate_seconds(self, pack: Sequence[Point], facts: ModelFacts) -> float:
+    def estimate_seconds(self, pack: Sequence[Point], facts: ModelInfo) -> float:
         """Estimate how many seconds a pack takes."""
         config, work = pack[0].config, measure_work(pack, facts)
         if self.has_measured(config):
@@ -58,7 +58,7 @@ class Calibration:
         return sum(work[part] * rates[part] for part in PARTS)
 
 
-def measure_work(pack: Sequence[Point], facts: ModelFacts) -> dict[str, float]:
+def measure_work(pack: Sequence[Point], facts: ModelInfo) -> dict[str, float]:
     """Return the work of a pack in the units of a calibration: part -> amount."""
     below = facts.weights(hook_layer(pack[0].config.model.hook) + 1)
     tokens = [point.config.training.tokens for point in pack]
@@ -76,7 +76,7 @@ def _key(config: Config) -> str:
 
 
 def record_run(
-    pack: Sequence[Point], facts: ModelFacts, device: str, seconds: Mapping[str, float], *, is_local: bool
+    pack: Sequence[Point], facts: ModelInfo, device: str, seconds: Mapping[str, float], *, is_local: bool
 ) -> None:
     """Add the seconds that a pack took on a device (part -> seconds) to its sums. Logs a warning if that fails."""
     config, work = pack[0].config, measure_work(pack, facts)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sae_sweeps.activations.hub import unreachable_reason
-from sae_sweeps.activations.model_info import ModelFacts, model_facts
+from sae_sweeps.activations.model_info import ModelInfo, read_model_info
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import ConfigError
@@ -53,7 +53,7 @@ class Plan:
         todo = [point for point in points if not point_state.is_done(point.folder)]
         to_plan = points[0].config.task.name == "plan"
         packs = split_into_packs(todo, max_points)
-        facts = {name: model_facts(name, to_plan) for name in {point.config.model.name for point in todo}}
+        facts = {name: read_model_info(name, to_plan) for name in {point.config.model.name for point in todo}}
         calibration = Calibration(Path(points[0].config.output_root), is_local=is_local)
         return cls(
             points=len(points),
@@ -112,7 +112,7 @@ def _describe_source(todo: Sequence[Point], calibration: Calibration) -> str:
     )
 
 
-def _find_unverified(points: Sequence[Point], facts: dict[str, ModelFacts]) -> Iterator[str]:
+def _find_unverified(points: Sequence[Point], facts: dict[str, ModelInfo]) -> Iterator[str]:
     """Yield a sentence for each model and data set that could not be checked."""
     for name, model in facts.items():
         if model.unread is not None:
@@ -124,14 +124,14 @@ def _find_unverified(points: Sequence[Point], facts: dict[str, ModelFacts]) -> I
             yield f"dataset.name={name} {problem}"
 
 
-def _memory(pack: Sequence[Point], facts: ModelFacts) -> float:
+def _memory(pack: Sequence[Point], facts: ModelInfo) -> float:
     """Estimate the bytes of a pack and the language model."""
     model = facts.weights(facts.n_layers) + facts.vocabulary * facts.d_model
     width = FLOAT if pack[0].config.model.dtype == "float32" else FLOAT // 2
     return pack_bytes(pack, facts.d_model) + width * model
 
 
-def _disk(point: Point, facts: ModelFacts) -> float:
+def _disk(point: Point, facts: ModelInfo) -> float:
     """Estimate the bytes of a point's files.
 
     A checkpoint has the two weight matrices and Adam's two moments of each; the SAE has the matrices alone.

@@ -13,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.activations.documents import fill_sequences, find_files, read_documents_of, too_short_error
+from sae_sweeps.activations.documents import fill_sequences, find_files, read_split, too_short_error
 from sae_sweeps.activations.hooks import check_hook
 from sae_sweeps.activations.hub import require_repository
-from sae_sweeps.activations.model_info import is_local_path, model_facts
+from sae_sweeps.activations.model_info import is_local_path, read_model_info
 from sae_sweeps.config import Config
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
@@ -108,7 +108,7 @@ def unwritable_error(folder: Path | str, error: OSError, setting: str = "output_
 
 
 def _check_model(config: Config) -> None:
-    facts = model_facts(config.model.name, to_plan=_is_plan(config))
+    facts = read_model_info(config.model.name, to_plan=_is_plan(config))
     check_hook(config.model.hook, facts)
     if facts.context is not None and config.dataset.seq_len > facts.context:
         raise ConfigError(
@@ -151,7 +151,7 @@ def _require_full_sequence(config: Config) -> None:
         return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
     for held_out in (True, False):
-        documents = read_documents_of(config.dataset, held_out)
+        documents = read_split(config.dataset, held_out)
         bos = 0 if config.dataset.prepend_bos else None
         if next(fill_sequences(documents, encode, bos, eos=0, seq_len=config.dataset.seq_len), None) is None:
             raise too_short_error(config.dataset, held_out)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_sweeps.activations.hooks import WIDE_HOOKS, is_same_activation
-from sae_sweeps.activations.model_info import is_same_model, model_facts
+from sae_sweeps.activations.model_info import is_same_model, read_model_info
 from sae_sweeps.config import Config, from_json
 from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
@@ -159,7 +159,7 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
 def _require_match(setting: str, path: str, declared: "Description", command: Config) -> None:
     """Check that what an SAE declares fits the command. Raises: ConfigError if the model, hook or width differs."""
     model = command.model
-    if declared.of_directions is not None:
+    if declared.directions_of is not None:
         problem = "is a meta-SAE, trained on decoder directions instead of activations"
         raise ConfigError(setting, path, problem, "name an SAE that was trained on activations")
     if declared.model is not None and not is_same_model(declared.model, [model.name, *model.aliases]):
@@ -180,7 +180,7 @@ def _require_match(setting: str, path: str, declared: "Description", command: Co
 def _width(model: str) -> int | None:
     """Return the width of a model's activations; None if the model cannot be read."""
     try:
-        return model_facts(model).d_model
+        return read_model_info(model).d_model
     except ConfigError:
         return None  # the model's own check reports it
 

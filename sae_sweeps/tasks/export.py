@@ -12,7 +12,7 @@ from sae_sweeps.config.differences import shorten_path
 from sae_sweeps.config.tasks import EXPORTS
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.layout import CONFIG
-from sae_sweeps.formats.writing import TARGETS, write_as
+from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError
 from sae_sweeps.runtime.files import read_json, write_text
@@ -77,22 +77,22 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
     """Raises: ConfigError if it cannot be read, or the format has nothing for such an SAE."""
     format = chosen_format(config)
     sae, description = one.load(torch.device("cpu")), describe_saved(one, format)
-    fed_normalized = sae.normalization != "none" and not TARGETS[format].normalizes
+    fed_normalized = sae.normalization != "none" and not WRITERS[format].normalizes
     if fed_normalized:
         if not config.export.normalized:
-            library = TARGETS[format].library
+            library = WRITERS[format].library
             problem = f"it normalises activations ({sae.normalization}), and {library} has no word for that"
             fix = "train it with sae.normalize_input=false; or set this to true, and normalise what it is fed"
             raise ConfigError("export.normalized", False, problem, fix)
-        description = replace(description, fed=sae.normalization)
+        description = replace(description, input_normalization=sae.normalization)
         sae.normalization = "none"
     metadata = read_json(one.folder / CONFIG).get("metadata", {}) if one.format == "sae_lens" else {}
     metadata = {key: shorten_path(value) if isinstance(value, str) else value for key, value in metadata.items()}
     try:
-        folder = write_as(format, root / name, sae, description, metadata)
+        folder = WRITERS[format].write(root / name, sae, description, metadata)
     except ValueError as error:
         raise ConfigError("format", format, str(error), "format=sae_lens, which takes every SAE") from None
-    results = {} if description.of_directions else read_results(one)
+    results = {} if description.directions_of else read_results(one)
     text = card(
         name,
         format,

@@ -15,7 +15,7 @@ from sae_sweeps.config import Config
 from sae_sweeps.config.studies import MetaConfig
 from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.formats import saelens
-from sae_sweeps.formats.layout import OF_DIRECTIONS
+from sae_sweeps.formats.layout import DIRECTIONS_OF
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import ConfigError
@@ -106,7 +106,7 @@ def _decompose(study: Study, shown: PointProgress) -> None:
     meta = _trained(study.folder, directions_AD, of_meta, shown)
     origin = {"k": meta.k, "seed": settings["seed"]}
     saelens.write(
-        study.folder / "sae", meta.for_inference(), {OF_DIRECTIONS: study.saved["sae"].name, "sae_sweeps": origin}
+        study.folder / "sae", meta.for_inference(), {DIRECTIONS_OF: study.saved["sae"].name, "sae_sweeps": origin}
     )
     shown.show_stage("training on shuffled directions, the control")
     control_AD = shuffled(directions_AD, settings["seed"])

@@ -7,12 +7,11 @@ from typing import Any
 from sae_sweeps.config.differences import flatten, shorten_path
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.formats.description import Description
-from sae_sweeps.formats.writing import TARGETS
+from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.report.markdown import markdown_row
 
 WRITTEN = "Written by sae-sweeps."  # what an overview is known by
 GROUPS = ("sae", "training", "dataset", "evaluation")  # of a configuration, that a card tells
-SHOWN = ("nmse", "fvu", "l0", "dead_fraction", "ce_degradation", "ce_recovered_zero", "ce_recovered_mean")
 
 
 def card(
@@ -27,15 +26,15 @@ def card(
 ) -> str:
     """The README.md of one SAE. `metrics`, `config` and `provenance` may be empty: of an SAE from elsewhere nothing is
     known of them. `of_normalized`: it is to be fed activations that were normalised before."""
-    target = TARGETS[format]
+    target = WRITERS[format]
     parts = [
         _front_matter(target.library, description.model),
         f"# {title}",
         f"A sparse autoencoder ({description.architecture}) of {description.dict_size} latents"
         + (f", k = {description.k}," if description.k is not None else "")
         + (
-            f" on the decoder directions of {description.of_directions}"
-            if description.of_directions
+            f" on the decoder directions of {description.directions_of}"
+            if description.directions_of
             else f" on the activations of {description.model or 'a model that its files do not name'}"
         )
         + (f" at `{description.hook}`" if description.hook else "")
@@ -66,10 +65,10 @@ def card(
 def overview(title: str, format: str, model: str | None, metrics: Mapping[str, Mapping[str, float]]) -> str:
     """The README.md of a repository with several SAEs, each in a folder of its own."""
     parts = [
-        _front_matter(TARGETS[format].library, model),
+        _front_matter(WRITERS[format].library, model),
         f"# {title}",
         f"Sparse autoencoders on activations of {model or 'a language model'}, each in a folder of its own with a card,"
-        f" in the format of {TARGETS[format].library}. {WRITTEN}",
+        f" in the format of {WRITERS[format].library}. {WRITTEN}",
         metrics_table(metrics),
     ]
     return "\n\n".join(parts) + "\n"
@@ -77,9 +76,9 @@ def overview(title: str, format: str, model: str | None, metrics: Mapping[str, M
 
 def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
     """SAEs by their names, the lowest NMSE first; those of which nothing is known last."""
-    rows = [["SAE", *(METRICS[name].title for name in SHOWN)]]
+    rows = [["SAE", *(metric.title for metric in METRICS.values())]]
     for name, of_it in sorted(metrics.items(), key=lambda one: one[1].get("nmse", float("inf"))):
-        rows.append([name, *(METRICS[shown].text(of_it.get(shown)) for shown in SHOWN)])
+        rows.append([name, *(metric.text(of_it.get(key)) for key, metric in METRICS.items())])
     return _table(rows)
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from sae_sweeps.activations.chunks import ActivationChunks
-from sae_sweeps.activations.model_info import model_facts
+from sae_sweeps.activations.model_info import read_model_info
 from sae_sweeps.activations.source import ActivationSource, load_source
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import pluralize
@@ -75,7 +75,7 @@ def _train_in_parts(points: Sequence[Point], limits: Limits, progress: SweepProg
         seconds = _train_pack(part, source, limits.patience, progress, on_finished)
         if seconds is not None:
             seconds["pack"] += loading
-            is_local, facts = point_state.this_job() is None, model_facts(config.model.name)
+            is_local, facts = point_state.this_job() is None, read_model_info(config.model.name)
             record_run(part, facts, device_name(source.device), seconds, is_local=is_local)
         loading = 0.0
 

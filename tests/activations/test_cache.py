@@ -1,4 +1,4 @@
-"""Activations kept on disk: found again, bounded, and never wrong."""
+"""The cache of activations: entries are found again, bounded in size, and never wrong."""
 
 import os
 import subprocess
@@ -22,15 +22,15 @@ def activations(tokens_NS):
     return tokens_NS[:, :, None].float() * torch.tensor([1.0, -0.5, 1 / 3])
 
 
-def never():
-    raise AssertionError("it should have been found")
+def must_not_compute():
+    raise AssertionError("the activations should be in the cache")
 
 
-def test_what_was_kept_is_found_again_by_another_process(tmp_path):
+def test_an_entry_is_found_by_another_process(tmp_path):
     first = cache(tmp_path)
     kept = first.get(TOKENS_NS, lambda: activations(TOKENS_NS))
     again = cache(tmp_path)
-    assert torch.equal(again.get(TOKENS_NS, never), kept)
+    assert torch.equal(again.get(TOKENS_NS, must_not_compute), kept)
     assert (first.hits, first.misses, again.hits, again.misses) == (0, 1, 1, 0)
     assert not list(tmp_path.glob("**/*.partial"))
 
@@ -43,7 +43,7 @@ def test_another_origin_is_another_entry(tmp_path, origin):
     assert other.misses == 1
 
 
-def test_other_tokens_and_another_shape_are_other_entries(tmp_path):
+def test_other_tokens_or_another_shape_are_other_entries(tmp_path):
     here = cache(tmp_path)
     for tokens_NS in (TOKENS_NS, TOKENS_NS + 1, TOKENS_NS.view(4, 3), TOKENS_NS[:2]):
         here.get(tokens_NS, lambda tokens_NS=tokens_NS: activations(tokens_NS))
@@ -51,7 +51,7 @@ def test_other_tokens_and_another_shape_are_other_entries(tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty"])
-def test_a_damaged_file_is_computed_anew_and_mended(tmp_path, harm, caplog):
+def test_a_damaged_entry_is_computed_again_and_replaced(tmp_path, harm, caplog):
     cache(tmp_path).get(TOKENS_NS, lambda: activations(TOKENS_NS))
     (file,) = tmp_path.glob("*/*.safetensors")
     data = bytearray(file.read_bytes())
@@ -60,10 +60,10 @@ def test_a_damaged_file_is_computed_anew_and_mended(tmp_path, harm, caplog):
     here = cache(tmp_path)
     assert torch.equal(here.get(TOKENS_NS, lambda: activations(TOKENS_NS)), activations(TOKENS_NS))
     assert "damaged" in caplog.text
-    assert torch.equal(cache(tmp_path).get(TOKENS_NS, never), activations(TOKENS_NS))
+    assert torch.equal(cache(tmp_path).get(TOKENS_NS, must_not_compute), activations(TOKENS_NS))
 
 
-def test_the_longest_unused_go_when_it_is_full(tmp_path):
+def test_a_full_cache_evicts_the_least_recently_used_entries(tmp_path):
     sets = [TOKENS_NS + 100 * number for number in range(4)]
     cache(tmp_path).get(sets[0], lambda: activations(sets[0]))
     size = next(tmp_path.glob("*/*.safetensors")).stat().st_size
@@ -73,17 +73,17 @@ def test_the_longest_unused_go_when_it_is_full(tmp_path):
         newest = max(tmp_path.glob("*/*.safetensors"), key=lambda file: file.stat().st_mtime)
         then = newest.stat().st_mtime - age
         os.utime(newest, (then, then))
-    cache(tmp_path).get(sets[0], never)  # used now, so that 1 is the longest unused
+    cache(tmp_path).get(sets[0], must_not_compute)  # just used, so entry 1 is the least recently used
     here = cache(tmp_path, max_bytes=2.9 * size)
     here.get(sets[2], lambda: activations(sets[2]))
     assert len(list(tmp_path.glob("*/*.safetensors"))) == 2
-    here.get(sets[0], never)
-    here.get(sets[2], never)
+    here.get(sets[0], must_not_compute)
+    here.get(sets[2], must_not_compute)
 
 
-def test_of_a_text_larger_than_the_cache_a_part_is_kept_and_found(tmp_path):
+def test_part_of_a_text_larger_than_the_cache_stays_in_it(tmp_path):
     sets = [TOKENS_NS + 100 * number for number in range(6)]
-    cache(tmp_path).get(sets[5], lambda: activations(sets[5]))  # of an earlier text
+    cache(tmp_path).get(sets[5], lambda: activations(sets[5]))  # an entry of an earlier text
     size = next(tmp_path.glob("*/*.safetensors")).stat().st_size
     for hits in (0, 3):
         here = cache(tmp_path, max_bytes=3.5 * size)
@@ -93,14 +93,14 @@ def test_of_a_text_larger_than_the_cache_a_part_is_kept_and_found(tmp_path):
         assert len(list(tmp_path.glob("*/*.safetensors"))) == 3
 
 
-def test_more_than_the_cache_may_hold_is_not_kept(tmp_path):
+def test_an_entry_larger_than_the_cache_is_not_stored(tmp_path):
     cache(tmp_path).get(TOKENS_NS + 1, lambda: activations(TOKENS_NS))
     (kept,) = tmp_path.glob("*/*.safetensors")
     cache(tmp_path, max_bytes=10).get(TOKENS_NS, lambda: activations(TOKENS_NS))
     assert list(tmp_path.glob("*/*")) == [kept]
 
 
-def test_a_full_disk_costs_time_not_the_run(tmp_path, caplog, monkeypatch):
+def test_a_full_disk_does_not_stop_the_run(tmp_path, caplog, monkeypatch):
     def no_space(*arguments, **options):
         raise SafetensorError("I/O error: No space left on device")
 
@@ -109,14 +109,14 @@ def test_a_full_disk_costs_time_not_the_run(tmp_path, caplog, monkeypatch):
     assert "No space left" in caplog.text
 
 
-def test_a_folder_that_cannot_be_written_costs_time_not_the_run(tmp_path, caplog):
+def test_a_folder_that_cannot_be_written_does_not_stop_the_run(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     here = cache(tmp_path / "file")
     assert torch.equal(here.get(TOKENS_NS, lambda: activations(TOKENS_NS)), activations(TOKENS_NS))
     assert "cannot write" in caplog.text
 
 
-def test_processes_share_it_while_both_write_and_remove(tmp_path):
+def test_processes_share_a_cache_while_all_write_and_evict(tmp_path):
     script = (
         "import sys, torch\n"
         "from tests.activations.test_cache import *\n"

@@ -7,7 +7,7 @@ from tests.activations.test_documents import letters
 
 
 class TokensAsActivations:
-    """A model whose activation at each position is the token itself, and the position."""
+    """A model whose activation at each position is (token, position)."""
 
     def activations(self, tokens_NS, on_progress=None):
         position_S = torch.arange(tokens_NS.shape[1]).expand_as(tokens_NS)
@@ -24,7 +24,7 @@ def stream(folder, seed=0, prepend_bos=True):
     return ActivationChunks(TokensAsActivations(), tokens, chunk_size=24, seed=seed)
 
 
-def test_a_chunk_has_its_batches_and_no_bos(tmp_path):
+def test_a_chunk_has_its_size_and_no_bos(tmp_path):
     chunk_AD = stream(tmp_path).chunk(0)
     assert chunk_AD.shape == (24, 2)
     assert (chunk_AD[:, 0] != 1).all()
@@ -32,12 +32,12 @@ def test_a_chunk_has_its_batches_and_no_bos(tmp_path):
     assert len(chunk_AD[:, 0].unique()) == 24
 
 
-def test_without_bos_the_first_position_counts(tmp_path):
+def test_without_bos_the_first_position_is_included(tmp_path):
     positions = stream(tmp_path, prepend_bos=False).chunk(0)[:, 1]
     assert 0 in positions.tolist()
 
 
-def test_a_chunk_depends_on_seed_and_number_alone(tmp_path):
+def test_a_chunk_depends_on_seed_and_index_alone(tmp_path):
     here, there = stream(tmp_path), stream(tmp_path)
     third = here.chunk(2)
     assert torch.equal(there.chunk(2), third)

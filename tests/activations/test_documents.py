@@ -3,13 +3,13 @@ import json
 
 import pytest
 
-from sae_sweeps.activations.documents import fill_sequences, find_files, read_documents, read_documents_of, split_single
+from sae_sweeps.activations.documents import fill_sequences, find_files, read_documents, read_split, split_single
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError
 
 
 def letters(texts):
-    """A tokenizer of one token per character."""
+    """Tokenize each character as one token."""
     return [[ord(letter) for letter in text] for text in texts]
 
 
@@ -19,17 +19,17 @@ def text_files(folder, *texts):
     return DatasetConfig(format="text", files=f"{folder}/*.txt", holdout_every=2)
 
 
-def test_rows_start_with_bos_and_documents_end_with_eos():
+def test_sequences_start_with_bos_and_documents_end_with_eos():
     rows = list(fill_sequences(["ab", "cdefg"], letters, bos=1, eos=2, seq_len=4))
     #                  a b <eos> | c d e | f g <eos>
     assert rows == [[1, 97, 98, 2], [1, 99, 100, 101], [1, 102, 103, 2]]
 
 
-def test_without_special_tokens_only_text_remains_and_the_rest_is_dropped():
+def test_without_special_tokens_sequences_hold_text_only_and_the_remainder_is_dropped():
     assert list(fill_sequences(["ab", "cde"], letters, bos=None, eos=None, seq_len=2)) == [[97, 98], [99, 100]]
 
 
-def test_every_format_gives_the_same_documents(tmp_path):
+def test_every_format_yields_the_same_documents(tmp_path):
     import pyarrow
     from pyarrow import parquet
 
@@ -48,15 +48,15 @@ def test_every_format_gives_the_same_documents(tmp_path):
     assert list(read_documents(DatasetConfig(format="text", files=str(tmp_path / "d.txt.gz")))) == texts[:1]
 
 
-def test_no_document_is_on_both_sides(tmp_path):
+def test_no_document_is_in_both_splits(tmp_path):
     dataset = text_files(tmp_path, *[f"document {number}" for number in range(9)])
-    held_out, training = list(read_documents_of(dataset, True)), list(read_documents_of(dataset, False))
+    held_out, training = list(read_split(dataset, True)), list(read_split(dataset, False))
     assert held_out == [f"document {number}" for number in (0, 2, 4, 6, 8)]
     assert not set(held_out) & set(training)
     assert len(held_out) + len(training) == 9
 
 
-def test_a_single_document_is_cut_in_two_behind_a_line_without_loss():
+def test_a_single_document_is_cut_in_two_after_a_line_without_loss():
     text = "".join(f"line {number} of the only document\n" for number in range(3000))
     held_out, rest = split_single(iter([text]), 20)
     assert rest + held_out == text
@@ -64,7 +64,7 @@ def test_a_single_document_is_cut_in_two_behind_a_line_without_loss():
     assert len(held_out) == pytest.approx(len(text) / 20, rel=0.01)
 
 
-def test_cutting_leaves_words_whole_where_lines_are_long():
+def test_a_long_line_is_cut_between_words():
     text = "word " * 20_000
     held_out, rest = split_single(iter([text]), 20)
     assert rest + held_out == text
@@ -77,15 +77,15 @@ def test_several_documents_are_never_cut(tmp_path, count):
     assert list(split_single(iter(texts), 20)) == texts
     dataset = text_files(tmp_path, *texts)
     dataset.holdout_every = 20
-    assert list(read_documents_of(dataset, True)) == texts[::20]
-    assert list(read_documents_of(dataset, False)) == [text for index, text in enumerate(texts) if index % 20]
+    assert list(read_split(dataset, True)) == texts[::20]
+    assert list(read_split(dataset, False)) == [text for index, text in enumerate(texts) if index % 20]
 
 
-def test_errors_name_what_is_wrong(tmp_path):
+def test_errors_name_the_problem(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere/\*\.txt: matches no file"):
         find_files(DatasetConfig(format="text", files=f"{tmp_path}/nowhere/*.txt"))
     (tmp_path / "a.jsonl").write_text('{"body": "x"}\n')
-    with pytest.raises(ConfigError, match="no such column; there are body"):
+    with pytest.raises(ConfigError, match="no such column; the columns are body"):
         list(read_documents(DatasetConfig(format="json", files=str(tmp_path / "a.jsonl"))))
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="is not UTF-8"):
@@ -99,7 +99,7 @@ def test_errors_name_what_is_wrong(tmp_path):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_hub_data_set_is_loaded_by_the_same_call_from_a_local_folder(tmp_path, streaming, monkeypatch):
+def test_a_local_folder_is_loaded_like_a_hub_data_set(tmp_path, streaming, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "set"
     folder.mkdir()
@@ -108,7 +108,7 @@ def test_a_hub_data_set_is_loaded_by_the_same_call_from_a_local_folder(tmp_path,
     assert list(read_documents(dataset)) == [f"row {number}" for number in range(5)]
 
 
-def test_a_hub_data_set_that_cannot_be_had_is_one_clear_error(monkeypatch):
+def test_a_hub_data_set_that_cannot_be_loaded_is_one_error(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=r"dataset\.name=nobody/nothing: cannot be loaded"):
         list(read_documents(DatasetConfig(format="hub", name="nobody/nothing", streaming=True)))

@@ -1,4 +1,4 @@
-"""The model's activations and cross entropy, against Hugging Face's own."""
+"""The model's activations and cross-entropy, compared with those of Hugging Face transformers."""
 
 import shutil
 
@@ -22,14 +22,14 @@ def load(folder, hook, **options):
     ("hook", "layer"),
     [("blocks.0.hook_resid_pre", 0), ("blocks.1.hook_resid_pre", 1), ("blocks.0.hook_resid_post", 1)],
 )
-def test_activations_are_the_hidden_states(tiny_model, hook, layer):
+def test_activations_are_the_hidden_states_of_transformers(tiny_model, hook, layer):
     reference = GPT2LMHeadModel.from_pretrained(tiny_model)
     with torch.no_grad():
         hidden = reference(TOKENS_NS, output_hidden_states=True).hidden_states[layer]
     assert_close(load(tiny_model, hook).activations(TOKENS_NS), hidden, rtol=1e-5, atol=1e-5)
 
 
-def test_cross_entropy_is_the_models_own(tiny_model):
+def test_cross_entropy_is_the_loss_of_transformers(tiny_model):
     reference = GPT2LMHeadModel.from_pretrained(tiny_model)
     with torch.no_grad():
         loss = reference(TOKENS_NS, labels=TOKENS_NS).loss.item()
@@ -67,7 +67,7 @@ def test_a_folder_without_weights_is_refused(tiny_model, tmp_path):
         load(tmp_path, "blocks.1.hook_resid_pre")
 
 
-def test_output_logits_are_what_a_direction_changes(tiny_model, tmp_path):
+def test_the_logit_lens_is_the_change_of_the_logits(tiny_model, tmp_path):
     reference = GPT2LMHeadModel.from_pretrained(tiny_model)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -81,13 +81,13 @@ def test_output_logits_are_what_a_direction_changes(tiny_model, tmp_path):
         with torch.no_grad():
             return reference.lm_head(reference.transformer.ln_f(residual_ND))
 
-    nothing_V = logits(torch.zeros(1, 16))
-    assert nothing_V.abs().max() > 0.1
+    baseline_V = logits(torch.zeros(1, 16))
+    assert baseline_V.abs().max() > 0.1
     found_NV = load(folder, "blocks.1.hook_resid_pre").logit_lens(directions_ND)
-    assert_close(found_NV, logits(directions_ND) - nothing_V, rtol=1e-5, atol=1e-5)
+    assert_close(found_NV, logits(directions_ND) - baseline_V, rtol=1e-5, atol=1e-5)
 
 
-def test_output_logits_are_float32_whatever_the_model_computes_in(tiny_model):
+def test_the_logit_lens_is_float32_whatever_the_model_computes_in(tiny_model):
     directions_ND = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
     found, exact = (
         load(tiny_model, "blocks.1.hook_resid_pre", dtype=dtype).logit_lens(directions_ND)

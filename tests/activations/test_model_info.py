@@ -3,10 +3,10 @@ import json
 import pytest
 
 from sae_sweeps.activations.hooks import check_hook
-from sae_sweeps.activations.model_info import ModelFacts, model_facts
+from sae_sweeps.activations.model_info import ModelInfo, read_model_info
 from sae_sweeps.runtime.errors import ConfigError
 
-FACTS = ModelFacts(n_layers=6, d_model=192, vocabulary=4096, context=256)
+INFO = ModelInfo(n_layers=6, d_model=192, vocabulary=4096, context=256)
 
 
 @pytest.mark.parametrize(
@@ -24,29 +24,29 @@ FACTS = ModelFacts(n_layers=6, d_model=192, vocabulary=4096, context=256)
         },
     ],
 )
-def test_facts_are_read_from_the_spellings_in_use(tmp_path, config):
+def test_sizes_are_read_under_every_name_in_use(tmp_path, config):
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert model_facts(str(tmp_path)) == FACTS
+    assert read_model_info(str(tmp_path)) == INFO
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"n_layer": "many"}'])
-def test_another_config_json_is_refused(tmp_path, text):
+def test_a_config_json_without_the_sizes_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ConfigError, match="does not describe a transformer"):
-        model_facts(str(tmp_path))
+        read_model_info(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "~/nowhere-at-all", "a/b/c"])
-def test_a_folder_that_is_not_there(name):
+def test_a_missing_folder_is_refused(name):
     with pytest.raises(ConfigError, match="no such folder"):
-        model_facts(name)
+        read_model_info(name)
 
 
-def test_a_name_that_is_neither(tmp_path):
+def test_a_name_that_is_neither_folder_nor_model_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"no config\.json"):
-        model_facts(str(tmp_path))
+        read_model_info(str(tmp_path))
     with pytest.raises(ConfigError, match="hub"):
-        model_facts("not a name!")
+        read_model_info("not a name!")
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,13 @@ def test_a_name_that_is_neither(tmp_path):
         ("zzz", "blocks.3.hook_resid_pre"),
     ],
 )
-def test_an_unknown_hook_lists_near_names(hook, near):
-    with pytest.raises(ConfigError, match="near names") as caught:
-        check_hook(hook, FACTS)
+def test_the_error_for_an_unknown_hook_lists_similar_hooks(hook, near):
+    with pytest.raises(ConfigError, match="similar hooks") as caught:
+        check_hook(hook, INFO)
     assert near in str(caught.value)
     assert hook in str(caught.value)
 
 
-def test_known_hooks_pass():
+def test_known_hooks_are_accepted():
     for place in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"):
-        check_hook(f"blocks.5.hook_{place}", FACTS)
+        check_hook(f"blocks.5.hook_{place}", INFO)

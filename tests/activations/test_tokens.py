@@ -14,7 +14,7 @@ def source(folder, documents=40, **options):
     return TokenSource(DatasetConfig(**settings), letters, bos=1, eos=None)
 
 
-def test_an_epoch_visits_every_sequence_once_and_the_next_in_another_order(tmp_path):
+def test_each_epoch_visits_every_sequence_once_in_its_own_order(tmp_path):
     tokens = source(tmp_path)
     size = 36 * 9 // 3
     first, second = tokens.training(0, size), tokens.training(size, size)
@@ -24,14 +24,14 @@ def test_an_epoch_visits_every_sequence_once_and_the_next_in_another_order(tmp_p
     assert torch.equal(first.sort(dim=0).values, second.sort(dim=0).values)
 
 
-def test_any_stretch_can_be_recomputed(tmp_path):
+def test_any_range_of_sequences_can_be_recomputed(tmp_path):
     whole = source(tmp_path).training(0, 400)
     again = source(tmp_path)
     for start, count in ((390, 10), (0, 7), (100, 50), (7, 100)):
         assert torch.equal(again.training(start, count), whole[start : start + count])
 
 
-def test_the_seed_decides_the_order(tmp_path):
+def test_another_seed_is_another_order(tmp_path):
     assert not torch.equal(source(tmp_path).training(0, 50), source(tmp_path, seed=1).training(0, 50))
 
 
@@ -42,18 +42,18 @@ def test_training_and_held_out_share_no_document(tmp_path):
     assert not set(seen.flatten().tolist()) & {1000, 1010, 1020, 1030}
 
 
-def test_a_stream_is_in_order_and_can_go_back(tmp_path):
+def test_a_streamed_data_set_is_in_order_and_can_step_back(tmp_path):
     tokens = source(tmp_path, streaming=True)
     whole = tokens.training(0, 200)
     assert whole[0].tolist() == [1, 1001, 1001, 1001]
-    assert torch.equal(whole[108:], whole[: 200 - 108])  # it starts again where the text ends
+    assert torch.equal(whole[108:], whole[: 200 - 108])  # the text is read again from the beginning
     for start, count in ((50, 20), (70, 10), (3, 4)):
         assert torch.equal(tokens.training(start, count), whole[start : start + count])
     assert tokens.held_out_tokens(2).tolist() == [[1, 1000, 1000, 1000]] * 2
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_too_little_text(tmp_path, streaming):
+def test_text_shorter_than_one_sequence_is_refused(tmp_path, streaming):
     tokens = source(tmp_path, documents=1, seq_len=64, streaming=streaming)
     with pytest.raises(ConfigError, match="held-out text is shorter"):
         tokens.held_out_tokens(1)

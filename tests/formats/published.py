@@ -1,4 +1,4 @@
-"""Weights of SAEs as others publish them: rows of no particular norm, biases everywhere."""
+"""Weights of SAEs like published ones: decoder rows of any norm, no bias zero."""
 
 # B activations in a batch, D model width, F latents
 
@@ -12,7 +12,7 @@ D, F, B = 8, 24, 50
 
 
 def weights(seed: int = 0) -> dict[str, Tensor]:
-    """W_enc (D, F), W_dec (F, D), b_enc (F,), b_dec (D,)."""
+    """Return W_enc (D, F), W_dec (F, D), b_enc (F,) and b_dec (D,)."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -27,7 +27,7 @@ def activations() -> Tensor:
 
 
 def topk(pre_BF: Tensor, k: int) -> Tensor:
-    """The k largest of each row, those below zero as zeros."""
+    """Return the k largest of each row, without those below zero, and zeros elsewhere."""
     top = pre_BF.topk(k, dim=1)
     return torch.zeros_like(pre_BF).scatter(1, top.indices, top.values.relu())
 
@@ -37,9 +37,9 @@ def above(pre_BF: Tensor, threshold: Tensor | float) -> Tensor:
 
 
 def assert_computes(spec, acts_BF: Tensor, recon_BD: Tensor, tolerance: float = 1e-5) -> None:
-    """That what is read of these files has these activations and reconstructions of `activations()`."""
+    """Check that the SAE read from these files has these latents and reconstructions of `activations()`."""
     sae, x_BD = load_sae(spec), activations()
-    assert (acts_BF > 0).any(), "nothing would be compared"
-    assert (acts_BF == 0).any(), "nothing would be selected"
+    assert (acts_BF > 0).any(), "some latents must be active"
+    assert (acts_BF == 0).any(), "some latents must be inactive"
     assert_close(sae.encode(x_BD), acts_BF, rtol=tolerance, atol=tolerance)
     assert_close(sae(x_BD), recon_BD, rtol=tolerance, atol=tolerance)

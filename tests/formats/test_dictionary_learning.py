@@ -1,4 +1,4 @@
-"""dictionary_learning's folders beside its classes' formulas, written out; and pickles that would run something."""
+"""dictionary_learning's folders, compared with its classes' formulas written out; and pickles that would run code."""
 
 import json
 import os
@@ -13,9 +13,9 @@ from tests.formats.published import D, F, above, activations, assert_computes, t
 
 
 def write(folder, dict_class, state, **trainer):
-    """A folder as its trainers leave it; what they say besides does no harm."""
+    """Write a folder as its trainers do, with settings that are not read here."""
     folder.mkdir(parents=True, exist_ok=True)
-    said = {
+    usual = {
         "trainer_class": "SomeTrainer",
         "dict_class": dict_class,
         "activation_dim": D,
@@ -28,13 +28,13 @@ def write(folder, dict_class, state, **trainer):
         "submodule_name": "resid_post_layer_8",
     }
     buffer = {"d_submodule": D, "io": "out", "ctx_len": 1024}
-    (folder / "config.json").write_text(json.dumps({"trainer": {**said, **trainer}, "buffer": buffer}))
+    (folder / "config.json").write_text(json.dumps({"trainer": {**usual, **trainer}, "buffer": buffer}))
     torch.save(state, folder / "ae.pt")
     return folder
 
 
 def linear(w):
-    """Weights as two nn.Linear have them."""
+    """Return the weights under the names of two nn.Linear."""
     return {"encoder.weight": w["W_enc"].T, "decoder.weight": w["W_dec"].T}
 
 
@@ -45,7 +45,7 @@ def auto_encoder(w, x_BD):
 
 def auto_encoder_new(w, x_BD):
     state = {**linear(w), "encoder.bias": w["b_enc"], "decoder.bias": w["b_dec"]}
-    return state, (x_BD @ w["W_enc"] + w["b_enc"]).relu()  # the bias of the decoder is not subtracted
+    return state, (x_BD @ w["W_enc"] + w["b_enc"]).relu()  # the decoder's bias is not subtracted
 
 
 def gated(w, x_BD):
@@ -55,21 +55,21 @@ def gated(w, x_BD):
     return state, (pre_BF + w["b_enc"] > 0) * (r_mag.exp() * pre_BF + mag_bias).relu()
 
 
-def of_k(w, threshold):
+def with_k(w, threshold):
     more = {"k": torch.tensor(4, dtype=torch.int), "threshold": torch.tensor(threshold)}
     return {**linear(w), "encoder.bias": w["b_enc"], "b_dec": w["b_dec"], **more}
 
 
 def auto_encoder_topk(w, x_BD):
-    return of_k(w, 0.9), topk((x_BD - w["b_dec"]) @ w["W_enc"] + w["b_enc"], 4)  # its threshold is not asked
+    return with_k(w, 0.9), topk((x_BD - w["b_dec"]) @ w["W_enc"] + w["b_enc"], 4)  # its threshold is not used
 
 
 def batchtopk(w, x_BD):
-    return of_k(w, 0.7), above((x_BD - w["b_dec"]) @ w["W_enc"] + w["b_enc"], 0.7)
+    return with_k(w, 0.7), above((x_BD - w["b_dec"]) @ w["W_enc"] + w["b_enc"], 0.7)
 
 
 def batchtopk_without_a_threshold_yet(w, x_BD):
-    return of_k(w, -1.0), ((x_BD - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).relu()
+    return with_k(w, -1.0), ((x_BD - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).relu()
 
 
 def matryoshka(w, x_BD):
@@ -94,25 +94,25 @@ CLASSES = {
 
 
 @pytest.mark.parametrize("dict_class", CLASSES)
-def test_every_class(tmp_path, dict_class):
+def test_every_class_reconstructs_as_its_formula(tmp_path, dict_class):
     (architecture, made), w = CLASSES[dict_class], weights()
     state, acts_BF = made(w, activations())
     k = {"k": 4} if "k" in state else {}
     folder = write(tmp_path / "trainer_0", dict_class, state, **k)
     assert_computes(folder, acts_BF, acts_BF @ w["W_dec"] + w["b_dec"])
-    said = locate(f"dictionary_learning:{folder}").describe()
-    assert (said.architecture, said.d_in, said.dict_size, said.k) == (architecture, D, F, k.get("k"))
-    assert (said.model, said.hook) == ("EleutherAI/pythia-160m-deduped", "blocks.8.hook_resid_post")
+    found = locate(f"dictionary_learning:{folder}").describe()
+    assert (found.architecture, found.d_in, found.dict_size, found.k) == (architecture, D, F, k.get("k"))
+    assert (found.model, found.hook) == ("EleutherAI/pythia-160m-deduped", "blocks.8.hook_resid_post")
 
 
-def test_below_zero_a_threshold_lets_all_positive_ones_through(tmp_path):
+def test_a_negative_threshold_keeps_all_positive_latents(tmp_path):
     w = weights()
     state, acts_BF = batchtopk_without_a_threshold_yet(w, activations())
     folder = write(tmp_path, "BatchTopKSAE", state, k=4)
     assert_computes(folder, acts_BF, acts_BF @ w["W_dec"] + w["b_dec"])
 
 
-def test_an_older_topk_has_its_k_in_its_configuration(tmp_path):
+def test_the_k_of_an_older_topk_is_read_from_its_configuration(tmp_path):
     w = weights()
     state, acts_BF = auto_encoder_topk(w, activations())
     del state["k"], state["threshold"]
@@ -120,7 +120,7 @@ def test_an_older_topk_has_its_k_in_its_configuration(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision(tmp_path, dtype):
+def test_half_precision_is_widened(tmp_path, dtype):
     w = {name: tensor.to(dtype).float() for name, tensor in weights().items()}
     state, acts_BF = auto_encoder(w, activations())
     folder = write(tmp_path, "AutoEncoder", {name: tensor.to(dtype) for name, tensor in state.items()})
@@ -128,7 +128,7 @@ def test_half_precision(tmp_path, dtype):
 
 
 @pytest.mark.parametrize(
-    ("said", "hook"),
+    ("settings", "hook"),
     [
         ({"submodule_name": None}, "blocks.8.hook_resid_post"),
         ({"submodule_name": "attn_out_layer_8"}, "blocks.8.hook_attn_out"),
@@ -139,20 +139,20 @@ def test_half_precision(tmp_path, dtype):
         ({"layer": "8"}, None),
     ],
 )
-def test_the_configuration_says_of_what(tmp_path, said, hook):
+def test_the_hook_is_read_from_the_configuration(tmp_path, settings, hook):
     state, _ = auto_encoder(weights(), activations())
-    assert locate(str(write(tmp_path, "AutoEncoder", state, **said))).describe().hook == hook
+    assert locate(str(write(tmp_path, "AutoEncoder", state, **settings))).describe().hook == hook
 
 
 @pytest.mark.parametrize("dict_class", ["IdentityDict", None, ["AutoEncoder"]])
-def test_a_class_that_is_not_known_is_said(tmp_path, dict_class):
+def test_an_unknown_class_is_refused(tmp_path, dict_class):
     write(tmp_path, dict_class, {})
     with pytest.raises(ValueError, match="cannot be read as dictionary_learning"):
         load_sae(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"trainer": 3}', "{}"])
-def test_other_json(tmp_path, text):
+def test_json_of_something_else_is_refused(tmp_path, text):
     write(tmp_path, "AutoEncoder", {})
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"cannot be read as dictionary_learning \(config.json has no trainer\)"):
@@ -160,11 +160,11 @@ def test_other_json(tmp_path, text):
 
 
 @pytest.mark.parametrize("dict_class", CLASSES)
-def test_every_weight_is_there_of_its_shape_and_finite(tmp_path, dict_class):
+def test_weights_that_are_missing_misshapen_or_not_finite_are_refused(tmp_path, dict_class):
     state, _ = CLASSES[dict_class][1](weights(), activations())
     for name, tensor in state.items():
         if name in ("k", "group_sizes") or (name == "threshold" and dict_class == "AutoEncoderTopK"):
-            continue  # which nothing is computed with, or the configuration has too
+            continue  # not used, or in the configuration as well
         write(tmp_path, dict_class, {key: value for key, value in state.items() if key != name}, k=4)
         with pytest.raises(ValueError, match="there is no "):
             load_sae(tmp_path)
@@ -178,14 +178,14 @@ def test_every_weight_is_there_of_its_shape_and_finite(tmp_path, dict_class):
 
 
 @pytest.mark.parametrize("state", [[1, 2], {"k": 3}, torch.zeros(3), {"encoder.weight": "a"}])
-def test_what_is_not_named_tensors_is_said(tmp_path, state):
+def test_anything_but_named_tensors_is_refused(tmp_path, state):
     write(tmp_path, "AutoEncoder", state)
     with pytest.raises(ValueError, match=r"ae\.pt does not hold named tensors"):
         load_sae(tmp_path)
 
 
 class Evil:
-    """Unpickled, it makes a file."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, made):
         self.made = made
@@ -195,7 +195,7 @@ class Evil:
 
 
 class Dense(nn.Module):
-    """A module that was saved whole."""
+    """A module, saved whole instead of its state."""
 
     def __init__(self):
         super().__init__()
@@ -210,11 +210,11 @@ def test_code_in_a_pickle_is_never_run(tmp_path, in_zip, among_tensors):
     content = {**state, "trap": trap} if among_tensors else trap
     folder = write(tmp_path / "sae", "AutoEncoder", state)
     torch.save(content, folder / "ae.pt", _use_new_zipfile_serialization=in_zip)
-    with pytest.raises(ValueError, match="holds more than tensors; nothing of it was run"):
+    with pytest.raises(ValueError, match="holds more than tensors; no code in it was run"):
         load_sae(folder)
     assert not trap.made.exists()
     torch.load(folder / "ae.pt", weights_only=False)
-    assert trap.made.exists(), "the trap was one"
+    assert trap.made.exists(), "unpickling it does make the folder"
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -232,13 +232,13 @@ def test_code_in_a_plain_pickle_is_never_run(tmp_path, protocol):
 def test_a_module_that_was_saved_whole_is_refused(tmp_path, in_zip):
     folder = write(tmp_path, "AutoEncoder", {})
     torch.save(Dense(), folder / "ae.pt", _use_new_zipfile_serialization=in_zip)
-    with pytest.raises(ValueError, match="holds more than tensors; nothing of it was run"):
+    with pytest.raises(ValueError, match="holds more than tensors; no code in it was run"):
         load_sae(folder)
 
 
 @pytest.mark.parametrize("in_zip", [True, False])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
-def test_a_file_that_is_cut(tmp_path, in_zip, share):
+def test_a_truncated_file_is_refused(tmp_path, in_zip, share):
     state, _ = auto_encoder(weights(), activations())
     file = write(tmp_path, "AutoEncoder", state) / "ae.pt"
     torch.save(state, file, _use_new_zipfile_serialization=in_zip)
@@ -249,8 +249,8 @@ def test_a_file_that_is_cut(tmp_path, in_zip, share):
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_of_something_else(tmp_path):
+def test_a_file_of_something_else_is_refused(tmp_path):
     write(tmp_path, "AutoEncoder", {})
     (tmp_path / "ae.pt").write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(ValueError, match=r"ae\.pt is damaged, or holds more than tensors"):
+    with pytest.raises(ValueError, match=r"ae\.pt is damaged or holds more than tensors"):
         load_sae(tmp_path)

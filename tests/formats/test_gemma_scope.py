@@ -1,4 +1,4 @@
-"""Gemma Scope's files beside its formula, written out; the path says what an SAE is of."""
+"""Gemma Scope's files, compared with its formula written out; the path names the model and the hook."""
 
 import io
 import pickle
@@ -34,8 +34,8 @@ def test_jumprelu(tmp_path, save, small):
     assert_computes(folder, acts_BF, acts_BF @ w["W_dec"] + w["b_dec"])
     assert_computes(f"gemma_scope:{folder}", acts_BF, acts_BF @ w["W_dec"] + w["b_dec"])
     assert locate(str(folder / "params.npz")).folder == folder, "the file may be named as well"
-    said = locate(str(folder)).describe()
-    assert (said.architecture, said.d_in, said.dict_size, said.k) == ("jumprelu", D, F, None)
+    found = locate(str(folder)).describe()
+    assert (found.architecture, found.d_in, found.dict_size, found.k) == ("jumprelu", D, F, None)
 
 
 @pytest.mark.parametrize(
@@ -53,26 +53,26 @@ def test_jumprelu(tmp_path, save, small):
         ("elsewhere", None, None),
     ],
 )
-def test_the_path_says_of_what(tmp_path, path, model, hook):
-    said = locate(str(write(tmp_path / path, params()))).describe()
-    assert (said.model, said.hook) == (model, hook)
+def test_model_and_hook_are_read_from_the_path(tmp_path, path, model, hook):
+    found = locate(str(write(tmp_path / path, params()))).describe()
+    assert (found.model, found.hook) == (model, hook)
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "problem"),
     [
         ("gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6", "token embeddings"),
         ("gemma-scope-2b-pt-transcoders/layer_5/width_16k/average_l0_8", "transcoder"),
     ],
 )
-def test_what_is_no_sae_of_a_hook_is_said(tmp_path, path, said):
+def test_transcoders_and_saes_of_embeddings_are_refused(tmp_path, path, problem):
     folder = write(tmp_path / path, params())
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=problem):
         locate(str(folder)).describe()
 
 
 @pytest.mark.parametrize("name", params())
-def test_every_weight_is_there_of_its_shape_and_finite(tmp_path, name):
+def test_weights_that_are_missing_misshapen_or_not_finite_are_refused(tmp_path, name):
     w = params()
     write(tmp_path, {key: value for key, value in w.items() if key != name})
     with pytest.raises(ValueError, match=f"params.npz has no {name}"):
@@ -86,14 +86,14 @@ def test_every_weight_is_there_of_its_shape_and_finite(tmp_path, name):
         load_sae(tmp_path)
 
 
-def test_a_decoder_that_is_no_matrix(tmp_path):
+def test_a_decoder_that_is_not_a_matrix_is_refused(tmp_path):
     write(tmp_path, {**params(), "W_dec": torch.zeros(F)})
-    with pytest.raises(ValueError, match=r"W_dec has the shape \(24,\), which is no matrix"):
+    with pytest.raises(ValueError, match=r"W_dec has the shape \(24,\), which is not a matrix"):
         locate(str(tmp_path)).describe()
 
 
 class Evil:
-    """Unpickled, it would make a file."""
+    """An object that makes a file when it is unpickled."""
 
     def __init__(self, file):
         self.file = file
@@ -115,18 +115,18 @@ def test_an_array_of_objects_is_never_unpickled(tmp_path):
     assert not made.exists()
     with open(tmp_path / "params.npz", "rb") as file:
         pickle.load(file).close()
-    assert made.exists(), "the trap was one"
+    assert made.exists(), "unpickling it does make the file"
 
 
 def npy() -> bytes:
-    """One array, not several."""
+    """Return a file of one array, where an archive is expected."""
     file = io.BytesIO()
     np.save(file, np.zeros(3))
     return file.getvalue()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 nearly one", npy()])
-def test_a_file_that_is_no_archive(tmp_path, content):
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path, content):
     (tmp_path / "params.npz").write_bytes(content)
     for look in (lambda: locate(str(tmp_path)).describe(), lambda: load_sae(tmp_path)):
         with pytest.raises(ValueError, match=r"cannot be read as gemma_scope \(.+\)") as raised:
@@ -135,7 +135,7 @@ def test_a_file_that_is_no_archive(tmp_path, content):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_a_file_that_is_cut_or_changed(tmp_path, save):
+def test_a_truncated_or_damaged_file_is_refused(tmp_path, save):
     file = write(tmp_path, params(), save) / "params.npz"
     whole = file.read_bytes()
     with zipfile.ZipFile(file) as archive:

@@ -1,4 +1,4 @@
-"""Where an SAE lies: a folder, a file in it, with its format in front, or a folder on the hub."""
+"""Where an SAE is: a folder or a file in it, with or without a format, on this machine or on the hub."""
 
 import json
 import re
@@ -9,10 +9,10 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from sae_sweeps.activations import hub as asked
+from sae_sweeps.activations import hub as hub_client
 from sae_sweeps.formats import dictionary_learning, saelens, sparsify
 from sae_sweeps.formats.description import Description
-from sae_sweeps.formats.reading import load_sae, locate, split
+from sae_sweeps.formats.reading import load_sae, locate, split_spec
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes import TopKSAE
 from sae_sweeps.sweep.saved_saes import find_saved_sae
@@ -20,20 +20,20 @@ from tests.conftest import composed
 from tests.formats.published import D, F, weights
 from tests.formats.test_gemma_scope import write as write_gemma_scope
 
-SAID = Description("topk", D, F, 3, "owner/model", "blocks.2.hook_resid_post")
+DESCRIPTION = Description("topk", D, F, 3, "owner/model", "blocks.2.hook_resid_post")
 
 
 def write(format: str, folder: Path) -> Path:
-    """An SAE in a format; all are of the same hook."""
+    """Write an SAE in a format, always of the same hook."""
     sae = TopKSAE(D, F, 3, normalize_input=False).for_inference()
     if format == "sae_lens":
-        saelens.write(folder, sae, {"model_name": SAID.model, "hook_name": SAID.hook})
+        saelens.write(folder, sae, {"model_name": DESCRIPTION.model, "hook_name": DESCRIPTION.hook})
     elif format == "gemma_scope":
         write_gemma_scope(folder, {**weights(), "threshold": torch.ones(F)})
     elif format == "dictionary_learning":
-        dictionary_learning.write(folder, sae, SAID)
+        dictionary_learning.write(folder, sae, DESCRIPTION)
     else:
-        sparsify.write(folder, sae, SAID)
+        sparsify.write(folder, sae, DESCRIPTION)
     return folder
 
 
@@ -47,7 +47,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_format_is_found_out_or_said(tmp_path, format):
+def test_the_format_is_detected_or_given(tmp_path, format):
     folder = write(format, tmp_path / "layers.2")
     for spec in (str(folder), f"{format}:{folder}", f"{format}:layers.2", "./layers.2"):
         found = locate(spec)
@@ -62,7 +62,7 @@ def test_the_format_is_found_out_or_said(tmp_path, format):
         assert str(raised.value) == f"holds no SAE ({FILES[other]})"
 
 
-def test_of_two_formats_in_a_folder_the_one_in_front_is_read(tmp_path):
+def test_the_given_format_is_read_where_a_folder_has_two(tmp_path):
     write("sae_lens", tmp_path)
     write("gemma_scope", tmp_path)
     assert locate(str(tmp_path)).format == "sae_lens"
@@ -78,11 +78,11 @@ def test_of_two_formats_in_a_folder_the_one_in_front_is_read(tmp_path):
         ("a/b", (None, "a/b")),
     ],
 )
-def test_only_a_format_in_front_is_one(spec, parts):
-    assert split(spec) == parts
+def test_only_a_known_format_before_the_colon_is_split_off(spec, parts):
+    assert split_spec(spec) == parts
 
 
-def test_an_sae_is_loaded_by_the_folder_of_its_point(tmp_path):
+def test_an_sae_is_loaded_from_the_folder_repository_folders_point(tmp_path):
     write("sae_lens", tmp_path / "point" / "sae")
     assert load_sae(tmp_path / "point").dict_size == F
     assert load_sae(f"sae_lens:{tmp_path / 'point'}").dict_size == F
@@ -91,7 +91,7 @@ def test_an_sae_is_loaded_by_the_folder_of_its_point(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("format", "place", "said"),
+    ("format", "keys", "name"),
     [
         ("sae_lens", ("d_sae",), "dict_size"),
         ("sae_lens", ("d_in",), "d_in"),
@@ -102,35 +102,35 @@ def test_an_sae_is_loaded_by_the_folder_of_its_point(tmp_path):
         ("sparsify", ("d_in",), "d_in"),
     ],
 )
-def test_what_is_declared_is_held_against_the_weights(tmp_path, format, place, said):
+def test_declared_sizes_are_checked_against_the_weights(tmp_path, format, keys, name):
     folder = write(format, tmp_path / "layers.2")
     file = folder / ("config.json" if format == "dictionary_learning" else "cfg.json")
     config = json.loads(file.read_text())
     inner = config
-    for name in place[:-1]:
-        inner = inner[name]
-    inner[place[-1]] += 1
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] += 1
     file.write_text(json.dumps(config))
-    problem = f"its configuration says that {said} is {inner[place[-1]]}, and its weights have {inner[place[-1]] - 1}"
+    problem = f"its configuration declares {name} = {inner[keys[-1]]}, but its weights have {inner[keys[-1]] - 1}"
     with pytest.raises(ValueError, match=re.escape(problem)):
         load_sae(folder)
 
 
-def test_an_empty_folder_is_told_what_was_looked_for(tmp_path):
+def test_the_error_for_an_empty_folder_names_the_files_of_all_formats(tmp_path):
     with pytest.raises(ValueError, match="holds no SAE") as raised:
         locate(str(tmp_path))
     assert all(files in str(raised.value) for files in FILES.values())
 
 
 @pytest.mark.parametrize("spec", ["nowhere", "./no/where/there", "/no/where", "sparsify:./nowhere", "~/no/where"])
-def test_no_such_folder(spec):
+def test_a_missing_folder_is_refused(spec):
     with pytest.raises(FileNotFoundError, match="there is no such folder"):
         locate(spec)
 
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch) -> Path:
-    """The hub's local cache, empty, and no network. What asks for one fails the test."""
+    """Go offline, with an empty local cache of the hub. Returns the cache."""
     cache = tmp_path / "hub"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -138,14 +138,14 @@ def offline(tmp_path, monkeypatch) -> Path:
 
 
 def cached(cache: Path, repository: str, commit: str = "0f1e2d3c") -> Path:
-    """The folder of a repository in the cache."""
-    of_it = cache / f"models--{repository.replace('/', '--')}"
-    (of_it / "refs").mkdir(parents=True)
-    (of_it / "refs" / "main").write_text(commit)
-    return of_it / "snapshots" / commit
+    """Make a repository in the cache. Returns its snapshot's folder."""
+    repository_folder = cache / f"models--{repository.replace('/', '--')}"
+    (repository_folder / "refs").mkdir(parents=True)
+    (repository_folder / "refs" / "main").write_text(commit)
+    return repository_folder / "snapshots" / commit
 
 
-def test_a_hub_name_without_a_network_is_said_to_be_in_neither_place(offline):
+def test_a_hub_name_without_network_is_found_neither_here_nor_on_the_hub(offline):
     name = "google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82"
     with pytest.raises(
         FileNotFoundError, match="there is no such folder here; google/gemma-scope-2b-pt-res on the hub"
@@ -172,34 +172,34 @@ def test_a_hub_name_is_found_in_the_local_cache(offline, format, inside):
         assert (found.format, found.folder) == (format, snapshot / inside)
     assert load_sae(name).dict_size == F
     if format == "sparsify" and inside:
-        assert locate(name).describe().model == SAID.model, "which stands in the folder above"
+        assert locate(name).describe().model == DESCRIPTION.model, "the config.json above the folder names it"
 
 
-def test_what_a_cached_repository_does_not_hold_is_said(offline):
+def test_a_folder_missing_from_a_cached_repository_holds_no_sae(offline):
     write("sae_lens", cached(offline, "owner/some-saes") / "here")
     with pytest.raises(ValueError, match="holds no SAE"):
         locate("owner/some-saes/elsewhere")
 
 
-def test_only_the_files_that_are_needed_are_fetched(monkeypatch, tmp_path):
-    wanted = []
+def test_only_needed_files_are_fetched(monkeypatch, tmp_path):
+    downloads = []
 
     def download(repository, allow_patterns):
-        wanted.append((repository, sorted(allow_patterns)))
+        downloads.append((repository, sorted(allow_patterns)))
         write("gemma_scope", tmp_path / "snapshot" / "a" / "b")
         return str(tmp_path / "snapshot")
 
-    monkeypatch.setattr(asked, "require_repository", lambda *_: None)
+    monkeypatch.setattr(hub_client, "require_repository", lambda *_: None)
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert locate("gemma_scope:owner/name/a/b").format == "gemma_scope"
-    assert wanted == [("owner/name", ["a/b/params.npz", "a/config.json"])]
+    assert downloads == [("owner/name", ["a/b/params.npz", "a/config.json"])]
 
 
-def test_a_download_that_breaks_off_is_one_line(monkeypatch):
+def test_an_interrupted_download_is_a_one_line_error(monkeypatch):
     def download(repository, allow_patterns):
         raise OSError("connection reset\nby peer")
 
-    monkeypatch.setattr(asked, "require_repository", lambda *_: None)
+    monkeypatch.setattr(hub_client, "require_repository", lambda *_: None)
     monkeypatch.setattr(hub, "snapshot_download", download)
     with pytest.raises(FileNotFoundError, match=r"owner/name could not be fetched from the hub \(connection reset\)$"):
         locate("owner/name/a")

@@ -1,4 +1,4 @@
-"""What is saved is what SAELens 6 reads: its formulas, written out here, on the saved files."""
+"""Saved SAEs compute the same under SAELens 6: its formulas, written out here, applied to the saved files."""
 
 import json
 
@@ -14,7 +14,7 @@ D, F = 8, 24
 
 
 def trained(sae):
-    """Not really: parameters away from their initial values."""
+    """Move the parameters away from their initial values, as training would."""
     torch.manual_seed(3)
     with torch.no_grad():
         for name, parameter in sae.named_parameters():
@@ -38,7 +38,7 @@ SAES = {
 
 
 def as_saelens_would(folder, x_BD):
-    """Encode and decode by SAELens' documented rules from its cfg.json and weights."""
+    """Encode and decode by SAELens' documented rules, from cfg.json and the weights."""
     cfg, w = json.loads((folder / "cfg.json").read_text()), load_file(folder / "sae_weights.safetensors")
     mean_B1, std_B1 = torch.zeros(1), torch.ones(1)
     if cfg["normalize_activations"] == "layer_norm":
@@ -62,7 +62,7 @@ def as_saelens_would(folder, x_BD):
 
 @pytest.mark.parametrize("normalize_input", [True, False])
 @pytest.mark.parametrize("architecture", SAES)
-def test_saelens_formulas_give_the_same(architecture, normalize_input, tmp_path):
+def test_saelens_formulas_reconstruct_the_same(architecture, normalize_input, tmp_path):
     sae = SAES[architecture](normalize_input=normalize_input)
     saelens.write(tmp_path, sae.for_inference(), {"model_name": "m", "hook_name": "h"})
     x_BD = 2 * torch.randn(50, D) + 1
@@ -72,7 +72,7 @@ def test_saelens_formulas_give_the_same(architecture, normalize_input, tmp_path)
 
 
 @pytest.mark.parametrize("architecture", SAES)
-def test_reading_gives_the_same_sae_back(architecture, tmp_path):
+def test_a_written_sae_is_read_back_the_same(architecture, tmp_path):
     sae = SAES[architecture]()
     saelens.write(tmp_path, sae.for_inference(), {})
     again = saelens.read(tmp_path)
@@ -82,9 +82,9 @@ def test_reading_gives_the_same_sae_back(architecture, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
 
 
-def test_other_folders_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no JSON of an SAE"):
+def test_folders_without_an_sae_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="not the JSON object of an SAE"):
         saelens.read(tmp_path)
     (tmp_path / "cfg.json").write_text('{"architecture": "topk"}')
-    with pytest.raises(ValueError, match="does not say d_in, d_sae"):
+    with pytest.raises(ValueError, match="has no d_in, d_sae"):
         saelens.read(tmp_path)

@@ -1,4 +1,4 @@
-"""SAELens' files as others publish them, of version 6 and older, beside its formulas written out."""
+"""SAELens' files as published by others, of version 6 and older, compared with its formulas written out."""
 
 # B activations in a batch, D model width, F latents
 
@@ -14,7 +14,7 @@ from tests.formats.published import D, F, above, activations, assert_computes, t
 
 
 def published(folder, config, tensors):
-    """An SAE as version 6 saves it; `config` is what it has besides, None takes a key away."""
+    """Write an SAE as version 6 saves it; `config` adds to cfg.json, None removes a key."""
     metadata = {
         "sae_lens_version": "6.26.1",
         "sae_lens_training_version": "6.26.1",
@@ -28,7 +28,7 @@ def published(folder, config, tensors):
         "exclude_special_tokens": False,
         "sequence_separator_token": "bos",
     }
-    said = {
+    usual = {
         "d_in": D,
         "d_sae": F,
         "dtype": "float32",
@@ -38,7 +38,7 @@ def published(folder, config, tensors):
         "reshape_activations": "none",
         "metadata": metadata,
     }
-    return write(folder, {key: value for key, value in {**said, **config}.items() if value is not None}, tensors)
+    return write(folder, {key: value for key, value in {**usual, **config}.items() if value is not None}, tensors)
 
 
 def write(folder, config, tensors):
@@ -57,15 +57,15 @@ def test_standard(tmp_path):
     acts_BF = ((x_BD - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).relu()
     recon_BD = acts_BF @ w["W_dec"] + w["b_dec"]
     assert_computes(published(tmp_path, {"architecture": "standard"}, w), acts_BF, recon_BD)
-    said = locate(str(tmp_path)).describe()
-    assert (said.architecture, said.d_in, said.dict_size, said.k) == ("relu", D, F, None)
-    assert (said.model, said.hook, said.trained_here) == ("gpt2", "blocks.7.hook_resid_pre", False)
+    found = locate(str(tmp_path)).describe()
+    assert (found.architecture, found.d_in, found.dict_size, found.k) == ("relu", D, F, None)
+    assert (found.model, found.hook, found.trained_here) == ("gpt2", "blocks.7.hook_resid_pre", False)
 
 
 @pytest.mark.parametrize("centered", [True, False, None])
 def test_jumprelu_with_and_without_b_dec_in_its_input(tmp_path, centered):
     w, x_BD = {**weights(), "threshold": threshold()}, activations()
-    input_BD = x_BD if centered is False else x_BD - w["b_dec"]  # what is not said is so
+    input_BD = x_BD if centered is False else x_BD - w["b_dec"]  # True is the default
     acts_BF = above(input_BD @ w["W_enc"] + w["b_enc"], w["threshold"])
     config = {"architecture": "jumprelu", "apply_b_dec_to_input": centered}
     assert_computes(published(tmp_path, config, w), acts_BF, acts_BF @ w["W_dec"] + w["b_dec"])
@@ -79,7 +79,7 @@ def test_topk(tmp_path):
     assert locate(str(tmp_path)).describe().k == 5
 
 
-def test_topk_chosen_by_the_norms_of_the_decoder(tmp_path):
+def test_topk_rescaled_by_decoder_norms(tmp_path):
     w, x_BD = weights(), activations()
     norm_F = w["W_dec"].norm(dim=1)
     acts_BF = topk(((x_BD - w["b_dec"]) @ w["W_enc"] + w["b_enc"]) * norm_F, 5)
@@ -90,7 +90,7 @@ def test_topk_chosen_by_the_norms_of_the_decoder(tmp_path):
 
 @pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka_batchtopk"])
 @pytest.mark.parametrize("rescaled", [True, False])
-def test_a_checkpoint_of_batchtopk(tmp_path, architecture, rescaled):
+def test_a_training_checkpoint_of_batchtopk(tmp_path, architecture, rescaled):
     w, x_BD = weights(), activations()
     norm_F = w["W_dec"].norm(dim=1) if rescaled else torch.ones(F)
     acts_BF = above(((x_BD - w["b_dec"]) @ w["W_enc"] + w["b_enc"]) * norm_F, 0.6)
@@ -98,14 +98,14 @@ def test_a_checkpoint_of_batchtopk(tmp_path, architecture, rescaled):
     config = {"architecture": architecture, "k": 4.0, "rescale_acts_by_decoder_norm": rescaled}
     tensors = {**w, "topk_threshold": torch.tensor(0.6, dtype=torch.double)}
     assert_computes(published(tmp_path, config, tensors), acts_BF, recon_BD)
-    said = locate(str(tmp_path)).describe()
-    assert (said.architecture, said.k) == (architecture.removesuffix("_batchtopk"), 4)
+    found = locate(str(tmp_path)).describe()
+    assert (found.architecture, found.k) == (architecture.removesuffix("_batchtopk"), 4)
 
 
-def test_only_topk_is_chosen_by_the_norms_of_the_decoder(tmp_path):
+def test_only_topk_is_rescaled_by_decoder_norms(tmp_path):
     w, x_BD = {**weights(), "threshold": threshold()}, activations()
     acts_BF = above((x_BD - w["b_dec"]) @ w["W_enc"] + w["b_enc"], w["threshold"])
-    config = {"architecture": "jumprelu", "rescale_acts_by_decoder_norm": True}  # a word that SAELens does not look at
+    config = {"architecture": "jumprelu", "rescale_acts_by_decoder_norm": True}  # SAELens ignores it here
     assert_computes(published(tmp_path, config, w), acts_BF, acts_BF @ w["W_dec"] + w["b_dec"])
 
 
@@ -140,7 +140,7 @@ def test_constant_norm_rescale(tmp_path):
     assert_computes(published(tmp_path, config, w), acts_BF, recon_BD)
 
 
-def test_an_average_that_only_its_training_knew_is_told_and_nothing_is_normalised(tmp_path, caplog):
+def test_a_normalisation_that_only_training_used_is_logged_and_not_applied(tmp_path, caplog):
     w, x_BD = weights(), activations()
     acts_BF = ((x_BD - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).relu()
     config = {"architecture": "standard", "normalize_activations": "expected_average_only_in"}
@@ -158,7 +158,7 @@ def test_other_precisions(tmp_path, dtype):
     assert_computes(folder, acts_BF, acts_BF @ wide["W_dec"] + wide["b_dec"])
 
 
-OLDER = {  # what cfg.json of the GPT-2 feature-splitting SAEs has
+OLDER = {  # cfg.json of the GPT-2 feature-splitting SAEs
     "model_name": "gpt2-small",
     "hook_point": "blocks.8.hook_resid_pre",
     "hook_point_layer": 8,
@@ -185,8 +185,8 @@ def test_the_older_layout(tmp_path, factor):
     write(tmp_path, OLDER, {**w, **more})
     save_file({"sparsity": torch.zeros(F)}, tmp_path / "sparsity.safetensors")
     assert_computes(tmp_path, acts_BF, acts_BF @ w["W_dec"] + w["b_dec"])
-    said = locate(str(tmp_path)).describe()
-    assert (said.architecture, said.model, said.hook) == ("relu", "gpt2-small", "blocks.8.hook_resid_pre")
+    found = locate(str(tmp_path)).describe()
+    assert (found.architecture, found.model, found.hook) == ("relu", "gpt2-small", "blocks.8.hook_resid_pre")
 
 
 def test_the_older_layout_of_topk(tmp_path):
@@ -198,12 +198,12 @@ def test_the_older_layout_of_topk(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "problem"),
     [
-        ({"architecture": "transcoder"}, "architecture is 'transcoder'; known are standard, topk"),
+        ({"architecture": "transcoder"}, "architecture 'transcoder' is not one of standard, topk"),
         ({"architecture": "standard", "normalize_activations": "covariance_whitening"}, "'covariance_whitening'"),
-        ({"architecture": "standard", "reshape_activations": "hook_z"}, "reshaped by 'hook_z'"),
-        ({"architecture": "standard", "d_in": None}, "cfg.json does not say d_in"),
+        ({"architecture": "standard", "reshape_activations": "hook_z"}, "reshape_activations='hook_z'"),
+        ({"architecture": "standard", "d_in": None}, "cfg.json has no d_in"),
         ({"architecture": "topk"}, "there is no 'k'"),
         ({"architecture": "topk", "k": F + 1}, f"k is {F + 1}, of {F} latents"),
         ({"architecture": "jumprelu"}, "there is no 'threshold'"),
@@ -211,17 +211,17 @@ def test_the_older_layout_of_topk(tmp_path):
         ({"architecture": "gated"}, "there is no 'r_mag'"),
     ],
 )
-def test_what_is_not_known_or_missing_is_said(tmp_path, config, said):
+def test_unsupported_and_missing_settings_are_refused(tmp_path, config, problem):
     published(tmp_path, config, weights())
     with pytest.raises(ValueError, match=r"cannot be read as sae_lens") as raised:
         load_sae(tmp_path)
-    assert said in str(raised.value)
+    assert problem in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_what_is_not_known_of_the_older_layout_is_said(tmp_path):
+def test_unsupported_settings_of_the_older_layout_are_refused(tmp_path):
     write(tmp_path, {**OLDER, "activation_fn_str": "tanh-relu"}, weights())
-    with pytest.raises(ValueError, match="activation function is 'tanh-relu', and relu and topk are known"):
+    with pytest.raises(ValueError, match="activation function 'tanh-relu' is neither relu nor topk"):
         load_sae(tmp_path)
     write(tmp_path, OLDER, {**weights(), "scaling_factor": torch.full((F,), 1.5)})
     with pytest.raises(ValueError, match="its latents have a scaling_factor"):
@@ -232,17 +232,17 @@ SHAPES = {"W_enc": (F, D), "W_dec": (F + 1, D), "b_enc": (F - 1,), "b_dec": (F,)
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_weight_has_its_shape(tmp_path, name):
+def test_a_weight_of_another_shape_is_refused(tmp_path, name):
     tensors = {**weights(), "threshold": threshold(), name: torch.zeros(SHAPES[name])}
     published(tmp_path, {"architecture": "jumprelu"}, tensors)
-    named = "W_enc" if name == "W_dec" else name  # all are measured by W_dec
+    named = "W_enc" if name == "W_dec" else name  # all shapes are checked against W_dec
     with pytest.raises(ValueError, match=rf"{named} has the shape \("):
         load_sae(tmp_path)
 
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_every_number_is_finite(tmp_path, name, bad):
+def test_numbers_that_are_not_finite_are_refused(tmp_path, name, bad):
     tensors = {**weights(), "threshold": threshold()}
     tensors[name].view(-1)[3:5] = bad
     published(tmp_path, {"architecture": "jumprelu"}, tensors)
@@ -251,14 +251,14 @@ def test_every_number_is_finite(tmp_path, name, bad):
 
 
 @pytest.mark.parametrize("name", ["W_enc", "W_dec", "b_dec"])
-def test_every_weight_is_there(tmp_path, name):
+def test_a_missing_weight_is_named(tmp_path, name):
     published(tmp_path, {"architecture": "standard"}, {key: value for key, value in weights().items() if key != name})
     with pytest.raises(ValueError, match=f"there is no '{name}'"):
         load_sae(tmp_path)
 
 
 @pytest.mark.parametrize("left", [0, 5, 100, -1])
-def test_truncated_weights(tmp_path, left):
+def test_truncated_weights_are_refused(tmp_path, left):
     file = published(tmp_path, {"architecture": "standard"}, weights()) / "sae_weights.safetensors"
     file.write_bytes(file.read_bytes()[:left])
     assert Located("sae_lens", tmp_path).describe().d_in == D
@@ -267,7 +267,7 @@ def test_truncated_weights(tmp_path, left):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"metadata": {"sae_sweeps": "x"}, "d_in": 8, "d_sae": 2}'])
-def test_other_json(tmp_path, text):
+def test_json_of_something_else_is_refused(tmp_path, text):
     published(tmp_path, {"architecture": "standard"}, weights())
     (tmp_path / "cfg.json").write_text(text)
     with pytest.raises(ValueError, match=r"cannot be read as sae_lens \(.+\)"):

@@ -1,4 +1,4 @@
-"""sparsify's folders beside its formula, written out."""
+"""sparsify's folders, compared with its formula written out."""
 
 import json
 
@@ -47,9 +47,9 @@ def test_topk(tmp_path, config):
     folder = write(tmp_path / "sae-pythia-160m-32k" / "layers.3", config)
     (folder.parent / "config.json").write_text('{"model": "EleutherAI/pythia-160m", "sae": {"k": 4}, "layers": [3]}')
     assert_computes(folder, acts_BF, acts_BF @ w["W_dec"] + w["b_dec"])
-    said = locate(f"sparsify:{folder}").describe()
-    assert (said.architecture, said.d_in, said.dict_size, said.k) == ("topk", D, F, 4)
-    assert (said.model, said.hook) == ("EleutherAI/pythia-160m", "blocks.3.hook_resid_post")
+    found = locate(f"sparsify:{folder}").describe()
+    assert (found.architecture, found.d_in, found.dict_size, found.k) == ("topk", D, F, 4)
+    assert (found.model, found.hook) == ("EleutherAI/pythia-160m", "blocks.3.hook_resid_post")
 
 
 def test_half_precision(tmp_path):
@@ -73,48 +73,48 @@ def test_half_precision(tmp_path):
         ("embed_tokens", None),
     ],
 )
-def test_the_folder_says_of_what(tmp_path, name, hook):
-    said = locate(str(write(tmp_path / name))).describe()
-    assert (said.model, said.hook) == (None, hook)
+def test_the_hook_is_read_from_the_folder_name(tmp_path, name, hook):
+    found = locate(str(write(tmp_path / name))).describe()
+    assert (found.model, found.hook) == (None, hook)
 
 
 @pytest.mark.parametrize(
     "hook",
     ["blocks.3.hook_resid_pre", "blocks.3.hook_resid_post", "blocks.0.hook_mlp_out", "blocks.1.hook_attn_out"],
 )
-def test_folders_are_named_such_that_the_hook_is_found_again(tmp_path, hook):
+def test_the_hook_is_read_back_from_the_name_of_a_written_folder(tmp_path, hook):
     again = locate(str(write(tmp_path / folder_name(hook)))).describe().hook
     assert again is not None
     assert is_same_activation(again, hook)
 
 
 @pytest.mark.parametrize("hook", ["blocks.0.hook_resid_pre", "blocks.2.hook_resid_mid", None])
-def test_a_hook_on_no_module_gives_no_folder_of_one(tmp_path, hook):
+def test_a_hook_on_no_module_is_not_read_back(tmp_path, hook):
     assert locate(str(write(tmp_path / folder_name(hook)))).describe().hook is None
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "problem"),
     [
-        ({"skip_connection": True}, "it has skip_connection, which no SAE here has"),
-        ({"transcode": True}, "it has transcode"),
-        ({"signed": True}, "it has signed"),
-        ({"activation": "groupmax"}, "its activation is 'groupmax', and only topk is known here"),
-        ({"k": None}, "cfg.json does not say k and d_in"),
-        ({"d_in": None}, "cfg.json does not say k and d_in"),
-        ({"num_latents": 0, "expansion_factor": 0}, "says neither num_latents nor expansion_factor"),
+        ({"skip_connection": True}, "cfg.json sets skip_connection, which is not supported"),
+        ({"transcode": True}, "cfg.json sets transcode"),
+        ({"signed": True}, "cfg.json sets signed"),
+        ({"activation": "groupmax"}, "its activation 'groupmax' is not supported, only topk is"),
+        ({"k": None}, "cfg.json needs k and d_in"),
+        ({"d_in": None}, "cfg.json needs k and d_in"),
+        ({"num_latents": 0, "expansion_factor": 0}, "has neither num_latents nor expansion_factor"),
         ({"k": F + 1}, f"k is {F + 1}, of {F} latents"),
     ],
 )
-def test_what_is_not_known_or_missing_is_said(tmp_path, config, said):
+def test_unsupported_and_missing_settings_are_refused(tmp_path, config, problem):
     write(tmp_path, {**CONFIG, **config})
     with pytest.raises(ValueError, match="cannot be read as sparsify") as raised:
         load_sae(tmp_path)
-    assert said in str(raised.value)
+    assert problem in str(raised.value)
 
 
 @pytest.mark.parametrize("name", tensors())
-def test_every_weight_is_there_of_its_shape_and_finite(tmp_path, name):
+def test_weights_that_are_missing_misshapen_or_not_finite_are_refused(tmp_path, name):
     w = tensors()
     write(tmp_path, CONFIG, {key: value for key, value in w.items() if key != name})
     with pytest.raises(ValueError, match=f"there is no '{name}'"):

@@ -1,4 +1,4 @@
-"""The embedded model's figure, measured again from the files that are shipped."""
+"""The bits per byte of the embedded model, measured again from the shipped files."""
 
 import json
 
@@ -6,16 +6,16 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from embedded.train import HERE, HOLDOUT_EVERY, TEXT, bits_per_byte
-from sae_sweeps.activations.documents import read_documents_of
+from sae_sweeps.activations.documents import read_split
 from sae_sweeps.config import DatasetConfig
 
 pytestmark = pytest.mark.integration
 
 
-def test_bits_per_byte_are_as_written():
+def test_bits_per_byte_are_those_in_training_json():
     folder = HERE / "model"
     held_out = list(
-        read_documents_of(DatasetConfig(format="json", files=str(TEXT), holdout_every=HOLDOUT_EVERY), held_out=True)
+        read_split(DatasetConfig(format="json", files=str(TEXT), holdout_every=HOLDOUT_EVERY), held_out=True)
     )
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     written = json.loads((folder / "training.json").read_text())

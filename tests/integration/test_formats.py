@@ -1,5 +1,5 @@
-"""Other libraries themselves, each in an environment of its own: they reconstruct the same with what we write for them,
-and we with what they save."""
+"""Exchange of SAEs with other libraries, each in its own environment: they reconstruct the same with the SAEs we write,
+and we with the SAEs they save."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.reading import locate
-from sae_sweeps.formats.writing import write_as
+from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.saes import BatchTopKSAE, InferenceSAE, JumpReLUSAE, TopKSAE
 from tests.tasks.foreign import HOOK, D, foreign
 
@@ -26,7 +26,7 @@ PYTHONS = {
 
 
 def trained(kind: type) -> InferenceSAE:
-    """One of ours, of normalised activations."""
+    """Return an SAE of ours, which normalises activations."""
     sae = kind(D, 40, 0.1) if kind is JumpReLUSAE else kind(D, 40, 5)
     with torch.no_grad():
         sae.b_dec += 0.1 * torch.randn(D)
@@ -35,8 +35,8 @@ def trained(kind: type) -> InferenceSAE:
     return sae.for_inference()
 
 
-def of_raw_input(sae: InferenceSAE) -> InferenceSAE:
-    """b_dec is not subtracted from what its encoder sees."""
+def without_centering(sae: InferenceSAE) -> InferenceSAE:
+    """Return the SAE, with b_dec no longer subtracted from the encoder's input."""
     sae.centers_input = False
     return sae
 
@@ -44,10 +44,10 @@ def of_raw_input(sae: InferenceSAE) -> InferenceSAE:
 OURS = {
     "sae_lens": {architecture: foreign(architecture) for architecture in ("relu", "topk", "jumprelu", "gated")}
     | {kind.__name__: trained(kind) for kind in (TopKSAE, BatchTopKSAE, JumpReLUSAE)}
-    | {f"{name}-raw": of_raw_input(foreign(name)) for name in ("relu", "topk", "jumprelu", "gated")},
+    | {f"{name}-raw": without_centering(foreign(name)) for name in ("relu", "topk", "jumprelu", "gated")},
     "dictionary_learning": {name: foreign(name) for name in ("relu", "topk", "batchtopk", "jumprelu", "gated")}
-    | {f"{name}-raw": of_raw_input(foreign(name)) for name in ("relu", "topk", "batchtopk", "jumprelu", "gated")},
-    "sparsify": {"topk": foreign("topk"), "topk-raw": of_raw_input(foreign("topk"))},
+    | {f"{name}-raw": without_centering(foreign(name)) for name in ("relu", "topk", "batchtopk", "jumprelu", "gated")},
+    "sparsify": {"topk": foreign("topk"), "topk-raw": without_centering(foreign("topk"))},
 }
 THEIRS = {
     "sae_lens": {
@@ -81,23 +81,22 @@ THEIRS = {
 
 def require_same(name: str, found: dict[str, torch.Tensor], recon_BD: torch.Tensor, acts_BF: torch.Tensor) -> None:
     for part, expected in (("recon", recon_BD), ("acts", acts_BF)):
-        said = f"{name}: {part}\n{{}}".format
-        assert_close(found[part], expected, rtol=1e-5, atol=1e-5, msg=said)
+        assert_close(found[part], expected, rtol=1e-5, atol=1e-5, msg=f"{name}: {part}\n{{}}".format)
     assert (acts_BF > 0).any(), name
     assert (acts_BF == 0).any(), name
 
 
 @pytest.fixture(scope="module", params=PYTHONS)
 def exchanged(request, tmp_path_factory) -> tuple[str, Path]:
-    """A library, and a folder in which it has read ours and left its own."""
+    """Have a library read our SAEs and save its own. Returns its name and the folder."""
     python = os.environ.get(PYTHONS[request.param])
     if not python:
-        pytest.skip(f"{PYTHONS[request.param]} names no Python that has it; `make integration` makes one")
+        pytest.skip(f"{PYTHONS[request.param]} does not name a Python with the library; `make integration` makes one")
     folder = tmp_path_factory.mktemp(request.param)
     save_file({"x": 2 * torch.randn(200, D) + torch.randn(D)}, folder / "x.safetensors")
     for name, sae in OURS[request.param].items():
-        said = Description(sae.architecture, D, sae.dict_size, sae.k or 5, "owner/model", HOOK)
-        write_as(request.param, folder / "ours" / name, sae, said, {})
+        description = Description(sae.architecture, D, sae.dict_size, sae.k or 5, "owner/model", HOOK)
+        WRITERS[request.param].write(folder / "ours" / name, sae, description, {})
     script = Path(__file__).parent / "peers" / f"with_{request.param}.py"
     command = [str(Path(python).absolute()), str(script), str(folder)]
     environment = {**os.environ, "SPARSIFY_DISABLE_TRITON": "1"}
@@ -106,17 +105,17 @@ def exchanged(request, tmp_path_factory) -> tuple[str, Path]:
     return request.param, folder
 
 
-def test_they_reconstruct_the_same_with_what_we_write(exchanged):
+def test_libraries_reconstruct_the_same_with_saes_we_write(exchanged):
     library, folder = exchanged
     x_BD = load_file(folder / "x.safetensors")["x"]
     for name, sae in OURS[library].items():
         acts_BF = sae.encode(x_BD)
-        if (library, sae.architecture) == ("dictionary_learning", "relu"):  # which gives decoder rows unit norm
+        if (library, sae.architecture) == ("dictionary_learning", "relu"):  # it scales decoder rows to unit norm
             acts_BF = acts_BF * sae.W_dec.norm(dim=1)
         require_same(name, load_file(folder / "ours" / f"{name}.safetensors"), sae(x_BD), acts_BF)
 
 
-def test_we_reconstruct_the_same_with_what_they_save(exchanged):
+def test_we_reconstruct_the_same_with_saes_they_save(exchanged):
     library, folder = exchanged
     x_BD = load_file(folder / "x.safetensors")["x"]
     assert {path.name for path in (folder / "theirs").iterdir() if path.is_dir()} == set(THEIRS[library])

@@ -1,4 +1,4 @@
-"""The README's sweep and its studies, as they stand there: what is promised of every point and every study."""
+"""The sweep in the README and its studies: every point and study has the promised quality."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory) -> Path:
-    """The folder of the README's sweep and its studies."""
+    """Run the sweep of the README and its studies. Returns the sweep's folder."""
     folder = tmp_path_factory.mktemp("readme")
     words = ["sae=batchtopk,topk,jumprelu", "dict_size=3072,6144", "then=[stitch,meta_sae]"]
     done = launch("-m", *words, cwd=folder, timeout=900)
@@ -31,17 +31,17 @@ def rows(sweep) -> dict[tuple[str, int], dict[str, float]]:
 
 
 def studies(sweep: Path, task: str) -> dict[str, dict[str, float]]:
-    """The metrics of a task's studies, by architecture."""
+    """Return the metrics of a task's studies by architecture."""
     found = [json.loads(file.read_text()) for file in sweep.glob(f"{task}/*/results.json")]
     return {one["config"]["sae"]["architecture"]: one["metrics"] for one in found}
 
 
-def test_there_are_six_points_that_keep_most_of_the_cross_entropy(rows):
+def test_six_points_recover_most_of_the_cross_entropy(rows):
     assert len(rows) == 6
     assert all(row["ce_recovered_mean"] >= 0.8 for row in rows.values())
 
 
-def test_l0_is_what_was_asked_for(rows):
+def test_l0_is_close_to_its_target(rows):
     allowed = {"topk": 0.0, "batchtopk": 0.05, "jumprelu": 0.03}
     for (architecture, _), row in rows.items():
         assert abs(row["l0"] / row["k"] - 1) <= allowed[architecture]
@@ -58,14 +58,14 @@ def test_the_cosine_predicts_which_latents_lower_the_error(sweep):
     assert all(metrics["auroc"] >= 0.8 for metrics in found.values())
 
 
-def test_the_ways_lead_from_the_small_sae_to_the_large_one(sweep, rows):
+def test_stitching_paths_lead_from_the_small_sae_to_the_large_one(sweep, rows):
     for architecture, metrics in studies(sweep, "stitch").items():
         for end, dict_size in (("small", 3072), ("large", 6144)):
             for name in ("nmse", "l0"):
                 assert metrics[f"{name}_{end}"] == pytest.approx(rows[architecture, dict_size][name], rel=1e-6)
 
 
-def test_meta_latents_explain_more_than_of_shuffled_directions_and_than_a_smaller_decoder(sweep):
+def test_meta_latents_explain_more_than_the_baselines(sweep):
     found = studies(sweep, "meta_sae")
     assert sorted(found) == ["batchtopk", "jumprelu", "topk"]
     for metrics in found.values():
@@ -73,7 +73,7 @@ def test_meta_latents_explain_more_than_of_shuffled_directions_and_than_a_smalle
         assert metrics["explained_variance"] > max(others)
 
 
-def test_its_report_is_one_file_that_can_be_mailed(sweep):
+def test_the_report_is_one_file_below_15_megabytes(sweep):
     text = (sweep / "report.html").read_text()
     assert len(text.encode()) < 15e6
     assert text.count("block-plotly") == 1

@@ -1,4 +1,4 @@
-"""SAELens itself, in an environment of its own, loads what we save and reconstructs the same activations."""
+"""SAELens, in its own environment, loads the SAEs we save and reconstructs the same activations."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ print(type(sae).__name__, sae.cfg.metadata.hook_name)
 def saelens_python() -> str:
     python = os.environ.get("SAELENS_PYTHON")
     if not python:
-        pytest.skip("SAELENS_PYTHON names no Python that has sae-lens; `make integration` makes one")
+        pytest.skip("SAELENS_PYTHON does not name a Python with sae-lens; `make integration` makes one")
     return str(Path(python).absolute())
 
 
@@ -62,12 +62,12 @@ def test_saelens_reconstructs_the_same(saelens_python, tmp_path, tiny, architect
     torch.testing.assert_close(found["acts"], sae.encode(x_BD), rtol=1e-5, atol=1e-5)
 
 
-def test_the_model_runs_on_the_other_version_of_transformer_lens(saelens_python):
-    """SAELens brings TransformerLens 3; our own environment has 4. Both must give the same activations."""
+def test_activations_are_the_same_with_transformer_lens_3(saelens_python):
+    """SAELens installs TransformerLens 3; our own environment has 4. Both must give the same activations."""
     version = "import transformer_lens, importlib.metadata as m; print(m.version('transformer_lens'))"
     found = subprocess.run([saelens_python, "-c", version], capture_output=True, text=True)
     assert found.stdout.startswith("3."), found
-    tests = Path(__file__).parent.parent / "language" / "test_model.py"
+    tests = Path(__file__).parent.parent / "activations" / "test_language_model.py"
     command = [saelens_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
     done = subprocess.run(command, cwd=tests.parent.parent.parent, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout

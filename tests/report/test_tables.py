@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from sae_sweeps.evaluation import metrics
 from sae_sweeps.report.markdown import markdown
 from sae_sweeps.report.studies import histogram
 from sae_sweeps.report.terminal import points_table, seeds_table, sparkline
@@ -15,7 +16,25 @@ from sae_sweeps.sweep.comparison import collect_points, group_by_seed
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, State
 from tests.report.made import compared, put, some_metrics
 
-TITLES = ["point", "NMSE", "L0", "dead", "CE +nats", "CE rec. (mean)", "MSE", "own tok/s"]
+COLUMNS = {
+    "nmse": "NMSE",
+    "l0": "L0",
+    "dead_fraction": "dead",
+    "ce_degradation": "CE +nats",
+    "ce_recovered_mean": "CE rec. (mean)",
+}
+TITLES = ["point", *COLUMNS.values(), "MSE", "own tok/s"]
+
+
+@pytest.fixture(autouse=True)
+def columns(monkeypatch):
+    """Show these metrics alone: a new metric changes none of the tables below."""
+    for module in ("terminal", "markdown"):
+        monkeypatch.setattr(f"sae_sweeps.report.{module}.COLUMNS", COLUMNS)
+
+
+def test_the_tables_have_these_metrics():
+    assert COLUMNS.items() <= metrics.COLUMNS.items()
 
 
 def numbers(nmse: float, l0: float, dead: float, ce: float, recovered: float) -> dict[str, float]:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from sae_sweeps.activations.model_info import ModelFacts
+from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.sweep import Point, calibration
 from sae_sweeps.sweep.calibration import GUESSED_RATE, GUESSED_SECONDS, Calibration, measure_work
 from tests.conftest import composed
 
-FACTS = ModelFacts(n_layers=6, d_model=10, vocabulary=1000, context=128)
+FACTS = ModelInfo(n_layers=6, d_model=10, vocabulary=1000, context=128)
 SECONDS = {"model": 8.0, "steps": 10.0, "pack": 5.0, "point": 6.0}
 HOOK = "blocks.2.hook_resid_post"
 

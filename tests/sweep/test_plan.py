@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sae_sweeps.activations.hub import unreachable_reason
-from sae_sweeps.activations.model_info import PUBLISHED, model_facts
+from sae_sweeps.activations.model_info import PUBLISHED, read_model_info
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.provenance import PROJECT
@@ -73,7 +73,7 @@ def test_hours_are_those_of_an_earlier_run_of_the_same_pack(points):
     guess = Plan.from_points(sweep, None, is_local=True)
     assert guess.source.startswith("guessed for a CPU")
     assert guess.hours > 60 / 3600
-    facts = model_facts(sweep[0].config.model.name)
+    facts = read_model_info(sweep[0].config.model.name)
     seconds = dict.fromkeys(("model", "steps", "pack", "point"), 900.0)
     calibration.record_run(sweep, facts, "CPU with 2 threads", seconds, is_local=True)
     plan = Plan.from_points(sweep, None, is_local=True)
@@ -90,7 +90,7 @@ def test_hours_are_those_of_an_earlier_run_of_the_same_pack(points):
 def test_hours_are_a_guess_if_one_model_has_not_run(points):
     sweep = points("k=3", "k=4 model.hook=blocks.0.hook_resid_post")
     seconds = dict.fromkeys(("model", "steps", "pack", "point"), 1.0)
-    calibration.record_run(sweep[:1], model_facts(sweep[0].config.model.name), "CPU", seconds, is_local=True)
+    calibration.record_run(sweep[:1], read_model_info(sweep[0].config.model.name), "CPU", seconds, is_local=True)
     assert Plan.from_points(sweep[:1], None, is_local=True).source.startswith("by the speed")
     assert Plan.from_points(sweep, None, is_local=True).source.startswith("guessed")
 
@@ -169,7 +169,7 @@ def test_planning_writes_nothing_if_the_output_root_is_missing(tiny, tmp_path):
 @pytest.fixture
 def no_hub(monkeypatch, tmp_path):
     """A machine without cached models and data sets, and without access to the hub."""
-    caches = (model_facts, unreachable_reason)
+    caches = (read_model_info, unreachable_reason)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *_, **__: 1 / 0)
     for cached in caches:

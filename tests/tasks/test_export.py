@@ -105,10 +105,8 @@ def test_what_a_format_cannot_say_is_refused_with_the_fix_and_the_others_are_wri
     ran = command("task=export", "name=first", "format=sparsify", "export.normalized=true")
     assert ran.code == 1
     refused = ran.err.splitlines()
-    problem = (
-        "format=sparsify: sparsify has TopK alone, and this is batchtopk. Fix: format=sae_lens, which takes every SAE"
-    )
-    assert refused == [f"export: {title}: {problem}" for title in TITLES[:2]]
+    problem = "sparsify has only TopK SAEs, this one is batchtopk. Fix: format=sae_lens, which takes every SAE"
+    assert refused == [f"export: {title}: format=sparsify: {problem}" for title in TITLES[:2]]
     root = first / "export" / "sparsify"
     assert sorted(entry.name for entry in root.iterdir()) == TITLES[2:]
     input_BD, mean_B1, std_B1 = normalized(x_BD())
@@ -174,7 +172,7 @@ def test_what_is_asked_for_and_not_known_is_said(tmp_path, command, format, name
     ran = command("task=export", f"sae={folder}", f"format={format}", "export.folder=out")
     assert (ran.code, ran.out) == (1, "")
     (line,) = ran.err.splitlines()
-    assert f"asks for {named}" in line
+    assert f"needs {named}" in line
     assert "Fix: format=sae_lens" in line
 
 

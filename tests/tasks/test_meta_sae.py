@@ -57,7 +57,7 @@ def test_the_meta_sae_is_one_that_can_be_read(swept, decomposed):
     metrics = found["metrics"]
     said = saelens.describe(decomposed / "sae")
     assert (meta.architecture, meta.d_in, said.k) == ("batchtopk", 16, 4)
-    assert said.of_directions == found["study"]["sae"]["point"]
+    assert said.directions_of == found["study"]["sae"]["point"]
     assert meta.dict_size == metrics["meta_latents"] == metrics["decomposed"] // 4
     assert meta.normalization == "none"
     assert metrics["decomposed"] + metrics["never_active"] == metrics["latents"] == 48

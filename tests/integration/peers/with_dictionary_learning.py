@@ -1,6 +1,6 @@
-"""Run by a Python with dictionary_learning: reconstructs with our SAEs, and saves what its trainers train.
+"""Run by a Python with dictionary_learning: reconstructs with our SAEs, and saves SAEs of its own trainers.
 
-See with_sae_lens.py for what is read and written.
+with_sae_lens.py describes the files.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from dictionary_learning.dictionary import AutoEncoderNew
 from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchTopKTrainer
 from safetensors.torch import load_file, save_file
 
-# the file of load_dictionary imports these, for other ends
+# imported by the file of load_dictionary, but not needed for it
 sys.modules |= {"datasets": SimpleNamespace(load_dataset=None), "zstandard": SimpleNamespace()}
 load_dictionary = importlib.import_module("dictionary_learning.utils").load_dictionary
 
@@ -25,7 +25,7 @@ x = load_file(folder / "x.safetensors")["x"]  # (B, D)
 D, F = x.shape[1], 48
 
 
-def tell(path, sae):
+def save_outputs(path, sae):
     with torch.no_grad():
         save_file({"recon": sae(x).contiguous(), "acts": sae.encode(x).contiguous()}, f"{path}.safetensors")
 
@@ -33,16 +33,16 @@ def tell(path, sae):
 for path in sorted((folder / "ours").iterdir()):
     if path.is_dir():
         sae, config = load_dictionary(str(path), "cpu")
-        tell(path, sae)
+        save_outputs(path, sae)
 
 shared = {"steps": 3000, "activation_dim": D, "dict_size": F, "layer": 1, "lm_name": "owner/model", "device": "cpu"}
-of_k = {**shared, "k": 5, "threshold_start_step": 0}
+with_k = {**shared, "k": 5, "threshold_start_step": 0}
 for trainer in (
     trainers.StandardTrainer(**shared),
     trainers.GatedSAETrainer(**shared),
-    trainers.TopKTrainer(**of_k),
-    trainers.BatchTopKTrainer(**of_k),
-    MatryoshkaBatchTopKTrainer(**of_k, group_fractions=[0.25, 0.75]),
+    trainers.TopKTrainer(**with_k),
+    trainers.BatchTopKTrainer(**with_k),
+    MatryoshkaBatchTopKTrainer(**with_k, group_fractions=[0.25, 0.75]),
     trainers.JumpReluTrainer(**shared),
 ):
     for step in range(1, 4):
@@ -55,7 +55,7 @@ for trainer in (
     path.mkdir(parents=True)
     torch.save({name: value.cpu() for name, value in sae.state_dict().items()}, path / "ae.pt")
     (path / "config.json").write_text(json.dumps({"trainer": config}))
-    tell(path, sae)
+    save_outputs(path, sae)
 
 sae, path = AutoEncoderNew(D, F), folder / "theirs" / "AutoEncoderNew"
 path.mkdir()
@@ -64,4 +64,4 @@ with torch.no_grad():
         parameter += 0.1 * torch.randn_like(parameter)
 torch.save(sae.state_dict(), path / "ae.pt")
 (path / "config.json").write_text(json.dumps({"trainer": {**trainer.config, "dict_class": "AutoEncoderNew"}}))
-tell(path, sae)
+save_outputs(path, sae)

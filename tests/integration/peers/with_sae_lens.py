@@ -1,7 +1,7 @@
 """Run by a Python with SAELens: reconstructs with our SAEs, and saves its own.
 
-with_sae_lens.py FOLDER: reads FOLDER/x.safetensors and FOLDER/ours/*; writes FOLDER/theirs/* and, beside each of both,
-NAME.safetensors with what it reconstructs.
+with_sae_lens.py FOLDER: reads FOLDER/x.safetensors and FOLDER/ours/*; writes FOLDER/theirs/*, and beside each SAE
+NAME.safetensors with its latents and reconstructions of x.
 """
 
 import sys
@@ -17,13 +17,13 @@ x = load_file(folder / "x.safetensors")["x"]  # (B, D)
 D, F = x.shape[1], 48
 
 
-def tell(path, sae):
+def save_outputs(path, sae):
     with torch.no_grad():
         save_file({"recon": sae(x).contiguous(), "acts": sae.encode(x).contiguous()}, f"{path}.safetensors")
 
 
 def disturbed(sae):
-    """Its parameters away from where they begin."""
+    """Move the parameters away from their initial values."""
     with torch.no_grad():
         for name, parameter in sae.named_parameters():
             parameter += (0.3 if name == "threshold" else 0.1) * torch.randn_like(parameter)
@@ -32,7 +32,7 @@ def disturbed(sae):
 
 for path in sorted((folder / "ours").iterdir()):
     if path.is_dir():
-        tell(path, sae_lens.SAE.load_from_disk(path))
+        save_outputs(path, sae_lens.SAE.load_from_disk(path))
 
 metadata = sae_lens.saes.sae.SAEMetadata(model_name="gpt2", hook_name="blocks.1.hook_resid_pre")
 for architecture, more in (
@@ -49,7 +49,7 @@ for architecture, more in (
     sae = disturbed(getattr(sae_lens, f"{architecture}SAE")(config))
     path = folder / "theirs" / "-".join([architecture, *map(str, more.values())])
     sae.save_model(path)
-    tell(path, sae)
+    save_outputs(path, sae)
 
 for architecture, more in (
     ("TopK", {"k": 5}),
@@ -64,5 +64,5 @@ for architecture, more in (
     sae.save_model(resumable)
     sae.save_inference_model(trained)
     as_used = sae_lens.SAE.load_from_disk(trained)
-    tell(trained, as_used)
-    tell(resumable, as_used)
+    save_outputs(trained, as_used)
+    save_outputs(resumable, as_used)

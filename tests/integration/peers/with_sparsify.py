@@ -1,6 +1,6 @@
 """Run by a Python with eai-sparsify: reconstructs with our SAEs, and saves its own.
 
-See with_sae_lens.py for what is read and written.
+with_sae_lens.py describes the files.
 """
 
 import sys
@@ -17,7 +17,7 @@ x = load_file(folder / "x.safetensors")["x"]  # (B, D)
 D = x.shape[1]
 
 
-def tell(path, sae):
+def save_outputs(path, sae):
     with torch.no_grad():
         found, recon = sae.encode(x), sae(x).sae_out
         acts = torch.zeros(len(x), sae.num_latents).scatter(1, found.top_indices, found.top_acts)
@@ -27,7 +27,7 @@ def tell(path, sae):
 for path in sorted((folder / "ours").iterdir()):
     if path.is_dir():
         (coder,) = SparseCoder.load_many(str(path), local=True).values()
-        tell(path, coder)
+        save_outputs(path, coder)
 
 for name, config in (
     ("by-factor", SparseCoderConfig(k=5, expansion_factor=3)),
@@ -39,4 +39,4 @@ for name, config in (
             parameter += 0.1 * torch.randn_like(parameter)
     path = folder / "theirs" / name / "layers.0"
     coder.save_to_disk(path)
-    tell(path.parent, coder)
+    save_outputs(path.parent, coder)

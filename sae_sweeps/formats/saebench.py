@@ -1,0 +1,28 @@
+"""SAEBench's folders: SAELens' files, with the layer of the hook, which SAEBench's evaluations require."""
+
+from pathlib import Path
+from typing import Any
+
+from sae_sweeps.activations.hooks import split_hook
+from sae_sweeps.formats import saelens
+from sae_sweeps.formats.description import Description
+from sae_sweeps.formats.interface import Writer
+from sae_sweeps.saes import InferenceSAE
+
+
+def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
+    """Write an SAE for SAEBench, and return its folder. Raises: ValueError if its model or its layer is unknown."""
+    parts = split_hook(description.hook)
+    if description.model is None or parts is None:
+        raise ValueError("SAEBench needs the model and the layer, which the SAE's files do not name")
+    return saelens.export(folder, sae, description, {**metadata, "hook_layer": parts[0], "hook_head_index": None})
+
+
+WRITER = Writer(
+    library="SAEBench",
+    pip="sae-bench",
+    imports="from sae_bench.evals.core.main import multiple_evals\nfrom sae_lens import SAE",
+    load='multiple_evals([("{folder}", SAE.load_from_disk("{folder}"))], 200, 2000)',
+    normalizes=True,
+    write=export,
+)
