@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sae_sweeps.config.conversion import to_config
+from sae_sweeps.config.saes import SAE_SCHEMAS, JumpReLUConfig
 from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.config.sparsity import pick_sparsity
 from sae_sweeps.config.tasks import SWEEP_TASKS, TASKS
@@ -78,7 +79,7 @@ def result_settings(values: dict[str, Any]) -> dict[str, Any]:
     found["model"].pop("aliases", None)
     listed = found["model"].pop("sparsity_coefficients")["values"]
     if "sparsity_coefficient" in found["sae"]:
-        if found["sae"]["architecture"] != "jumprelu":
+        if not issubclass(SAE_SCHEMAS[found["sae"]["architecture"]], JumpReLUConfig):
             listed = {}
         given = {name: found["sae"].pop(name, None) for name in ("sparsity_coefficient", "target_l0")}
         found["sae"] |= pick_sparsity(

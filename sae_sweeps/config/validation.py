@@ -1,10 +1,8 @@
 """The rules that the values of a configuration must keep: what is out of range, and what contradicts itself."""
 
-import itertools
 import math
 import re
 
-from sae_sweeps.config.saes import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, PenaltyConfig, TopKConfig
 from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS
 from sae_sweeps.runtime.errors import ConfigError
@@ -34,7 +32,7 @@ def find_problems(config: Config) -> list[ConfigError]:
         known = get_setting(config, setting) in choices
         require(setting, known, f"must be one of {', '.join(choices)}", f"{setting}={choices[0]}")
 
-    dict_size, k, sae = config.dict_size, config.k, config.sae
+    dict_size, k = config.dict_size, config.k
     require_positive("dict_size", "k")
     too_many = 0 < dict_size < k
     require("k", not too_many, f"is larger than dict_size={dict_size}", "lower k or raise dict_size")
@@ -91,37 +89,9 @@ def find_problems(config: Config) -> list[ConfigError]:
     decay = 0 <= training.decay_fraction <= 1
     require("training.decay_fraction", decay, "must be in [0, 1]", "training.decay_fraction=0.2")
 
-    if isinstance(sae, TopKConfig):
-        require_positive("sae.aux_latents")
-        require("sae.aux_coefficient", 0 <= sae.aux_coefficient < math.inf, "must be at least 0", "use 0 for none")
-    if isinstance(sae, BatchTopKConfig):
-        momentum = 0 <= sae.threshold_momentum < 1
-        require("sae.threshold_momentum", momentum, "must be in [0, 1)", "sae.threshold_momentum=0.99")
-    if isinstance(sae, MatryoshkaConfig):
-        shares, fix = [0.0, *sae.prefixes], "'sae.prefixes=[0.0625,0.25,1]'"
-        ascending = shares[-1] == 1 and _ascend(shares)
-        require("sae.prefixes", ascending, "must be shares of the latents that ascend to 1", fix)
-        different = not ascending or _ascend([round(share * dict_size) for share in shares])
-        require("sae.prefixes", different, f"two of them are the same of dict_size={dict_size} latents", fix)
-    if isinstance(sae, JumpReLUConfig):
-        require_positive("sae.bandwidth", "sae.initial_threshold")
-    if isinstance(sae, PenaltyConfig):
-        start = 0 <= sae.initial_threshold < math.inf or isinstance(sae, JumpReLUConfig)
-        require("sae.initial_threshold", start, "must be at least 0", "sae.initial_threshold=1.5")
-        if sae.sparsity_coefficient is not None:
-            finite = 0 <= sae.sparsity_coefficient < math.inf
-            require("sae.sparsity_coefficient", finite, "must be at least 0", "sae.sparsity_coefficient=0.001")
-            one = sae.target_l0 is None
-            problem = f"is given as well as sae.sparsity_coefficient={sae.sparsity_coefficient:g}"
-            require("sae.target_l0", one, problem, "leave one of them out")
-        elif sae.target_l0 is not None:
-            within = 0 < sae.target_l0 < max(dict_size, 1)
-            require("sae.target_l0", within, "must be above 0 and below dict_size", f"sae.target_l0={k}")
+    for problem in config.sae.find_problems(dict_size, k):
+        require(f"sae.{problem.setting}", False, problem.problem, problem.fix)
     return found
-
-
-def _ascend(numbers: list[float]) -> bool:
-    return all(less < more for less, more in itertools.pairwise(numbers))
 
 
 def _of_studies(config: Config) -> list[ConfigError]:
