@@ -115,7 +115,7 @@ def train_densely(sae: SAE, config: TrainingConfig, stream) -> SAE:
         entries = sae.keep(sae.product(sae.encoder_input(x_BD)))
         with torch.no_grad():
             sae.observe(entries)  # BatchTopK's threshold, which no gradient teaches
-            fired_F = (entries.dense() > 0).any(0)
+            fired_F = (entries.to_dense() != 0).any(0)
         idle_F = torch.where(fired_F, 0.0, idle_F + len(x_BD))
         for name, parameter in sae.named_parameters():
             parameter.grad = gradients[name]

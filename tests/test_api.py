@@ -305,7 +305,7 @@ def test_a_meta_sae_is_that_of_the_command(decomposed, stream):
 
 def test_decompositions_are_the_rows_and_columns_of_one_matrix(decomposed):
     *_, sae, meta = decomposed
-    weights_AM = meta.weights.dense()
+    weights_AM = meta.weights.to_dense()
     directions_AD = torch.nn.functional.normalize(sae.W_dec[meta.latents_A], dim=1)
     assert torch.equal(meta.directions_AD, directions_AD)
     recon_AD = weights_AM @ meta.sae.W_dec + meta.sae.b_dec

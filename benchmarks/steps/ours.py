@@ -48,7 +48,7 @@ def build(spec: common.Spec, sample_BD: Tensor) -> common.Subject:
         trainer.idle_tokens_F[dead_F] = DEAD_AFTER
 
     def encode(x_BD: Tensor) -> Tensor:
-        return sae.keep(sae.product(input_of(x_BD), spec.precision)).dense()
+        return sae.keep(sae.product(input_of(x_BD), spec.precision)).to_dense()
 
     return common.Subject(trainer.step, encode, dead=lambda: int(trainer.dead_F.sum()))
 

@@ -40,7 +40,7 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float]:
         ratio_sum += (error_B / spread_B).sum().item()
         active_N = kept.active
         active += active_N.sum().item()
-        fired_F |= kept.fired()
+        fired_F |= kept.find_fired()
         reconstructions.append(recon_BD)
     recon_AD = torch.cat(reconstructions)
     count = len(acts_AD)

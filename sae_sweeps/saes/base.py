@@ -88,7 +88,7 @@ class SAE(nn.Module, ABC):
     @torch.no_grad()
     def encode(self, x_BD: Tensor) -> Tensor:
         """Latent activations (B, F) of raw activations (B, D)."""
-        return self.active(self.normalize(x_BD)).dense()
+        return self.active(self.normalize(x_BD)).to_dense()
 
     @torch.no_grad()
     def forward(self, x_BD: Tensor) -> Tensor:

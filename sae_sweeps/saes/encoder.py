@@ -73,10 +73,10 @@ class Product:
         pre_N = kept.pre
         if not self.is_exact:
             W_enc_FD = self._W_enc_FD if latents_M is None else self._W_enc_FD[latents_M]
-            pre_N = kept.sampled_product(self.input_BD, W_enc_FD)
+            pre_N = kept.sample_product(self.input_BD, W_enc_FD)
         if self.b_enc_F is None:
             return pre_N
-        return pre_N + kept.per_latent(self.b_enc_F if latents_M is None else self.b_enc_F[latents_M])
+        return pre_N + kept.gather(self.b_enc_F if latents_M is None else self.b_enc_F[latents_M])
 
     def whole(self) -> Tensor:
         """(B, F), in float32, with the bias."""
@@ -148,7 +148,7 @@ def above(product: Product, floor_F: Tensor, at_most: float = 1.0) -> RowSparse 
     flat_N = torch.cat(flats)
     proposed = RowSparse.from_flat(flat_N, torch.cat(pres), product.shape)
     pre_N = product.exact(proposed)
-    kept_N = pre_N > proposed.per_latent(floor_F)
+    kept_N = pre_N > proposed.gather(floor_F)
     return RowSparse.from_flat(flat_N[kept_N], pre_N[kept_N], product.shape)
 
 

@@ -46,7 +46,7 @@ class GatedSAE(ReLUSAE):
     @torch.no_grad()
     def _with_magnitudes(self, kept: Entries) -> None:
         gain_F, shift_F = self._gain_and_shift
-        magnitude = (kept.per_latent(gain_F) * kept.pre + kept.per_latent(shift_F)).relu_()
+        magnitude = (kept.gather(gain_F) * kept.pre + kept.gather(shift_F)).relu_()
         kept.value = magnitude * (kept.pre > 0)
 
     def keep(self, product: Product) -> Entries:
@@ -77,9 +77,9 @@ class GatedSAE(ReLUSAE):
         magnitude_grad = value_grad * entries.active
         self.b_mag.grad = entries.latent_sums(magnitude_grad)
         # exp(r_mag) multiplies what an active latent's activation has beside b_mag
-        self.r_mag.grad = entries.latent_sums(magnitude_grad * (entries.value - entries.per_latent(self.b_mag)))
+        self.r_mag.grad = entries.latent_sums(magnitude_grad * (entries.value - entries.gather(self.b_mag)))
         gate_grad, sparsity_loss = self.with_penalty(entries, pre_grad)
-        return gate_grad + magnitude_grad * entries.per_latent(self.r_mag.exp()), sparsity_loss
+        return gate_grad + magnitude_grad * entries.gather(self.r_mag.exp()), sparsity_loss
 
     @torch.no_grad()
     def training_step(self, x_BD: Tensor, dead_F: Tensor, precision: str = "float32") -> Step:

@@ -67,7 +67,7 @@ class InferenceSAE(SAE):
             assert found is not None, "never too many"
             kept = found
         if self.gain is not None and self.shift is not None:
-            kept.value = (kept.per_latent(self.gain) * kept.pre + kept.per_latent(self.shift)).relu()
+            kept.value = (kept.gather(self.gain) * kept.pre + kept.gather(self.shift)).relu()
         return kept
 
     def encoder_bias(self, *, centered: bool) -> Tensor:

@@ -50,7 +50,7 @@ class JumpReLUSAE(PenalizedSAE):
         entries: Entries | None = above(product, self.threshold - self.bandwidth / 2, at_most=DENSE_FROM)
         if entries is None:
             entries = Dense(product.whole().relu_())
-        entries.value = entries.pre * (entries.pre > entries.per_latent(self.threshold))
+        entries.value = entries.pre * (entries.pre > entries.gather(self.threshold))
         return entries
 
     def keep_for_inference(self, product: Product) -> RowSparse:
@@ -70,7 +70,7 @@ class JumpReLUSAE(PenalizedSAE):
         self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         batch, active = entries.shape[0], entries.active
-        threshold = entries.per_latent(self.threshold)
+        threshold = entries.gather(self.threshold)
         near = ((entries.pre - threshold).abs() < self.bandwidth / 2) & (entries.pre > 0)
         if self.l0_target is not None:
             by_factor = near * threshold / self.bandwidth  # derivatives by a factor on all thresholds

@@ -48,10 +48,10 @@ class MatryoshkaSAE(BatchTopKSAE):
         assert isinstance(kept, RowSparse), "a batch's largest are never listed as a whole matrix"
         assert isinstance(entries, ColumnSparse), "nor latent by latent"
         prefixes = len(self.sizes)
-        added_PBD = kept.grouped(self.group_F, prefixes).decode(self.W_dec).view(prefixes, *x_BD.shape)
+        added_PBD = kept.split_groups(self.group_F, prefixes).decode(self.W_dec).view(prefixes, *x_BD.shape)
         error_PBD = added_PBD.cumsum_(0).add_(self.b_dec).sub_(x_BD)
         grad_PBD = error_PBD * (2 / x_BD.numel())
         for grad_BD, longer_BD in reversed(list(itertools.pairwise(grad_PBD))):
             grad_BD += longer_BD  # what a group adds is in its own prefix and in all that are longer
         loss = error_PBD.square().sum() / x_BD.numel()
-        return Fit(loss, error_PBD[-1], entries.grouped(self.group_F, prefixes), grad_PBD.flatten(0, 1))
+        return Fit(loss, error_PBD[-1], entries.split_groups(self.group_F, prefixes), grad_PBD.flatten(0, 1))

@@ -91,7 +91,7 @@ class ReLUSAE(PenalizedSAE):
         """Gradients of the positive pre-activations given those of the error, and the L1 penalty on them."""
         batch, positive = entries.shape[0], entries.pre > 0
         if self.l0_target is not None:
-            norm = entries.per_latent(self._norm_F)
+            norm = entries.gather(self._norm_F)
             moved = positive * norm
             self._unit = (positive * entries.pre / norm).sum() / positive.sum().clamp(min=1)
             l0 = entries.active.sum() / batch

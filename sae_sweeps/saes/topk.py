@@ -53,4 +53,4 @@ class TopKSAE(TrainableSAE):
             return None
         tops = RowTops(product, self.aux_latents, dead_M)
         dense = self.aux_latents >= DENSE_FROM * len(dead_M)
-        return lambda: Dense(tops.kept().dense()) if dense else tops.kept()
+        return lambda: Dense(tops.kept().to_dense()) if dense else tops.kept()

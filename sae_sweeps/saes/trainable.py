@@ -141,7 +141,7 @@ class TrainableSAE(SAE):
         self.observe(kept)
         l0 = kept.active.sum() / x_BD.shape[0]
         mse = fit.error_BD.square().mean()
-        return Step(fit.loss + sparsity_loss + aux_loss, mse, l0, aux_loss, kept.fired())
+        return Step(fit.loss + sparsity_loss + aux_loss, mse, l0, aux_loss, kept.find_fired())
 
     def fit(self, kept: Entries, entries: LatentEntries, x_BD: Tensor) -> Fit:
         """The mean squared error per element; `entries` are the kept ones latent by latent."""

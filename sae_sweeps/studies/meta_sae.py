@@ -224,7 +224,7 @@ class MetaSAE:
 
     @cached_property
     def _users(self) -> RowSparse:
-        return self.weights.transposed()
+        return self.weights.transpose()
 
     def replace_directions(self, sae: SAE) -> SAE:
         """A copy of the SAE with the directions replaced by their reconstructions, for `evaluate` to tell what that
@@ -247,6 +247,6 @@ def _trained(
 
 def _entries(kept: RowSparse, row: int) -> list[tuple[int, float]]:
     """The columns and values of a row, the largest first."""
-    at = slice(int(kept.crow_B1[row]), int(kept.crow_B1[row + 1]))
+    at = slice(int(kept.crow_Bp1[row]), int(kept.crow_Bp1[row + 1]))
     value, order = kept.value[at].sort(descending=True)
     return list(zip(kept.col_N[at][order].tolist(), value.tolist(), strict=True))

@@ -149,7 +149,7 @@ def _decompose(study: Study, shown: PointProgress) -> None:
     decomposition_tables.write_meta_latents(study.folder, rows, whole, matches)
     decomposition_tables.write_examples(study.folder, study.name, top.seen, settings["seed"])
 
-    parts = torch.bincount(kept.crow_B1.diff().long()).tolist()  # how many latents have 0, 1, 2, ... meta-latents
+    parts = torch.bincount(kept.crow_Bp1.diff().long()).tolist()  # how many latents have 0, 1, 2, ... meta-latents
     content = {"smaller": smaller, "meta_latents_per_latent": parts, "seconds": time.perf_counter() - began}
     cosines = {name: cosine.cpu().numpy() for name, (cosine, _) in matches.items()}
     pictures = figures.meta_sae(study.folder, study.name, metrics, content, cosines)

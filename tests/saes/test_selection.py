@@ -18,22 +18,22 @@ def product(pre_BF):
 
 
 def test_topk_keeps_k_in_every_row():
-    assert_close(top_per_row(product(PRE_BF), 1).dense(), torch.tensor([[5.0, 0, 0, 0], [2.0, 0, 0, 0]]))
+    assert_close(top_per_row(product(PRE_BF), 1).to_dense(), torch.tensor([[5.0, 0, 0, 0], [2.0, 0, 0, 0]]))
 
 
 def test_batchtopk_shares_its_budget_across_the_batch():
-    assert_close(top_of_batch(product(PRE_BF), 1).dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 0, 0, 0]]))
+    assert_close(top_of_batch(product(PRE_BF), 1).to_dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 0, 0, 0]]))
 
 
 def test_more_than_there_is_keeps_all():
-    assert_close(top_per_row(product(PRE_BF), 9).dense(), PRE_BF)
-    assert_close(top_of_batch(product(PRE_BF), 9).dense(), PRE_BF)
+    assert_close(top_per_row(product(PRE_BF), 9).to_dense(), PRE_BF)
+    assert_close(top_of_batch(product(PRE_BF), 9).to_dense(), PRE_BF)
 
 
 def test_ties_keep_exactly_the_budget():
     ties_BF = torch.ones(3, 5)
-    assert (top_of_batch(product(ties_BF), 2).dense() > 0).sum() == 6
-    assert ((top_per_row(product(ties_BF), 2).dense() > 0).sum(1) == 2).all()
+    assert (top_of_batch(product(ties_BF), 2).to_dense() > 0).sum() == 6
+    assert ((top_per_row(product(ties_BF), 2).to_dense() > 0).sum(1) == 2).all()
 
 
 def test_the_threshold_is_the_mean_of_the_smallest_kept():
@@ -48,7 +48,9 @@ def test_the_threshold_is_the_mean_of_the_smallest_kept():
 def test_batchtopk_uses_its_threshold_at_inference():
     sae = BatchTopKSAE(4, 4, k=1)
     sae.threshold.fill_(2.5)
-    assert_close(sae.keep_for_inference(product(PRE_BF)).dense(), torch.tensor([[5.0, 4.0, 3.0, 0.0], [0.0, 0, 0, 0]]))
+    assert_close(
+        sae.keep_for_inference(product(PRE_BF)).to_dense(), torch.tensor([[5.0, 4.0, 3.0, 0.0], [0.0, 0, 0, 0]])
+    )
 
 
 def test_topk_zeros_do_not_count_as_active():
@@ -61,7 +63,7 @@ def test_jumprelu_keeps_what_exceeds_its_own_threshold():
     sae = JumpReLUSAE(4, 4, 0.1)
     with torch.no_grad():
         sae.threshold.copy_(torch.tensor([3.0, 0.5, 3.0, 0.5]))
-    assert_close(sae.keep_for_inference(product(PRE_BF)).dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 1.0, 0, 0]]))
+    assert_close(sae.keep_for_inference(product(PRE_BF)).to_dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 1.0, 0, 0]]))
 
 
 def test_encode_and_forward_agree():
@@ -88,14 +90,14 @@ def test_neither_guess_nor_blocks_change_what_is_kept(guess, rows, monkeypatch):
     pre_BF = torch.randn(13, 29)
     largest = pre_BF.flatten().topk(3 * 13).values.min()
     expected_BF = torch.where(pre_BF >= largest, pre_BF, 0.0)
-    assert torch.equal(top_of_batch(product(pre_BF), 3, guess).dense(), expected_BF)
+    assert torch.equal(top_of_batch(product(pre_BF), 3, guess).to_dense(), expected_BF)
 
 
 def test_many_candidates_are_thinned_out_without_losing_one(monkeypatch):
     """Without a guess half of all entries are candidates, and the largest may come last."""
     monkeypatch.setattr(encoder, "BLOCK", 50)
     pre_BF = torch.rand(64, 50).sort(dim=0).values + torch.linspace(0, 1, 64)[:, None]
-    kept_BF = top_of_batch(product(pre_BF), 2).dense()
+    kept_BF = top_of_batch(product(pre_BF), 2).to_dense()
     assert torch.equal(kept_BF, torch.where(pre_BF >= pre_BF.flatten().topk(128).values.min(), pre_BF, 0.0))
 
 

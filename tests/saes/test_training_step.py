@@ -223,7 +223,7 @@ def test_fired_and_l0_count_what_is_active(architecture):
     sae = SAES[architecture](3, D)
     x_BD = torch.randn(9, D)
     step = sae.training_step(x_BD, torch.zeros(F, dtype=torch.bool))
-    active_BF = sae.keep(sae.product(sae.encoder_input(x_BD))).dense() > 0
+    active_BF = sae.keep(sae.product(sae.encoder_input(x_BD))).to_dense() > 0
     assert_close(step.l0, active_BF.sum() / 9)
     assert_close(step.fired_F, active_BF.any(0))
 
