@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sae_sweeps.config.saes import ARCHITECTURES
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.layout import CONFIG, OF_DIRECTIONS, WEIGHTS
 from sae_sweeps.runtime.files import read_json, write_atomically, write_json
-from sae_sweeps.saes import InferenceSAE
+from sae_sweeps.saes import TRAINABLE, InferenceSAE
 from sae_sweeps.saes.inference import gate
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,16 @@ log = logging.getLogger(__name__)
 FILES = (CONFIG, WEIGHTS)
 FORMAT_VERSION = "6.0.0"  # without one, SAELens takes a file for one of its older layouts and drops the metadata
 
+# the name under which SAELens has each architecture of `config.saes.ARCHITECTURES` at inference. One that is missing
+# here is saved under its own name: SAELens refuses it, and `read` gives it its class back
+WRITTEN = {
+    "batchtopk": "jumprelu",
+    "topk": "topk",
+    "jumprelu": "jumprelu",
+    "matryoshka": "jumprelu",
+    "relu": "standard",
+    "gated": "gated",
+}
 # what the names of older layouts became
 RENAMED = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
 # architectures that have another name here; a BatchTopK SAE that was saved here is told by our metadata
@@ -33,6 +44,14 @@ TRAINING_ONLY = "expected_average_only_in"
 NORMALIZATIONS = {"none": "none", TRAINING_ONLY: "none"} | {
     same: same for same in ("layer_norm", "constant_norm_rescale")
 }
+
+
+def has_architecture(name: str) -> bool:
+    """Return whether SAELens can compute what an SAE of this architecture does.
+
+    It can for SAEs of other libraries: `InferenceSAE` selects by a k, thresholds or gates, and SAELens has all three.
+    """
+    return name in WRITTEN or name not in ARCHITECTURES
 
 
 def is_at(path: Path) -> bool:
@@ -108,6 +127,9 @@ def read(path: Path) -> InferenceSAE:
     elif architecture == "gated":
         parts |= gate(weights["r_mag"], weights["b_gate"], weights["b_mag"])
         threshold = parts.pop("threshold")
+    elif not has_architecture(architecture):
+        threshold = weights.get("threshold")
+        parts |= {name: weights.get(name) for name in ("gain", "shift")}
     elif architecture != "topk":
         known = "standard, topk, jumprelu, gated, batchtopk, matryoshka_batchtopk"
         raise ValueError(f"its architecture is {architecture!r}; known are {known}")
@@ -116,9 +138,13 @@ def read(path: Path) -> InferenceSAE:
         norm_F1 = weights["W_dec"].norm(dim=1, keepdim=True).clamp(min=1e-8)
         W_enc_FD, parts["W_dec"] = W_enc_FD * norm_F1, weights["W_dec"] / norm_F1
         parts["b_enc"] = None if parts["b_enc"] is None else parts["b_enc"] * norm_F1.squeeze(1)
-    selection = {"k": int(config["k"])} if architecture == "topk" else {"threshold": threshold}
-    return InferenceSAE(
-        describe(path).architecture,
+    selection = {"k": int(config["k"])} if threshold is None else {"threshold": threshold}
+    declared = describe(path)
+    # an architecture of this project may select in a way of its own; those of other libraries do not
+    is_ours = declared.trained_here and declared.architecture in TRAINABLE
+    inference_class = TRAINABLE[declared.architecture].inference_class if is_ours else InferenceSAE
+    return inference_class(
+        declared.architecture,
         W_enc=W_enc_FD,
         **parts,
         **selection,
@@ -145,7 +171,13 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
         "reshape_activations": "none",
     }
     b_enc_F = zero_F if sae.b_enc is None else sae.b_enc
-    if sae.gain is not None and sae.shift is not None:
+    if not has_architecture(sae.architecture):
+        config["architecture"] = sae.architecture
+        if sae.k is not None:
+            config["k"] = sae.k
+        own = {"b_enc": sae.b_enc, "threshold": sae.threshold, "gain": sae.gain, "shift": sae.shift}
+        weights |= {name: weight for name, weight in own.items() if weight is not None}
+    elif sae.gain is not None and sae.shift is not None:
         config["architecture"] = "gated"
         weights |= {"b_gate": b_enc_F, "r_mag": sae.gain.log(), "b_mag": sae.shift + sae.gain * b_enc_F}
     elif sae.threshold is None:

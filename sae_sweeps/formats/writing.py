@@ -18,6 +18,7 @@ class Target:
     imports: str
     load: str  # with {folder}
     normalizes: bool  # whether it has a word for SAEs of normalised activations
+    architectures: tuple[str, ...]  # those of config.saes.ARCHITECTURES that the library can compute
 
 
 TARGETS = {
@@ -27,6 +28,7 @@ TARGETS = {
         "from sae_lens import SAE",
         'sae = SAE.load_from_disk("{folder}")',
         True,
+        tuple(saelens.WRITTEN),
     ),
     "dictionary_learning": Target(
         "dictionary_learning",
@@ -34,6 +36,7 @@ TARGETS = {
         "from dictionary_learning.utils import load_dictionary",
         'sae, config = load_dictionary("{folder}", device="cpu")',
         False,
+        tuple(dictionary_learning.WRITTEN),
     ),
     "sparsify": Target(
         "sparsify",
@@ -41,6 +44,7 @@ TARGETS = {
         "from sparsify import SparseCoder",
         'sae = SparseCoder.load_from_disk("{folder}")',
         False,
+        ("topk",),
     ),
     "saebench": Target(
         "SAEBench",
@@ -48,8 +52,16 @@ TARGETS = {
         "from sae_bench.evals.core.main import multiple_evals\nfrom sae_lens import SAE",
         'multiple_evals([("{folder}", SAE.load_from_disk("{folder}"))], 200, 2000)',
         True,
+        tuple(saelens.WRITTEN),
     ),
 }
+
+
+def has_architecture(format: str, architecture: str) -> bool:
+    """Return whether a format can express SAEs of this architecture."""
+    if format in ("sae_lens", "saebench"):
+        return saelens.has_architecture(architecture)
+    return architecture in TARGETS[format].architectures
 
 
 def write_as(format: str, folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:

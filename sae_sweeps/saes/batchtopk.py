@@ -95,4 +95,4 @@ class BatchTopKSAE(TopKSAE):
         return kept
 
     def for_inference(self) -> InferenceSAE:
-        return self._as_trained(threshold=self.threshold.expand(self.dict_size))
+        return self._build_inference_sae(threshold=self.threshold.expand(self.dict_size))

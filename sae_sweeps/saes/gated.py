@@ -61,7 +61,7 @@ class GatedSAE(ReLUSAE):
 
     def for_inference(self) -> InferenceSAE:
         gain_F, shift_F = self._gain_and_shift
-        return self._as_trained(threshold=torch.zeros_like(gain_F), gain=gain_F, shift=shift_F)
+        return self._build_inference_sae(threshold=torch.zeros_like(gain_F), gain=gain_F, shift=shift_F)
 
     def fit(self, kept: Entries, entries: LatentEntries, x_BD: Tensor) -> Fit:
         fit = super().fit(kept, entries, x_BD)

@@ -59,7 +59,7 @@ class JumpReLUSAE(PenalizedSAE):
         return kept
 
     def for_inference(self) -> InferenceSAE:
-        return self._as_trained(threshold=self.threshold)
+        return self._build_inference_sae(threshold=self.threshold)
 
     @torch.no_grad()
     def meet_target(self, pre_RF: Tensor) -> None:

@@ -80,7 +80,7 @@ class ReLUSAE(PenalizedSAE):
         return kept
 
     def for_inference(self) -> InferenceSAE:
-        return self._as_trained(threshold=torch.zeros_like(self.W_dec[:, 0]))
+        return self._build_inference_sae(threshold=torch.zeros_like(self.W_dec[:, 0]))
 
     def sparsity_gradients(
         self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None = None

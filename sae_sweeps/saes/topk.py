@@ -46,7 +46,7 @@ class TopKSAE(TrainableSAE):
         return top_per_row(product, self.k)
 
     def for_inference(self) -> InferenceSAE:
-        return self._as_trained(k=min(self.k, self.dict_size))
+        return self._build_inference_sae(k=min(self.k, self.dict_size))
 
     def watch_dead(self, product: Product, dead_M: Tensor) -> Callable[[], Entries] | None:
         if len(dead_M) == 0 or self.aux_coefficient == 0:

@@ -45,6 +45,7 @@ class TrainableSAE(SAE):
     The rows of W_dec have unit norm.
     """
 
+    inference_class: ClassVar[type[InferenceSAE]] = InferenceSAE  # a subclass where its selection rule is another
     aux_coefficient: float = 0.0  # weight of the auxiliary loss on dead latents
     has_bias: ClassVar[bool]  # whether there is a b_enc
 
@@ -71,9 +72,9 @@ class TrainableSAE(SAE):
     def for_inference(self) -> InferenceSAE:
         """Return what is saved: an InferenceSAE with these weights and the architecture's selection rule."""
 
-    def _as_trained(self, **selection: Any) -> InferenceSAE:
-        """These weights, with what tells the active latents."""
-        return InferenceSAE(
+    def _build_inference_sae(self, **selection: Any) -> InferenceSAE:
+        """Build the InferenceSAE of these weights and this selection rule: `k`, or `threshold` and the like."""
+        return self.inference_class(
             self.architecture,
             W_enc=self.W_enc,
             W_dec=self.W_dec,
