@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_sweeps.config.saes import BatchTopKConfig
 from sae_sweeps.saes.encoder import SPARE, Product, above
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.sparse import Entries, RowSparse
@@ -71,7 +72,15 @@ class BatchTopKSAE(TopKSAE):
     threshold: Tensor
     threshold_weight: Tensor
 
-    def __init__(self, d_in: int, dict_size: int, k: int, *, threshold_momentum: float = 0.9, **options: Any) -> None:
+    def __init__(
+        self,
+        d_in: int,
+        dict_size: int,
+        k: int,
+        *,
+        threshold_momentum: float = BatchTopKConfig.threshold_momentum,
+        **options: Any,
+    ) -> None:
         super().__init__(d_in, dict_size, k, **options)
         self.threshold_momentum = threshold_momentum
         self.register_buffer("threshold", torch.zeros(()))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sae_sweeps.config.saes import GatedConfig
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.relu import ReLUSAE
@@ -30,7 +31,7 @@ class GatedSAE(ReLUSAE):
         dict_size: int,
         sparsity_coefficient: float | None = None,
         *,
-        initial_threshold: float = 2.5,
+        initial_threshold: float = GatedConfig.initial_threshold,
         **options: Any,
     ) -> None:
         super().__init__(d_in, dict_size, sparsity_coefficient, initial_threshold=initial_threshold, **options)

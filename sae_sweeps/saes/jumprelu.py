@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sae_sweeps.config.saes import JumpReLUConfig
 from sae_sweeps.saes.encoder import Product, above
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
@@ -35,8 +36,8 @@ class JumpReLUSAE(PenalizedSAE):
         dict_size: int,
         sparsity_coefficient: float | None = None,
         *,
-        bandwidth: float = 0.001,
-        initial_threshold: float = 1.5,
+        bandwidth: float = JumpReLUConfig.bandwidth,
+        initial_threshold: float = JumpReLUConfig.initial_threshold,
         **options: Any,
     ) -> None:
         super().__init__(d_in, dict_size, sparsity_coefficient, **options)

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_sweeps.config.saes import PREFIXES, MatryoshkaConfig
 from sae_sweeps.saes.batchtopk import BatchTopKSAE
 from sae_sweeps.saes.sparse import ColumnSparse, Entries, LatentEntries, RowSparse
 from sae_sweeps.saes.trainable import Fit
-
-PREFIXES = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)  # the paper's, section 4.3: 2048, 6144, 14336 and 30720 of 65536
 
 
 class MatryoshkaSAE(BatchTopKSAE):
@@ -35,7 +34,7 @@ class MatryoshkaSAE(BatchTopKSAE):
         k: int,
         *,
         prefixes: Sequence[float] = PREFIXES,
-        aux_coefficient: float = 1.0,
+        aux_coefficient: float = MatryoshkaConfig.aux_coefficient,
         **options: Any,
     ) -> None:
         super().__init__(d_in, dict_size, k, aux_coefficient=aux_coefficient, **options)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_sweeps.config.saes import PenaltyConfig
 from sae_sweeps.saes.l0_target import L0Target
 from sae_sweeps.saes.trainable import Step, TrainableSAE
 
@@ -21,9 +22,9 @@ class PenalizedSAE(TrainableSAE):
         self,
         d_in: int,
         dict_size: int,
-        sparsity_coefficient: float | None = None,
+        sparsity_coefficient: float | None = PenaltyConfig.sparsity_coefficient,
         *,
-        target_l0: float | None = None,
+        target_l0: float | None = PenaltyConfig.target_l0,
         **options: Any,
     ) -> None:
         """One of `sparsity_coefficient` and `target_l0` says how sparse it gets. Raises: ValueError if both do."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sae_sweeps.config.saes import PenaltyConfig
 from sae_sweeps.saes.encoder import Product, above
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
@@ -44,7 +45,7 @@ class ReLUSAE(PenalizedSAE):
         dict_size: int,
         sparsity_coefficient: float | None = None,
         *,
-        initial_threshold: float = 1.5,
+        initial_threshold: float = PenaltyConfig.initial_threshold,
         **options: Any,
     ) -> None:
         super().__init__(d_in, dict_size, sparsity_coefficient, **options)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sae_sweeps.config.saes import TopKConfig
 from sae_sweeps.saes.encoder import Product, RowTops, top_per_row
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.sparse import DENSE_FROM, Dense, Entries, RowSparse
@@ -30,8 +31,8 @@ class TopKSAE(TrainableSAE):
         dict_size: int,
         k: int,
         *,
-        aux_coefficient: float = 1 / 32,
-        aux_latents: int = 512,
+        aux_coefficient: float = TopKConfig.aux_coefficient,
+        aux_latents: int = TopKConfig.aux_latents,
         **options: Any,
     ) -> None:
         super().__init__(d_in, dict_size, **options)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sae_sweeps.config.saes import SAEConfig
 from sae_sweeps.saes.base import SAE
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
@@ -49,7 +50,9 @@ class TrainableSAE(SAE):
     aux_coefficient: float = 0.0  # weight of the auxiliary loss on dead latents
     has_bias: ClassVar[bool]  # whether there is a b_enc
 
-    def __init__(self, d_in: int, dict_size: int, *, normalize_input: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self, d_in: int, dict_size: int, *, normalize_input: bool = SAEConfig.normalize_input, seed: int = 0
+    ) -> None:
         """`normalize_input`: each activation minus its mean over D, over its standard deviation."""
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
