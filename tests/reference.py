@@ -109,12 +109,12 @@ def train_densely(sae: SAE, config: TrainingConfig, stream) -> SAE:
         x_BD = chunk_AD[batch * config.batch_size : (batch + 1) * config.batch_size]
         if isinstance(sae, JumpReLUSAE) and sae.l0_target is not None:
             if number == 0:
-                sae.meet_target(sae.product(sae.encoder_input(x_BD[:256])).whole())
-            sae.l0_target.observe(*by_a_factor_on_thresholds(sae, x_BD))
+                sae.start_at_target(sae.product(sae.encoder_input(x_BD[:256])).to_dense())
+            sae.l0_target.update(*by_a_factor_on_thresholds(sae, x_BD))
         _, gradients = dense_step(sae, x_BD, idle_F >= config.dead_after_tokens)
         entries = sae.keep(sae.product(sae.encoder_input(x_BD)))
         with torch.no_grad():
-            sae.observe(entries)  # BatchTopK's threshold, which no gradient teaches
+            sae.update_statistics(entries)  # BatchTopK's threshold, which no gradient teaches
             fired_F = (entries.to_dense() != 0).any(0)
         idle_F = torch.where(fired_F, 0.0, idle_F + len(x_BD))
         for name, parameter in sae.named_parameters():

@@ -40,7 +40,7 @@ def build(spec: common.Spec, sample_BD: Tensor) -> common.Subject:
         return sae.encoder_input(sae.normalize(x_BD).x_BD)
 
     if isinstance(sae, JumpReLUSAE):
-        pre_BF = sae.product(input_of(sample_BD)).whole()
+        pre_BF = sae.product(input_of(sample_BD)).to_dense()
         sae.threshold.fill_(common.threshold_for(spec.k, pre_BF))
     elif spec.dead:
         dead_F = common.dead_latents(spec)

@@ -33,7 +33,7 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float]:
     acts_AD = data.acts_AD
     for x_BD in acts_AD.split(BATCH):
         normalized = sae.normalize(x_BD)
-        kept = sae.active(normalized)
+        kept = sae.find_active(normalized)
         recon_BD = sae.reconstruct(kept, normalized)
         error_B = (x_BD - recon_BD).square().sum(1).double()
         spread_B = (x_BD - x_BD.mean(1, keepdim=True)).square().sum(1).double()

@@ -16,7 +16,7 @@ from sae_sweeps.activations.hooks import as_block_output
 from sae_sweeps.formats.description import FED, Description
 from sae_sweeps.runtime.files import read_json, write_atomically, write_json
 from sae_sweeps.saes import InferenceSAE
-from sae_sweeps.saes.inference import gate
+from sae_sweeps.saes.inference import convert_gate
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 FILES = (CONFIG, WEIGHTS)
@@ -86,7 +86,7 @@ def read(path: Path) -> InferenceSAE:
     if dict_class == "AutoEncoderTopK":
         parts["k"] = int(state["k"]) if "k" in state else int(trainer["k"])
     elif dict_class == "GatedAutoEncoder":
-        parts |= gate(state["r_mag"], state["gate_bias"], state["mag_bias"])
+        parts |= convert_gate(state["r_mag"], state["gate_bias"], state["mag_bias"])
     elif ARCHITECTURES[dict_class] == "relu":
         parts["threshold"] = torch.zeros(dict_size)
     else:

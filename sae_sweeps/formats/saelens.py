@@ -17,7 +17,7 @@ from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.layout import CONFIG, OF_DIRECTIONS, WEIGHTS
 from sae_sweeps.runtime.files import read_json, write_atomically, write_json
 from sae_sweeps.saes import TRAINABLE, InferenceSAE
-from sae_sweeps.saes.inference import gate
+from sae_sweeps.saes.inference import convert_gate
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def read(path: Path) -> InferenceSAE:
     elif architecture in ("batchtopk", "matryoshka_batchtopk"):
         threshold = weights["topk_threshold"].expand(len(W_enc_FD))  # a checkpoint of a training that goes on
     elif architecture == "gated":
-        parts |= gate(weights["r_mag"], weights["b_gate"], weights["b_mag"])
+        parts |= convert_gate(weights["r_mag"], weights["b_gate"], weights["b_mag"])
         threshold = parts.pop("threshold")
     elif not has_architecture(architecture):
         threshold = weights.get("threshold")

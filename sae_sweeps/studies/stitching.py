@@ -58,7 +58,7 @@ class Stitching:
         """Take a batch of raw activations into account."""
         small, large = self.small, self.large
         normalized = small.normalize(x_BD)
-        kept_S, kept_L = small.active(normalized), large.active(normalized)
+        kept_S, kept_L = small.find_active(normalized), large.find_active(normalized)
         residual_BD = normalized.x_BD - kept_S.decode(small.W_dec).add_(small.b_dec)
         self._squares += residual_BD.square().sum(dtype=torch.float64)
         overlap_N = kept_L.sample_product(residual_BD, large.W_dec).double()  # of the residual with the directions
@@ -152,7 +152,7 @@ class Walk:
         self._parts: list[tuple[Normalized, RowSparse, RowSparse]] = []
         for x_BD in x_AD.split(BATCH):
             normalized = small.normalize(x_BD)
-            self._parts.append((normalized, small.active(normalized), large.active(normalized)))
+            self._parts.append((normalized, small.find_active(normalized), large.find_active(normalized)))
 
     @torch.no_grad()
     def at(self, position: int) -> Tensor:

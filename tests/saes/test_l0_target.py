@@ -26,39 +26,39 @@ def test_the_first_level_gives_the_target():
     pre_RF = torch.tensor([[4.0, 1.0, -1.0], [0.5, 6.0, 2.0]])
     threshold_F = torch.tensor([1.0, 2.0, 0.5])  # pre / threshold: 4, 0.5, -2 and 0.5, 3, 4
     for target, active in ((0.5, 0), (1.5, 2), (2.5, 3)):  # strictly above the least of those counted
-        level = L0Target(target).first_level(pre_RF, threshold_F)
+        level = L0Target(target).find_starting_level(pre_RF, threshold_F)
         assert (pre_RF > level * threshold_F).sum() == active
-    assert L0Target(9).first_level(pre_RF, threshold_F) == -2  # more than there are
+    assert L0Target(9).find_starting_level(pre_RF, threshold_F) == -2  # more than there are
 
 
 def test_thresholds_go_a_fifth_of_the_way_to_the_target():
     target = L0Target(10)
-    target.observe(*numbers(10.5, 0.3, 20))
+    target.update(*numbers(10.5, 0.3, 20))
     assert_close(target.coefficient, torch.tensor(0.3 / 20))
-    assert_close(target.factor(), torch.tensor(math.exp(0.2 * 0.5 / 20)))
-    target.observe(*numbers(9, 0.1, 10))  # the running mean of the fall is between 10 and 20
-    assert_close(target.factor(), torch.tensor(math.exp(-0.2 * 1 / ((0.95 * 20 + 10) / 1.95))))
+    assert_close(target.compute_factor(), torch.tensor(math.exp(0.2 * 0.5 / 20)))
+    target.update(*numbers(9, 0.1, 10))  # the running mean of the fall is between 10 and 20
+    assert_close(target.compute_factor(), torch.tensor(math.exp(-0.2 * 1 / ((0.95 * 20 + 10) / 1.95))))
 
 
 def test_no_batch_moves_thresholds_far():
     target = L0Target(10)
     for l0, log_factor in ((1000, 0.05), (0, -0.05)):
-        target.observe(*numbers(l0, 0, 0))  # nothing near a threshold
-        assert_close(target.factor(), torch.tensor(math.exp(log_factor)))
+        target.update(*numbers(l0, 0, 0))  # nothing near a threshold
+        assert_close(target.compute_factor(), torch.tensor(math.exp(log_factor)))
         assert target.coefficient == 0
 
 
 def test_the_coefficient_is_never_negative():
     target = L0Target(10)
-    target.observe(*numbers(10, -0.5, 20))
+    target.update(*numbers(10, -0.5, 20))
     assert target.coefficient == 0
 
 
 @pytest.mark.parametrize(("l0", "left"), [(12, 1), (10, 1), (9, 0.5), (8, 0), (0, 0)])
 def test_a_penalty_is_relieved_while_l0_is_below_its_target(l0, left):
     target = L0Target(10)
-    target.observe(*numbers(l0, 1, 1))
-    assert_close(target.relief(5.0), torch.tensor(float(left)))
+    target.update(*numbers(l0, 1, 1))
+    assert_close(target.scale_penalty(5.0), torch.tensor(float(left)))
 
 
 def test_what_says_how_sparse_is_one_of_the_two():

@@ -5,9 +5,9 @@ import torch
 from torch.testing import assert_close
 
 from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE, encoder
-from sae_sweeps.saes.batchtopk import top_of_batch
+from sae_sweeps.saes.batchtopk import keep_top_of_batch
 from sae_sweeps.saes.encoder import Product
-from sae_sweeps.saes.topk import top_per_row
+from sae_sweeps.saes.topk import keep_top_per_row
 
 PRE_BF = torch.tensor([[5.0, 4.0, 3.0, 0.0], [2.0, 1.0, 0.0, 0.0]])
 
@@ -18,22 +18,22 @@ def product(pre_BF):
 
 
 def test_topk_keeps_k_in_every_row():
-    assert_close(top_per_row(product(PRE_BF), 1).to_dense(), torch.tensor([[5.0, 0, 0, 0], [2.0, 0, 0, 0]]))
+    assert_close(keep_top_per_row(product(PRE_BF), 1).to_dense(), torch.tensor([[5.0, 0, 0, 0], [2.0, 0, 0, 0]]))
 
 
 def test_batchtopk_shares_its_budget_across_the_batch():
-    assert_close(top_of_batch(product(PRE_BF), 1).to_dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 0, 0, 0]]))
+    assert_close(keep_top_of_batch(product(PRE_BF), 1).to_dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 0, 0, 0]]))
 
 
 def test_more_than_there_is_keeps_all():
-    assert_close(top_per_row(product(PRE_BF), 9).to_dense(), PRE_BF)
-    assert_close(top_of_batch(product(PRE_BF), 9).to_dense(), PRE_BF)
+    assert_close(keep_top_per_row(product(PRE_BF), 9).to_dense(), PRE_BF)
+    assert_close(keep_top_of_batch(product(PRE_BF), 9).to_dense(), PRE_BF)
 
 
 def test_ties_keep_exactly_the_budget():
     ties_BF = torch.ones(3, 5)
-    assert (top_of_batch(product(ties_BF), 2).to_dense() > 0).sum() == 6
-    assert ((top_per_row(product(ties_BF), 2).to_dense() > 0).sum(1) == 2).all()
+    assert (keep_top_of_batch(product(ties_BF), 2).to_dense() > 0).sum() == 6
+    assert ((keep_top_per_row(product(ties_BF), 2).to_dense() > 0).sum(1) == 2).all()
 
 
 def test_the_threshold_is_the_mean_of_the_smallest_kept():
@@ -90,14 +90,14 @@ def test_neither_guess_nor_blocks_change_what_is_kept(guess, rows, monkeypatch):
     pre_BF = torch.randn(13, 29)
     largest = pre_BF.flatten().topk(3 * 13).values.min()
     expected_BF = torch.where(pre_BF >= largest, pre_BF, 0.0)
-    assert torch.equal(top_of_batch(product(pre_BF), 3, guess).to_dense(), expected_BF)
+    assert torch.equal(keep_top_of_batch(product(pre_BF), 3, guess).to_dense(), expected_BF)
 
 
 def test_many_candidates_are_thinned_out_without_losing_one(monkeypatch):
     """Without a guess half of all entries are candidates, and the largest may come last."""
     monkeypatch.setattr(encoder, "BLOCK", 50)
     pre_BF = torch.rand(64, 50).sort(dim=0).values + torch.linspace(0, 1, 64)[:, None]
-    kept_BF = top_of_batch(product(pre_BF), 2).to_dense()
+    kept_BF = keep_top_of_batch(product(pre_BF), 2).to_dense()
     assert torch.equal(kept_BF, torch.where(pre_BF >= pre_BF.flatten().topk(128).values.min(), pre_BF, 0.0))
 
 
@@ -118,5 +118,5 @@ def test_centering_starts_at_the_mean_and_encodes_deviations(architecture):
     mean_D, x_BD = torch.randn(8), torch.randn(5, 8)
     sae.center(mean_D)
     assert_close(sae.b_dec.detach(), mean_D)
-    shifted_BF = sae.product(sae.encoder_input(x_BD + mean_D)).whole()
-    assert_close(shifted_BF, plain.product(plain.encoder_input(x_BD)).whole(), rtol=1e-4, atol=1e-5)
+    shifted_BF = sae.product(sae.encoder_input(x_BD + mean_D)).to_dense()
+    assert_close(shifted_BF, plain.product(plain.encoder_input(x_BD)).to_dense(), rtol=1e-4, atol=1e-5)

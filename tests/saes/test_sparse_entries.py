@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.sparse import Dense, RowSparse
-from sae_sweeps.saes.topk import top_per_row
+from sae_sweeps.saes.topk import keep_top_per_row
 
 B, F, D = 13, 29, 6
 
@@ -24,7 +24,7 @@ def kept(request) -> RowSparse:
     generator = torch.Generator().manual_seed(0)
     pre_BF = torch.randn(B, F, generator=generator, dtype=torch.float64)
     if request.param == "in any order":
-        return top_per_row(Product(pre_BF, torch.eye(F, dtype=torch.float64)), 4)
+        return keep_top_per_row(Product(pre_BF, torch.eye(F, dtype=torch.float64)), 4)
     at_BF = torch.rand(B, F, generator=generator) < (0 if request.param == "none" else 0.3)
     at_BF[[0, 5, B - 1]] = False
     found = entries(pre_BF, at_BF)

@@ -48,15 +48,15 @@ def perturbed(sae, dtype):
     return sae.to(dtype)
 
 
-def meet_target_off_the_entries(sae, x_BD):
+def start_at_target_off_the_entries(sae, x_BD):
     """Meet the L0 target ahead of the first step, with no entry exactly at its threshold.
 
-    `meet_target` puts the level at an entry; a product rounded otherwise may see it on the other side.
+    `start_at_target` puts the level at an entry; a product rounded otherwise may see it on the other side.
     """
-    sae.meet_target(sae.product(sae.encoder_input(x_BD)).whole())
+    sae.start_at_target(sae.product(sae.encoder_input(x_BD)).to_dense())
     with torch.no_grad():
         sae.threshold *= 1 - 1e-5
-    sae.meet_target = lambda pre_RF: None
+    sae.start_at_target = lambda pre_RF: None
 
 
 def assert_is_the_definition(sae, step, x_BD, dead_F):
@@ -80,7 +80,7 @@ def test_equals_the_dense_definition(architecture, batch, k, dead, dtype, device
     x_BD = torch.randn(batch, D, dtype=dtype).to(device)
     dead_F = {"none": torch.zeros(F), "some": (torch.arange(F) % 3 == 0), "all": torch.ones(F)}[dead].bool().to(device)
     if architecture == "jumprelu to an l0":
-        meet_target_off_the_entries(sae, x_BD)
+        start_at_target_off_the_entries(sae, x_BD)
 
     step = sae.training_step(x_BD, dead_F)
 
@@ -117,7 +117,7 @@ def test_the_sparse_and_the_dense_way_are_the_same_step(architecture, dense_from
     ways = set()
     monkeypatch.setattr(Dense, "to_columns", lambda self: ways.add("dense") or self)
     if architecture == "jumprelu to an l0":
-        meet_target_off_the_entries(sae, x_BD)
+        start_at_target_off_the_entries(sae, x_BD)
     step = sae.training_step(x_BD, dead_F)
     assert ways == ({"dense"} if dense_from == 0 else set())
     assert_is_the_definition(sae, step, x_BD, dead_F)
@@ -134,7 +134,7 @@ def test_a_target_takes_the_coefficient_from_the_batch_and_shifts_all_biases(arc
     sae = TRAINABLE[architecture](D, F, target_l0=6.0).double()
     sae.load_state_dict(start.state_dict(), strict=False)
 
-    def of_shift(by, coefficient):
+    def loss_after_shift(by, coefficient):
         start._sparsity_coefficient = coefficient
         with torch.no_grad():
             start.b_enc.copy_(sae.b_enc - by * sae.W_enc.norm(dim=1))
@@ -143,14 +143,14 @@ def test_a_target_takes_the_coefficient_from_the_batch_and_shifts_all_biases(arc
     def pre_BF():
         return ((x_BD - sae.b_dec) @ sae.W_enc.T + sae.b_enc).detach()
 
-    sae.meet_target(pre_BF())
+    sae.start_at_target(pre_BF())
     times = {"relu": 4, "gated": 1}[architecture]
     assert (pre_BF() > 0).sum() == pytest.approx(times * 6 * 17, abs=1)  # one entry is just at the level
     sae._shift_biases(1e-4)  # and not there, where there is no derivative
-    monkeypatch.setattr(sae, "meet_target", lambda pre_RF: None)
+    monkeypatch.setattr(sae, "start_at_target", lambda pre_RF: None)
     step = sae.training_step(x_BD, dead_F)
     small = 1e-6
-    rises = [(of_shift(2 * small, c) - of_shift(small, c)) / small for c in (0.0, 1.0)]
+    rises = [(loss_after_shift(2 * small, c) - loss_after_shift(small, c)) / small for c in (0.0, 1.0)]
     coefficient = sae.l0_target.coefficient.item()
     assert coefficient == pytest.approx((rises[0] / (rises[0] - rises[1])).item(), rel=1e-3)
     left = min(1, 1 - 5 * (1 - step.l0.item() / 6))
@@ -172,7 +172,7 @@ def test_the_size_of_the_blocks_changes_nothing(architecture, rows, monkeypatch)
     for step in range(2):  # the second time BatchTopK has a threshold to guess from
         x_BD = torch.randn(17, D, dtype=torch.float64)
         if architecture == "jumprelu to an l0" and step == 0:
-            meet_target_off_the_entries(sae, x_BD)
+            start_at_target_off_the_entries(sae, x_BD)
         assert_is_the_definition(sae, sae.training_step(x_BD, dead_F), x_BD, dead_F)
 
 

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.saes import BatchTopKSAE, TopKSAE, encoder
-from sae_sweeps.saes.batchtopk import top_of_batch
+from sae_sweeps.saes.batchtopk import keep_top_of_batch
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import meta_sae
 from sae_sweeps.studies.directions import compare
@@ -83,7 +83,7 @@ def test_settled_as_many_are_active_as_were_asked_for(k, rows, monkeypatch):
     assert kept.shape == (A, M)
     assert kept.active.sum() == len(kept.value) == k * A
     product = meta.product(meta.encoder_input(directions_AD))
-    assert torch.equal(kept.to_dense(), top_of_batch(product, k).to_dense())
+    assert torch.equal(kept.to_dense(), keep_top_of_batch(product, k).to_dense())
     assert (meta.encode(directions_AD) > 0).sum() == k * A
 
 

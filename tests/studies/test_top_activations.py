@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.sparse import RowSparse
-from sae_sweeps.saes.topk import top_per_row
+from sae_sweeps.saes.topk import keep_top_per_row
 from sae_sweeps.studies.top_activations import TopActivations, meta_activations
 
 SEQUENCES, SEQ_LEN, LATENTS, NEVER = 29, 12, 20, 7
@@ -17,7 +17,7 @@ def random_kept(rows, columns, k=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     pre_BF = torch.randn(rows, columns, generator=generator, dtype=torch.float64) - 1
     pre_BF *= torch.rand(columns, generator=generator, dtype=torch.float64) + 0.2
-    return top_per_row(Product(pre_BF, torch.eye(columns, dtype=torch.float64)), k)
+    return keep_top_per_row(Product(pre_BF, torch.eye(columns, dtype=torch.float64)), k)
 
 
 def text(first_position, calls):
