@@ -31,7 +31,7 @@ from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.saes import InferenceSAE, TopKSAE, TrainableSAE
 from sae_sweeps.sweep.preflight import INPUTS, check
 from sae_sweeps.training.streams import TensorStream
-from sae_sweeps.training.trainer import Trainer, train, training_metrics
+from sae_sweeps.training.trainer import Trainer, curve_line, train
 
 CHUNK = 32_768  # activations that are shuffled together
 SUFFIXES = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -199,7 +199,7 @@ def train_pack(
                     total = trainer.config.steps * trainer.config.batch_size
                     shown[trainer].progress(trainer.tokens_done, total, step.loss, step.l0)
                 if trainer.steps_done % trainer.config.log_every == 0 or trainer.finished:
-                    line = training_metrics(trainer, step)
+                    line = curve_line(trainer, step)
                     curves[trainer].append(line)
                     if on_line is not None:
                         on_line(trainer.sae, line)

@@ -41,7 +41,7 @@ from sae_sweeps.sweep.saved_saes import SavedSAE, group_by_settings
 from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished, find_named, run_studies
 from sae_sweeps.tracking.run import Run
 from sae_sweeps.training import checkpoints
-from sae_sweeps.training.curve import Line, MetricsFile, read_lines
+from sae_sweeps.training.curve import CurveFile, Line, read_lines
 from sae_sweeps.training.trainer import train
 
 log = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ def _trained(folder: Path, directions_AD: Tensor, settings: MetaConfig, shown: P
     if 0 < trainer.steps_done < steps:
         log.info("%s: goes on at step %d of %d", folder, trainer.steps_done, steps)
     folder.mkdir(parents=True, exist_ok=True)
-    curve = MetricsFile(folder / CURVE, trainer.steps_done)
+    curve = CurveFile(folder / CURVE, trainer.steps_done)
     spread = (directions_AD - directions_AD.mean(0)).square().mean().item()
     for _, taken in train([trainer], stream):
         for step in taken:
