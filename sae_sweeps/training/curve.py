@@ -46,8 +46,8 @@ def last_line(path: Path) -> Line | None:
     """Read the last complete line of a curve without reading the whole file; None if there is none."""
     try:
         with open(path, "rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - TAIL_BYTES))
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
             tail = file.read().splitlines()
     except OSError:  # missing or unreadable: progress displays show nothing then
         return None

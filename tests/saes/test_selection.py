@@ -38,9 +38,9 @@ def test_ties_keep_exactly_the_budget():
 
 def test_the_threshold_is_the_mean_of_the_smallest_kept():
     sae = BatchTopKSAE(4, 4, k=1, threshold_momentum=0.5)
-    sae.observe(sae.keep(product(PRE_BF)))  # smallest kept: 4
+    sae.update_statistics(sae.keep(product(PRE_BF)))  # smallest kept: 4
     assert_close(sae.threshold, torch.tensor(4.0))
-    sae.observe(sae.keep(product(torch.tensor([[2.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]))))  # smallest kept: 1
+    sae.update_statistics(sae.keep(product(torch.tensor([[2.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]))))  # smallest kept: 1
     # weights 0.25 and 0.5 of the two batches, normalised
     assert_close(sae.threshold, torch.tensor((0.25 * 4 + 0.5 * 1) / 0.75))
 
