@@ -1,4 +1,4 @@
-"""The kept entries of a matrix: parts of them, turned round and scaled, against the dense matrix."""
+"""Operations on the kept entries of a matrix, compared with the dense matrix."""
 
 import pytest
 import torch
@@ -12,15 +12,17 @@ B, F, D = 13, 29, 6
 
 
 def entries(pre_BF, at_BF):
-    """The entries of a matrix where `at` is true."""
+    """Return the entries of a matrix where `at` is true."""
     flat_N = at_BF.flatten().nonzero().squeeze(1)
     return RowSparse.from_flat(flat_N, pre_BF.flatten()[flat_N], pre_BF.shape)
 
 
 @pytest.fixture(params=["in order", "in any order", "scaled", "none"])
 def kept(request) -> RowSparse:
-    """Entries of which the first row, one in the middle and the last have none, or as many in each row; the activations
-    may be others than the pre-activations."""
+    """Return entries with empty rows at both ends and in the middle, or with the same number in every row.
+
+    Their activations may differ from their pre-activations.
+    """
     generator = torch.Generator().manual_seed(0)
     pre_BF = torch.randn(B, F, generator=generator, dtype=torch.float64)
     if request.param == "in any order":
@@ -49,7 +51,7 @@ def test_entries_come_from_sorted_rows(kept):
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, B), (0, 1), (3, 4), (5, 1), (B - 2, 2), (B - 2, 7), (4, 0)])
-def test_some_rows_are_those_of_the_matrix(kept, first, count):
+def test_slice_rows_gives_rows_of_the_matrix(kept, first, count):
     part = kept.slice_rows(first, min(count, B - first))
     assert part.shape == (min(count, B - first), F)
     assert torch.equal(part.to_dense(), kept.to_dense()[first : first + count])
@@ -59,7 +61,7 @@ def test_some_rows_are_those_of_the_matrix(kept, first, count):
         assert_close(part.decode(weight_FD), kept.decode(weight_FD)[first : first + count])
 
 
-def test_turned_round_the_matrix_is_transposed(kept):
+def test_transpose_gives_the_transposed_matrix(kept):
     turned = kept.transpose()
     assert turned.shape == (F, B)
     assert torch.equal(turned.to_dense(), kept.to_dense().T)
@@ -69,7 +71,7 @@ def test_turned_round_the_matrix_is_transposed(kept):
     assert torch.equal(turned.transpose().to_dense(), kept.to_dense())
 
 
-def test_scaling_changes_activations_alone_and_leaves_the_original(kept):
+def test_scale_changes_only_activations_and_not_the_original(kept):
     before_BF, pre_BF = kept.to_dense(), dense_pre(kept)
     factor_F = torch.randn(F, dtype=torch.float64)
     scaled = kept.scale(kept.gather(factor_F))
