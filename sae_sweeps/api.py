@@ -31,7 +31,7 @@ from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.saes import InferenceSAE, TopKSAE, TrainableSAE
 from sae_sweeps.sweep.preflight import INPUT_CHECKS, Preflight
 from sae_sweeps.training.streams import TensorStream
-from sae_sweeps.training.trainer import Step, Trainer, train, training_metrics
+from sae_sweeps.training.trainer import Step, Trainer, curve_line, train
 
 CHUNK = 32_768  # activations that are shuffled together
 FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}  # of a data set, by file suffix
@@ -178,7 +178,7 @@ def train_pack(
                 if show is not None:
                     show(trainer, step)
                 if trainer.steps_done % trainer.config.log_every == 0 or trainer.finished:
-                    line = training_metrics(trainer, step)
+                    line = curve_line(trainer, step)
                     curves[trainer].append(line)
                     if on_line is not None:
                         on_line(trainer.sae, line)

@@ -1,4 +1,4 @@
-"""The slow, obvious way: every architecture's loss on dense matrices, differentiated by autograd."""
+"""A slow, obvious reference: every architecture's loss on dense matrices, differentiated by autograd."""
 
 # B activations in a batch, D model width, F latents
 
@@ -11,7 +11,7 @@ from sae_sweeps.training.trainer import Trainer
 
 
 class StepWithKernel(torch.autograd.Function):
-    """1 where pre > threshold; towards the threshold, the rectangle kernel of arXiv:2407.14435."""
+    """pre > threshold, with the rectangle kernel of arXiv:2407.14435 as its gradient by the threshold."""
 
     @staticmethod
     def forward(ctx, pre_BF, threshold_F, bandwidth):
@@ -22,7 +22,7 @@ class StepWithKernel(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_BF):
         pre_BF, threshold_F = ctx.saved_tensors
-        # relu has zeroed what is not positive, and that is never near enough to count
+        # entries that relu set to 0 never count as near
         near_BF = ((pre_BF - threshold_F).abs() < ctx.bandwidth / 2) & (pre_BF > 0)
         return None, (grad_BF * near_BF / -ctx.bandwidth).sum(0), None
 
@@ -34,7 +34,7 @@ def top_mask(values: Tensor, count: int) -> Tensor:
 
 
 def jumprelu_error(sae: JumpReLUSAE, p: dict[str, Tensor], x_BD: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean squared error and L0 with the parameters `p`."""
+    """Return mean squared error and L0 with the parameters `p`."""
     pre_BF = torch.relu(x_BD @ p["W_enc"].T + p["b_enc"])
     # z = pre * H(pre - threshold): with the value held fixed, d z / d threshold is threshold * d H / d threshold
     active_BF = StepWithKernel.apply(pre_BF, p["threshold"], sae.bandwidth)
@@ -42,8 +42,8 @@ def jumprelu_error(sae: JumpReLUSAE, p: dict[str, Tensor], x_BD: Tensor) -> tupl
     return (z_BF @ p["W_dec"] + p["b_dec"] - x_BD).square().mean(), active_BF.sum(1).mean()
 
 
-def by_a_factor_on_thresholds(sae: JumpReLUSAE, x_BD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """L0, and the derivatives of the error and, negated, of L0 by a factor on all thresholds."""
+def derivatives_by_threshold_factor(sae: JumpReLUSAE, x_BD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return L0, the derivative of the error by a factor on all thresholds, and the negated one of L0."""
     p = {name: value.detach().clone() for name, value in sae.named_parameters()}
     factor = torch.ones((), dtype=x_BD.dtype, requires_grad=True)
     mse, l0 = jumprelu_error(sae, {**p, "threshold": p["threshold"] * factor}, x_BD)
@@ -53,7 +53,7 @@ def by_a_factor_on_thresholds(sae: JumpReLUSAE, x_BD: Tensor) -> tuple[Tensor, T
 
 
 def dense_step(sae: SAE, x_BD: Tensor, dead_F: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of `sae.training_step` and the gradient of every parameter, W_dec's without its radial part."""
+    """Return the loss of `sae.training_step` and the gradient of every parameter, W_dec's without its radial part."""
     p = {name: value.detach().clone().requires_grad_() for name, value in sae.named_parameters()}
     if isinstance(sae, JumpReLUSAE):
         mse, l0 = jumprelu_error(sae, p, x_BD)
@@ -109,13 +109,13 @@ def train_densely(sae: SAE, config: TrainingConfig, stream) -> SAE:
         x_BD = chunk_AD[batch * config.batch_size : (batch + 1) * config.batch_size]
         if isinstance(sae, JumpReLUSAE) and sae.l0_target is not None:
             if number == 0:
-                sae.meet_target(sae.product(sae.encoder_input(x_BD[:256])).whole())
-            sae.l0_target.observe(*by_a_factor_on_thresholds(sae, x_BD))
+                sae.start_at_target(sae.product(sae.encoder_input(x_BD[:256])).to_dense())
+            sae.l0_target.update(*derivatives_by_threshold_factor(sae, x_BD))
         _, gradients = dense_step(sae, x_BD, idle_F >= config.dead_after_tokens)
         entries = sae.keep(sae.product(sae.encoder_input(x_BD)))
         with torch.no_grad():
-            sae.observe(entries)  # BatchTopK's threshold, which no gradient teaches
-            fired_F = (entries.dense() > 0).any(0)
+            sae.update_statistics(entries)  # BatchTopK's threshold, which has no gradient
+            fired_F = (entries.to_dense() != 0).any(0)
         idle_F = torch.where(fired_F, 0.0, idle_F + len(x_BD))
         for name, parameter in sae.named_parameters():
             parameter.grad = gradients[name]
@@ -127,6 +127,6 @@ def train_densely(sae: SAE, config: TrainingConfig, stream) -> SAE:
 
 
 def nmse(sae: SAE, x_BD: Tensor) -> float:
-    """Mean over activations of |x - x_hat|^2 / |x - mean(x)|^2."""
+    """Return the mean over activations of |x - x_hat|^2 / |x - mean(x)|^2."""
     error_B = (x_BD - sae(x_BD)).square().sum(1)
     return (error_B / (x_BD - x_BD.mean(1, keepdim=True)).square().sum(1)).mean().item()

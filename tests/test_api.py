@@ -305,7 +305,7 @@ def test_a_meta_sae_equals_the_commands(decomposed, stream):
 
 def test_meta_latents_and_latents_are_found_in_one_weight_matrix(decomposed):
     *_, sae, meta = decomposed
-    weights_AM = meta.weights.dense()
+    weights_AM = meta.weights.to_dense()
     directions_AD = torch.nn.functional.normalize(sae.W_dec[meta.latents_A], dim=1)
     assert torch.equal(meta.directions_AD, directions_AD)
     recon_AD = weights_AM @ meta.sae.W_dec + meta.sae.b_dec

@@ -42,7 +42,7 @@ def build(spec: common.Spec, sample_BD: Tensor) -> common.Subject:
         return sae.encoder_input(sae.normalize(x_BD).x_BD)
 
     if isinstance(sae, JumpReLUSAE):
-        pre_BF = sae.product(to_input(sample_BD)).whole()
+        pre_BF = sae.product(to_input(sample_BD)).to_dense()
         sae.threshold.fill_(common.threshold_for(spec.k, pre_BF))
     elif spec.dead:
         dead_F = common.dead_latents(spec)
@@ -50,7 +50,7 @@ def build(spec: common.Spec, sample_BD: Tensor) -> common.Subject:
         trainer.idle_tokens_F[dead_F] = DEAD_AFTER
 
     def encode(x_BD: Tensor) -> Tensor:
-        return sae.keep(sae.product(to_input(x_BD), spec.precision)).dense()
+        return sae.keep(sae.product(to_input(x_BD), spec.precision)).to_dense()
 
     return common.Subject(trainer.step, encode, dead=lambda: int(trainer.dead_F.sum()))
 

@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sae_sweeps.config.conversion import to_config
+from sae_sweeps.config.saes import SAE_SCHEMAS, JumpReLUConfig
 from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.config.sparsity import apply_precedence
 from sae_sweeps.config.tasks import SWEEP_TASKS, TASKS
@@ -88,7 +89,7 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
     sae = selected["sae"]
     if "sparsity_coefficient" in sae:
         coefficient, target_l0 = sae.pop("sparsity_coefficient"), sae.pop("target_l0", None)
-        if sae["architecture"] != "jumprelu":
+        if not issubclass(SAE_SCHEMAS[sae["architecture"]], JumpReLUConfig):
             listed = {}
         sae |= apply_precedence(coefficient, target_l0, listed.get(selected["k"]), selected["k"])
     return selected

@@ -1,10 +1,8 @@
 """Checks of a configuration's values: each one's range, and how they fit together."""
 
-import itertools
 import math
 import re
 
-from sae_sweeps.config.saes import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, PenaltyConfig, TopKConfig
 from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS
 from sae_sweeps.runtime.errors import ConfigError
@@ -30,8 +28,7 @@ def find_problems(config: Config) -> list[ConfigError]:
         _check_dataset,
         _check_training,
         _check_optimizer,
-        _check_auxiliary_loss,
-        _check_penalty,
+        _check_sae,
     ):
         check_group(checks)
     return checks.problems
@@ -179,44 +176,7 @@ def _check_optimizer(checks: Checks) -> None:
     checks.require("training.decay_fraction", is_fraction, "must be in [0, 1]", "training.decay_fraction=0.2")
 
 
-def _check_auxiliary_loss(checks: Checks) -> None:
-    """Check the settings of TopK, BatchTopK and Matryoshka SAEs."""
-    sae, dict_size = checks.config.sae, checks.config.dict_size
-    if isinstance(sae, TopKConfig):
-        checks.require_positive("sae.aux_latents")
-        is_weight = 0 <= sae.aux_coefficient < math.inf
-        checks.require("sae.aux_coefficient", is_weight, "must be at least 0", "sae.aux_coefficient=0 for none")
-    if isinstance(sae, BatchTopKConfig):
-        is_momentum = 0 <= sae.threshold_momentum < 1
-        checks.require("sae.threshold_momentum", is_momentum, "must be in [0, 1)", "sae.threshold_momentum=0.99")
-    if isinstance(sae, MatryoshkaConfig):
-        shares, fix = [0.0, *sae.prefixes], "'sae.prefixes=[0.0625,0.25,1]'"
-        ascend = shares[-1] == 1 and _increases(shares)
-        checks.require("sae.prefixes", ascend, "must be increasing fractions of dict_size, the last one 1", fix)
-        differ = not ascend or _increases([round(share * dict_size) for share in shares])
-        problem = f"must each add a latent, but two round to the same number of latents with dict_size={dict_size}"
-        checks.require("sae.prefixes", differ, problem, fix)
-
-
-def _check_penalty(checks: Checks) -> None:
-    """Check the settings of ReLU, gated and JumpReLU SAEs."""
-    sae, dict_size, k = checks.config.sae, checks.config.dict_size, checks.config.k
-    if not isinstance(sae, PenaltyConfig):
-        return
-    if isinstance(sae, JumpReLUConfig):
-        checks.require_positive("sae.bandwidth", "sae.initial_threshold")
-    else:
-        can_start = 0 <= sae.initial_threshold < math.inf
-        checks.require("sae.initial_threshold", can_start, "must be at least 0", "sae.initial_threshold=1.5")
-    if sae.sparsity_coefficient is not None:
-        is_weight = 0 <= sae.sparsity_coefficient < math.inf
-        checks.require("sae.sparsity_coefficient", is_weight, "must be at least 0", "sae.sparsity_coefficient=0.001")
-        problem = f"cannot be combined with sae.sparsity_coefficient={sae.sparsity_coefficient:g}"
-        checks.require("sae.target_l0", sae.target_l0 is None, problem, "leave one of them out")
-    elif sae.target_l0 is not None:
-        is_possible = 0 < sae.target_l0 < max(dict_size, 1)
-        checks.require("sae.target_l0", is_possible, "must be above 0 and below dict_size", f"sae.target_l0={k}")
-
-
-def _increases(numbers: list[float]) -> bool:
-    return all(less < more for less, more in itertools.pairwise(numbers))
+def _check_sae(checks: Checks) -> None:
+    config = checks.config
+    for found in config.sae.find_problems(config.dict_size, config.k):
+        checks.require(f"sae.{found.setting}", False, found.problem, found.fix)

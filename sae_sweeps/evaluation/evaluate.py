@@ -31,13 +31,13 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float]:
     acts_AD = data.acts_AD
     for x_BD in acts_AD.split(BATCH):
         normalized = sae.normalize(x_BD)
-        kept = sae.active(normalized)
+        kept = sae.find_active(normalized)
         recon_BD = sae.reconstruct(kept, normalized)
         error_B = (x_BD - recon_BD).square().sum(1).double()
         spread_B = (x_BD - x_BD.mean(1, keepdim=True)).square().sum(1).double()
         ratio_sum += (error_B / spread_B).sum().item()
         active_sum += kept.active.sum().item()
-        fired_F |= kept.fired()
+        fired_F |= kept.find_fired()
         reconstructions.append(recon_BD)
     recon_AD = torch.cat(reconstructions)
     count = len(acts_AD)

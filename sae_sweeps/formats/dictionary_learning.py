@@ -16,7 +16,7 @@ from sae_sweeps.formats.description import NORMALIZATION_KEY, Description
 from sae_sweeps.formats.interface import Writer
 from sae_sweeps.runtime.files import read_json, write_atomically, write_json
 from sae_sweeps.saes import InferenceSAE
-from sae_sweeps.saes.inference import gate
+from sae_sweeps.saes.inference import convert_gate
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 FILES = (CONFIG, WEIGHTS)
@@ -92,7 +92,7 @@ def read(path: Path) -> InferenceSAE:
     if dict_class == "AutoEncoderTopK":
         parts["k"] = int(state["k"]) if "k" in state else int(trainer["k"])
     elif dict_class == "GatedAutoEncoder":
-        parts |= gate(state["r_mag"], state["gate_bias"], state["mag_bias"])
+        parts |= convert_gate(state["r_mag"], state["gate_bias"], state["mag_bias"])
     elif ARCHITECTURES[dict_class] == "relu":
         parts["threshold"] = torch.zeros(dict_size)
     else:
@@ -174,5 +174,6 @@ WRITER = Writer(
     imports="from dictionary_learning.utils import load_dictionary",
     load='sae, config = load_dictionary("{folder}", device="cpu")',
     normalizes=False,
+    architectures=tuple(DICT_CLASSES),
     write=export,
 )

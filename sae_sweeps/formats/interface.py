@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from sae_sweeps.config.saes import ARCHITECTURES
 from sae_sweeps.formats.description import Description
 from sae_sweeps.saes import InferenceSAE
 
@@ -35,5 +36,11 @@ class Writer:
     imports: str
     load: str  # with {folder} in place of the path
     normalizes: bool  # whether the library can normalise activations itself
+    architectures: tuple[str, ...]  # those of config.saes.ARCHITECTURES that the library can compute
     # (folder, SAE, description, further metadata) -> the folder written to; ValueError if the format has no such SAE
     write: Callable[[Path, InferenceSAE, Description, dict[str, Any]], Path]
+    takes_foreign: bool = False  # whether it takes any SAE of another library, which selects by k, thresholds or gates
+
+    def has_architecture(self, name: str) -> bool:
+        """Return whether the library can compute SAEs of this architecture."""
+        return name in self.architectures or (self.takes_foreign and name not in ARCHITECTURES)

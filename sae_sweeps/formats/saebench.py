@@ -24,5 +24,7 @@ WRITER = Writer(
     imports="from sae_bench.evals.core.main import multiple_evals\nfrom sae_lens import SAE",
     load='multiple_evals([("{folder}", SAE.load_from_disk("{folder}"))], 200, 2000)',
     normalizes=True,
+    architectures=tuple(saelens.WRITTEN),
+    takes_foreign=True,
     write=export,
 )

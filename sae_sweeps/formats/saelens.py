@@ -12,22 +12,33 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sae_sweeps.config.saes import ARCHITECTURES
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.interface import Writer
 from sae_sweeps.formats.layout import CONFIG, DIRECTIONS_OF, WEIGHTS
 from sae_sweeps.runtime.files import read_json, write_atomically, write_json
-from sae_sweeps.saes import InferenceSAE
-from sae_sweeps.saes.inference import gate
+from sae_sweeps.saes import TRAINABLE, InferenceSAE
+from sae_sweeps.saes.inference import convert_gate
 
 log = logging.getLogger(__name__)
 
 FILES = (CONFIG, WEIGHTS)
 FORMAT_VERSION = "6.0.0"  # without a version, SAELens assumes an older layout and drops the metadata
 
+# the name under which SAELens has each architecture of `config.saes.ARCHITECTURES` at inference. One that is missing
+# here is saved under its own name: SAELens refuses it, and `read` gives it its class back
+WRITTEN = {
+    "batchtopk": "jumprelu",
+    "topk": "topk",
+    "jumprelu": "jumprelu",
+    "matryoshka": "jumprelu",
+    "relu": "standard",
+    "gated": "gated",
+}
 # names in older layouts, and in version 6
 RENAMED = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
 # SAELens' architectures that have another name here
-ARCHITECTURES = {"standard": "relu", "matryoshka_batchtopk": "matryoshka"}
+NAMES_HERE = {"standard": "relu", "matryoshka_batchtopk": "matryoshka"}
 RESCALING = ("topk", "batchtopk", "matryoshka_batchtopk")  # architectures with rescale_acts_by_decoder_norm
 # a factor that SAELens multiplies into the weights when it saves an SAE, and ignores when it loads one
 TRAINING_ONLY = "expected_average_only_in"
@@ -37,6 +48,14 @@ NORMALIZATIONS = {
     "layer_norm": "layer_norm",
     "constant_norm_rescale": "constant_norm_rescale",
 }
+
+
+def has_architecture(name: str) -> bool:
+    """Return whether SAELens can compute what an SAE of this architecture does.
+
+    It can for SAEs of other libraries: `InferenceSAE` selects by a k, thresholds or gates, and SAELens has all three.
+    """
+    return name in WRITTEN or name not in ARCHITECTURES
 
 
 def is_at(path: Path) -> bool:
@@ -51,7 +70,7 @@ def describe(path: Path) -> Description:
     origin = metadata.get("sae_sweeps") or {}
     k = origin.get("k", config.get("k"))
     return Description(
-        architecture=origin.get("architecture") or ARCHITECTURES.get(config["architecture"], config["architecture"]),
+        architecture=origin.get("architecture") or NAMES_HERE.get(config["architecture"], config["architecture"]),
         d_in=int(config["d_in"]),
         dict_size=int(config["d_sae"]),
         k=None if k is None else int(k),
@@ -115,8 +134,11 @@ def read(path: Path) -> InferenceSAE:
     elif architecture in ("batchtopk", "matryoshka_batchtopk"):
         threshold = weights["topk_threshold"].expand(len(W_enc_FD))  # a training checkpoint
     elif architecture == "gated":
-        parts |= gate(weights["r_mag"], weights["b_gate"], weights["b_mag"])
+        parts |= convert_gate(weights["r_mag"], weights["b_gate"], weights["b_mag"])
         threshold = parts.pop("threshold")
+    elif not has_architecture(architecture):
+        threshold = weights.get("threshold")
+        parts |= {name: weights.get(name) for name in ("gain", "shift")}
     elif architecture != "topk":
         known = "standard, topk, jumprelu, gated, batchtopk, matryoshka_batchtopk"
         raise ValueError(f"its architecture {architecture!r} is not one of {known}")
@@ -125,9 +147,13 @@ def read(path: Path) -> InferenceSAE:
         norm_F1 = weights["W_dec"].norm(dim=1, keepdim=True).clamp(min=1e-8)
         W_enc_FD, parts["W_dec"] = W_enc_FD * norm_F1, weights["W_dec"] / norm_F1
         parts["b_enc"] = None if parts["b_enc"] is None else parts["b_enc"] * norm_F1.squeeze(1)
-    selection = {"k": int(config["k"])} if architecture == "topk" else {"threshold": threshold}
-    return InferenceSAE(
-        describe(path).architecture,
+    selection = {"k": int(config["k"])} if threshold is None else {"threshold": threshold}
+    declared = describe(path)
+    # an architecture of this project may select in a way of its own; those of other libraries do not
+    is_ours = declared.trained_here and declared.architecture in TRAINABLE
+    inference_class = TRAINABLE[declared.architecture].inference_class if is_ours else InferenceSAE
+    return inference_class(
+        declared.architecture,
         W_enc=W_enc_FD,
         **parts,
         **selection,
@@ -154,7 +180,13 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
         "reshape_activations": "none",
     }
     b_enc_F = zero_F if sae.b_enc is None else sae.b_enc
-    if sae.gain is not None and sae.shift is not None:
+    if not has_architecture(sae.architecture):
+        config["architecture"] = sae.architecture
+        if sae.k is not None:
+            config["k"] = sae.k
+        own = {"b_enc": sae.b_enc, "threshold": sae.threshold, "gain": sae.gain, "shift": sae.shift}
+        weights |= {name: weight for name, weight in own.items() if weight is not None}
+    elif sae.gain is not None and sae.shift is not None:
         config["architecture"] = "gated"
         weights |= {"b_gate": b_enc_F, "r_mag": sae.gain.log(), "b_mag": sae.shift + sae.gain * b_enc_F}
     elif sae.threshold is None:
@@ -186,5 +218,7 @@ WRITER = Writer(
     imports="from sae_lens import SAE",
     load='sae = SAE.load_from_disk("{folder}")',
     normalizes=True,
+    architectures=tuple(WRITTEN),
+    takes_foreign=True,
     write=export,
 )

@@ -139,5 +139,6 @@ WRITER = Writer(
     imports="from sparsify import SparseCoder",
     load='sae = SparseCoder.load_from_disk("{folder}")',
     normalizes=False,
+    architectures=("topk",),
     write=export,
 )

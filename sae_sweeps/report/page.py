@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from sae_sweeps.config.saes import ARCHITECTURES, TITLES
 from sae_sweeps.report import studies
 from sae_sweeps.report.blocks import Blocks, to_json
 from sae_sweeps.report.explorer import explorer
@@ -24,7 +25,7 @@ from sae_sweeps.report.points import (
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import ARCHITECTURES, ComparedPoint, group_by_seed
+from sae_sweeps.sweep.comparison import ComparedPoint, group_by_seed
 
 SOURCES = Path(__file__).parent / "assets"
 SCRIPTS = (
@@ -68,7 +69,7 @@ def page(
     content = {
         "title": title,
         "sweeps": [sweep.name for sweep in sweeps],
-        "architectures": ARCHITECTURES,
+        "architectures": TITLES,
         "metrics": metrics_data(),
         "groups": groups_data(groups),
         "points": rows,
@@ -85,7 +86,7 @@ def page(
         "failures": _list("failures", failures(points, followed)),
         "written": html.escape(_written()),
         "theme": source("theme.js"),
-        "style": source("page.css"),
+        "style": source("page.css") + architecture_colors(),
         "data": to_json(content).replace("<", "\\u003c"),
         "blocks": blocks.html(),
         "scripts": "\n".join(f"<script>\n{source(f'{name}.js')}</script>" for name in SCRIPTS),
@@ -118,6 +119,15 @@ def _evaluated(rows: Sequence[Sequence[str]]) -> str:
         '<section id="evaluated" aria-labelledby="evaluated-title"><h2 id="evaluated-title">Evaluated</h2>'
         f"<p>{about}</p><div {region}>{table}</div></section>"
     )
+
+
+def architecture_colors() -> str:
+    """Return the style rules that give each architecture its colour, --NAME, on light and on dark backgrounds."""
+    rules = []
+    for number, theme in enumerate((":root", ':root[data-theme="dark"]')):
+        colors = "; ".join(f"--{name}: {entry.color[number]}" for name, entry in ARCHITECTURES.items())
+        rules.append(f"{theme} {{ {colors}; }}\n")
+    return "".join(rules)
 
 
 def source(name: str) -> str:

@@ -1,6 +1,8 @@
-"""Sparse autoencoders: a file per architecture that is trained, one class for all that are used, and the linear algebra
-that they share."""
+"""Sparse autoencoders: one file per architecture for training, one class for inference, and shared sparse algebra."""
 
+import importlib
+
+from sae_sweeps.config.saes import ARCHITECTURES
 from sae_sweeps.saes.base import SAE
 from sae_sweeps.saes.batchtopk import BatchTopKSAE
 from sae_sweeps.saes.gated import GatedSAE
@@ -12,8 +14,10 @@ from sae_sweeps.saes.relu import ReLUSAE
 from sae_sweeps.saes.topk import TopKSAE
 from sae_sweeps.saes.trainable import Step, TrainableSAE
 
+# the classes of the table of architectures, so that a new one needs no line here
 TRAINABLE: dict[str, type[TrainableSAE]] = {
-    cls.architecture: cls for cls in (BatchTopKSAE, TopKSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, GatedSAE)
+    name: getattr(importlib.import_module(f"{__name__}.{name}"), entry.class_name)
+    for name, entry in ARCHITECTURES.items()
 }
 
 __all__ = [

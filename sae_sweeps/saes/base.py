@@ -1,4 +1,4 @@
-"""What every sparse autoencoder is when it is used: weights, what it sees of activations, which latents are active."""
+"""Base class of all SAEs: weights, input normalisation, and selection of the active latents."""
 
 # B activations in a batch, D model width, F latents (dict_size)
 
@@ -13,20 +13,21 @@ from sae_sweeps.saes.sparse import RowSparse
 
 NORMALIZE_EPSILON = 1e-5  # as in SAELens' "layer_norm", so that a saved SAE computes the same there
 
-# how activations are normalised: not at all; less their mean over D and over their standard deviation (the papers'
-# way); or to the norm sqrt(D). The names are SAELens'.
+# how activations are normalised: not at all; to mean 0 and standard deviation 1 over D, as in the papers; or to
+# norm sqrt(D). The names are SAELens'.
 NORMALIZATIONS = ("none", "layer_norm", "constant_norm_rescale")
 
 
 @dataclass
 class Normalized:
-    """Activations as the SAE sees them, and what maps its reconstructions back."""
+    """Normalised activations (B, D), and the mean and standard deviation (B, 1) that map reconstructions back."""
 
     x_BD: Tensor
     mean_B1: Tensor
     std_B1: Tensor
 
     def restore(self, x_BD: Tensor) -> Tensor:
+        """Return reconstructions (B, D) in the space of the raw activations."""
         return x_BD * self.std_B1 + self.mean_B1
 
 
@@ -48,14 +49,16 @@ class SAE(nn.Module, ABC):
 
     @property
     def d_in(self) -> int:
+        """Return the width D of the activations."""
         return self.W_dec.shape[1]
 
     @property
     def dict_size(self) -> int:
+        """Return the number of latents F."""
         return self.W_dec.shape[0]
 
     def normalize(self, x_BD: Tensor) -> Normalized:
-        """The activations as `normalization` has them (arXiv:2412.06410, appendix, for "layer_norm")."""
+        """Normalise activations (B, D) as `normalization` says ("layer_norm": arXiv:2412.06410, appendix)."""
         zero_B1 = torch.zeros_like(x_BD[..., :1])
         if self.normalization == "none":
             return Normalized(x_BD, zero_B1, zero_B1 + 1)
@@ -68,30 +71,34 @@ class SAE(nn.Module, ABC):
         return Normalized(centered_BD / (std_B1 + NORMALIZE_EPSILON), mean_B1, std_B1)
 
     def encoder_input(self, x_BD: Tensor) -> Tensor:
+        """Return the encoder's input (B, D) for normalised activations."""
         return x_BD - self.b_dec if self.centers_input else x_BD
 
     def product(self, input_BD: Tensor, precision: str = "float32") -> Product:
+        """Return the product of the encoder's input and weights, which is computed when it is read."""
         b_enc_F = None if self.b_enc is None else self.b_enc.detach()
         return Product(input_BD.detach(), self.W_enc.detach(), b_enc_F, precision=precision)
 
     @abstractmethod
     def keep_for_inference(self, product: Product) -> RowSparse:
-        """The active latents of each activation when the SAE is used, whatever else is in the batch."""
+        """Select the active latents of each activation, independently of the rest of the batch."""
 
     @torch.no_grad()
-    def active(self, normalized: Normalized) -> RowSparse:
+    def find_active(self, normalized: Normalized) -> RowSparse:
+        """Return the active latents of normalised activations."""
         return self.keep_for_inference(self.product(self.encoder_input(normalized.x_BD)))
 
     def reconstruct(self, kept: RowSparse, normalized: Normalized) -> Tensor:
+        """Return reconstructions (B, D) from active latents, in the space of the raw activations."""
         return normalized.restore(kept.decode(self.W_dec).add_(self.b_dec))
 
     @torch.no_grad()
     def encode(self, x_BD: Tensor) -> Tensor:
-        """Latent activations (B, F) of raw activations (B, D)."""
-        return self.active(self.normalize(x_BD)).dense()
+        """Return the latent activations (B, F) of raw activations (B, D)."""
+        return self.find_active(self.normalize(x_BD)).to_dense()
 
     @torch.no_grad()
     def forward(self, x_BD: Tensor) -> Tensor:
-        """Reconstructions (B, D) of raw activations (B, D)."""
+        """Return the reconstructions (B, D) of raw activations (B, D)."""
         normalized = self.normalize(x_BD)
-        return self.reconstruct(self.active(normalized), normalized)
+        return self.reconstruct(self.find_active(normalized), normalized)

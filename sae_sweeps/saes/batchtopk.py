@@ -1,4 +1,4 @@
-"""BatchTopK: the k x B largest latents of a whole batch are active (arXiv:2412.06410)."""
+"""BatchTopK SAEs: the k x B largest latents of a whole batch are active (arXiv:2412.06410)."""
 
 # B activations in a batch, D model width, F latents (dict_size), N entries
 
@@ -7,37 +7,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweeps.saes.encoder import SPARE, Product, above
+from sae_sweeps.config.saes import BatchTopKConfig
+from sae_sweeps.saes.encoder import SPARE, Product, keep_above
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.sparse import Entries, RowSparse
 from sae_sweeps.saes.topk import TopKSAE
 
-GUESS = 0.95  # of the running threshold: a batch's own threshold is hardly ever below
-GUESS_SPARE = 0.9  # the same, where more are wanted than will be kept
-AT_MOST = 4  # times what is wanted: more candidates than that are thinned out on the way
+GUESS = 0.95  # times the running threshold; a batch's own threshold is hardly ever below
+GUESS_APPROXIMATE = 0.9  # the same for an approximate product, where more entries are proposed than kept
+MOST_CANDIDATES = 4  # times the number wanted; more are cut to half of this
 
 
-def top_of_batch(product: Product, k: int, guess: float = 0.0) -> RowSparse:
-    """The k x B largest entries of the whole matrix, fewer if fewer are positive.
+def keep_top_of_batch(product: Product, k: int, guess: float = 0.0) -> RowSparse:
+    """Keep the k x B largest entries of the whole matrix, fewer if fewer are positive.
 
-    Only entries above `guess` are looked at, if there are enough of them; the result does not depend on it.
+    `guess` saves time and does not change the result: entries below it are ignored if enough lie above.
     """
     batch, dict_size = product.shape
     budget = min(k, dict_size) * batch
     wanted = budget if product.is_exact else budget + budget // SPARE
-    flat_N, pre_N = _candidates(product, wanted, guess)
+    flat_N, pre_N = _find_candidates(product, wanted, guess)
     if guess > 0 and len(flat_N) < wanted:
-        flat_N, pre_N = _candidates(product, wanted, 0.0)
+        flat_N, pre_N = _find_candidates(product, wanted, 0.0)
     if not product.is_exact:
-        flat_N, pre_N = _largest(flat_N, pre_N, wanted)
+        flat_N, pre_N = _keep_largest(flat_N, pre_N, wanted)
         pre_N = product.exact(RowSparse.from_flat(flat_N, pre_N, product.shape))
-    flat_N, pre_N = _largest(flat_N, pre_N, budget)
+    flat_N, pre_N = _keep_largest(flat_N, pre_N, budget)
     return RowSparse.from_flat(flat_N, pre_N.relu(), product.shape)
 
 
-def _candidates(product: Product, wanted: int, floor: float) -> tuple[Tensor, Tensor]:
-    """Places in the flattened matrix and values of entries above `floor`: the largest, at least `wanted` of them if
-    there are as many."""
+def _find_candidates(product: Product, wanted: int, floor: float) -> tuple[Tensor, Tensor]:
+    """Find the largest entries above `floor`, at least `wanted` of them if there are as many.
+
+    Returns: their positions in the flattened matrix, ascending, and their values.
+    """
     flats: list[Tensor] = []
     pres: list[Tensor] = []
     for first, pre_RF in product.blocks():
@@ -45,24 +48,24 @@ def _candidates(product: Product, wanted: int, floor: float) -> tuple[Tensor, Te
         flat_N = (pre_M > floor).nonzero().squeeze(1)
         pres.append(pre_M[flat_N])
         flats.append(flat_N.add_(first * product.shape[1]))
-        if sum(map(len, flats)) > AT_MOST * wanted:
-            flat_N, pre_N = _largest(torch.cat(flats), torch.cat(pres), AT_MOST // 2 * wanted)
+        if sum(map(len, flats)) > MOST_CANDIDATES * wanted:
+            flat_N, pre_N = _keep_largest(torch.cat(flats), torch.cat(pres), MOST_CANDIDATES // 2 * wanted)
             flats, pres, floor = [flat_N], [pre_N], pre_N.min().item()
     return torch.cat(flats), torch.cat(pres)
 
 
-def _largest(flat_N: Tensor, pre_N: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest entries, in their order."""
+def _keep_largest(flat_N: Tensor, pre_N: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Keep the `count` largest entries, in their order."""
     if len(flat_N) <= count:
         return flat_N, pre_N
-    places = pre_N.topk(count, sorted=False).indices.to(torch.int32).sort().values
-    return flat_N[places], pre_N[places]
+    kept = pre_N.topk(count, sorted=False).indices.to(torch.int32).sort().values
+    return flat_N[kept], pre_N[kept]
 
 
 class BatchTopKSAE(TopKSAE):
-    """As TopK, but an activation may use more latents than k and another fewer: k is the mean.
+    """Like TopK, but k is the mean number of latents: one activation may use more and another fewer.
 
-    At inference one threshold stands in for the batch: the running mean, over training batches, of the smallest
+    At inference a threshold replaces the batch: the running mean, over training batches, of the smallest
     positive activation that was kept (arXiv:2412.06410, equation 5).
     """
 
@@ -71,18 +74,28 @@ class BatchTopKSAE(TopKSAE):
     threshold: Tensor
     threshold_weight: Tensor
 
-    def __init__(self, d_in: int, dict_size: int, k: int, *, threshold_momentum: float = 0.9, **options: Any) -> None:
+    def __init__(
+        self,
+        d_in: int,
+        dict_size: int,
+        k: int,
+        *,
+        threshold_momentum: float = BatchTopKConfig.threshold_momentum,
+        **options: Any,
+    ) -> None:
         super().__init__(d_in, dict_size, k, **options)
         self.threshold_momentum = threshold_momentum
         self.register_buffer("threshold", torch.zeros(()))
-        # the sum of the weights given so far, which makes the running mean unbiased from the first batch on
+        # sum of the weights so far; it makes the running mean unbiased from the first batch on
         self.register_buffer("threshold_weight", torch.zeros(()))
 
     def keep(self, product: Product) -> Entries:
-        guess = GUESS if product.is_exact else GUESS_SPARE
-        return top_of_batch(product, self.k, guess * self.threshold.item())
+        """Select the k x B largest latents of the batch."""
+        guess = GUESS if product.is_exact else GUESS_APPROXIMATE
+        return keep_top_of_batch(product, self.k, guess * self.threshold.item())
 
-    def observe(self, kept: Entries) -> None:
+    def update_statistics(self, kept: Entries) -> None:
+        """Update the running mean of the smallest positive activation that a batch keeps."""
         positive_N = kept.value[kept.active]
         if len(positive_N) > 0:
             weight = 1 - self.threshold_momentum
@@ -90,9 +103,11 @@ class BatchTopKSAE(TopKSAE):
             self.threshold.lerp_(positive_N.min(), weight / self.threshold_weight)
 
     def keep_for_inference(self, product: Product) -> RowSparse:
-        kept = above(product, self.threshold.expand(product.shape[1]))
-        assert kept is not None, "never too many"
+        """Select the latents above the threshold."""
+        kept = keep_above(product, self.threshold.expand(product.shape[1]))
+        assert kept is not None, "there is no upper limit"
         return kept
 
     def for_inference(self) -> InferenceSAE:
-        return self._as_trained(threshold=self.threshold.expand(self.dict_size))
+        """Return the InferenceSAE in which all latents have this threshold."""
+        return self._build_inference_sae(threshold=self.threshold.expand(self.dict_size))

@@ -1,4 +1,4 @@
-"""SAEs as they are saved and read, whoever trained them: one class for all architectures, which is not trained."""
+"""The class of saved SAEs, of every architecture and library: for use, not for training."""
 
 # D model width, F latents (dict_size)
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sae_sweeps.saes.base import NORMALIZATIONS, SAE
-from sae_sweeps.saes.encoder import Product, above, top_per_row
+from sae_sweeps.saes.encoder import Product, keep_above, keep_top_per_row
 from sae_sweeps.saes.sparse import RowSparse
 
 WEIGHTS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold", "gain", "shift")
@@ -15,9 +15,10 @@ WEIGHTS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold", "gain", "shift")
 class InferenceSAE(SAE):
     """pre = (x - b_dec, or x) @ W_enc^T + b_enc; active are the `k` largest positive ones, or all above `threshold`.
 
-    A latent's activation is pre itself or, in a gated SAE, relu(gain * pre + shift): there pre decides whether the
-    latent is active and its activation is another affine function of the same product (arXiv:2404.16014, equation 7).
-    BatchTopK is read as thresholds that are all the same, ReLU as thresholds of 0.
+    A latent's activation is pre itself or, in a gated SAE, relu(gain * pre + shift). There pre decides whether the
+    latent is active, and its activation is another affine function of the same product (arXiv:2404.16014, equation 7).
+    BatchTopK has the same threshold for all latents, ReLU thresholds of 0. An architecture with another selection rule
+    overrides `keep_for_inference` in a subclass, its `TrainableSAE.inference_class`.
 
     Shapes: W_enc and W_dec (F, D), b_enc, threshold, gain and shift (F,), b_dec (D,).
     """
@@ -41,11 +42,14 @@ class InferenceSAE(SAE):
         centers_input: bool,
         normalization: str = "none",
     ) -> None:
-        """Raises: ValueError if shapes do not fit each other, a number is not finite, or something is contradictory."""
+        """Check and copy the weights.
+
+        Raises: ValueError if shapes do not fit, a number is not finite, or settings contradict each other.
+        """
         super().__init__()
         given = (W_enc, W_dec, b_enc, b_dec, threshold, gain, shift)
         weights = dict(zip(WEIGHTS, given, strict=True))
-        _require_sound(weights)
+        _check_weights(weights)
         if (k is None) == (threshold is None) or (gain is None) != (shift is None):
             raise ValueError("an SAE has either a k or thresholds, and gain and shift together or not at all")
         if k is not None and not 0 < k <= len(W_dec):
@@ -59,32 +63,33 @@ class InferenceSAE(SAE):
         self.centers_input, self.normalization = centers_input, normalization
 
     def keep_for_inference(self, product: Product) -> RowSparse:
+        """Select the k largest entries or those above the thresholds, and apply the gate's gain and shift."""
         if self.threshold is None:
-            assert self.k is not None, "one of the two"
-            kept = top_per_row(product, self.k)
+            assert self.k is not None, "an SAE without thresholds has a k"
+            kept = keep_top_per_row(product, self.k)
         else:
-            found = above(product, self.threshold)
-            assert found is not None, "never too many"
+            found = keep_above(product, self.threshold)
+            assert found is not None, "there is no upper limit"
             kept = found
         if self.gain is not None and self.shift is not None:
-            kept.value = (kept.per_latent(self.gain) * kept.pre + kept.per_latent(self.shift)).relu()
+            kept.value = (kept.gather(self.gain) * kept.pre + kept.gather(self.shift)).relu()
         return kept
 
     def encoder_bias(self, *, centered: bool) -> Tensor:
-        """The bias (F,) with which the same comes out of the encoder if its input is `centered`, x - b_dec, or x."""
+        """Return the bias (F,) that gives the same pre-activations for the input x - b_dec (`centered`) or x."""
         b_enc_F = torch.zeros_like(self.W_dec[:, 0]) if self.b_enc is None else self.b_enc.detach()
         return b_enc_F + (int(centered) - int(self.centers_input)) * (self.W_enc.detach() @ self.b_dec.detach())
 
 
-def gate(r_mag_F: Tensor, b_gate_F: Tensor, b_mag_F: Tensor) -> dict[str, Tensor]:
-    """What an InferenceSAE takes of a gated SAE's parameters, as arXiv:2404.16014 has them."""
+def convert_gate(r_mag_F: Tensor, b_gate_F: Tensor, b_mag_F: Tensor) -> dict[str, Tensor]:
+    """Convert a gated SAE's parameters, as in arXiv:2404.16014, to the arguments of InferenceSAE."""
     gain_F = r_mag_F.exp()
-    of_gate = {"b_enc": b_gate_F, "threshold": torch.zeros_like(b_gate_F)}
-    return {**of_gate, "gain": gain_F, "shift": b_mag_F - gain_F * b_gate_F}
+    threshold_F = torch.zeros_like(b_gate_F)
+    return {"b_enc": b_gate_F, "threshold": threshold_F, "gain": gain_F, "shift": b_mag_F - gain_F * b_gate_F}
 
 
-def _require_sound(weights: dict[str, Tensor | None]) -> None:
-    """Raises: ValueError, naming the weight."""
+def _check_weights(weights: dict[str, Tensor | None]) -> None:
+    """Check shapes and that all numbers are finite. Raises: ValueError, naming the weight."""
     W_dec = weights["W_dec"]
     if W_dec is None or W_dec.ndim != 2:
         raise ValueError("W_dec is not a matrix")

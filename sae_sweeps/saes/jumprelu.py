@@ -1,5 +1,4 @@
-"""JumpReLU: a latent is active where it exceeds a threshold of its own, learnt under an L0 penalty
-(arXiv:2407.14435), whose coefficient is given, or found on the way to a given L0."""
+"""JumpReLU SAEs: a latent is active above its own threshold, learned under an L0 penalty (arXiv:2407.14435)."""
 
 # B activations in a batch, D model width, F latents (dict_size)
 
@@ -8,21 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sae_sweeps.saes.encoder import Product, above
+from sae_sweeps.config.saes import JumpReLUConfig
+from sae_sweeps.saes.encoder import Product, keep_above
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
 from sae_sweeps.saes.sparse import DENSE_FROM, Dense, Entries, LatentEntries, RowSparse
+from sae_sweeps.saes.trainable import EntryGradients
 
 
 class JumpReLUSAE(PenalizedSAE):
     """pre = relu(x @ W_enc^T + b_enc), z = pre * (pre > threshold), loss = mse + sparsity_coefficient * L0.
 
     The thresholds' gradients are estimated with a rectangle kernel of width `bandwidth` (arXiv:2407.14435, equations 11
-    and 12): entries within half a bandwidth of their threshold move it. The parameter is the threshold itself, kept
-    at 0 or above; it starts at `initial_threshold` standard deviations of the untrained pre-activations.
+    and 12): entries within half a bandwidth of their threshold move it. The parameter is the threshold itself, clamped
+    to 0 or above. It starts at `initial_threshold` standard deviations of the untrained pre-activations.
 
-    With `target_l0` in place of a coefficient, one factor on all thresholds gives the untrained SAE this L0, and one
-    after each step keeps it there; the coefficient is what the batches say it is worth (`L0Target`).
+    With `target_l0` in place of a coefficient, one factor on all thresholds sets the untrained SAE to this L0, and a
+    factor after each step keeps it there; the coefficient is estimated from the batches (`L0Target`).
     """
 
     architecture = "jumprelu"
@@ -35,54 +36,67 @@ class JumpReLUSAE(PenalizedSAE):
         dict_size: int,
         sparsity_coefficient: float | None = None,
         *,
-        bandwidth: float = 0.001,
-        initial_threshold: float = 1.5,
+        bandwidth: float = JumpReLUConfig.bandwidth,
+        initial_threshold: float = JumpReLUConfig.initial_threshold,
         **options: Any,
     ) -> None:
         super().__init__(d_in, dict_size, sparsity_coefficient, **options)
         self.bandwidth = bandwidth
-        # the untrained pre-activation of an activation of unit variance is the norm of W_enc's row, on average
+        # for an activation of unit variance, the norm of W_enc's row is the deviation of the pre-activation
         self.threshold = nn.Parameter(initial_threshold * self.W_enc.detach().norm(dim=1))
 
     @torch.no_grad()
     def keep(self, product: Product) -> Entries:
-        """The active entries, and the inactive ones near their threshold; every entry where those are many."""
-        entries: Entries | None = above(product, self.threshold - self.bandwidth / 2, at_most=DENSE_FROM)
+        """Select the active entries and those within the kernel around their threshold; all where those are many."""
+        entries: Entries | None = keep_above(product, self.threshold - self.bandwidth / 2, at_most=DENSE_FROM)
         if entries is None:
-            entries = Dense(product.whole().relu_())
-        entries.value = entries.pre * (entries.pre > entries.per_latent(self.threshold))
+            entries = Dense(product.to_dense().relu_())
+        entries.value = entries.pre * (entries.pre > entries.gather(self.threshold))
         return entries
 
     def keep_for_inference(self, product: Product) -> RowSparse:
-        kept = above(product, self.threshold)
-        assert kept is not None, "never too many"
+        """Select the entries above their thresholds."""
+        kept = keep_above(product, self.threshold)
+        assert kept is not None, "there is no upper limit"
         return kept
 
     def for_inference(self) -> InferenceSAE:
-        return self._as_trained(threshold=self.threshold)
+        """Return the InferenceSAE of these thresholds."""
+        return self._build_inference_sae(threshold=self.threshold)
 
     @torch.no_grad()
-    def meet_target(self, pre_RF: Tensor) -> None:
-        assert self.l0_target is not None, "made with target_l0"
-        self.threshold.mul_(self.l0_target.first_level(pre_RF, self.threshold).clamp(min=1e-3))
+    def start_at_target(self, pre_RF: Tensor) -> None:
+        """Scale all thresholds by one factor so that L0 on these pre-activations is its target."""
+        assert self.l0_target is not None, "the SAE has a target"
+        self.threshold.mul_(self.l0_target.find_starting_level(pre_RF, self.threshold).clamp(min=1e-3))
 
-    def sparsity_gradients(
-        self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        batch, active = entries.shape[0], entries.active
-        threshold = entries.per_latent(self.threshold)
-        near = ((entries.pre - threshold).abs() < self.bandwidth / 2) & (entries.pre > 0)
+    def _is_near_threshold(self, entries: LatentEntries) -> Tensor:
+        """Return which entries lie within the kernel around their threshold, bool."""
+        threshold = entries.gather(self.threshold)
+        return ((entries.pre - threshold).abs() < self.bandwidth / 2) & (entries.pre > 0)
+
+    def update_l0_target(self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None) -> None:
+        """Update the coefficient, and the factor on thresholds that follows, if there is a target."""
         if self.l0_target is not None:
-            by_factor = near * threshold / self.bandwidth  # derivatives by a factor on all thresholds
+            batch, threshold = entries.shape[0], entries.gather(self.threshold)
+            # derivatives by one factor on all thresholds
+            by_factor = self._is_near_threshold(entries) * threshold / self.bandwidth
             error_rise = -(by_factor * threshold * value_grad).sum()
-            self.l0_target.observe(active.sum() / batch, error_rise, by_factor.sum() / batch)
+            self.l0_target.update(entries.active.sum() / batch, error_rise, by_factor.sum() / batch)
+
+    def entry_gradients(self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None) -> EntryGradients:
+        """Compute the gradients by the pre-activations and by the thresholds, and the L0 penalty."""
+        batch, active = entries.shape[0], entries.active
+        threshold, near = entries.gather(self.threshold), self._is_near_threshold(entries)
         coefficient = self.sparsity_coefficient / batch
-        self.threshold.grad = entries.latent_sums(near * (threshold * value_grad + coefficient) / -self.bandwidth)
-        return value_grad * active, coefficient * active.sum().to(value_grad.dtype)
+        threshold_grad_F = entries.latent_sums(near * (threshold * value_grad + coefficient) / -self.bandwidth)
+        penalty = coefficient * active.sum().to(value_grad.dtype)
+        return EntryGradients(value_grad * active, penalty, {"threshold": threshold_grad_F})
 
     @torch.no_grad()
     def after_update(self) -> None:
+        """Restore decoder rows of unit norm, bring L0 to its target, and keep thresholds at 0 or above."""
         super().after_update()
         if self.l0_target is not None:
-            self.threshold.mul_(self.l0_target.factor())
+            self.threshold.mul_(self.l0_target.compute_factor())
         self.threshold.clamp_(min=0)

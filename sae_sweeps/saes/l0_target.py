@@ -1,32 +1,32 @@
-"""A number of active latents that training comes to, in place of a coefficient that has to be found by trying."""
+"""Training to a target L0 in place of a tuned sparsity coefficient."""
 
 # R activations, F latents
 
 import torch
 from torch import Tensor, nn
 
-MEMORY = 0.95  # of the running means of what batches tell, some 20 of them
-SHARE = 0.2  # of a batch's deviation from the target, that the next step takes back
+MEMORY = 0.95  # decay of the running means, which average about 20 batches
+SHARE = 0.2  # of a batch's deviation from the target, corrected in the next step
 LARGEST = 0.05  # change of the thresholds' logarithms in one step
-LEAST_FALL = 0.1  # of L0, in shares of the target, as the logarithms rise by 1: nearly that of latents far above theirs
+LEAST_FALL = 0.1  # of L0, in shares of the target, as the thresholds' logarithms rise by 1: bounds a step from above
 
 
 class L0Target(nn.Module):
-    """Keeps L0, the mean number of active latents, at `target` while thresholds are trained.
+    """Controller that keeps L0, the mean number of active latents, at `target` while thresholds are trained.
 
-    L0 = target is a constraint on the error's minimum, not a term weighed against it (arXiv:2208.04425). Two things
-    change after each batch. One factor on all thresholds meets the constraint: a batch's L0 responds to it at once. The
-    coefficient of the L0 penalty is the constraint's multiplier, estimated in the batches: that at which the factor
-    would change error and penalty by opposite amounts. So the loss teaches thresholds which latents are to be active
-    more than others, and nothing about how many are.
+    L0 = target is a constraint on the minimum of the error, not a term added to it (arXiv:2208.04425). Two things
+    change after each batch. All thresholds are multiplied by one factor, which meets the constraint: a batch's L0
+    responds to it at once. The coefficient of the L0 penalty is the constraint's Lagrange multiplier, estimated from
+    the batches: the value at which the factor would change error and penalty by opposite amounts. So the loss decides
+    which latents are active more often than others, but not how many are.
 
-    A coefficient alone, however controlled, steers badly: it acts through the gradients of thresholds, which come from
-    the few activations near them and which Adam divides by those of a hundred steps before.
+    Controlling the coefficient alone works badly. It acts through the gradients of the thresholds, which come from the
+    few activations near them and which Adam divides by those of a hundred steps before.
 
-    ReLU and gated SAEs have biases in place of thresholds, which one shift for all moves, and an L1 penalty in place of
-    that on L0; "factor" then means the exponential of the shift, in the unit that they say.
+    ReLU and gated SAEs have biases in place of thresholds, all moved by one shift, and a penalty on L1 in place of L0;
+    "factor" then means the exponential of the shift, in the unit that the SAE chooses.
 
-    Its buffers are all of its state, each of shape (); `coefficient` is the multiplier, `l0` that of the latest batch.
+    All state is in buffers of shape (): `coefficient` is the multiplier, `l0` that of the latest batch.
     """
 
     batches: Tensor
@@ -44,36 +44,39 @@ class L0Target(nn.Module):
             self.register_buffer(name, torch.zeros(()))
 
     @torch.no_grad()
-    def first_level(self, pre_RF: Tensor, scale_F: Tensor, times: float = 1.0) -> Tensor:
-        """The multiple of scale_F, all above 0, at which thresholds give these pre-activations so many times the target
-        as L0, ()."""
+    def find_starting_level(self, pre_RF: Tensor, scale_F: Tensor, times: float = 1.0) -> Tensor:
+        """Find the multiple of `scale_F`, (), at which thresholds give these pre-activations `times` the target as L0.
+
+        `scale_F` is positive.
+        """
         share_M = (pre_RF / scale_F).flatten()
         count = max(1, min(round(times * self.target * len(pre_RF)), len(share_M)))
         return share_M.topk(count, sorted=False).values.min()
 
     @torch.no_grad()
-    def observe(self, l0: Tensor, error_rise: Tensor, l0_fall: Tensor, penalty_fall: Tensor | None = None) -> None:
-        """Learn from a batch: its L0, and the derivatives by the factor's logarithm of its error and, negated, of its
-        L0 and of its penalty where that is another, all ().
+    def update(self, l0: Tensor, error_rise: Tensor, l0_fall: Tensor, penalty_fall: Tensor | None = None) -> None:
+        """Update the running means and the coefficient from a batch.
 
-        The coefficient is the ratio of their running means, and 0 where a larger factor would lower the error too.
+        `error_rise` is the derivative of the error by the factor's logarithm; `l0_fall` and `penalty_fall` are the
+        negated derivatives of L0 and of the penalty, the same where the penalty is on L0. All have shape (). The
+        coefficient is the ratio of the running means, and 0 where a larger factor would also lower the error.
         """
         self.batches += 1
         self.l0.copy_(l0)
-        self.error_rise.lerp_(error_rise, 1 - MEMORY)  # from 0, as the other: that is corrected for where it matters
+        self.error_rise.lerp_(error_rise, 1 - MEMORY)  # starts from 0; `compute_factor` corrects for that
         self.l0_fall.lerp_(l0_fall, 1 - MEMORY)
         self.penalty_fall.lerp_(l0_fall if penalty_fall is None else penalty_fall, 1 - MEMORY)
         ratio = self.error_rise / self.penalty_fall
         self.coefficient.copy_(torch.where(self.penalty_fall > 0, ratio, 0.0).clamp_(min=0))
 
     @torch.no_grad()
-    def relief(self, strength: float) -> Tensor:
-        """What is left of a coefficient, (): 1, less `strength` times the share of the target that L0 is short of."""
+    def scale_penalty(self, strength: float) -> Tensor:
+        """Return the share of the coefficient to apply, (): 1 - strength * (1 - l0 / target), within 0 and 1."""
         return (1 - strength * (1 - self.l0 / self.target)).clamp_(0, 1)
 
     @torch.no_grad()
-    def factor(self) -> Tensor:
-        """What to multiply all thresholds by after the latest batch, (): a part of Newton's step to the target."""
+    def compute_factor(self) -> Tensor:
+        """Return the factor for all thresholds after the latest batch, (): a part of Newton's step to the target."""
         fall = self.l0_fall / (1 - MEMORY**self.batches)
         change = SHARE * (self.l0 - self.target) / fall.clamp(min=LEAST_FALL * self.target)
         return change.clamp(-LARGEST, LARGEST).exp()

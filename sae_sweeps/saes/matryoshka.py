@@ -1,4 +1,4 @@
-"""Matryoshka: a BatchTopK SAE whose first latents alone reconstruct the activations, too (arXiv:2503.17547)."""
+"""Matryoshka SAEs: BatchTopK SAEs in which prefixes of the latents also reconstruct alone (arXiv:2503.17547)."""
 
 # B activations in a batch, D model width, F latents (dict_size), P prefixes of the dictionary
 
@@ -9,19 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_sweeps.config.saes import PREFIXES, MatryoshkaConfig
 from sae_sweeps.saes.batchtopk import BatchTopKSAE
 from sae_sweeps.saes.sparse import ColumnSparse, Entries, LatentEntries, RowSparse
 from sae_sweeps.saes.trainable import Fit
 
-PREFIXES = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)  # the paper's, section 4.3: 2048, 6144, 14336 and 30720 of 65536
-
 
 class MatryoshkaSAE(BatchTopKSAE):
-    """As BatchTopK, but the loss is the sum, over prefixes of the dictionary, of the mean squared error of what the
-    kept latents of the prefix reconstruct (arXiv:2503.17547, section 3).
+    """Like BatchTopK, but with a loss for each prefix of the dictionary.
 
-    `prefixes` are shares of the dictionary, ascending to 1. What is kept does not depend on them: it is the k x B
-    largest latents of all. The auxiliary loss is on what the whole dictionary leaves over.
+    The loss is the sum, over the prefixes, of the mean squared error of what the kept latents of the prefix reconstruct
+    (arXiv:2503.17547, section 3). `prefixes` are shares of the dictionary, ascending to 1. The kept latents are the
+    k x B largest of the whole dictionary, and the auxiliary loss is on the residual of the whole dictionary.
     """
 
     architecture = "matryoshka"
@@ -35,23 +34,24 @@ class MatryoshkaSAE(BatchTopKSAE):
         k: int,
         *,
         prefixes: Sequence[float] = PREFIXES,
-        aux_coefficient: float = 1.0,
+        aux_coefficient: float = MatryoshkaConfig.aux_coefficient,
         **options: Any,
     ) -> None:
         super().__init__(d_in, dict_size, k, aux_coefficient=aux_coefficient, **options)
         self.sizes = [round(share * dict_size) for share in prefixes]
-        # latents are in group 0 if they are in every prefix, in the last one if in the last prefix alone
+        # group g is the latents that prefix g adds to the prefix before it
         group_F = torch.bucketize(torch.arange(dict_size), torch.tensor(self.sizes), right=True, out_int32=True)
         self.register_buffer("group_F", group_F, persistent=False)
 
     def fit(self, kept: Entries, entries: LatentEntries, x_BD: Tensor) -> Fit:
-        assert isinstance(kept, RowSparse), "a batch's largest are never listed as a whole matrix"
-        assert isinstance(entries, ColumnSparse), "nor latent by latent"
+        """Compute the sum of the prefixes' mean squared errors; `error_BD` is that of the whole dictionary."""
+        assert isinstance(kept, RowSparse), "BatchTopK keeps sparse entries"
+        assert isinstance(entries, ColumnSparse), "BatchTopK keeps sparse entries"
         prefixes = len(self.sizes)
-        added_PBD = kept.grouped(self.group_F, prefixes).decode(self.W_dec).view(prefixes, *x_BD.shape)
+        added_PBD = kept.split_groups(self.group_F, prefixes).decode(self.W_dec).view(prefixes, *x_BD.shape)
         error_PBD = added_PBD.cumsum_(0).add_(self.b_dec).sub_(x_BD)
         grad_PBD = error_PBD * (2 / x_BD.numel())
         for grad_BD, longer_BD in reversed(list(itertools.pairwise(grad_PBD))):
-            grad_BD += longer_BD  # what a group adds is in its own prefix and in all that are longer
+            grad_BD += longer_BD  # a group's latents reconstruct in their own prefix and in all longer ones
         loss = error_PBD.square().sum() / x_BD.numel()
-        return Fit(loss, error_PBD[-1], entries.grouped(self.group_F, prefixes), grad_PBD.flatten(0, 1))
+        return Fit(loss, error_PBD[-1], entries.split_groups(self.group_F, prefixes), grad_PBD.flatten(0, 1))

@@ -1,8 +1,8 @@
-"""The linear algebra behind the encoder's product: the kept entries of a batch, and products with them.
+"""Sparse algebra on the kept entries of a batch's pre-activations.
 
-Of the B x F pre-activations of a batch a few in a hundred are kept. Decoding and all gradients work on those alone,
-listed row by row (`Kept`) for the one and latent by latent (`ByLatent`) for the others. Where many are kept, the same
-operations on the whole matrix are faster: `Whole` has the interface of both.
+Only a few per cent of the B x F pre-activations are kept. Decoding and all gradients work on those alone: decoding
+reads them in row-major (CSR) order, `RowSparse`, the gradients in column-major (CSC) order, `ColumnSparse`. Where many
+are kept, the same operations on the whole matrix are faster: `Dense` has the interface of both.
 """
 
 # B activations in a batch, D model width, F latents, N kept entries
@@ -16,156 +16,165 @@ from torch import Tensor
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
-DENSE_FROM = 0.25  # share of entries kept from which the whole matrix is faster; measured on a CPU
+DENSE_FROM = 0.25  # share of kept entries above which the dense matrix is faster; measured on a CPU
+
+
+def is_active(value: Tensor) -> Tensor:
+    """Return where latent activations count as active, bool: where they are not 0, so that latents may be signed."""
+    return value != 0
 
 
 class RowSparse:
-    """Kept entries of a (B, F) matrix of pre-activations, row by row.
+    """Kept entries of a (B, F) matrix of pre-activations in row-major (CSR) order.
 
-    Shapes: crow_B1 (B + 1,), where each row's entries start; col_N (N,), the latent of each entry, in any order within
+    Shapes: crow_Bp1 (B + 1,), where each row's entries start; col_N (N,), the latent of each entry, in any order within
     a row; pre (N,), their pre-activations; value (N,), their activations.
     """
 
-    def __init__(self, crow_B1: Tensor, col_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> None:
-        # 32-bit places: half the memory, and sorted in half the time
-        self.crow_B1, self.col_N = crow_B1.to(torch.int32), col_N.to(torch.int32)
+    def __init__(self, crow_Bp1: Tensor, col_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> None:
+        # 32-bit indices take half the memory, and half the time to sort
+        self.crow_Bp1, self.col_N = crow_Bp1.to(torch.int32), col_N.to(torch.int32)
         self.pre = self.value = pre_N
         self.shape = shape
 
     @classmethod
     def from_flat(cls, flat_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> "RowSparse":
-        """The entries at ascending positions `flat_N` of the flattened matrix."""
+        """Build from the entries at ascending positions `flat_N` of the flattened matrix."""
         dict_size = shape[1]
         row_N = flat_N // dict_size
         return cls.from_sorted(row_N, flat_N - row_N * dict_size, pre_N, shape)
 
     @classmethod
     def from_rows(cls, col_BK: Tensor, pre_BK: Tensor, dict_size: int) -> "RowSparse":
-        """The same number of entries, K, in every row."""
+        """Build from rows of K entries each."""
         batch, per_row = col_BK.shape
-        crow_B1 = torch.arange(0, batch * per_row + 1, per_row, device=col_BK.device)
-        return cls(crow_B1, col_BK.reshape(-1), pre_BK.reshape(-1), (batch, dict_size))
+        crow_Bp1 = torch.arange(0, batch * per_row + 1, per_row, device=col_BK.device)
+        return cls(crow_Bp1, col_BK.reshape(-1), pre_BK.reshape(-1), (batch, dict_size))
 
     @classmethod
     def from_sorted(cls, row_N: Tensor, col_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> "RowSparse":
-        """The entries at the given rows, ascending, and columns."""
-        return cls(_starts(row_N, shape[0]), col_N, pre_N, shape)
+        """Build from the entries at the given rows, in ascending order, and columns."""
+        return cls(_find_starts(row_N, shape[0]), col_N, pre_N, shape)
 
     @property
     def active(self) -> Tensor:
-        """Which entries are active, bool."""
-        return self.value > 0
+        """Return which entries are active, bool (N,)."""
+        return is_active(self.value)
 
     @property
     def row_N(self) -> Tensor:
-        """The row of each entry."""
+        """Return the row of each entry."""
         rows_B = torch.arange(self.shape[0], dtype=torch.int32, device=self.col_N.device)
-        return rows_B.repeat_interleave(self.crow_B1.diff(), output_size=len(self.col_N))
+        return rows_B.repeat_interleave(self.crow_Bp1.diff(), output_size=len(self.col_N))
 
-    def fired(self) -> Tensor:
-        """Which latents are active anywhere, bool (F,)."""
+    def find_fired(self) -> Tensor:
+        """Return which latents are active in any row, bool (F,)."""
         return torch.bincount(self.col_N[self.active], minlength=self.shape[1]) > 0
 
-    def per_latent(self, of_F: Tensor) -> Tensor:
-        """For each entry the number that belongs to its latent."""
-        return of_F[self.col_N]
+    def gather(self, vector_F: Tensor) -> Tensor:
+        """Gather a per-latent vector (F,) at the kept entries, (N,)."""
+        return vector_F[self.col_N]
 
-    def rows(self, first: int, count: int) -> "RowSparse":
-        """The entries of rows `first` to `first + count`."""
-        crow_B1 = self.crow_B1[first : first + count + 1]
-        entries = slice(int(crow_B1[0]), int(crow_B1[-1]))
-        part = RowSparse(crow_B1 - crow_B1[0], self.col_N[entries], self.pre[entries], (count, self.shape[1]))
+    def slice_rows(self, first: int, count: int) -> "RowSparse":
+        """Return the entries of rows `first` to `first + count` as a matrix of `count` rows."""
+        crow_Bp1 = self.crow_Bp1[first : first + count + 1]
+        entries = slice(int(crow_Bp1[0]), int(crow_Bp1[-1]))
+        part = RowSparse(crow_Bp1 - crow_Bp1[0], self.col_N[entries], self.pre[entries], (count, self.shape[1]))
         part.value = self.value[entries]
         return part
 
-    def transposed(self) -> "RowSparse":
-        """The same entries as those of the transposed matrix."""
-        to_columns = self.to_columns()
-        turned = RowSparse(to_columns.start_F1, to_columns.row_N, to_columns.pre, (self.shape[1], self.shape[0]))
-        turned.value = to_columns.value
-        return turned
+    def transpose(self) -> "RowSparse":
+        """Return the transposed matrix, (F, B)."""
+        columns = self.to_columns()
+        transposed = RowSparse(columns.start_Fp1, columns.row_N, columns.pre, (self.shape[1], self.shape[0]))
+        transposed.value = columns.value
+        return transposed
 
-    def grouped(self, group_F: Tensor, groups: int) -> "RowSparse":
-        """The entries of each group of latents in rows of their own: those of group g and row b in row g B + b."""
-        row_N, order_N = (self.row_N + self.shape[0] * self.per_latent(group_F)).sort(stable=True)
+    def split_groups(self, group_F: Tensor, groups: int) -> "RowSparse":
+        """Give each group of latents rows of its own, (groups * B, F): group g of row b moves to row g * B + b."""
+        row_N, order_N = (self.row_N + self.shape[0] * self.gather(group_F)).sort(stable=True)
         shape = (self.shape[0] * groups, self.shape[1])
         moved = RowSparse.from_sorted(row_N, self.col_N[order_N], self.pre[order_N], shape)
         moved.value = self.value[order_N]
         return moved
 
     def with_values(self, value_N: Tensor) -> "RowSparse":
-        """The same entries with other activations."""
-        other = RowSparse(self.crow_B1, self.col_N, self.pre, self.shape)
+        """Return the same entries with other activations."""
+        other = RowSparse(self.crow_Bp1, self.col_N, self.pre, self.shape)
         other.value = value_N
         return other
 
-    def scaled(self, factor_N: Tensor) -> "RowSparse":
-        """The same entries with their activations times a factor for each."""
+    def scale(self, factor_N: Tensor) -> "RowSparse":
+        """Return the same entries with each activation multiplied by its factor."""
         return self.with_values(self.value * factor_N)
 
-    def dense(self) -> Tensor:
-        """The matrix A that holds `value`, (B, F), zero where nothing was kept."""
-        return _csr(self.crow_B1, self.col_N, self.value, self.shape).to_dense()
+    def to_dense(self) -> Tensor:
+        """Return the matrix A of the activations, (B, F), 0 where nothing was kept."""
+        return _csr(self.crow_Bp1, self.col_N, self.value, self.shape).to_dense()
 
     def decode(self, W_dec_FD: Tensor) -> Tensor:
-        """A @ W_dec, (B, D)."""
-        return _product(self.crow_B1, self.col_N, self.value, W_dec_FD)
+        """Return A @ W_dec, (B, D)."""
+        return _multiply(self.crow_Bp1, self.col_N, self.value, W_dec_FD)
 
-    def sampled_product(self, left_BD: Tensor, right_FD: Tensor) -> Tensor:
-        """The entries of left @ right^T at the kept places, (N,)."""
-        return _entries(self.crow_B1, self.col_N, left_BD, right_FD)
+    def sample_product(self, left_BD: Tensor, right_FD: Tensor) -> Tensor:
+        """Compute left @ right^T at the kept entries only, (N,)."""
+        return _sample_product(self.crow_Bp1, self.col_N, left_BD, right_FD)
 
     def to_columns(self) -> "ColumnSparse":
+        """Return the same entries in column-major (CSC) order."""
         return ColumnSparse(self)
 
 
 class ColumnSparse:
-    """The same entries latent by latent, for the gradients.
+    """The entries of a `RowSparse` in column-major (CSC) order, for the gradients.
 
-    Shapes: start_F1 (F + 1,), where each latent's entries start; row_N (N,), the row of each entry, ascending within a
-    latent; pre and value (N,). The latent of an entry is implied, which `per_latent` spells out.
+    Shapes: start_Fp1 (F + 1,), where each latent's entries start; row_N (N,), the row of each entry, ascending within a
+    latent; pre and value (N,).
     """
 
     def __init__(self, kept: RowSparse) -> None:
         self.shape = kept.shape
         self._col_N, order_N = kept.col_N.sort(stable=True)
-        self.start_F1 = _starts(self._col_N, self.shape[1]).to(torch.int32)
+        self.start_Fp1 = _find_starts(self._col_N, self.shape[1]).to(torch.int32)
         self.row_N = kept.row_N[order_N]
         self.pre = kept.pre[order_N]
         self.value = self.pre if kept.value is kept.pre else kept.value[order_N]
 
     @property
     def active(self) -> Tensor:
-        """Which entries are active, bool."""
-        return self.value > 0
+        """Return which entries are active, bool (N,)."""
+        return is_active(self.value)
 
-    def per_latent(self, of_F: Tensor) -> Tensor:
-        """For each entry the number that belongs to its latent."""
-        return of_F[self._col_N]
+    def gather(self, vector_F: Tensor) -> Tensor:
+        """Gather a per-latent vector (F,) at the kept entries, (N,)."""
+        return vector_F[self._col_N]
 
-    def grouped(self, group_F: Tensor, groups: int) -> "ColumnSparse":
-        """As `Kept.grouped`; the entries stay in their order."""
+    def split_groups(self, group_F: Tensor, groups: int) -> "ColumnSparse":
+        """Give each group of latents rows of its own, as `RowSparse.split_groups`; the entries keep their order."""
         moved = copy.copy(self)
         moved.shape = (self.shape[0] * groups, self.shape[1])
-        moved.row_N = self.row_N + self.shape[0] * self.per_latent(group_F)
+        moved.row_N = self.row_N + self.shape[0] * self.gather(group_F)
         return moved
 
     def value_gradients(self, grad_BD: Tensor, W_dec_FD: Tensor) -> Tensor:
-        """The entries of grad @ W_dec^T: the gradient of `value` given that of the decoding."""
-        return _entries(self.start_F1, self.row_N, W_dec_FD, grad_BD)
+        """Compute the gradient of `value` from that of the decoding: grad @ W_dec^T at the kept entries, (N,)."""
+        return _sample_product(self.start_Fp1, self.row_N, W_dec_FD, grad_BD)
 
-    def weight_gradient(self, of_entries: Tensor, right_BD: Tensor, out: Tensor | None = None) -> Tensor:
-        """A^T @ right, (F, D), with A the matrix that holds `of_entries`; written to `out` if given."""
-        return _product(self.start_F1, self.row_N, of_entries, right_BD, out)
+    def weight_gradient(self, entry_N: Tensor, right_BD: Tensor, out: Tensor | None = None) -> Tensor:
+        """Compute A^T @ right, (F, D), where A has `entry_N` at the kept entries; it is written to `out` if given."""
+        return _multiply(self.start_Fp1, self.row_N, entry_N, right_BD, out)
 
-    def latent_sums(self, of_entries: Tensor) -> Tensor:
-        """The sum over each latent's entries, (F,)."""
-        transposed = _csr(self.start_F1, self.row_N, of_entries, (self.shape[1], self.shape[0]))
-        return transposed @ of_entries.new_ones(self.shape[0])
+    def latent_sums(self, entry_N: Tensor) -> Tensor:
+        """Sum `entry_N` over the kept entries of each latent, (F,)."""
+        transposed = _csr(self.start_Fp1, self.row_N, entry_N, (self.shape[1], self.shape[0]))
+        return transposed @ entry_N.new_ones(self.shape[0])
 
 
 class Dense:
-    """Every entry of the matrix, kept or not: `value` is 0 at those that are not. Shapes: pre and value (B, F)."""
+    """Every entry of a (B, F) matrix, with the interface of both classes above: `value` is 0 where nothing is kept.
+
+    Shapes: pre and value (B, F).
+    """
 
     def __init__(self, pre_BF: Tensor) -> None:
         self.pre = self.value = pre_BF
@@ -173,51 +182,61 @@ class Dense:
 
     @property
     def active(self) -> Tensor:
-        return self.value > 0
+        """Return which entries are active, bool (B, F)."""
+        return is_active(self.value)
 
-    def fired(self) -> Tensor:
+    def find_fired(self) -> Tensor:
+        """Return which latents are active in any row, bool (F,)."""
         return self.active.any(0)
 
-    def per_latent(self, of_F: Tensor) -> Tensor:
-        return of_F
+    def gather(self, vector_F: Tensor) -> Tensor:
+        """Return the per-latent vector (F,) itself, which broadcasts against the entries (B, F)."""
+        return vector_F
 
     def with_values(self, value_BF: Tensor) -> "Dense":
+        """Return the same entries with other activations."""
         other = Dense(self.pre)
         other.value = value_BF
         return other
 
-    def dense(self) -> Tensor:
+    def to_dense(self) -> Tensor:
+        """Return the matrix of the activations, (B, F)."""
         return self.value
 
     def decode(self, W_dec_FD: Tensor) -> Tensor:
+        """Return value @ W_dec, (B, D)."""
         return self.value @ W_dec_FD
 
     def to_columns(self) -> "Dense":
+        """Return this matrix, whose order suits the gradients too."""
         return self
 
     def value_gradients(self, grad_BD: Tensor, W_dec_FD: Tensor) -> Tensor:
+        """Compute the gradient of `value` from that of the decoding: grad @ W_dec^T, (B, F)."""
         return grad_BD @ W_dec_FD.T
 
-    def weight_gradient(self, of_entries: Tensor, right_BD: Tensor, out: Tensor | None = None) -> Tensor:
-        return torch.mm(of_entries.T, right_BD, out=out)
+    def weight_gradient(self, entry_BF: Tensor, right_BD: Tensor, out: Tensor | None = None) -> Tensor:
+        """Compute entry^T @ right, (F, D); it is written to `out` if given."""
+        return torch.mm(entry_BF.T, right_BD, out=out)
 
-    def latent_sums(self, of_entries: Tensor) -> Tensor:
-        return of_entries.sum(0)
+    def latent_sums(self, entry_BF: Tensor) -> Tensor:
+        """Sum over the entries of each latent, (F,)."""
+        return entry_BF.sum(0)
 
 
-Entries: TypeAlias = RowSparse | Dense  # as a selection gives them
-LatentEntries: TypeAlias = ColumnSparse | Dense  # as the gradients want them
+Entries: TypeAlias = RowSparse | Dense  # in the order of a selection
+LatentEntries: TypeAlias = ColumnSparse | Dense  # in the order of the gradients
 
 
 def _csr(start: Tensor, place_N: Tensor, value_N: Tensor, shape: tuple[int, int]) -> Tensor:
     return torch.sparse_csr_tensor(start, place_N, value_N, shape, check_invariants=False)
 
 
-def _product(start: Tensor, place_N: Tensor, value_N: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """A @ right, with A in compressed rows: (rows, D).
+def _multiply(start: Tensor, place_N: Tensor, value_N: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return A @ right, (rows, D), where A is in CSR order.
 
-    On a CPU embedding_bag, which is this product, takes half the time of the CSR product; but it cannot write to memory
-    that is there already, and for a large result taking new memory costs more than that.
+    On a CPU embedding_bag computes the same product in half the time of the CSR product. But it cannot write to
+    existing memory, and for a large result allocating new memory costs more than that saves.
     """
     shape = (len(start) - 1, len(right))
     if out is not None:
@@ -229,14 +248,14 @@ def _product(start: Tensor, place_N: Tensor, value_N: Tensor, right: Tensor, out
     )
 
 
-def _entries(start: Tensor, place_N: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """The entries of left @ right^T at the places given in compressed rows, (N,)."""
+def _sample_product(start: Tensor, place_N: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Compute left @ right^T at the places given in CSR order only, (N,)."""
     pattern = _csr(start, place_N, left.new_zeros(len(place_N)), (len(left), len(right)))
     return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
 
 
-def _starts(sorted_N: Tensor, count: int) -> Tensor:
-    """Where the numbers 0, 1, ..., count - 1 begin in an ascending list of them, and where the last ends."""
+def _find_starts(sorted_N: Tensor, count: int) -> Tensor:
+    """Return where each of 0, 1, ..., count - 1 starts in an ascending list, and where the last ends, (count + 1,)."""
     starts = torch.zeros(count + 1, dtype=torch.int64, device=sorted_N.device)
     torch.cumsum(torch.bincount(sorted_N, minlength=count), 0, out=starts[1:])
     return starts

@@ -1,4 +1,4 @@
-"""TopK: the k largest latents of each activation are active (arXiv:2406.04093)."""
+"""TopK SAEs: the k largest latents of each activation are active (arXiv:2406.04093)."""
 
 # B activations in a batch, D model width, F latents (dict_size), M dead latents
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from sae_sweeps.saes.encoder import Product, RowTops, top_per_row
+from sae_sweeps.config.saes import TopKConfig
+from sae_sweeps.saes.encoder import Product, RowTopK, keep_top_per_row
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.sparse import DENSE_FROM, Dense, Entries, RowSparse
 from sae_sweeps.saes.trainable import TrainableSAE
@@ -16,8 +17,8 @@ from sae_sweeps.saes.trainable import TrainableSAE
 class TopKSAE(TrainableSAE):
     """pre = relu((x - b_dec) @ W_enc^T); the k largest per activation are kept.
 
-    Dead latents get an auxiliary loss: the `aux_latents` largest of them reconstruct what the others left over, weighed
-    by `aux_coefficient` (arXiv:2406.04093, appendix A.2). The residual is held constant in it.
+    Dead latents get an auxiliary loss with weight `aux_coefficient`: the `aux_latents` largest of them reconstruct the
+    residual of the kept ones, which is held constant (arXiv:2406.04093, appendix A.2).
     """
 
     architecture = "topk"
@@ -30,8 +31,8 @@ class TopKSAE(TrainableSAE):
         dict_size: int,
         k: int,
         *,
-        aux_coefficient: float = 1 / 32,
-        aux_latents: int = 512,
+        aux_coefficient: float = TopKConfig.aux_coefficient,
+        aux_latents: int = TopKConfig.aux_latents,
         **options: Any,
     ) -> None:
         super().__init__(d_in, dict_size, **options)
@@ -40,17 +41,21 @@ class TopKSAE(TrainableSAE):
         self.aux_latents = aux_latents
 
     def keep(self, product: Product) -> Entries:
-        return top_per_row(product, self.k)
+        """Select the k largest latents of each activation."""
+        return keep_top_per_row(product, self.k)
 
     def keep_for_inference(self, product: Product) -> RowSparse:
-        return top_per_row(product, self.k)
+        """Select the k largest latents of each activation."""
+        return keep_top_per_row(product, self.k)
 
     def for_inference(self) -> InferenceSAE:
-        return self._as_trained(k=min(self.k, self.dict_size))
+        """Return the InferenceSAE of this k."""
+        return self._build_inference_sae(k=min(self.k, self.dict_size))
 
-    def watch_dead(self, product: Product, dead_M: Tensor) -> Callable[[], Entries] | None:
+    def collect_dead(self, product: Product, dead_M: Tensor) -> Callable[[], Entries] | None:
+        """Collect the `aux_latents` largest dead latents of each activation."""
         if len(dead_M) == 0 or self.aux_coefficient == 0:
             return None
-        tops = RowTops(product, self.aux_latents, dead_M)
+        top = RowTopK(product, self.aux_latents, dead_M)
         dense = self.aux_latents >= DENSE_FROM * len(dead_M)
-        return lambda: Dense(tops.kept().dense()) if dense else tops.kept()
+        return lambda: Dense(top.collect().to_dense()) if dense else top.collect()

@@ -55,9 +55,9 @@ def write_meta_latents(
     folder: Path, rows: Rows, decomposition: RowSparse, matches: Mapping[str, tuple[Tensor, Tensor]]
 ) -> None:
     """`matches`: by the name of a smaller SAE, the best match of each meta-latent there: cosine (M,), latent (M,)."""
-    used_by = decomposition.transposed()
+    used_by = decomposition.transpose()
     users = _lists(used_by, "latent", USERS)
-    count_M = used_by.crow_B1.diff().tolist()
+    count_M = used_by.crow_Bp1.diff().tolist()
     columns_of = {name: (cosine.tolist(), index.tolist()) for name, (cosine, index) in matches.items()}
 
     def parts() -> Rows:
@@ -79,7 +79,7 @@ def write_meta_latents(
 
 def _lists(kept: RowSparse, name: str, most: int | None = None) -> Any:
     """A function from a row of the matrix to its entries, the largest first."""
-    starts, columns, values = kept.crow_B1.tolist(), kept.col_N.cpu(), kept.value.cpu()
+    starts, columns, values = kept.crow_Bp1.tolist(), kept.col_N.cpu(), kept.value.cpu()
 
     def of(row: int) -> list[dict[str, Any]]:
         entries = slice(starts[row], starts[row + 1])

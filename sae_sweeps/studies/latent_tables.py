@@ -48,7 +48,7 @@ def read_text(
     for tokens_nS, x_BD in inputs.held_out_text(settings["tokens"], progress_callback(shown, "sequences")):
         sequences, seq_len = tokens_nS.shape
         positions = len(x_BD) // sequences
-        kept = sae.active(sae.normalize(x_BD))
+        kept = sae.find_active(sae.normalize(x_BD))
         kept = kept if of is None else of(kept)
         if top is None:
             top = TopActivations(kept.shape[1], settings["examples"], seq_len, x_BD.device)

@@ -15,7 +15,7 @@ from sae_sweeps.config.studies import MetaConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.saes import SAE, BatchTopKSAE
-from sae_sweeps.saes.batchtopk import top_of_batch
+from sae_sweeps.saes.batchtopk import keep_top_of_batch
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.training.streams import TensorStream
 from sae_sweeps.training.trainer import Trainer, train
@@ -51,7 +51,7 @@ def settle(meta: BatchTopKSAE, directions_AD: Tensor) -> None:
     normalized = meta.normalize(directions_AD)
     product = meta.product(meta.encoder_input(normalized.x_BD))
     budget = min(meta.k, meta.dict_size) * len(directions_AD)
-    smallest = top_of_batch(product, meta.k).value
+    smallest = keep_top_of_batch(product, meta.k).value
     kept = smallest[smallest > 0]
     if len(kept) == budget:  # else fewer are positive, and all of them are active
         meta.threshold.copy_(_just_below(kept.min()))
@@ -67,7 +67,7 @@ def _just_below(value: Tensor) -> Tensor:
 @torch.no_grad()
 def decompose(meta: SAE, directions_AD: Tensor) -> RowSparse:
     """The meta-latents of each direction, and their weights: the entries of a matrix (A, M)."""
-    return meta.active(meta.normalize(directions_AD))
+    return meta.find_active(meta.normalize(directions_AD))
 
 
 @torch.no_grad()
@@ -224,7 +224,7 @@ class MetaSAE:
 
     @cached_property
     def _users(self) -> RowSparse:
-        return self.weights.transposed()
+        return self.weights.transpose()
 
     def replace_directions(self, sae: SAE) -> SAE:
         """A copy of the SAE with the directions replaced by their reconstructions, for `evaluate` to tell what that
@@ -245,6 +245,6 @@ def _trained(directions_AD: Tensor, settings: MetaConfig, on_progress: OnProgres
 
 def _entries(kept: RowSparse, row: int) -> list[tuple[int, float]]:
     """The columns and values of a row, the largest first."""
-    at = slice(int(kept.crow_B1[row]), int(kept.crow_B1[row + 1]))
+    at = slice(int(kept.crow_Bp1[row]), int(kept.crow_Bp1[row + 1]))
     value, order = kept.value[at].sort(descending=True)
     return list(zip(kept.col_N[at][order].tolist(), value.tolist(), strict=True))

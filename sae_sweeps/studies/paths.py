@@ -42,10 +42,10 @@ class Path:
 
     def decode(self, position: int, small: SAE, kept_S: RowSparse, large: SAE, kept_L: RowSparse) -> Tensor:
         """The reconstruction (B, D), in normalised space, at a position of the path."""
-        there_S = kept_S.per_latent(self.taken_out > position)
-        there_L = kept_L.per_latent(self.put_in <= position)
+        there_S = kept_S.gather(self.taken_out > position)
+        there_L = kept_L.gather(self.put_in <= position)
         bias_D = large.b_dec if position >= self.bias_at else small.b_dec
-        return kept_S.scaled(there_S).decode(small.W_dec).add_(kept_L.scaled(there_L).decode(large.W_dec)).add_(bias_D)
+        return kept_S.scale(there_S).decode(small.W_dec).add_(kept_L.scale(there_L).decode(large.W_dec)).add_(bias_D)
 
 
 def insertion(order: Tensor, small: int, large: int, positions: int) -> Path:

@@ -58,12 +58,12 @@ class Stitching:
         """Take a batch of raw activations into account."""
         small, large = self.small, self.large
         normalized = small.normalize(x_BD)
-        kept_S, kept_L = small.active(normalized), large.active(normalized)
+        kept_S, kept_L = small.find_active(normalized), large.find_active(normalized)
         residual_BD = normalized.x_BD - kept_S.decode(small.W_dec).add_(small.b_dec)
         self._squares += residual_BD.square().sum(dtype=torch.float64)
-        overlap_N = kept_L.sampled_product(residual_BD, large.W_dec).double()  # of the residual with the directions
+        overlap_N = kept_L.sample_product(residual_BD, large.W_dec).double()  # of the residual with the directions
         value_N = kept_L.value.double()
-        change_N = value_N * (value_N * kept_L.per_latent(self._norm_L) - 2 * overlap_N)
+        change_N = value_N * (value_N * kept_L.gather(self._norm_L) - 2 * overlap_N)
         self._change_L += torch.bincount(kept_L.col_N, weights=change_N, minlength=large.dict_size)
         self.fired_L += torch.bincount(kept_L.col_N[kept_L.active], minlength=large.dict_size)
         self.fired_S += torch.bincount(kept_S.col_N[kept_S.active], minlength=small.dict_size)
@@ -112,7 +112,7 @@ class _Moves:
         self._bias_D = large.b_dec.detach() - small.b_dec.detach()
         self._sides = [(kept_L, path.put_in, large.W_dec.detach())]
         if (path.taken_out <= path.length).any():
-            self._sides.append((kept_S.scaled(-torch.ones_like(kept_S.value)), path.taken_out, small.W_dec.detach()))
+            self._sides.append((kept_S.scale(-torch.ones_like(kept_S.value)), path.taken_out, small.W_dec.detach()))
 
     def squares(self, error_BD: Tensor, first: int) -> Tensor:
         """|error|^2 at each position of the path (P + 1, B), of the rows from `first` on whose error at its beginning
@@ -133,8 +133,8 @@ class _Moves:
 
 def _by_position(kept: RowSparse, at_F: Tensor, W_dec_FD: Tensor, first: int, batch: int, length: int) -> Tensor:
     """The decodings of the entries of rows `first` to `first + batch` that come at each position, (P, B, D)."""
-    part = kept.rows(first, batch)
-    at_N = part.per_latent(at_F)
+    part = kept.slice_rows(first, batch)
+    at_N = part.gather(at_F)
     taking_part = at_N <= length
     place_N = ((at_N - 1) * batch + part.row_N)[taking_part]
     place_N, order_N = place_N.to(torch.int32).sort(stable=True)
@@ -152,7 +152,7 @@ class Walk:
         self._parts: list[tuple[Normalized, RowSparse, RowSparse]] = []
         for x_BD in x_AD.split(BATCH):
             normalized = small.normalize(x_BD)
-            self._parts.append((normalized, small.active(normalized), large.active(normalized)))
+            self._parts.append((normalized, small.find_active(normalized), large.find_active(normalized)))
 
     @torch.no_grad()
     def at(self, position: int) -> Tensor:

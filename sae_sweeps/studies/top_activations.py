@@ -90,11 +90,11 @@ def meta_activations(kept: RowSparse, decomposition: RowSparse) -> RowSparse:
     meta-latent's direction u_m: sum_i z_i w_im.
     """
     batch, meta = kept.shape[0], decomposition.shape[1]
-    parts_F = decomposition.crow_B1.diff()
+    parts_F = decomposition.crow_Bp1.diff()
     parts_N = parts_F[kept.col_N].long()
     source = torch.arange(len(parts_N), device=parts_N.device).repeat_interleave(parts_N)
     within = torch.arange(len(source), device=source.device) - (parts_N.cumsum(0) - parts_N)[source]
-    entry = decomposition.crow_B1[kept.col_N].long()[source] + within
+    entry = decomposition.crow_Bp1[kept.col_N].long()[source] + within
     place = torch.stack([kept.row_N[source], decomposition.col_N[entry]]).long()
     value = kept.value[source] * decomposition.value[entry]
     summed = torch.sparse_coo_tensor(place, value, (batch, meta), check_invariants=False).coalesce()

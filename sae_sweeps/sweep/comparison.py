@@ -10,19 +10,11 @@ from typing import Any
 from sae_sweeps.config import from_json
 from sae_sweeps.config.differences import find_varying, flatten, shorten_path
 from sae_sweeps.config.identity import select_result_settings
+from sae_sweeps.config.saes import architecture_title
 from sae_sweeps.evaluation.metrics import Metric
 from sae_sweeps.runtime.files import read_json
 from sae_sweeps.sweep.point_state import RESULTS, State
 from sae_sweeps.sweep.sweep import Sweep
-
-ARCHITECTURES = {
-    "batchtopk": "BatchTopK",
-    "topk": "TopK",
-    "jumprelu": "JumpReLU",
-    "matryoshka": "Matryoshka",
-    "relu": "ReLU",
-    "gated": "Gated",
-}
 
 
 @dataclass(frozen=True)
@@ -130,7 +122,7 @@ def point_label(point: ComparedPoint, several: bool = False) -> str:
 
 def display_name(architecture: str, dict_size: int, k: int | None) -> str:
     """Return a name such as "BatchTopK 6144, k 32". `k`: None if it is unknown, as for some SAEs of other libraries."""
-    name = f"{ARCHITECTURES.get(architecture, architecture)} {dict_size}"
+    name = f"{architecture_title(architecture)} {dict_size}"
     return name if k is None else f"{name}, k {k}"
 
 

@@ -77,6 +77,7 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
     """Raises: ConfigError if it cannot be read, or the format has nothing for such an SAE."""
     format = chosen_format(config)
     sae, description = one.load(torch.device("cpu")), describe_saved(one, format)
+    _require_architecture(sae.architecture, format)
     fed_normalized = sae.normalization != "none" and not WRITERS[format].normalizes
     if fed_normalized:
         if not config.export.normalized:
@@ -91,7 +92,7 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
     try:
         folder = WRITERS[format].write(root / name, sae, description, metadata)
     except ValueError as error:
-        raise ConfigError("format", format, str(error), "format=sae_lens, which takes every SAE") from None
+        raise ConfigError("format", format, str(error), "format=sae_lens, which takes this SAE") from None
     results = {} if description.directions_of else read_results(one)
     text = card(
         name,
@@ -105,6 +106,17 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
     )
     write_text(folder / CARD, text)
     return folder
+
+
+def _require_architecture(architecture: str, format: str) -> None:
+    """Check that the library has SAEs of this architecture. Raises: ConfigError if it has not."""
+    writer = WRITERS[format]
+    if writer.has_architecture(architecture):
+        return
+    problem = f"{writer.library} has no architecture {architecture}; it has {', '.join(writer.architectures)}"
+    others = [name for name in EXPORTS if WRITERS[name].has_architecture(architecture)]
+    fix = f"format={others[0]}, which takes this SAE" if others else "read it with sae_sweeps.load_sae instead"
+    raise ConfigError("format", format, problem, fix)
 
 
 def describe_saved(one: SavedSAE, format: str) -> Description:

@@ -41,7 +41,7 @@ from sae_sweeps.sweep.saved_saes import SavedSAE, group_by_settings
 from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished, find_named, run_studies
 from sae_sweeps.tracking.run import Run
 from sae_sweeps.training import checkpoints
-from sae_sweeps.training.curve import Line, MetricsFile, read_lines
+from sae_sweeps.training.curve import CurveFile, Line, read_lines
 from sae_sweeps.training.trainer import train
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def _decompose(study: Study, shown: PointProgress) -> None:
     decomposition_tables.write_meta_latents(study.folder, rows, whole, matches)
     decomposition_tables.write_examples(study.folder, study.name, top.seen, settings["seed"])
 
-    parts = torch.bincount(kept.crow_B1.diff().long()).tolist()  # how many latents have 0, 1, 2, ... meta-latents
+    parts = torch.bincount(kept.crow_Bp1.diff().long()).tolist()  # how many latents have 0, 1, 2, ... meta-latents
     content = {"smaller": smaller, "meta_latents_per_latent": parts, "seconds": time.perf_counter() - began}
     cosines = {name: cosine.cpu().numpy() for name, (cosine, _) in matches.items()}
     pictures = figures.meta_sae(study.folder, study.name, metrics, content, cosines)
@@ -212,7 +212,7 @@ def _trained(folder: Path, directions_AD: Tensor, settings: MetaConfig, shown: P
     if 0 < trainer.steps_done < steps:
         log.info("%s: goes on at step %d of %d", folder, trainer.steps_done, steps)
     folder.mkdir(parents=True, exist_ok=True)
-    curve = MetricsFile(folder / CURVE, trainer.steps_done)
+    curve = CurveFile(folder / CURVE, trainer.steps_done)
     spread = (directions_AD - directions_AD.mean(0)).square().mean().item()
     for _, taken in train([trainer], stream):
         for step in taken:

@@ -27,8 +27,8 @@ from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
 from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.tracking.run import Run, start_run
 from sae_sweeps.training import checkpoints
-from sae_sweeps.training.curve import MetricsFile
-from sae_sweeps.training.trainer import Trainer, training_metrics
+from sae_sweeps.training.curve import CurveFile
+from sae_sweeps.training.trainer import Trainer, curve_line
 
 
 class FinishedElsewhere(Exception):  # noqa: N818  not an error
@@ -93,7 +93,7 @@ class PointRun:
             self.trainer.load_state(state)
             self._log.info("%s: resuming at step %d of %d", self.point.name, self.trainer.steps_done, training.steps)
         self._saved_steps = self._first_step = self.trainer.steps_done
-        self._curve = MetricsFile(folder / "metrics.jsonl", self.trainer.steps_done)
+        self._curve = CurveFile(folder / "metrics.jsonl", self.trainer.steps_done)
         run_config = {**asdict(config), **provenance()}
         history = [wandb_metrics(line) for line in self._curve.lines]
         self._tracker = start_run(
@@ -118,7 +118,7 @@ class PointRun:
             is_checkpoint = done % training.checkpoint_every == 0 or self.trainer.finished
             line = None
             if is_checkpoint or done % training.log_every == 0:
-                line = {**training_metrics(self.trainer, step), "seconds": self.seconds - self._logged_seconds}
+                line = {**curve_line(self.trainer, step), "seconds": self.seconds - self._logged_seconds}
                 self._logged_seconds = self.seconds
                 self._curve.append(line)
             if is_checkpoint:

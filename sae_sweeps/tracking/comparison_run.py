@@ -12,11 +12,12 @@ from filelock import FileLock, Timeout
 
 from sae_sweeps.config import TrackingConfig
 from sae_sweeps.config.differences import find_varying, flatten
+from sae_sweeps.config.saes import architecture_title
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.errors import describe_error
 from sae_sweeps.runtime.files import read_json, sha256, write_json
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import ARCHITECTURES, ComparedPoint, Group, group_by_seed, point_label
+from sae_sweeps.sweep.comparison import ComparedPoint, Group, group_by_seed, point_label
 from sae_sweeps.tracking.run import start_run
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ def _series(groups: Sequence[Group], name: str) -> dict[str, list[tuple[float, f
         if {"l0", name} <= group.mean.keys():
             config = group.points[0].config
             architecture = config["sae"]["architecture"]
-            title = f"{ARCHITECTURES.get(architecture, architecture)} {config['dict_size']}"
+            title = f"{architecture_title(architecture)} {config['dict_size']}"
             series.setdefault(title, []).append((group.mean["l0"], group.mean[name]))
     return {title: sorted(pairs) for title, pairs in series.items()}
 

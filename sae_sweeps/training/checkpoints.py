@@ -1,4 +1,4 @@
-"""Resumable states: each complete or absent, checksummed, the newest two kept. Safetensors only.
+"""Checkpoints of a training state: written atomically, checksummed, the newest two kept. Safetensors only.
 
 checkpoint/step-00000200/state.safetensors     every tensor of the state
 checkpoint/step-00000200/state.sha256          its checksum, as `sha256sum -c` reads it
@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 
 from sae_sweeps.runtime.files import sha256, sync
 
-if TYPE_CHECKING:  # torch takes a second to import, and which states there are can be told without it
+if TYPE_CHECKING:  # listing checkpoints needs no torch, which takes a second to import
     from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-KEPT = 2
+KEPT = 2  # checkpoints per point
 STATE, CHECKSUM = "state.safetensors", "state.sha256"
 
 
 def save(folder: Path, step: int, state: dict[str, "Tensor"]) -> None:
-    """Write the state of `step` whole, then remove all but the newest states.
+    """Write a checkpoint of `step`, then remove all but the newest two.
 
-    A state appears under its name only when it is on the disk: it is written beside it and renamed. One that cannot be
-    written, on a full disk say, leaves nothing of itself behind.
+    It is written under a temporary name and renamed when it is on the disk. If writing fails, for example on a full
+    disk, nothing of it is left.
     """
     from safetensors.torch import save_file
 
@@ -42,7 +42,7 @@ def save(folder: Path, step: int, state: dict[str, "Tensor"]) -> None:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    shutil.rmtree(target, ignore_errors=True)  # left by a run that this one overtakes
+    shutil.rmtree(target, ignore_errors=True)  # the same step, written by an earlier run
     partial.rename(target)
     sync(folder)
     for old in _steps(folder)[:-KEPT]:
@@ -50,7 +50,7 @@ def save(folder: Path, step: int, state: dict[str, "Tensor"]) -> None:
 
 
 def load_newest(folder: Path) -> "dict[str, Tensor] | None":
-    """The newest state that is intact, or None. A damaged one is passed over with a warning and removed."""
+    """Return the newest intact state, or None. A damaged checkpoint is removed with a warning."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -63,25 +63,25 @@ def load_newest(folder: Path) -> "dict[str, Tensor] | None":
                 raise ValueError("its checksum does not match")
             state = load_file(candidate / STATE)
             if damaged:
-                log.warning("falling back to an older state, %s", candidate.name)
+                log.warning("loading the older checkpoint %s instead", candidate.name)
             return state
         except (FileNotFoundError, ValueError, SafetensorError) as error:
             log.warning("checkpoint %s is damaged (%s)", candidate, error)
             shutil.rmtree(candidate)
             damaged = True
     if damaged:
-        log.warning("there is no older state to fall back to; starting from the beginning")
+        log.warning("there is no older checkpoint; training starts from the beginning")
     return None
 
 
 def newest_step(folder: Path) -> int:
-    """The step of the newest state, as its name tells; 0 if there is none."""
+    """Return the step of the newest checkpoint, from its name; 0 if there is none."""
     steps = _steps(folder)
     return int(steps[-1].name.removeprefix("step-")) if steps else 0
 
 
 def _steps(folder: Path) -> list[Path]:
-    """The states in `folder`, oldest first."""
+    """List the checkpoints in `folder`, oldest first."""
     if not folder.is_dir():
         return []
     return sorted(entry for entry in folder.iterdir() if re.fullmatch(r"step-\d{8,}", entry.name))

@@ -1,4 +1,4 @@
-"""The training curve of a point, metrics.jsonl: a JSON object per line, appended as training goes on."""
+"""The training curve of a point: metrics.jsonl, to which training appends one JSON object per line."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 from sae_sweeps.runtime.files import write_text
 
 Line = dict[str, Any]
-TAIL_BYTES = 4096  # several lines long
+TAIL_BYTES = 4096  # read from the end of the file to find its last line; several lines long
 
 
-class MetricsFile:
-    """Lines up to `step` are kept, later ones forgotten: training goes on from there and writes them again."""
+class CurveFile:
+    """The curve of a point that resumes from `step`: later lines are dropped, since training writes them again."""
 
     def __init__(self, path: Path, step: int) -> None:
         self._path = path
@@ -20,16 +20,18 @@ class MetricsFile:
             write_text(path, "".join(json.dumps(line) + "\n" for line in self.lines))
 
     def append(self, line: Line) -> None:
+        """Append a line to the file."""
         self.lines.append(line)
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def total(self, name: str) -> float:
+        """Sum a value over all lines."""
         return sum(line[name] for line in self.lines)
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The whole lines of a metrics file, none if it is missing; a last line cut short by a crash is left out."""
+    """Read the lines of a curve, none if there is no file; a last line that a crash cut short is left out."""
     lines: list[Line] = []
     if path.exists():
         for text in path.read_text(encoding="utf-8").splitlines():
@@ -41,13 +43,13 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def last_line(path: Path) -> Line | None:
-    """The last whole line of a metrics file, found without reading what comes before it; None if there is none."""
+    """Read the last complete line of a curve without reading the whole file; None if there is none."""
     try:
         with open(path, "rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - TAIL_BYTES))
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
             tail = file.read().splitlines()
-    except OSError:  # none yet, or none that can be read: to be told of, not to fail for
+    except OSError:  # missing or unreadable: progress displays show nothing then
         return None
     for text in reversed(tail):
         try:

@@ -1,4 +1,4 @@
-"""Train an SAE on an activation stream, one step at a time, from any step on."""
+"""Training of SAEs on an activation stream, step by step, resumable at any step."""
 
 # B activations in a batch, D model width, F latents
 
@@ -14,10 +14,10 @@ from sae_sweeps.training.streams import Stream
 
 
 class Trainer:
-    """An SAE, its optimizer, and all else that a step depends on: `state` holds everything.
+    """An SAE, its optimizer and counters; `state` returns everything that the coming steps depend on.
 
-    Adam, with the decoder rows' norms fixed: their gradient has no radial part, and the norm is restored after the
-    update (arXiv:2412.06410, appendix).
+    The optimizer is Adam. Decoder rows keep unit norm: their gradient has no radial part, and the norm is restored
+    after the update (arXiv:2412.06410, appendix).
     """
 
     def __init__(self, sae: TrainableSAE, config: TrainingConfig) -> None:
@@ -31,23 +31,26 @@ class Trainer:
 
     @property
     def device(self) -> torch.device:
+        """Return the device of the SAE."""
         return self.sae.W_dec.device
 
     @property
     def finished(self) -> bool:
+        """Return whether all steps are done."""
         return self.steps_done >= self.config.steps
 
     @property
     def tokens_done(self) -> int:
+        """Return the number of activations trained on so far."""
         return self.steps_done * self.config.batch_size
 
     @property
     def dead_F(self) -> Tensor:
-        """Latents that have been silent for `dead_after_tokens` activations, bool (F,)."""
+        """Return the latents that have not been active for `dead_after_tokens` activations, bool (F,)."""
         return self.idle_tokens_F >= self.config.dead_after_tokens
 
     def lr(self, step: int) -> float:
-        """The learning rate of step 1, 2, ..., `config.steps`."""
+        """Return the learning rate of a step from 1 to `config.steps`."""
         config, scale = self.config, 1.0
         if config.warmup_steps > 0:
             scale = min(scale, step / config.warmup_steps)
@@ -56,7 +59,7 @@ class Trainer:
         return config.lr * scale
 
     def step(self, x_BD: Tensor) -> Step:
-        """One update on a batch of raw activations. Raises: TrainingError if the loss is not finite."""
+        """Update the SAE on a batch of raw activations. Raises: TrainingError if the loss is not finite."""
         sae = self.sae
         step = sae.training_step(sae.normalize(x_BD).x_BD, self.dead_F, self.config.precision)
         if not torch.isfinite(step.loss):
@@ -71,7 +74,7 @@ class Trainer:
         return step
 
     def steps(self, chunk_AD: Tensor) -> Iterator[Step]:
-        """Take the steps that are left in a chunk of raw activations, yielding what each computed."""
+        """Train on what is left of a chunk of raw activations, and yield the result of each step."""
         if self.steps_done == 0 and self.config.initial_bias == "mean":
             self.sae.center(self.sae.normalize(chunk_AD).x_BD.mean(0))
         batches = chunk_AD.split(self.config.batch_size)
@@ -81,7 +84,7 @@ class Trainer:
             yield self.step(x_BD)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that the coming steps depend on, as named tensors."""
+        """Return everything that the coming steps depend on, as named tensors."""
         state = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
         for name, parameter in self.sae.named_parameters():
             for slot, tensor in self._optimizer.state[parameter].items():
@@ -91,7 +94,7 @@ class Trainer:
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from what `state` returned."""
+        """Restore what `state` returned."""
         self.sae.load_state_dict({name[4:]: tensor for name, tensor in state.items() if name.startswith("sae.")})
         for name, parameter in self.sae.named_parameters():
             prefix = f"adam.{name}."
@@ -101,12 +104,12 @@ class Trainer:
         self.steps_done = int(state["steps_done"])
 
 
-def training_metrics(trainer: Trainer, step: Step) -> dict[str, float]:
-    """A line of the training curve: what the latest step saw, on its own batch.
+def curve_line(trainer: Trainer, step: Step) -> dict[str, float]:
+    """Return a line of the training curve: the results of the latest step on its batch.
 
-    loss, mse, aux_loss and l0 as in `Step`; dead_fraction: of the latents, see `Trainer.dead_F`.
+    loss, mse, aux_loss and l0 are those of `Step`; dead_fraction is the share of latents in `Trainer.dead_F`.
     """
-    metrics = {
+    line = {
         "step": trainer.steps_done,
         "tokens": trainer.tokens_done,
         "loss": step.loss.item(),
@@ -118,21 +121,21 @@ def training_metrics(trainer: Trainer, step: Step) -> dict[str, float]:
     }
     threshold = getattr(trainer.sae, "threshold", None)
     if threshold is not None:
-        metrics["threshold_mean"] = threshold.mean().item()
+        line["threshold_mean"] = threshold.mean().item()
     if isinstance(trainer.sae, PenalizedSAE):
-        metrics["sparsity_coefficient"] = float(trainer.sae.sparsity_coefficient)
-    return metrics
+        line["sparsity_coefficient"] = float(trainer.sae.sparsity_coefficient)
+    return line
 
 
 def train(trainers: Sequence[Trainer], stream: Stream) -> Iterator[tuple[Trainer, Iterator[Step]]]:
-    """Go through the stream once for all trainers, whatever each has done already.
+    """Train on one pass over the stream, whose chunks all trainers share, also if some have done steps before.
 
-    Yields, chunk by chunk, each trainer that has steps left in the chunk, and these steps, to be taken one by one. All
-    trainers cut the stream's chunks into whole batches. One that is to take no further part has its `stopped` set.
+    Yields, chunk by chunk, each trainer with steps left in the chunk and an iterator that takes these steps; it must be
+    exhausted. A trainer with `stopped` set takes no further part. The batch size of each must divide the chunk size.
     """
     while left := [trainer for trainer in trainers if not (trainer.finished or trainer.stopped)]:
         index = min(trainer.tokens_done for trainer in left) // stream.chunk_size
-        chunk_AD = None  # the last one makes room before the next one comes
+        chunk_AD = None  # frees the memory of the last chunk before the next one is made
         chunk_AD = stream.chunk(index).to(left[0].device)
         for trainer in left:
             if trainer.tokens_done // stream.chunk_size == index:

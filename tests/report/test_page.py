@@ -8,7 +8,7 @@ import pytest
 
 from sae_sweeps.launchers.slurm.snapshot import snapshot
 from sae_sweeps.report import page as module
-from sae_sweeps.report.page import SCRIPTS, SOURCES, page, source
+from sae_sweeps.report.page import SCRIPTS, SOURCES, architecture_colors, page, source
 from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import FAILED, State
@@ -88,7 +88,7 @@ def test_every_script_is_in_the_page_once_and_in_order(written):
     assert (SCRIPTS[0], SCRIPTS[-1]) == ("basics", "main")
     assert {file.stem for file in SOURCES.glob("*.js")} == {"theme", *SCRIPTS}
     (style,) = Page(written).all("style")
-    assert style.text.strip() == source("page.css").strip()
+    assert style.text.strip() == (source("page.css") + architecture_colors()).strip()
 
 
 def test_no_place_of_the_page_is_left_unfilled(written):

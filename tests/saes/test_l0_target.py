@@ -1,4 +1,4 @@
-"""What steers L0, by hand."""
+"""The L0 controller, with expected values worked out by hand."""
 
 import math
 from dataclasses import replace
@@ -22,46 +22,46 @@ def numbers(*values):
     return [torch.tensor(float(value)) for value in values]
 
 
-def test_the_first_level_gives_the_target():
+def test_the_starting_level_gives_the_target_l0():
     pre_RF = torch.tensor([[4.0, 1.0, -1.0], [0.5, 6.0, 2.0]])
     threshold_F = torch.tensor([1.0, 2.0, 0.5])  # pre / threshold: 4, 0.5, -2 and 0.5, 3, 4
     for target, active in ((0.5, 0), (1.5, 2), (2.5, 3)):  # strictly above the least of those counted
-        level = L0Target(target).first_level(pre_RF, threshold_F)
+        level = L0Target(target).find_starting_level(pre_RF, threshold_F)
         assert (pre_RF > level * threshold_F).sum() == active
-    assert L0Target(9).first_level(pre_RF, threshold_F) == -2  # more than there are
+    assert L0Target(9).find_starting_level(pre_RF, threshold_F) == -2  # more than there are
 
 
-def test_thresholds_go_a_fifth_of_the_way_to_the_target():
+def test_a_step_moves_thresholds_a_fifth_of_the_way_to_the_target():
     target = L0Target(10)
-    target.observe(*numbers(10.5, 0.3, 20))
+    target.update(*numbers(10.5, 0.3, 20))
     assert_close(target.coefficient, torch.tensor(0.3 / 20))
-    assert_close(target.factor(), torch.tensor(math.exp(0.2 * 0.5 / 20)))
-    target.observe(*numbers(9, 0.1, 10))  # the running mean of the fall is between 10 and 20
-    assert_close(target.factor(), torch.tensor(math.exp(-0.2 * 1 / ((0.95 * 20 + 10) / 1.95))))
+    assert_close(target.compute_factor(), torch.tensor(math.exp(0.2 * 0.5 / 20)))
+    target.update(*numbers(9, 0.1, 10))  # the running mean of the fall is between 10 and 20
+    assert_close(target.compute_factor(), torch.tensor(math.exp(-0.2 * 1 / ((0.95 * 20 + 10) / 1.95))))
 
 
-def test_no_batch_moves_thresholds_far():
+def test_the_factor_of_one_batch_is_bounded():
     target = L0Target(10)
     for l0, log_factor in ((1000, 0.05), (0, -0.05)):
-        target.observe(*numbers(l0, 0, 0))  # nothing near a threshold
-        assert_close(target.factor(), torch.tensor(math.exp(log_factor)))
+        target.update(*numbers(l0, 0, 0))  # nothing near a threshold
+        assert_close(target.compute_factor(), torch.tensor(math.exp(log_factor)))
         assert target.coefficient == 0
 
 
 def test_the_coefficient_is_never_negative():
     target = L0Target(10)
-    target.observe(*numbers(10, -0.5, 20))
+    target.update(*numbers(10, -0.5, 20))
     assert target.coefficient == 0
 
 
 @pytest.mark.parametrize(("l0", "left"), [(12, 1), (10, 1), (9, 0.5), (8, 0), (0, 0)])
-def test_a_penalty_is_relieved_while_l0_is_below_its_target(l0, left):
+def test_the_penalty_is_scaled_down_while_l0_is_below_its_target(l0, left):
     target = L0Target(10)
-    target.observe(*numbers(l0, 1, 1))
-    assert_close(target.relief(5.0), torch.tensor(float(left)))
+    target.update(*numbers(l0, 1, 1))
+    assert_close(target.scale_penalty(5.0), torch.tensor(float(left)))
 
 
-def test_what_says_how_sparse_is_one_of_the_two():
+def test_a_coefficient_and_a_target_exclude_each_other():
     for options in ({}, {"sparsity_coefficient": 0.1, "target_l0": 3}):
         with pytest.raises(ValueError, match="one of"):
             JumpReLUSAE(4, 8, **options)
@@ -70,7 +70,7 @@ def test_what_says_how_sparse_is_one_of_the_two():
 @pytest.mark.parametrize("normalize_input", [True, False])
 @pytest.mark.parametrize("target", [3, 6.5, 20])
 @pytest.mark.parametrize("decay_fraction", [0.0, 0.5])
-def test_training_keeps_to_the_target(decay_fraction, target, normalize_input):
+def test_training_keeps_l0_at_the_target(decay_fraction, target, normalize_input):
     """From the first batch on, also where activations are large and not normalised."""
     config = replace(SHORT, decay_fraction=decay_fraction)
     sae = JumpReLUSAE(24, 128, target_l0=target, normalize_input=normalize_input, bandwidth=0.05)
@@ -82,7 +82,7 @@ def test_training_keeps_to_the_target(decay_fraction, target, normalize_input):
 
 
 class Scaled(Directions):
-    """Activations of another size; with `outlier`, one coordinate is nearly all of them, as in language models."""
+    """Scaled activations; with `outlier`, one coordinate dominates, as in language models."""
 
     def __init__(self, scale, outlier=0.0):
         super().__init__()
@@ -96,7 +96,7 @@ class Scaled(Directions):
 
 @pytest.mark.parametrize("scale", [0.05, 50.0])
 @pytest.mark.parametrize("make", [ReLUSAE, GatedSAE])
-def test_biases_keep_to_the_target_however_large_activations_are(make, scale):
+def test_bias_shifts_keep_l0_at_the_target_at_any_scale_of_activations(make, scale):
     trainer = Trainer(make(24, 128, target_l0=6, normalize_input=False), SHORT)
     l0 = [step.l0.item() for _, steps in train([trainer], Scaled(scale)) for step in steps]
     assert sum(l0[-50:]) / 50 == pytest.approx(6, rel=0.03)
@@ -104,7 +104,7 @@ def test_biases_keep_to_the_target_however_large_activations_are(make, scale):
 
 @pytest.mark.parametrize("target", [2, 20])
 @pytest.mark.parametrize("make", [JumpReLUSAE, ReLUSAE, GatedSAE])
-def test_the_target_is_met_where_one_coordinate_is_most_of_an_activation(make, target):
+def test_the_target_is_met_if_one_coordinate_dominates(make, target):
     options = {"bandwidth": 0.05} if make is JumpReLUSAE else {}
     trainer = Trainer(make(24, 128, target_l0=target, **options), SHORT)
     l0 = [step.l0.item() for _, steps in train([trainer], Scaled(1.0, outlier=5.0)) for step in steps]

@@ -5,42 +5,44 @@ import torch
 from torch.testing import assert_close
 
 from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE, encoder
-from sae_sweeps.saes.batchtopk import top_of_batch
+from sae_sweeps.saes.batchtopk import keep_top_of_batch
 from sae_sweeps.saes.encoder import Product
-from sae_sweeps.saes.topk import top_per_row
+from sae_sweeps.saes.topk import keep_top_per_row
 
 PRE_BF = torch.tensor([[5.0, 4.0, 3.0, 0.0], [2.0, 1.0, 0.0, 0.0]])
 
 
 def product(pre_BF):
-    """The product that gives `pre_BF`."""
+    """Return a product that equals `pre_BF`."""
     return Product(pre_BF, torch.eye(pre_BF.shape[1], dtype=pre_BF.dtype))
 
 
 def test_topk_keeps_k_in_every_row():
-    assert_close(top_per_row(product(PRE_BF), 1).dense(), torch.tensor([[5.0, 0, 0, 0], [2.0, 0, 0, 0]]))
+    assert_close(keep_top_per_row(product(PRE_BF), 1).to_dense(), torch.tensor([[5.0, 0, 0, 0], [2.0, 0, 0, 0]]))
 
 
 def test_batchtopk_shares_its_budget_across_the_batch():
-    assert_close(top_of_batch(product(PRE_BF), 1).dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 0, 0, 0]]))
+    assert_close(keep_top_of_batch(product(PRE_BF), 1).to_dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 0, 0, 0]]))
 
 
-def test_more_than_there_is_keeps_all():
-    assert_close(top_per_row(product(PRE_BF), 9).dense(), PRE_BF)
-    assert_close(top_of_batch(product(PRE_BF), 9).dense(), PRE_BF)
+def test_a_k_above_the_dictionary_size_keeps_all():
+    assert_close(keep_top_per_row(product(PRE_BF), 9).to_dense(), PRE_BF)
+    assert_close(keep_top_of_batch(product(PRE_BF), 9).to_dense(), PRE_BF)
 
 
 def test_ties_keep_exactly_the_budget():
     ties_BF = torch.ones(3, 5)
-    assert (top_of_batch(product(ties_BF), 2).dense() > 0).sum() == 6
-    assert ((top_per_row(product(ties_BF), 2).dense() > 0).sum(1) == 2).all()
+    assert (keep_top_of_batch(product(ties_BF), 2).to_dense() > 0).sum() == 6
+    assert ((keep_top_per_row(product(ties_BF), 2).to_dense() > 0).sum(1) == 2).all()
 
 
-def test_the_threshold_is_the_mean_of_the_smallest_kept():
+def test_the_threshold_is_the_running_mean_of_the_smallest_kept_activation():
     sae = BatchTopKSAE(4, 4, k=1, threshold_momentum=0.5)
-    sae.observe(sae.keep(product(PRE_BF)))  # smallest kept: 4
+    sae.update_statistics(sae.keep(product(PRE_BF)))  # smallest kept: 4
     assert_close(sae.threshold, torch.tensor(4.0))
-    sae.observe(sae.keep(product(torch.tensor([[2.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]))))  # smallest kept: 1
+    sae.update_statistics(
+        sae.keep(product(torch.tensor([[2.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])))
+    )  # smallest kept: 1
     # weights 0.25 and 0.5 of the two batches, normalised
     assert_close(sae.threshold, torch.tensor((0.25 * 4 + 0.5 * 1) / 0.75))
 
@@ -48,7 +50,9 @@ def test_the_threshold_is_the_mean_of_the_smallest_kept():
 def test_batchtopk_uses_its_threshold_at_inference():
     sae = BatchTopKSAE(4, 4, k=1)
     sae.threshold.fill_(2.5)
-    assert_close(sae.keep_for_inference(product(PRE_BF)).dense(), torch.tensor([[5.0, 4.0, 3.0, 0.0], [0.0, 0, 0, 0]]))
+    assert_close(
+        sae.keep_for_inference(product(PRE_BF)).to_dense(), torch.tensor([[5.0, 4.0, 3.0, 0.0], [0.0, 0, 0, 0]])
+    )
 
 
 def test_topk_zeros_do_not_count_as_active():
@@ -57,11 +61,11 @@ def test_topk_zeros_do_not_count_as_active():
     assert (kept.value > 0).sum() == 5
 
 
-def test_jumprelu_keeps_what_exceeds_its_own_threshold():
+def test_jumprelu_keeps_entries_above_their_own_threshold():
     sae = JumpReLUSAE(4, 4, 0.1)
     with torch.no_grad():
         sae.threshold.copy_(torch.tensor([3.0, 0.5, 3.0, 0.5]))
-    assert_close(sae.keep_for_inference(product(PRE_BF)).dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 1.0, 0, 0]]))
+    assert_close(sae.keep_for_inference(product(PRE_BF)).to_dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 1.0, 0, 0]]))
 
 
 def test_encode_and_forward_agree():
@@ -82,24 +86,24 @@ def test_normalisation_removes_mean_and_scale():
 
 @pytest.mark.parametrize("rows", [1, 4, 13])
 @pytest.mark.parametrize("guess", [0.0, 0.9, 1.7, 3.5, 100.0])
-def test_neither_guess_nor_blocks_change_what_is_kept(guess, rows, monkeypatch):
+def test_neither_the_guess_nor_the_block_size_changes_the_kept_entries(guess, rows, monkeypatch):
     monkeypatch.setattr(encoder, "BLOCK", rows * 29)
     torch.manual_seed(0)
     pre_BF = torch.randn(13, 29)
     largest = pre_BF.flatten().topk(3 * 13).values.min()
     expected_BF = torch.where(pre_BF >= largest, pre_BF, 0.0)
-    assert torch.equal(top_of_batch(product(pre_BF), 3, guess).dense(), expected_BF)
+    assert torch.equal(keep_top_of_batch(product(pre_BF), 3, guess).to_dense(), expected_BF)
 
 
-def test_many_candidates_are_thinned_out_without_losing_one(monkeypatch):
+def test_cutting_many_candidates_loses_none_of_the_largest(monkeypatch):
     """Without a guess half of all entries are candidates, and the largest may come last."""
     monkeypatch.setattr(encoder, "BLOCK", 50)
     pre_BF = torch.rand(64, 50).sort(dim=0).values + torch.linspace(0, 1, 64)[:, None]
-    kept_BF = top_of_batch(product(pre_BF), 2).dense()
+    kept_BF = keep_top_of_batch(product(pre_BF), 2).to_dense()
     assert torch.equal(kept_BF, torch.where(pre_BF >= pre_BF.flatten().topk(128).values.min(), pre_BF, 0.0))
 
 
-def test_jumprelu_window_is_kept_and_holds_no_value():
+def test_jumprelu_keeps_entries_near_the_threshold_with_activation_0():
     sae = JumpReLUSAE(4, 4, 0.1, bandwidth=0.2)
     with torch.no_grad():
         sae.threshold.fill_(1.0)
@@ -116,5 +120,5 @@ def test_centering_starts_at_the_mean_and_encodes_deviations(architecture):
     mean_D, x_BD = torch.randn(8), torch.randn(5, 8)
     sae.center(mean_D)
     assert_close(sae.b_dec.detach(), mean_D)
-    shifted_BF = sae.product(sae.encoder_input(x_BD + mean_D)).whole()
-    assert_close(shifted_BF, plain.product(plain.encoder_input(x_BD)).whole(), rtol=1e-4, atol=1e-5)
+    shifted_BF = sae.product(sae.encoder_input(x_BD + mean_D)).to_dense()
+    assert_close(shifted_BF, plain.product(plain.encoder_input(x_BD)).to_dense(), rtol=1e-4, atol=1e-5)

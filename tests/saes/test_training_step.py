@@ -18,7 +18,7 @@ from sae_sweeps.saes import (
     topk,
 )
 from sae_sweeps.saes.sparse import Dense
-from tests.reference import by_a_factor_on_thresholds, dense_step
+from tests.reference import dense_step, derivatives_by_threshold_factor
 
 D, F = 12, 37
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -36,7 +36,7 @@ SAES = {
 
 
 def perturbed(sae, dtype):
-    """Parameters away from their initial values, so that no term vanishes."""
+    """Move parameters away from their initial values, so that no term vanishes."""
     torch.manual_seed(1)
     with torch.no_grad():
         for name, parameter in sae.named_parameters():
@@ -48,15 +48,15 @@ def perturbed(sae, dtype):
     return sae.to(dtype)
 
 
-def meet_target_off_the_entries(sae, x_BD):
+def start_at_target_off_the_entries(sae, x_BD):
     """Meet the L0 target ahead of the first step, with no entry exactly at its threshold.
 
-    `meet_target` puts the level at an entry; a product rounded otherwise may see it on the other side.
+    `start_at_target` puts the level at an entry; a product rounded otherwise may see it on the other side.
     """
-    sae.meet_target(sae.product(sae.encoder_input(x_BD)).whole())
+    sae.start_at_target(sae.product(sae.encoder_input(x_BD)).to_dense())
     with torch.no_grad():
         sae.threshold *= 1 - 1e-5
-    sae.meet_target = lambda pre_RF: None
+    sae.start_at_target = lambda pre_RF: None
 
 
 def assert_is_the_definition(sae, step, x_BD, dead_F):
@@ -74,13 +74,13 @@ def assert_is_the_definition(sae, step, x_BD, dead_F):
 @pytest.mark.parametrize("dead", ["none", "some", "all"])
 @pytest.mark.parametrize(("batch", "k"), [(1, 1), (1, 3), (17, 4), (64, 5), (5, F), (5, 2 * F)])
 @pytest.mark.parametrize("architecture", SAES)
-def test_equals_the_dense_definition(architecture, batch, k, dead, dtype, device):
+def test_loss_and_gradients_equal_the_dense_definition(architecture, batch, k, dead, dtype, device):
     sae = perturbed(SAES[architecture](k, D), dtype).to(device)
     torch.manual_seed(2)
     x_BD = torch.randn(batch, D, dtype=dtype).to(device)
     dead_F = {"none": torch.zeros(F), "some": (torch.arange(F) % 3 == 0), "all": torch.ones(F)}[dead].bool().to(device)
     if architecture == "jumprelu to an l0":
-        meet_target_off_the_entries(sae, x_BD)
+        start_at_target_off_the_entries(sae, x_BD)
 
     step = sae.training_step(x_BD, dead_F)
 
@@ -88,14 +88,14 @@ def test_equals_the_dense_definition(architecture, batch, k, dead, dtype, device
 
 
 @pytest.mark.parametrize("dense_from", [0.0, 2.0])
-def test_the_coefficient_to_an_l0_leaves_no_slope_along_a_factor_on_thresholds(dense_from, monkeypatch):
+def test_the_coefficient_of_a_target_makes_the_slope_along_a_threshold_factor_0(dense_from, monkeypatch):
     monkeypatch.setattr(jumprelu, "DENSE_FROM", dense_from)
     sae, none_F = perturbed(JumpReLUSAE(D, F, target_l0=1, bandwidth=0.3), torch.float64), torch.zeros(F).bool()
     error_rises, l0_falls = [], []
     for batch in range(3):
         x_BD = torch.randn(64, D, dtype=torch.float64, generator=torch.Generator().manual_seed(batch))
         step = sae.training_step(x_BD, none_F)
-        l0, error_rise, l0_fall = by_a_factor_on_thresholds(sae, x_BD)
+        l0, error_rise, l0_fall = derivatives_by_threshold_factor(sae, x_BD)
         error_rises.append(error_rise)
         l0_falls.append(l0_fall)
         assert_close(step.l0.double(), l0)
@@ -109,7 +109,7 @@ def test_the_coefficient_to_an_l0_leaves_no_slope_along_a_factor_on_thresholds(d
 
 @pytest.mark.parametrize("dense_from", [0.0, 2.0])
 @pytest.mark.parametrize("architecture", SAES)
-def test_the_sparse_and_the_dense_way_are_the_same_step(architecture, dense_from, monkeypatch):
+def test_sparse_and_dense_entries_give_the_same_step(architecture, dense_from, monkeypatch):
     for module in (jumprelu, relu, topk):
         monkeypatch.setattr(module, "DENSE_FROM", dense_from)
     sae = perturbed(SAES[architecture](4, D), torch.float64)
@@ -117,7 +117,7 @@ def test_the_sparse_and_the_dense_way_are_the_same_step(architecture, dense_from
     ways = set()
     monkeypatch.setattr(Dense, "to_columns", lambda self: ways.add("dense") or self)
     if architecture == "jumprelu to an l0":
-        meet_target_off_the_entries(sae, x_BD)
+        start_at_target_off_the_entries(sae, x_BD)
     step = sae.training_step(x_BD, dead_F)
     assert ways == ({"dense"} if dense_from == 0 else set())
     assert_is_the_definition(sae, step, x_BD, dead_F)
@@ -134,7 +134,7 @@ def test_a_target_takes_the_coefficient_from_the_batch_and_shifts_all_biases(arc
     sae = TRAINABLE[architecture](D, F, target_l0=6.0).double()
     sae.load_state_dict(start.state_dict(), strict=False)
 
-    def of_shift(by, coefficient):
+    def loss_after_shift(by, coefficient):
         start._sparsity_coefficient = coefficient
         with torch.no_grad():
             start.b_enc.copy_(sae.b_enc - by * sae.W_enc.norm(dim=1))
@@ -143,14 +143,14 @@ def test_a_target_takes_the_coefficient_from_the_batch_and_shifts_all_biases(arc
     def pre_BF():
         return ((x_BD - sae.b_dec) @ sae.W_enc.T + sae.b_enc).detach()
 
-    sae.meet_target(pre_BF())
+    sae.start_at_target(pre_BF())
     times = {"relu": 4, "gated": 1}[architecture]
     assert (pre_BF() > 0).sum() == pytest.approx(times * 6 * 17, abs=1)  # one entry is just at the level
     sae._shift_biases(1e-4)  # and not there, where there is no derivative
-    monkeypatch.setattr(sae, "meet_target", lambda pre_RF: None)
+    monkeypatch.setattr(sae, "start_at_target", lambda pre_RF: None)
     step = sae.training_step(x_BD, dead_F)
     small = 1e-6
-    rises = [(of_shift(2 * small, c) - of_shift(small, c)) / small for c in (0.0, 1.0)]
+    rises = [(loss_after_shift(2 * small, c) - loss_after_shift(small, c)) / small for c in (0.0, 1.0)]
     coefficient = sae.l0_target.coefficient.item()
     assert coefficient == pytest.approx((rises[0] / (rises[0] - rises[1])).item(), rel=1e-3)
     left = min(1, 1 - 5 * (1 - step.l0.item() / 6))
@@ -172,7 +172,7 @@ def test_the_size_of_the_blocks_changes_nothing(architecture, rows, monkeypatch)
     for step in range(2):  # the second time BatchTopK has a threshold to guess from
         x_BD = torch.randn(17, D, dtype=torch.float64)
         if architecture == "jumprelu to an l0" and step == 0:
-            meet_target_off_the_entries(sae, x_BD)
+            start_at_target_off_the_entries(sae, x_BD)
         assert_is_the_definition(sae, sae.training_step(x_BD, dead_F), x_BD, dead_F)
 
 
@@ -181,7 +181,7 @@ def test_the_size_of_the_blocks_changes_nothing(architecture, rows, monkeypatch)
 @pytest.mark.parametrize("dead", [False, True])
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka"])
 def test_bfloat16_proposes_and_float32_decides(architecture, dead, precision, device):
-    """Of the two precisions the one finds the latents for the other: what comes out is the float32 step."""
+    """The lower precision only chooses the latents: the result is the float32 step."""
     torch.manual_seed(3)
     sae = TRAINABLE[architecture](64, 512, 16, aux_latents=20).to(device)
     x_BD = torch.randn(100, 64).to(device)
@@ -193,7 +193,7 @@ def test_bfloat16_proposes_and_float32_decides(architecture, dead, precision, de
 
 @pytest.mark.parametrize(("threshold", "scale"), [(2.0, 1.0), (2.0, 30.0), (0.05, 1.0)])
 def test_bfloat16_proposes_and_float32_decides_for_jumprelu(threshold, scale, monkeypatch):
-    """Also where activations are large, and where thresholds are so small that rounding takes a product across."""
+    """Also for large activations, and for thresholds so small that rounding moves a product across them."""
     monkeypatch.setattr(jumprelu, "DENSE_FROM", 1.0)
     torch.manual_seed(3)
     sae = JumpReLUSAE(64, 512, 0.01, bandwidth=0.05, initial_threshold=threshold)
@@ -206,7 +206,7 @@ def test_bfloat16_proposes_and_float32_decides_for_jumprelu(threshold, scale, mo
 
 
 @pytest.mark.parametrize("architecture", SAES)
-def test_a_batch_on_which_nothing_fires(architecture):
+def test_a_batch_without_active_latents_has_finite_gradients(architecture):
     sae = SAES[architecture](3, D)
     with torch.no_grad():
         sae.W_enc.zero_()
@@ -223,7 +223,7 @@ def test_fired_and_l0_count_what_is_active(architecture):
     sae = SAES[architecture](3, D)
     x_BD = torch.randn(9, D)
     step = sae.training_step(x_BD, torch.zeros(F, dtype=torch.bool))
-    active_BF = sae.keep(sae.product(sae.encoder_input(x_BD))).dense() > 0
+    active_BF = sae.keep(sae.product(sae.encoder_input(x_BD))).to_dense() > 0
     assert_close(step.l0, active_BF.sum() / 9)
     assert_close(step.fired_F, active_BF.any(0))
 

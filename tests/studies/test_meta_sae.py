@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.saes import BatchTopKSAE, TopKSAE, encoder
-from sae_sweeps.saes.batchtopk import top_of_batch
+from sae_sweeps.saes.batchtopk import keep_top_of_batch
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import meta_sae
 from sae_sweeps.studies.directions import compare
@@ -83,7 +83,7 @@ def test_settled_as_many_are_active_as_were_asked_for(k, rows, monkeypatch):
     assert kept.shape == (A, M)
     assert kept.active.sum() == len(kept.value) == k * A
     product = meta.product(meta.encoder_input(directions_AD))
-    assert torch.equal(kept.dense(), top_of_batch(product, k).dense())
+    assert torch.equal(kept.to_dense(), keep_top_of_batch(product, k).to_dense())
     assert (meta.encode(directions_AD) > 0).sum() == k * A
 
 
@@ -100,7 +100,7 @@ def test_a_reconstruction_is_the_sum_of_the_decomposition():
     meta, directions_AD = BatchTopKSAE(D, M, 3, normalize_input=False), random_directions(A)
     meta.center(directions_AD.mean(0))
     settle(meta, directions_AD)
-    expected_AD = decompose(meta, directions_AD).dense() @ meta.W_dec + meta.b_dec
+    expected_AD = decompose(meta, directions_AD).to_dense() @ meta.W_dec + meta.b_dec
     assert_close(meta(directions_AD), expected_AD.detach(), rtol=1e-5, atol=1e-6)
 
 
@@ -198,7 +198,7 @@ def test_decompositions_of_some_latents_are_none_for_the_others():
     expected_FM[[0, 3, 4, 9]] = weight_AM
     whole = over_all_latents(kept, torch.tensor([0, 3, 4, 9]), 11)
     assert whole.shape == (11, D)
-    assert torch.equal(whole.dense(), expected_FM)
+    assert torch.equal(whole.to_dense(), expected_FM)
 
 
 def planted(parts, width=32, hidden=24, count=400):

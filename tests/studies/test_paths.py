@@ -248,7 +248,7 @@ def test_how_many_latents_are_there_and_active(seed):
 def test_decoding_sums_the_latents_that_are_there(architecture):
     small, large = random_sae(architecture, SMALL, 1), random_sae(architecture, LARGE, 2)
     x_AD, path = activations(23), random_path()
-    kept_S, kept_L = (sae.active(sae.normalize(x_AD)) for sae in (small, large))
+    kept_S, kept_L = (sae.find_active(sae.normalize(x_AD)) for sae in (small, large))
     for position in range(path.length + 1):
         decoded_AD = path.decode(position, small, kept_S, large, kept_L)
         expected_AD = dense_reconstruction(path, position, small, large, x_AD)

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.sparse import RowSparse
-from sae_sweeps.saes.topk import top_per_row
+from sae_sweeps.saes.topk import keep_top_per_row
 from sae_sweeps.studies.top_activations import TopActivations, meta_activations
 
 SEQUENCES, SEQ_LEN, LATENTS, NEVER = 29, 12, 20, 7
@@ -17,7 +17,7 @@ def random_kept(rows, columns, k=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     pre_BF = torch.randn(rows, columns, generator=generator, dtype=torch.float64) - 1
     pre_BF *= torch.rand(columns, generator=generator, dtype=torch.float64) + 0.2
-    return top_per_row(Product(pre_BF, torch.eye(columns, dtype=torch.float64)), k)
+    return keep_top_per_row(Product(pre_BF, torch.eye(columns, dtype=torch.float64)), k)
 
 
 def text(first_position, calls):
@@ -26,8 +26,8 @@ def text(first_position, calls):
     parts = []
     for number, place_nS in enumerate(places_NS.split(calls)):
         kept = random_kept(place_nS.numel(), LATENTS, seed=number)
-        parts.append((kept.scaled(kept.col_N != NEVER), place_nS.flatten()))
-    return torch.cat([kept.dense() for kept, _ in parts]).view(*places_NS.shape, LATENTS), parts
+        parts.append((kept.scale(kept.col_N != NEVER), place_nS.flatten()))
+    return torch.cat([kept.to_dense() for kept, _ in parts]).view(*places_NS.shape, LATENTS), parts
 
 
 def strongest(z_NSF, latent, first_position):
@@ -74,7 +74,7 @@ def test_where_nothing_is_active_there_are_no_examples():
     assert top.frequency.tolist() == [0] * LATENTS
     none = RowSparse.from_sorted(*torch.empty(2, 0, dtype=torch.int64), torch.empty(0), (SEQ_LEN, LATENTS))
     kept = random_kept(SEQ_LEN, LATENTS)
-    for nothing in (none, kept.scaled(torch.zeros_like(kept.value))):
+    for nothing in (none, kept.scale(torch.zeros_like(kept.value))):
         top.see(nothing, torch.arange(SEQ_LEN))
     assert top.seen == 2 * SEQ_LEN
     assert (top.value == 0).all()
@@ -87,22 +87,22 @@ def test_meta_activations_are_those_of_the_dense_product(meta_k):
     kept, weights = random_kept(50, LATENTS), random_kept(LATENTS, 9, meta_k, seed=1)
     found = meta_activations(kept, weights)
     assert found.shape == (50, 9)
-    assert_close(found.dense(), kept.dense() @ weights.dense(), rtol=1e-12, atol=1e-12)
+    assert_close(found.to_dense(), kept.to_dense() @ weights.to_dense(), rtol=1e-12, atol=1e-12)
     places = set(zip(row_of_each(found), found.col_N.tolist(), strict=True))
     assert len(places) == len(found.value), "each place is there once"
 
 
 def row_of_each(kept):
-    return torch.arange(kept.shape[0]).repeat_interleave(kept.crow_B1.diff()).tolist()
+    return torch.arange(kept.shape[0]).repeat_interleave(kept.crow_Bp1.diff()).tolist()
 
 
 def test_latents_without_a_decomposition_have_no_meta_activations():
     kept = random_kept(50, LATENTS)
-    weight_FM = random_kept(LATENTS, 9, seed=1).dense()
+    weight_FM = random_kept(LATENTS, 9, seed=1).to_dense()
     weight_FM[::2] = 0
     flat_N = weight_FM.flatten().nonzero().squeeze(1)
     weights = RowSparse.from_flat(flat_N, weight_FM.flatten()[flat_N], (LATENTS, 9))
-    assert_close(meta_activations(kept, weights).dense(), kept.dense() @ weight_FM, rtol=1e-12, atol=1e-12)
+    assert_close(meta_activations(kept, weights).to_dense(), kept.to_dense() @ weight_FM, rtol=1e-12, atol=1e-12)
     none = RowSparse.from_flat(flat_N[:0], flat_N[:0].double(), (LATENTS, 9))
     assert len(meta_activations(kept, none).value) == 0
-    assert (meta_activations(kept, none).dense() == 0).all()
+    assert (meta_activations(kept, none).to_dense() == 0).all()

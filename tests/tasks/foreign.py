@@ -7,7 +7,7 @@ import torch
 from sae_sweeps.formats import dictionary_learning, saelens, sparsify
 from sae_sweeps.formats.description import Description
 from sae_sweeps.saes import InferenceSAE
-from sae_sweeps.saes.inference import gate
+from sae_sweeps.saes.inference import convert_gate
 
 D = 16  # model width
 HOOK = "blocks.0.hook_resid_post"  # what the tiny sweep's hook, blocks.1.hook_resid_pre, sees too
@@ -25,7 +25,7 @@ def foreign(architecture: str, dict_size: int = 40, seed: int = 0, k: int = 5) -
         "topk": {"k": k},
         "batchtopk": {"threshold": torch.full((dict_size,), 0.4)},
         "jumprelu": {"threshold": torch.rand(dict_size, generator=generator)},
-        "gated": gate(0.2 * bias_F, bias_F, bias_F.flip(0)),
+        "gated": convert_gate(0.2 * bias_F, bias_F, bias_F.flip(0)),
     }
     return InferenceSAE(architecture, **{**parts, **selection[architecture]}, centers_input=True)
 

@@ -81,7 +81,8 @@ def test_points_of_normalised_activations_are_refused_where_a_format_has_no_word
         assert len(ran.err.splitlines()) == 4
         library = {"dictionary_learning": "dictionary_learning", "sparsify": "sparsify"}[format]
         problem = f"export.normalized=False: it normalises activations (layer_norm), and {library} has no word for that"
-        assert f"export: {TITLES[0]}: {problem}. Fix: train it with sae.normalize_input=false; or " in ran.err
+        title = TITLES[2] if format == "sparsify" else TITLES[0]  # sparsify has no BatchTopK at all
+        assert f"export: {title}: {problem}. Fix: train it with sae.normalize_input=false; or " in ran.err
         assert not (first / "export" / format).exists()
 
 
@@ -105,7 +106,7 @@ def test_what_a_format_cannot_say_is_refused_with_the_fix_and_the_others_are_wri
     ran = command("task=export", "name=first", "format=sparsify", "export.normalized=true")
     assert ran.code == 1
     refused = ran.err.splitlines()
-    problem = "sparsify has only TopK SAEs, this one is batchtopk. Fix: format=sae_lens, which takes every SAE"
+    problem = "sparsify has no architecture batchtopk; it has topk. Fix: format=sae_lens, which takes this SAE"
     assert refused == [f"export: {title}: format=sparsify: {problem}" for title in TITLES[:2]]
     root = first / "export" / "sparsify"
     assert sorted(entry.name for entry in root.iterdir()) == TITLES[2:]

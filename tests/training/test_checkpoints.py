@@ -18,7 +18,7 @@ def test_the_newest_two_are_kept(tmp_path):
     assert_close(checkpoints.load_newest(tmp_path), state(4000))
 
 
-def test_none_where_there_is_none(tmp_path):
+def test_an_empty_or_missing_folder_has_no_checkpoint(tmp_path):
     assert checkpoints.load_newest(tmp_path / "nowhere") is None
     assert checkpoints.load_newest(tmp_path) is None
 
@@ -45,7 +45,7 @@ def flip_header(file):
 
 @pytest.mark.parametrize("damage", [cut, empty, flip, flip_header, lambda file: file.unlink()])
 @pytest.mark.parametrize("part", [checkpoints.STATE, checkpoints.CHECKSUM])
-def test_a_damaged_state_falls_back_to_the_older_one_and_says_so(tmp_path, caplog, damage, part):
+def test_a_damaged_checkpoint_is_replaced_by_the_older_one_with_a_warning(tmp_path, caplog, damage, part):
     checkpoints.save(tmp_path, 1, state(1))
     checkpoints.save(tmp_path, 2, state(2))
     damage(tmp_path / "step-00000002" / part)
@@ -56,7 +56,7 @@ def test_a_damaged_state_falls_back_to_the_older_one_and_says_so(tmp_path, caplo
     assert "damaged" in caplog.text
 
 
-def test_a_half_written_state_is_ignored(tmp_path):
+def test_a_partially_written_checkpoint_is_removed(tmp_path):
     checkpoints.save(tmp_path, 1, state(1))
     partial = tmp_path / ".partial-123"
     partial.mkdir()

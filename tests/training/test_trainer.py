@@ -25,7 +25,7 @@ SAES = {
 
 
 class Stream:
-    """Activations drawn from the number of their chunk."""
+    """Random activations, seeded by the index of their chunk."""
 
     chunk_size = 64
 
@@ -40,7 +40,7 @@ def steps_of(trainer):
 
 @pytest.mark.parametrize("interrupted_at", [1, 4, 7, 22])
 @pytest.mark.parametrize("architecture", SAES)
-def test_resuming_equals_never_having_stopped(architecture, interrupted_at):
+def test_a_resumed_training_ends_in_the_same_state(architecture, interrupted_at):
     whole = Trainer(SAES[architecture](), CONFIG)
     assert len(list(steps_of(whole))) == STEPS
 
@@ -60,7 +60,7 @@ def test_resuming_equals_never_having_stopped(architecture, interrupted_at):
 
 
 @pytest.mark.parametrize("architecture", SAES)
-def test_training_lowers_the_error_and_keeps_the_decoders_norms(architecture):
+def test_training_lowers_the_error_and_keeps_decoder_rows_at_unit_norm(architecture):
     trainer = Trainer(SAES[architecture](), CONFIG)
     errors = [step.mse.item() for step in steps_of(trainer)]
     assert sum(errors[-5:]) < 0.9 * sum(errors[:5])
@@ -68,7 +68,7 @@ def test_training_lowers_the_error_and_keeps_the_decoders_norms(architecture):
 
 
 class Directions:
-    """Activations that are sums of a few of many directions, for which an SAE is made."""
+    """Activations that are sparse sums of many directions, the data that an SAE assumes."""
 
     chunk_size = 8 * 64
 
@@ -82,7 +82,7 @@ class Directions:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("architecture", SAES)
-def test_trained_to_the_end_it_is_as_good_as_a_dense_implementation(architecture, precision):
+def test_a_trained_sae_is_as_good_as_a_dense_implementation(architecture, precision):
     makes = {
         "topk": lambda: TopKSAE(24, 128, 6, aux_latents=8),
         "batchtopk": lambda: BatchTopKSAE(24, 128, 6, aux_latents=8),
@@ -139,13 +139,13 @@ def test_silent_latents_are_dead_after_the_configured_tokens():
     assert dead == [False, False, True, True]  # after 16, 32, 48, 64 silent tokens
 
 
-def test_a_loss_that_is_not_finite_stops_the_point():
+def test_a_loss_that_is_not_finite_raises():
     trainer = Trainer(SAES["topk"](), CONFIG)
     with pytest.raises(TrainingError, match="nan at step 1"):
         trainer.step(torch.full((16, D), float("nan")))
 
 
-def test_a_tensors_chunks_are_most_of_it_once_in_an_epoch_and_in_another_order_in_the_next():
+def test_a_tensor_stream_shuffles_each_epoch_in_another_order():
     x_AD = torch.arange(110.0)[:, None]
     stream = TensorStream(x_AD, 10, chunk_size=35, seed=2)
     assert (stream.chunk_size, stream.d_in) == (30, 1)

@@ -85,7 +85,7 @@ const lines = (name, x, y, tint, more = {}) => ({
   ...more,
 });
 
-const TINTS = ["lower", "raise", "jumprelu", "other", "plain"];
+const TINTS = ["lower", "raise", "third", "other", "plain"];
 
 function histogramOf(named, x, y, marks = []) {
   const traces = Object.entries(named).map(([name, bins], number) => ({
