@@ -51,13 +51,19 @@ class Group:
     spread: dict[str, float | None]
 
 
-def collect_points(sweep: Sweep, states: Mapping[str, State]) -> list[ComparedPoint]:
-    """All points of a sweep, in the order in which they came, whatever became of them."""
+def collect_points(
+    sweep: Sweep, states: Mapping[str, State], content: Mapping[str, Any] | None = None
+) -> list[ComparedPoint]:
+    """Return the points of a sweep that have a state, done or not, in the order in which they were added.
+
+    content: what sweep.json holds, if it has been read already
+    """
+    content = sweep.read() if content is None else content
     return [
         ComparedPoint(
             sweep, name, states[name], asdict(from_json(known["config"])), read_json(sweep.folder / name / RESULTS)
         )
-        for name, known in sweep.read()["points"].items()
+        for name, known in content["points"].items()
         if name in states  # others have come since
     ]
 

@@ -28,6 +28,7 @@ class Seen:
     """What is to be seen of a sweep: its points, the jobs of the tasks that follow, and why Slurm was not heard."""
 
     points: dict[str, State]
+    content: Mapping[str, Any]  # of the sweep.json that the states were read with
     follow_ups: dict[str, State] = field(default_factory=dict)
     slurm_error: str | None = None
 
@@ -77,7 +78,7 @@ def read_states(sweep: Sweep) -> Seen:
             points[name] = replace(found, job=task.id)
         else:
             points[name] = _of_submitted(found, point_state.read_note(sweep.folder / name), task, ended, error)
-    return Seen(points, _follow_ups(known["followed"], latest_follow_ups, error), error)
+    return Seen(points, known, _follow_ups(known["followed"], latest_follow_ups, error), error)
 
 
 def _of_submitted(

@@ -21,6 +21,7 @@ from embedded.train import TEXT
 from sae_sweeps.config import Config
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.layout import SAE_FOLDER
+from sae_sweeps.report.loaded import load_sweep
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import TopKSAE
@@ -221,7 +222,7 @@ def many_points(folder: Path, points: int = 200, lines: int = 2000) -> Path:
         error = 0.4 / config.k**0.5 * (3072 / config.dict_size) ** 0.3 * random.uniform(0.98, 1.02)
         _write_point(folder / name, config, error)
         _write_curve(folder / name / "metrics.jsonl", config, error, lines, random)
-    return write_page([sweep], EXPLORER_MIB)
+    return write_page([load_sweep(sweep)], EXPLORER_MIB)
 
 
 def many_latents(folder: Path, latents: int = 24576, d_in: int = 64) -> Path:
@@ -266,7 +267,7 @@ def many_latents(folder: Path, latents: int = 24576, d_in: int = 64) -> Path:
     used = {"used_by": [len(row) for row in users], "latents": [row[:10] for row in users], "matches": [[]] * meta}
     metas = pa.table({**words.table(meta, random), **used}, schema=decomposition_tables.META_LATENTS)
     pq.write_table(metas, place / "meta_latents.parquet")
-    return write_page([sweep], EXPLORER_MIB)
+    return write_page([load_sweep(sweep)], EXPLORER_MIB)
 
 
 class _Words:

@@ -16,6 +16,7 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from sae_sweeps.evaluation.metrics import METRICS
+from sae_sweeps.report.loaded import load_sweep
 from sae_sweeps.sweep import Point, Sweep
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.sweep.point_state import FAILED, write_state
@@ -65,7 +66,7 @@ def sweep(tmp_path_factory, tiny) -> Path:
     failing = composed(*tiny, *GIVEN, "sae=jumprelu", "sae.sparsity_coefficient=0.01", "training.lr=1e38")
     Sweep(folder).add({"jumprelu-48-failing": failing})
     train.run([Point(failing, folder / "jumprelu-48-failing")], Limits(), noted)
-    write_page([Sweep(folder)], EXPLORER_MIB)
+    write_page([load_sweep(Sweep(folder))], EXPLORER_MIB)
     return folder
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from sae_sweeps.report import loaded
 from sae_sweeps.runtime import files
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, FAILED, LOCK, QUEUED, RUNNING, State
@@ -144,7 +145,7 @@ def test_while_a_point_is_under_way_no_page_is_written(sweeps, caplog, monkeypat
     (sweep.folder / "report.html").write_text(OLD)
     if state == QUEUED:
         seen = {"same": State(DONE), "broken": State(FAILED), "other": State(QUEUED)}
-        monkeypatch.setattr(report, "read_states", lambda sweep: Seen(seen))
+        monkeypatch.setattr(loaded, "read_states", lambda sweep: Seen(seen, sweep.read()))
     with FileLock(folder / LOCK):
         assert refreshed(sweep, caplog) == []
     assert (sweep.folder / "report.html").read_text() == OLD
