@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sae_sweeps.config import Config
 from sae_sweeps.report.loaded import LoadedSweep, load_sweep
-from sae_sweeps.report.markdown import markdown
-from sae_sweeps.report.page import page
+from sae_sweeps.report.markdown import format_markdown_table
+from sae_sweeps.report.page import build_page
 from sae_sweeps.report.status import show_reason
 from sae_sweeps.report.terminal import points_table, seeds_table
 from sae_sweeps.runtime.console import console
@@ -30,7 +30,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     """Report on all points of a sweep, whatever their state, or of several sweeps: name=a,b."""
     sweeps = [load_sweep(one) for one in split_sweeps(sweep)]
     if config.format == "md":
-        print(markdown(group_by_seed([point for loaded in sweeps for point in loaded.points])))
+        print(format_markdown_table(group_by_seed([point for loaded in sweeps for point in loaded.points])))
         return []
     for loaded in sweeps:
         failures = {point.name: point.state.reason or "" for point in loaded.points if point.state.state == FAILED}
@@ -91,7 +91,7 @@ def write_page(sweeps: Sequence[LoadedSweep], explorer_mib: float) -> Path:
         try:
             on_progress = progress_callback(line, "pairs of SAEs compared")
             max_bytes = int(explorer_mib * 2**20)
-            text = page(title, points, outcomes, max_bytes, on_progress, [loaded.sweep for loaded in sweeps])
+            text = build_page(title, points, outcomes, max_bytes, on_progress, [loaded.sweep for loaded in sweeps])
         finally:
             line.close()
     write_text(path, text)

@@ -135,7 +135,7 @@ def filters(page: Page, label: str) -> Locator:
 
 
 def show_all_points(page: Page) -> None:
-    filters(page, "find").fill("")
+    filters(page, "search").fill("")
     filters(page, "architecture").select_option("")
     filters(page, "seeds").select_option("yes")
 
@@ -149,7 +149,7 @@ def sort(page: Page, time: int) -> Clicked:
 def find_points(page: Page, time: int) -> Clicked:
     show_all_points(page)
     found = "document.querySelectorAll('#points-table tbody tr').length === 6"
-    return lambda: filters(page, "find").fill("batchtopk 6144"), found
+    return lambda: filters(page, "search").fill("batchtopk 6144"), found
 
 
 def choose_architecture(page: Page, time: int) -> Clicked:
@@ -166,22 +166,22 @@ def take_seeds_apart(page: Page, time: int) -> Clicked:
 def tick(page: Page, time: int) -> Clicked:
     show_all_points(page)
     page.locator("#points-table tbody input:checked").evaluate_all("boxes => boxes.forEach((box) => box.click())")
-    return page.locator("#points-table tbody input").nth(time).check, said("#settings-said", "that are ticked")
+    return page.locator("#points-table tbody input").nth(time).check, said("#settings-status", "selected")
 
 
 def search(page: Page, time: int) -> Clicked:
     box = page.locator("#search")
     box.fill("")
-    expect(page.locator("#found-said")).not_to_contain_text("The best")
-    return lambda: box.fill("war"), said("#found-said", "The best") + " && " + said("#found a small", "war")
+    expect(page.locator("#results-status")).not_to_contain_text("best of")
+    return lambda: box.fill("war"), said("#results-status", "best of") + " && " + said("#results a small", "war")
 
 
 def found(page: Page, time: int) -> Locator:
     """The link to a latent of which no neighbour was looked at."""
-    page.locator("#shelf").select_option("0")
+    page.locator("#card-set").select_option("0")
     page.locator("#search").fill("war")
-    expect(page.locator("#found-said")).to_contain_text("The best")
-    return page.locator("#found a").nth(3 * time)
+    expect(page.locator("#results-status")).to_contain_text("best of")
+    return page.locator("#results a").nth(3 * time)
 
 
 def open_card(page: Page, time: int) -> Clicked:

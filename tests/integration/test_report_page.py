@@ -175,18 +175,18 @@ def test_the_keyboard_alone_sorts(open_report):
 def test_filters_leave_the_points_that_match(open_report):
     page = open_report()
     expect(rows(page)).to_have_count(5)
-    filters(page, "find").fill("TOPK seed")
+    filters(page, "search").fill("TOPK seed")
     expect(rows(page)).to_have_count(4)
     filters(page, "architecture").select_option("topk")
     expect(rows(page)).to_have_count(2)
-    filters(page, "find").fill("batch")
+    filters(page, "search").fill("batch")
     expect(rows(page)).to_have_count(0)
-    filters(page, "find").fill("")
+    filters(page, "search").fill("")
     expect(rows(page)).to_have_count(2)
     filters(page, "architecture").select_option("")
     filters(page, "dict size").select_option("32")
     expect(rows(page)).to_have_count(2)
-    expect(page.locator("#points-said")).to_contain_text("2 of 5")
+    expect(page.locator("#points-status")).to_contain_text("2 of 5")
     assert sum(len(trace["x"]) for trace in traces(page, "Dead latents")) == 2
     filters(page, "dict size").select_option("")
     filters(page, "state").select_option("failed")
@@ -219,7 +219,7 @@ def test_curves_and_settings_follow_the_points_that_are_ticked(open_report):
         text.removesuffix(" (baseline)") for text in rows(page).locator("th label span:last-child").all_inner_texts()
     ]
     chosen = {labels[0], labels[3]}
-    expect(page.locator("#settings-said")).to_contain_text("2 points: those that are ticked.")
+    expect(page.locator("#settings-status")).to_contain_text("2 selected points.")
     assert {*page.locator("#settings-table thead th").all_inner_texts()[1:]} == chosen
     expect(chart(page, "Training curves").locator(".legend .traces")).to_have_count(2)
     assert {trace["name"] for trace in traces(page, "Training curves")} == chosen
@@ -263,7 +263,7 @@ def test_the_theme_can_be_chosen(open_report):
     for _ in range(3):
         button.click()
         seen.append((button.inner_text(), root.get_attribute("data-theme")))
-    assert seen == [("theme: light", "light"), ("theme: dark", "dark"), ("theme: as the system", "light")]
+    assert seen == [("theme: light", "light"), ("theme: dark", "dark"), ("theme: system", "light")]
     page.emulate_media(color_scheme="dark")
     expect(root).to_have_attribute("data-theme", "dark")
 
@@ -274,14 +274,14 @@ def test_a_point_that_failed_is_there_with_its_reason(open_report):
     row = page.locator("tr[data-point=jumprelu-48-failing]")
     expect(row.locator(".state.failed")).to_be_visible()
     expect(row.locator(".reason")).to_contain_text("the loss is")
-    expect(page.locator("#answer")).to_contain_text("8 of 9 points are done; 1 failed.")
+    expect(page.locator("#summary")).to_contain_text("8 of 9 points are done; 1 failed.")
 
 
 def test_a_token_leads_to_a_latent_its_meta_latents_and_back(open_report):
     page = open_report()
     page.locator("#explorer").scroll_into_view_if_needed()
     page.locator("#search").fill("people")
-    link = page.locator("#found a").first
+    link = page.locator("#results a").first
     expect(link).to_contain_text("people")
     link.click()
     title = page.locator("#card-title")
@@ -399,9 +399,9 @@ def test_the_numbers_of_studies_are_those_of_their_files(open_report, sweep, tas
 def test_the_curves_of_a_stitching_are_those_of_its_file(open_report, sweep):
     page = open_report()
     known = results(sweep / "stitch" / page.locator("#stitching-body dl.numbers").get_attribute("data-study"))["curves"]
-    assert traces(page, "NMSE on the way")[0]["y"] == known["interpolation"]["nmse"]
-    assert traces(page, "L0 on the way")[0]["y"] == known["interpolation"]["l0"]
-    assert traces(page, "CE degradation on the way, nats")[0]["y"] == known["ce_degradation"]["nats"]
+    assert traces(page, "NMSE of the interpolation")[0]["y"] == known["interpolation"]["nmse"]
+    assert traces(page, "L0 of the interpolation")[0]["y"] == known["interpolation"]["l0"]
+    assert traces(page, "CE degradation of the interpolation, nats")[0]["y"] == known["ce_degradation"]["nats"]
 
 
 def test_training_curves_are_those_of_the_files(open_report, sweep):
