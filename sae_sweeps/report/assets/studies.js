@@ -128,9 +128,9 @@ function addStudies() {
       ["AUROC", (metrics) => formatNumber(metrics.auroc)],
       ["best threshold", (metrics) => formatNumber(metrics.best_threshold)],
       ["novel latents", (metrics) => formatNumber(metrics.novel)],
-      ["NMSE: small SAE", (metrics) => metrics.nmse_small.toFixed(4)],
-      ["with novel latents", (metrics) => metrics.nmse_novel_in.toFixed(4)],
-      ["large SAE", (metrics) => metrics.nmse_large.toFixed(4)],
+      ["NMSE, small SAE", (metrics) => metrics.nmse_small.toFixed(4)],
+      ["NMSE, novel latents inserted", (metrics) => metrics.nmse_novel_in.toFixed(4)],
+      ["NMSE, large SAE", (metrics) => metrics.nmse_large.toFixed(4)],
     ],
     showStitching,
   );
@@ -142,9 +142,9 @@ function addStudies() {
       `${study.metrics.meta_latents} meta-latents, k ${study.settings.k}, of ${findLabel(study.sweep, study.sae.point)}${study.differences}`,
     [
       ["explained variance", (metrics) => formatPercent(metrics.explained_variance)],
-      ["of shuffled directions", (metrics) => formatPercent(metrics.explained_variance_shuffled)],
+      ["explained variance, shuffled", (metrics) => formatPercent(metrics.explained_variance_shuffled)],
       ["CE degradation before, nats", (metrics) => formatNumber(metrics.ce_degradation_before)],
-      ["after", (metrics) => formatNumber(metrics.ce_degradation_after)],
+      ["CE degradation after, nats", (metrics) => formatNumber(metrics.ce_degradation_after)],
     ],
     showMetaSAE,
   );
