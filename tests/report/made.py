@@ -36,11 +36,11 @@ def compared(
     *words: str, sweep: str = "first", name: str = "", state: State | None = None, **metrics: float
 ) -> ComparedPoint:
     """A point with these command-line settings; done if it has metrics."""
-    made = config(*words)
-    found = results(made, metrics) if metrics else None
+    point = config(*words)
+    found = results(point, metrics) if metrics else None
     state = state or State(DONE if metrics else point_state.WAITING)
-    title = name or f"{made.sae.architecture}-{made.dict_size}-k{made.k}-seed{made.seed}"
-    return ComparedPoint(Sweep(Path("outputs", sweep)), title, state, asdict(made), found)
+    title = name or f"{point.sae.architecture}-{point.dict_size}-k{point.k}-seed{point.seed}"
+    return ComparedPoint(Sweep(Path("outputs", sweep)), title, state, asdict(point), found)
 
 
 def put(
@@ -53,13 +53,13 @@ def put(
     curve: Sequence[Mapping[str, float]] = (),
 ) -> Path:
     """Add a point to a sweep on disk. With metrics it is done; without a state it is waiting."""
-    made, folder = config(*words), sweep.folder / name
+    point, folder = config(*words), sweep.folder / name
     folder.mkdir(parents=True)
     if curve:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
     if state is not None:
         point_state.write_state(folder, state, reason)
     if metrics is not None:
-        write_json(folder / point_state.RESULTS, results(made, metrics))
-    sweep.add({name: made})
+        write_json(folder / point_state.RESULTS, results(point, metrics))
+    sweep.add({name: point})
     return folder

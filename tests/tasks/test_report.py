@@ -196,3 +196,14 @@ def test_the_page_lists_follow_up_tasks_that_failed(sweeps, caplog):
     sweeps["b"].update(lambda known: known.update(followed=outcomes))
     refresh(sweeps["b"], caplog)
     assert shown(sweeps["b"].folder / "report.html").find_id("failures").text == "b: stitch: failed: it <b>broke</b>"
+
+
+def test_the_end_of_a_command_reads_sweep_json_once(sweeps, monkeypatch):
+    calls, read = [], Sweep.read
+    monkeypatch.setattr(Sweep, "read", lambda sweep: calls.append(sweep.name) or read(sweep))
+    found = loaded.load_sweep(sweeps["a"])
+    report.show(found, ["same"], {}, 1.0)
+    report.refresh(sweeps["a"], composed("tracking=off"), found)
+    assert calls == ["a"]
+    assert (sweeps["a"].folder / "results.csv").exists()
+    assert (sweeps["a"].folder / "report.html").exists()

@@ -74,14 +74,16 @@ function makeFacts(cardSet, card) {
   else {
     const subject = sae == null ? "Active" : "One of the latents that use it is active";
     facts.push(
-      `${subject} on ${formatShare(card.f)} of activations; mean activation when active ${card.a[0]}, maximum ${card.a[1]}.`,
+      `${subject} on ${formatShare(card.f)} of activations; ` +
+        `mean activation when active ${card.a[0]}, maximum ${card.a[1]}.`,
     );
   }
   for (const [small, novel, change, threshold] of card.s ?? []) {
     const kind = novel ? "Novel latent" : "Reconstruction latent";
     const effect = `${change < 0 ? "lowers" : "raises"} the MSE by ${formatNumber(Math.abs(100 * change))}%`;
     facts.push(
-      `${kind} compared with ${cardSets[small].label} (threshold ${threshold}); inserting it alone into that SAE ${effect}.`,
+      `${kind} compared with ${cardSets[small].label} (threshold ${threshold}); ` +
+        `inserting it alone into that SAE ${effect}.`,
     );
   }
   return facts.map((text) => make("p", {}, text));

@@ -24,8 +24,8 @@ const viewObserver = new IntersectionObserver(
   { rootMargin: "250px" },
 );
 
-// Add a figure with a title, a caption, a chart, and its numbers as a table. `build` returns Plotly's traces and layout.
-// `listNumbers` returns the table's titles and rows, where they are not the plotted coordinates.
+// Add a figure with a title, a caption, a chart, and its numbers as a table. `build` returns Plotly's traces and
+// layout. `listNumbers` returns the table's titles and rows, where they are not the plotted coordinates.
 function addChart(parent, title, caption, build, listNumbers) {
   const area = make("div.chart", { role: "group", "aria-label": title });
   const numbers = make("details", {}, make("summary", {}, "Numbers"));

@@ -151,7 +151,8 @@ function plotCost() {
     const trace = scatter(name, members, "l0", "nmse", sizes.indexOf(firstPoint(members[0]).dict_size));
     const tooltips = members.map(
       (row) =>
-        `<b>${escapePlotly(row.label)}</b><br>${seconds(row).toFixed(1)} s<br>NMSE ${formatMetric("nmse", row.mean.nmse)}<extra></extra>`,
+        `<b>${escapePlotly(row.label)}</b><br>${seconds(row).toFixed(1)} s<br>` +
+        `NMSE ${formatMetric("nmse", row.mean.nmse)}<extra></extra>`,
     );
     return { ...trace, x: members.map(seconds), error_x: undefined, hovertemplate: tooltips };
   });

@@ -19,15 +19,19 @@ const META_METRICS = {
 
 function describeMetaSAE({ metrics, settings, sweep, sae }) {
   const [explained, shuffled] = [metrics.explained_variance, metrics.explained_variance_shuffled];
-  let text = `${formatCount(metrics.meta_latents)} meta-latents, on average ${settings.k} per latent, explain ${formatPercent(explained)} of the variance of the decoder directions of ${findLabel(sweep, sae.point)}`;
+  let text =
+    `${formatCount(metrics.meta_latents)} meta-latents, on average ${settings.k} per latent, explain ` +
+    `${formatPercent(explained)} of the variance of the decoder directions of ${findLabel(sweep, sae.point)}`;
   if (shuffled != null) {
     const points = (100 * Math.abs(explained - shuffled)).toFixed(1);
-    text += `: ${points} percentage points ${explained < shuffled ? "less" : "more"} than for shuffled directions (${formatPercent(shuffled)})`;
+    const comparison = explained < shuffled ? "less" : "more";
+    text += `: ${points} percentage points ${comparison} than for shuffled directions (${formatPercent(shuffled)})`;
   }
   text += ".";
   if (metrics.ce_degradation_after != null) {
     const [before, after] = [metrics.ce_degradation_before.toFixed(3), metrics.ce_degradation_after.toFixed(3)];
-    text += ` Replacing the directions by their reconstructions changes the CE degradation from ${before} to ${after} nats.`;
+    text += " Replacing the directions by their reconstructions changes the CE degradation";
+    text += ` from ${before} to ${after} nats.`;
   }
   return text;
 }
@@ -41,7 +45,7 @@ function showMetaSAE(content, study) {
   addChart(
     charts,
     "Explained variance of the decoder directions",
-    "By the meta-SAE, by matching pursuit with its decoder and with those of smaller SAEs; control: shuffled directions.",
+    "By the meta-SAE, and by matching pursuit with its decoder or a smaller SAE's. Control: shuffled directions.",
     () => {
       const bars = [
         ["meta-SAE", metrics.explained_variance, "lower"],

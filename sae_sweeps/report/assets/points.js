@@ -1,5 +1,6 @@
 "use strict";
-// The table of points: filters, sorting, a baseline, grouping of seeds. Its filters and selection also apply to the sections below.
+// The table of points: filters, sorting, a baseline, grouping of seeds. Its filters and selection also apply to the
+// sections below.
 
 const FILTER_FIELDS = ["sweep", "architecture", "dict_size", "k", "state"];
 const view = {

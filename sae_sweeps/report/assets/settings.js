@@ -17,7 +17,7 @@ function drawSettings() {
   const which = selectedPoints().length ? "selected" : "shown";
   document.getElementById("settings-status").textContent =
     (all.length > points.length
-      ? `The first ${points.length} of ${all.length} ${which} points${which === "shown" ? "; select the points to compare" : ""}.`
+      ? `The first ${points.length} of ${all.length} ${which} points; select the points to compare.`
       : `${pluralize(points.length, `${which} point`)}.`) + (differing.length ? "" : " Their settings do not differ.");
 }
 

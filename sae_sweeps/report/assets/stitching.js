@@ -69,15 +69,20 @@ function describeStitching(study) {
   const sentences = [];
   if (metrics.auroc != null)
     sentences.push(
-      `Over the ${formatCount(metrics.latents_active)} latents of ${large} that are ever active, the largest cosine with ${small} predicts the sign of the change in MSE with AUROC ${metrics.auroc.toFixed(3)}; the best threshold is ${metrics.best_threshold.toFixed(2)}.`,
+      `Over the ${formatCount(metrics.latents_active)} latents of ${large} that are ever active, the largest cosine ` +
+        `with ${small} predicts the sign of the change in MSE with AUROC ${metrics.auroc.toFixed(3)}; ` +
+        `the best threshold is ${metrics.best_threshold.toFixed(2)}.`,
     );
   const active = metrics.novel_active == null ? "" : ` (${formatCount(metrics.novel_active)} ever active)`;
   sentences.push(
-    `At the chosen threshold of ${settings.threshold}, ${formatCount(metrics.novel)} latents are novel${active}. Inserting all of them changes the NMSE from ${before} to ${after}; the NMSE of the large SAE is ${metrics.nmse_large.toFixed(4)}.`,
+    `At the chosen threshold of ${settings.threshold}, ${formatCount(metrics.novel)} latents are novel${active}.`,
+    `Inserting all of them changes the NMSE from ${before} to ${after}; ` +
+      `the NMSE of the large SAE is ${metrics.nmse_large.toFixed(4)}.`,
   );
   if (metrics.nmse_novel_in > metrics.nmse_small)
     sentences.push(
-      `At this threshold, inserting all novel latents raises the error; the lowest NMSE during insertion is ${metrics.nmse_lowest_on_the_way.toFixed(4)}.`,
+      "At this threshold, inserting all novel latents raises the error; " +
+        `the lowest NMSE during insertion is ${metrics.nmse_lowest_on_the_way.toFixed(4)}.`,
     );
   return sentences.join(" ");
 }

@@ -56,10 +56,14 @@ function addChanges(charts, study) {
   const { latent, cosine, change } = study.changes;
   const point = report.points.find(({ folder, sweep }) => folder === study.large.point && sweep === study.sweep);
   const cardSet = cardSets.findIndex((candidate) => candidate.key === point?.key && candidate.cards.length);
+  const { total } = study.changes;
+  const sample =
+    latent.length < total ? `a sample of ${formatCount(latent.length)} of the ${formatCount(total)}` : "all";
   addChart(
     charts,
     "Change in MSE per latent",
-    `Relative change in the small SAE's MSE when a latent is inserted alone, against its largest cosine with the small SAE; ${latent.length < study.changes.total ? `a sample of ${formatCount(latent.length)} of the ${formatCount(study.changes.total)}` : "all"} latents that are ever active.` +
+    "Relative change in the small SAE's MSE when a latent is inserted alone, against its largest cosine with the " +
+      `small SAE; ${sample} latents that are ever active.` +
       (cardSet >= 0 ? " Click a latent to open its card." : ""),
     () => {
       const signs = [
@@ -106,7 +110,7 @@ function addROC(charts, study) {
   addChart(
     charts,
     "ROC curve of the cosine",
-    "A latent is predicted to lower the MSE if its largest cosine is at most a threshold. Only latents that are ever active.",
+    "Predicts that a latent lowers the MSE if its largest cosine is at most a threshold; latents that are ever active.",
     () => ({
       traces: [
         lineTrace("cosine", [0, ...study.roc.x], [0, ...study.roc.y], "lower", { mode: "lines" }),
@@ -140,7 +144,8 @@ function addInterpolation(charts, { curves, settings }) {
     return layoutOfMarks(bands);
   };
   const phasesCaption =
-    "First novel latents are inserted, lowest cosine first; then families are swapped; the last step removes the remaining latents of the small SAE.";
+    "First novel latents are inserted, lowest cosine first; then families are swapped; the last step removes the " +
+    "remaining latents of the small SAE.";
   const add = (title, y, x = positions, caption = "") =>
     addChart(charts, title, caption, () => ({
       traces: [

@@ -123,7 +123,8 @@ function addStudies() {
     "stitch",
     `python launch.py task=stitch name=${name}`,
     (study) =>
-      `${findLabel(study.sweep, study.small.point)} → ${findLabel(study.sweep, study.large.point)}, threshold ${study.settings.threshold}${study.differences}`,
+      `${findLabel(study.sweep, study.small.point)} → ${findLabel(study.sweep, study.large.point)}, ` +
+      `threshold ${study.settings.threshold}${study.differences}`,
     [
       ["AUROC", (metrics) => formatNumber(metrics.auroc)],
       ["best threshold", (metrics) => formatNumber(metrics.best_threshold)],
@@ -139,7 +140,8 @@ function addStudies() {
     "meta_sae",
     `python launch.py task=meta_sae name=${name}`,
     (study) =>
-      `${study.metrics.meta_latents} meta-latents, k ${study.settings.k}, of ${findLabel(study.sweep, study.sae.point)}${study.differences}`,
+      `${study.metrics.meta_latents} meta-latents, k ${study.settings.k}, of ` +
+      `${findLabel(study.sweep, study.sae.point)}${study.differences}`,
     [
       ["explained variance", (metrics) => formatPercent(metrics.explained_variance)],
       ["explained variance, shuffled", (metrics) => formatPercent(metrics.explained_variance_shuffled)],
