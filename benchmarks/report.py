@@ -1,4 +1,4 @@
-"""The results as a Markdown page, from what was measured."""
+"""Formats the measurements as a Markdown page."""
 
 import textwrap
 from statistics import mean
@@ -12,37 +12,35 @@ AXES = {"dict_size": "latents (F)", "k": "k", "batch": "batch"}
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 EXPLANATION = """\
-Each row of the tables of steps is a process of its own, which takes a few training steps of one library on the same
-synthetic activations, in float32; what stands here is the median. The libraries run with their own defaults, but for
-what the scripts in `steps/` say at their head.
+Each row of the tables of steps is the median of a few training steps in a process of its own, all on the same synthetic
+activations, in float32. The libraries run with their own defaults; the scripts in `steps/` list the exceptions.
 **The bare product** is `x @ W` alone, into new memory: the one dense product that all of these encoders need. It is
-timed in the same process, so that "in bare products" can be compared even where the machine's speed drifts.
-**Dead** is the share of latents that are silenced and counted as dead, which gives the auxiliary loss its work;
-JumpReLU has no such loss in these libraries as they come, and so is not timed with dead latents.
-**Peak** is by how much memory rises above what was in use before the SAE was made: weights, gradients, the optimizer's
-state and all that a step holds. **L0** is the number of active latents per activation."""
+timed in the same process, so "in bare products" stays comparable if the machine's speed drifts.
+**Dead** is the share of latents that are silenced and counted as dead, so that the auxiliary loss is computed. JumpReLU
+has no auxiliary loss in these libraries by default and is not timed with dead latents.
+**Peak** is the rise in memory from before the SAE is created: weights, gradients, optimizer state and everything that a
+step holds. **L0** is the number of active latents per activation."""
 
 ROUNDED = """\
-*tf32* and *bfloat16* are of the product that proposes the latents; everything else, and the bare product beside it, is
-in float32.
+*tf32* and *bfloat16* are the precision of the product that proposes the latents; everything else, and the bare product,
+is in float32.
 
 """
 
 GROWTH = """\
-One size is varied at a time; the others stay at {base}, and no latent is dead. The slope is that of the straight line
-through the logarithms: 1 where twice the size takes twice the time, 0 where it changes nothing."""
+One size is varied at a time; the others stay at {base}, and no latent is dead. The slope is from a linear fit of the
+logarithms: 1 means that time grows in proportion to the size, 0 that it does not depend on it."""
 
 SWEEPS = """\
-The embedded model, `{settings}`, from the start of the command to its end, with loading the model, evaluating and
-saving every SAE. *One command* is a sweep as it is meant: its points share the activations. *A command each* starts
-`launch.py` once for every point, one after the other; each was run once, and the smaller sweeps are the first of them.
-The peak is that of the largest process. What is told apart on the right is by the program's own clock, which starts
-when the model is loaded; what its total has beyond the activations and the
-own steps is evaluating, saving and bookkeeping."""
+The embedded model, `{settings}`. Times are from the start of the command to its end, including loading the model and
+evaluating and saving every SAE. *One command* trains all points as one sweep, so they share the activations.
+*A command each* runs `launch.py` once per point, one after the other; each point was run once, and smaller sweeps are
+the first of these points. The peak is that of the largest process. The columns on the right are measured by the program
+itself from the moment the model is loaded; the rest of its total is evaluating, saving and bookkeeping."""
 
 
 def axes(data: dict[str, Any]) -> dict[str, list[int]]:
-    """The sizes that were varied, each with its values, where all others are at their base."""
+    """Return the sizes that were varied, with their values, while all others stayed at the base."""
     base, found = data["compared"][0], {}
     specs = [DEFAULTS | record["spec"] for record in data.get("steps", [])]
     for axis in AXES:
@@ -55,9 +53,10 @@ def axes(data: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def text(data: dict[str, Any], plot: str | None) -> str:
+    """Return the Markdown page. `plot` is the path of its figure, if there is one."""
     parts = [f"# Benchmark on {data['machine']['name']}"]
     if data["sizes"] == "tiny":
-        parts.append("**Tiny sizes, to try the benchmark itself: the numbers mean nothing.**")
+        parts.append("**Tiny sizes, to test the benchmark itself: the numbers mean nothing.**")
     if "steps" in data:
         parts.append(EXPLANATION)
     parts.append(_setting(data))
@@ -66,7 +65,7 @@ def text(data: dict[str, Any], plot: str | None) -> str:
         if axes(data):
             parts.append(_growth(data, plot))
         if axes(data) and len(data["compared"]) == 1:
-            parts.append(_all_along_the_axes(data))
+            parts.append(_all_libraries_per_size(data))
     if "sweeps" in data:
         parts.append(_sweeps(data))
     return "\n\n".join(parts) + "\n"
@@ -84,20 +83,20 @@ def _setting(data: dict[str, Any]) -> str:
         f"Python {origin['python']}, torch {', '.join(sorted(torches))}",
         f"{OURS}: commit {(origin['commit'] or 'unknown')[:10]}{changed}",
         *(f"{name} {version}" for name, version in versions.items() if name != OURS),
-        *([f"The machine was busy when this began: its load was {data['load']:.1f}"] if data["busy"] else []),
-        *(f"{name}: left out, its environment could not be had" for name in data["missing"]),
+        *([f"The machine was busy at the start: its load was {data['load']:.1f}"] if data["busy"] else []),
+        *(f"{name}: left out, its environment could not be installed" for name in data["missing"]),
     ]
     if machine["gpu"]:
         lines.insert(2, f"GPU: {machine['gpu']}")
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _filled(words: str) -> str:
+def _fill(words: str) -> str:
     return textwrap.fill(" ".join(words.split()), 120, break_on_hyphens=False, break_long_words=False)
 
 
-def _count(number: int, of: str) -> str:
-    return f"{number} {of}" if number == 1 else f"{number} {of}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _unit(data: dict[str, Any]) -> tuple[str, float]:
@@ -128,7 +127,7 @@ def _comparison(data: dict[str, Any], sizes: dict[str, int]) -> str:
 
 
 def _dead(record: Record) -> str:
-    """The share of latents that the library itself counted as dead."""
+    """Return the share of latents that the library itself counted as dead."""
     spec = DEFAULTS | record["spec"]
     return f"{record['dead_latents'] / spec['dict_size'] if good(record) else spec['dead']:.0%}"
 
@@ -146,7 +145,7 @@ def _numbers(record: Record, ours: Record | None, scale: float) -> list[str]:
 
 
 def _growth(data: dict[str, Any], plot: str | None) -> str:
-    """Our step's time beside the bare product's, one size varied at a time."""
+    """Return the table of our step time and the bare product's, with one size varied at a time."""
     unit, scale = _unit(data)
     base = data["compared"][0]
     header = ["", f"bare product ({unit})"]
@@ -169,12 +168,12 @@ def _growth(data: dict[str, Any], plot: str | None) -> str:
             rows.append([f"{AXES[axis]} = {value:,}", digits(mean(products) * scale) if products else "", *cells])
         slopes = [f"{slope(*zip(*line, strict=True)):.2f}" if len(line) > 1 else "" for line in timed.values()]
         rows.append([f"*slope over {AXES[axis]}*", slopes[0], *(text for shown in slopes[1:] for text in (shown, ""))])
-    words = _filled(GROWTH.format(base=_size(base)))
+    words = _fill(GROWTH.format(base=_size(base)))
     picture = f"\n\n![Seconds per step over latents, k and batch]({plot})" if plot else ""
     return f"## How our step grows\n\n{words}\n\n{table(header, rows)}{picture}"
 
 
-def _all_along_the_axes(data: dict[str, Any]) -> str:
+def _all_libraries_per_size(data: dict[str, Any]) -> str:
     unit, scale = _unit(data)
     base = data["compared"][0]
     sizes = [(axis, value) for axis, values in axes(data).items() for value in values if value != base[axis]]
@@ -187,16 +186,16 @@ def _all_along_the_axes(data: dict[str, Any]) -> str:
                 wanted = {**base, axis: value, "architecture": architecture}
                 record = find(data["steps"], library=library.name, **wanted)
                 ours = find(data["steps"], library=OURS, **wanted)
-                cells.append(_beside_ours(record, ours, scale) if record and good(record) else dash(record))
+                cells.append(_compare_with_ours(record, ours, scale) if record and good(record) else dash(record))
             if any(cells):
                 rows.append([NAMES[architecture], library.name, *cells])
     words = (
-        f"A step in {unit}, and in parentheses how many steps of ours it takes, at the same size. No latent is dead."
+        f"Time per step in {unit}; in parentheses, divided by the time of our step at the same size. No latent is dead."
     )
     return f"## All libraries at these sizes\n\n{words}\n\n{table(header, rows, words=2)}"
 
 
-def _beside_ours(record: Record, ours: Record | None, scale: float) -> str:
+def _compare_with_ours(record: Record, ours: Record | None, scale: float) -> str:
     shown = digits(step(record) * scale)
     if record is ours or not (ours and good(ours)):
         return shown
@@ -225,12 +224,12 @@ def _sweeps(data: dict[str, Any]) -> str:
                 *_inside(row.get("inside", {})),
             ]
         )
-    words = _filled(SWEEPS.format(settings=" ".join(data["sweep_settings"])))
+    words = _fill(SWEEPS.format(settings=" ".join(data["sweep_settings"])))
     return f"## Whole sweeps\n\n{words}\n\n{table(header, rows, words=2)}"
 
 
 def _inside(inside: dict[str, float]) -> list[str]:
-    """The parts of a pack's time, as far as the program told them."""
+    """Return the cells with the parts of a pack's time that the program logged."""
     activations, own = inside.get("activations"), inside.get("points' own steps")
     cells = ["" if seconds is None else f"{seconds:.1f}" for seconds in (activations, own)]
     evaluation = inside.get("evaluation")

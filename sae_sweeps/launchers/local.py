@@ -23,6 +23,7 @@ class PackLauncher(SweepLauncher):
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
         """Run the points, the follow-up tasks and the report. A point or task that fails does not stop the others."""
+        from sae_sweeps.report.loaded import load_sweep
         from sae_sweeps.tasks.follow_ups import run_follow_up, sort_studies_first
         from sae_sweeps.tasks.report import refresh, show
         from sae_sweeps.tasks.run_packs import run_packs
@@ -31,8 +32,9 @@ class PackLauncher(SweepLauncher):
         began = time.monotonic()
         failures = run_packs(sweep, points, Limits.from_launcher(self.max_points, self.max_memory))
         followed = [run_follow_up(task, sweep, points[0].config) for task in sort_studies_first(then)]
-        show(sweep, [point.name for point in points], failures, time.monotonic() - began)
+        loaded = load_sweep(sweep)
+        show(loaded, [point.name for point in points], failures, time.monotonic() - began)
         if "report" not in then:
-            refresh(sweep, points[0].config)
+            refresh(sweep, points[0].config, loaded)
         finish_uploads()
         return not failures and all(followed)

@@ -1,5 +1,4 @@
-"""The cards of latents as the page holds them: in blocks, of which it unpacks what is looked at, and with each shelf of
-cards an index to search in."""
+"""The cards of latents in the page: compressed in blocks that the page decodes on demand, with an index for search."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,24 +8,27 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sae_sweeps.report.blocks import Blocks, rounded
+from sae_sweeps.report.blocks import Blocks, round_digits
 
-PER_BLOCK = 256  # cards
-EXAMPLES = (10, 8, 6, 5, 4, 3, 2, 1)  # per card: the most that fit into the page
-
-QUOTES = 2048  # of a block
+CARDS_PER_BLOCK = 256
+CONTEXTS_PER_BLOCK = 2048
+EXAMPLES = (10, 8, 6, 5, 4, 3, 2, 1)  # per card; the largest number that fits into the page is used
 
 Row = dict[str, Any]
-Quote = tuple[int, str, str, str]  # place, before, token, after
+Context = tuple[int, str, str, str]  # place in the text, text before, token, text after
 
 
 @dataclass
-class Shelf:
-    """The cards of an SAE's latents, or of the meta-latents of a meta-SAE of the SAE `of`.
+class CardSet:
+    """The cards of all latents of an SAE, or of all meta-latents of a meta-SAE.
 
-    `rows` is the table that tells what they mean (docs/studies.md), None if nothing does; `facts` what else is known of
-    each, as `_card` names it. `folder` is that of the SAE, or of the meta-SAE's study. `prefix` stands before the
-    folder of a point in its key.
+    key: identifies the set in links
+    folder: the SAE's folder, or the folder of the meta-SAE study
+    rows: frequency, activations, examples and promoted tokens per latent (docs/studies.md); None if not computed
+    facts: what other studies found per latent, under the letters of `_card`
+    prefix: stands before a point's folder name in its key
+    sae: for a meta-SAE, the key of the SAE it decomposes
+    shuffled: for a meta-SAE, the explained variance of shuffled directions
     """
 
     key: str
@@ -35,140 +37,169 @@ class Shelf:
     rows: pa.Table | None
     facts: list[Row]
     prefix: str = ""
-    of: str | None = None
-    shuffled: float | None = None  # of a meta-SAE: the share that is explained of shuffled directions
+    sae: str | None = None
+    shuffled: float | None = None
 
 
-def pack(blocks: Blocks, shelves: Sequence[Shelf], most: int) -> Row:
-    """Add the cards in at most about so many bytes: as many examples on each as fit; if one is too many, the cards of
-    the first shelves alone. Returns a description of each shelf; that of one that did not fit has no blocks."""
-    numbers = {shelf.key: number for number, shelf in enumerate(shelves)}
-    tries = [(len(shelves), examples) for examples in EXAMPLES]
-    tries += [(kept, EXAMPLES[-1]) for kept in range(len(shelves) - 1, 0, -1)]
-    for kept, examples in tries:
-        quotes = Quotes.from_shelves(shelves[:kept], examples)
-        if quotes.size + sum(_size(one, quotes, numbers) for one in shelves[:kept]) <= most:
+def encode_cards(blocks: Blocks, card_sets: Sequence[CardSet], max_bytes: int) -> Row:
+    """Encode the cards into about `max_bytes` bytes of blocks and describe them for the page.
+
+    Every card gets as many examples as fit. If one example per card is too much, the last sets get no cards; the first
+    set always has them.
+
+    Returns the descriptions of all sets, the names of the context blocks, and the sizes of blocks. A set without cards
+    has no block names.
+    """
+    numbers = {card_set.key: number for number, card_set in enumerate(card_sets)}
+    attempts = [(len(card_sets), examples) for examples in EXAMPLES]
+    attempts += [(kept, EXAMPLES[-1]) for kept in range(len(card_sets) - 1, 0, -1)]
+    for kept, examples in attempts:
+        contexts = Contexts.from_card_sets(card_sets[:kept], examples)
+        if contexts.size + sum(_estimate_size(one, contexts, numbers) for one in card_sets[:kept]) <= max_bytes:
             break
     return {
-        "shelves": [
+        "card_sets": [
             {
-                "key": shelf.key,
-                "label": shelf.label,
-                "count": len(shelf.facts),
-                "of": None if shelf.of is None else numbers[shelf.of],
-                "told": shelf.rows is not None,
-                "shuffled": shelf.shuffled,
-                **(_blocks(blocks, shelf, number, quotes, numbers) if number < kept else {"index": None, "cards": []}),
+                "key": card_set.key,
+                "label": card_set.label,
+                "count": len(card_set.facts),
+                "sae": None if card_set.sae is None else numbers[card_set.sae],
+                "has_examples": card_set.rows is not None,
+                "shuffled": card_set.shuffled,
+                **(
+                    _add_blocks(blocks, card_set, number, contexts, numbers)
+                    if number < kept
+                    else {"index": None, "cards": []}
+                ),
             }
-            for number, shelf in enumerate(shelves)
+            for number, card_set in enumerate(card_sets)
         ],
-        "quotes": [blocks.add(f"quotes-{at}", part) for at, part in enumerate(quotes.parts())],
-        "per_block": PER_BLOCK,
-        "quotes_per_block": QUOTES,
+        "contexts": [blocks.add(f"contexts-{at}", part) for at, part in enumerate(contexts.split())],
+        "cards_per_block": CARDS_PER_BLOCK,
+        "contexts_per_block": CONTEXTS_PER_BLOCK,
     }
 
 
 @dataclass
-class Quotes:
-    """The text of all examples, each place once, in the order of the text: what stands together is packed together."""
+class Contexts:
+    """The text of all examples, each place once, in the order of the text: neighbours compress well together."""
 
-    examples: int  # of a card
-    numbers: dict[Quote, int]
+    examples: int  # per card
+    numbers: dict[Context, int]
 
     @classmethod
-    def from_shelves(cls, shelves: Sequence[Shelf], examples: int) -> "Quotes":
-        found: set[Quote] = set()
-        for shelf in shelves:
-            if shelf.rows is not None:
-                some = pc.list_flatten(pc.list_slice(shelf.rows["examples"], 0, examples))
-                found.update(map(quote_of, some.to_pylist()))
-        return cls(examples, {quote: number for number, quote in enumerate(sorted(found))})
+    def from_card_sets(cls, card_sets: Sequence[CardSet], examples: int) -> "Contexts":
+        """Collect the contexts of the first examples of every card."""
+        found: set[Context] = set()
+        for card_set in card_sets:
+            if card_set.rows is not None:
+                listed = pc.list_flatten(pc.list_slice(card_set.rows["examples"], 0, examples))
+                found.update(map(to_context, listed.to_pylist()))
+        return cls(examples, {context: number for number, context in enumerate(sorted(found))})
 
-    def parts(self, every: int = 1) -> Iterator[list[list[str]]]:
-        """Before, token and after, a block at a time; of each so many blocks the first."""
-        quotes = list(self.numbers)
-        for first in range(0, len(quotes), QUOTES * every):
-            yield [list(texts) for _, *texts in quotes[first : first + QUOTES]]
+    def split(self, every: int = 1) -> Iterator[list[list[str]]]:
+        """Yield the contents of one block at a time, each context as [before, token, after].
+
+        every: yield only every n-th block
+        """
+        contexts = list(self.numbers)
+        for first in range(0, len(contexts), CONTEXTS_PER_BLOCK * every):
+            yield [list(texts) for _, *texts in contexts[first : first + CONTEXTS_PER_BLOCK]]
 
     @property
     def size(self) -> int:
-        """About how many bytes they take."""
+        """Estimate the bytes of all blocks from every 8th."""
         sample, sampled = Blocks(), 0
-        for at, part in enumerate(self.parts(every=8)):
+        for at, part in enumerate(self.split(every=8)):
             sample.add(str(at), part)
             sampled += len(part)
         return sample.size * len(self.numbers) // max(1, sampled)
 
 
-def quote_of(example: Row) -> Quote:
+def to_context(example: Row) -> Context:
+    """Convert an example of a latents table; older tables have no place."""
     return example.get("place") or 0, example["before"], example["token"], example["after"]
 
 
-def _blocks(blocks: Blocks, shelf: Shelf, number: int, quotes: Quotes, numbers: Mapping[str, int]) -> Row:
+def _add_blocks(blocks: Blocks, card_set: CardSet, number: int, contexts: Contexts, numbers: Mapping[str, int]) -> Row:
     index = None
-    if shelf.rows is not None:
-        index = blocks.add(f"{number}-index", _index(shelf.rows, quotes.examples))
-    cards = [blocks.add(f"{number}-{at}", part) for at, part in enumerate(_parts(shelf, quotes, numbers))]
+    if card_set.rows is not None:
+        index = blocks.add(f"{number}-index", _index(card_set.rows, contexts.examples))
+    cards = [blocks.add(f"{number}-{at}", part) for at, part in enumerate(_split_cards(card_set, contexts, numbers))]
     return {"index": index, "cards": cards}
 
 
-def _parts(shelf: Shelf, quotes: Quotes, numbers: Mapping[str, int]) -> Iterator[list[Row]]:
-    def number(point: str) -> int | None:
-        return numbers.get(shelf.prefix + point)
+def _split_cards(card_set: CardSet, contexts: Contexts, numbers: Mapping[str, int]) -> Iterator[list[Row]]:
+    """Yield the cards of one block at a time."""
 
-    for first in range(0, len(shelf.facts), PER_BLOCK):
-        facts = shelf.facts[first : first + PER_BLOCK]
+    def find_number(point: str) -> int | None:
+        return numbers.get(card_set.prefix + point)
+
+    for first in range(0, len(card_set.facts), CARDS_PER_BLOCK):
+        facts = card_set.facts[first : first + CARDS_PER_BLOCK]
         rows: Sequence[Row | None] = [None] * len(facts)
-        if shelf.rows is not None:
-            rows = shelf.rows.slice(first, PER_BLOCK).to_pylist()
-        yield [_card(row, known, quotes, number) for row, known in zip(rows, facts, strict=True)]
+        if card_set.rows is not None:
+            rows = card_set.rows.slice(first, CARDS_PER_BLOCK).to_pylist()
+        yield [_card(row, known, contexts, find_number) for row, known in zip(rows, facts, strict=True)]
 
 
-def _size(shelf: Shelf, quotes: Quotes, numbers: Mapping[str, int]) -> int:
-    """About how many bytes the cards take, going by the first block."""
+def _estimate_size(card_set: CardSet, contexts: Contexts, numbers: Mapping[str, int]) -> int:
+    """Estimate the bytes of a set's cards and index from its first block."""
     sample = Blocks()
-    part = next(_parts(shelf, quotes, numbers))
+    part = next(_split_cards(card_set, contexts, numbers))
     sample.add("cards", part)
-    if shelf.rows is not None:
-        sample.add("index", _index(shelf.rows.slice(0, PER_BLOCK), quotes.examples))
-    return sample.size * len(shelf.facts) // len(part)
+    if card_set.rows is not None:
+        sample.add("index", _index(card_set.rows.slice(0, CARDS_PER_BLOCK), contexts.examples))
+    return sample.size * len(card_set.facts) // len(part)
 
 
-def _card(row: Row | None, facts: Row, quotes: Quotes, number: Callable[[str], int | None]) -> Row:
-    """What a card shows, by letter: f frequency, a activation where active (mean, largest), e examples (activation,
-    quote), p output tokens raised (token, logit); of meta-latents u by how many latents it is used, l those with the
-    largest weights (latent, weight), m matches (shelf, latent, cosine). And the facts: of latents n nearest latents
-    (shelf, latent, cosine), s stitching (shelf of the small SAE, novel, change in MSE over that of the small SAE,
-    threshold), d decompositions (shelf, share explained, [meta-latent, weight])."""
+def _card(row: Row | None, facts: Row, contexts: Contexts, find_number: Callable[[str], int | None]) -> Row:
+    """Build a card, with one letter per field to keep the page small.
+
+    f: frequency
+    a: [mean, largest] activation where active
+    e: examples, [activation, number of the context]
+    p: promoted output tokens, [token, logit]
+
+    Of a meta-latent:
+    u: number of latents that use it
+    l: latents with the largest weights, [latent, weight]
+    m: best matches in smaller SAEs, [card set, latent, cosine]
+
+    Already in `facts`:
+    n: nearest latents in other SAEs, [card set, latent, cosine]
+    s: stitching, [card set of the small SAE, novel, change in MSE / MSE of the small SAE, threshold]
+    d: decompositions, [card set of the meta-SAE, explained variance, [[meta-latent, weight], ...]]
+    """
     if row is None:
         return facts
-    examples = (row["examples"] or [])[: quotes.examples]
+    examples = (row["examples"] or [])[: contexts.examples]
     card: Row = {
         **facts,
-        "f": rounded(row["frequency"], 3),
-        "a": [rounded(row["mean_activation"], 3), rounded(row["max_activation"], 3)],
-        "e": [[rounded(one["activation"], 3), quotes.numbers[quote_of(one)]] for one in examples],
-        "p": [[one["token"], rounded(one["logit"], 3)] for one in row["promoted"] or []],
+        "f": round_digits(row["frequency"], 3),
+        "a": [round_digits(row["mean_activation"], 3), round_digits(row["max_activation"], 3)],
+        "e": [[round_digits(one["activation"], 3), contexts.numbers[to_context(one)]] for one in examples],
+        "p": [[one["token"], round_digits(one["logit"], 3)] for one in row["promoted"] or []],
     }
     if "used_by" in row:
         card["u"] = row["used_by"]
-        card["l"] = [[one["latent"], rounded(one["weight"], 3)] for one in row["latents"] or []]
-        matches = [(number(one["point"]), one) for one in row["matches"] or []]
-        card["m"] = [[at, one["latent"], rounded(one["cosine"], 3)] for at, one in matches if at is not None]
+        card["l"] = [[one["latent"], round_digits(one["weight"], 3)] for one in row["latents"] or []]
+        matches = [(find_number(one["point"]), one) for one in row["matches"] or []]
+        card["m"] = [[at, one["latent"], round_digits(one["cosine"], 3)] for at, one in matches if at is not None]
     return card
 
 
 def _index(rows: pa.Table, examples: int) -> Row:
-    """What is searched: the different tokens, and for each latent those of its examples and those that it raises."""
+    """Build the search index: the distinct tokens, and per latent the tokens of its examples and promoted tokens."""
     known: dict[str, int] = {}
 
-    def numbers(found: Sequence[Row] | None) -> list[int]:
-        return [known.setdefault(one["token"], len(known)) for one in found or []]
+    def number_tokens(listed: Sequence[Row] | None) -> list[int]:
+        return [known.setdefault(one["token"], len(known)) for one in listed or []]
 
-    shown, raised = [], []
-    for batch in rows.select(["examples", "promoted"]).to_batches(PER_BLOCK):
+    shown, promoted = [], []
+    for batch in rows.select(["examples", "promoted"]).to_batches(CARDS_PER_BLOCK):
         for row in batch.to_pylist():
-            shown.append(numbers((row["examples"] or [])[:examples]))
-            raised.append(numbers(row["promoted"]))
-    frequencies = [rounded(value, 2) for value in rows["frequency"].to_pylist()]
-    return {"examples": shown, "promoted": raised, "frequency": frequencies, "tokens": list(known)}
+            shown.append(number_tokens((row["examples"] or [])[:examples]))
+            promoted.append(number_tokens(row["promoted"]))
+    frequencies = [round_digits(value, 2) for value in rows["frequency"].to_pylist()]
+    return {"examples": shown, "promoted": promoted, "frequency": frequencies, "tokens": list(known)}

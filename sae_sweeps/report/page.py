@@ -1,4 +1,4 @@
-"""One HTML file, from data, scripts and styles."""
+"""Builds report.html: one HTML file with its data, scripts and styles."""
 
 import functools
 import html
@@ -8,26 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.config.saes import ARCHITECTURES, TITLES
-from sae_sweeps.report import studies
 from sae_sweeps.report.blocks import Blocks, to_json
-from sae_sweeps.report.explorer import explorer
+from sae_sweeps.report.explorer import build_explorer
 from sae_sweeps.report.points import (
-    about,
-    answer,
-    cautions,
-    failures,
-    groups_data,
-    metrics_data,
-    points_data,
+    describe_points,
+    list_cautions,
+    list_failures,
+    list_groups,
+    list_metrics,
+    list_points,
     read_curve,
-    shared,
+    split_shared_settings,
+    summarise,
 )
+from sae_sweeps.report.studies import collect_studies, find_finished, list_evaluated
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ComparedPoint, group_by_seed
 
-SOURCES = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
     "basics",
     "charts",
@@ -37,6 +37,7 @@ SCRIPTS = (
     "settings",
     "studies",
     "stitching",
+    "stitching_charts",
     "meta_saes",
     "explorer",
     "cards",
@@ -44,55 +45,60 @@ SCRIPTS = (
 )
 
 
-def page(
+def build_page(
     title: str,
     points: Sequence[ComparedPoint],
-    followed: Mapping[str, Mapping[str, Any]],
-    most: int,
+    outcomes: Mapping[str, Mapping[str, Any]],
+    max_bytes: int,
     on_progress: OnProgress | None = None,
     sweeps: Sequence[Sweep] = (),
 ) -> str:
-    """The report on points, of one sweep or of several, as one HTML document of its own. `followed`: how the tasks that
-    followed have ended. The explorer's cards take at most so many bytes. `sweeps`: those of the points, or more."""
+    """Build the report on points of one or several sweeps as one self-contained HTML document.
+
+    outcomes: how the follow-up tasks ended, by "sweep: task"
+    max_bytes: about how many bytes the explorer's cards may take
+    on_progress: called with the number of compared pairs of SAEs and their total
+    sweeps: the sweeps of the report, including those without points; by default those of the points
+    """
     groups = group_by_seed(points)
-    rows = points_data(groups)
+    rows = list_points(groups)
     members = [point for group in groups for point in group.points]
-    keys = {row["key"]: (row["label"], point) for row, point in zip(rows, members, strict=True)}
+    labelled_points = {row["key"]: (row["label"], point) for row, point in zip(rows, members, strict=True)}
     blocks = Blocks()
-    blocks.add("plotly", plotly())
+    blocks.add("plotly", read_plotly())
     blocks.add("curves", [read_curve(point) for point in members])
     sweeps = sweeps or list({point.sweep.folder: point.sweep for point in points}.values())
-    found = [study for sweep in sweeps for study in studies.finished(sweep)]
-    told_of = studies.studies_data(found)
-    blocks.add("studies", told_of)
-    same_everywhere = shared(rows)
+    studies = [study for sweep in sweeps for study in find_finished(sweep)]
+    by_task = collect_studies(studies)
+    blocks.add("studies", by_task)
+    shared = split_shared_settings(rows)
     content = {
         "title": title,
         "sweeps": [sweep.name for sweep in sweeps],
         "architectures": TITLES,
-        "metrics": metrics_data(),
-        "groups": groups_data(groups),
+        "metrics": list_metrics(),
+        "groups": list_groups(groups),
         "points": rows,
-        "shared": same_everywhere,
-        "studies": {task: len(some) for task, some in told_of.items()},
-        "explorer": explorer(blocks, keys, found, most, on_progress),
+        "shared": shared,
+        "studies": {task: len(found) for task, found in by_task.items()},
+        "explorer": build_explorer(blocks, labelled_points, studies, max_bytes, on_progress),
     }
     parts = {
         "title": html.escape(title),
-        "answer": html.escape(answer(groups)),
-        "cautions": _list("cautions", cautions(groups)),
-        "about": _list("about", about(points)),
-        "evaluated": _evaluated(studies.evaluated(found)),
-        "failures": _list("failures", failures(points, followed)),
-        "written": html.escape(_written()),
-        "theme": source("theme.js"),
-        "style": source("page.css") + architecture_colors(),
+        "summary": html.escape(summarise(groups)),
+        "cautions": _list("cautions", list_cautions(groups)),
+        "about": _list("about", describe_points(points)),
+        "evaluated": _evaluated_section(list_evaluated(studies)),
+        "failures": _list("failures", list_failures(points, outcomes)),
+        "written": html.escape(_describe_origin()),
+        "theme": read_asset("theme.js"),
+        "style": read_asset("page.css") + architecture_colors(),
         "data": to_json(content).replace("<", "\\u003c"),
         "blocks": blocks.html(),
-        "scripts": "\n".join(f"<script>\n{source(f'{name}.js')}</script>" for name in SCRIPTS),
+        "scripts": "\n".join(f"<script>\n{read_asset(f'{name}.js')}</script>" for name in SCRIPTS),
     }
     return functools.reduce(
-        lambda text, part: text.replace(f"<!--{part[0]}-->", part[1]), parts.items(), source("page.html")
+        lambda text, part: text.replace(f"<!--{part[0]}-->", part[1]), parts.items(), read_asset("page.html")
     )
 
 
@@ -101,8 +107,8 @@ def _list(kind: str, lines: Sequence[str]) -> str:
     return f'<ul id="{kind}" class="{kind}">{items}</ul>' if items else ""
 
 
-def _evaluated(rows: Sequence[Sequence[str]]) -> str:
-    """The section on SAEs that were evaluated by themselves, whoever trained them; nothing if there are none."""
+def _evaluated_section(rows: Sequence[Sequence[str]]) -> str:
+    """Return the section on the SAEs of `task=evaluate`; empty if there are none."""
     if len(rows) < 2:
         return ""
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in rows[0])
@@ -114,9 +120,9 @@ def _evaluated(rows: Sequence[Sequence[str]]) -> str:
     )
     region = 'class="scroll" role="region" aria-label="Evaluated SAEs" tabindex="0"'
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
-    about = "SAEs that were measured by themselves, whoever trained them, as the points above are measured."
+    about = "SAEs evaluated on their own with task=evaluate, on the same metrics as the points above."
     return (
-        '<section id="evaluated" aria-labelledby="evaluated-title"><h2 id="evaluated-title">Evaluated</h2>'
+        '<section id="evaluated" aria-labelledby="evaluated-title"><h2 id="evaluated-title">Evaluated SAEs</h2>'
         f"<p>{about}</p><div {region}>{table}</div></section>"
     )
 
@@ -130,18 +136,20 @@ def architecture_colors() -> str:
     return "".join(rules)
 
 
-def source(name: str) -> str:
-    return (SOURCES / name).read_text(encoding="utf-8")
+def read_asset(name: str) -> str:
+    """Read a file of the page's scripts, styles and HTML."""
+    return (ASSETS / name).read_text(encoding="utf-8")
 
 
-def plotly() -> str:
-    """The plotting library, as it came with its package."""
+def read_plotly() -> str:
+    """Read the plotting library from its package."""
     from plotly.offline import get_plotlyjs
 
     return get_plotlyjs()
 
 
-def _written() -> str:
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%d")  # a page that says the same is the same all day
+def _describe_origin() -> str:
+    """Return the date and the commit. Without the time, equal reports of one day are equal files."""
+    today = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     commit = provenance().get("commit")
-    return now + (f", commit {commit[:10]}" if commit else "")
+    return today + (f", commit {commit[:10]}" if commit else "")

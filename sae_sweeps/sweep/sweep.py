@@ -1,4 +1,4 @@
-"""The files of a sweep: sweep.json (its points, their configurations, jobs and states) and results.csv."""
+"""The file of a sweep: sweep.json (its points, their configurations, jobs and states)."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -10,10 +10,10 @@ from filelock import FileLock
 
 from sae_sweeps.config import Config, from_json
 from sae_sweeps.runtime.errors import describe_error
-from sae_sweeps.runtime.files import read_json, write_csv, write_json
+from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.point import Point
-from sae_sweeps.sweep.point_state import DONE, RESULTS, WAITING, State
+from sae_sweeps.sweep.point_state import DONE, WAITING, State
 
 log = logging.getLogger(__name__)
 
@@ -111,18 +111,3 @@ class Sweep:
             content = self.read()
             change(content)
             write_json(self.folder / "sweep.json", content)
-
-    def results(self) -> list[dict[str, Any]]:
-        """Return one flat row per finished point, in the order of sweep.json."""
-        rows = []
-        for name in self.read()["points"]:
-            result = read_json(self.folder / name / RESULTS)
-            if result is not None:
-                rows.append({"point": name, **result["point"], **result["metrics"], **result["training"]})
-        return rows
-
-    def write_results_csv(self) -> Path:
-        """Write results.csv and return its path."""
-        path = self.folder / "results.csv"
-        write_csv(path, self.results())
-        return path

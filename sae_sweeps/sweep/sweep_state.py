@@ -37,7 +37,7 @@ class SweepStates:
     """
 
     points: dict[str, State]
-    content: Mapping[str, Any]
+    content: Mapping[str, Any]  # of the sweep.json that the states were read with
     follow_ups: dict[str, State] = field(default_factory=dict)
     slurm_error: str | None = None
 

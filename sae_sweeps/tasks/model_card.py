@@ -8,7 +8,7 @@ from sae_sweeps.config.differences import flatten, shorten_path
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.registry import WRITERS
-from sae_sweeps.report.markdown import markdown_row
+from sae_sweeps.report.markdown import format_markdown_row
 
 WRITTEN = "Written by sae-sweeps."  # what an overview is known by
 GROUPS = ("sae", "training", "dataset", "evaluation")  # of a configuration, that a card tells
@@ -97,5 +97,5 @@ def _plain(value: Any) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = [markdown_row(row) for row in rows]
+    lines = [format_markdown_row(row) for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])

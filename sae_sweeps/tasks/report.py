@@ -1,128 +1,133 @@
-"""Task `report`: results.csv, the table on the terminal, report.html; of several sweeps, a page that compares them."""
+"""Task `report`: results.csv, the tables on the terminal, and report.html, which may compare several sweeps."""
 
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sae_sweeps.config import Config
-from sae_sweeps.report.markdown import markdown
-from sae_sweeps.report.page import page
-from sae_sweeps.report.status import tell
+from sae_sweeps.report.loaded import LoadedSweep, load_sweep
+from sae_sweeps.report.markdown import format_markdown_table
+from sae_sweeps.report.page import build_page
+from sae_sweeps.report.status import show_reason
 from sae_sweeps.report.terminal import points_table, seeds_table
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import describe_error
 from sae_sweeps.runtime.files import write_text
 from sae_sweeps.runtime.progress import SweepProgress, progress_callback
-from sae_sweeps.sweep import Sweep, point_state
-from sae_sweeps.sweep.comparison import ComparedPoint, collect_points, group_by_seed
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.comparison import group_by_seed
 from sae_sweeps.sweep.point_state import DONE, FAILED, QUEUED, RUNNING, State
-from sae_sweeps.sweep.sweep_state import read_states
 from sae_sweeps.tracking.comparison_run import compare_run
 
 log = logging.getLogger(__name__)
 
 PAGE = "report.html"
-LONGEST_NAME = 100  # bytes of a file's name that list sweeps
+MAX_NAME_BYTES = 100  # longer lists of sweeps are hashed in the file name
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Report on all points of a sweep, or of several whose names are joined by commas, whatever became of them."""
-    looked = [_look(one) for one in sweeps_of(sweep)]
+    """Report on all points of a sweep, whatever their state, or of several sweeps: name=a,b."""
+    sweeps = [load_sweep(one) for one in split_sweeps(sweep)]
     if config.format == "md":
-        print(markdown(group_by_seed([point for one in looked for point in one.points])))
+        print(format_markdown_table(group_by_seed([point for loaded in sweeps for point in loaded.points])))
         return []
-    for one in looked:
-        failed = {point.name: point.state.reason or "" for point in one.points if point.state.state == FAILED}
-        _table(one.sweep, one.points, failed)
-        for point in one.points:
+    for loaded in sweeps:
+        failures = {point.name: point.state.reason or "" for point in loaded.points if point.state.state == FAILED}
+        _show_tables(loaded, [point.name for point in loaded.points], failures)
+        for point in loaded.points:
             if point.state.state not in (DONE, FAILED):
-                tell(one.sweep, point.name, point.state)
-        one.sweep.record_states({point.name: point.state for point in one.points})
-    _publish(looked, config)
+                show_reason(loaded.sweep, point.name, point.state)
+        loaded.sweep.record_states({point.name: point.state for point in loaded.points}, loaded.content)
+    _publish(sweeps, config)
     return []
 
 
-@dataclass(frozen=True)
-class Looked:
-    """A sweep as it was seen at one moment."""
-
-    sweep: Sweep
-    points: list[ComparedPoint]
-
-
-def _look(sweep: Sweep) -> Looked:
-    states = read_states(sweep)
-    return Looked(sweep, collect_points(sweep, states.points, states.content))
-
-
-def sweeps_of(sweep: Sweep) -> list[Sweep]:
-    """The sweeps whose names are joined by commas."""
+def split_sweeps(sweep: Sweep) -> list[Sweep]:
+    """Return the sweeps of a name with commas, each once."""
     return [Sweep(sweep.folder.parent / name) for name in dict.fromkeys(sweep.name.split(","))]
 
 
-def show(sweep: Sweep, names: Sequence[str], failures: Mapping[str, str], seconds: float) -> None:
-    """What stands at the end of a command: the table of its points, the failures, and where the files are."""
-    seen = {name: point_state.read_state(sweep.folder / name) for name in names}
-    _table(sweep, collect_points(sweep, seen), failures, f"{seconds:.0f} s in all  ")
+def show(loaded: LoadedSweep, names: Sequence[str], failures: Mapping[str, str], seconds: float) -> None:
+    """Print the end of a command: the table of its points, why some failed, and the paths of the files.
+
+    names: the points that the command ran
+    failures: why points failed, by name
+    seconds: how long the command took
+    """
+    _show_tables(loaded, names, failures, f"total time: {seconds:.0f} s  ")
 
 
-def refresh(sweep: Sweep, config: Config) -> None:
-    """Publish the page anew when nothing of the sweep is under way. What fails here fails nothing else."""
+def refresh(sweep: Sweep, config: Config, loaded: LoadedSweep | None = None) -> None:
+    """Write the page again, unless a point is running or queued. An error is logged and does not fail the command.
+
+    loaded: the sweep, if it has been read already
+    """
     try:
-        looked = _look(sweep)
-        if not {point.state.state for point in looked.points} & {RUNNING, QUEUED}:
-            _publish([looked], config)
+        loaded = load_sweep(sweep) if loaded is None else loaded
+        if not {point.state.state for point in loaded.points} & {RUNNING, QUEUED}:
+            _publish([loaded], config)
     except Exception as error:
         log.warning(
-            "report.html was not written (%s); python launch.py task=report name=%s", describe_error(error), sweep.name
+            "%s was not written (%s); to try again: python launch.py task=report name=%s",
+            PAGE,
+            describe_error(error),
+            sweep.name,
         )
 
 
-def write_page(sweeps: Sequence[Sweep], explorer_mib: float) -> Path:
-    """Write the page on one sweep into its folder, or that on several beside their folders. Returns where it is."""
-    return _write_page([_look(sweep) for sweep in sweeps], explorer_mib)
+def write_page(sweeps: Sequence[LoadedSweep], explorer_mib: float) -> Path:
+    """Write the page on one sweep into its folder, or the page on several next to their folders. Returns its path.
 
-
-def _publish(looked: Sequence[Looked], config: Config) -> None:
-    """Write the page, say where it is, and have W&B show it beside the comparison of the sweep."""
-    path = _write_page(looked, config.explorer_mib)
-    console.print(f"report: {path}", markup=False, soft_wrap=True)
-    if len(looked) == 1:
-        compare_run(looked[0].sweep, config.tracking, looked[0].points, path)
-
-
-def _write_page(looked: Sequence[Looked], explorer_mib: float) -> Path:
-    sweeps = [one.sweep for one in looked]
-    points = [point for one in looked for point in one.points]
-    followed = {f"{sweep.name}: {task}": known for sweep in sweeps for task, known in sweep.read()["followed"].items()}
-    path, title = sweeps[0].folder / PAGE, sweeps[0].name
-    if len(sweeps) > 1:
-        names = "+".join(sweep.name for sweep in sweeps)
-        if len(names.encode()) > LONGEST_NAME:
-            names = hashlib.sha256(names.encode()).hexdigest()[:12]
-        path, title = sweeps[0].folder.parent / f"report-{names}.html", ", ".join(sweep.name for sweep in sweeps)
-    if not title.startswith("sweep"):
-        title = f"sweep{'s' * (len(sweeps) > 1)} {title}"
+    explorer_mib: MiB that the cards of latents may take
+    """
+    points = [point for loaded in sweeps for point in loaded.points]
+    outcomes = {
+        f"{loaded.sweep.name}: {task}": outcome for loaded in sweeps for task, outcome in loaded.outcomes.items()
+    }
+    path, title = _locate_page([loaded.sweep for loaded in sweeps])
     with SweepProgress(1).live() as display:
         line = display.add_point("report")
         try:
-            told = progress_callback(line, "pairs of SAEs compared")
-            text = page(title, points, followed, int(explorer_mib * 2**20), told, sweeps)
+            on_progress = progress_callback(line, "pairs of SAEs compared")
+            max_bytes = int(explorer_mib * 2**20)
+            text = build_page(title, points, outcomes, max_bytes, on_progress, [loaded.sweep for loaded in sweeps])
         finally:
             line.close()
     write_text(path, text)
     return path
 
 
-def _table(sweep: Sweep, points: Sequence[ComparedPoint], failures: Mapping[str, str], time: str = "") -> None:
-    """Write results.csv; show what is in it, the failures, and where the files are."""
-    path = sweep.write_results_csv()
+def _publish(sweeps: Sequence[LoadedSweep], config: Config) -> None:
+    """Write the page, print its path, and add it to the W&B run that compares the sweep."""
+    path = write_page(sweeps, config.explorer_mib)
+    console.print(f"report: {path}", markup=False, soft_wrap=True)
+    if len(sweeps) == 1:
+        compare_run(sweeps[0].sweep, config.tracking, sweeps[0].points, path)
+
+
+def _locate_page(sweeps: Sequence[Sweep]) -> tuple[Path, str]:
+    """Return the path and the title of the page on these sweeps."""
+    path, title = sweeps[0].folder / PAGE, sweeps[0].name
+    if len(sweeps) > 1:
+        names = "+".join(sweep.name for sweep in sweeps)
+        if len(names.encode()) > MAX_NAME_BYTES:
+            names = hashlib.sha256(names.encode()).hexdigest()[:12]
+        path, title = sweeps[0].folder.parent / f"report-{names}.html", ", ".join(sweep.name for sweep in sweeps)
+    if not title.startswith("sweep"):
+        title = f"sweep{'s' * (len(sweeps) > 1)} {title}"
+    return path, title
+
+
+def _show_tables(loaded: LoadedSweep, names: Sequence[str], failures: Mapping[str, str], prefix: str = "") -> None:
+    """Write results.csv; print the table of the named points, why some failed, and the paths of the files."""
+    path = loaded.write_results_csv()
+    wanted = set(names)
+    points = [point for point in loaded.points if point.name in wanted]
     if any(point.results for point in points):
-        console.print(points_table(sweep.name, points))
-    if (seeds := seeds_table(sweep.name, points)) is not None:
+        console.print(points_table(loaded.sweep.name, points))
+    if (seeds := seeds_table(loaded.sweep.name, points)) is not None:
         console.print(seeds)
-    for name, why in failures.items():
-        tell(sweep, name, State(FAILED, why))
-    console.print(f"{time}files: {sweep.folder}/<point>/  table: {path}", markup=False, soft_wrap=True)
+    for name, reason in failures.items():
+        show_reason(loaded.sweep, name, State(FAILED, reason))
+    console.print(f"{prefix}files: {loaded.sweep.folder}/<point>/  table: {path}", markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Task `status`: every point's state, from its folder and from Slurm. Nothing has to run for it to be right."""
+"""Task `status`: the state of every point, from the points' folders and from Slurm. It can run at any time."""
 
 from sae_sweeps.config import Config
 from sae_sweeps.report import status
@@ -6,6 +6,6 @@ from sae_sweeps.sweep import Sweep
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Show it: whatever the states are, none of them is a failure of this."""
+    """Show the states. Never fails because of a state, so the list is empty."""
     status.show(sweep)
     return []

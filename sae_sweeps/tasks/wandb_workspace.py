@@ -1,4 +1,4 @@
-"""Task `wandb_workspace`: a saved view in W&B that compares the points of a sweep."""
+"""Task `wandb_workspace`: a W&B workspace, saved as a view, that compares the points of a sweep."""
 
 import importlib.util
 import logging
@@ -13,55 +13,54 @@ from sae_sweeps.tracking.wandb_sync import unreachable_reason
 
 log = logging.getLogger(__name__)
 
-KNOWN = "wandb_workspace.json"  # in the sweep's folder: the address of the view that it has
+ADDRESS = "wandb_workspace.json"  # in the sweep's folder: where its view was saved
 CURVES = {"train/mse": "MSE", "train/loss": "loss", "train/l0": "L0", "train/dead_fraction": "dead latents"}
 COMPARED = ("eval/nmse", "eval/ce_degradation", "eval/l0", "eval/dead_fraction")
-NEEDS = "it takes a key (`wandb login`, or WANDB_API_KEY) and a server of W&B's own, which has saved views"
+REQUIREMENTS = "a workspace needs an API key (`wandb login` or WANDB_API_KEY) and a server that supports saved views"
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Create the view, or bring the one that was created before up to date. Returns why it could not be.
+    """Create the sweep's view, or update the one that was created before. Returns why it could not be saved.
 
-    Raises: NotRunError if there is nothing that it could show, or nothing that it could be made with.
+    Raises: NotRunError if the sweep has no points, tracking is not online, wandb-workspaces is not installed, or the
+        server cannot be reached.
     """
-    known = sweep.read()["points"]
-    if not known:
+    points = sweep.read()["points"]
+    if not points:
         raise NotRunError(NO_POINTS)
-    tracking = combine_tracking(config.tracking, [point["config"] for point in known.values()])
+    tracking = combine_tracking(config.tracking, [point["config"] for point in points.values()])
     if tracking.mode != "online":
-        first = "" if tracking.mode == "off" else "; task=sync uploads its runs"
-        raise NotRunError(f"a workspace lives on the W&B server: tracking=online is needed, not {tracking.mode}{first}")
+        upload = "" if tracking.mode == "off" else "; upload the runs with task=sync"
+        raise NotRunError(f"tracking={tracking.mode}: a workspace is on the W&B server. Fix: tracking=online{upload}")
     if importlib.util.find_spec("wandb_workspaces") is None:
-        raise NotRunError("wandb-workspaces is not installed here: pip install wandb-workspaces")
+        raise NotRunError("wandb-workspaces is not installed: pip install wandb-workspaces")
     import wandb
 
     server = wandb.setup().settings.base_url
-    if (why := unreachable_reason(server)) is not None:
-        raise NotRunError(f"W&B: {why}; a workspace lives on the server")
+    if (reason := unreachable_reason(server)) is not None:
+        raise NotRunError(f"W&B: {reason}; a workspace is on the server")
     try:
         entity = tracking.entity or wandb.Api(timeout=20).default_entity
         if entity is None:
-            return [f"{server} names no entity for this key: set tracking.entity"]
-        view = workspace(sweep.name, entity, tracking.project)
-        address = _save(view, read_json(sweep.folder / KNOWN))
+            return [f"{server} has no default entity for this API key. Fix: set tracking.entity"]
+        view = build_workspace(sweep.name, entity, tracking.project)
+        address = _save(view, read_json(sweep.folder / ADDRESS))
     except Exception as error:
-        return [f"{server} refused ({first_line(error)}); {NEEDS}"]
-    write_json(sweep.folder / KNOWN, address)
+        return [f"{server} refused the workspace ({first_line(error)}); {REQUIREMENTS}"]
+    write_json(sweep.folder / ADDRESS, address)
     log.info("workspace: %s", address["url"])
     return []
 
 
 def _save(view: Any, known: dict[str, str] | None) -> dict[str, str]:
-    """Save the view in the place of the one that is known, if that is still there. Returns where it is."""
+    """Save the view, in place of the one saved before if that still exists. Returns its url, entity and project."""
     import wandb_workspaces.workspaces as ws
 
     if known is not None and (known["entity"], known["project"]) == (view.entity, view.project):
         try:
             earlier = ws.Workspace.from_url(known["url"])
         except Exception as error:
-            log.warning(
-                "the workspace %s is not there any more (%s); a new one is made", known["url"], first_line(error)
-            )
+            log.warning("the workspace %s no longer exists (%s); creating another", known["url"], first_line(error))
         else:
             earlier.name, earlier.sections = view.name, view.sections
             earlier.settings, earlier.runset_settings = view.settings, view.runset_settings
@@ -70,9 +69,11 @@ def _save(view: Any, known: dict[str, str] | None) -> dict[str, str]:
     return {"url": saved.url, "entity": saved.entity, "project": saved.project}
 
 
-def workspace(name: str, entity: str, project: str) -> Any:
-    """The view: the runs of the sweep by job type, their curves over tokens, and what is compared at the end. They are
-    grouped down to single runs, for W&B draws a group as one."""
+def build_workspace(name: str, entity: str, project: str) -> Any:
+    """Build the view: the sweep's runs by job type, training curves over tokens, and a comparison of final metrics.
+
+    The runs are grouped down to single runs, because W&B draws a group as one line.
+    """
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 

@@ -1,4 +1,4 @@
-"""A browser that opens reports, pictures of them, clicks that are timed, and the reports of large sweeps, made up."""
+"""Opens reports in a browser, takes screenshots, times clicks, and builds synthetic reports of large sweeps."""
 
 import gzip
 import itertools
@@ -21,6 +21,7 @@ from embedded.train import TEXT
 from sae_sweeps.config import Config
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.layout import SAE_FOLDER
+from sae_sweeps.report.loaded import load_sweep
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import TopKSAE
@@ -47,23 +48,22 @@ def chromium() -> Iterator[Browser]:
 def opened(
     browser: Browser, report: Path, fragment: str = "", *, width: int = 1000, theme: str = "light", height: int = 900
 ) -> Iterator[Page]:
-    """The report as it opens from disk. It must neither complain of anything, nor ask for anything but itself, for as
-    long as it is looked at."""
+    """Open the report from disk. Fails if the page logs an error or warning, or requests anything but itself."""
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
     page = context.new_page()
     page.set_default_timeout(10_000)
-    heard: list[str] = []
-    page.on("console", lambda said: said.type in ("error", "warning") and heard.append(f"{said.type}: {said.text}"))
-    page.on("pageerror", lambda error: heard.append(f"error: {error}"))
-    page.on("request", lambda asked: heard.append(f"asks for {asked.url.partition('#')[0]}"))
+    events: list[str] = []
+    page.on("console", lambda line: line.type in ("error", "warning") and events.append(f"{line.type}: {line.text}"))
+    page.on("pageerror", lambda error: events.append(f"error: {error}"))
+    page.on("request", lambda request: events.append(f"requests {request.url.partition('#')[0]}"))
     page.goto(f"{report.as_uri()}{fragment}")
     yield page
     context.close()
-    assert set(heard) == {f"asks for {report.as_uri()}"}, heard
+    assert set(events) == {f"requests {report.as_uri()}"}, events
 
 
 def draw_all(page: Page) -> None:
-    """Have every chart come into view, and wait for it."""
+    """Scroll to every chart, and wait until it is drawn."""
     for chart in page.locator(".chart").all():
         chart.scroll_into_view_if_needed()
         expect(chart.locator(".main-svg").first).to_be_visible()
@@ -72,7 +72,7 @@ def draw_all(page: Page) -> None:
 def picture(
     browser: Browser, report: Path, file: Path, fragment: str = "", *, whole: bool = False, **view: Any
 ) -> None:
-    """What is seen of the report on opening it; or the whole of it, with all charts drawn."""
+    """Take a screenshot of the first screen, or of the whole report with all charts drawn."""
     with opened(browser, report, fragment, **view) as page:
         page.emulate_media(reduced_motion="reduce")
         if whole:
@@ -83,45 +83,46 @@ def picture(
 
 
 def pictures(report: Path, folder: Path) -> None:
-    """The whole report at all widths, light and dark."""
+    """Take screenshots of the whole report at all widths, light and dark."""
     folder.mkdir(parents=True, exist_ok=True)
     with chromium() as browser:
         for width, theme in itertools.product(WIDTHS, THEMES):
             picture(browser, report, folder / f"{width}-{theme}.png", width=width, theme=theme, whole=True)
 
 
-# Clicks. Each prepares the page for the so-manieth time, and tells how to click and, in JavaScript, what is then seen.
+# Clicks. Each function prepares the page for its n-th click, and returns the action and a JavaScript condition that
+# holds once the page shows the result.
 
 Clicked = tuple[Callable[[], None], str]
 Click = Callable[[Page, int], Clicked]
 
-WATCHED = """
-window.answered = new Promise((resolve) => {
+WATCH_SCRIPT = """
+window.response = new Promise((resolve) => {
   let began = null;
   setTimeout(resolve, 10000, null);
   for (const kind of ["click", "input", "change"]) {
     addEventListener(kind, (event) => { began ??= event.timeStamp; }, { capture: true, once: true });
   }
-  const look = () => {
-    if (began !== null && (SHOWN)) requestAnimationFrame(() => resolve(performance.now() - began));
-    else requestAnimationFrame(look);
+  const check = () => {
+    if (began !== null && (CONDITION)) requestAnimationFrame(() => resolve(performance.now() - began));
+    else requestAnimationFrame(check);
   };
-  requestAnimationFrame(look);
+  requestAnimationFrame(check);
 }); null
 """
 
 
-def answered(page: Page, click: Click, time: int = 0) -> float:
-    """Milliseconds from the click until what it is for has been there for a frame."""
-    act, shown = click(page, time)
-    page.evaluate(WATCHED.replace("SHOWN", shown))
+def time_click(page: Page, click: Click, number: int = 0) -> float:
+    """Return the milliseconds from the click until its result has been shown for one frame."""
+    act, condition = click(page, number)
+    page.evaluate(WATCH_SCRIPT.replace("CONDITION", condition))
     act()
-    milliseconds = page.evaluate("window.answered")
-    assert milliseconds is not None, f"{click.__name__} is not answered: {shown}"
+    milliseconds = page.evaluate("window.response")
+    assert milliseconds is not None, f"{click.__name__} had no effect: {condition}"
     return milliseconds
 
 
-def said(element: str, text: str) -> str:
+def contains(element: str, text: str) -> str:
     return f"document.querySelector({json.dumps(element)})?.textContent.includes({json.dumps(text)})"
 
 
@@ -134,78 +135,80 @@ def filters(page: Page, label: str) -> Locator:
 
 
 def show_all_points(page: Page) -> None:
-    filters(page, "find").fill("")
+    filters(page, "search").fill("")
     filters(page, "architecture").select_option("")
     filters(page, "seeds").select_option("yes")
 
 
-def sort(page: Page, time: int) -> Clicked:
+def sort(page: Page, number: int) -> Clicked:
     column(page, "fvu").click()
     values = "[...document.querySelectorAll('td[data-name=l0]')].map((cell) => Number(cell.dataset.value))"
     return column(page, "l0").click, f"{values}.every((value, at, all) => at === 0 || all[at - 1] <= value)"
 
 
-def find_points(page: Page, time: int) -> Clicked:
+def find_points(page: Page, number: int) -> Clicked:
     show_all_points(page)
     found = "document.querySelectorAll('#points-table tbody tr').length === 6"
-    return lambda: filters(page, "find").fill("batchtopk 6144"), found
+    return lambda: filters(page, "search").fill("batchtopk 6144"), found
 
 
-def choose_architecture(page: Page, time: int) -> Clicked:
+def choose_architecture(page: Page, number: int) -> Clicked:
     show_all_points(page)
     found = "document.querySelectorAll('#points-table tbody tr').length === 24"
     return lambda: filters(page, "architecture").select_option("topk"), found
 
 
-def take_seeds_apart(page: Page, time: int) -> Clicked:
+def ungroup_seeds(page: Page, number: int) -> Clicked:
     show_all_points(page)
-    return lambda: filters(page, "seeds").select_option(""), said("#points-table tbody", "seed 1")
+    return lambda: filters(page, "seeds").select_option(""), contains("#points-table tbody", "seed 1")
 
 
-def tick(page: Page, time: int) -> Clicked:
+def select_point(page: Page, number: int) -> Clicked:
     show_all_points(page)
     page.locator("#points-table tbody input:checked").evaluate_all("boxes => boxes.forEach((box) => box.click())")
-    return page.locator("#points-table tbody input").nth(time).check, said("#settings-said", "that are ticked")
+    return page.locator("#points-table tbody input").nth(number).check, contains("#settings-status", "selected")
 
 
-def search(page: Page, time: int) -> Clicked:
+def search(page: Page, number: int) -> Clicked:
     box = page.locator("#search")
     box.fill("")
-    expect(page.locator("#found-said")).not_to_contain_text("The best")
-    return lambda: box.fill("war"), said("#found-said", "The best") + " && " + said("#found a small", "war")
+    expect(page.locator("#results-status")).not_to_contain_text("best of")
+    return lambda: box.fill("war"), contains("#results-status", "best of") + " && " + contains(
+        "#results a small", "war"
+    )
 
 
-def found(page: Page, time: int) -> Locator:
-    """The link to a latent of which no neighbour was looked at."""
-    page.locator("#shelf").select_option("0")
+def find_link(page: Page, number: int) -> Locator:
+    """Find the link to a latent whose block of cards is not decoded yet."""
+    page.locator("#card-set").select_option("0")
     page.locator("#search").fill("war")
-    expect(page.locator("#found-said")).to_contain_text("The best")
-    return page.locator("#found a").nth(3 * time)
+    expect(page.locator("#results-status")).to_contain_text("best of")
+    return page.locator("#results a").nth(3 * number)
 
 
-def open_card(page: Page, time: int) -> Clicked:
-    link = found(page, time)
-    return link.click, said("#card-title", f"latent {link.get_attribute('data-latent')} ")
+def open_card(page: Page, number: int) -> Clicked:
+    link = find_link(page, number)
+    return link.click, contains("#card-title", f"latent {link.get_attribute('data-latent')} ")
 
 
-def follow_link(page: Page, time: int) -> Clicked:
-    """From the card of a latent to that of one of its meta-latents."""
-    link = found(page, time)
+def follow_link(page: Page, number: int) -> Clicked:
+    """Follow the link from a latent's card to one of its meta-latents."""
+    link = find_link(page, number)
     link.click()
     expect(page.locator("#card-title")).to_have_text(f"latent {link.get_attribute('data-latent')} #")
     meta = page.locator("#card .weights a", has_text="meta-latent").first
-    return meta.click, said("#card-title", f"{meta.inner_text()} ")
+    return meta.click, contains("#card-title", f"{meta.inner_text()} ")
 
 
-CLICKS_ON_POINTS: tuple[Click, ...] = (sort, find_points, choose_architecture, take_seeds_apart, tick)
+CLICKS_ON_POINTS: tuple[Click, ...] = (sort, find_points, choose_architecture, ungroup_seeds, select_point)
 CLICKS_ON_LATENTS: tuple[Click, ...] = (search, open_card, follow_link)
 
 
-# Reports of sweeps that nobody trained.
+# Synthetic reports: points and studies without training.
 
 
-def many_points(folder: Path, points: int = 200, lines: int = 2000) -> Path:
-    """The report of a sweep of three architectures with sizes, ks and seeds, each with a long training curve."""
+def write_report_of_points(folder: Path, points: int = 200, lines: int = 2000) -> Path:
+    """Write the report on points of three architectures, each with a long training curve."""
     sweep = Sweep(folder)
     templates = {name: composed(f"sae={name}", "tracking=off") for name in ("batchtopk", "topk", "jumprelu")}
     every = itertools.product(templates, (1536, 3072, 6144, 12288), (8, 16, 32, 64, 96, 128), (0, 1, 2))
@@ -221,12 +224,11 @@ def many_points(folder: Path, points: int = 200, lines: int = 2000) -> Path:
         error = 0.4 / config.k**0.5 * (3072 / config.dict_size) ** 0.3 * random.uniform(0.98, 1.02)
         _write_point(folder / name, config, error)
         _write_curve(folder / name / "metrics.jsonl", config, error, lines, random)
-    return write_page([sweep], EXPLORER_MIB)
+    return write_page([load_sweep(sweep)], EXPLORER_MIB)
 
 
-def many_latents(folder: Path, latents: int = 24576, d_in: int = 64) -> Path:
-    """The report of a sweep of one large SAE of which all latents are told, with a meta-SAE of a quarter of their
-    number."""
+def write_report_of_latents(folder: Path, latents: int = 24576, d_in: int = 64) -> Path:
+    """Write the report on one large SAE with examples of all latents, and a meta-SAE with a quarter as many."""
     sweep = Sweep(folder)
     config = composed("sae=topk", f"dict_size={latents}", "tracking=off")
     name = f"topk-{latents}-k32-seed0-00000000"
@@ -237,11 +239,11 @@ def many_latents(folder: Path, latents: int = 24576, d_in: int = 64) -> Path:
     saelens.write(folder / name / SAE_FOLDER, sae.for_inference(), {})
 
     words, random = _Words(), np.random.default_rng(0)
-    told = words.table(latents, random)
-    sae_of = {"sae": {"point": name}}
-    meant = {**sae_of, "settings": asdict(config.latents)}
-    _write_study(folder / "latents" / name, meant, config, {"latents": latents})
-    pq.write_table(pa.table(told, schema=latent_tables.SCHEMA), folder / "latents" / name / "latents.parquet")
+    columns = words.table(latents, random)
+    sae_entry = {"sae": {"point": name}}
+    latents_study = {**sae_entry, "settings": asdict(config.latents)}
+    _write_study(folder / "latents" / name, latents_study, config, {"latents": latents})
+    pq.write_table(pa.table(columns, schema=latent_tables.SCHEMA), folder / "latents" / name / "latents.parquet")
 
     meta, users = latents // 4, [[] for _ in range(latents // 4)]
     parts = [
@@ -259,18 +261,18 @@ def many_latents(folder: Path, latents: int = 24576, d_in: int = 64) -> Path:
         "explained_variance": 0.55,
         "explained_variance_shuffled": 0.5,
     }
-    study = {**sae_of, "settings": asdict(config.meta)}
+    study = {**sae_entry, "settings": asdict(config.meta)}
     _write_study(place, study, config, numbers, smaller={}, meta_latents_per_latent=[0, 0, 0, 0, latents])
-    decomposed = {**told, "explained": random.random(latents), "meta_latents": parts}
+    decomposed = {**columns, "explained": random.random(latents), "meta_latents": parts}
     pq.write_table(pa.table(decomposed, schema=decomposition_tables.LATENTS), place / "latents.parquet")
     used = {"used_by": [len(row) for row in users], "latents": [row[:10] for row in users], "matches": [[]] * meta}
     metas = pa.table({**words.table(meta, random), **used}, schema=decomposition_tables.META_LATENTS)
     pq.write_table(metas, place / "meta_latents.parquet")
-    return write_page([sweep], EXPLORER_MIB)
+    return write_page([load_sweep(sweep)], EXPLORER_MIB)
 
 
 class _Words:
-    """Tables of what latents mean, quoted from the embedded text: each latent is active on one of its words."""
+    """Writes latents tables with examples from the embedded text: each latent is active on one of its words."""
 
     def __init__(self) -> None:
         with gzip.open(TEXT, "rt") as lines:
@@ -280,7 +282,7 @@ class _Words:
             self.places.setdefault(word, []).append(place)
 
     def table(self, latents: int, random: np.random.Generator) -> dict[str, Any]:
-        """The columns of meanings.SCHEMA."""
+        """Return the columns of latent_tables.SCHEMA."""
         active = np.sort(random.random((latents, 10)))[:, ::-1]
         logits = np.sort(random.random((latents, 10)))[:, ::-1]
         chosen = random.integers(len(self.text), size=latents)

@@ -10,7 +10,7 @@ import pytest
 from tests.cli.test_command_line import begin, checkpoints_in
 from tests.conftest import launch
 
-GOES_ON = "the command that began the sweep, given again, goes on with what is not done"
+RERUN = "rerun the original command to resume unfinished points"
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_status_shows_done_points(ran):
     assert len(rows) == 2
     assert all("done" in row and "40 of 40" in row for row in rows)
     assert "then report: done" in done.stdout
-    assert GOES_ON not in done.stdout
+    assert RERUN not in done.stdout
 
 
 def test_status_shows_why_a_point_failed(ran):
@@ -131,7 +131,7 @@ def test_status_shows_why_a_point_failed(ran):
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAILED jumprelu-48-")]
     assert "the loss is" in line
     assert line.endswith("launch.log)")
-    assert GOES_ON in done.stdout
+    assert RERUN in done.stdout
 
 
 def test_status_distinguishes_a_killed_point_from_a_running_one(tmp_path, tiny):
@@ -148,7 +148,7 @@ def test_status_distinguishes_a_killed_point_from_a_running_one(tmp_path, tiny):
     done = launch("task=status", "name=killed", cwd=tmp_path)
     assert "sweep killed: 1 point, 1 interrupted" in done.stdout
     assert f"process {process.pid} on" in done.stdout
-    assert GOES_ON in done.stdout
+    assert RERUN in done.stdout
     (point,) = read(tmp_path, "killed")["points"].values()
     assert point["state"] == "interrupted"
 

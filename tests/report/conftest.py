@@ -1,4 +1,4 @@
-"""Pages without the plotting library, which takes a second to pack."""
+"""Pages are built without the plotting library, which takes a second to compress."""
 
 import pytest
 
@@ -10,5 +10,6 @@ LIBRARY = 'const plotted = "</script>";'
 
 @pytest.fixture(autouse=True)
 def library(monkeypatch) -> str:
-    monkeypatch.setattr(module, "plotly", lambda: LIBRARY)
+    """A script that stands for the plotting library."""
+    monkeypatch.setattr(module, "read_plotly", lambda: LIBRARY)
     return LIBRARY

@@ -1,4 +1,4 @@
-"""Points of made-up sweeps, in memory and on disk, that nobody trained."""
+"""Synthetic points of sweeps, in memory and on disk, without training."""
 
 import json
 import random
@@ -23,7 +23,7 @@ PROVENANCE = {"commit": "0123456789abcdef", "python": "3.11.2", "packages": {"to
 
 
 def some_metrics(seed: int, **known: float) -> dict[str, float]:
-    """Numbers with all the digits that there are."""
+    """Random metrics with all digits of a double; `known` overrides some."""
     chosen = random.Random(seed)
     return {**{name: chosen.random() for name in METRICS}, **known}
 
@@ -35,12 +35,12 @@ def results(config: Config, metrics: Mapping[str, float]) -> dict[str, Any]:
 def compared(
     *words: str, sweep: str = "first", name: str = "", state: State | None = None, **metrics: float
 ) -> ComparedPoint:
-    """A point that these words give; done if it has metrics."""
-    made = config(*words)
-    found = results(made, metrics) if metrics else None
+    """A point with these command-line settings; done if it has metrics."""
+    point = config(*words)
+    found = results(point, metrics) if metrics else None
     state = state or State(DONE if metrics else point_state.WAITING)
-    title = name or f"{made.sae.architecture}-{made.dict_size}-k{made.k}-seed{made.seed}"
-    return ComparedPoint(Sweep(Path("outputs", sweep)), title, state, asdict(made), found)
+    title = name or f"{point.sae.architecture}-{point.dict_size}-k{point.k}-seed{point.seed}"
+    return ComparedPoint(Sweep(Path("outputs", sweep)), title, state, asdict(point), found)
 
 
 def put(
@@ -52,14 +52,14 @@ def put(
     reason: str | None = None,
     curve: Sequence[Mapping[str, float]] = (),
 ) -> Path:
-    """Add a point to a sweep on disk: one with metrics is done, one without a state waits."""
-    made, folder = config(*words), sweep.folder / name
+    """Add a point to a sweep on disk. With metrics it is done; without a state it is waiting."""
+    point, folder = config(*words), sweep.folder / name
     folder.mkdir(parents=True)
     if curve:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
     if state is not None:
         point_state.write_state(folder, state, reason)
     if metrics is not None:
-        write_json(folder / point_state.RESULTS, results(made, metrics))
-    sweep.add({name: made})
+        write_json(folder / point_state.RESULTS, results(point, metrics))
+    sweep.add({name: point})
     return folder

@@ -1,4 +1,4 @@
-"""What is in a page: its elements as a browser parses them, its data and blocks unpacked."""
+"""Reads a page: its elements as a browser parses them, its data and its decoded blocks."""
 
 import base64
 import gzip
@@ -8,7 +8,7 @@ from functools import cached_property
 from html.parser import HTMLParser
 from typing import Any
 
-from sae_sweeps.report.page import page
+from sae_sweeps.report.page import build_page
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import collect_points
 from sae_sweeps.sweep.sweep_state import read_states
@@ -18,6 +18,8 @@ VOID = {"meta", "input", "br", "link", "img"}
 
 @dataclass
 class Element:
+    """An element of a page, with the text of everything inside."""
+
     tag: str
     attributes: dict[str, str | None]
     text: str = ""
@@ -25,6 +27,8 @@ class Element:
 
 @dataclass
 class Page(HTMLParser):
+    """A parsed page. Fails if an element is not closed."""
+
     html: str
     elements: list[Element] = field(default_factory=list)
 
@@ -47,31 +51,37 @@ class Page(HTMLParser):
         for element in self._open:
             element.text += data
 
-    def all(self, tag: str) -> list[Element]:
+    def find_all(self, tag: str) -> list[Element]:
         return [element for element in self.elements if element.tag == tag]
 
-    def by_id(self, name: str) -> Element:
+    def find_id(self, name: str) -> Element:
         (found,) = [element for element in self.elements if element.attributes.get("id") == name]
         return found
 
     @cached_property
     def data(self) -> Any:
-        return json.loads(self.by_id("data").text)
+        """The JSON that the scripts read when the page opens."""
+        return json.loads(self.find_id("data").text)
 
-    def unpacked(self, name: str) -> str:
-        return gzip.decompress(base64.b64decode(self.by_id(f"block-{name}").text, validate=True)).decode()
+    def decode(self, name: str) -> str:
+        """Decode the text of a compressed block."""
+        return gzip.decompress(base64.b64decode(self.find_id(f"block-{name}").text, validate=True)).decode()
 
     def block(self, name: str) -> Any:
-        return json.loads(self.unpacked(name))
+        """Return the JSON value of a compressed block."""
+        return json.loads(self.decode(name))
 
-    def cards(self, shelf: dict[str, Any]) -> list[dict[str, Any]]:
-        return [card for name in shelf["cards"] for card in self.block(name)]
+    def cards(self, card_set: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return all cards of a set."""
+        return [card for name in card_set["cards"] for card in self.block(name)]
 
     @cached_property
-    def quotes(self) -> list[list[str]]:
-        return [quote for name in self.data["explorer"]["quotes"] for quote in self.block(name)]
+    def contexts(self) -> list[list[str]]:
+        """All contexts of the explorer's examples: [before, token, after]."""
+        return [context for name in self.data["explorer"]["contexts"] for context in self.block(name)]
 
 
-def page_of(*sweeps: Sweep, most: int = 2**20) -> Page:
+def read_page(*sweeps: Sweep, max_bytes: int = 2**20) -> Page:
+    """Build and parse the page on sweeps."""
     points = [point for sweep in sweeps for point in collect_points(sweep, read_states(sweep).points)]
-    return Page(page("sweep", points, {}, most))
+    return Page(build_page("sweep", points, {}, max_bytes))

@@ -1,4 +1,4 @@
-"""How many cards, with how many examples, go into so many bytes."""
+"""The number of cards and examples that fit into the page's limit; the encoding of blocks."""
 
 import base64
 import gzip
@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 
 from sae_sweeps.report import cards
-from sae_sweeps.report.blocks import Blocks, rounded
-from sae_sweeps.report.cards import EXAMPLES, Quotes, Shelf, pack
+from sae_sweeps.report.blocks import Blocks, round_digits
+from sae_sweeps.report.cards import EXAMPLES, CardSet, Contexts, encode_cards
 
 
-def shelf(number: int, latents: int = 100, of: str | None = None) -> Shelf:
-    """An SAE whose latents are active on words that nothing else has."""
+def random_cards(number: int, latents: int = 100) -> CardSet:
+    """The cards of an SAE with random words as tokens and contexts."""
     chosen = random.Random(number)
 
     def word() -> str:
@@ -36,77 +36,78 @@ def shelf(number: int, latents: int = 100, of: str | None = None) -> Shelf:
         }
 
     rows = [row() for _ in range(latents)]
-    return Shelf(f"sae{number}", f"SAE {number}", Path(), pa.Table.from_pylist(rows), [{} for _ in rows], "", of)
+    return CardSet(f"sae{number}", f"SAE {number}", Path(), pa.Table.from_pylist(rows), [{} for _ in rows])
 
 
 @pytest.fixture(scope="module")
-def shelves() -> list[Shelf]:
-    return [shelf(0), shelf(1), shelf(2)]
+def card_sets() -> list[CardSet]:
+    return [random_cards(0), random_cards(1), random_cards(2)]
 
 
-def packed(shelves: list[Shelf], most: int = 2**40) -> tuple[dict[str, Any], int]:
-    """What the page knows of shelves, and how many bytes they take in it."""
+def encode(card_sets: list[CardSet], max_bytes: int = 2**40) -> tuple[dict[str, Any], int]:
+    """Encode cards. Returns their description in the page, and their bytes."""
     blocks = Blocks()
-    return pack(blocks, shelves, most), blocks.size
+    return encode_cards(blocks, card_sets, max_bytes), blocks.size
 
 
-def bytes_with(shelves: list[Shelf], examples: int) -> int:
+def count_bytes(card_sets: list[CardSet], examples: int) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cards, "EXAMPLES", (examples,))
-        return packed(shelves)[1]
+        return encode(card_sets)[1]
 
 
-def test_a_card_has_as_many_examples_as_fit(shelves, monkeypatch):
+def test_cards_get_as_many_examples_as_fit(card_sets, monkeypatch):
     monkeypatch.setattr(cards, "EXAMPLES", EXAMPLES[::2])
-    sizes = {examples: bytes_with(shelves, examples) for examples in cards.EXAMPLES}
+    sizes = {examples: count_bytes(card_sets, examples) for examples in cards.EXAMPLES}
     assert list(sizes.values()) == sorted(sizes.values(), reverse=True)
-    assert packed(shelves, int(1.05 * sizes[10]))[1] == sizes[10]
+    assert encode(card_sets, int(1.05 * sizes[10]))[1] == sizes[10]
     for more, fewer in zip(cards.EXAMPLES, cards.EXAMPLES[1:], strict=False):
-        assert packed(shelves, (sizes[more] + sizes[fewer]) // 2)[1] == sizes[fewer]
+        assert encode(card_sets, (sizes[more] + sizes[fewer]) // 2)[1] == sizes[fewer]
 
 
-def test_if_one_example_each_is_too_much_the_last_shelves_have_no_cards(shelves):
-    two, three = bytes_with(shelves[:2], 1), bytes_with(shelves, 1)
-    found, size = packed(shelves, (two + three) // 2)
-    assert [bool(one["cards"]) for one in found["shelves"]] == [True, True, False]
+def test_if_one_example_per_card_is_too_much_the_last_sets_get_no_cards(card_sets):
+    two, three = count_bytes(card_sets[:2], 1), count_bytes(card_sets, 1)
+    found, size = encode(card_sets, (two + three) // 2)
+    assert [bool(one["cards"]) for one in found["card_sets"]] == [True, True, False]
     assert size <= (two + three) // 2
-    assert found["shelves"][2] == {
-        **{"key": "sae2", "label": "SAE 2", "count": 100, "of": None},
-        **{"told": True, "shuffled": None, "index": None, "cards": []},
+    assert found["card_sets"][2] == {
+        **{"key": "sae2", "label": "SAE 2", "count": 100, "sae": None},
+        **{"has_examples": True, "shuffled": None, "index": None, "cards": []},
     }
 
 
-def test_one_example_of_the_first_shelf_stays_however_little_there_is_to_be(shelves):
-    found, size = packed(shelves, 0)
-    assert size == bytes_with(shelves[:1], 1)
-    assert [bool(one["cards"]) for one in found["shelves"]] == [True, False, False]
+def test_the_first_set_keeps_one_example_per_card_whatever_the_limit(card_sets):
+    found, size = encode(card_sets, 0)
+    assert size == count_bytes(card_sets[:1], 1)
+    assert [bool(one["cards"]) for one in found["card_sets"]] == [True, False, False]
 
 
 @pytest.mark.parametrize("latents", [1, 204, 205, 1638, 1639, 1700, 3300])
-def test_what_quotes_take_is_known_to_a_tenth(latents):
-    quotes = Quotes.from_shelves([shelf(0, latents)], 10)
+def test_the_size_of_contexts_is_estimated_to_10_percent(latents):
+    contexts = Contexts.from_card_sets([random_cards(0, latents)], 10)
     blocks = Blocks()
-    for at, part in enumerate(quotes.parts()):
+    for at, part in enumerate(contexts.split()):
         blocks.add(str(at), part)
-    assert quotes.size == pytest.approx(blocks.size, rel=0.1)
+    assert contexts.size == pytest.approx(blocks.size, rel=0.1)
 
 
-def test_a_quote_that_many_cards_have_is_packed_once():
-    twice = [shelf(0, 50), shelf(0, 50)]
-    quotes = Quotes.from_shelves(twice, 10)
-    assert len(quotes.numbers) == 500
-    assert [text for part in quotes.parts() for text in part] == [list(texts) for _, *texts in sorted(quotes.numbers)]
-    assert list(quotes.numbers.values()) == list(range(500))
+def test_a_context_of_several_cards_is_stored_once():
+    equal = [random_cards(0, 50), random_cards(0, 50)]
+    contexts = Contexts.from_card_sets(equal, 10)
+    assert len(contexts.numbers) == 500
+    stored = [text for part in contexts.split() for text in part]
+    assert stored == [list(texts) for _, *texts in sorted(contexts.numbers)]
+    assert list(contexts.numbers.values()) == list(range(500))
 
 
-def test_a_block_is_text_or_json_that_comes_out_as_it_went_in():
+def test_blocks_decode_to_the_text_or_json_that_was_added():
     blocks = Blocks()
     value = {"ü</script>": [1, 0.1, None, True, "\n\"'&𝄞"], "none": [float("nan"), float("-inf"), (2, 3)]}
     assert [blocks.add("one", value), blocks.add("two", "plain ü")] == ["one", "two"]
-    one, two = (gzip.decompress(base64.b64decode(packed)).decode() for packed in blocks.packed.values())
+    one, two = (gzip.decompress(base64.b64decode(encoded)).decode() for encoded in blocks.encoded.values())
     assert json.loads(one) == value | {"none": [None, None, [2, 3]]}
     assert two == "plain ü"
-    assert blocks.size == sum(len(packed) for packed in blocks.packed.values())
+    assert blocks.size == sum(map(len, blocks.encoded.values()))
     assert blocks.html().count("<script") == 2
 
 
@@ -115,9 +116,9 @@ def test_a_block_is_text_or_json_that_comes_out_as_it_went_in():
     [(123456.0, 5, 123460.0), (0.000123456, 3, 0.000123), (-0.0999999, 3, -0.1), (0.0, 3, 0.0), (7, 3, 7.0)],
 )
 def test_numbers_are_rounded_to_significant_digits(value, digits, expected):
-    assert rounded(value, digits) == expected
+    assert round_digits(value, digits) == expected
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
-def test_what_is_no_number_is_rounded_to_none(value):
-    assert rounded(value) is None
+def test_missing_and_non_finite_values_are_rounded_to_none(value):
+    assert round_digits(value) is None

@@ -1,4 +1,4 @@
-"""What the page tells of points: every number as results.json has it, states, settings, curves."""
+"""Points in the page: exact metrics, states, settings, curves, and the summary above them."""
 
 import json
 import math
@@ -8,17 +8,17 @@ from filelock import FileLock
 
 from sae_sweeps.config.differences import flatten
 from sae_sweeps.config.identity import select_result_settings
-from sae_sweeps.report.points import answer, cautions, read_curve
+from sae_sweeps.report.points import list_cautions, read_curve, summarise
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import collect_points, group_by_seed
 from sae_sweeps.sweep.point_state import FAILED, LOCK, RUNNING, State
 from tests.report.made import PROVENANCE, TRAINING, compared, put, some_metrics
-from tests.report.reading import Page, page_of
+from tests.report.reading import Page, read_page
 
 
 @pytest.fixture
 def mixed(tmp_path) -> Sweep:
-    """Seeds of which one failed, and a point in each other state."""
+    """Three seeds, one of which failed, and points that are interrupted, waiting and done."""
     sweep = Sweep(tmp_path / "mixed")
     put(sweep, "seed0", "seed=0", metrics=some_metrics(0))
     put(sweep, "seed1", "seed=1", metrics=some_metrics(1, ce_recovered_mean=math.inf, ce_degradation=math.nan))
@@ -29,7 +29,7 @@ def mixed(tmp_path) -> Sweep:
     return sweep
 
 
-def test_every_number_of_every_point_is_in_the_page_as_it_is_in_results_json(swept):
+def test_the_numbers_of_points_equal_those_of_results_json(swept):
     shown = Page((swept / "report.html").read_text())
     files = {file.parent.name: json.loads(file.read_text()) for file in swept.glob("*/results.json")}
     assert len(files) == len(shown.data["points"]) == 4
@@ -37,11 +37,11 @@ def test_every_number_of_every_point_is_in_the_page_as_it_is_in_results_json(swe
         assert row["metrics"] == files[row["folder"]]["metrics"]
         assert row["training"] == files[row["folder"]]["training"]
         assert (row["state"], row["sweep"], row["key"]) == ("done", "first", row["folder"])
-    (title,) = {element.text for element in shown.all("h1")}
+    (title,) = {element.text for element in shown.find_all("h1")}
     assert title == "sweep first"
 
 
-def test_every_number_of_every_study_is_in_the_page_as_it_is_in_results_json(swept):
+def test_the_numbers_of_studies_equal_those_of_results_json(swept):
     shown = Page((swept / "report.html").read_text())
     studies = shown.block("studies")
     for task in ("stitch", "meta_sae"):
@@ -58,7 +58,7 @@ def test_every_number_of_every_study_is_in_the_page_as_it_is_in_results_json(swe
                     assert study[name] == results[name]
                 assert (study["large"], study["small"]) == (results["study"]["large"], results["study"]["small"])
                 assert sum(study["cosines"]["counts"]) == results["metrics"]["latents"]
-                assert study["changes"]["of"] == results["metrics"]["latents_active"]
+                assert study["changes"]["total"] == results["metrics"]["latents_active"]
             else:
                 assert study["sae"] == results["study"]["sae"]
                 assert study["smaller"] == list(results["smaller"].values())
@@ -67,8 +67,8 @@ def test_every_number_of_every_study_is_in_the_page_as_it_is_in_results_json(swe
                 assert sum(matches["counts"]) == results["metrics"]["meta_latents"]
 
 
-def test_points_in_every_state_are_in_the_page_with_their_reason(mixed):
-    shown = page_of(mixed)
+def test_points_in_every_state_are_shown_with_their_reason(mixed):
+    shown = read_page(mixed)
     found = {row["folder"]: (row["state"], row["step"], row["metrics"] is None) for row in shown.data["points"]}
     assert found == {
         "seed0": ("done", 0, False),
@@ -81,72 +81,72 @@ def test_points_in_every_state_are_in_the_page_with_their_reason(mixed):
     reasons = {row["folder"]: row["reason"] for row in shown.data["points"]}
     assert reasons["seed2"] == "the loss is nan"
     assert reasons["killed"].endswith("is gone")
-    assert "3 of 6 points are done; 1 failed, 1 interrupted, 1 waiting" in shown.by_id("answer").text
-    assert shown.by_id("failures").text == "seed2: failed: the loss is nan"
+    assert "3 of 6 points are done; 1 failed, 1 interrupted, 1 waiting" in shown.find_id("summary").text
+    assert shown.find_id("failures").text == "seed2: failed: the loss is nan"
 
 
-def test_a_point_at_work_is_told_of(mixed):
+def test_a_running_point_is_counted(mixed):
     with FileLock(mixed.folder / "killed" / LOCK):
-        assert "1 running" in page_of(mixed).by_id("answer").text
+        assert "1 running" in read_page(mixed).find_id("summary").text
 
 
-def test_a_page_without_results_says_so(tmp_path):
+def test_the_summary_without_results(tmp_path):
     sweep = Sweep(tmp_path / "new")
     put(sweep, "waits")
-    shown = page_of(sweep)
-    assert shown.by_id("answer").text == "No point is done yet. 0 of 1 points are done; 1 waiting."
+    shown = read_page(sweep)
+    assert shown.find_id("summary").text == "No point is done yet. 0 of 1 points are done; 1 waiting."
     assert shown.data["explorer"] is None
-    none = page_of(Sweep(tmp_path / "none")).by_id("answer").text
-    assert none == "It has no points of its own; its studies are of SAEs from elsewhere."
+    none = read_page(Sweep(tmp_path / "none")).find_id("summary").text
+    assert none == "There are no points; the studies below are of SAEs trained elsewhere."
 
 
 SPARSE = [(16, 100, 0.3), (16, 200, 0.2), (32, 100, 0.1), (32, 200, 0.15)]  # k, dictionary size, NMSE
 
 
-def test_the_answer_names_the_best_and_the_cheapest():
+def test_the_summary_has_the_lowest_nmse_and_the_lowest_ce_degradation():
     points = [
         compared("dict_size=100", nmse=0.30001, l0=2.04, ce_degradation=0.5),
         compared("dict_size=200", nmse=0.2, l0=3.06, ce_degradation=0.25),
         compared("dict_size=300", nmse=0.4, l0=4.0, ce_degradation=-0.01),
     ]
-    assert answer(group_by_seed(points)) == (
-        "BatchTopK 200, k 32 reconstructs best: NMSE 0.2000 at L0 3.1, for a CE degradation of 0.2500 nats per token;"
-        " BatchTopK 300, k 32 has the lowest, -0.0100."
+    assert summarise(group_by_seed(points)) == (
+        "Lowest NMSE: BatchTopK 200, k 32, 0.2000 at L0 3.1 and a CE degradation of 0.2500 nats per token."
+        " Lowest CE degradation: BatchTopK 300, k 32, -0.0100 nats per token."
     )
     seeds = [compared(f"seed={seed}", nmse=0.1 + seed / 10, l0=2.0, ce_degradation=0.0) for seed in (0, 1)]
-    assert "NMSE 0.1500 ± 0.0707 at L0 2.0 ± 0.0" in answer(group_by_seed(seeds))
+    assert "0.1500 ± 0.0707 at L0 2.0 ± 0.0" in summarise(group_by_seed(seeds))
 
 
-def test_the_answer_names_the_best_at_each_k_and_ranks_no_two_hooks_against_each_other():
+def test_the_summary_has_the_best_at_each_k_and_keeps_hooks_apart():
     sparse = [compared(f"k={k}", f"dict_size={size}", nmse=nmse, l0=float(k)) for k, size, nmse in SPARSE]
-    assert answer(group_by_seed(sparse)) == (
-        "Lowest NMSE: BatchTopK 200, k 16, 0.2000 at L0 16.0; BatchTopK 100, k 32, 0.1000 at L0 32.0."
+    assert summarise(group_by_seed(sparse)) == (
+        "Lowest NMSE at each k: BatchTopK 200, k 16, 0.2000 at L0 16.0; BatchTopK 100, k 32, 0.1000 at L0 32.0."
     )
     upper = compared("model.hook=blocks.4.hook_resid_pre", nmse=0.01, l0=32.0)
-    shown = answer(group_by_seed([*sparse, upper]))
+    shown = summarise(group_by_seed([*sparse, upper]))
     assert "blocks.4.hook_resid_pre" in shown.split(". ")[0]
     assert "BatchTopK 200, k 16, 0.2000" in shown
-    assert "not to be compared" in " ".join(cautions(group_by_seed([*sparse, upper])))
+    assert "can be compared only where all three are equal" in " ".join(list_cautions(group_by_seed([*sparse, upper])))
 
 
-def test_cautions_name_noise_unequal_l0_and_dead_latents():
+def test_cautions_on_noise_unequal_l0_and_dead_latents():
     first = compared("dict_size=100", nmse=0.100, l0=30.0, dead_fraction=0.1)
     close = compared("dict_size=200", nmse=0.101, l0=31.0, dead_fraction=0.1)
-    assert cautions(group_by_seed([first, close])) == [
-        "At k 32 the first two, of one seed each, differ by 1.0% in NMSE: it may be noise."
+    assert list_cautions(group_by_seed([first, close])) == [
+        "At k 32, the two lowest NMSEs differ by 1.0% with one seed each; this may be noise."
     ]
     clear = compared("dict_size=300", nmse=0.2, l0=33.0, dead_fraction=0.6)
-    assert cautions(group_by_seed([first, clear])) == [
-        "At k 32, L0 is between 30.0 and 33.0: more active latents, less error.",
+    assert list_cautions(group_by_seed([first, clear])) == [
+        "At k 32, L0 ranges from 30.0 to 33.0; a higher L0 alone lowers the error.",
         "Many latents are dead: BatchTopK 300, k 32 60.0%.",
     ]
     seeds = [compared(f"seed={seed}", nmse=0.1 + seed / 100, l0=30.0, dead_fraction=0.0) for seed in (0, 1)]
-    assert "less than their seeds do" in cautions(group_by_seed([*seeds, close]))[0]
-    assert cautions(group_by_seed([first])) == []
+    assert "differ by less than their standard deviation over seeds" in list_cautions(group_by_seed([*seeds, close]))[0]
+    assert list_cautions(group_by_seed([first])) == []
 
 
-def test_groups_have_their_points_their_means_and_spreads(mixed):
-    shown = page_of(mixed).data
+def test_groups_have_means_and_standard_deviations(mixed):
+    shown = read_page(mixed).data
     members = [[row["folder"] for row in shown["points"] if row["group"] == at] for at in range(len(shown["groups"]))]
     assert members == [["seed0", "seed1", "seed2"], ["killed"], ["waits"], ["alone"]]
     seeds, *_, alone = shown["groups"]
@@ -160,8 +160,8 @@ def test_groups_have_their_points_their_means_and_spreads(mixed):
     assert labels[3:] == [f"BatchTopK 3072, k {k}" for k in (2, 3, 4)]
 
 
-def test_what_is_no_number_is_null(mixed):
-    shown = page_of(mixed).data
+def test_non_finite_metrics_are_null(mixed):
+    shown = read_page(mixed).data
     (row,) = [row for row in shown["points"] if row["folder"] == "seed1"]
     exact = some_metrics(1, ce_recovered_mean=None, ce_degradation=None)
     assert row["metrics"] == exact
@@ -169,23 +169,23 @@ def test_what_is_no_number_is_null(mixed):
     assert shown["groups"][0]["mean"]["ce_degradation"] is None
 
 
-def test_shared_settings_and_those_of_a_point_are_all_that_decide_it(mixed):
-    shown = page_of(mixed).data
+def test_shared_and_own_settings_together_are_all_settings_of_a_point(mixed):
+    shown = read_page(mixed).data
     configs = mixed.read()["points"]
-    made_by = {"commit": PROVENANCE["commit"], **{f"packages.{k}": v for k, v in PROVENANCE["packages"].items()}}
+    provenance = {"commit": PROVENANCE["commit"], **{f"packages.{k}": v for k, v in PROVENANCE["packages"].items()}}
     for row in shown["points"]:
         wanted = {
             key: value if isinstance(value, str) else json.dumps(value)
             for key, value in flatten(select_result_settings(configs[row["folder"]]["config"])).items()
         }
-        assert shown["shared"] | row["settings"] == wanted | (made_by if row["metrics"] else {})
+        assert shown["shared"] | row["settings"] == wanted | (provenance if row["metrics"] else {})
         assert not shown["shared"].keys() & row["settings"].keys()
         assert {"seed", "k"} <= row["settings"].keys()
     assert shown["shared"]["training.lr"] == "0.004"
 
 
 @pytest.mark.parametrize("lines", [1, 299, 300, 301, 599, 600, 601, 12_345])
-def test_a_curve_has_at_most_300_lines_evenly_apart_and_the_last_is_one_of_them(tmp_path, lines):
+def test_curves_are_thinned_evenly_to_at_most_300_lines_with_the_last(tmp_path, lines):
     sweep = Sweep(tmp_path / "long")
     curve = [{"step": at, "tokens": at, "mse": 1 / at} for at in range(1, lines + 1)]
     put(sweep, "long", metrics=some_metrics(0), curve=curve)
@@ -199,17 +199,17 @@ def test_a_curve_has_at_most_300_lines_evenly_apart_and_the_last_is_one_of_them(
     assert found["mse"] == [float(f"{1 / at:.5g}") for at in found["tokens"]]
 
 
-def test_curves_are_in_the_order_of_the_points(tmp_path):
+def test_curves_are_in_the_order_of_points(tmp_path):
     sweep = Sweep(tmp_path / "curves")
     for at, words in enumerate((["seed=0"], ["k=2"], ["seed=1"])):
         put(sweep, f"point{at}", *words, metrics=some_metrics(at), curve=[{"step": 1, "tokens": at, "mse": math.inf}])
     put(sweep, "no curve", "k=3")
-    shown = page_of(sweep)
+    shown = read_page(sweep)
     curves = dict(zip([row["folder"] for row in shown.data["points"]], shown.block("curves"), strict=True))
     assert curves == {**{f"point{at}": {"tokens": [at], "mse": [None]} for at in range(3)}, "no curve": None}
 
 
-def test_all_curves_of_a_sweep_are_what_training_wrote(swept):
+def test_curves_equal_those_of_metrics_jsonl(swept):
     shown = Page((swept / "report.html").read_text())
     for row, curve in zip(shown.data["points"], shown.block("curves"), strict=True):
         lines = [json.loads(line) for line in (swept / row["folder"] / "metrics.jsonl").read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""The tables of points: Markdown, and the one on a terminal."""
+"""Tables of points: in Markdown and on the terminal."""
 
 import math
 from io import StringIO
@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from sae_sweeps.evaluation import metrics
-from sae_sweeps.report.markdown import markdown
+from sae_sweeps.report.markdown import format_markdown_table
 from sae_sweeps.report.studies import histogram
 from sae_sweeps.report.terminal import points_table, seeds_table, sparkline
 from sae_sweeps.sweep import Sweep
@@ -43,7 +43,7 @@ def numbers(nmse: float, l0: float, dead: float, ce: float, recovered: float) ->
     }  # fmt: skip
 
 
-def plain(cell: str) -> str:
+def strip_markup(cell: str) -> str:
     return cell.replace("[bold]", "").replace("[/bold]", "").strip()
 
 
@@ -56,7 +56,7 @@ def test_markdown_has_the_best_in_bold_and_the_lowest_nmse_first():
         compared("k=2", **numbers(0.5, 2.0, 0.25, 0.125, 0.5)),
         compared("k=3", **numbers(0.25, 3.0, 0.5, 0.25, 0.75)),
     ]
-    assert markdown(group_by_seed(points)).splitlines() == [
+    assert format_markdown_table(group_by_seed(points)).splitlines() == [
         "| SAE | NMSE | L0 | dead latents | CE degradation (nats) | CE recovered (mean) |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         "| BatchTopK 3072, k 3 | **0.2500** | 3.0 | 50.0% | 0.2500 | **0.7500** |",
@@ -64,7 +64,7 @@ def test_markdown_has_the_best_in_bold_and_the_lowest_nmse_first():
     ]
 
 
-def test_markdown_has_seeds_as_mean_and_spread_and_names_what_is_missing():
+def test_markdown_has_mean_and_spread_over_seeds_and_unfinished_points_last():
     points = [
         compared("seed=0", **numbers(0.25, 2.0, 0.0, 0.0, 1.0)),
         compared("seed=1", **numbers(0.75, 4.0, 0.0, 0.0, 1.0)),
@@ -72,7 +72,7 @@ def test_markdown_has_seeds_as_mean_and_spread_and_names_what_is_missing():
         compared("k=5"),
         compared("k=6", state=State(INTERRUPTED)),
     ]
-    _, _, *rows = markdown(group_by_seed(points)).splitlines()
+    _, _, *rows = format_markdown_table(group_by_seed(points)).splitlines()
     assert rows == [
         "| BatchTopK 3072, k 32 (3 seeds) (failed) | 0.5000 ± 0.3536 | 3.0 ± 1.4 | 0.0% ± 0.0% | 0.0000 ± 0.0000 "
         "| 1.0000 ± 0.0000 |",
@@ -81,13 +81,13 @@ def test_markdown_has_seeds_as_mean_and_spread_and_names_what_is_missing():
     ]
 
 
-def test_markdown_of_names_with_bars_has_as_many_columns():
+def test_markdown_escapes_bars_in_names():
     points = [compared(sweep=name, **numbers(0.25, 2.0, 0.0, 0.0, 1.0)) for name in ("a|b", "c")]
-    rows = markdown(group_by_seed(points)).splitlines()
+    rows = format_markdown_table(group_by_seed(points)).splitlines()
     assert {row.replace("\\|", "").count("|") for row in rows} == {7}
 
 
-def test_the_table_has_finished_points_by_nmse_with_a_star_at_the_best_of_each_column():
+def test_the_table_has_finished_points_by_nmse_with_a_star_at_each_best():
     points = [
         compared("k=2", name="two", **numbers(0.5, 2.0, 0.25, 0.125, 0.5)),
         compared("k=9", name="failed", state=State(FAILED)),
@@ -95,25 +95,25 @@ def test_the_table_has_finished_points_by_nmse_with_a_star_at_the_best_of_each_c
     ]
     table = points_table("first", points)
     assert [column.header for column in table.columns] == TITLES
-    assert [[plain(cell) for cell in row] for row in rows_of(table)] == [
+    assert [[strip_markup(cell) for cell in row] for row in rows_of(table)] == [
         ["three", "0.2500*", "3.0", "50.0%", "0.2500", "0.7500*", "", "52,765"],
         ["two", "0.5000", "2.0", "25.0%*", "0.1250*", "0.5000", "", "52,765"],
     ]
 
 
-def test_one_point_alone_has_no_stars():
+def test_a_single_point_has_no_stars():
     (row,) = rows_of(points_table("first", [compared(name="one", **some_metrics(0))]))
     assert not any("*" in cell for cell in row)
 
 
-def test_seeds_have_a_table_of_their_own_with_stars_among_themselves():
+def test_the_table_of_seeds_has_its_own_stars():
     points = [
         compared(f"k={k}", f"seed={seed}", name=f"{k}-{seed}", **numbers(nmse, k, 0.0, 0.0, 1.0))
         for k, seed, nmse in ((2, 0, 0.5), (2, 1, 0.7), (3, 0, 0.3), (3, 1, 0.5), (4, 0, 0.1))
     ]
     points += [compared("k=3", "seed=2", state=State(FAILED)), compared("k=4", "seed=1", state=State(FAILED))]
     assert [row[0] for row in rows_of(points_table("first", points))] == ["4-0", "3-0", "2-0", "3-1", "2-1"]
-    rows = [[plain(cell) for cell in row] for row in rows_of(seeds_table("first", points))]
+    rows = [[strip_markup(cell) for cell in row] for row in rows_of(seeds_table("first", points))]
     assert [[*row[:3], row[-1]] for row in rows] == [
         ["BatchTopK 3072, k 3", "0.4000 ± 0.1414*", "3.0 ± 0.0", "2"],
         ["BatchTopK 3072, k 2", "0.6000 ± 0.1414", "2.0 ± 0.0", "2"],
@@ -121,7 +121,7 @@ def test_seeds_have_a_table_of_their_own_with_stars_among_themselves():
     assert seeds_table("first", points[4:]) is None
 
 
-def test_names_with_brackets_are_shown_as_they_are():
+def test_brackets_in_names_are_no_markup():
     console = Console(width=200, file=StringIO())
     points = [compared(f"seed={seed}", sweep="[red]x", name=f"[bold]{seed}", **some_metrics(seed)) for seed in (0, 1)]
     console.print(points_table("[red]x", points), seeds_table("[red]x", points))
@@ -143,7 +143,7 @@ def test_curves_share_a_logarithmic_scale(tmp_path):
     assert curves["flat"] in {"▄" * 10, "▅" * 10}
 
 
-def test_what_is_no_number_of_a_curve_is_left_out(tmp_path):
+def test_non_finite_values_of_a_curve_are_left_out(tmp_path):
     sweep = Sweep(tmp_path / "jumps")
     curve = [{"step": at, "tokens": at, "mse": mse} for at, mse in enumerate((math.inf, 100.0, math.nan, 1.0))]
     put(sweep, "jumps", metrics=some_metrics(0), curve=curve)
@@ -151,7 +151,7 @@ def test_what_is_no_number_of_a_curve_is_left_out(tmp_path):
     assert row[6] == "█████▁▁▁▁▁"
 
 
-def test_a_constant_curve_is_drawn_and_none_is_not(tmp_path):
+def test_a_constant_curve_is_flat_and_a_missing_one_empty(tmp_path):
     sweep = Sweep(tmp_path / "one")
     put(sweep, "flat", metrics=some_metrics(0), curve=[{"step": 1, "tokens": 1, "mse": 0.25}])
     points = collect_points(sweep, {"flat": State(DONE)})
@@ -171,11 +171,11 @@ def test_a_constant_curve_is_drawn_and_none_is_not(tmp_path):
         ([0, 0], 0, 0, "▁▁"),
     ],
 )
-def test_a_sparkline_goes_from_the_lowest_to_the_highest_block(values, low, high, drawn):
+def test_a_sparkline_spans_the_lowest_to_the_highest_bar(values, low, high, drawn):
     assert sparkline(values, low, high) == drawn
 
 
-def test_cosines_that_are_rounded_above_1_are_counted():
+def test_cosines_rounded_above_1_are_counted():
     found = histogram(np.array([1.0000001, 1.0, 0.99, -0.2]))
     assert sum(found["counts"]) == 4
     assert found["counts"][-1] == 3

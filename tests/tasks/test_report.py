@@ -1,4 +1,4 @@
-"""Task `report` and the page at the end of a command: where it is written, of what, and when not."""
+"""Task `report`, and the page at the end of a command: its path, its contents, and when it is not written."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from sae_sweeps.report import loaded
 from sae_sweeps.runtime import files
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, FAILED, LOCK, QUEUED, RUNNING, State
@@ -23,7 +24,7 @@ OLD = "the page of an earlier command"
 
 @pytest.fixture
 def sweeps(tmp_path) -> dict[str, Sweep]:
-    """Sweeps `a`, one of whose points failed, and `b`; a point of one has the name of a point of the other."""
+    """Sweep `a` with a failed point, and sweep `b`. A point of each has the same name."""
     found = {name: Sweep(tmp_path / "outputs" / name) for name in ("a", "b")}
     for number, sweep in enumerate(found.values()):
         put(sweep, "same", "k=2", metrics=some_metrics(number))
@@ -39,14 +40,14 @@ def folders(page: Page) -> list[tuple[str, str, str]]:
     return [(row["sweep"], row["folder"], row["state"]) for row in page.data["points"]]
 
 
-def refreshed(sweep: Sweep, caplog) -> list[str]:
-    """Write the page as at the end of a command; returns the warnings."""
+def refresh(sweep: Sweep, caplog) -> list[str]:
+    """Write the page as at the end of a command. Returns the warnings."""
     with caplog.at_level(logging.WARNING):
         report.refresh(sweep, composed())
     return [record.getMessage() for record in caplog.records]
 
 
-def test_a_sweep_ends_with_its_page_and_says_where_it_is(tmp_path, tiny, command):
+def test_a_sweep_ends_by_writing_its_page_and_printing_its_path(tmp_path, tiny, command):
     ran = command("-m", *tiny, "k=3,4", "name=new")
     assert ran.code == 0, ran.err
     assert "report: outputs/new/report.html" in ran.out
@@ -57,7 +58,7 @@ def test_a_sweep_ends_with_its_page_and_says_where_it_is(tmp_path, tiny, command
     assert list(Path("outputs").glob("**/*.html")) == [Path("outputs/new/report.html")]
 
 
-def test_a_page_that_cannot_be_written_fails_no_sweep(tmp_path, tiny, command):
+def test_a_page_that_cannot_be_written_does_not_fail_the_sweep(tmp_path, tiny, command):
     Path("outputs/new/report.html").mkdir(parents=True)
     ran = command(*tiny, "name=new")
     assert ran.code == 0, ran.err
@@ -67,7 +68,7 @@ def test_a_page_that_cannot_be_written_fails_no_sweep(tmp_path, tiny, command):
     assert not list(Path("outputs/new").glob(".report*"))
 
 
-def test_the_task_shows_the_points_and_writes_table_and_page(sweeps, command):
+def test_the_task_prints_the_points_and_writes_csv_and_page(sweeps, command):
     ran = command("task=report", "name=a")
     assert ran.code == 0, ran.err
     assert "FAILED broken: the loss is nan" in ran.out
@@ -76,11 +77,11 @@ def test_the_task_shows_the_points_and_writes_table_and_page(sweeps, command):
     assert (sweeps["a"].folder / "results.csv").read_text().count("\n") == 2
     page = shown("outputs/a/report.html")
     assert folders(page) == [("a", "same", "done"), ("a", "broken", "failed")]
-    assert page.by_id("failures").text == "broken: failed: the loss is nan"
+    assert page.find_id("failures").text == "broken: failed: the loss is nan"
 
 
 @pytest.mark.parametrize("many", [[], ["-m"], ["--multirun"]])
-def test_a_page_on_several_sweeps_lies_beside_them(sweeps, command, many):
+def test_the_page_on_several_sweeps_is_written_next_to_them(sweeps, command, many):
     before = contents(sweeps["b"].folder)
     ran = command("task=report", "name=a,b", *many)
     assert ran.code == 0, ran.err
@@ -96,7 +97,7 @@ def test_a_page_on_several_sweeps_lies_beside_them(sweeps, command, many):
     assert {name: data for name, data in contents(sweeps["b"].folder).items() if name in before} == before
 
 
-def test_a_sweep_that_is_named_twice_is_reported_on_once(sweeps, command):
+def test_a_sweep_named_twice_is_reported_once(sweeps, command):
     assert command("task=report", "name=a,a").code == 0
     assert len(folders(shown("outputs/a/report.html"))) == 2
     assert not list(Path("outputs").glob("report-*"))
@@ -114,14 +115,14 @@ def test_a_sweep_that_is_named_twice_is_reported_on_once(sweeps, command):
     ],
 )
 @pytest.mark.parametrize("many", [[], ["-m"]])
-def test_what_cannot_be_is_refused_in_one_line_and_nothing_is_written(sweeps, command, words, line, many):
+def test_bad_settings_are_refused_in_one_line_and_nothing_is_written(sweeps, command, words, line, many):
     before = contents(Path("outputs"))
     ran = command("task=report", *words, *many)
     assert (ran.code, ran.err.splitlines()) == (1, [line])
     assert contents(Path("outputs")) == before
 
 
-def test_markdown_is_all_that_is_printed(sweeps, command):
+def test_only_markdown_is_printed(sweeps, command):
     before = contents(Path("outputs"))
     ran = command("task=report", "name=a,b", "format=md")
     assert (ran.code, ran.err) == (0, "")
@@ -131,67 +132,78 @@ def test_markdown_is_all_that_is_printed(sweeps, command):
     assert contents(Path("outputs")) == before
 
 
-def test_markdown_is_all_that_is_printed_by_a_multirun_too(sweeps, command):
+def test_a_multirun_prints_only_markdown(sweeps, command):
     ran = command("-m", "task=report", "name=a", "format=md")
     assert len(ran.out.splitlines()) == 4
     assert all(line.startswith("|") for line in ran.out.splitlines())
 
 
 @pytest.mark.parametrize("state", [RUNNING, QUEUED])
-def test_while_a_point_is_under_way_no_page_is_written(sweeps, caplog, monkeypatch, state):
+def test_no_page_is_written_while_a_point_is_queued_or_running(sweeps, caplog, monkeypatch, state):
     sweep = sweeps["a"]
     folder = put(sweep, "other", "k=5", state=RUNNING)
     (sweep.folder / "report.html").write_text(OLD)
     if state == QUEUED:
         seen = {"same": State(DONE), "broken": State(FAILED), "other": State(QUEUED)}
-        monkeypatch.setattr(report, "read_states", lambda sweep: SweepStates(seen, sweep.read()))
+        monkeypatch.setattr(loaded, "read_states", lambda sweep: SweepStates(seen, sweep.read()))
     with FileLock(folder / LOCK):
-        assert refreshed(sweep, caplog) == []
+        assert refresh(sweep, caplog) == []
     assert (sweep.folder / "report.html").read_text() == OLD
 
 
-def test_points_that_wait_or_were_interrupted_keep_no_page_from_being_written(sweeps, caplog):
+def test_waiting_and_interrupted_points_do_not_prevent_the_page(sweeps, caplog):
     put(sweeps["a"], "killed", "k=5", state=RUNNING)
     put(sweeps["a"], "waits", "k=6")
-    assert refreshed(sweeps["a"], caplog) == []
+    assert refresh(sweeps["a"], caplog) == []
     states = [state for *_, state in folders(shown(sweeps["a"].folder / "report.html"))]
     assert states == ["done", "failed", "interrupted", "waiting"]
 
 
-@pytest.mark.parametrize("where", ["made", "written"])
-def test_what_goes_wrong_with_a_page_is_a_warning_and_leaves_the_earlier_one(sweeps, caplog, monkeypatch, where):
+@pytest.mark.parametrize("where", ["built", "written"])
+def test_an_error_of_the_page_is_a_warning_and_keeps_the_earlier_page(sweeps, caplog, monkeypatch, where):
     def broken(*arguments):
         raise OSError(28, "No space left on device")
 
     path = sweeps["a"].folder / "report.html"
     path.write_text(OLD)
-    monkeypatch.setattr(*((report, "page") if where == "made" else (files.os, "replace")), broken)
-    (warning,) = refreshed(sweeps["a"], caplog)
+    monkeypatch.setattr(*((report, "build_page") if where == "built" else (files.os, "replace")), broken)
+    (warning,) = refresh(sweeps["a"], caplog)
     assert warning.startswith("report.html was not written (")
     assert "No space left on device" in warning
     assert path.read_text() == OLD
     assert not list(path.parent.glob(".report*"))
 
 
-def test_the_page_is_complete_before_it_takes_the_place_of_the_earlier_one(sweeps, caplog, monkeypatch):
+def test_the_earlier_page_is_replaced_by_a_complete_one(sweeps, caplog, monkeypatch):
     path, replace, seen = sweeps["a"].folder / "report.html", os.replace, []
 
-    def look(source, target):
+    def record_and_replace(source, target):
         if Path(target) == path:
             seen.append((path.read_text(), shown(source).html))
         replace(source, target)
 
     path.write_text(OLD)
-    monkeypatch.setattr(files.os, "replace", look)
-    assert refreshed(sweeps["a"], caplog) == []
+    monkeypatch.setattr(files.os, "replace", record_and_replace)
+    assert refresh(sweeps["a"], caplog) == []
     ((before, new),) = seen
     assert before == OLD
     assert new.rstrip().endswith("</html>")
     assert path.read_text() == new
 
 
-def test_a_page_names_the_tasks_that_followed_and_failed(sweeps, caplog):
-    followed = {"stitch": {"state": "failed", "reason": "it <b>broke</b>", "job": None}}
-    sweeps["b"].update(lambda known: known.update(followed=followed))
-    refreshed(sweeps["b"], caplog)
-    assert shown(sweeps["b"].folder / "report.html").by_id("failures").text == "b: stitch: failed: it <b>broke</b>"
+def test_the_page_lists_follow_up_tasks_that_failed(sweeps, caplog):
+    outcomes = {"stitch": {"state": "failed", "reason": "it <b>broke</b>", "job": None}}
+    sweeps["b"].update(lambda known: known.update(followed=outcomes))
+    refresh(sweeps["b"], caplog)
+    assert shown(sweeps["b"].folder / "report.html").find_id("failures").text == "b: stitch: failed: it <b>broke</b>"
+
+
+def test_the_end_of_a_command_reads_sweep_json_once(sweeps, monkeypatch):
+    calls, read = [], Sweep.read
+    monkeypatch.setattr(Sweep, "read", lambda sweep: calls.append(sweep.name) or read(sweep))
+    found = loaded.load_sweep(sweeps["a"])
+    report.show(found, ["same"], {}, 1.0)
+    report.refresh(sweeps["a"], composed("tracking=off"), found)
+    assert calls == ["a"]
+    assert (sweeps["a"].folder / "results.csv").exists()
+    assert (sweeps["a"].folder / "report.html").exists()

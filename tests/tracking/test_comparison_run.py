@@ -128,7 +128,7 @@ def test_tracking_off_writes_no_comparison(sweep, monkeypatch):
 
 
 def test_the_workspace_has_the_panels_of_the_comparison():
-    found = wandb_workspace.workspace("ks", "me", "p")
+    found = wandb_workspace.build_workspace("ks", "me", "p")
     comparison, training, tables = found.sections
     assert [(panel.x.name, panel.y.name) for panel in comparison.panels[:2]] == [
         ("eval/l0", "eval/nmse"),
@@ -192,13 +192,13 @@ def test_a_server_without_workspaces_is_a_failure_that_says_what_is_needed(sweep
 
     monkeypatch.setattr(ws.Workspace, "save", save)
     (failure,) = wandb_workspace.run(sweep, online)
-    assert (' refused (Cannot query field "upsertView"); it takes a key') in failure
+    assert (' refused the workspace (Cannot query field "upsertView"); a workspace needs an API key') in failure
 
 
-def test_a_workspace_that_cannot_be_created_names_what_it_needs(sweep, online, monkeypatch):
-    with pytest.raises(NotRunError, match=r"tracking=online is needed, not offline"):
+def test_what_a_workspace_needs_is_reported(sweep, online, monkeypatch):
+    with pytest.raises(NotRunError, match=r"tracking=offline: .* Fix: tracking=online; upload the runs with task=sync"):
         wandb_workspace.run(sweep, composed("name=ks"))
-    with pytest.raises(NotRunError, match=r"tracking=online is needed, not off$"):
+    with pytest.raises(NotRunError, match=r"tracking=off: a workspace is on the W&B server\. Fix: tracking=online$"):
         wandb_workspace.run(sweep, composed("name=ks", "tracking=off"))
     monkeypatch.setattr(wandb_workspace, "unreachable_reason", lambda server: f"{server} does not answer")
     with pytest.raises(NotRunError, match="does not answer"):

@@ -28,7 +28,7 @@ def follow(sweep: Sweep, names: Sequence[str], then: Sequence[str] = ()) -> bool
             if seen.slurm_error is not None:
                 line += f"; Slurm does not answer ({seen.slurm_error})"
             if console.is_terminal:
-                live.update(status.table(sweep, seen, but=DONE), refresh=True)
+                live.update(status.table(sweep, seen, hidden=DONE), refresh=True)
             elif line != last_line:
                 last_line = line
                 console.print(f"{time.strftime('%H:%M:%S')}  {line}", soft_wrap=True)

@@ -1,28 +1,28 @@
 "use strict";
-// The data of the page, blocks that are unpacked when they are needed, numbers as text, elements.
+// The page's data, compressed blocks, formatting of numbers, and HTML elements.
 
 const report = JSON.parse(document.getElementById("data").textContent);
 const metrics = new Map(report.metrics.map((metric) => [metric.name, metric]));
-const NAMES = report.architectures;
+const ARCHITECTURE_NAMES = report.architectures;
 
-const unpacked = new Map();
+const blocks = new Map(); // name -> promise of its value
 
-// The value in a block, unpacked once.
-function block(name) {
-  if (!unpacked.has(name)) unpacked.set(name, unpack(name).then(JSON.parse));
-  return unpacked.get(name);
+// The JSON value of a compressed block, decoded on first use.
+function readBlock(name) {
+  if (!blocks.has(name)) blocks.set(name, decodeBlock(name).then(JSON.parse));
+  return blocks.get(name);
 }
 
-async function unpack(name) {
-  const packed = atob(document.getElementById(`block-${name}`).textContent);
-  const bytes = Uint8Array.from(packed, (character) => character.charCodeAt(0));
+async function decodeBlock(name) {
+  const encoded = atob(document.getElementById(`block-${name}`).textContent);
+  const bytes = Uint8Array.from(encoded, (character) => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).text();
 }
 
-// An element: its tag with classes (td.number), attributes, and what is in it: text or elements.
-function make(what, attributes = {}, ...content) {
-  const [tag, ...classes] = what.split(".");
+// Create an element from a tag with classes ("td.number"), attributes, and content: text or elements.
+function make(tagWithClasses, attributes = {}, ...content) {
+  const [tag, ...classes] = tagWithClasses.split(".");
   const element = document.createElement(tag);
   if (classes.length) element.className = classes.join(" ");
   for (const [name, value] of Object.entries(attributes)) {
@@ -34,26 +34,27 @@ function make(what, attributes = {}, ...content) {
   return element;
 }
 
-// A control with its label above it, or beside it.
-function labelled(text, control, inline = false) {
+// A control with its label above it, or next to it.
+function makeLabelled(text, control, inline = false) {
   return inline ? make("label.inline", {}, control, text) : make("label", {}, text, control);
 }
 
-function choice(options, chosen, onchange) {
+// A <select> of [value, text] options.
+function makeSelect(options, selected, onchange) {
   const select = make("select", { onchange: () => onchange(select.value) });
-  for (const [value, text] of options) select.append(make("option", { value, selected: value === chosen }, text));
+  for (const [value, text] of options) select.append(make("option", { value, selected: value === selected }, text));
   return select;
 }
 
-// A metric's value as text, as the command line writes it.
-function shown(name, value) {
+// A metric's value as text, formatted as on the command line.
+function formatMetric(name, value) {
   if (value == null || !Number.isFinite(value)) return "–";
   const metric = metrics.get(name);
   return metric.unit === "%" ? `${(100 * value).toFixed(metric.decimals - 2)}%` : value.toFixed(metric.decimals);
 }
 
-// Any number in few digits.
-function brief(value) {
+// Any number in about four digits.
+function formatNumber(value) {
   if (value == null || !Number.isFinite(value)) return "–";
   if (Number.isInteger(value)) return value.toLocaleString("en-US");
   const size = Math.abs(value);
@@ -61,34 +62,34 @@ function brief(value) {
   return String(Number(value.toPrecision(4)));
 }
 
-function titled(name) {
+function metricTitle(name) {
   const metric = metrics.get(name);
   return metric.unit === "nats" ? `${metric.title}, nats` : metric.title;
 }
 
-function count(number, noun) {
+function pluralize(number, noun) {
   return `${number.toLocaleString("en-US")} ${noun}${number === 1 ? "" : "s"}`;
 }
 
-// A cell that holds a number: its text, and the number itself for whoever wants all of its digits.
-function cell(text, value, name) {
+// A table cell with a number as text; the tooltip and `data-value` have all of its digits.
+function makeNumberCell(text, value, name) {
   return make("td.number", { "data-value": value ?? null, "data-name": name ?? null, title: value ?? null }, text);
 }
 
-// A table of rows; cells are elements or text. Of its columns so many are of text, before those of numbers.
-function fill(table, titles, rows, texts = titles.length) {
-  const heads = titles.map((title, at) => make(at < texts ? "th" : "th.number", { scope: "col" }, title));
+// Fill a table with rows of cells (elements or text). The first `textColumns` columns are text, the others numbers.
+function fillTable(table, titles, rows, textColumns = titles.length) {
+  const heads = titles.map((title, at) => make(at < textColumns ? "th" : "th.number", { scope: "col" }, title));
   const head = make("thead", {}, make("tr", {}, ...heads));
   const body = make("tbody");
   for (const row of rows)
-    body.append(make("tr", {}, ...row.map((one) => (one instanceof Node ? one : make("td", {}, one)))));
+    body.append(make("tr", {}, ...row.map((cell) => (cell instanceof Node ? cell : make("td", {}, cell)))));
   table.replaceChildren(head, body);
   return table;
 }
 
-// What is searched for, word by word.
-const wordsOf = (text) => text.trim().toLowerCase().split(/\s+/).filter(Boolean);
+// The words of a search query.
+const splitWords = (text) => text.trim().toLowerCase().split(/\s+/).filter(Boolean);
 
-// Text as Plotly takes it, which reads tags and templates in what it shows.
-const plain = (text) =>
+// Text that Plotly shows as it is; Plotly interprets tags and %{templates}.
+const escapePlotly = (text) =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("%{", "%&#123;");

@@ -1,118 +1,130 @@
 "use strict";
 // The card of a latent or a meta-latent.
 
-let cardsDrawn = 0;
-async function drawCard(shelf, latent) {
-  const mine = ++cardsDrawn;
-  const name = shelves[shelf].cards[Math.floor(latent / report.explorer.per_block)];
-  const data = name == null ? {} : (await block(name))[latent % report.explorer.per_block];
-  const quotes = await Promise.all((data.e ?? []).map(([, number]) => quote(number)));
-  if (mine !== cardsDrawn) return;
-  const title = make("h3", { id: "card-title", tabindex: -1 }, `${noun(shelf)} ${latent}`);
-  const link = make("a", { href: linkTo(shelf, latent), "aria-label": `Link to this ${noun(shelf)}` }, "#");
+let cardRequests = 0;
+async function drawCard(cardSet, latent) {
+  const request = ++cardRequests;
+  const { cards_per_block } = report.explorer;
+  const name = cardSets[cardSet].cards[Math.floor(latent / cards_per_block)];
+  const card = name == null ? {} : (await readBlock(name))[latent % cards_per_block];
+  const contexts = await Promise.all((card.e ?? []).map(([, number]) => readContext(number)));
+  if (request !== cardRequests) return; // another card was opened meanwhile
+  const title = make("h3", { id: "card-title", tabindex: -1 }, `${nounOf(cardSet)} ${latent}`);
+  const link = make("a", { href: linkTo(cardSet, latent), "aria-label": `Link to this ${nounOf(cardSet)}` }, "#");
   title.append(" ", link);
-  const parts = [title, make("p.note", {}, `of ${shelves[shelf].label}`), ...facts(shelf, data)];
-  if (data.e?.length) parts.push(part("Where it is most active"), examples(data, quotes));
-  if (data.p?.length)
+  const parts = [title, make("p.note", {}, `of ${cardSets[cardSet].label}`), ...makeFacts(cardSet, card)];
+  if (card.e?.length) parts.push(makeHeading4("Top activating examples"), makeExamples(card.e, contexts));
+  if (card.p?.length) parts.push(makeHeading4("Most promoted output tokens, with logits"), makeTokens(card.p));
+  for (const decomposition of card.d ?? []) parts.push(...makeDecomposition(decomposition));
+  if (card.l)
     parts.push(
-      part("Output tokens that it raises most"),
-      make(
-        "ul.tokens",
-        {},
-        ...data.p.map(([token, logit]) => make("li", {}, visible(token), make("small", {}, ` ${logit.toFixed(1)}`))),
-      ),
+      makeHeading4(`Latents with the largest weights, of ${pluralize(card.u, "latent")} that use it`),
+      makeLinks(card.l.map(([at, weight]) => [cardSets[cardSet].sae, at, weight])),
     );
-  for (const [meta, explained, weights] of data.d ?? []) {
-    parts.push(
-      part(
-        `Its meta-latents: ${(100 * explained).toFixed(1)}% of its direction, with ${shelves[meta].label}` +
-          (shelves[meta].shuffled == null
-            ? ""
-            : ` (of shuffled directions ${(100 * shelves[meta].shuffled).toFixed(1)}% on average)`),
-      ),
-      weighted(weights.map(([at, weight]) => [meta, at, weight])),
-    );
-  }
-  if (data.l)
-    parts.push(
-      part(`Latents that use it most, of ${data.u.toLocaleString("en-US")}`),
-      weighted(data.l.map(([at, weight]) => [shelves[shelf].of, at, weight])),
-    );
-  if (data.m?.length) parts.push(part("Nearest latents in smaller SAEs, by cosine"), weighted(data.m));
-  const nearest = [...(data.n ?? [])].sort((a, b) => b[2] - a[2]);
-  const [twins, others] = [
-    nearest.filter((one) => startAlike(shelf, latent, one)),
-    nearest.filter((one) => !startAlike(shelf, latent, one)),
-  ];
-  if (others.length) parts.push(part("Nearest latents in the other SAEs, by cosine"), weighted(others));
-  if (twins.length)
-    parts.push(
-      part("Nearest, but with the same direction at the start of training"),
-      make("p.note", {}, "SAEs of one size and seed start alike; that these are near says little of what was learnt."),
-      weighted(twins),
-    );
+  if (card.m?.length) parts.push(makeHeading4("Nearest latents in smaller SAEs, by cosine"), makeLinks(card.m));
+  parts.push(...makeNearest(cardSet, latent, card.n ?? []));
   document.getElementById("card").replaceChildren(...parts);
 }
 
-// Whether another SAE's latent began with the same direction: SAEs of one size and seed do.
-function startAlike(shelf, latent, [other, its]) {
-  const [a, b] = [shelf, other].map((number) => report.points.find((point) => point.key === shelves[number].key));
-  return latent === its && a && b && a.dict_size === b.dict_size && a.seed === b.seed;
+const makeHeading4 = (text) => make("h4", {}, text);
+
+function makeTokens(promoted) {
+  const items = promoted.map(([token, logit]) =>
+    make("li", {}, showWhitespace(token), make("small", {}, ` ${logit.toFixed(1)}`)),
+  );
+  return make("ul.tokens", {}, ...items);
 }
 
-const part = (text) => make("h4", {}, text);
+function makeDecomposition([metaSAE, explained, weights]) {
+  const { label, shuffled } = cardSets[metaSAE];
+  const control = shuffled == null ? "" : `; mean of shuffled directions: ${(100 * shuffled).toFixed(1)}%`;
+  return [
+    makeHeading4(`Meta-latents: explained variance ${(100 * explained).toFixed(1)}%, with ${label}${control}`),
+    makeLinks(weights.map(([at, weight]) => [metaSAE, at, weight])),
+  ];
+}
 
-function facts(shelf, data) {
-  const said = [];
-  if (!shelves[shelf].cards.length) said.push("This page has no cards of these, for its size.");
-  else if (!shelves[shelf].told) said.push("It is not known what the latents of this SAE mean (task=latents).");
-  else if (!data.f) said.push("Active nowhere in the text that was read.");
-  else
-    said.push(
-      `Active on ${percentage(data.f)} of activations${shelves[shelf].of == null ? "" : " (one of the latents that use it is)"}; where it is, ${data.a[0]} on average and ${data.a[1]} at most.`,
+function makeNearest(cardSet, latent, nearest) {
+  const sorted = [...nearest].sort((a, b) => b[2] - a[2]);
+  const sameStart = sorted.filter((match) => startedEqual(cardSet, latent, match));
+  const others = sorted.filter((match) => !sameStart.includes(match));
+  const parts = [];
+  if (others.length) parts.push(makeHeading4("Nearest latents in other SAEs, by cosine"), makeLinks(others));
+  if (sameStart.length)
+    parts.push(
+      makeHeading4("Nearest latents with the same initial direction"),
+      make("p.note", {}, "SAEs of one size and seed start with equal directions, so a high cosine is expected here."),
+      makeLinks(sameStart),
     );
-  for (const [small, novel, change, threshold] of data.s ?? []) {
-    said.push(
-      `Beside ${shelves[small].label} it is ${novel ? "novel" : "a reconstruction latent"} (threshold ${threshold}); put in alone, it ${change < 0 ? "lowers" : "raises"} that one's MSE by ${brief(Math.abs(100 * change))}%.`,
+  return parts;
+}
+
+// Whether another SAE's latent started training with the same direction: SAEs of one size and seed do.
+function startedEqual(cardSet, latent, [other, otherLatent]) {
+  const [a, b] = [cardSet, other].map((number) => report.points.find((point) => point.key === cardSets[number].key));
+  return latent === otherLatent && a && b && a.dict_size === b.dict_size && a.seed === b.seed;
+}
+
+function makeFacts(cardSet, card) {
+  const { cards, has_examples, sae } = cardSets[cardSet];
+  const facts = [];
+  if (!cards.length) facts.push("The cards of this SAE are left out to limit the size of this page.");
+  else if (!has_examples) facts.push("No examples: run task=latents for this SAE.");
+  else if (!card.f) facts.push("Never active in the text read.");
+  else {
+    const subject = sae == null ? "Active" : "One of the latents that use it is active";
+    facts.push(
+      `${subject} on ${formatShare(card.f)} of activations; ` +
+        `mean activation when active ${card.a[0]}, maximum ${card.a[1]}.`,
     );
   }
-  return said.map((text) => make("p", {}, text));
+  for (const [small, novel, change, threshold] of card.s ?? []) {
+    const kind = novel ? "Novel latent" : "Reconstruction latent";
+    const effect = `${change < 0 ? "lowers" : "raises"} the MSE by ${formatNumber(Math.abs(100 * change))}%`;
+    facts.push(
+      `${kind} compared with ${cardSets[small].label} (threshold ${threshold}); ` +
+        `inserting it alone into that SAE ${effect}.`,
+    );
+  }
+  return facts.map((text) => make("p", {}, text));
 }
 
-const percentage = (share) =>
+const formatShare = (share) =>
   share >= 0.0995 ? `${(100 * share).toFixed(0)}%` : `${Number((100 * share).toPrecision(2))}%`;
 
-// Before, token and after of an example.
-async function quote(number) {
-  const { quotes, quotes_per_block } = report.explorer;
-  return (await block(quotes[Math.floor(number / quotes_per_block)]))[number % quotes_per_block];
+// The context of an example: [text before, token, text after].
+async function readContext(number) {
+  const { contexts, contexts_per_block } = report.explorer;
+  return (await readBlock(contexts[Math.floor(number / contexts_per_block)]))[number % contexts_per_block];
 }
 
-function examples(data, quotes) {
-  const items = data.e.map(([activation], at) => {
-    const [before, token, after] = quotes[at].map(visible);
-    const word = token.trimStart(); // the space before a word belongs to its token, but need not be marked
+function makeExamples(listed, contexts) {
+  const items = listed.map(([activation], at) => {
+    const [before, token, after] = contexts[at].map(showWhitespace);
+    const word = token.trimStart(); // a token's leading space is shown outside of the mark
     const parts = word
       ? [before + token.slice(0, token.length - word.length), make("mark", {}, word)]
       : [before, make("mark", {}, token)];
     return make("li", {}, make("span.value", {}, activation.toFixed(2)), make("q", {}, "…", ...parts, after, "…"));
   });
-  return make("ol.examples", { "aria-label": "Examples, with the activation" }, ...items);
+  return make("ol.examples", { "aria-label": "Examples with their activations" }, ...items);
 }
 
-// Links to latents with a number each, [shelf, latent, number], and in a few words what they are about.
-function weighted(entries) {
-  const most = Math.max(...entries.map(([, , value]) => Math.abs(value)));
-  const items = entries.map(([shelf, latent, value]) => {
-    const about = make("small");
-    indexOf(shelf).then((index) => index && (about.textContent = gloss(index, latent)));
-    const where = shelves[shelf].of == null ? `latent ${latent} of ${shelves[shelf].label}` : `meta-latent ${latent}`;
-    const target = shelves[shelf].cards.length ? make("a", { href: linkTo(shelf, latent) }, where) : where;
+// Links to latents with a value each, [card set, latent, value], and the tokens on which they are most active.
+function makeLinks(entries) {
+  const largest = Math.max(...entries.map(([, , value]) => Math.abs(value)));
+  const items = entries.map(([cardSet, latent, value]) => {
+    const tokens = make("small");
+    loadIndex(cardSet).then((index) => index && (tokens.textContent = describeLatent(index, latent)));
+    const { label, cards, sae } = cardSets[cardSet];
+    const text = sae == null ? `latent ${latent} of ${label}` : `meta-latent ${latent}`;
+    const target = cards.length ? make("a", { href: linkTo(cardSet, latent) }, text) : text;
+    const width = (100 * Math.abs(value)) / largest;
     return make(
       "li",
       {},
-      make("span.value", {}, value.toFixed(3), make("span.bar", { style: `width:${(100 * Math.abs(value)) / most}%` })),
-      make("div", {}, target, about),
+      make("span.value", {}, value.toFixed(3), make("span.bar", { style: `width:${width}%` })),
+      make("div", {}, target, tokens),
     );
   });
   return make("ul.weights", {}, ...items);

@@ -1,21 +1,21 @@
 "use strict";
-// Training curves on a common axis of tokens.
+// Training curves over tokens.
 
-const MOST_CURVES = 40;
+const MAX_CURVES = 40;
 const CURVE_TITLES = {
-  mse: "MSE (normalised)",
+  mse: "MSE of normalised activations",
   loss: "loss",
   aux_loss: "auxiliary loss",
   l0: "L0 of the batch",
   dead_fraction: "dead latents",
-  threshold_mean: "threshold, mean",
+  threshold_mean: "mean threshold",
   lr: "learning rate",
 };
-const LOGARITHMIC = ["mse", "loss", "aux_loss"]; // unless the box says otherwise
+const LOGARITHMIC = ["mse", "loss", "aux_loss"]; // by default
 const curveView = { metric: "mse", smoothing: 0, log: true };
 
-// An exponential moving average that starts without a bias; what is not there stays so.
-function smoothed(values, weight) {
+// Exponential moving average with bias correction; missing values stay missing.
+function smooth(values, weight) {
   if (!weight) return values;
   let sum = 0,
     total = 0;
@@ -27,49 +27,55 @@ function smoothed(values, weight) {
   });
 }
 
-let curves = null; // by point, when they have been unpacked
+let curves = null; // per point, once decoded
 
-function curvePoints() {
+function plottedPoints() {
   const nmse = (point) => point.metrics?.nmse ?? Infinity;
-  return chosenPoints()
+  return selectedOrShownPoints()
     .sort((a, b) => nmse(a) - nmse(b))
-    .slice(0, MOST_CURVES);
+    .slice(0, MAX_CURVES);
 }
 
 function buildCurves() {
-  const some = curvePoints();
-  const traces = some.flatMap((point) => {
+  const traces = plottedPoints().flatMap((point) => {
     const curve = curves?.[report.points.indexOf(point)];
     const values = curve?.[curveView.metric];
     if (!values) return [];
     const style = {
-      color: hue(point.architecture),
+      color: architectureColor(point.architecture),
       dash: DASHES[sizes.indexOf(point.dict_size) % DASHES.length],
       width: 1.6,
     };
-    const line = { name: plain(point.label), x: curve.tokens, y: values, type: "scatter", mode: "lines", line: style };
-    const hovertemplate = `<b>${plain(point.label)}</b><br>%{x:,} tokens<br>%{y:.4g}<extra></extra>`;
+    const line = {
+      name: escapePlotly(point.label),
+      x: curve.tokens,
+      y: values,
+      type: "scatter",
+      mode: "lines",
+      line: style,
+    };
+    const hovertemplate = `<b>${escapePlotly(point.label)}</b><br>%{x:,} tokens<br>%{y:.4g}<extra></extra>`;
     if (!curveView.smoothing) return [{ ...line, hovertemplate }];
     const faint = { ...line, opacity: 0.25, showlegend: false, hoverinfo: "skip" };
-    return [faint, { ...line, y: smoothed(values, curveView.smoothing), hovertemplate }];
+    return [faint, { ...line, y: smooth(values, curveView.smoothing), hovertemplate }];
   });
   const ticks = curveView.metric === "dead_fraction" ? { tickformat: ".0%" } : { exponentformat: "e" };
   const yaxis = { title: CURVE_TITLES[curveView.metric], type: curveView.log ? "log" : "linear", ...ticks };
-  return { traces, layout: { showlegend: named(traces), xaxis: { title: "tokens" }, yaxis } };
+  return { traces, layout: { showlegend: hasLegend(traces), xaxis: { title: "tokens" }, yaxis } };
 }
 
-function sayCurves() {
-  const [drawn, all] = [curvePoints().length, chosenPoints().length];
-  document.getElementById("curves-said").textContent =
+function drawCurvesStatus() {
+  const [drawn, all] = [plottedPoints().length, selectedOrShownPoints().length];
+  document.getElementById("curves-status").textContent =
     drawn < all
-      ? `The ${drawn} of ${all} points with the lowest NMSE; filter or tick points for others.`
-      : `${count(drawn, "point")}: ${tickedPoints().length ? "those that are ticked" : "all that are shown"}.`;
+      ? `The ${drawn} of ${all} points with the lowest NMSE; filter or select points to see others.`
+      : `${pluralize(drawn, `${selectedPoints().length ? "selected" : "shown"} point`)}.`;
 }
 
 function addCurves() {
-  const about =
-    "What the batches of training showed, the MSE of normalised activations. Smoothing is an exponential moving average, which lags; what was measured stays faint.";
-  const chart = addChart(document.getElementById("curve-charts"), "Training curves", about, buildCurves);
+  const caption =
+    "Values on training batches. Smoothing is an exponential moving average; the unsmoothed curve is drawn faintly.";
+  const chart = addChart(document.getElementById("curve-charts"), "Training curves", caption, buildCurves);
   const form = document.getElementById("curve-controls");
   form.addEventListener("submit", (event) => event.preventDefault());
   const change = (name) => (value) => {
@@ -93,22 +99,22 @@ function addCurves() {
     checked: true,
     onchange: (event) => change("log")(event.target.checked),
   });
-  const metric = labelled(
+  const metric = makeLabelled(
     "curve",
-    choice(Object.entries(CURVE_TITLES), "mse", (name) => {
+    makeSelect(Object.entries(CURVE_TITLES), "mse", (name) => {
       curveView.log = log.checked = LOGARITHMIC.includes(name);
       change("metric")(name);
     }),
   );
   form.append(
     metric,
-    labelled("smoothing", make("span", {}, smoothing, " ", weight)),
-    labelled("logarithmic", log, true),
+    makeLabelled("smoothing", make("span", {}, smoothing, " ", weight)),
+    makeLabelled("logarithmic", log, true),
   );
-  block("curves").then((found) => {
-    curves = found;
-    const there = new Set(found.flatMap((curve) => Object.keys(curve ?? {})));
-    for (const option of metric.querySelectorAll("option")) if (!there.has(option.value)) option.remove();
+  readBlock("curves").then((decoded) => {
+    curves = decoded;
+    const recorded = new Set(decoded.flatMap((curve) => Object.keys(curve ?? {})));
+    for (const option of metric.querySelectorAll("option")) if (!recorded.has(option.value)) option.remove();
     refresh([chart]);
   });
   return chart;

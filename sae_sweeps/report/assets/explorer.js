@@ -1,266 +1,257 @@
 "use strict";
-// The explorer: search for latents by token or number, a list of what is found, and links of the form #/SAE/latent.
+// The latent explorer: search by token or number, a list of results, and links of the form #/SAE/latent.
 
-const MOST_FOUND = 60;
-const shelves = report.explorer?.shelves ?? [];
+const RESULTS_PER_PAGE = 60;
+const cardSets = report.explorer?.card_sets ?? []; // one per SAE and meta-SAE
 const explorerView = {
-  shelf: shelves.findIndex((shelf) => shelf.index),
+  cardSet: cardSets.findIndex((cardSet) => cardSet.index),
   query: "",
   latent: null,
   order: "number",
-  active: true,
-  most: MOST_FOUND,
+  activeOnly: true,
+  limit: RESULTS_PER_PAGE,
 };
 
-const linkTo = (shelf, latent) => `#/${encodeURIComponent(shelves[shelf].key)}/${latent}`;
-const noun = (shelf) => (shelves[shelf].of == null ? "latent" : "meta-latent");
+const linkTo = (cardSet, latent) => `#/${encodeURIComponent(cardSets[cardSet].key)}/${latent}`;
+const nounOf = (cardSet) => (cardSets[cardSet].sae == null ? "latent" : "meta-latent");
 
-// The shelf and latent that a link names, or null.
-function linked(hash) {
-  const found = /^#\/(.+)\/(\d+)$/.exec(hash);
-  if (!found) return null;
-  let key = found[1];
+// The card set and latent of a link, or null.
+function parseLink(hash) {
+  const match = /^#\/(.+)\/(\d+)$/.exec(hash);
+  if (!match) return null;
+  let key = match[1];
   try {
     key = decodeURIComponent(key);
   } catch {}
-  const shelf = shelves.findIndex((one) => one.key === key);
-  const latent = Number(found[2]);
-  return shelf >= 0 && latent < shelves[shelf].count ? { shelf, latent } : null;
+  const cardSet = cardSets.findIndex((candidate) => candidate.key === key);
+  const latent = Number(match[2]);
+  return cardSet >= 0 && latent < cardSets[cardSet].count ? { cardSet, latent } : null;
 }
 
-// The index of a shelf with the tokens as they are searched.
+// The search index of a card set, with its tokens in lower case; null if it has none.
 const indices = new Map();
-function indexOf(shelf) {
-  if (!indices.has(shelf)) {
-    const loading = shelves[shelf].index == null ? Promise.resolve(null) : block(shelves[shelf].index);
+function loadIndex(cardSet) {
+  if (!indices.has(cardSet)) {
+    const { index: name } = cardSets[cardSet];
+    const loading = name == null ? Promise.resolve(null) : readBlock(name);
     indices.set(
-      shelf,
-      loading.then((index) => index && { ...index, plain: index.tokens.map((token) => token.trim().toLowerCase()) }),
+      cardSet,
+      loading.then(
+        (index) => index && { ...index, searchable: index.tokens.map((token) => token.trim().toLowerCase()) },
+      ),
     );
   }
-  return indices.get(shelf);
+  return indices.get(cardSet);
 }
 
-// Latents by how many of their examples' tokens are one of the words searched, then contain one, then by what they raise;
-// without words all of them in the order that is chosen.
-function search(index, { query, order, active }) {
-  const words = wordsOf(query);
+// Latents ranked by the example tokens that equal a query word, then those that contain one, then promoted tokens.
+// Without a query all latents, in the chosen order.
+function searchLatents(index, { query, order, activeOnly }) {
+  const words = splitWords(query);
   if (!words.length) {
-    const all = index.frequency.map((_, latent) => latent).filter((latent) => !active || index.frequency[latent] > 0);
-    return order === "number" ? all : all.sort((a, b) => index.frequency[b] - index.frequency[a]);
+    const listed = index.frequency
+      .map((_, latent) => latent)
+      .filter((latent) => !activeOnly || index.frequency[latent] > 0);
+    return order === "number" ? listed : listed.sort((a, b) => index.frequency[b] - index.frequency[a]);
   }
-  const worth = index.plain.map((token) =>
+  const scores = index.searchable.map((token) =>
     words.includes(token) ? 100 : words.some((word) => token.includes(word)) ? 1 : 0,
   );
-  const exact = index.plain.map((token) => (words.includes(token) ? 1 : 0));
-  const found = [];
+  const promotedScores = index.searchable.map((token) => (words.includes(token) ? 10 : 0));
+  const matches = [];
   for (let latent = 0; latent < index.examples.length; latent++) {
     let score = 0;
-    for (const token of index.examples[latent]) score += worth[token];
-    for (const token of index.promoted[latent]) score += 10 * exact[token];
-    if (score) found.push([latent, score]);
+    for (const token of index.examples[latent]) score += scores[token];
+    for (const token of index.promoted[latent]) score += promotedScores[token];
+    if (score) matches.push([latent, score]);
   }
-  found.sort((a, b) => b[1] - a[1] || a[0] - b[0]);
-  const number = words
+  matches.sort((a, b) => b[1] - a[1] || a[0] - b[0]);
+  const numbers = words
     .map(Number)
     .filter((word) => Number.isInteger(word) && word >= 0 && word < index.examples.length);
-  return [...new Set([...number, ...found.map(([latent]) => latent)])];
+  return [...new Set([...numbers, ...matches.map(([latent]) => latent)])];
 }
 
-// What a latent is about in a few words: the tokens on which it is most active, each once.
-function gloss(index, latent) {
-  const tokens = [...new Set(index.examples[latent].map((token) => visible(index.tokens[token]).trim()))];
-  return tokens.length ? tokens.slice(0, 4).join(" · ") : "active nowhere in the text that was read";
+// The distinct tokens on which a latent is most active, at most four.
+function describeLatent(index, latent) {
+  const tokens = [...new Set(index.examples[latent].map((token) => showWhitespace(index.tokens[token]).trim()))];
+  return tokens.length ? tokens.slice(0, 4).join(" · ") : "never active in the text read";
 }
 
-// The same, with how often it is active; and of what was searched the tokens that it only raises.
-function summary(index, latent, query) {
-  const words = wordsOf(query);
-  const has = (tokens) => tokens.filter((token) => words.some((word) => index.plain[token].includes(word)));
-  const raised = has(index.examples[latent]).length
+// The same with its frequency, and with the promoted tokens if only these match the query.
+function describeResult(index, latent, query) {
+  const words = splitWords(query);
+  const matching = (tokens) => tokens.filter((token) => words.some((word) => index.searchable[token].includes(word)));
+  const promoted = matching(index.examples[latent]).length
     ? []
-    : has(index.promoted[latent]).map((token) => visible(index.tokens[token]).trim());
-  const often = index.frequency[latent] > 0 ? ` (${percentage(index.frequency[latent])})` : "";
-  return gloss(index, latent) + often + (raised.length ? `; raises ${[...new Set(raised)].join(" · ")}` : "");
+    : matching(index.promoted[latent]).map((token) => showWhitespace(index.tokens[token]).trim());
+  const frequency = index.frequency[latent] > 0 ? ` (${formatShare(index.frequency[latent])})` : "";
+  const suffix = promoted.length ? `; promotes ${[...new Set(promoted)].join(" · ")}` : "";
+  return describeLatent(index, latent) + frequency + suffix;
 }
 
-const visible = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "→");
+const showWhitespace = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "→");
 
 let searches = 0;
-async function drawFound() {
-  const mine = ++searches;
-  const { shelf, query, most } = explorerView;
-  const index = await indexOf(shelf);
-  if (mine !== searches) return;
-  const found = index ? search(index, explorerView) : [];
-  const items = found.slice(0, most).map((latent) =>
-    make(
-      "li",
-      {},
-      make(
-        "a",
-        {
-          href: linkTo(shelf, latent),
-          "aria-current": explorerView.latent === latent ? "true" : null,
-          "data-latent": latent,
-        },
-        `${noun(shelf)} ${latent}`,
-        make("small", {}, summary(index, latent, query)),
-      ),
-    ),
+async function drawResults() {
+  const request = ++searches;
+  const { cardSet, query, limit, latent: current } = explorerView;
+  const index = await loadIndex(cardSet);
+  if (request !== searches) return; // the search was changed meanwhile
+  const results = index ? searchLatents(index, explorerView) : [];
+  const shown = results.slice(0, limit);
+  const items = shown.map((latent) => {
+    const attributes = {
+      href: linkTo(cardSet, latent),
+      "aria-current": current === latent ? "true" : null,
+      "data-latent": latent,
+    };
+    const description = make("small", {}, describeResult(index, latent, query));
+    return make("li", {}, make("a", attributes, `${nounOf(cardSet)} ${latent}`, description));
+  });
+  document.getElementById("results").replaceChildren(...items);
+  document.getElementById("results-status").textContent = describeResults(cardSet, index, results.length, shown.length);
+  document.getElementById("more").hidden = shown.length === results.length;
+  if (explorerView.latent === null && results.length) drawCard(cardSet, results[0]);
+}
+
+function describeResults(cardSet, index, found, shown) {
+  const noun = nounOf(cardSet);
+  const { count } = cardSets[cardSet];
+  if (!index) return "No examples: run task=latents for this SAE.";
+  if (explorerView.query.trim())
+    return found > shown
+      ? `The ${shown} best of ${pluralize(found, noun)}.`
+      : `${pluralize(found, noun)} of ${count.toLocaleString("en-US")}.`;
+  const inactive = (count - found).toLocaleString("en-US");
+  return (
+    `${shown} of ${pluralize(found, noun)}` + (found < count ? `; ${inactive} never active in the text read.` : ".")
   );
-  document.getElementById("found").replaceChildren(...items);
-  const all = shelves[shelf].count;
-  document.getElementById("found-said").textContent = !index
-    ? "It is not known what these mean."
-    : !query.trim()
-      ? `${items.length} of ${count(found.length, noun(shelf))}` +
-        (found.length < all
-          ? `; ${(all - found.length).toLocaleString("en-US")} are active nowhere in the text that was read.`
-          : ".")
-      : found.length > items.length
-        ? `The best ${items.length} of ${count(found.length, noun(shelf))}.`
-        : `${count(found.length, noun(shelf))} of ${all.toLocaleString("en-US")}.`;
-  document.getElementById("more").hidden = items.length === found.length;
-  if (explorerView.latent === null && found.length) drawCard(shelf, found[0]);
 }
 
-// Draw the list anew from its beginning.
-function searchAnew(change) {
-  Object.assign(explorerView, { most: MOST_FOUND }, change);
-  drawFound();
+// Change the search and show its first results.
+function changeSearch(change) {
+  Object.assign(explorerView, { limit: RESULTS_PER_PAGE }, change);
+  drawResults();
 }
 
-async function follow() {
-  const target = linked(location.hash);
+// Open the card that the address links to.
+async function followLink() {
+  const target = parseLink(location.hash);
   if (!target) return;
-  const moved = explorerView.shelf !== target.shelf;
+  const hasChangedSet = explorerView.cardSet !== target.cardSet;
   Object.assign(explorerView, target);
-  document.getElementById("shelf").value = String(target.shelf);
-  for (const link of document.querySelectorAll("#found a")) {
-    if (!moved && Number(link.dataset.latent) === target.latent) link.setAttribute("aria-current", "true");
+  document.getElementById("card-set").value = String(target.cardSet);
+  for (const link of document.querySelectorAll("#results a")) {
+    if (!hasChangedSet && Number(link.dataset.latent) === target.latent) link.setAttribute("aria-current", "true");
     else link.removeAttribute("aria-current");
   }
-  await Promise.all([drawCard(target.shelf, target.latent), moved ? drawFound() : null]);
+  await Promise.all([drawCard(target.cardSet, target.latent), hasChangedSet ? drawResults() : null]);
   document.getElementById("card-title").focus({ preventScroll: true });
   const card = document.getElementById("card");
   const { top, bottom } = card.getBoundingClientRect();
   if (top < 0 || top > innerHeight - 120 || bottom < 0) card.scrollIntoView({ block: "start" });
 }
 
+async function openRandomLatent() {
+  const { cardSet } = explorerView;
+  const index = await loadIndex(cardSet);
+  const all = Array.from({ length: cardSets[cardSet].count }, (_, latent) => latent);
+  const candidates = index ? all.filter((latent) => index.frequency[latent] > 0) : all;
+  if (candidates.length) location.hash = linkTo(cardSet, candidates[Math.floor(Math.random() * candidates.length)]);
+}
+
+function makeSearchForm() {
+  const options = cardSets
+    .map((cardSet, number) => [String(number), cardSet.label, cardSet])
+    .filter(([, , cardSet]) => cardSet.cards.length);
+  const select = makeSelect(options, String(explorerView.cardSet), (value) => {
+    changeSearch({ cardSet: Number(value), latent: null });
+  });
+  select.id = "card-set";
+  const search = make("input", {
+    type: "search",
+    id: "search",
+    placeholder: "tokens or a number",
+    oninput: (event) => changeSearch({ query: event.target.value }),
+  });
+  const orders = [
+    ["number", "number"],
+    ["frequency", "frequency"],
+  ];
+  const order = makeSelect(orders, "number", (value) => changeSearch({ order: value }));
+  const inactive = make("input", {
+    type: "checkbox",
+    onchange: (event) => changeSearch({ activeOnly: !event.target.checked }),
+  });
+  return make(
+    "form.controls",
+    { "aria-label": "Search latents", onsubmit: (event) => event.preventDefault() },
+    makeLabelled("SAE", select),
+    makeLabelled("search", search),
+    makeLabelled("order", order),
+    makeLabelled("include never active", inactive, true),
+    make("button", { type: "button", onclick: openRandomLatent }, "random latent"),
+  );
+}
+
+function makeResultList() {
+  const showMore = () => {
+    explorerView.limit += RESULTS_PER_PAGE;
+    drawResults();
+  };
+  return make(
+    "div",
+    {},
+    make("p.note", { id: "results-status", role: "status" }),
+    make("ul.results", { id: "results", tabindex: 0, "aria-label": "Search results" }),
+    make("button", { type: "button", id: "more", hidden: true, onclick: showMore }, "show more"),
+  );
+}
+
 function addExplorer() {
   const body = document.getElementById("explorer-body");
-  const name = report.sweeps[0];
   if (!report.explorer) {
+    const command = make("code", {}, `python launch.py task=latents name=${report.sweeps[0]}`);
     body.append(
-      make(
-        "p.note",
-        {},
-        "It is not known yet what the latents mean: ",
-        make("code", {}, `python launch.py task=latents name=${name}`),
-        " reads them off held-out text.",
-      ),
+      make("p.note", {}, "No examples of the latents yet. To find them in held-out text, run ", command, "."),
     );
     return;
   }
-  for (const line of remarks()) body.append(make("p.note", {}, line));
-  const options = shelves
-    .map((shelf, number) => [String(number), shelf.label, shelf])
-    .filter(([, , shelf]) => shelf.cards.length);
-  const select = choice(options, String(explorerView.shelf), (value) => {
-    searchAnew({ shelf: Number(value), latent: null });
-  });
-  select.id = "shelf";
-  const find = make("input", {
-    type: "search",
-    id: "search",
-    placeholder: "tokens, or a number",
-    oninput: (event) => searchAnew({ query: event.target.value }),
-  });
-  const lucky = make(
-    "button",
-    {
-      type: "button",
-      onclick: async () => {
-        const { shelf } = explorerView;
-        const index = await indexOf(shelf);
-        const all = Array.from({ length: shelves[shelf].count }, (_, latent) => latent);
-        const some = index ? all.filter((latent) => index.frequency[latent] > 0) : all;
-        if (some.length) location.hash = linkTo(shelf, some[Math.floor(Math.random() * some.length)]);
-      },
-    },
-    "a random one",
-  );
-  const order = choice(
-    [
-      ["number", "number"],
-      ["frequency", "how often active"],
-    ],
-    "number",
-    (value) => searchAnew({ order: value }),
-  );
-  const idle = make("input", { type: "checkbox", onchange: (event) => searchAnew({ active: !event.target.checked }) });
-  const form = make(
-    "form.controls",
-    { "aria-label": "Search latents", onsubmit: (event) => event.preventDefault() },
-    labelled("SAE", select),
-    labelled("search", find),
-    labelled("order", order),
-    labelled("never active too", idle, true),
-    lucky,
-  );
-  const found = make(
-    "div",
-    {},
-    make("p.note", { id: "found-said", role: "status" }),
-    make("ul.results", { id: "found", tabindex: 0, "aria-label": "Latents that were found" }),
-    make(
-      "button",
-      {
-        type: "button",
-        id: "more",
-        hidden: true,
-        onclick: () => {
-          explorerView.most += MOST_FOUND;
-          drawFound();
-        },
-      },
-      "show more",
-    ),
-  );
+  for (const note of listNotes()) body.append(make("p.note", {}, note));
   const card = make(
     "article.card",
     { id: "card", "aria-labelledby": "card-title" },
     make("h3", { id: "card-title", tabindex: -1 }, "No latent chosen"),
-    make("p.note", {}, "Search for a token, or choose a latent from the list. Every card has a link of its own."),
+    make("p.note", {}, "Search for a token, or choose a latent from the list. Every card can be linked to."),
   );
-  body.append(form, make("div.explorer", {}, found, card));
-  addEventListener("hashchange", follow);
-  // The index is large: it is unpacked when the explorer comes near, or a link asks for it.
-  const near = new IntersectionObserver(
+  body.append(makeSearchForm(), make("div.explorer", {}, makeResultList(), card));
+  addEventListener("hashchange", followLink);
+  // The index is large: it is decoded when the explorer is about to come into view, or when a link needs it.
+  const observer = new IntersectionObserver(
     (entries) => {
       if (!entries.some((entry) => entry.isIntersecting)) return;
-      near.disconnect();
-      drawFound();
+      observer.disconnect();
+      drawResults();
     },
     { rootMargin: "600px" },
   );
-  near.observe(body);
-  follow();
+  observer.observe(body);
+  followLink();
 }
 
-// What the explorer lacks, and why.
-function remarks() {
-  const { left_out, slow, unread } = report.explorer;
-  const labels = (some) => some.map((shelf) => shelf.label).join("; ");
-  const untold = labels(shelves.filter((shelf) => !shelf.told && shelf.cards.length));
-  const cut = labels(shelves.filter((shelf) => !shelf.cards.length));
-  const said = [];
-  if (untold)
-    said.push(`It is not known what the latents of these mean (task=latents), only which are near: ${untold}.`);
-  if (cut) said.push(`Without cards, for the size of this page (explorer_mib): ${cut}.`);
-  if (left_out.length) said.push(`Without cards, which a page has of a dozen SAEs: ${left_out.join("; ")}.`);
-  if (slow.length) said.push(`Not compared with all others, which would have taken long: ${slow.join("; ")}.`);
-  if (unread.length) said.push(`Not compared with others, for their files cannot be read: ${unread.join("; ")}.`);
-  return said;
+// What the explorer does not show, and why.
+function listNotes() {
+  const { without_cards, too_slow, unreadable } = report.explorer;
+  const joinLabels = (listed) => listed.map((cardSet) => cardSet.label).join("; ");
+  const withoutExamples = joinLabels(cardSets.filter((cardSet) => !cardSet.has_examples && cardSet.cards.length));
+  const tooLarge = joinLabels(cardSets.filter((cardSet) => !cardSet.cards.length));
+  const notes = [];
+  if (withoutExamples) notes.push(`Nearest latents only, no examples (run task=latents): ${withoutExamples}.`);
+  if (tooLarge) notes.push(`No cards, to limit the size of this page (raise explorer_mib): ${tooLarge}.`);
+  if (without_cards.length)
+    notes.push(`No cards, as a page has those of at most 12 SAEs: ${without_cards.join("; ")}.`);
+  if (too_slow.length) notes.push(`Not compared with all other SAEs, to limit the time: ${too_slow.join("; ")}.`);
+  if (unreadable.length) notes.push(`Not compared, as their files cannot be read: ${unreadable.join("; ")}.`);
+  return notes;
 }

@@ -1,18 +1,20 @@
 "use strict";
-// The page is put together; what is changed in one place is followed in the others.
+// Builds the page, and updates the sections that depend on the filters and the selection of points.
 
-function changed(what) {
-  if (what === "filter") {
-    drawPoints();
-    refresh(comparison);
-  }
-  sayCurves();
-  drawSettings();
-  refresh([curveChart]);
+function onFilterChange() {
+  drawPoints();
+  refresh(comparisonCharts);
+  onSelectionChange();
 }
 
-// The colours of charts are not the style sheet's to change.
-function themeChanged() {
+function onSelectionChange() {
+  drawCurvesStatus();
+  drawSettings();
+  refresh([curvesChart]);
+}
+
+// Charts take their colours from the style sheet when they are drawn.
+function onThemeChange() {
   applyTheme();
   document.getElementById("theme").textContent = `theme: ${theme}`;
   refresh();
@@ -22,18 +24,18 @@ document.getElementById("theme").addEventListener("click", () => {
   theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
   try {
     localStorage.setItem("sae-sweeps-theme", theme);
-  } catch {} // then it holds for this visit
-  themeChanged();
+  } catch {} // without storage the theme lasts for this visit
+  onThemeChange();
 });
-systemIsDark.addEventListener("change", themeChanged);
+systemIsDark.addEventListener("change", onThemeChange);
 
 drawFilters();
 drawPoints();
-const comparison = addComparison();
-const curveChart = addCurves();
-sayCurves();
+const comparisonCharts = addComparison();
+const curvesChart = addCurves();
+drawCurvesStatus();
 drawSettings();
-drawShared();
+drawSharedSettings();
 addStudies();
 addExplorer();
-themeChanged();
+onThemeChange();

@@ -1,64 +1,74 @@
 "use strict";
-// What is shown of a meta-SAE study.
+// The figures of a meta-SAE study.
 
 const META_METRICS = {
   latents: "latents",
-  decomposed: "directions decomposed",
-  never_active: "left out: never active in the text read",
+  decomposed: "decoder directions decomposed",
+  never_active: "latents left out: never active in the text read",
   meta_latents: "meta-latents",
-  meta_latents_unused: "meta-latents that no latent uses",
-  l0: "meta-latents of a latent, on average",
-  explained_variance: "explained variance of the directions",
-  explained_variance_shuffled: "the same of shuffled directions",
-  explained_variance_pursuit: "by pursuit with the meta-SAE's decoder",
+  meta_latents_unused: "meta-latents used by no latent",
+  l0: "meta-latents per latent, mean",
+  explained_variance: "explained variance of the decoder directions",
+  explained_variance_shuffled: "explained variance of shuffled directions",
+  explained_variance_pursuit: "explained variance, matching pursuit with the meta-SAE's decoder",
   nmse_before: "NMSE of the SAE",
-  nmse_after: "NMSE with directions replaced",
+  nmse_after: "NMSE of the SAE with reconstructed directions",
   ce_degradation_before: "CE degradation of the SAE, nats",
-  ce_degradation_after: "CE degradation with directions replaced, nats",
+  ce_degradation_after: "CE degradation with reconstructed directions, nats",
 };
 
-function showMetaSAE(inside, study) {
-  const { metrics: numbers, settings } = study;
-  const [here, shuffled] = [numbers.explained_variance, numbers.explained_variance_shuffled];
-  inside.append(
-    make(
-      "p",
-      {},
-      `${whole(numbers.meta_latents)} meta-latents, ${settings.k} for each latent on average, explain ${percent(here)} of the decoder directions of ${labelOf(study.sweep, study.sae.point)}` +
-        (shuffled == null
-          ? ""
-          : `, ${(100 * (here - shuffled)).toFixed(1)} points ${here < shuffled ? "less" : "more"} than of shuffled directions (${percent(shuffled)})`) +
-        (numbers.ce_degradation_after == null
-          ? "."
-          : `; with its directions replaced, the CE degradation goes from ${numbers.ce_degradation_before.toFixed(3)} to ${numbers.ce_degradation_after.toFixed(3)} nats.`),
-    ),
-  );
-  inside.append(numbersOf(study, META_METRICS));
+function describeMetaSAE({ metrics, settings, sweep, sae }) {
+  const [explained, shuffled] = [metrics.explained_variance, metrics.explained_variance_shuffled];
+  let text =
+    `${formatCount(metrics.meta_latents)} meta-latents, on average ${settings.k} per latent, explain ` +
+    `${formatPercent(explained)} of the variance of the decoder directions of ${findLabel(sweep, sae.point)}`;
+  if (shuffled != null) {
+    const points = (100 * Math.abs(explained - shuffled)).toFixed(1);
+    const comparison = explained < shuffled ? "less" : "more";
+    text += `: ${points} percentage points ${comparison} than for shuffled directions (${formatPercent(shuffled)})`;
+  }
+  text += ".";
+  if (metrics.ce_degradation_after != null) {
+    const [before, after] = [metrics.ce_degradation_before.toFixed(3), metrics.ce_degradation_after.toFixed(3)];
+    text += " Replacing the directions by their reconstructions changes the CE degradation";
+    text += ` from ${before} to ${after} nats.`;
+  }
+  return text;
+}
+
+function showMetaSAE(content, study) {
+  const { metrics } = study;
+  content.append(make("p", {}, describeMetaSAE(study)));
+  content.append(listMetrics(study, META_METRICS));
   const charts = make("div.charts");
-  inside.append(charts);
+  content.append(charts);
   addChart(
     charts,
     "Explained variance of the decoder directions",
-    "The meta-SAE, smaller SAEs' decoders, and the control.",
+    "By the meta-SAE, and by matching pursuit with its decoder or a smaller SAE's. Control: shuffled directions.",
     () => {
-      const all = [
-        ["meta-SAE", numbers.explained_variance, "lower"],
-        ["shuffled<br>directions", numbers.explained_variance_shuffled, "plain"],
-        ["its decoder,<br>pursuit", numbers.explained_variance_pursuit, "lower"],
-        ...study.smaller.map((one) => [`decoder of<br>${one.dict_size}, pursuit`, one.explained_variance, "raise"]),
+      const bars = [
+        ["meta-SAE", metrics.explained_variance, "lower"],
+        ["shuffled<br>directions", metrics.explained_variance_shuffled, "plain"],
+        ["its decoder,<br>matching pursuit", metrics.explained_variance_pursuit, "lower"],
+        ...study.smaller.map((sae) => [
+          `decoder of ${sae.dict_size},<br>matching pursuit`,
+          sae.explained_variance,
+          "raise",
+        ]),
       ];
-      const some = all.filter(([, value]) => value != null);
+      const known = bars.filter(([, value]) => value != null);
       return {
         traces: [
           {
             type: "bar",
             name: "explained variance",
-            x: some.map(([name]) => name),
-            y: some.map(([, value]) => value),
-            text: some.map(([, value]) => percent(value)),
+            x: known.map(([name]) => name),
+            y: known.map(([, value]) => value),
+            text: known.map(([, value]) => formatPercent(value)),
             textposition: "outside",
             cliponaxis: false,
-            marker: { color: some.map(([, , tint]) => color(tint)) },
+            marker: { color: known.map(([, , colorName]) => cssColor(colorName)) },
           },
         ],
         layout: {
@@ -67,38 +77,38 @@ function showMetaSAE(inside, study) {
           yaxis: {
             title: "explained variance",
             tickformat: ".0%",
-            range: [Math.min(0, ...some.map(([, value]) => value)), 1],
+            range: [Math.min(0, ...known.map(([, value]) => value)), 1],
           },
         },
       };
     },
   );
-  addChart(charts, "Meta-latents of a latent", "How many latents use so many meta-latents.", () => ({
+  addChart(charts, "Meta-latents per latent", "Number of latents by how many meta-latents each uses.", () => ({
     traces: [
       {
         type: "bar",
         name: "latents",
         x: study.per_latent.map((_, number) => number),
         y: study.per_latent,
-        marker: { color: color("lower") },
+        marker: { color: cssColor("lower") },
       },
     ],
-    layout: { showlegend: false, xaxis: { title: "meta-latents of a latent", dtick: 1 }, yaxis: { title: "latents" } },
+    layout: { showlegend: false, xaxis: { title: "meta-latents per latent", dtick: 1 }, yaxis: { title: "latents" } },
   }));
   if (Object.keys(study.matches).length) {
-    const named = Object.fromEntries(
-      Object.entries(study.matches).map(([point, bins]) => [labelOf(study.sweep, point), bins]),
+    const byLabel = Object.fromEntries(
+      Object.entries(study.matches).map(([point, bins]) => [findLabel(study.sweep, point), bins]),
     );
     addChart(
       charts,
-      "Best matches among smaller SAEs",
-      "The largest cosine of each meta-latent with a latent of a smaller SAE; dashed: the mean of random directions.",
+      "Best matches in smaller SAEs",
+      "Largest cosine of each meta-latent with a latent of a smaller SAE. Dashed: mean for random directions.",
       () =>
-        histogramOf(
-          named,
+        plotHistograms(
+          byLabel,
           "largest cosine with a smaller SAE's latent",
           "meta-latents",
-          study.smaller.map((one) => mark(one.best_match_mean_of_random, "random", "bad")),
+          study.smaller.map((sae) => verticalLine(sae.best_match_mean_of_random, "random", "bad")),
         ),
     );
   }

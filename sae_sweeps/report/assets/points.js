@@ -1,20 +1,21 @@
 "use strict";
-// The table of points: filters, sorting, a baseline, seeds together or apart. What is shown here is shown below.
+// The table of points: filters, sorting, a baseline, grouping of seeds. Its filters and selection also apply to the
+// sections below.
 
-const FIELDS = ["sweep", "architecture", "dict_size", "k", "state"];
+const FILTER_FIELDS = ["sweep", "architecture", "dict_size", "k", "state"];
 const view = {
   text: "",
-  fields: {}, // field -> value that it must have
-  together: report.groups.length < report.points.length, // whether points that differ in their seed are one row
+  fields: {}, // field -> required value
+  grouped: report.groups.length < report.points.length, // points that differ only in their seed are one row
   sort: "nmse",
   descending: false,
-  baseline: null, // label of a row
-  chosen: new Set(), // keys of points
+  baseline: null, // the label of its row
+  selected: new Set(), // keys of points
 };
 
-// A row is a point, or points that differ in their seed alone: label, points, mean and spread of each metric.
-function rowsOf(together) {
-  if (!together) {
+// Rows of one point each, or of points that differ only in their seed: label, points, mean and spread of each metric.
+function buildRows(grouped) {
+  if (!grouped) {
     return report.points.map((point) => ({
       label: point.label,
       points: [point],
@@ -28,11 +29,11 @@ function rowsOf(together) {
   }));
 }
 
-let rows = rowsOf(view.together);
+let rows = buildRows(view.grouped);
 view.baseline = rows.find((row) => row.mean.nmse != null)?.label ?? null;
 
-function matches(row) {
-  const words = wordsOf(view.text);
+function passesFilters(row) {
+  const words = splitWords(view.text);
   const text =
     `${row.label} ${row.points.map((point) => point.folder.replace(/-[0-9a-f]{8}$/, "")).join(" ")}`.toLowerCase();
   return (
@@ -41,77 +42,77 @@ function matches(row) {
   );
 }
 
-// The rows that pass the filters, and of these those that have results.
-const shownRows = () => rows.filter(matches);
+// The rows that pass the filters, and those of them with results.
+const shownRows = () => rows.filter(passesFilters);
 const finishedRows = () => shownRows().filter((row) => row.mean.nmse != null);
 
 const shownPoints = () => shownRows().flatMap((row) => row.points);
-const tickedPoints = () => shownPoints().filter((point) => view.chosen.has(point.key));
+const selectedPoints = () => shownPoints().filter((point) => view.selected.has(point.key));
 
-// The points that curves and settings are of: of those that are shown the ticked ones, or all.
-function chosenPoints() {
-  const ticked = tickedPoints();
-  return ticked.length ? ticked : shownPoints();
+// The points whose curves and settings are shown: the selected ones among those shown, or all if none is selected.
+function selectedOrShownPoints() {
+  const selected = selectedPoints();
+  return selected.length ? selected : shownPoints();
 }
 
-function mean(row, of) {
-  const values = row.points.map(of).filter((value) => value != null);
+function meanOverSeeds(row, getValue) {
+  const values = row.points.map(getValue).filter((value) => value != null);
   return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
 }
 
-const speed = (row) => mean(row, (point) => point.training?.tokens_per_second);
-const seconds = (row) => mean(row, (point) => point.training?.seconds);
+const speed = (row) => meanOverSeeds(row, (point) => point.training?.tokens_per_second);
+const seconds = (row) => meanOverSeeds(row, (point) => point.training?.seconds);
 
 const COLUMNS = [
-  { name: "label", title: "SAE", of: (row) => row.label },
-  { name: "state", title: "state", of: (row) => row.points.map((point) => point.state).join(" ") },
+  { name: "label", title: "SAE", getValue: (row) => row.label },
+  { name: "state", title: "state", getValue: (row) => row.points.map((point) => point.state).join(" ") },
   ...report.metrics.map((metric) => ({
     name: metric.name,
-    title: titled(metric.name),
+    title: metricTitle(metric.name),
     explained: metric.explained,
     best: metric.best,
-    of: (row) => row.mean[metric.name],
-    text: (value) => shown(metric.name, value),
-    spread: (row) => row.spread[metric.name],
+    getValue: (row) => row.mean[metric.name],
+    format: (value) => formatMetric(metric.name, value),
+    getSpread: (row) => row.spread[metric.name],
   })),
   {
     name: "tokens_per_second",
     title: "own tok/s",
     best: "max",
-    of: speed,
-    explained: "of a point's own training steps",
-    text: (value) => (value == null ? "–" : Math.round(value).toLocaleString("en-US")),
+    getValue: speed,
+    explained: "training tokens per second of the point's own training steps",
+    format: (value) => (value == null ? "–" : Math.round(value).toLocaleString("en-US")),
   },
   {
     name: "seconds",
     title: "own time, s",
     best: "min",
-    of: seconds,
-    explained: "of a point's own training steps",
-    text: (value) => (value == null ? "–" : value.toFixed(1)),
+    getValue: seconds,
+    explained: "time of the point's own training steps, without the language model",
+    format: (value) => (value == null ? "–" : value.toFixed(1)),
   },
 ];
 
-function sorted(some) {
-  const column = COLUMNS.find((one) => one.name === view.sort);
+function sortRows(unsorted) {
+  const column = COLUMNS.find((candidate) => candidate.name === view.sort);
   const sign = view.descending ? -1 : 1;
-  return [...some].sort((first, second) => {
-    const [a, b] = [column.of(first), column.of(second)];
+  return [...unsorted].sort((first, second) => {
+    const [a, b] = [column.getValue(first), column.getValue(second)];
     if (a == null || b == null) return (a == null) - (b == null);
     return sign * (typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true }));
   });
 }
 
-function bestOf(column, some) {
-  const values = some.map(column.of).filter((value) => value != null);
+function findBest(column, candidates) {
+  const values = candidates.map(column.getValue).filter((value) => value != null);
   if (!column.best || new Set(values).size < 2) return null;
   return column.best === "min" ? Math.min(...values) : Math.max(...values);
 }
 
-function difference(column, row, baseline) {
-  const [value, base] = [column.of(row), baseline && column.of(baseline)];
+function makeDifference(column, row, baseline) {
+  const [value, base] = [column.getValue(row), baseline && column.getValue(baseline)];
   if (!baseline || row === baseline || value == null || !base) return null;
-  const inPoints = metrics.get(column.name)?.unit === "%"; // of shares the difference itself, not a share of a share
+  const inPoints = metrics.get(column.name)?.unit === "%"; // percentages differ in percentage points
   const amount = Number((100 * (inPoints ? value - base : (value - base) / Math.abs(base))).toFixed(1));
   const text = `${amount > 0 ? "+" : amount < 0 ? "−" : "±"}${Math.abs(amount).toFixed(1)}${inPoints ? " pp" : "%"}`;
   const good = column.best && amount !== 0 ? (amount < 0 === (column.best === "min") ? "better" : "worse") : "";
@@ -119,39 +120,39 @@ function difference(column, row, baseline) {
 }
 
 function drawPoints() {
-  const some = sorted(shownRows());
+  const sorted = sortRows(shownRows());
   const baseline = rows.find((row) => row.label === view.baseline);
   const table = document.getElementById("points-table");
-  const best = new Map(COLUMNS.map((column) => [column, bestOf(column, some)]));
-  table.tHead.replaceChildren(make("tr", {}, ...COLUMNS.map(heading)));
-  const body = some.map((row) => {
+  const best = new Map(COLUMNS.map((column) => [column, findBest(column, sorted)]));
+  table.tHead.replaceChildren(make("tr", {}, ...COLUMNS.map(makeHeading)));
+  const body = sorted.map((row) => {
     const cells = COLUMNS.slice(2).map((column) => {
-      const value = column.of(row);
+      const value = column.getValue(row);
       const isBest = value != null && value === best.get(column);
-      const one = cell(`${isBest ? "★ " : ""}${column.text(value)}`, value, column.name);
-      if (isBest) one.classList.add("best");
-      const spread = column.spread?.(row);
-      if (spread != null) one.append(make("small", { "data-spread": spread }, `± ${column.text(spread)}`));
-      one.append(difference(column, row, baseline) ?? "");
-      return one;
+      const cell = makeNumberCell(`${isBest ? "★ " : ""}${column.format(value)}`, value, column.name);
+      if (isBest) cell.classList.add("best");
+      const spread = column.getSpread?.(row);
+      if (spread != null) cell.append(make("small", { "data-spread": spread }, `± ${column.format(spread)}`));
+      cell.append(makeDifference(column, row, baseline) ?? "");
+      return cell;
     });
-    const chosen = row.points.some((point) => view.chosen.has(point.key));
+    const selected = row.points.some((point) => view.selected.has(point.key));
     return make(
-      `tr${chosen ? ".chosen" : ""}`,
+      `tr${selected ? ".selected" : ""}`,
       { "data-point": row.points.map((point) => point.key).join(" ") },
-      make("th", { scope: "row" }, tick(row, chosen, row === baseline)),
-      states(row),
+      make("th", { scope: "row" }, makeRowHeader(row, selected, row === baseline)),
+      makeStateCell(row),
       ...cells,
     );
   });
   table.tBodies[0].replaceChildren(...body);
-  const of = view.together ? "rows, of points that differ in more than their seed" : "points";
-  document.getElementById("points-said").textContent =
-    `${some.length} of ${rows.length} ${of}` +
-    (baseline ? `; small figures: the difference to the baseline, ${baseline.label}` : "");
+  const noun = view.grouped ? "rows (points that differ only in their seed are one row)" : "points";
+  document.getElementById("points-status").textContent =
+    `${sorted.length} of ${rows.length} ${noun}` +
+    (baseline ? `; small figures: difference from the baseline, ${baseline.label}` : "");
 }
 
-function heading(column) {
+function makeHeading(column) {
   const sorts = view.sort === column.name;
   const arrow = sorts ? (view.descending ? " ▼" : " ▲") : "";
   const button = make(
@@ -161,32 +162,32 @@ function heading(column) {
   );
   const order = sorts ? (view.descending ? "descending" : "ascending") : null;
   return make(
-    `th${column.text ? ".number" : ""}`,
+    `th${column.format ? ".number" : ""}`,
     { scope: "col", "aria-sort": order, "data-name": column.name },
     button,
   );
 }
 
-function tick(row, chosen, isBaseline) {
+function makeRowHeader(row, selected, isBaseline) {
   const toggle = (event) => {
-    for (const point of row.points) view.chosen[event.target.checked ? "add" : "delete"](point.key);
-    event.target.closest("tr").classList.toggle("chosen", event.target.checked);
-    changed("chosen");
+    for (const point of row.points) view.selected[event.target.checked ? "add" : "delete"](point.key);
+    event.target.closest("tr").classList.toggle("selected", event.target.checked);
+    onSelectionChange();
   };
-  const box = make("input", { type: "checkbox", checked: chosen, onchange: toggle });
+  const box = make("input", { type: "checkbox", checked: selected, onchange: toggle });
   const seeds = row.points.length > 1 ? `, ${row.points.length} seeds` : "";
   return make(
     "label",
     {},
     box,
     make("span.swatch", {
-      style: `background:var(--${first(row).architecture in NAMES ? first(row).architecture : "other"})`,
+      style: `background:var(--${firstPoint(row).architecture in ARCHITECTURE_NAMES ? firstPoint(row).architecture : "other"})`,
     }),
     make("span", {}, row.label + seeds + (isBaseline ? " (baseline)" : "")),
   );
 }
 
-function states(row) {
+function makeStateCell(row) {
   const cell = make("td");
   for (const point of row.points) {
     const text = point.state === "done" ? "done" : point.state + (point.step ? ` at step ${point.step}` : "");
@@ -208,52 +209,52 @@ function sortBy(name) {
 function drawFilters() {
   const form = document.getElementById("filters");
   form.addEventListener("submit", (event) => event.preventDefault());
-  const find = make("input", {
+  const search = make("input", {
     type: "search",
     placeholder: "words, e.g. topk 6144",
     oninput: (event) => {
       view.text = event.target.value;
-      changed("filter");
+      onFilterChange();
     },
   });
-  form.append(labelled("find", find));
-  for (const field of FIELDS) {
+  form.append(makeLabelled("search", search));
+  for (const field of FILTER_FIELDS) {
     const values = [...new Set(report.points.map((point) => String(point[field])))];
     if (values.length < 2) continue;
     values.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
-    const options = [["", "all"], ...values.map((value) => [value, NAMES[value] ?? value])];
+    const options = [["", "all"], ...values.map((value) => [value, ARCHITECTURE_NAMES[value] ?? value])];
     form.append(
-      labelled(
+      makeLabelled(
         field.replace("_", " "),
-        choice(options, "", (value) => {
+        makeSelect(options, "", (value) => {
           if (value) view.fields[field] = value;
           else delete view.fields[field];
-          changed("filter");
+          onFilterChange();
         }),
       ),
     );
   }
   if (report.groups.length < report.points.length) {
     const options = [
-      ["yes", "together: mean ± spread"],
-      ["", "apart"],
+      ["yes", "grouped: mean ± standard deviation"],
+      ["", "separate"],
     ];
     form.append(
-      labelled(
+      makeLabelled(
         "seeds",
-        choice(options, "yes", (value) => {
-          view.together = Boolean(value);
-          const before = rows.find((row) => row.label === view.baseline)?.points[0];
-          rows = rowsOf(view.together);
-          view.baseline = rows.find((row) => row.points.includes(before))?.label ?? null;
-          drawBaselines();
-          changed("filter");
+        makeSelect(options, "yes", (value) => {
+          view.grouped = Boolean(value);
+          const earlier = rows.find((row) => row.label === view.baseline)?.points[0];
+          rows = buildRows(view.grouped);
+          view.baseline = rows.find((row) => row.points.includes(earlier))?.label ?? null;
+          drawBaselineOptions();
+          onFilterChange();
         }),
       ),
     );
   }
   form.append(
-    labelled(
+    makeLabelled(
       "baseline",
       make("select", {
         id: "baseline",
@@ -270,22 +271,22 @@ function drawFilters() {
       {
         type: "button",
         onclick: () => {
-          view.chosen.clear();
+          view.selected.clear();
           drawPoints();
-          changed("chosen");
+          onSelectionChange();
         },
       },
-      "untick all",
+      "clear selection",
     ),
   );
-  drawBaselines();
-  const known = COLUMNS.filter((column) => column.explained).map((column) =>
+  drawBaselineOptions();
+  const definitions = COLUMNS.filter((column) => column.explained).map((column) =>
     make("div", {}, make("dt", {}, column.title), make("dd", {}, column.explained)),
   );
-  document.getElementById("columns").append(make("dl.explained", {}, ...known));
+  document.getElementById("columns").append(make("dl.definitions", {}, ...definitions));
 }
 
-function drawBaselines() {
+function drawBaselineOptions() {
   const labels = rows.filter((row) => row.mean.nmse != null).map((row) => row.label);
   const options = ["", ...labels].map((value) =>
     make("option", { value, selected: value === (view.baseline ?? "") }, value || "none"),

@@ -1,29 +1,29 @@
 "use strict";
-// The settings in which chosen points differ.
+// Tables of the settings in which points differ, and of those that all points share.
 
-const MOST_POINTS = 12; // beside each other
+const MAX_SETTINGS_COLUMNS = 12;
 
 function drawSettings() {
-  const all = chosenPoints();
-  const some = all.slice(0, MOST_POINTS);
-  const keys = [...new Set(some.flatMap((point) => Object.keys(point.settings)))];
-  const differ = keys.filter((key) => new Set(some.map((point) => point.settings[key])).size > 1).sort();
-  const cells = (key) => some.map((point) => make("td.wrap", {}, point.settings[key] ?? "–"));
-  fill(
+  const all = selectedOrShownPoints();
+  const points = all.slice(0, MAX_SETTINGS_COLUMNS);
+  const keys = [...new Set(points.flatMap((point) => Object.keys(point.settings)))];
+  const differing = keys.filter((key) => new Set(points.map((point) => point.settings[key])).size > 1).sort();
+  const cells = (key) => points.map((point) => make("td.wrap", {}, point.settings[key] ?? "–"));
+  fillTable(
     document.getElementById("settings-table"),
-    ["setting", ...some.map((point) => point.label)],
-    differ.map((key) => [make("th", { scope: "row" }, key), ...cells(key)]),
+    ["setting", ...points.map((point) => point.label)],
+    differing.map((key) => [make("th", { scope: "row" }, key), ...cells(key)]),
   );
-  const which = tickedPoints().length ? "ticked" : "shown";
-  document.getElementById("settings-said").textContent =
-    (all.length > some.length
-      ? `The first ${some.length} of ${all.length} points that are ${which}; tick the ones to compare.`
-      : `${count(some.length, "point")}: those that are ${which}.`) + (differ.length ? "" : " They do not differ.");
+  const which = selectedPoints().length ? "selected" : "shown";
+  document.getElementById("settings-status").textContent =
+    (all.length > points.length
+      ? `The first ${points.length} of ${all.length} ${which} points; select the points to compare.`
+      : `${pluralize(points.length, `${which} point`)}.`) + (differing.length ? "" : " Their settings do not differ.");
 }
 
-function drawShared() {
+function drawSharedSettings() {
   const rows = Object.entries(report.shared)
     .sort()
     .map(([key, value]) => [make("th", { scope: "row" }, key), make("td.wrap", {}, value)]);
-  fill(document.getElementById("shared-table"), ["setting", "value"], rows);
+  fillTable(document.getElementById("shared-table"), ["setting", "value"], rows);
 }

@@ -1,12 +1,12 @@
 "use strict";
-// The theme: as the system has it, unless the button says otherwise. Run before anything is painted.
+// The colour theme: the system's, unless the button chose another. Runs before the first paint.
 
-const THEMES = ["as the system", "light", "dark"];
+const THEMES = ["system", "light", "dark"];
 const systemIsDark = matchMedia("(prefers-color-scheme: dark)");
 let theme = THEMES[0];
 try {
   theme = localStorage.getItem("sae-sweeps-theme") ?? theme;
-} catch {} // some browsers keep nothing for pages from disk
+} catch {} // some browsers have no storage for files opened from disk
 
 function applyTheme() {
   const dark = theme === "dark" || (theme === THEMES[0] && systemIsDark.matches);
