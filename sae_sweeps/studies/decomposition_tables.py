@@ -98,11 +98,11 @@ def write_examples(folder: Path, name: str, activations: int, seed: int) -> None
     worth = ((frequency * activations >= FREQUENT) & ~explained.isnan()).nonzero().squeeze(1)
     best = worth[explained[worth].argsort(descending=True)][:SHOWN].tolist()
     drawn = worth[torch.randperm(len(worth), generator=torch.Generator().manual_seed(seed))][:SHOWN].tolist()
-    rows = {row["latent"]: row for row in _rows(folder / LATENTS_FILE, {*best, *drawn})}
+    rows = {row["latent"]: row for row in _read_rows(folder / LATENTS_FILE, {*best, *drawn})}
     wanted = {part["meta_latent"] for row in rows.values() for part in row["meta_latents"]}
-    meta = {row["latent"]: row for row in _rows(folder / META_LATENTS_FILE, wanted)}
+    meta = {row["latent"]: row for row in _read_rows(folder / META_LATENTS_FILE, wanted)}
     users = {user["latent"] for row in meta.values() for user in row["latents"][:3]}
-    others = rows | {row["latent"]: row for row in _rows(folder / LATENTS_FILE, users - rows.keys())}
+    others = rows | {row["latent"]: row for row in _read_rows(folder / LATENTS_FILE, users - rows.keys())}
     lines = [
         f"# {name}",
         "",
@@ -113,45 +113,47 @@ def write_examples(folder: Path, name: str, activations: int, seed: int) -> None
     for title, chosen in (("Best explained", best), ("At random", drawn)):
         lines += ["", f"## {title}"]
         for latent in chosen:
-            lines += ["", *_told(rows[latent], meta, others)]
+            lines += ["", *_describe_decomposition(rows[latent], meta, others)]
     write_text(folder / "examples.md", "\n".join(lines) + "\n")
 
 
-def _rows(file: Path, latents: set[int]) -> Iterator[dict[str, Any]]:
+def _read_rows(file: Path, latents: set[int]) -> Iterator[dict[str, Any]]:
     """Some rows of a table, read a part at a time."""
     for batch in pq.ParquetFile(file).iter_batches():
         here = [place for place, latent in enumerate(batch["latent"].to_pylist()) if latent in latents]
         yield from batch.take(here).to_pylist()
 
 
-def _told(row: dict[str, Any], meta: dict[int, dict[str, Any]], others: dict[int, dict[str, Any]]) -> list[str]:
+def _describe_decomposition(
+    row: dict[str, Any], meta: dict[int, dict[str, Any]], others: dict[int, dict[str, Any]]
+) -> list[str]:
     lines = [
         f"### Latent {row['latent']}: {row['explained']:.0%} explained",
         "",
-        *(f"- {_quoted(example)}" for example in row["examples"][:5]),
-        f"- raises {_words(row['promoted'])}",
+        *(f"- {_quote(example)}" for example in row["examples"][:5]),
+        f"- raises {_list_tokens(row['promoted'])}",
         "",
     ]
     for part in row["meta_latents"]:
         found = meta[part["meta_latent"]]
         lines.append(f"= **{part['weight']:.2f}** x meta-latent {found['latent']}, of {found['used_by']} latents")
-        lines += ["", f"  - active on {_tokens(found['examples'])}; raises {_words(found['promoted'])}"]
+        lines += ["", f"  - active on {_list_contexts(found['examples'])}; raises {_list_tokens(found['promoted'])}"]
         for user in found["latents"][:3]:
             other = others[user["latent"]]
-            lines.append(f"  - in latent {user['latent']} ({user['weight']:.2f}): {_tokens(other['examples'])}")
+            lines.append(f"  - in latent {user['latent']} ({user['weight']:.2f}): {_list_contexts(other['examples'])}")
         lines.append("")
     return lines
 
 
-def _quoted(example: dict[str, Any]) -> str:
+def _quote(example: dict[str, Any]) -> str:
     return f"{example['before']}**⟦{example['token']}⟧**{example['after']}".replace("\n", "⏎")
 
 
-def _words(promoted: list[dict[str, Any]], most: int = 6) -> str:
+def _list_tokens(promoted: list[dict[str, Any]], most: int = 6) -> str:
     return ", ".join(f"`{word['token']}`" for word in promoted[:most]).replace("\n", "⏎")
 
 
-def _tokens(examples: list[dict[str, Any]], most: int = 6) -> str:
+def _list_contexts(examples: list[dict[str, Any]], most: int = 6) -> str:
     """The different tokens of the examples, each with the end of what stands before it."""
     said = [f"{' '.join(example['before'].split()[-2:])} ⟦{example['token'].strip()}⟧" for example in examples]
     return "; ".join(list(dict.fromkeys(said))[:most]).replace("\n", "⏎")

@@ -26,7 +26,7 @@ class Matches:
     index: Tensor
 
     @classmethod
-    def none(cls, count: int, like: Tensor) -> "Matches":
+    def empty(cls, count: int, like: Tensor) -> "Matches":
         return cls(like.new_full((count,), -torch.inf), torch.full((count,), -1, device=like.device))
 
     def improve(self, at: slice, cosine_T: Tensor, index_T: Tensor) -> None:
@@ -53,7 +53,7 @@ class Comparison:
     families: dict[float, Families]
 
 
-class _Joining:
+class _FamilyBuilder:
     """Families at one threshold, while pairs keep coming. Memory: the labels, and at most a tile's pairs more than
     EDGES."""
 
@@ -110,8 +110,8 @@ def compare(
     if left_ND.shape[1] != right_MD.shape[1]:
         raise ValueError(f"directions of width {left_ND.shape[1]} and {right_MD.shape[1]} cannot be compared")
     size = TILE_CUDA if left_ND.is_cuda else TILE
-    left, right = Matches.none(len(left_ND), left_ND), Matches.none(len(right_MD), left_ND)
-    joinings = [_Joining(threshold, len(left_ND), len(right_MD)) for threshold in thresholds]
+    left, right = Matches.empty(len(left_ND), left_ND), Matches.empty(len(right_MD), left_ND)
+    joinings = [_FamilyBuilder(threshold, len(left_ND), len(right_MD)) for threshold in thresholds]
     for rows, left_TD in _tiles(left_ND, size):
         for columns, right_TD in _tiles(right_MD, size):
             cosine_TT = left_TD @ right_TD.T

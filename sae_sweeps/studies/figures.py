@@ -19,7 +19,7 @@ SCATTERED = 20_000  # dots that a picture holds at most
 
 
 @contextmanager
-def _picture(file: Path, made: list[Path], title: str, panels: int = 1) -> Iterator[Any]:
+def _figure(file: Path, made: list[Path], title: str, panels: int = 1) -> Iterator[Any]:
     """Axes to draw on (one, or as many as there are panels); the picture is written when that is done."""
     figure = Figure(figsize=(6.2, 4.0 if panels == 1 else 2.3 * panels + 0.8), layout="constrained")
     axes = figure.subplots(panels, 1, sharex=panels > 1)
@@ -34,7 +34,7 @@ def _picture(file: Path, made: list[Path], title: str, panels: int = 1) -> Itera
     made.append(file)
 
 
-def stitching(
+def plot_stitching(
     folder: Path,
     name: str,
     threshold: float,
@@ -44,35 +44,35 @@ def stitching(
 ) -> list[Path]:
     """The figures of a stitching study, from what its files hold. Returns where they are."""
     made: list[Path] = []
-    with _picture(folder / "cosines.png", made, name) as axes:
-        _cosines(axes, latents["cosine"], threshold)
-    with _picture(folder / "mse_change.png", made, name) as axes:
-        _changes(axes, latents, metrics, threshold)
+    with _figure(folder / "cosines.png", made, name) as axes:
+        _plot_cosines(axes, latents["cosine"], threshold)
+    with _figure(folder / "mse_change.png", made, name) as axes:
+        _plot_mse_changes(axes, latents, metrics, threshold)
     if metrics["auroc"] is not None:
-        with _picture(folder / "roc.png", made, name) as axes:
-            _roc(axes, content["prediction"], metrics)
-    with _picture(folder / "interpolation.png", made, name, panels=3) as axes:
-        _interpolation(axes, content["curves"])
-    with _picture(folder / "insertion.png", made, name) as axes:
-        _insertion(axes, content["curves"])
-    with _picture(folder / "families.png", made, f"{name}, cosine at least {threshold:g}") as axes:
-        _families(axes, content["families"])
+        with _figure(folder / "roc.png", made, name) as axes:
+            _plot_roc(axes, content["prediction"], metrics)
+    with _figure(folder / "interpolation.png", made, name, panels=3) as axes:
+        _plot_interpolation(axes, content["curves"])
+    with _figure(folder / "insertion.png", made, name) as axes:
+        _plot_insertion(axes, content["curves"])
+    with _figure(folder / "families.png", made, f"{name}, cosine at least {threshold:g}") as axes:
+        _plot_families(axes, content["families"])
     return made
 
 
-def meta_sae(
+def plot_meta_sae(
     folder: Path, name: str, metrics: Mapping[str, Any], content: Mapping[str, Any], cosines: Mapping[str, Array]
 ) -> list[Path]:
     """The figures of a meta-SAE study. `cosines`: by smaller SAE, the best match of each meta-latent in it."""
     made: list[Path] = []
-    with _picture(folder / "explained_variance.png", made, name) as axes:
-        _explained_variance(axes, metrics, content["smaller"])
-    with _picture(folder / "meta_latents_per_latent.png", made, name) as axes:
+    with _figure(folder / "explained_variance.png", made, name) as axes:
+        _plot_explained_variance(axes, metrics, content["smaller"])
+    with _figure(folder / "meta_latents_per_latent.png", made, name) as axes:
         counts = content["meta_latents_per_latent"]
         axes.bar(range(len(counts)), counts, color=BLUE)
         axes.set(xlabel="meta-latents of a latent", ylabel="latents")
     if cosines:
-        with _picture(folder / "matches.png", made, name) as axes:
+        with _figure(folder / "matches.png", made, name) as axes:
             for point, values in cosines.items():
                 axes.hist(values, bins=60, range=(0, 1), histtype="step", linewidth=1.5, label=point)
             for one in content["smaller"].values():
@@ -83,7 +83,7 @@ def meta_sae(
     return made
 
 
-def _explained_variance(axes: Axes, metrics: Mapping[str, Any], smaller: Mapping[str, Any]) -> None:
+def _plot_explained_variance(axes: Axes, metrics: Mapping[str, Any], smaller: Mapping[str, Any]) -> None:
     bars = [
         ("meta-SAE", metrics["explained_variance"], BLUE),
         ("its decoder,\npursuit", metrics["explained_variance_pursuit"], BLUE),
@@ -99,18 +99,18 @@ def _explained_variance(axes: Axes, metrics: Mapping[str, Any], smaller: Mapping
     axes.tick_params(axis="x", labelsize=8)
 
 
-def _threshold_line(axes: Axes, threshold: float, label: str) -> None:
+def _draw_threshold(axes: Axes, threshold: float, label: str) -> None:
     axes.axvline(threshold, color=RED, linewidth=1, linestyle="--", label=label)
 
 
-def _cosines(axes: Axes, cosines: Array, threshold: float) -> None:
+def _plot_cosines(axes: Axes, cosines: Array, threshold: float) -> None:
     axes.hist(cosines, bins=80, range=(min(0.0, float(cosines.min())), 1.0), color=BLUE)
-    _threshold_line(axes, threshold, f"threshold {threshold:g}")
+    _draw_threshold(axes, threshold, f"threshold {threshold:g}")
     axes.set(xlabel="largest cosine with a decoder direction of the small SAE", ylabel="latents of the large SAE")
     axes.legend(frameon=False)
 
 
-def _changes(axes: Axes, latents: Mapping[str, Array], metrics: Mapping[str, Any], threshold: float) -> None:
+def _plot_mse_changes(axes: Axes, latents: Mapping[str, Array], metrics: Mapping[str, Any], threshold: float) -> None:
     active = latents["frequency"] > 0
     relative = latents["mse_change"][active] / metrics["mse_small"]
     cosine = latents["cosine"][active]
@@ -118,7 +118,7 @@ def _changes(axes: Axes, latents: Mapping[str, Array], metrics: Mapping[str, Any
     lowers = relative[some] < 0
     for those, color, label in ((lowers, BLUE, "lowers the error"), (~lowers, ORANGE, "raises it")):
         axes.scatter(cosine[some][those], relative[some][those], s=4, alpha=0.4, color=color, label=label, linewidths=0)
-    _threshold_line(axes, threshold, f"threshold {threshold:g}")
+    _draw_threshold(axes, threshold, f"threshold {threshold:g}")
     if metrics["best_threshold"] is not None:
         label = f"best threshold {metrics['best_threshold']:.2f} (AUROC {metrics['auroc']:.3f})"
         axes.axvline(metrics["best_threshold"], color=GRAY, linewidth=1, linestyle=":", label=label)
@@ -130,7 +130,7 @@ def _changes(axes: Axes, latents: Mapping[str, Array], metrics: Mapping[str, Any
     axes.legend(frameon=False, fontsize=8, markerscale=3)
 
 
-def _roc(axes: Axes, predicted: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+def _plot_roc(axes: Axes, predicted: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
     false_rate, true_rate = predicted["false_positive_rate"], predicted["true_positive_rate"]
     axes.plot([0, *false_rate], [0, *true_rate], color=BLUE, label=f"AUROC {metrics['auroc']:.3f}")
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8, linestyle="--")
@@ -139,7 +139,7 @@ def _roc(axes: Axes, predicted: Mapping[str, Any], metrics: Mapping[str, Any]) -
     axes.legend(frameon=False, loc="lower right")
 
 
-def _interpolation(axes: Sequence[Axes], curves: Mapping[str, Any]) -> None:
+def _plot_interpolation(axes: Sequence[Axes], curves: Mapping[str, Any]) -> None:
     way, degradation = curves["interpolation"], curves["ce_degradation"]
     positions = range(len(way["nmse"]))
     last = len(way["nmse"]) - 1
@@ -161,7 +161,7 @@ def _interpolation(axes: Sequence[Axes], curves: Mapping[str, Any]) -> None:
         axes[0].text(middle, 0, "families swapped", ha="center", va="bottom", fontsize=8)
 
 
-def _insertion(axes: Axes, curves: Mapping[str, Any]) -> None:
+def _plot_insertion(axes: Axes, curves: Mapping[str, Any]) -> None:
     small = curves["random"]["latents"][0]
     for name, color, label in (
         ("interpolation", BLUE, "novel latents, lowest cosine first"),
@@ -170,15 +170,15 @@ def _insertion(axes: Axes, curves: Mapping[str, Any]) -> None:
     ):
         curve = curves[name]
         until = curves["novel_in"] + 1 if name == "interpolation" else None
-        put_in = [latents - small for latents in curve["latents"][:until]]
-        axes.plot(put_in, curve["nmse"][:until], color=color, marker=".", markersize=4, label=label)
+        inserted = [latents - small for latents in curve["latents"][:until]]
+        axes.plot(inserted, curve["nmse"][:until], color=color, marker=".", markersize=4, label=label)
     axes.axhline(curves["interpolation"]["nmse"][-1], color=RED, linewidth=1, linestyle="--", label="the large SAE")
     axes.set(xlabel="latents of the large SAE put into the small one", ylabel="NMSE")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8)
 
 
-def _families(axes: Axes, sizes: Sequence[Mapping[str, int]], most: int = 15) -> None:
+def _plot_families(axes: Axes, sizes: Sequence[Mapping[str, int]], most: int = 15) -> None:
     common = sorted(sizes, key=lambda size: -size["count"])[:most]
     labels = [f"{size['small']} : {size['large']}" for size in common]
     axes.bar(range(len(common)), [size["count"] for size in common], color=BLUE)

@@ -33,8 +33,8 @@ SCHEMA = pa.schema(
 )
 
 
-def read_text(
-    inputs: ActivationSource,
+def collect_top_activations(
+    source: ActivationSource,
     sae: SAE,
     settings: Mapping[str, Any],
     shown: PointProgress,
@@ -45,7 +45,7 @@ def read_text(
     read: list[Tensor] = []
     top: TopActivations | None = None
 
-    for tokens_nS, x_BD in inputs.held_out_text(settings["tokens"], progress_callback(shown, "sequences")):
+    for tokens_nS, x_BD in source.held_out_text(settings["tokens"], progress_callback(shown, "sequences")):
         sequences, seq_len = tokens_nS.shape
         positions = len(x_BD) // sequences
         kept = sae.active(sae.normalize(x_BD))
@@ -54,14 +54,14 @@ def read_text(
             top = TopActivations(kept.shape[1], settings["examples"], seq_len, x_BD.device)
         first = sum(map(len, read)) * seq_len
         place_nS = torch.arange(first, first + sequences * seq_len, device=x_BD.device).view(sequences, seq_len)
-        top.see(kept, place_nS[:, seq_len - positions :].flatten())
+        top.update(kept, place_nS[:, seq_len - positions :].flatten())
         read.append(tokens_nS)
     assert top is not None, "there is held-out text, or an error was raised"
     return top, torch.cat(read)
 
 
-def rows(
-    inputs: ActivationSource,
+def build_rows(
+    source: ActivationSource,
     top: TopActivations,
     tokens_NS: Tensor,
     W_dec_FD: Tensor,
@@ -69,10 +69,10 @@ def rows(
     shown: PointProgress,
 ) -> Iterator[dict[str, Any]]:
     """The columns of SCHEMA, some latents at a time."""
-    tokenizer = inputs.model.tokenizer
+    tokenizer = source.model.tokenizer
     tokens = tokens_NS.tolist()
     seq_len = tokens_NS.shape[1]
-    bos = inputs.first_position
+    bos = source.first_position
     for first in range(0, len(W_dec_FD), ROWS):
         signals.raise_if_stopped()
         latents = slice(first, min(first + ROWS, len(W_dec_FD)))
@@ -108,17 +108,17 @@ def rows(
             "mean_activation": top.mean[latents].tolist(),
             "max_activation": top.value[latents, 0].tolist(),
             "examples": examples,
-            "promoted": promoted(inputs, W_dec_FD[latents], settings["promoted"]),
+            "promoted": find_promoted_tokens(source, W_dec_FD[latents], settings["promoted"]),
         }
         shown.waiting(latents.stop, len(W_dec_FD), "latents written")
 
 
-def promoted(inputs: ActivationSource, directions_ND: Tensor, count: int) -> list[list[dict[str, Any]]]:
+def find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> list[list[dict[str, Any]]]:
     """For each direction the output tokens that it raises most, through the final norm and the unembedding."""
     found: list[list[dict[str, Any]]] = []
-    for some_ND in directions_ND.detach().split(inputs.model.logits_at_once):
-        logits, ids = inputs.model.logit_lens(some_ND).topk(count, dim=1)
-        words = inputs.model.tokenizer.batch_decode(ids.reshape(-1, 1).tolist(), clean_up_tokenization_spaces=False)
+    for some_ND in directions_ND.detach().split(source.model.logits_at_once):
+        logits, ids = source.model.logit_lens(some_ND).topk(count, dim=1)
+        words = source.model.tokenizer.batch_decode(ids.reshape(-1, 1).tolist(), clean_up_tokenization_spaces=False)
         texts = iter(words)
         found += [[{"token": next(texts), "logit": logit} for logit in row] for row in logits.tolist()]
     return found

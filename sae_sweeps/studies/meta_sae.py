@@ -23,7 +23,7 @@ from sae_sweeps.training.trainer import Trainer, train
 TILE_ENTRIES = 2**24  # of correlations between directions and atoms that are held at a time
 
 
-def build_training_config(directions_AD: Tensor, settings: MetaConfig) -> tuple[Trainer, TensorStream]:
+def build_trainer(directions_AD: Tensor, settings: MetaConfig) -> tuple[Trainer, TensorStream]:
     """A meta-SAE that is yet to be trained on the directions, and the stream of these; a chunk is an epoch.
 
     Its `dict_size` is a quarter of the directions, if the settings leave it open.
@@ -45,7 +45,7 @@ def build_training_config(directions_AD: Tensor, settings: MetaConfig) -> tuple[
 
 
 @torch.no_grad()
-def settle(meta: BatchTopKSAE, directions_AD: Tensor) -> None:
+def set_threshold(meta: BatchTopKSAE, directions_AD: Tensor) -> None:
     """Set the inference threshold such that, on all directions as one batch, k x A entries are active: here the data
     are finite, and nothing has to stand in for the batch."""
     normalized = meta.normalize(directions_AD)
@@ -71,21 +71,21 @@ def decompose(meta: SAE, directions_AD: Tensor) -> RowSparse:
 
 
 @torch.no_grad()
-def explained_variance(directions_AD: Tensor, reconstructed_AD: Tensor) -> float:
+def compute_explained_variance(directions_AD: Tensor, reconstructed_AD: Tensor) -> float:
     """1 - sum |d - d_hat|^2 / sum |d - mean|^2 (arXiv:2502.04878, section 5)."""
     left = (directions_AD - reconstructed_AD).double().square().sum()
     return 1 - (left / (directions_AD - directions_AD.mean(0)).double().square().sum()).item()
 
 
 @torch.no_grad()
-def explained_share(directions_AD: Tensor, reconstructed_AD: Tensor) -> Tensor:
+def compute_explained_share(directions_AD: Tensor, reconstructed_AD: Tensor) -> Tensor:
     """The same of each direction alone: the share of its deviation from the mean that is explained, (A,)."""
     left_A = (directions_AD - reconstructed_AD).square().sum(1)
     return 1 - left_A / (directions_AD - directions_AD.mean(0)).square().sum(1)
 
 
 @torch.no_grad()
-def pursue(directions_AD: Tensor, atoms_MD: Tensor, k: int) -> Tensor:
+def orthogonal_matching_pursuit(directions_AD: Tensor, atoms_MD: Tensor, k: int) -> Tensor:
     """The directions (A, D), less their mean, as sums of k atoms (M, D) each, plus that mean.
 
     Orthogonal matching pursuit: the atom that correlates most with what is left joins, and the weights of all that
@@ -96,10 +96,10 @@ def pursue(directions_AD: Tensor, atoms_MD: Tensor, k: int) -> Tensor:
     mean_D = directions_AD.mean(0)
     unit_MD = torch.nn.functional.normalize(atoms_MD, dim=1)
     rows = max(1, min(TILE_ENTRIES // len(atoms_MD), TILE_ENTRIES // (k * atoms_MD.shape[1])))
-    return torch.cat([_pursue(tile_TD - mean_D, unit_MD, k) for tile_TD in directions_AD.split(rows)]) + mean_D
+    return torch.cat([_pursue_tile(tile_TD - mean_D, unit_MD, k) for tile_TD in directions_AD.split(rows)]) + mean_D
 
 
-def _pursue(target_TD: Tensor, unit_MD: Tensor, k: int) -> Tensor:
+def _pursue_tile(target_TD: Tensor, unit_MD: Tensor, k: int) -> Tensor:
     chosen_TK = torch.empty(len(target_TD), 0, dtype=torch.int64, device=target_TD.device)
     fitted_TD = torch.zeros_like(target_TD)
     for _ in range(k):
@@ -114,7 +114,7 @@ def _pursue(target_TD: Tensor, unit_MD: Tensor, k: int) -> Tensor:
     return fitted_TD
 
 
-def shuffled(directions_AD: Tensor, seed: int) -> Tensor:
+def shuffle_directions(directions_AD: Tensor, seed: int) -> Tensor:
     """Random directions of the same shape, (A, D): each coordinate's values dealt out anew among the directions, whose
     norms are then made 1."""
     generator = torch.Generator().manual_seed(seed)
@@ -124,7 +124,7 @@ def shuffled(directions_AD: Tensor, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def with_directions(sae: SAE, latents_A: Tensor, directions_AD: Tensor) -> SAE:
+def replace_directions(sae: SAE, latents_A: Tensor, directions_AD: Tensor) -> SAE:
     """The SAE with the decoder directions of some latents replaced; these keep the norms that their rows have, which in
     SAEs from elsewhere need not be 1."""
     changed = copy.deepcopy(sae)
@@ -132,7 +132,7 @@ def with_directions(sae: SAE, latents_A: Tensor, directions_AD: Tensor) -> SAE:
     return changed
 
 
-def over_all_latents(kept: RowSparse, latents_A: Tensor, dict_size: int) -> RowSparse:
+def expand_to_all_latents(kept: RowSparse, latents_A: Tensor, dict_size: int) -> RowSparse:
     """The decompositions of some latents (A, M) as those of all (F, M): the others have none."""
     return RowSparse.from_sorted(latents_A[kept.row_N], kept.col_N, kept.value, (dict_size, kept.shape[1]))
 
@@ -178,13 +178,13 @@ class MetaSAE:
         if not 0 < (settings.dict_size or 1) <= len(directions_AD):
             problem = f"there are only {len(directions_AD)} decoder directions to learn from"
             raise ConfigError("meta.dict_size", settings.dict_size, problem, "give fewer meta-latents")
-        return cls(_trained(directions_AD, settings, on_progress), latents_A, directions_AD, settings)
+        return cls(_train(directions_AD, settings, on_progress), latents_A, directions_AD, settings)
 
     def control(self) -> "MetaSAE":
         """The same, trained on shuffled directions. What the SAE's directions have of their own is by how much its
         `explained_variance` is lower. Takes as long as the training did."""
-        directions_AD = shuffled(self.directions_AD, self.settings.seed)
-        return MetaSAE(_trained(directions_AD, self.settings), self.latents_A, directions_AD, self.settings)
+        directions_AD = shuffle_directions(self.directions_AD, self.settings.seed)
+        return MetaSAE(_train(directions_AD, self.settings), self.latents_A, directions_AD, self.settings)
 
     @cached_property
     def weights(self) -> RowSparse:
@@ -200,12 +200,12 @@ class MetaSAE:
     @property
     def explained_variance(self) -> float:
         """Of all directions together: 1 - sum |d - d_hat|^2 / sum |d - mean|^2 (arXiv:2502.04878, section 5)."""
-        return explained_variance(self.directions_AD, self.reconstructed_AD)
+        return compute_explained_variance(self.directions_AD, self.reconstructed_AD)
 
     @property
     def explained_A(self) -> Tensor:
         """The same of each direction alone, (A,)."""
-        return explained_share(self.directions_AD, self.reconstructed_AD)
+        return compute_explained_share(self.directions_AD, self.reconstructed_AD)
 
     def find_meta_latents(self, latent: int) -> list[tuple[int, float]]:
         """What a latent's direction is made of: meta-latents and their weights, the largest first.
@@ -215,11 +215,11 @@ class MetaSAE:
         (row,) = (self.latents_A == latent).nonzero().squeeze(1).tolist() or (None,)
         if row is None:
             raise KeyError(f"latent {latent} was not decomposed")
-        return _entries(self.weights, row)
+        return _sorted_entries(self.weights, row)
 
     def find_latents(self, meta_latent: int, most: int = 10) -> list[tuple[int, float]]:
         """The latents whose directions use a meta-latent most, and with which weights."""
-        found = _entries(self._users, meta_latent)[:most]
+        found = _sorted_entries(self._users, meta_latent)[:most]
         return [(int(self.latents_A[row]), weight) for row, weight in found]
 
     @cached_property
@@ -229,23 +229,23 @@ class MetaSAE:
     def replace_directions(self, sae: SAE) -> SAE:
         """A copy of the SAE with the directions replaced by their reconstructions, for `evaluate` to tell what that
         costs."""
-        return with_directions(sae, self.latents_A, self.reconstructed_AD)
+        return replace_directions(sae, self.latents_A, self.reconstructed_AD)
 
 
-def _trained(
+def _train(
     directions_AD: Tensor, settings: MetaConfig, on_progress: Callable[[int, int], None] | None = None
 ) -> BatchTopKSAE:
-    trainer, stream = build_training_config(directions_AD, settings)
+    trainer, stream = build_trainer(directions_AD, settings)
     for _, steps in train([trainer], stream):
         for _ in steps:
             if on_progress is not None:
                 on_progress(trainer.steps_done, settings.steps)
     assert isinstance(trainer.sae, BatchTopKSAE), "made as one"
-    settle(trainer.sae, directions_AD)
+    set_threshold(trainer.sae, directions_AD)
     return trainer.sae
 
 
-def _entries(kept: RowSparse, row: int) -> list[tuple[int, float]]:
+def _sorted_entries(kept: RowSparse, row: int) -> list[tuple[int, float]]:
     """The columns and values of a row, the largest first."""
     at = slice(int(kept.crow_B1[row]), int(kept.crow_B1[row + 1]))
     value, order = kept.value[at].sort(descending=True)

@@ -16,15 +16,25 @@ from sae_sweeps.config.studies import StitchConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes import SAE
 from sae_sweeps.studies.directions import compare
-from sae_sweeps.studies.paths import insertion, insertion_by, interpolation
-from sae_sweeps.studies.stitching import BATCH, Curve, Prediction, Stitching, Walk, family_sizes, prediction, rates
+from sae_sweeps.studies.paths import insert_by_value, insert_in_order, interpolate
+from sae_sweeps.studies.stitching import (
+    BATCH,
+    Curve,
+    PathReconstructions,
+    Prediction,
+    Stitching,
+    compute_rates,
+    count_families,
+    measure_prediction,
+)
 
 SHOWN = 500  # points of a ROC curve that a picture needs
 
 
 class Pair:
-    """Compares the decoder directions at once; `see` takes activations, a batch at a time, and the rest tells what came
-    out. A latent of the large SAE is novel if its largest cosine is below the threshold, else a reconstruction latent.
+    """Two SAEs on the same activations: the decoder directions are compared at once, activations come by `update`.
+
+    A latent of the large SAE is novel if its largest cosine is below the threshold, else a reconstruction latent.
 
     Four paths are measured: `interpolation` from the small SAE to the large one; `reconstruction` and `random`, which
     put in such latents in a random order, as controls; and `by_cosine`, which puts in what each of the thresholds would
@@ -44,7 +54,7 @@ class Pair:
         novel = self.novel_L.nonzero().squeeze(1)
         novel = novel[self.cosine_L[novel].argsort(stable=True)]
         sizes = (small.dict_size, large.dict_size, settings.positions)
-        self.interpolation, self.novel_in = interpolation(novel, self.compared.families[settings.threshold], *sizes)
+        self.interpolation, self.novel_in = interpolate(novel, self.compared.families[settings.threshold], *sizes)
         generator = torch.Generator().manual_seed(settings.seed)
 
         def drawn(of: Tensor) -> Tensor:
@@ -53,15 +63,15 @@ class Pair:
         everyone = torch.arange(large.dict_size, device=novel.device)
         self.paths = {
             "interpolation": self.interpolation,
-            "reconstruction": insertion(drawn((~self.novel_L).nonzero().squeeze(1)), *sizes),
-            "random": insertion(drawn(everyone), *sizes),
-            "by_cosine": insertion_by(self.cosine_L, self.thresholds, small.dict_size),
+            "reconstruction": insert_in_order(drawn((~self.novel_L).nonzero().squeeze(1)), *sizes),
+            "random": insert_in_order(drawn(everyone), *sizes),
+            "by_cosine": insert_by_value(self.cosine_L, self.thresholds, small.dict_size),
         }
         self.stitching = Stitching(small, large, list(self.paths.values()))
 
-    def see(self, x_BD: Tensor) -> None:
+    def update(self, x_BD: Tensor) -> None:
         """Take a batch of raw activations into account."""
-        self.stitching.see(x_BD)
+        self.stitching.update(x_BD)
 
     @property
     def ce_positions(self) -> list[int]:
@@ -71,17 +81,17 @@ class Pair:
         even = np.linspace(0, last, max(2, self.settings.ce_positions - 2)).round().astype(int)
         return sorted({*even.tolist(), self.novel_in, last - 1})
 
-    def walk(self, x_AD: Tensor) -> Walk:
+    def encode(self, x_AD: Tensor) -> PathReconstructions:
         """The reconstructions of raw activations along the interpolation."""
-        return Walk(self.interpolation, self.stitching.small, self.stitching.large, x_AD)
+        return PathReconstructions(self.interpolation, self.stitching.small, self.stitching.large, x_AD)
 
     @cached_property
     def prediction(self) -> Prediction:
-        return prediction(self.cosine_L, self.stitching.change_L, self.stitching.fired_L)
+        return measure_prediction(self.cosine_L, self.stitching.change_L, self.stitching.fired_L)
 
     @cached_property
     def curves(self) -> dict[str, Curve]:
-        return dict(zip(self.paths, self.stitching.curves(), strict=True))
+        return dict(zip(self.paths, self.stitching.compute_curves(), strict=True))
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -125,7 +135,7 @@ class Pair:
         return {
             "curves": {**{name: asdict(curve) for name, curve in self.curves.items()}, "novel_in": self.novel_in},
             "thresholds": self._by_threshold(),
-            "families": family_sizes(self.compared.families[self.settings.threshold]),
+            "families": count_families(self.compared.families[self.settings.threshold]),
             "prediction": predicted,
         }
 
@@ -134,8 +144,10 @@ class Pair:
         by_cosine = self.curves["by_cosine"]
         rows = []
         for position, threshold in enumerate(self.thresholds, start=1):
-            true_rate, false_rate = rates(self.cosine_L, self.stitching.change_L, self.stitching.fired_L, threshold)
-            sizes = family_sizes(self.compared.families[threshold])
+            true_rate, false_rate = compute_rates(
+                self.cosine_L, self.stitching.change_L, self.stitching.fired_L, threshold
+            )
+            sizes = count_families(self.compared.families[threshold])
             swapped = [size for size in sizes if size["small"] and size["large"]]
             rows.append(
                 {
@@ -185,7 +197,7 @@ def stitch(
             problem = f"are not of shape (any number, {small.d_in}), which the SAEs are for"
             raise ConfigError("activations", tuple(x_BD.shape), problem, "give raw activations of the SAEs' hook")
         if len(x_BD) > 0:
-            pair.see(x_BD.to(large.W_dec.device))
+            pair.update(x_BD.to(large.W_dec.device))
     if pair.stitching.seen == 0:
         raise ConfigError("activations", 0, "there are none", "give some thousands")
     return pair

@@ -19,10 +19,10 @@ from sae_sweeps.saes import SAE
 from sae_sweeps.saes.base import Normalized
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies.directions import Families
-from sae_sweeps.studies.paths import Path
+from sae_sweeps.studies.paths import SAEPath
 
 BATCH = 2048  # activations that are encoded at a time
-CHANGES = 2**23  # numbers that the changes of reconstructions along a path take at a time
+CHANGES_AT_ONCE = 2**23  # numbers that the changes of reconstructions along a path take at a time
 
 
 @dataclass
@@ -35,12 +35,12 @@ class Curve:
 
 
 class Stitching:
-    """A pass over activations, batch by batch (`see`), that measures a large SAE's latents in a small one.
+    """A pass over activations, batch by batch (`update`), that measures a large SAE's latents in a small one.
 
     Raises: ValueError if the two do not see activations alike: of one width, normalised in one way.
     """
 
-    def __init__(self, small: SAE, large: SAE, paths: Sequence[Path]) -> None:
+    def __init__(self, small: SAE, large: SAE, paths: Sequence[SAEPath]) -> None:
         if (small.d_in, small.normalization) != (large.d_in, large.normalization):
             raise ValueError("the two SAEs do not see activations alike")
         self.small, self.large, self._paths = small, large, paths
@@ -54,7 +54,7 @@ class Stitching:
         self.seen = 0
 
     @torch.no_grad()
-    def see(self, x_BD: Tensor) -> None:
+    def update(self, x_BD: Tensor) -> None:
         """Take a batch of raw activations into account."""
         small, large = self.small, self.large
         normalized = small.normalize(x_BD)
@@ -75,8 +75,8 @@ class Stitching:
         spread_B = (x_BD - x_BD.mean(1, keepdim=True)).square().sum(1).double()
         weight_B = normalized.std_B1.squeeze(1).double().square() / spread_B
         for path, ratio_P in zip(self._paths, self._ratios, strict=True):
-            moves = _Moves(path, small, kept_S, large, kept_L)
-            at_once = max(1, CHANGES // (max(1, path.length) * x_BD.shape[1]))
+            moves = _PathChanges(path, small, kept_S, large, kept_L)
+            at_once = max(1, CHANGES_AT_ONCE // (max(1, path.length) * x_BD.shape[1]))
             for first in range(0, len(x_BD), at_once):
                 rows = slice(first, first + at_once)
                 ratio_P += moves.squares(start_BD[rows], first) @ weight_B[rows]
@@ -95,43 +95,43 @@ class Stitching:
         """
         return self._change_L / self.seen
 
-    def curves(self) -> list[Curve]:
+    def compute_curves(self) -> list[Curve]:
         """One for each path."""
         curves = []
         for path, ratio_P in zip(self._paths, self._ratios, strict=True):
-            l0 = path.active(self.fired_S, self.fired_L) / self.seen
-            curves.append(Curve(path.count.tolist(), (ratio_P / self.seen).tolist(), l0.tolist()))
+            l0 = path.count_active(self.fired_S, self.fired_L) / self.seen
+            curves.append(Curve(path.latent_count.tolist(), (ratio_P / self.seen).tolist(), l0.tolist()))
         return curves
 
 
-class _Moves:
+class _PathChanges:
     """What the moves of a path change in the reconstructions of a batch: the kept entries, position by position."""
 
-    def __init__(self, path: Path, small: SAE, kept_S: RowSparse, large: SAE, kept_L: RowSparse) -> None:
+    def __init__(self, path: SAEPath, small: SAE, kept_S: RowSparse, large: SAE, kept_L: RowSparse) -> None:
         self._path = path
         self._bias_D = large.b_dec.detach() - small.b_dec.detach()
-        self._sides = [(kept_L, path.put_in, large.W_dec.detach())]
-        if (path.taken_out <= path.length).any():
-            self._sides.append((kept_S.scaled(-torch.ones_like(kept_S.value)), path.taken_out, small.W_dec.detach()))
+        self._sides = [(kept_L, path.inserted_at, large.W_dec.detach())]
+        if (path.removed_at <= path.length).any():
+            self._sides.append((kept_S.scaled(-torch.ones_like(kept_S.value)), path.removed_at, small.W_dec.detach()))
 
     def squares(self, error_BD: Tensor, first: int) -> Tensor:
         """|error|^2 at each position of the path (P + 1, B), of the rows from `first` on whose error at its beginning
         is given."""
         length, batch = self._path.length, len(error_BD)
         found_PB = error_BD.new_empty(length + 1, batch, dtype=torch.float64)
-        changes = [_by_position(kept, at_F, W_dec, first, batch, length) for kept, at_F, W_dec in self._sides]
+        changes = [_decode_changes(kept, at_F, W_dec, first, batch, length) for kept, at_F, W_dec in self._sides]
         error_BD = error_BD.clone()
         found_PB[0] = error_BD.square().sum(1)
         for position in range(1, length + 1):
             for change_PBD in changes:
                 error_BD -= change_PBD[position - 1]
-            if position == self._path.bias_at:
+            if position == self._path.bias_switched_at:
                 error_BD -= self._bias_D
             found_PB[position] = error_BD.square().sum(1)
         return found_PB
 
 
-def _by_position(kept: RowSparse, at_F: Tensor, W_dec_FD: Tensor, first: int, batch: int, length: int) -> Tensor:
+def _decode_changes(kept: RowSparse, at_F: Tensor, W_dec_FD: Tensor, first: int, batch: int, length: int) -> Tensor:
     """The decodings of the entries of rows `first` to `first + batch` that come at each position, (P, B, D)."""
     part = kept.rows(first, batch)
     at_N = part.per_latent(at_F)
@@ -143,11 +143,11 @@ def _by_position(kept: RowSparse, at_F: Tensor, W_dec_FD: Tensor, first: int, ba
     return moved.decode(W_dec_FD).view(length, batch, W_dec_FD.shape[1])
 
 
-class Walk:
+class PathReconstructions:
     """The reconstructions of some activations at any position of a path, as the language model takes them."""
 
     @torch.no_grad()
-    def __init__(self, path: Path, small: SAE, large: SAE, x_AD: Tensor) -> None:
+    def __init__(self, path: SAEPath, small: SAE, large: SAE, x_AD: Tensor) -> None:
         self._path, self._small, self._large = path, small, large
         self._parts: list[tuple[Normalized, RowSparse, RowSparse]] = []
         for x_BD in x_AD.split(BATCH):
@@ -155,7 +155,7 @@ class Walk:
             self._parts.append((normalized, small.active(normalized), large.active(normalized)))
 
     @torch.no_grad()
-    def at(self, position: int) -> Tensor:
+    def reconstruct(self, position: int) -> Tensor:
         """(A, D)"""
         small, large = self._small, self._large
         return torch.cat(
@@ -166,7 +166,7 @@ class Walk:
         )
 
 
-def family_sizes(families: Families) -> list[dict[str, int]]:
+def count_families(families: Families) -> list[dict[str, int]]:
     """How many families there are of so many latents of the small SAE and so many of the large one, a row for each kind
     of family, those of few first. A latent that is like none is a family of one."""
     count = int(max(families.left.max(), families.right.max())) + 1
@@ -198,7 +198,7 @@ class Prediction:
     false_positive_rate: list[float]
 
 
-def prediction(cosine_L: Tensor, change_L: Tensor, fired_L: Tensor) -> Prediction:
+def measure_prediction(cosine_L: Tensor, change_L: Tensor, fired_L: Tensor) -> Prediction:
     """Of the latents that were active; of the others nothing is known (arXiv:2502.04878, figure 4)."""
     alive_L = fired_L > 0
     cosine, lowers = cosine_L[alive_L].double().cpu().numpy(), (change_L[alive_L] < 0).cpu().numpy()
@@ -218,7 +218,9 @@ def prediction(cosine_L: Tensor, change_L: Tensor, fired_L: Tensor) -> Predictio
     )
 
 
-def rates(cosine_L: Tensor, change_L: Tensor, fired_L: Tensor, threshold: float) -> tuple[float | None, float | None]:
+def compute_rates(
+    cosine_L: Tensor, change_L: Tensor, fired_L: Tensor, threshold: float
+) -> tuple[float | None, float | None]:
     """The shares below a threshold of the active latents that lower the error, and of those that do not."""
     alive_L, below_L, lowers_L = fired_L > 0, cosine_L < threshold, change_L < 0
 

@@ -11,7 +11,7 @@ from sae_sweeps.saes.sparse import RowSparse
 class TopActivations:
     """The strongest activation of each latent in each of a few sequences, in one pass over any amount of text.
 
-    Memory: a few numbers per latent and example. Each call of `see` is given whole sequences, so that the strongest
+    Memory: a few numbers per latent and example. Each call of `update` is given whole sequences, so that the strongest
     activation in a sequence is known when it has gone by.
 
     value (F, E): activations, the strongest first, 0 where there are no more; place (F, E): where in the text they are,
@@ -36,7 +36,7 @@ class TopActivations:
         """The mean of each latent's activations where it is active, (F,); 0 if it never is."""
         return self.total / self.fired.clamp(min=1)
 
-    def see(self, kept: RowSparse, place_B: Tensor) -> None:
+    def update(self, kept: RowSparse, place_B: Tensor) -> None:
         """Take whole sequences into account: their active latents, and the place of each activation."""
         active_N = kept.active
         row_N = kept.row_N[active_N]
@@ -47,11 +47,11 @@ class TopActivations:
 
         sequence_N = place_N // self._seq_len
         sequences = int(place_B.max()) // self._seq_len + 1
-        strongest = _first_of_each(latent_N * sequences + sequence_N, value_N)
+        strongest = _find_largest_per_key(latent_N * sequences + sequence_N, value_N)
         latent_N, value_N, place_N = latent_N[strongest], value_N[strongest], place_N[strongest]
-        order = _by_key(latent_N, value_N)
+        order = _sort_by_key(latent_N, value_N)
         latent_N, value_N, place_N = latent_N[order], value_N[order], place_N[order]
-        touched, start, of_N = _runs(latent_N)
+        touched, start, of_N = _find_runs(latent_N)
         rank_N = torch.arange(len(latent_N), device=latent_N.device) - start[of_N]
         among = rank_N < self._examples
         values = self.value.new_zeros(len(touched), self._examples)
@@ -63,26 +63,26 @@ class TopActivations:
         self.value[touched] = values
 
 
-def _runs(sorted_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _find_runs(sorted_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The different values of an ascending list, where each begins, and which of them each element is."""
     values, of_N, counts = sorted_N.unique_consecutive(return_inverse=True, return_counts=True)
     return values, counts.cumsum(0) - counts, of_N
 
 
-def _by_key(key_N: Tensor, value_N: Tensor) -> Tensor:
+def _sort_by_key(key_N: Tensor, value_N: Tensor) -> Tensor:
     """The order by key, and of equal keys by value, the largest first."""
     order = value_N.argsort(descending=True, stable=True)
     return order[key_N[order].argsort(stable=True)]
 
 
-def _first_of_each(key_N: Tensor, value_N: Tensor) -> Tensor:
+def _find_largest_per_key(key_N: Tensor, value_N: Tensor) -> Tensor:
     """For each different key, where its largest value is."""
-    order = _by_key(key_N, value_N)
-    _, start, _ = _runs(key_N[order])
+    order = _sort_by_key(key_N, value_N)
+    _, start, _ = _find_runs(key_N[order])
     return order[start]
 
 
-def meta_activations(kept: RowSparse, decomposition: RowSparse) -> RowSparse:
+def compute_meta_activations(kept: RowSparse, decomposition: RowSparse) -> RowSparse:
     """The activations of meta-latents, as the entries of a matrix (B, M): what is active of the latents (B, F), times
     the weights of their decompositions (F, M).
 

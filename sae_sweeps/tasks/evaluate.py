@@ -15,7 +15,7 @@ from sae_sweeps.tasks.study import Study, plan_per_sae, run_studies
 log = logging.getLogger(__name__)
 
 
-def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
+def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     """The SAEs that a command is about, and what is to be said of those that cannot be evaluated.
 
     Raises: ConfigError if an SAE is named that is not there.
@@ -25,8 +25,8 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
 
 def run(sweep: Sweep, config: Config) -> list[str]:
     """Evaluate all SAEs and show their metrics. Returns why those that failed have failed."""
-    found, missing = studies(sweep, config)
-    failures = run_studies(found, _evaluate, missing)
+    found, skipped_reason = plan_studies(sweep, config)
+    failures = run_studies(found, _evaluate, skipped_reason)
     names = saved_labels([study.saved["sae"] for study in found])
     results = {name: read_json(study.folder / point_state.RESULTS) for name, study in zip(names, found, strict=True)}
     metrics = {name: known["metrics"] for name, known in results.items() if known is not None}
@@ -37,10 +37,10 @@ def run(sweep: Sweep, config: Config) -> list[str]:
 
 
 def _evaluate(study: Study, shown: PointProgress) -> None:
-    inputs = study.inputs()
-    sae = study.sae("sae", inputs)
+    source = study.load_source()
+    sae = study.load_sae("sae", source)
     shown.stage("evaluating")
-    metrics = evaluate(sae, inputs.model, inputs.held_out(study.config.evaluation.tokens))
+    metrics = evaluate(sae, source.model, source.held_out(study.config.evaluation.tokens))
     study.write_results(metrics)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     log.info("%s: %s", study.name, numbers)

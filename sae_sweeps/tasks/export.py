@@ -18,7 +18,7 @@ from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError
 from sae_sweeps.runtime.files import read_json, write_text
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import SavedSAE, read_results, saved_labels
-from sae_sweeps.tasks.model_card import card
+from sae_sweeps.tasks.model_card import build_card
 from sae_sweeps.tasks.study import find_named_or_done
 
 CARD = "README.md"
@@ -26,33 +26,33 @@ CARD = "README.md"
 
 def run(sweep: Sweep, config: Config) -> list[str]:
     """Write all SAEs. Returns why those that could not be written could not."""
-    saved, missing = find_saes(sweep, config)
-    written, failures = export(saved, export_folder(sweep, config), config)
+    saved, skipped_reason = find_saes(sweep, config)
+    written, failures = export(saved, choose_folder(sweep, config), config)
     for folder in written.values():
         console.print(f"written: {folder}", markup=False, soft_wrap=True)
-    return [missing, *failures] if missing else failures
+    return [skipped_reason, *failures] if skipped_reason else failures
 
 
 def find_saes(sweep: Sweep, config: Config) -> tuple[list[SavedSAE], str]:
     """The SAEs that are meant, and what is to be said of points that are not done. Raises: NotRunError if none are."""
-    saved, missing = find_named_or_done(sweep, config)
+    saved, skipped_reason = find_named_or_done(sweep, config)
     if not saved:
-        raise NotRunError(missing or NO_POINTS)
-    return saved, missing
+        raise NotRunError(skipped_reason or NO_POINTS)
+    return saved, skipped_reason
 
 
-def chosen_format(config: Config) -> str:
+def choose_format(config: Config) -> str:
     return config.format or EXPORTS[0]
 
 
-def export_folder(sweep: Sweep, config: Config) -> Path:
+def choose_folder(sweep: Sweep, config: Config) -> Path:
     """Where the folders of the SAEs come."""
     if config.export.folder is not None:
         return Path(config.export.folder).expanduser()
-    return sweep.folder / "export" / chosen_format(config)
+    return sweep.folder / "export" / choose_format(config)
 
 
-def export_names(saved: Sequence[SavedSAE]) -> list[str]:
+def name_folders(saved: Sequence[SavedSAE]) -> list[str]:
     """What their folders are called: with a digest where an SAE is of another library, many of whose folders are called
     the same."""
     return [
@@ -65,7 +65,7 @@ def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[
     """Write SAEs into folders of `root` that are named like them. Returns where each is, and why others are not."""
     written: dict[str, Path] = {}
     failures = []
-    for one, name in zip(saved, export_names(saved), strict=True):
+    for one, name in zip(saved, name_folders(saved), strict=True):
         try:
             written[name] = _export(one, name, root, config)
         except ConfigError as error:
@@ -75,7 +75,7 @@ def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[
 
 def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
     """Raises: ConfigError if it cannot be read, or the format has nothing for such an SAE."""
-    format = chosen_format(config)
+    format = choose_format(config)
     sae, description = one.load(torch.device("cpu")), describe_saved(one, format)
     fed_normalized = sae.normalization != "none" and not TARGETS[format].normalizes
     if fed_normalized:
@@ -93,7 +93,7 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
     except ValueError as error:
         raise ConfigError("format", format, str(error), "format=sae_lens, which takes every SAE") from None
     results = {} if description.of_directions else read_results(one)
-    text = card(
+    text = build_card(
         name,
         format,
         description,

@@ -13,7 +13,7 @@ from sae_sweeps.tasks.study import Study, plan_per_sae, run_studies
 log = logging.getLogger(__name__)
 
 
-def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
+def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     """The SAEs that a command is about, and what is to be said of those that cannot be studied.
 
     Raises: ConfigError if an SAE is named that is not there.
@@ -23,15 +23,15 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
 
 def run(sweep: Sweep, config: Config) -> list[str]:
     """Look at the latents of all SAEs. Returns why those that failed have failed."""
-    found, missing = studies(sweep, config)
-    return run_studies(found, _look, missing)
+    found, skipped_reason = plan_studies(sweep, config)
+    return run_studies(found, _look, skipped_reason)
 
 
 def _look(study: Study, shown: PointProgress) -> None:
-    inputs, settings = study.inputs(), study.settings
-    sae = study.sae("sae", inputs)
-    top, tokens_NS = latent_tables.read_text(inputs, sae, settings, shown)
-    parts = latent_tables.rows(inputs, top, tokens_NS, sae.W_dec.detach(), settings, shown)
+    source, settings = study.load_source(), study.settings
+    sae = study.load_sae("sae", source)
+    top, tokens_NS = latent_tables.collect_top_activations(source, sae, settings, shown)
+    parts = latent_tables.build_rows(source, top, tokens_NS, sae.W_dec.detach(), settings, shown)
     write_table(study.folder / "latents.parquet", latent_tables.SCHEMA, parts)
     metrics = {
         "activations": top.seen,

@@ -25,17 +25,17 @@ from sae_sweeps.saes import SAE, BatchTopKSAE
 from sae_sweeps.studies import decomposition_tables, figures, latent_tables
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meta_sae import (
-    build_training_config,
+    build_trainer,
+    compute_explained_share,
+    compute_explained_variance,
     decompose,
-    explained_share,
-    explained_variance,
-    over_all_latents,
-    pursue,
-    settle,
-    shuffled,
-    with_directions,
+    expand_to_all_latents,
+    orthogonal_matching_pursuit,
+    replace_directions,
+    set_threshold,
+    shuffle_directions,
 )
-from sae_sweeps.studies.top_activations import meta_activations
+from sae_sweeps.studies.top_activations import compute_meta_activations
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import SavedSAE, group_by_settings
 from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished, find_named, run_studies
@@ -50,12 +50,12 @@ LOG_EVERY = 50  # steps
 CONTROL, CHECKPOINT, CURVE, DECOMPOSED = "control", "checkpoint", "metrics.jsonl", "decomposed.json"
 
 
-def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
+def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     """The SAEs that a command is about, and what is to be said of those that cannot be studied.
 
     Raises: ConfigError if an SAE is named that is not there.
     """
-    given, missing = find_named(command), ""
+    given, skipped_reason = find_named(command), ""
     if given:
         of = Sweep(given[0].folder.parent.parent)  # where its smaller ones are, if it is a point of a sweep
         everyone, undone = collect_saved(of) if of.exists() else ([], [])
@@ -64,7 +64,7 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     else:
         everyone, undone = collect_saved(sweep)
         of_targets = [(max(group, key=_size_of), group) for group in group_by_settings(everyone)]
-        missing = describe_unfinished([target.name for target, _ in of_targets if target.name in undone])
+        skipped_reason = describe_unfinished([target.name for target, _ in of_targets if target.name in undone])
     found = []
     for target, group in of_targets:
         if given or target.name not in undone:
@@ -74,7 +74,7 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
                 names = [one.name for one in below if one.name in undone]
                 log.warning("%s: without smaller SAEs that are not done: %s", target.name, ", ".join(names))
             found.append(_study(sweep, command, target, sorted(smaller, key=_size_of)))
-    return found, missing
+    return found, skipped_reason
 
 
 def _size_of(one: SavedSAE) -> int:
@@ -90,32 +90,32 @@ def _study(sweep: Sweep, command: Config, target: SavedSAE, smaller: list[SavedS
 
 def run(sweep: Sweep, config: Config) -> list[str]:
     """Decompose the largest SAEs. Returns why those that failed have failed."""
-    found, missing = studies(sweep, config)
-    return run_studies(found, _decompose, missing)
+    found, skipped_reason = plan_studies(sweep, config)
+    return run_studies(found, _decompose, skipped_reason)
 
 
 def _decompose(study: Study, shown: PointProgress) -> None:
     began = time.perf_counter()
-    inputs, settings = study.inputs(), study.settings
-    sae = study.sae("sae", inputs)
-    top, tokens_NS = latent_tables.read_text(inputs, sae, settings["latents"], shown)
-    latents_A = _decomposed(study, sae, top.fired)
+    source, settings = study.load_source(), study.settings
+    sae = study.load_sae("sae", source)
+    top, tokens_NS = latent_tables.collect_top_activations(source, sae, settings["latents"], shown)
+    latents_A = _choose_latents(study, sae, top.fired)
     directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
-    size = _size(directions_AD, settings)
+    size = _choose_dict_size(directions_AD, settings)
     of_meta = MetaConfig(**{name: value for name, value in settings.items() if name != "latents"} | {"dict_size": size})
-    meta = _trained(study.folder, directions_AD, of_meta, shown)
+    meta = _train(study.folder, directions_AD, of_meta, shown)
     origin = {"k": meta.k, "seed": settings["seed"]}
     saelens.write(
         study.folder / "sae", meta.for_inference(), {OF_DIRECTIONS: study.saved["sae"].name, "sae_sweeps": origin}
     )
     shown.stage("training on shuffled directions, the control")
-    control_AD = shuffled(directions_AD, settings["seed"])
-    control = _trained(study.folder / CONTROL, control_AD, of_meta, shown)
+    control_AD = shuffle_directions(directions_AD, settings["seed"])
+    control = _train(study.folder / CONTROL, control_AD, of_meta, shown)
 
     shown.stage("comparing with smaller SAEs")
     kept, reconstructed_AD = decompose(meta, directions_AD), meta(directions_AD)
-    smaller, matches = _smaller(study, meta, directions_AD)
-    pursued_AD = pursue(directions_AD, meta.W_dec.detach(), settings["k"])
+    smaller, matches = _compare_smaller(study, meta, directions_AD)
+    pursued_AD = orthogonal_matching_pursuit(directions_AD, meta.W_dec.detach(), settings["k"])
     metrics: dict[str, Any] = {
         "latents": sae.dict_size,
         "decomposed": len(latents_A),
@@ -123,41 +123,43 @@ def _decompose(study: Study, shown: PointProgress) -> None:
         "meta_latents": meta.dict_size,
         "meta_latents_unused": int((torch.bincount(kept.col_N, minlength=meta.dict_size) == 0).sum()),
         "l0": len(kept.value) / len(latents_A),
-        "explained_variance": explained_variance(directions_AD, reconstructed_AD),
-        "explained_variance_shuffled": explained_variance(control_AD, control(control_AD)),
-        "explained_variance_pursuit": explained_variance(directions_AD, pursued_AD),
+        "explained_variance": compute_explained_variance(directions_AD, reconstructed_AD),
+        "explained_variance_shuffled": compute_explained_variance(control_AD, control(control_AD)),
+        "explained_variance_pursuit": compute_explained_variance(directions_AD, pursued_AD),
         **{f"explained_variance_{part}": of["explained_variance"] for part, of in smaller.items()},
     }
     shown.stage("evaluating with the directions replaced")
-    data = inputs.held_out(study.config.evaluation.tokens)
-    changed = with_directions(sae, latents_A, reconstructed_AD)
+    data = source.held_out(study.config.evaluation.tokens)
+    changed = replace_directions(sae, latents_A, reconstructed_AD)
     for when, evaluated in (
-        ("before", evaluate(sae, inputs.model, data)),
-        ("after", evaluate(changed, inputs.model, data)),
+        ("before", evaluate(sae, source.model, data)),
+        ("after", evaluate(changed, source.model, data)),
     ):
         metrics |= {f"{name}_{when}": evaluated[name] for name in ("nmse", "ce_degradation")}
 
     shown.stage("reading the text for the meta-latents")
-    whole = over_all_latents(kept, latents_A, sae.dict_size)
+    whole = expand_to_all_latents(kept, latents_A, sae.dict_size)
     explained_F = torch.full((sae.dict_size,), math.nan, device=latents_A.device)
-    explained_F[latents_A] = explained_share(directions_AD, reconstructed_AD)
+    explained_F[latents_A] = compute_explained_share(directions_AD, reconstructed_AD)
     of_text = settings["latents"]
-    rows = latent_tables.rows(inputs, top, tokens_NS, sae.W_dec.detach(), of_text, shown)
+    rows = latent_tables.build_rows(source, top, tokens_NS, sae.W_dec.detach(), of_text, shown)
     decomposition_tables.write_latents(study.folder, rows, whole, explained_F)
-    meta_top, _ = latent_tables.read_text(inputs, sae, of_text, shown, lambda active: meta_activations(active, whole))
-    rows = latent_tables.rows(inputs, meta_top, tokens_NS, meta.W_dec.detach(), of_text, shown)
+    meta_top, _ = latent_tables.collect_top_activations(
+        source, sae, of_text, shown, lambda active: compute_meta_activations(active, whole)
+    )
+    rows = latent_tables.build_rows(source, meta_top, tokens_NS, meta.W_dec.detach(), of_text, shown)
     decomposition_tables.write_meta_latents(study.folder, rows, whole, matches)
     decomposition_tables.write_examples(study.folder, study.name, top.seen, settings["seed"])
 
     parts = torch.bincount(kept.crow_B1.diff().long()).tolist()  # how many latents have 0, 1, 2, ... meta-latents
     content = {"smaller": smaller, "meta_latents_per_latent": parts, "seconds": time.perf_counter() - began}
     cosines = {name: cosine.cpu().numpy() for name, (cosine, _) in matches.items()}
-    pictures = figures.meta_sae(study.folder, study.name, metrics, content, cosines)
+    pictures = figures.plot_meta_sae(study.folder, study.name, metrics, content, cosines)
     study.write_results(metrics, **content)
     log.info("%s: %s", study.name, summarize(metrics))
     shutil.rmtree(study.folder / CONTROL / CHECKPOINT, ignore_errors=True)
     curve = read_lines(study.folder / CURVE)
-    study.track("step", lambda run: _fill(run, curve, content, explained_F[latents_A], pictures), metrics)
+    study.track("step", lambda run: _log_run(run, curve, content, explained_F[latents_A], pictures), metrics)
 
 
 def summarize(metrics: dict[str, Any]) -> str:
@@ -170,7 +172,7 @@ def summarize(metrics: dict[str, Any]) -> str:
     )
 
 
-def _decomposed(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
+def _choose_latents(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
     """The latents whose directions are decomposed, (A,). They are kept from the first run on: another device may find
     another latent active, and a training that goes on is of these.
 
@@ -192,7 +194,7 @@ def _decomposed(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
     return torch.tensor(latents, device=fired_F.device)
 
 
-def _size(directions_AD: Tensor, settings: dict[str, Any]) -> int:
+def _choose_dict_size(directions_AD: Tensor, settings: dict[str, Any]) -> int:
     """How many meta-latents there are to be. Raises: ConfigError if that is more than there are directions."""
     quarter = max(1, len(directions_AD) // 4)
     size = quarter if settings["dict_size"] is None else settings["dict_size"]
@@ -202,9 +204,9 @@ def _size(directions_AD: Tensor, settings: dict[str, Any]) -> int:
     return size
 
 
-def _trained(folder: Path, directions_AD: Tensor, settings: MetaConfig, shown: PointProgress) -> BatchTopKSAE:
+def _train(folder: Path, directions_AD: Tensor, settings: MetaConfig, shown: PointProgress) -> BatchTopKSAE:
     """A meta-SAE, trained from its newest state on. Raises: Stopped if told to stop, with the state saved."""
-    trainer, stream = build_training_config(directions_AD, settings)
+    trainer, stream = build_trainer(directions_AD, settings)
     steps, tokens = trainer.config.steps, trainer.config.tokens
     states = folder / CHECKPOINT
     if (state := checkpoints.load_newest(states)) is not None:
@@ -229,18 +231,18 @@ def _trained(folder: Path, directions_AD: Tensor, settings: MetaConfig, shown: P
                 checkpoints.save(states, done, trainer.state())
                 raise
     assert isinstance(trainer.sae, BatchTopKSAE), "made as one"
-    settle(trainer.sae, directions_AD)
+    set_threshold(trainer.sae, directions_AD)
     return trainer.sae
 
 
-def _smaller(
+def _compare_smaller(
     study: Study, meta: SAE, directions_AD: Tensor
 ) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[Tensor, Tensor]]]:
     """Of each smaller SAE: how much its decoder explains with k directions for each, and how alike it is to the
     meta-latents, beside random directions. And the best match (cosine, latent) of each meta-latent in it."""
     found, matches = {}, {}
     W_dec = meta.W_dec.detach()
-    random_MD = shuffled(W_dec, study.settings["seed"])
+    random_MD = shuffle_directions(W_dec, study.settings["seed"])
     for part, saved in study.saved.items():
         if part == "sae":
             continue
@@ -249,14 +251,16 @@ def _smaller(
         matches[saved.name] = (best.cosine, best.index)
         found[part] = {
             **saved.described(),
-            "explained_variance": explained_variance(directions_AD, pursue(directions_AD, atoms, study.settings["k"])),
+            "explained_variance": compute_explained_variance(
+                directions_AD, orthogonal_matching_pursuit(directions_AD, atoms, study.settings["k"])
+            ),
             "best_match_mean": best.cosine.mean().item(),
             "best_match_mean_of_random": compare(random_MD, atoms).left.cosine.mean().item(),
         }
     return found, matches
 
 
-def _fill(run: Run, curve: list[Line], content: dict[str, Any], explained_A: Tensor, pictures: list[Path]) -> None:
+def _log_run(run: Run, curve: list[Line], content: dict[str, Any], explained_A: Tensor, pictures: list[Path]) -> None:
     """The study's run in W&B: its curve, tables, histograms and figures."""
     for line in curve:
         run.log(line)

@@ -15,7 +15,7 @@ GROUPS = ("sae", "training", "dataset", "evaluation")  # of a configuration, tha
 SHOWN = ("nmse", "fvu", "l0", "dead_fraction", "ce_degradation", "ce_recovered_zero", "ce_recovered_mean")
 
 
-def card(
+def build_card(
     title: str,
     format: str,
     description: Description,
@@ -49,7 +49,7 @@ def card(
         )
     if metrics:
         tokens = f"On {metrics['held_out_tokens']:,.0f} held-out activations" if "held_out_tokens" in metrics else ""
-        parts += ["## Metrics", tokens, metrics_table({title: metrics})]
+        parts += ["## Metrics", tokens, build_metrics_table({title: metrics})]
     if settings := {
         key: value for group in GROUPS for key, value in flatten(config.get(group, {}), f"{group}.").items()
     }:
@@ -63,19 +63,19 @@ def card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def overview(title: str, format: str, model: str | None, metrics: Mapping[str, Mapping[str, float]]) -> str:
+def build_overview(title: str, format: str, model: str | None, metrics: Mapping[str, Mapping[str, float]]) -> str:
     """The README.md of a repository with several SAEs, each in a folder of its own."""
     parts = [
         _front_matter(TARGETS[format].library, model),
         f"# {title}",
         f"Sparse autoencoders on activations of {model or 'a language model'}, each in a folder of its own with a card,"
         f" in the format of {TARGETS[format].library}. {WRITTEN}",
-        metrics_table(metrics),
+        build_metrics_table(metrics),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
+def build_metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
     """SAEs by their names, the lowest NMSE first; those of which nothing is known last."""
     rows = [["SAE", *(METRICS[name].title for name in SHOWN)]]
     for name, of_it in sorted(metrics.items(), key=lambda one: one[1].get("nmse", float("inf"))):

@@ -8,8 +8,8 @@ from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import write_text
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import read_results
-from sae_sweeps.tasks.export import CARD, chosen_format, describe_saved, export, export_folder, export_names, find_saes
-from sae_sweeps.tasks.model_card import WRITTEN, overview
+from sae_sweeps.tasks.export import CARD, choose_folder, choose_format, describe_saved, export, find_saes, name_folders
+from sae_sweeps.tasks.model_card import WRITTEN, build_overview
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
@@ -17,22 +17,24 @@ def run(sweep: Sweep, config: Config) -> list[str]:
 
     Raises: ConfigError if the hub does not take them, or a README.md is in the way that is not one of these.
     """
-    saved, missing = find_saes(sweep, config)
-    root, format = export_folder(sweep, config), chosen_format(config)
+    saved, skipped_reason = find_saes(sweep, config)
+    root, format = choose_folder(sweep, config), choose_format(config)
     if (root / CARD).exists() and WRITTEN not in (root / CARD).read_text(encoding="utf-8"):
         problem = f"holds a {CARD} of somebody's own, which would be overwritten"
         raise ConfigError("export.folder", str(root), problem, "another folder")
     written, failures = export(saved, root, config)
-    failures = [missing, *failures] if missing else failures
+    failures = [skipped_reason, *failures] if skipped_reason else failures
     if not written:
         return failures
     metrics = {
         name: read_results(one).get("metrics", {})
-        for one, name in zip(saved, export_names(saved), strict=True)
+        for one, name in zip(saved, name_folders(saved), strict=True)
         if name in written
     }
     repo = str(config.publish.repo)
-    write_text(root / CARD, overview(repo.rpartition("/")[2], format, describe_saved(saved[0], format).model, metrics))
+    write_text(
+        root / CARD, build_overview(repo.rpartition("/")[2], format, describe_saved(saved[0], format).model, metrics)
+    )
     files = [root / CARD, *(file for name in sorted(written) for file in _files(root / name))]
     _show(repo, root, files, config)
     if not config.publish.dry_run:

@@ -40,12 +40,12 @@ SCHEMA = pa.schema(
 LARGE_SCHEMA = pa.schema([*SCHEMA, ("novel", pa.bool_()), ("mse_change", pa.float64())])
 
 
-def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
+def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     """The pairs that a command is about, and what is to be said of those that cannot be studied.
 
     Raises: ConfigError if SAEs are named that are not there or cannot be compared.
     """
-    missing: list[str] = []
+    unfinished: list[str] = []
     if command.small is not None or command.large is not None:
         pairs = [
             (find_saved_sae(str(command.small), "small", command), find_saved_sae(str(command.large), "large", command))
@@ -58,54 +58,54 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
         everyone, undone = collect_saved(sweep)
         pairs = pair_neighbours(everyone)
         wanted = {one.name for pair in pairs for one in pair}
-        missing = [name for name in undone if name in wanted]
-        pairs = [(small, large) for small, large in pairs if not {small.name, large.name}.intersection(missing)]
+        unfinished = [name for name in undone if name in wanted]
+        pairs = [(small, large) for small, large in pairs if not {small.name, large.name}.intersection(unfinished)]
     settings = asdict(command.stitch)
     found = []
     for small, large in pairs:
         saved = {"large": large, "small": small}
         found.append(Study.from_command("stitch", sweep, command, f"{small.title}--{large.title}", saved, settings))
-    said = describe_unfinished(missing)
+    skipped_reason = describe_unfinished(unfinished)
     if not found:
-        said = said or f"no two points of {sweep.name} differ in dict_size alone"
-    return found, said
+        skipped_reason = skipped_reason or f"no two points of {sweep.name} differ in dict_size alone"
+    return found, skipped_reason
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
     """Stitch all pairs. Returns why those that failed have failed."""
-    found, missing = studies(sweep, config)
-    return run_studies(found, _stitch, missing)
+    found, skipped_reason = plan_studies(sweep, config)
+    return run_studies(found, _stitch, skipped_reason)
 
 
 def _stitch(study: Study, shown: PointProgress) -> None:
     began = time.perf_counter()
-    inputs, settings = study.inputs(), StitchConfig(**study.settings)
-    small, large = (study.sae(part, inputs) for part in ("small", "large"))
+    source, settings = study.load_source(), StitchConfig(**study.settings)
+    small, large = (study.load_sae(part, source) for part in ("small", "large"))
     _require_stitchable(study, small, large)
     pair = Pair(small, large, settings, progress_callback(shown, "directions compared"))
-    for _, x_BD in inputs.held_out_text(settings.tokens, progress_callback(shown, "sequences")):
-        pair.see(x_BD)
+    for _, x_BD in source.held_out_text(settings.tokens, progress_callback(shown, "sequences")):
+        pair.update(x_BD)
     shown.stage("measuring the CE degradation on the way")
-    degradation = ce_degradation(pair, inputs)
+    degradation = measure_ce_degradation(pair, source)
 
     metrics = pair.metrics | {"ce_small": degradation[0], "ce_large": degradation[-1]}
     details = pair.details
     details["curves"]["ce_degradation"] = {"positions": pair.ce_positions, "nats": degradation}
-    latents = _tables(study, pair)
-    pictures = figures.stitching(study.folder, study.name, settings.threshold, latents, metrics, details)
+    latents = _write_tables(study, pair)
+    pictures = figures.plot_stitching(study.folder, study.name, settings.threshold, latents, metrics, details)
     study.write_results(metrics, **details, seconds=time.perf_counter() - began)
     log.info("%s: %s", study.name, summarize(metrics))
-    study.track("position", lambda run: _fill(run, details, latents, pictures), metrics)
+    study.track("position", lambda run: _log_run(run, details, latents, pictures), metrics)
 
 
-def ce_degradation(pair: Pair, inputs: ActivationSource) -> list[float]:
+def measure_ce_degradation(pair: Pair, source: ActivationSource) -> list[float]:
     """In nats per token, at the positions `pair.ce_positions` of the interpolation."""
-    data = inputs.held_out(min(pair.settings.ce_tokens, pair.settings.tokens))
-    walk = pair.walk(data.acts_AD)
+    data = source.held_out(min(pair.settings.ce_tokens, pair.settings.tokens))
+    encoded = pair.encode(data.acts_AD)
     found = []
     for position in pair.ce_positions:
         signals.raise_if_stopped()
-        found.append(data.cross_entropy_with(inputs.model, walk.at(position)) - data.ce)
+        found.append(data.cross_entropy_with(source.model, encoded.reconstruct(position)) - data.ce)
     return found
 
 
@@ -128,7 +128,7 @@ def _require_stitchable(study: Study, small: SAE, large: SAE) -> None:
         raise ConfigError(one.setting, str(one.folder), problem, "stitch SAEs that see activations alike")
 
 
-def _tables(study: Study, pair: Pair) -> dict[str, np.ndarray]:
+def _write_tables(study: Study, pair: Pair) -> dict[str, np.ndarray]:
     """Write latents.parquet, of the large SAE, and small_latents.parquet. Returns the columns of the first."""
     stitching, compared = pair.stitching, pair.compared
     families = compared.families[pair.settings.threshold]
@@ -150,7 +150,7 @@ def _tables(study: Study, pair: Pair) -> dict[str, np.ndarray]:
     return large
 
 
-def _fill(run: Run, details: dict[str, Any], latents: dict[str, np.ndarray], pictures: list[Path]) -> None:
+def _log_run(run: Run, details: dict[str, Any], latents: dict[str, np.ndarray], pictures: list[Path]) -> None:
     """The study's run in W&B: its curves, tables, histograms and figures."""
     curves = details["curves"]
     degradation = dict(zip(curves["ce_degradation"]["positions"], curves["ce_degradation"]["nats"], strict=True))

@@ -39,8 +39,8 @@ from sae_sweeps.tracking.run import Run, start_run
 
 log = logging.getLogger(__name__)
 
-NEUTRAL = ("checkpoint_every",)  # settings that decide nothing of a result
-PATIENCE, PATIENCE_IN_A_JOB = 5.0, 1800.0  # seconds; a process may outlive the job that it was of
+SETTINGS_WITHOUT_EFFECT = ("checkpoint_every",)  # settings that decide nothing of a result
+LOCK_TIMEOUT, LOCK_TIMEOUT_IN_JOB = 5.0, 1800.0  # seconds; a process may outlive the job that it was of
 VERSION = 1  # of what studies compute: one that is done is done again when this has changed
 
 
@@ -67,8 +67,8 @@ class Study:
 
         Raises: ConfigError if the command line names another model or hook than the SAEs are of.
         """
-        main = _as_commanded(next(iter(saved.values())), command)
-        of_the_result = {name: value for name, value in settings.items() if name not in NEUTRAL}
+        main = _apply_command(next(iter(saved.values())), command)
+        of_the_result = {name: value for name, value in settings.items() if name not in SETTINGS_WITHOUT_EFFECT}
         config = replace(
             main,
             **{name: getattr(command, name) for name in ("name", "output_root", "device", "tracking", "task")},
@@ -79,28 +79,28 @@ class Study:
         digest = hashlib.sha256(deciding.encode()).hexdigest()[:8]
         return cls(task, sweep.folder / task / f"{title}-{digest}", config, saved, settings)
 
-    def inputs(self) -> ActivationSource:
+    def load_source(self) -> ActivationSource:
         """The language model and the text. Raises: ConfigError if they cannot be had any more."""
         for error in check(self.config):
             raise error
         return load_source(self.config, choose_device(self.config.device))
 
-    def sae(self, part: str, inputs: ActivationSource) -> SAE:
+    def load_sae(self, part: str, source: ActivationSource) -> SAE:
         """The SAE that plays this part.
 
         Raises: ConfigError if it cannot be read, or is of activations of another width.
         """
         one = self.saved[part]
-        sae = one.load(inputs.device)
-        if sae.d_in != inputs.d_in:
-            problem = f"is of activations {sae.d_in} wide, and those of {self.config.model.name} are {inputs.d_in} wide"
+        sae = one.load(source.device)
+        if sae.d_in != source.d_in:
+            problem = f"is of activations {sae.d_in} wide, and those of {self.config.model.name} are {source.d_in} wide"
             raise ConfigError(one.setting, str(one.folder), problem, "model=..., the model that it was trained on")
         return sae
 
     def track(self, axis: str, fill: Callable[[Run], None], metrics: dict[str, Any]) -> None:
         """Its run in W&B, of the sweep's group, with the points that it is about and their runs. The study is done
         before: that W&B fails is told, and is no failure of it."""
-        config = {"study": self.described(), "config": asdict(self.config), **provenance()}
+        config = {"study": self.describe(), "config": asdict(self.config), **provenance()}
         group, tracking = self.config.name, self.config.tracking
         run = Run()
         try:
@@ -111,7 +111,7 @@ class Study:
             log.warning("%s: its run in W&B is not complete (%s)", self.name, describe_error(error))
             run.finish(failed=True)
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         return {
             "task": self.task,
             "name": self.name,
@@ -121,15 +121,15 @@ class Study:
 
     def write_results(self, metrics: dict[str, Any], **more: Any) -> None:
         """Write results.json, last of all that is computed."""
-        content = {"study": self.described(), "metrics": metrics, **more}
+        content = {"study": self.describe(), "metrics": metrics, **more}
         content |= {"config": asdict(self.config), "provenance": provenance()}
         write_json(self.folder / point_state.RESULTS, content)
 
 
-def _as_commanded(one: SavedSAE, command: Config) -> Config:
+def _apply_command(one: SavedSAE, command: Config) -> Config:
     """The configuration of an SAE, with what the command line says of the text. Raises: ConfigError, see `Study.of`."""
     given = {"model.name" if setting == "model" else setting for setting in command.given}
-    for setting in _unlike(one.config.model, command.model):
+    for setting in _find_unlike_settings(one.config.model, command.model):
         if setting in given:
             problem = f"{one.title} is of {get_setting(one.config, setting)}"
             raise ConfigError(setting, get_setting(command, setting), problem, "leave it out: an SAE brings its model")
@@ -156,9 +156,9 @@ def collect_saved(sweep: Sweep) -> tuple[list[SavedSAE], list[str]]:
     ]
 
 
-def describe_unfinished(missing: Sequence[str]) -> str:
+def describe_unfinished(names: Sequence[str]) -> str:
     """What is to be said of points that are not done; nothing if there are none."""
-    return f"not done: {', '.join(missing)}" if missing else ""
+    return f"not done: {', '.join(names)}" if names else ""
 
 
 def find_named(command: Config) -> list[SavedSAE]:
@@ -171,8 +171,10 @@ def plan_per_sae(task: str, sweep: Sweep, command: Config, settings: dict[str, A
 
     Raises: ConfigError if an SAE is named that is not there.
     """
-    found, missing = find_named_or_done(sweep, command)
-    return [Study.from_command(task, sweep, command, one.title, {"sae": one}, settings) for one in found], missing
+    found, skipped_reason = find_named_or_done(sweep, command)
+    return [
+        Study.from_command(task, sweep, command, one.title, {"sae": one}, settings) for one in found
+    ], skipped_reason
 
 
 def find_named_or_done(sweep: Sweep, command: Config) -> tuple[list[SavedSAE], str]:
@@ -184,14 +186,17 @@ def find_named_or_done(sweep: Sweep, command: Config) -> tuple[list[SavedSAE], s
     return [one for one in everyone if one.name not in undone], describe_unfinished(undone)
 
 
-def run_studies(studies: Sequence[Study], work: Callable[[Study, PointProgress], None], missing: str = "") -> list[str]:
+def run_studies(
+    studies: Sequence[Study], work: Callable[[Study, PointProgress], None], skipped_reason: str = ""
+) -> list[str]:
     """Run one after another; one that fails does not stop the others. Returns why those that failed have failed.
 
-    `missing` says what could not even be begun. Raises: NotRunError if that is all there is, Stopped if told to stop.
+    skipped_reason: why SAEs cannot be studied, one sentence; empty if all can. Raises: NotRunError if no study is left,
+    Stopped on a stop signal.
     """
     if not studies:
-        raise NotRunError(missing or NO_POINTS)
-    failures = [missing] if missing else []
+        raise NotRunError(skipped_reason or NO_POINTS)
+    failures = [skipped_reason] if skipped_reason else []
     with SweepProgress(len(studies), "studies").live() as display:
         for study in studies:
             failed = None
@@ -211,7 +216,7 @@ def _run(study: Study, work: Callable[[Study, PointProgress], None]) -> str | No
     shown = point_display(study.name)
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(study), logs.log_file(study.folder):
+        with _hold_lock(study), logs.log_file(study.folder):
             if point_state.is_done(study.folder):
                 return None  # by another process, while this one waited
             try:
@@ -228,10 +233,10 @@ def _run(study: Study, work: Callable[[Study, PointProgress], None]) -> str | No
 
 
 @contextmanager
-def _locked(study: Study) -> Iterator[None]:
+def _hold_lock(study: Study) -> Iterator[None]:
     """Hold the study's lock, which goes with the process. Raises: LockedError if another process does not let go."""
     lock = FileLock(study.folder / point_state.LOCK)
-    deadline = time.monotonic() + (PATIENCE if point_state.this_job() is None else PATIENCE_IN_A_JOB)
+    deadline = time.monotonic() + (LOCK_TIMEOUT if point_state.this_job() is None else LOCK_TIMEOUT_IN_JOB)
     if not point_state.acquire(lock, deadline):
         raise LockedError("another process is at work on this study; let it end, or stop it")
     try:
@@ -265,13 +270,13 @@ def _write_csv(folder: Path) -> None:
 
 def require_same_activation(first: SavedSAE, second: SavedSAE) -> None:
     """Raises: ConfigError if two SAEs are not of one hook of one model."""
-    for setting in _unlike(first.config.model, second.config.model):
+    for setting in _find_unlike_settings(first.config.model, second.config.model):
         here, there = get_setting(first.config, setting), get_setting(second.config, setting)
         problem = f"its {setting} is {here}, that of {second.folder} {there}"
         raise ConfigError(first.setting, str(first.folder), problem, "compare SAEs of one hook of one model")
 
 
-def _unlike(model: ModelConfig, other: ModelConfig) -> list[str]:
+def _find_unlike_settings(model: ModelConfig, other: ModelConfig) -> list[str]:
     """The settings in which two SAEs are not of the same activations."""
     alike = {
         "model.name": is_same_model(model.name, [other.name, *other.aliases]),

@@ -12,13 +12,13 @@ from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import meta_sae
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meta_sae import (
+    compute_explained_variance,
     decompose,
-    explained_variance,
-    over_all_latents,
-    pursue,
-    settle,
-    shuffled,
-    with_directions,
+    expand_to_all_latents,
+    orthogonal_matching_pursuit,
+    replace_directions,
+    set_threshold,
+    shuffle_directions,
 )
 from sae_sweeps.training.streams import TensorStream
 from sae_sweeps.training.trainer import Trainer, train
@@ -78,7 +78,7 @@ def test_settled_as_many_are_active_as_were_asked_for(k, rows, monkeypatch):
     monkeypatch.setattr(encoder, "BLOCK", rows * M)
     meta, directions_AD = BatchTopKSAE(D, M, k, normalize_input=False), random_directions(A)
     meta.center(directions_AD.mean(0))
-    settle(meta, directions_AD)
+    set_threshold(meta, directions_AD)
     kept = decompose(meta, directions_AD)
     assert kept.shape == (A, M)
     assert kept.active.sum() == len(kept.value) == k * A
@@ -90,7 +90,7 @@ def test_settled_as_many_are_active_as_were_asked_for(k, rows, monkeypatch):
 def test_settled_with_fewer_positive_than_asked_for_all_of_them_are_active():
     meta, directions_AD = BatchTopKSAE(D, M, 30, normalize_input=False), random_directions(A)
     meta.threshold.fill_(5.0)
-    settle(meta, directions_AD)
+    set_threshold(meta, directions_AD)
     positive = (directions_AD @ meta.W_enc.T > 0).sum()
     assert 0 < positive < 30 * A
     assert decompose(meta, directions_AD).active.sum() == positive
@@ -99,7 +99,7 @@ def test_settled_with_fewer_positive_than_asked_for_all_of_them_are_active():
 def test_a_reconstruction_is_the_sum_of_the_decomposition():
     meta, directions_AD = BatchTopKSAE(D, M, 3, normalize_input=False), random_directions(A)
     meta.center(directions_AD.mean(0))
-    settle(meta, directions_AD)
+    set_threshold(meta, directions_AD)
     expected_AD = decompose(meta, directions_AD).dense() @ meta.W_dec + meta.b_dec
     assert_close(meta(directions_AD), expected_AD.detach(), rtol=1e-5, atol=1e-6)
 
@@ -109,10 +109,10 @@ def test_explained_variance_is_the_share_of_the_squares_around_the_mean():
     mean_D, rough_AD = directions_AD.mean(0), directions_AD + 0.1 * random_directions(A, seed=1)
     left = sum((one - other) ** 2 for one, other in zip(directions_AD.flatten(), rough_AD.flatten(), strict=True))
     spread = sum((one_D - mean_D).square().sum() for one_D in directions_AD)
-    assert explained_variance(directions_AD, rough_AD) == pytest.approx(1 - (left / spread).item(), rel=1e-5)
-    assert explained_variance(directions_AD, directions_AD) == 1
-    assert explained_variance(directions_AD, mean_D.expand(A, D)) == pytest.approx(0, abs=1e-6)
-    assert explained_variance(directions_AD, -directions_AD) < 0
+    assert compute_explained_variance(directions_AD, rough_AD) == pytest.approx(1 - (left / spread).item(), rel=1e-5)
+    assert compute_explained_variance(directions_AD, directions_AD) == 1
+    assert compute_explained_variance(directions_AD, mean_D.expand(A, D)) == pytest.approx(0, abs=1e-6)
+    assert compute_explained_variance(directions_AD, -directions_AD) < 0
 
 
 def pursued_by_sklearn(directions_AD, atoms_MD, k):
@@ -129,8 +129,8 @@ def test_pursuit_is_that_of_sklearn(k, entries, monkeypatch):
     directions_AD = random_directions(A, dtype=torch.float64) + 0.2
     atoms_MD = 3 * random_directions(M, seed=1, dtype=torch.float64)
     expected_AD = pursued_by_sklearn(directions_AD, atoms_MD, k)
-    assert_close(pursue(directions_AD, atoms_MD, k), expected_AD, rtol=1e-5, atol=1e-5)
-    found_AD = pursue(directions_AD.float(), atoms_MD.float(), k)
+    assert_close(orthogonal_matching_pursuit(directions_AD, atoms_MD, k), expected_AD, rtol=1e-5, atol=1e-5)
+    found_AD = orthogonal_matching_pursuit(directions_AD.float(), atoms_MD.float(), k)
     assert_close(found_AD.double(), expected_AD, rtol=1e-4, atol=1e-4)
 
 
@@ -140,16 +140,16 @@ def test_atoms_that_are_there_twice_or_are_zero_change_nothing(dtype):
     atoms_MD = random_directions(10, seed=1, dtype=dtype)
     more_MD = torch.cat([atoms_MD, 2 * atoms_MD, torch.zeros(1, D, dtype=dtype), -atoms_MD])
     for k in (1, 3, 10):
-        found_AD = pursue(directions_AD, more_MD, k)
-        assert_close(found_AD, pursue(directions_AD, atoms_MD, k), rtol=1e-4, atol=1e-4)
-    assert_close(pursue(directions_AD, more_MD, 25), found_AD, rtol=1e-4, atol=1e-4)
+        found_AD = orthogonal_matching_pursuit(directions_AD, more_MD, k)
+        assert_close(found_AD, orthogonal_matching_pursuit(directions_AD, atoms_MD, k), rtol=1e-4, atol=1e-4)
+    assert_close(orthogonal_matching_pursuit(directions_AD, more_MD, 25), found_AD, rtol=1e-4, atol=1e-4)
 
 
 def test_pursuit_with_more_atoms_than_there_are_takes_all():
     directions_AD, atoms_MD = (random_directions(n, seed=n, dtype=torch.float64) for n in (A, 5))
     centred_AD = directions_AD - directions_AD.mean(0)
     fitted_AD = centred_AD @ torch.linalg.pinv(atoms_MD) @ atoms_MD
-    found_AD = pursue(directions_AD, atoms_MD, 9)
+    found_AD = orthogonal_matching_pursuit(directions_AD, atoms_MD, 9)
     assert_close(found_AD, fitted_AD + directions_AD.mean(0), rtol=1e-8, atol=1e-8)
 
 
@@ -159,7 +159,7 @@ def test_shuffling_deals_out_each_coordinates_values_anew():
     size_D = torch.nn.functional.normalize(1 + torch.arange(D, dtype=torch.float64), dim=0)
     sign_AD = torch.where(torch.rand(A, D, generator=generator) < torch.linspace(0.1, 0.9, D), 1.0, -1.0)
     directions_AD = sign_AD * size_D
-    found_AD = shuffled(directions_AD, seed=1)
+    found_AD = shuffle_directions(directions_AD, seed=1)
     assert_close(found_AD.sort(0).values, directions_AD.sort(0).values, rtol=1e-12, atol=1e-12)
     moved_AD = found_AD.sign() != sign_AD
     assert moved_AD.any(0).all()
@@ -168,10 +168,10 @@ def test_shuffling_deals_out_each_coordinates_values_anew():
 
 def test_shuffled_directions_have_unit_norms_and_come_from_the_seed():
     directions_AD = random_directions(A)
-    found_AD = shuffled(directions_AD, seed=1)
+    found_AD = shuffle_directions(directions_AD, seed=1)
     assert_close(found_AD.norm(dim=1), torch.ones(A))
-    assert torch.equal(shuffled(directions_AD, seed=1), found_AD)
-    assert not torch.equal(shuffled(directions_AD, seed=2), found_AD)
+    assert torch.equal(shuffle_directions(directions_AD, seed=1), found_AD)
+    assert not torch.equal(shuffle_directions(directions_AD, seed=2), found_AD)
 
 
 def test_replacing_directions_leaves_the_sae_as_it_was():
@@ -180,7 +180,7 @@ def test_replacing_directions_leaves_the_sae_as_it_was():
     with torch.no_grad():
         sae.W_dec[latents_A] *= norm_A1
     before_FD, new_AD = sae.W_dec.detach().clone(), random_directions(3, seed=1)
-    changed = with_directions(sae, latents_A, new_AD)
+    changed = replace_directions(sae, latents_A, new_AD)
     assert torch.equal(sae.W_dec, before_FD)
     assert_close(changed.W_dec[latents_A], norm_A1 * new_AD)
     others = [latent for latent in range(30) if latent not in latents_A]
@@ -196,7 +196,7 @@ def test_decompositions_of_some_latents_are_none_for_the_others():
     kept = RowSparse.from_flat(flat_N, weight_AM.flatten()[flat_N], (4, D))
     expected_FM = torch.zeros(11, D)
     expected_FM[[0, 3, 4, 9]] = weight_AM
-    whole = over_all_latents(kept, torch.tensor([0, 3, 4, 9]), 11)
+    whole = expand_to_all_latents(kept, torch.tensor([0, 3, 4, 9]), 11)
     assert whole.shape == (11, D)
     assert torch.equal(whole.dense(), expected_FM)
 
@@ -226,12 +226,12 @@ def trained(directions_AD, size, k, seed, steps=1000, batch_size=50):
     meta = BatchTopKSAE(directions_AD.shape[1], size, k, normalize_input=False, seed=seed)
     for _, steps_taken in train([Trainer(meta, config)], stream):
         list(steps_taken)
-    settle(meta, directions_AD)
+    set_threshold(meta, directions_AD)
     return meta
 
 
 def explained(meta, directions_AD):
-    return explained_variance(directions_AD, meta(directions_AD))
+    return compute_explained_variance(directions_AD, meta(directions_AD))
 
 
 def best_trained(directions_AD, size, k):
@@ -244,7 +244,7 @@ def best_trained(directions_AD, size, k):
 def test_sums_of_two_are_explained_by_as_many_meta_latents_as_there_are():
     directions_AD, hidden_MD = planted([2])
     assert explained(best_trained(directions_AD, len(hidden_MD), k=2), directions_AD) > 0.99
-    control_AD = shuffled(directions_AD, seed=0)
+    control_AD = shuffle_directions(directions_AD, seed=0)
     assert explained(trained(control_AD, len(hidden_MD), k=2, seed=0), control_AD) < 0.6
 
 

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from sae_sweeps.saes import TRAINABLE, BatchTopKSAE, GatedSAE, JumpReLUSAE, ReLUSAE
 from sae_sweeps.studies.directions import Families, compare
-from sae_sweeps.studies.paths import Path, insertion, insertion_by, interpolation
+from sae_sweeps.studies.paths import SAEPath, insert_by_value, insert_in_order, interpolate
 
 D, SMALL, LARGE = 16, 37, 90
 ARCHITECTURES = ["batchtopk", "topk", "jumprelu", "relu", "gated"]
@@ -77,9 +77,9 @@ def dense_activations(sae, x_AD):
 @torch.no_grad()
 def dense_reconstruction(path, position, small, large, x_AD):
     """In normalised space, from all latents of both SAEs."""
-    z_AS = dense_activations(small, x_AD) * (path.taken_out > position)
-    z_AL = dense_activations(large, x_AD) * (path.put_in <= position)
-    return z_AS @ small.W_dec + z_AL @ large.W_dec + (large if position >= path.bias_at else small).b_dec
+    z_AS = dense_activations(small, x_AD) * (path.removed_at > position)
+    z_AL = dense_activations(large, x_AD) * (path.inserted_at <= position)
+    return z_AS @ small.W_dec + z_AL @ large.W_dec + (large if position >= path.bias_switched_at else small).b_dec
 
 
 def families_of(groups, small=SMALL, large=LARGE):
@@ -95,23 +95,23 @@ def families_of(groups, small=SMALL, large=LARGE):
 
 def there_at(path, position):
     """The latents of the small and of the large SAE that are there at a position."""
-    small = {latent for latent, gone in enumerate(path.taken_out.tolist()) if gone > position}
-    large = {latent for latent, come in enumerate(path.put_in.tolist()) if come <= position}
+    small = {latent for latent, gone in enumerate(path.removed_at.tolist()) if gone > position}
+    large = {latent for latent, come in enumerate(path.inserted_at.tolist()) if come <= position}
     return small, large
 
 
 def random_path(seed=0, length=6):
     """Every latent comes or goes at any position, or never."""
     generator = torch.Generator().manual_seed(seed)
-    put_in, taken_out = (torch.randint(1, length + 2, (size,), generator=generator) for size in (LARGE, SMALL))
-    return Path(put_in, taken_out, length, 4)
+    inserted_at, removed_at = (torch.randint(1, length + 2, (size,), generator=generator) for size in (LARGE, SMALL))
+    return SAEPath(inserted_at, removed_at, length, 4)
 
 
 @pytest.mark.parametrize("positions", [1, 4, 20, 200])
 @pytest.mark.parametrize("listed", [0, 1, 19, LARGE])
 def test_latents_are_put_in_in_their_order_and_in_about_equal_portions(listed, positions):
     order = torch.randperm(LARGE, generator=torch.Generator().manual_seed(1))[:listed]
-    path = insertion(order, SMALL, LARGE, positions)
+    path = insert_in_order(order, SMALL, LARGE, positions)
     assert path.length == min(positions, listed)
     arrived = []
     for position in range(path.length + 1):
@@ -123,21 +123,21 @@ def test_latents_are_put_in_in_their_order_and_in_about_equal_portions(listed, p
     assert arrived[0] == 0
     assert arrived[-1] == listed
     assert listed == 0 or portions.max() - portions.min() <= 1
-    assert path.count.tolist() == [SMALL + count for count in arrived]
-    assert path.bias_at > path.length
+    assert path.latent_count.tolist() == [SMALL + count for count in arrived]
+    assert path.bias_switched_at > path.length
 
 
 def test_latents_are_put_in_by_their_value():
     value_L = torch.tensor([0.05, 0.3, 0.299, 0.5, -1.0, 0.9, 0.7, 0.31])
     limits = [0.3, 0.4, 0.7]
-    path = insertion_by(value_L, limits, 3)
+    path = insert_by_value(value_L, limits, 3)
     assert path.length == 3
     assert there_at(path, 0) == ({0, 1, 2}, set())
     for position, limit in enumerate(limits, start=1):
         below = {latent for latent, value in enumerate(value_L.tolist()) if value < torch.tensor(limit).item()}
         assert there_at(path, position) == ({0, 1, 2}, below)
-    assert path.count.tolist() == [3, 6, 8, 9]
-    assert path.bias_at > path.length
+    assert path.latent_count.tolist() == [3, 6, 8, 9]
+    assert path.bias_switched_at > path.length
 
 
 def test_a_value_and_a_limit_are_compared_as_the_threshold_of_novelty_is():
@@ -145,10 +145,10 @@ def test_a_value_and_a_limit_are_compared_as_the_threshold_of_novelty_is():
     limits = [0.3, 0.7, 0.9]
     exact = torch.tensor(limits)
     value_L = torch.cat([exact, exact.nextafter(torch.zeros(3)), exact.nextafter(torch.ones(3))])
-    path = insertion_by(value_L, limits, 0)
+    path = insert_by_value(value_L, limits, 0)
     for position, limit in enumerate(limits, start=1):
         assert there_at(path, position)[1] == set((value_L < limit).nonzero().flatten().tolist())
-    assert path.count.tolist() == [0, 1, 4, 7]
+    assert path.latent_count.tolist() == [0, 1, 4, 7]
 
 
 def assert_is_an_interpolation(path, novel_in, novel, families, positions):
@@ -163,9 +163,9 @@ def assert_is_an_interpolation(path, novel_in, novel, families, positions):
 
     assert novel_in == min(positions, len(novel))
     assert path.length == novel_in + min(positions, len(groups)) + 1
-    assert path.bias_at == path.length
-    assert path.put_in.min() >= 1
-    assert path.put_in.max() <= path.length
+    assert path.bias_switched_at == path.length
+    assert path.inserted_at.min() >= 1
+    assert path.inserted_at.max() <= path.length
     for position in range(novel_in + 1):
         small, large = there_at(path, position)
         assert small == set(range(len(families.left)))
@@ -174,16 +174,16 @@ def assert_is_an_interpolation(path, novel_in, novel, families, positions):
 
     moved = []
     for in_small, in_large in groups:
-        when = {path.taken_out[latent].item() for latent in in_small} | {path.put_in[n].item() for n in in_large}
+        when = {path.removed_at[latent].item() for latent in in_small} | {path.inserted_at[n].item() for n in in_large}
         assert len(when) == 1, "a family moves as one"
         assert novel_in < min(when) < path.length
         moved.append((len(in_small) + len(in_large), when.pop()))
     for members, when in moved:
         assert all(later >= when for more, later in moved if more > members), "small families come first"
-    assert all(path.taken_out[latent] == path.length for latent in orphans)
+    assert all(path.removed_at[latent] == path.length for latent in orphans)
     assert there_at(path, path.length) == (set(), set(range(len(families.right))))
-    assert path.count[0] == len(families.left)
-    assert path.count[-1] == len(families.right)
+    assert path.latent_count[0] == len(families.left)
+    assert path.latent_count[-1] == len(families.right)
 
 
 @pytest.mark.parametrize("positions", [1, 3, 20, 500])
@@ -196,7 +196,7 @@ def test_an_interpolation_of_random_directions(threshold, positions):
     novel = (cosine_L < threshold).nonzero().squeeze(1)
     novel = novel[cosine_L[novel].argsort()]
     families = compared.families[threshold]
-    path, novel_in = interpolation(novel, families, SMALL, LARGE, positions)
+    path, novel_in = interpolate(novel, families, SMALL, LARGE, positions)
     assert_is_an_interpolation(path, novel_in, novel, families, positions)
 
 
@@ -205,31 +205,31 @@ def test_an_interpolation_of_given_families(positions):
     """The moves are spread out by how many latents they move: here 2, 3, 3 and 5."""
     families = families_of([({0, 1, 2}, {3, 4}), ({5}, {0}), ({6}, {1, 2}), ({3, 4}, {7})], small=9, large=10)
     novel = torch.tensor([9, 5, 8, 6])
-    path, novel_in = interpolation(novel, families, 9, 10, positions)
+    path, novel_in = interpolate(novel, families, 9, 10, positions)
     assert_is_an_interpolation(path, novel_in, novel, families, positions)
     if positions == 7:
-        assert path.put_in.tolist() == [5, 6, 6, 8, 8, 2, 4, 7, 3, 1]
-        assert path.taken_out.tolist() == [8, 8, 8, 7, 7, 5, 6, 9, 9]
+        assert path.inserted_at.tolist() == [5, 6, 6, 8, 8, 2, 4, 7, 3, 1]
+        assert path.removed_at.tolist() == [8, 8, 8, 7, 7, 5, 6, 9, 9]
 
 
 @pytest.mark.parametrize("positions", [1, 20])
 def test_without_novel_latents_the_families_move_from_the_start(positions):
     families = families_of([({latent}, {latent}) for latent in range(5)], small=6, large=5)
     novel = torch.empty(0, dtype=torch.int64)
-    path, novel_in = interpolation(novel, families, 6, 5, positions)
+    path, novel_in = interpolate(novel, families, 6, 5, positions)
     assert_is_an_interpolation(path, novel_in, novel, families, positions)
     assert novel_in == 0
-    assert path.taken_out[5] == path.length
+    assert path.removed_at[5] == path.length
 
 
 @pytest.mark.parametrize("positions", [1, 20])
 def test_where_all_are_novel_the_small_sae_goes_in_the_end(positions):
     families = families_of([], small=4, large=7)
     novel = torch.tensor([3, 0, 6, 1, 2, 5, 4])
-    path, novel_in = interpolation(novel, families, 4, 7, positions)
+    path, novel_in = interpolate(novel, families, 4, 7, positions)
     assert_is_an_interpolation(path, novel_in, novel, families, positions)
     assert path.length == novel_in + 1
-    assert path.taken_out.tolist() == [path.length] * 4
+    assert path.removed_at.tolist() == [path.length] * 4
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -239,9 +239,9 @@ def test_how_many_latents_are_there_and_active(seed):
     fired_S, fired_L = (torch.randint(0, 1000, (size,), generator=generator) for size in (SMALL, LARGE))
     for position in range(path.length + 1):
         small, large = there_at(path, position)
-        assert path.count[position] == len(small) + len(large)
+        assert path.latent_count[position] == len(small) + len(large)
         fired = sum(fired_S[latent].item() for latent in small) + sum(fired_L[latent].item() for latent in large)
-        assert path.active(fired_S, fired_L)[position] == fired
+        assert path.count_active(fired_S, fired_L)[position] == fired
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

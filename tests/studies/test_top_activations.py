@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.saes.topk import top_per_row
-from sae_sweeps.studies.top_activations import TopActivations, meta_activations
+from sae_sweeps.studies.top_activations import TopActivations, compute_meta_activations
 
 SEQUENCES, SEQ_LEN, LATENTS, NEVER = 29, 12, 20, 7
 
@@ -47,7 +47,7 @@ def test_examples_are_the_strongest_of_each_sequence(calls, first_position, exam
     z_NSF, parts = text(first_position, calls)
     top = TopActivations(LATENTS, examples, SEQ_LEN, torch.device("cpu"))
     for kept, place_B in parts:
-        top.see(kept, place_B)
+        top.update(kept, place_B)
     assert top.value.shape == top.place.shape == (LATENTS, examples)
     counts = set()
     for latent in range(LATENTS):
@@ -75,7 +75,7 @@ def test_where_nothing_is_active_there_are_no_examples():
     none = RowSparse.from_sorted(*torch.empty(2, 0, dtype=torch.int64), torch.empty(0), (SEQ_LEN, LATENTS))
     kept = random_kept(SEQ_LEN, LATENTS)
     for nothing in (none, kept.scaled(torch.zeros_like(kept.value))):
-        top.see(nothing, torch.arange(SEQ_LEN))
+        top.update(nothing, torch.arange(SEQ_LEN))
     assert top.seen == 2 * SEQ_LEN
     assert (top.value == 0).all()
     assert (top.place == -1).all()
@@ -85,7 +85,7 @@ def test_where_nothing_is_active_there_are_no_examples():
 @pytest.mark.parametrize("meta_k", [1, 4])
 def test_meta_activations_are_those_of_the_dense_product(meta_k):
     kept, weights = random_kept(50, LATENTS), random_kept(LATENTS, 9, meta_k, seed=1)
-    found = meta_activations(kept, weights)
+    found = compute_meta_activations(kept, weights)
     assert found.shape == (50, 9)
     assert_close(found.dense(), kept.dense() @ weights.dense(), rtol=1e-12, atol=1e-12)
     places = set(zip(row_of_each(found), found.col_N.tolist(), strict=True))
@@ -102,7 +102,7 @@ def test_latents_without_a_decomposition_have_no_meta_activations():
     weight_FM[::2] = 0
     flat_N = weight_FM.flatten().nonzero().squeeze(1)
     weights = RowSparse.from_flat(flat_N, weight_FM.flatten()[flat_N], (LATENTS, 9))
-    assert_close(meta_activations(kept, weights).dense(), kept.dense() @ weight_FM, rtol=1e-12, atol=1e-12)
+    assert_close(compute_meta_activations(kept, weights).dense(), kept.dense() @ weight_FM, rtol=1e-12, atol=1e-12)
     none = RowSparse.from_flat(flat_N[:0], flat_N[:0].double(), (LATENTS, 9))
-    assert len(meta_activations(kept, none).value) == 0
-    assert (meta_activations(kept, none).dense() == 0).all()
+    assert len(compute_meta_activations(kept, none).value) == 0
+    assert (compute_meta_activations(kept, none).dense() == 0).all()

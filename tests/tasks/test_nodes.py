@@ -97,9 +97,9 @@ def test_a_task_that_has_nothing_to_submit_for_is_refused_before_slurm_hears_of_
 
 def test_a_study_has_the_same_folder_wherever_the_code_lies(first, monkeypatch):
     """On a node the code is a copy, in another place than that in which the points were trained."""
-    (study, *_), _ = latents.studies(Sweep(first), composed(*GIVEN))
+    (study, *_), _ = latents.plan_studies(Sweep(first), composed(*GIVEN))
     for module in (schema, saved_saes, study_module):
         monkeypatch.setattr(module, "PROJECT", first / "slurm" / "code", raising=False)
-    (same, *_), _ = latents.studies(Sweep(first), composed(*GIVEN))
+    (same, *_), _ = latents.plan_studies(Sweep(first), composed(*GIVEN))
     assert same.folder == study.folder
     assert study.folder in done(first, "latents")

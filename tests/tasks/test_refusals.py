@@ -156,4 +156,4 @@ def test_sizes_are_not_paired_over_one_that_is_not_done(tmp_path):
     for name in ("of-32", "of-64"):
         (sweep.folder / name).mkdir()
         (sweep.folder / name / "results.json").write_text("{}")
-    assert stitch.studies(sweep, configs["of-32"]) == ([], "not done: of-48")
+    assert stitch.plan_studies(sweep, configs["of-32"]) == ([], "not done: of-48")

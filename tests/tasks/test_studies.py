@@ -108,7 +108,7 @@ def test_what_breaks_down_is_told_with_a_traceback_in_the_log(first, command, mo
 
 def test_a_study_that_another_process_is_at_is_left_to_that_one(first, command, monkeypatch):
     monkeypatch.setattr(point_state, "LOOK_AGAIN_SECONDS", 0.1)
-    monkeypatch.setattr(study, "PATIENCE", 0.2)
+    monkeypatch.setattr(study, "LOCK_TIMEOUT", 0.2)
     mine, others, *_ = done(first, "latents")
     for folder in (mine, others):
         (folder / "results.json").unlink()
