@@ -172,7 +172,7 @@ def test_one_that_was_stopped_goes_on_to_the_same_bytes(first, decomposed, monke
     assert stopped.name == decomposed.name
     assert not (stopped / "results.json").exists()
     assert meta_sae.run(Sweep(first), config) == []
-    assert f"goes on at step {step} of 60" in caplog.text
+    assert f"resuming at step {step} of 60" in caplog.text
     (file,) = (stopped / "sae").glob("*.safetensors")
     assert file.read_bytes() == (decomposed / "sae" / file.name).read_bytes()
     assert load_file(file)
