@@ -226,9 +226,9 @@ def test_in_float32_the_answers_are_the_same():
 
 
 def test_saes_that_see_activations_otherwise_are_refused():
-    with pytest.raises(ValueError, match="alike"):
+    with pytest.raises(ValueError, match="differ in d_in or in normalization"):
         Stitching(TopKSAE(8, 20, 3), TopKSAE(8, 40, 3, normalize_input=False), [])
-    with pytest.raises(ValueError, match="alike"):
+    with pytest.raises(ValueError, match="differ in d_in or in normalization"):
         Stitching(TopKSAE(8, 20, 3), TopKSAE(9, 40, 3), [])
 
 
