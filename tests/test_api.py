@@ -270,7 +270,11 @@ def test_stitching_that_cannot_be_is_refused():
     small, large, x_AD = TopKSAE(16, 32, k=4), TopKSAE(16, 48, k=4), torch.randn(10, 16)
     for arguments, change, said in (
         ((small, TopKSAE(8, 48, k=4), x_AD), {}, "d_in=16: the large SAE has 8"),
-        ((small, TopKSAE(16, 48, k=4, normalize_input=False), x_AD), {}, "normalization=layer_norm: that of the large"),
+        (
+            (small, TopKSAE(16, 48, k=4, normalize_input=False), x_AD),
+            {},
+            "normalization=layer_norm: the large SAE has",
+        ),
         ((small, large, x_AD[:, :8]), {}, "activations=(10, 8): must have the shape (any number, 16)"),
         ((small, large, x_AD[:0]), {}, "activations=0: there are none"),
         ((small, large, []), {}, "activations=0: there are none"),

@@ -143,7 +143,7 @@ def _plot_mse_changes(axes: Axes, latents: Mapping[str, Array], metrics: Mapping
     axes.set_yscale("symlog", linthresh=max(1e-9, float(np.median(np.abs(relative))) if len(relative) else 1e-9))
     axes.set(
         xlabel="largest cosine with a decoder direction of the small SAE",
-        ylabel="change in MSE, as a share of the small SAE's",
+        ylabel="change in MSE / MSE of the small SAE",
     )
     axes.legend(frameon=False, fontsize=8, markerscale=3)
 
@@ -152,8 +152,8 @@ def _plot_roc(axes: Axes, predicted: Mapping[str, Any], metrics: Mapping[str, An
     false_rate, true_rate = predicted["false_positive_rate"], predicted["true_positive_rate"]
     axes.plot([0, *false_rate], [0, *true_rate], color=BLUE, label=f"AUROC {metrics['auroc']:.3f}")
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8, linestyle="--")
-    xlabel = "false positive rate: share below the threshold of latents that raise the MSE"
-    ylabel = "true positive rate: share of those that lower it"
+    xlabel = "false positive rate (latents that raise the MSE)"
+    ylabel = "true positive rate (latents that lower the MSE)"
     axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.01))
     axes.legend(frameon=False, loc="lower right")
 
@@ -164,7 +164,7 @@ def _plot_interpolation(axes: Sequence[Axes], curves: Mapping[str, Any]) -> None
     last = len(curve["nmse"]) - 1
     for one, values, label in (
         (axes[0], curve["nmse"], "NMSE"),
-        (axes[1], curve["l0"], "L0, latents per token"),
+        (axes[1], curve["l0"], "L0, latents/token"),
     ):
         one.plot(positions, values, color=BLUE, marker=".", markersize=4)
         one.set_ylabel(label)

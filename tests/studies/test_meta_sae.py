@@ -1,4 +1,4 @@
-"""Meta-SAEs: the directions as a stream, their decompositions, and meta-latents that were planted."""
+"""Meta-SAEs: the stream of directions, decompositions, and planted meta-latents that are found."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def rows_of(x_AD):
     return {tuple(row) for row in x_AD.tolist()}
 
 
-def test_a_chunk_is_most_directions_once_in_whole_batches():
+def test_a_chunk_has_as_many_distinct_directions_as_fill_whole_batches():
     directions_AD = random_directions(A)
     stream = TensorStream(directions_AD, 20, seed=3)
     assert stream.chunk_size == 100
@@ -61,7 +61,7 @@ def test_a_chunk_depends_on_the_seed_and_its_number_alone():
     assert len({tuple(chunk_AD[:, 0].tolist()) for chunk_AD in chunks.values()}) == len(chunks)
 
 
-def test_all_directions_may_be_one_batch():
+def test_one_batch_can_hold_all_directions():
     directions_AD = random_directions(A)
     assert rows_of(TensorStream(directions_AD, A).chunk(5)) == rows_of(directions_AD)
 
@@ -74,7 +74,7 @@ def test_directions_that_fill_no_batch_are_refused(batch_size):
 
 @pytest.mark.parametrize("rows", [1, 7, A])
 @pytest.mark.parametrize("k", [1, 3, 12])
-def test_settled_as_many_are_active_as_were_asked_for(k, rows, monkeypatch):
+def test_set_threshold_makes_k_entries_per_direction_active(k, rows, monkeypatch):
     monkeypatch.setattr(encoder, "BLOCK", rows * M)
     meta, directions_AD = BatchTopKSAE(D, M, k, normalize_input=False), random_directions(A)
     meta.center(directions_AD.mean(0))
@@ -87,7 +87,7 @@ def test_settled_as_many_are_active_as_were_asked_for(k, rows, monkeypatch):
     assert (meta.encode(directions_AD) > 0).sum() == k * A
 
 
-def test_settled_with_fewer_positive_than_asked_for_all_of_them_are_active():
+def test_set_threshold_makes_all_positive_entries_active_if_they_are_fewer():
     meta, directions_AD = BatchTopKSAE(D, M, 30, normalize_input=False), random_directions(A)
     meta.threshold.fill_(5.0)
     set_threshold(meta, directions_AD)
@@ -124,7 +124,7 @@ def pursued_by_sklearn(directions_AD, atoms_MD, k):
 
 @pytest.mark.parametrize("entries", [1, 500, 2**24])
 @pytest.mark.parametrize("k", [1, 2, 4, 9])
-def test_pursuit_is_that_of_sklearn(k, entries, monkeypatch):
+def test_orthogonal_matching_pursuit_agrees_with_sklearn(k, entries, monkeypatch):
     monkeypatch.setattr(meta_sae, "TILE_ENTRIES", entries)
     directions_AD = random_directions(A, dtype=torch.float64) + 0.2
     atoms_MD = 3 * random_directions(M, seed=1, dtype=torch.float64)
@@ -135,7 +135,7 @@ def test_pursuit_is_that_of_sklearn(k, entries, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_atoms_that_are_there_twice_or_are_zero_change_nothing(dtype):
+def test_duplicate_and_zero_atoms_change_nothing(dtype):
     directions_AD = random_directions(A, dtype=dtype)
     atoms_MD = random_directions(10, seed=1, dtype=dtype)
     more_MD = torch.cat([atoms_MD, 2 * atoms_MD, torch.zeros(1, D, dtype=dtype), -atoms_MD])
@@ -145,7 +145,7 @@ def test_atoms_that_are_there_twice_or_are_zero_change_nothing(dtype):
     assert_close(orthogonal_matching_pursuit(directions_AD, more_MD, 25), found_AD, rtol=1e-4, atol=1e-4)
 
 
-def test_pursuit_with_more_atoms_than_there_are_takes_all():
+def test_pursuit_with_k_above_the_number_of_atoms_uses_all():
     directions_AD, atoms_MD = (random_directions(n, seed=n, dtype=torch.float64) for n in (A, 5))
     centred_AD = directions_AD - directions_AD.mean(0)
     fitted_AD = centred_AD @ torch.linalg.pinv(atoms_MD) @ atoms_MD
@@ -153,7 +153,7 @@ def test_pursuit_with_more_atoms_than_there_are_takes_all():
     assert_close(found_AD, fitted_AD + directions_AD.mean(0), rtol=1e-8, atol=1e-8)
 
 
-def test_shuffling_deals_out_each_coordinates_values_anew():
+def test_shuffling_permutes_each_coordinate_independently():
     """With values that differ in sign alone every norm is 1 before and after, and the values can be counted."""
     generator = torch.Generator().manual_seed(0)
     size_D = torch.nn.functional.normalize(1 + torch.arange(D, dtype=torch.float64), dim=0)
@@ -166,7 +166,7 @@ def test_shuffling_deals_out_each_coordinates_values_anew():
     assert len(rows_of(moved_AD)) > A / 2, "each coordinate by itself"
 
 
-def test_shuffled_directions_have_unit_norms_and_come_from_the_seed():
+def test_shuffled_directions_have_unit_norms_and_depend_on_the_seed():
     directions_AD = random_directions(A)
     found_AD = shuffle_directions(directions_AD, seed=1)
     assert_close(found_AD.norm(dim=1), torch.ones(A))
@@ -189,7 +189,7 @@ def test_replacing_directions_leaves_the_sae_as_it_was():
     assert torch.equal(changed.encode(x_BD), sae.encode(x_BD))
 
 
-def test_decompositions_of_some_latents_are_none_for_the_others():
+def test_expanded_decompositions_are_empty_for_the_other_latents():
     weight_AM = random_directions(4).relu()
     weight_AM[2] = 0
     flat_N = weight_AM.flatten().nonzero().squeeze(1)
@@ -202,7 +202,7 @@ def test_decompositions_of_some_latents_are_none_for_the_others():
 
 
 def planted(parts, width=32, hidden=24, count=400):
-    """Directions that are positive sums of meta-directions, of as many as `parts` says in turn, and these."""
+    """Return directions that are positive sums of `parts[i]` meta-directions in turn, and the meta-directions."""
     generator = torch.Generator().manual_seed(0)
     hidden_MD = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q[:hidden]
     weight_AM = torch.zeros(count, hidden)
@@ -213,7 +213,7 @@ def planted(parts, width=32, hidden=24, count=400):
 
 
 def trained(directions_AD, size, k, seed, steps=1000, batch_size=50):
-    """A meta-SAE, settled."""
+    """Return a trained meta-SAE with its threshold set."""
     stream = TensorStream(directions_AD, batch_size, seed=seed)
     config = TrainingConfig(
         tokens=steps * batch_size,
@@ -235,13 +235,13 @@ def explained(meta, directions_AD):
 
 
 def best_trained(directions_AD, size, k):
-    """Of a few meta-SAEs the one that explains most: one in four or so has its bias in place of a meta-latent."""
+    """Return the best of a few meta-SAEs: about one in four has its bias in place of a meta-latent."""
     return max(
         (trained(directions_AD, size, k, seed) for seed in range(3)), key=lambda meta: explained(meta, directions_AD)
     )
 
 
-def test_sums_of_two_are_explained_by_as_many_meta_latents_as_there_are():
+def test_sums_of_two_meta_directions_are_explained_with_the_right_number_of_meta_latents():
     directions_AD, hidden_MD = planted([2])
     assert explained(best_trained(directions_AD, len(hidden_MD), k=2), directions_AD) > 0.99
     control_AD = shuffle_directions(directions_AD, seed=0)
@@ -249,8 +249,8 @@ def test_sums_of_two_are_explained_by_as_many_meta_latents_as_there_are():
 
 
 def test_planted_meta_directions_are_found():
-    """Sums of two alone would leave it open which they are: with one of them as the bias, and the others less that one,
-    each is nearly a sum of two again. Sums of six tell."""
+    """Sums of two alone are ambiguous: with one meta-direction as the bias and less in the others, each is nearly a sum
+    of two again. Sums of six resolve it."""
     directions_AD, hidden_MD = planted([2, 6])
     meta = best_trained(directions_AD, len(hidden_MD), k=4)
     assert explained(meta, directions_AD) > 0.99
