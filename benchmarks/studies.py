@@ -50,7 +50,7 @@ def measure_stitching(folder: Path, architecture: str) -> dict[str, float]:
     from sae_sweeps.studies.pair import Pair
     from sae_sweeps.sweep import Sweep
     from sae_sweeps.sweep.saved_saes import from_point, pair_neighbours
-    from sae_sweeps.tasks.stitch import ce_degradation
+    from sae_sweeps.tasks.stitch import measure_ce_degradation
 
     points = [point for point in Sweep(folder).points() if point.config.sae.architecture == architecture]
     ((small, large),) = pair_neighbours([from_point(point) for point in points])
@@ -68,7 +68,7 @@ def measure_stitching(folder: Path, architecture: str) -> dict[str, float]:
     def stitch() -> Pair:
         pair = Pair(saes[0], saes[1], settings)
         for x_BD in data.acts_AD.split(BATCH):
-            pair.see(x_BD)
+            pair.update(x_BD)
         assert pair.metrics["activations"] == len(data.acts_AD)
         return pair
 
@@ -76,7 +76,7 @@ def measure_stitching(folder: Path, architecture: str) -> dict[str, float]:
     _, reconstructing = time_call(reconstruct)
     _, evaluating = time_call(lambda: [evaluate(sae, inputs.model, data) for sae in saes])
     pair, stitching = time_call(stitch)
-    _, on_the_way = time_call(lambda: ce_degradation(pair, inputs))
+    _, on_the_way = time_call(lambda: measure_ce_degradation(pair, inputs))
     return {
         "activations": len(data.acts_AD),
         "reconstructing": reconstructing,

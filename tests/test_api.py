@@ -270,9 +270,13 @@ def test_stitching_equals_the_commands_study(swept, stream, batches):  # noqa: F
 def test_saes_that_do_not_fit_are_not_stitched():
     small, large, x_AD = TopKSAE(16, 32, k=4), TopKSAE(16, 48, k=4), torch.randn(10, 16)
     for arguments, change, problem in (
-        ((small, TopKSAE(8, 48, k=4), x_AD), {}, "d_in=16: that of the large SAE is 8"),
-        ((small, TopKSAE(16, 48, k=4, normalize_input=False), x_AD), {}, "normalization=layer_norm: that of the large"),
-        ((small, large, x_AD[:, :8]), {}, "activations=(10, 8): are not of shape (any number, 16)"),
+        ((small, TopKSAE(8, 48, k=4), x_AD), {}, "d_in=16: the large SAE has 8"),
+        (
+            (small, TopKSAE(16, 48, k=4, normalize_input=False), x_AD),
+            {},
+            "normalization=layer_norm: the large SAE has",
+        ),
+        ((small, large, x_AD[:, :8]), {}, "activations=(10, 8): must have the shape (any number, 16)"),
         ((small, large, x_AD[:0]), {}, "activations=0: there are none"),
         ((small, large, []), {}, "activations=0: there are none"),
         ((small, large, x_AD), {"threshold": 2.0}, "stitch.threshold=2.0: must be a cosine"),

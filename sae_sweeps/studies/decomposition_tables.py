@@ -1,11 +1,13 @@
-"""The tables of a meta-SAE study: its latents and meta-latents with what they mean, and some of them to read.
+"""The tables of a meta-SAE study: latents and meta-latents with what they mean, and some decompositions to read.
 
-latents.parquet        a row per latent of the SAE: tasks/meanings.py, and its meta-latents
-meta_latents.parquet   a row per meta-latent: the same, the latents that use it, its best matches in smaller SAEs
+latents.parquet        a row per latent of the SAE: the columns of latent_tables.py, and its meta-latents
+meta_latents.parquet   a row per meta-latent: the same columns, the latents that use it, its matches in smaller SAEs
 examples.md            some decompositions as text
 """
 
-from collections.abc import Iterator, Mapping
+# F latents of the SAE, M meta-latents
+
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,9 @@ from sae_sweeps.runtime.files import write_table, write_text
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import latent_tables
 
-USERS = 20  # latents that are listed for each meta-latent
-SHOWN = 12  # decompositions to read: the best explained, and as many at random
-FREQUENT = 20  # activations from which a latent is worth reading
+USERS = 20  # latents listed per meta-latent, at most
+EXAMPLES = 12  # decompositions in each part of examples.md, at most
+MIN_ACTIVATIONS = 20  # activations on which a latent must be active to be in examples.md
 
 PART = pa.struct([("meta_latent", pa.int32()), ("weight", pa.float32())])
 USER = pa.struct([("latent", pa.int32()), ("weight", pa.float32())])
@@ -35,123 +37,142 @@ LATENTS_FILE, META_LATENTS_FILE = "latents.parquet", "meta_latents.parquet"
 
 
 def write_latents(folder: Path, rows: Rows, decomposition: RowSparse, explained_F: Tensor) -> None:
-    """`decomposition`: the weights (F, M); `explained_F`: the share of each direction that they explain, nan for those
-    that were left out."""
-    weights = _lists(decomposition, "meta_latent")
+    """Write latents.parquet.
 
-    def parts() -> Rows:
+    rows: from `latent_tables.build_rows`
+    decomposition: the weights (F, M)
+    explained_F (F,): the share of each direction that its meta-latents explain, nan if it was left out
+    """
+    list_parts = _list_entries(decomposition, "meta_latent")
+
+    def extend_rows() -> Rows:
         for columns in rows:
             latents = columns["latent"]
             explained = explained_F[latents].tolist()
             yield columns | {
-                "explained": [None if value != value else value for value in explained],
-                "meta_latents": [weights(latent) for latent in latents],
+                "explained": [None if value != value else value for value in explained],  # nan to null
+                "meta_latents": [list_parts(latent) for latent in latents],
             }
 
-    write_table(folder / LATENTS_FILE, LATENTS, parts())
+    write_table(folder / LATENTS_FILE, LATENTS, extend_rows())
 
 
 def write_meta_latents(
     folder: Path, rows: Rows, decomposition: RowSparse, matches: Mapping[str, tuple[Tensor, Tensor]]
 ) -> None:
-    """`matches`: by the name of a smaller SAE, the best match of each meta-latent there: cosine (M,), latent (M,)."""
-    used_by = decomposition.transpose()
-    users = _lists(used_by, "latent", USERS)
-    count_M = used_by.crow_Bp1.diff().tolist()
-    columns_of = {name: (cosine.tolist(), index.tolist()) for name, (cosine, index) in matches.items()}
+    """Write meta_latents.parquet.
 
-    def parts() -> Rows:
+    rows: from `latent_tables.build_rows`, of the meta-latents
+    decomposition: the weights (F, M)
+    matches: by the name of a smaller SAE, the best match of each meta-latent in it: cosine (M,), latent (M,)
+    """
+    transposed = decomposition.transpose()
+    list_users = _list_entries(transposed, "latent", USERS)
+    count_M = transposed.crow_Bp1.diff().tolist()
+    matches_by_name = {name: (cosine.tolist(), index.tolist()) for name, (cosine, index) in matches.items()}
+
+    def extend_rows() -> Rows:
         for columns in rows:
             yield columns | {
                 "used_by": [count_M[latent] for latent in columns["latent"]],
-                "latents": [users(latent) for latent in columns["latent"]],
+                "latents": [list_users(latent) for latent in columns["latent"]],
                 "matches": [
                     [
                         {"point": name, "latent": index[latent], "cosine": cosine[latent]}
-                        for name, (cosine, index) in columns_of.items()
+                        for name, (cosine, index) in matches_by_name.items()
                     ]
                     for latent in columns["latent"]
                 ],
             }
 
-    write_table(folder / META_LATENTS_FILE, META_LATENTS, parts())
+    write_table(folder / META_LATENTS_FILE, META_LATENTS, extend_rows())
 
 
-def _lists(kept: RowSparse, name: str, most: int | None = None) -> Any:
-    """A function from a row of the matrix to its entries, the largest first."""
-    starts, columns, values = kept.crow_Bp1.tolist(), kept.col_N.cpu(), kept.value.cpu()
+def _list_entries(matrix: RowSparse, name: str, most: int | None = None) -> Callable[[int], list[dict[str, Any]]]:
+    """Return a function that lists the positive entries of a row, the largest first, `most` at most.
 
-    def of(row: int) -> list[dict[str, Any]]:
+    name: what the columns are, the key of their numbers
+    """
+    starts, columns, values = matrix.crow_Bp1.tolist(), matrix.col_N.cpu(), matrix.value.cpu()
+
+    def list_row(row: int) -> list[dict[str, Any]]:
         entries = slice(starts[row], starts[row + 1])
         value, order = values[entries].sort(descending=True)
         ordered = zip(columns[entries][order].tolist(), value.tolist(), strict=True)
         return [{name: column, "weight": weight} for column, weight in list(ordered)[:most] if weight > 0]
 
-    return of
+    return list_row
 
 
 def write_examples(folder: Path, name: str, activations: int, seed: int) -> None:
-    """Some decompositions to read, from the two tables: the best explained, and some at random."""
+    """Write examples.md from the two tables: the best explained decompositions, and some at random.
+
+    activations: the number that frequencies are shares of
+    """
     latents = pq.read_table(folder / LATENTS_FILE, columns=["latent", "frequency", "explained"])
     frequency = torch.tensor(latents["frequency"].to_numpy(), dtype=torch.float64)
     explained = torch.tensor(latents["explained"].to_numpy(zero_copy_only=False), dtype=torch.float64)
-    worth = ((frequency * activations >= FREQUENT) & ~explained.isnan()).nonzero().squeeze(1)
-    best = worth[explained[worth].argsort(descending=True)][:SHOWN].tolist()
-    drawn = worth[torch.randperm(len(worth), generator=torch.Generator().manual_seed(seed))][:SHOWN].tolist()
-    rows = {row["latent"]: row for row in _rows(folder / LATENTS_FILE, {*best, *drawn})}
-    wanted = {part["meta_latent"] for row in rows.values() for part in row["meta_latents"]}
-    meta = {row["latent"]: row for row in _rows(folder / META_LATENTS_FILE, wanted)}
-    users = {user["latent"] for row in meta.values() for user in row["latents"][:3]}
-    others = rows | {row["latent"]: row for row in _rows(folder / LATENTS_FILE, users - rows.keys())}
+    frequent = ((frequency * activations >= MIN_ACTIVATIONS) & ~explained.isnan()).nonzero().squeeze(1)
+    best = frequent[explained[frequent].argsort(descending=True)][:EXAMPLES].tolist()
+    order = torch.randperm(len(frequent), generator=torch.Generator().manual_seed(seed))
+    random = frequent[order][:EXAMPLES].tolist()
+    rows = {row["latent"]: row for row in _read_rows(folder / LATENTS_FILE, {*best, *random})}
+    used = {part["meta_latent"] for row in rows.values() for part in row["meta_latents"]}
+    meta_rows = {row["latent"]: row for row in _read_rows(folder / META_LATENTS_FILE, used)}
+    users = {user["latent"] for row in meta_rows.values() for user in row["latents"][:3]}
+    user_rows = rows | {row["latent"]: row for row in _read_rows(folder / LATENTS_FILE, users - rows.keys())}
     lines = [
         f"# {name}",
         "",
-        f"Latents that are active on at least {FREQUENT} of {activations:,} held-out activations, as sums of "
-        "meta-latents. Quoted are the tokens on which each is most active, in their context, and the output tokens "
-        "that its direction raises most.",
+        f"Decompositions of latents that are active on at least {MIN_ACTIVATIONS} of {activations:,} held-out "
+        "activations. Each latent is shown with the tokens on which it is most active, in their context, and the "
+        "output tokens whose logits its direction raises most.",
     ]
-    for title, chosen in (("Best explained", best), ("At random", drawn)):
+    for title, chosen in (("Best explained", best), ("At random", random)):
         lines += ["", f"## {title}"]
         for latent in chosen:
-            lines += ["", *_told(rows[latent], meta, others)]
+            lines += ["", *_describe_decomposition(rows[latent], meta_rows, user_rows)]
     write_text(folder / "examples.md", "\n".join(lines) + "\n")
 
 
-def _rows(file: Path, latents: set[int]) -> Iterator[dict[str, Any]]:
-    """Some rows of a table, read a part at a time."""
+def _read_rows(file: Path, latents: set[int]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of these latents; the table is read batch by batch."""
     for batch in pq.ParquetFile(file).iter_batches():
-        here = [place for place, latent in enumerate(batch["latent"].to_pylist()) if latent in latents]
-        yield from batch.take(here).to_pylist()
+        chosen = [index for index, latent in enumerate(batch["latent"].to_pylist()) if latent in latents]
+        yield from batch.take(chosen).to_pylist()
 
 
-def _told(row: dict[str, Any], meta: dict[int, dict[str, Any]], others: dict[int, dict[str, Any]]) -> list[str]:
+def _describe_decomposition(
+    row: dict[str, Any], meta_rows: dict[int, dict[str, Any]], user_rows: dict[int, dict[str, Any]]
+) -> list[str]:
+    """Return the lines of examples.md on one latent."""
     lines = [
         f"### Latent {row['latent']}: {row['explained']:.0%} explained",
         "",
-        *(f"- {_quoted(example)}" for example in row["examples"][:5]),
-        f"- raises {_words(row['promoted'])}",
+        *(f"- {_quote(example)}" for example in row["examples"][:5]),
+        f"- raises {_list_tokens(row['promoted'])}",
         "",
     ]
     for part in row["meta_latents"]:
-        found = meta[part["meta_latent"]]
-        lines.append(f"= **{part['weight']:.2f}** x meta-latent {found['latent']}, of {found['used_by']} latents")
-        lines += ["", f"  - active on {_tokens(found['examples'])}; raises {_words(found['promoted'])}"]
-        for user in found["latents"][:3]:
-            other = others[user["latent"]]
-            lines.append(f"  - in latent {user['latent']} ({user['weight']:.2f}): {_tokens(other['examples'])}")
+        meta = meta_rows[part["meta_latent"]]
+        lines.append(f"= **{part['weight']:.2f}** x meta-latent {meta['latent']}, used by {meta['used_by']} latents")
+        lines += ["", f"  - active on {_list_contexts(meta['examples'])}; raises {_list_tokens(meta['promoted'])}"]
+        for user in meta["latents"][:3]:
+            contexts = _list_contexts(user_rows[user["latent"]]["examples"])
+            lines.append(f"  - in latent {user['latent']} ({user['weight']:.2f}): {contexts}")
         lines.append("")
     return lines
 
 
-def _quoted(example: dict[str, Any]) -> str:
+def _quote(example: dict[str, Any]) -> str:
     return f"{example['before']}**⟦{example['token']}⟧**{example['after']}".replace("\n", "⏎")
 
 
-def _words(promoted: list[dict[str, Any]], most: int = 6) -> str:
+def _list_tokens(promoted: list[dict[str, Any]], most: int = 6) -> str:
     return ", ".join(f"`{word['token']}`" for word in promoted[:most]).replace("\n", "⏎")
 
 
-def _tokens(examples: list[dict[str, Any]], most: int = 6) -> str:
-    """The different tokens of the examples, each with the end of what stands before it."""
-    said = [f"{' '.join(example['before'].split()[-2:])} ⟦{example['token'].strip()}⟧" for example in examples]
-    return "; ".join(list(dict.fromkeys(said))[:most]).replace("\n", "⏎")
+def _list_contexts(examples: list[dict[str, Any]], most: int = 6) -> str:
+    """Return the distinct tokens of the examples, each after the last two words before it."""
+    contexts = [f"{' '.join(example['before'].split()[-2:])} ⟦{example['token'].strip()}⟧" for example in examples]
+    return "; ".join(list(dict.fromkeys(contexts))[:most]).replace("\n", "⏎")

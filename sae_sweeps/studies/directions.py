@@ -1,6 +1,6 @@
-"""Decoder directions of two SAEs held against each other: best matches, and families of directions that are alike."""
+"""Decoder directions of two SAEs compared by cosine similarity: best matches, and families of similar directions."""
 
-# N directions on the left, M on the right, D model width, T rows of a tile
+# N directions on the left, M on the right, D model width, T rows of a tile, E pairs of a tile
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,34 +14,40 @@ from torch import Tensor
 
 from sae_sweeps.runtime.progress import OnProgress
 
-TILE, TILE_CUDA = 1024, 8192  # rows of both sides whose cosines are held at a time
-EDGES = 2**21  # pairs that are gathered before families are joined
+TILE, TILE_CUDA = 1024, 8192  # rows of each side in one tile of cosines
+EDGES = 2**21  # pairs collected before they are joined into families
 
 Labels = npt.NDArray[np.int32]
 
 
 @dataclass
 class Matches:
-    """For each direction of one side the largest cosine with one of the other side (N,), and with which (N,)."""
+    """For each direction of one side, its best match on the other side.
+
+    cosine (N,): the largest cosine
+    index (N,): the direction that has it, -1 before any was compared
+    """
 
     cosine: Tensor
     index: Tensor
 
     @classmethod
-    def none(cls, count: int, like: Tensor) -> "Matches":
+    def empty(cls, count: int, like: Tensor) -> "Matches":
+        """Return matches of `count` directions before any comparison, with the dtype and device of `like`."""
         return cls(like.new_full((count,), -torch.inf), torch.full((count,), -1, device=like.device))
 
-    def improve(self, at: slice, cosine_T: Tensor, index_T: Tensor) -> None:
-        better_T = cosine_T > self.cosine[at]
-        self.cosine[at] = torch.where(better_T, cosine_T, self.cosine[at])
-        self.index[at] = torch.where(better_T, index_T, self.index[at])
+    def improve(self, rows: slice, cosine_T: Tensor, index_T: Tensor) -> None:
+        """Replace the matches of these rows where a cosine is larger; the first of equal ones stays."""
+        better_T = cosine_T > self.cosine[rows]
+        self.cosine[rows] = torch.where(better_T, cosine_T, self.cosine[rows])
+        self.index[rows] = torch.where(better_T, index_T, self.index[rows])
 
 
 @dataclass
 class Families:
     """Connected components of the bipartite graph of pairs whose cosine is at least a threshold.
 
-    left (N,) and right (M,) number the family of each direction; one that is like none is a family of its own.
+    left (N,), right (M,): the number of each direction's family. A direction without a similar one is its own family.
     """
 
     left: Labels
@@ -50,47 +56,54 @@ class Families:
 
 @dataclass
 class Comparison:
+    """Best matches of both sides, and the families at each threshold."""
+
     left: Matches
     right: Matches
     families: dict[float, Families]
 
 
-class _Joining:
-    """Families at one threshold, while pairs keep coming. Memory: the labels, and at most a tile's pairs more than
-    EDGES."""
+class _FamilyBuilder:
+    """Families at one threshold, built from pairs that arrive tile by tile.
+
+    Memory: one label per direction, and EDGES pairs plus those of one tile.
+    """
 
     def __init__(self, threshold: float, left: int, right: int) -> None:
         self.threshold, self._left = threshold, left
         self._labels = np.arange(left + right, dtype=np.int32)
         self._edges: list[Labels] = []
-        self._waiting = 0
+        self._edge_count = 0
 
     def add(self, cosine_E: Tensor, left_E: Tensor, right_E: Tensor) -> None:
-        alike_E = cosine_E >= self.threshold
-        if not alike_E.any():
+        """Add the pairs whose cosine reaches the threshold."""
+        similar_E = cosine_E >= self.threshold
+        if not similar_E.any():
             return
-        pairs = torch.stack([left_E[alike_E], right_E[alike_E] + self._left]).to(torch.int32).cpu().numpy()
+        pairs = torch.stack([left_E[similar_E], right_E[similar_E] + self._left]).to(torch.int32).cpu().numpy()
         self._edges.append(pairs)
-        self._waiting += pairs.shape[1]
-        if self._waiting >= EDGES:
+        self._edge_count += pairs.shape[1]
+        if self._edge_count >= EDGES:
             self._join()
 
     def _join(self) -> None:
         if not self._edges:
             return
         first, second = self._labels[np.concatenate(self._edges, axis=1)]
-        self._edges, self._waiting = [], 0
+        self._edges, self._edge_count = [], 0
         size = len(self._labels)
         graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(size, size))
         _, joined = connected_components(graph, directed=False)
         self._labels = joined[self._labels]
 
-    def families(self) -> Families:
+    def build(self) -> Families:
+        """Return the families of all pairs added so far."""
         self._join()
         return Families(self._labels[: self._left], self._labels[self._left :])
 
 
-def _tiles(rows_ND: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:
+def _split_tiles(rows_ND: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield parts of `size` rows, scaled to unit norm, with their places in the whole."""
     for first in range(0, len(rows_ND), size):
         rows_TD = rows_ND[first : first + size]
         yield slice(first, first + len(rows_TD)), torch.nn.functional.normalize(rows_TD, dim=1)
@@ -105,26 +118,28 @@ def compare(
 ) -> Comparison:
     """Compare all directions of one side with all of the other, and find the families at each threshold.
 
-    The N x M cosines are made a tile at a time and never held as a whole: beside the directions themselves, this takes
-    a few numbers per direction and some tens of MB, however many are alike. `told` hears how many rows of how many on
-    the left are done. Raises: ValueError if the directions are not of one width.
+    on_progress: called with (done, total) rows of the left side after each row of tiles
+
+    The N x M cosines are computed tile by tile and never held as a whole: beside the directions, this takes a few
+    numbers per direction and some tens of MB, however many pairs are similar.
+    Raises: ValueError if the two sides differ in width.
     """
     if left_ND.shape[1] != right_MD.shape[1]:
         raise ValueError(f"directions of width {left_ND.shape[1]} and {right_MD.shape[1]} cannot be compared")
     size = TILE_CUDA if left_ND.is_cuda else TILE
-    left, right = Matches.none(len(left_ND), left_ND), Matches.none(len(right_MD), left_ND)
-    joinings = [_Joining(threshold, len(left_ND), len(right_MD)) for threshold in thresholds]
-    for rows, left_TD in _tiles(left_ND, size):
-        for columns, right_TD in _tiles(right_MD, size):
+    left, right = Matches.empty(len(left_ND), left_ND), Matches.empty(len(right_MD), left_ND)
+    builders = [_FamilyBuilder(threshold, len(left_ND), len(right_MD)) for threshold in thresholds]
+    for rows, left_TD in _split_tiles(left_ND, size):
+        for columns, right_TD in _split_tiles(right_MD, size):
             cosine_TT = left_TD @ right_TD.T
-            for side, at, other, dim in ((left, rows, columns, 1), (right, columns, rows, 0)):
+            for side, own, other, dim in ((left, rows, columns, 1), (right, columns, rows, 0)):
                 best = cosine_TT.max(dim)
-                side.improve(at, best.values, best.indices + other.start)
-            if joinings:
+                side.improve(own, best.values, best.indices + other.start)
+            if builders:
                 row_E, column_E = (cosine_TT >= min(thresholds)).nonzero(as_tuple=True)
-                alike_E = cosine_TT[row_E, column_E]
-                for joining in joinings:
-                    joining.add(alike_E, row_E + rows.start, column_E + columns.start)
+                cosine_E = cosine_TT[row_E, column_E]
+                for builder in builders:
+                    builder.add(cosine_E, row_E + rows.start, column_E + columns.start)
         if on_progress is not None:
             on_progress(rows.stop, len(left_ND))
-    return Comparison(left, right, {joining.threshold: joining.families() for joining in joinings})
+    return Comparison(left, right, {builder.threshold: builder.build() for builder in builders})

@@ -1,4 +1,4 @@
-"""The pictures of the studies, as PNG files."""
+"""The figures of the studies, as PNG files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,12 +15,15 @@ from sae_sweeps.runtime.files import write_atomically
 Array = npt.NDArray[Any]
 
 BLUE, ORANGE, GRAY, RED = "#2f6fb0", "#e08a1e", "#8a8a8a", "#b8383d"
-SCATTERED = 20_000  # dots that a picture holds at most
+SCATTERED = 20_000  # dots in a scatter plot, at most
 
 
 @contextmanager
-def _picture(file: Path, made: list[Path], title: str, panels: int = 1) -> Iterator[Any]:
-    """Axes to draw on (one, or as many as there are panels); the picture is written when that is done."""
+def _figure(file: Path, written: list[Path], title: str, panels: int = 1) -> Iterator[Any]:
+    """Yield axes to draw on (a sequence of them if there are several panels), and then write the figure.
+
+    written: the file is appended to it
+    """
     figure = Figure(figsize=(6.2, 4.0 if panels == 1 else 2.3 * panels + 0.8), layout="constrained")
     axes = figure.subplots(panels, 1, sharex=panels > 1)
     for one in np.atleast_1d(axes):
@@ -31,10 +34,10 @@ def _picture(file: Path, made: list[Path], title: str, panels: int = 1) -> Itera
     yield axes
     with write_atomically(file) as partial:
         figure.savefig(partial, format="png", dpi=150)
-    made.append(file)
+    written.append(file)
 
 
-def stitching(
+def plot_stitching(
     folder: Path,
     name: str,
     threshold: float,
@@ -42,53 +45,65 @@ def stitching(
     metrics: Mapping[str, Any],
     content: Mapping[str, Any],
 ) -> list[Path]:
-    """The figures of a stitching study, from what its files hold. Returns where they are."""
-    made: list[Path] = []
-    with _picture(folder / "cosines.png", made, name) as axes:
-        _cosines(axes, latents["cosine"], threshold)
-    with _picture(folder / "mse_change.png", made, name) as axes:
-        _changes(axes, latents, metrics, threshold)
+    """Write the figures of a stitching study. Returns their files.
+
+    name: the title of the figures
+    threshold: cosine below which a latent is novel
+    latents: the columns of latents.parquet
+    metrics, content: of results.json
+    """
+    written: list[Path] = []
+    with _figure(folder / "cosines.png", written, name) as axes:
+        _plot_cosines(axes, latents["cosine"], threshold)
+    with _figure(folder / "mse_change.png", written, name) as axes:
+        _plot_mse_changes(axes, latents, metrics, threshold)
     if metrics["auroc"] is not None:
-        with _picture(folder / "roc.png", made, name) as axes:
-            _roc(axes, content["prediction"], metrics)
-    with _picture(folder / "interpolation.png", made, name, panels=3) as axes:
-        _interpolation(axes, content["curves"])
-    with _picture(folder / "insertion.png", made, name) as axes:
-        _insertion(axes, content["curves"])
-    with _picture(folder / "families.png", made, f"{name}, cosine at least {threshold:g}") as axes:
-        _families(axes, content["families"])
-    return made
+        with _figure(folder / "roc.png", written, name) as axes:
+            _plot_roc(axes, content["prediction"], metrics)
+    with _figure(folder / "interpolation.png", written, name, panels=3) as axes:
+        _plot_interpolation(axes, content["curves"])
+    with _figure(folder / "insertion.png", written, name) as axes:
+        _plot_insertion(axes, content["curves"])
+    with _figure(folder / "families.png", written, f"{name}, cosine at least {threshold:g}") as axes:
+        _plot_families(axes, content["families"])
+    return written
 
 
-def meta_sae(
+def plot_meta_sae(
     folder: Path, name: str, metrics: Mapping[str, Any], content: Mapping[str, Any], cosines: Mapping[str, Array]
 ) -> list[Path]:
-    """The figures of a meta-SAE study. `cosines`: by smaller SAE, the best match of each meta-latent in it."""
-    made: list[Path] = []
-    with _picture(folder / "explained_variance.png", made, name) as axes:
-        _explained_variance(axes, metrics, content["smaller"])
-    with _picture(folder / "meta_latents_per_latent.png", made, name) as axes:
+    """Write the figures of a meta-SAE study. Returns their files.
+
+    metrics, content: of results.json
+    cosines: by the name of a smaller SAE, the largest cosine of each meta-latent with a latent of it, (M,)
+    """
+    written: list[Path] = []
+    with _figure(folder / "explained_variance.png", written, name) as axes:
+        _plot_explained_variance(axes, metrics, content["smaller"])
+    with _figure(folder / "meta_latents_per_latent.png", written, name) as axes:
         counts = content["meta_latents_per_latent"]
         axes.bar(range(len(counts)), counts, color=BLUE)
-        axes.set(xlabel="meta-latents of a latent", ylabel="latents")
+        axes.set(xlabel="meta-latents per latent", ylabel="number of latents")
     if cosines:
-        with _picture(folder / "matches.png", made, name) as axes:
+        with _figure(folder / "matches.png", written, name) as axes:
             for point, values in cosines.items():
                 axes.hist(values, bins=60, range=(0, 1), histtype="step", linewidth=1.5, label=point)
             for one in content["smaller"].values():
-                label = "mean of random directions"
+                label = "mean for shuffled directions"
                 axes.axvline(one["best_match_mean_of_random"], color=GRAY, linewidth=1, linestyle="--", label=label)
-            axes.set(xlabel="largest cosine with a decoder direction of the smaller SAE", ylabel="meta-latents")
+            axes.set(
+                xlabel="largest cosine with a decoder direction of the smaller SAE", ylabel="number of meta-latents"
+            )
             axes.legend(frameon=False, fontsize=8)
-    return made
+    return written
 
 
-def _explained_variance(axes: Axes, metrics: Mapping[str, Any], smaller: Mapping[str, Any]) -> None:
+def _plot_explained_variance(axes: Axes, metrics: Mapping[str, Any], smaller: Mapping[str, Any]) -> None:
     bars = [
         ("meta-SAE", metrics["explained_variance"], BLUE),
-        ("its decoder,\npursuit", metrics["explained_variance_pursuit"], BLUE),
+        ("its decoder,\nmatching\npursuit", metrics["explained_variance_pursuit"], BLUE),
         *(
-            (f"decoder of\n{one['dict_size']} latents,\npursuit", one["explained_variance"], ORANGE)
+            (f"decoder of\n{one['dict_size']} latents,\nmatching\npursuit", one["explained_variance"], ORANGE)
             for one in smaller.values()
         ),
         ("meta-SAE of\nshuffled\ndirections", metrics["explained_variance_shuffled"], GRAY),
@@ -99,69 +114,73 @@ def _explained_variance(axes: Axes, metrics: Mapping[str, Any], smaller: Mapping
     axes.tick_params(axis="x", labelsize=8)
 
 
-def _threshold_line(axes: Axes, threshold: float, label: str) -> None:
+def _draw_threshold(axes: Axes, threshold: float, label: str) -> None:
     axes.axvline(threshold, color=RED, linewidth=1, linestyle="--", label=label)
 
 
-def _cosines(axes: Axes, cosines: Array, threshold: float) -> None:
+def _plot_cosines(axes: Axes, cosines: Array, threshold: float) -> None:
     axes.hist(cosines, bins=80, range=(min(0.0, float(cosines.min())), 1.0), color=BLUE)
-    _threshold_line(axes, threshold, f"threshold {threshold:g}")
-    axes.set(xlabel="largest cosine with a decoder direction of the small SAE", ylabel="latents of the large SAE")
+    _draw_threshold(axes, threshold, f"threshold {threshold:g}")
+    axes.set(
+        xlabel="largest cosine with a decoder direction of the small SAE", ylabel="number of latents of the large SAE"
+    )
     axes.legend(frameon=False)
 
 
-def _changes(axes: Axes, latents: Mapping[str, Array], metrics: Mapping[str, Any], threshold: float) -> None:
+def _plot_mse_changes(axes: Axes, latents: Mapping[str, Array], metrics: Mapping[str, Any], threshold: float) -> None:
     active = latents["frequency"] > 0
     relative = latents["mse_change"][active] / metrics["mse_small"]
     cosine = latents["cosine"][active]
-    some = np.random.default_rng(0).permutation(len(cosine))[:SCATTERED]
-    lowers = relative[some] < 0
-    for those, color, label in ((lowers, BLUE, "lowers the error"), (~lowers, ORANGE, "raises it")):
-        axes.scatter(cosine[some][those], relative[some][those], s=4, alpha=0.4, color=color, label=label, linewidths=0)
-    _threshold_line(axes, threshold, f"threshold {threshold:g}")
+    shown = np.random.default_rng(0).permutation(len(cosine))[:SCATTERED]
+    lowers = relative[shown] < 0
+    for mask, color, label in ((lowers, BLUE, "lowers the MSE"), (~lowers, ORANGE, "raises the MSE")):
+        axes.scatter(cosine[shown][mask], relative[shown][mask], s=4, alpha=0.4, color=color, label=label, linewidths=0)
+    _draw_threshold(axes, threshold, f"threshold {threshold:g}")
     if metrics["best_threshold"] is not None:
         label = f"best threshold {metrics['best_threshold']:.2f} (AUROC {metrics['auroc']:.3f})"
         axes.axvline(metrics["best_threshold"], color=GRAY, linewidth=1, linestyle=":", label=label)
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set_yscale("symlog", linthresh=max(1e-9, float(np.median(np.abs(relative))) if len(relative) else 1e-9))
     axes.set(
-        xlabel="largest cosine with a decoder direction of the small SAE", ylabel="change in MSE / MSE of the small SAE"
+        xlabel="largest cosine with a decoder direction of the small SAE",
+        ylabel="change in MSE / MSE of the small SAE",
     )
     axes.legend(frameon=False, fontsize=8, markerscale=3)
 
 
-def _roc(axes: Axes, predicted: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+def _plot_roc(axes: Axes, predicted: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
     false_rate, true_rate = predicted["false_positive_rate"], predicted["true_positive_rate"]
     axes.plot([0, *false_rate], [0, *true_rate], color=BLUE, label=f"AUROC {metrics['auroc']:.3f}")
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8, linestyle="--")
-    xlabel, ylabel = "latents that raise the error, taken for novel", "latents that lower it, taken for novel"
+    xlabel = "false positive rate (latents that raise the MSE)"
+    ylabel = "true positive rate (latents that lower the MSE)"
     axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.01))
     axes.legend(frameon=False, loc="lower right")
 
 
-def _interpolation(axes: Sequence[Axes], curves: Mapping[str, Any]) -> None:
-    way, degradation = curves["interpolation"], curves["ce_degradation"]
-    positions = range(len(way["nmse"]))
-    last = len(way["nmse"]) - 1
+def _plot_interpolation(axes: Sequence[Axes], curves: Mapping[str, Any]) -> None:
+    curve, degradation = curves["interpolation"], curves["ce_degradation"]
+    positions = range(len(curve["nmse"]))
+    last = len(curve["nmse"]) - 1
     for one, values, label in (
-        (axes[0], way["nmse"], "NMSE"),
-        (axes[1], way["l0"], "L0"),
+        (axes[0], curve["nmse"], "NMSE"),
+        (axes[1], curve["l0"], "L0, latents/token"),
     ):
         one.plot(positions, values, color=BLUE, marker=".", markersize=4)
         one.set_ylabel(label)
     axes[2].plot(degradation["positions"], degradation["nats"], color=BLUE, marker=".", markersize=4)
-    axes[2].set(ylabel="CE degradation, nats", xlabel="position: small SAE at the left, large SAE at the right")
+    axes[2].set(ylabel="CE degradation, nats/token", xlabel="position, from the small SAE (0) to the large SAE")
     for one in axes:
         one.axvspan(0, curves["novel_in"], color=BLUE, alpha=0.07, linewidth=0)
         one.axvspan(curves["novel_in"], last - 1, color=ORANGE, alpha=0.08, linewidth=0)
         one.set_ylim(bottom=0)
-    axes[0].text(curves["novel_in"] / 2, 0, "novel latents put in", ha="center", va="bottom", fontsize=8)
+    axes[0].text(curves["novel_in"] / 2, 0, "novel latents inserted", ha="center", va="bottom", fontsize=8)
     if last - 1 > curves["novel_in"]:
         middle = (curves["novel_in"] + last - 1) / 2
         axes[0].text(middle, 0, "families swapped", ha="center", va="bottom", fontsize=8)
 
 
-def _insertion(axes: Axes, curves: Mapping[str, Any]) -> None:
+def _plot_insertion(axes: Axes, curves: Mapping[str, Any]) -> None:
     small = curves["random"]["latents"][0]
     for name, color, label in (
         ("interpolation", BLUE, "novel latents, lowest cosine first"),
@@ -170,18 +189,18 @@ def _insertion(axes: Axes, curves: Mapping[str, Any]) -> None:
     ):
         curve = curves[name]
         until = curves["novel_in"] + 1 if name == "interpolation" else None
-        put_in = [latents - small for latents in curve["latents"][:until]]
-        axes.plot(put_in, curve["nmse"][:until], color=color, marker=".", markersize=4, label=label)
-    axes.axhline(curves["interpolation"]["nmse"][-1], color=RED, linewidth=1, linestyle="--", label="the large SAE")
-    axes.set(xlabel="latents of the large SAE put into the small one", ylabel="NMSE")
+        inserted = [latents - small for latents in curve["latents"][:until]]
+        axes.plot(inserted, curve["nmse"][:until], color=color, marker=".", markersize=4, label=label)
+    axes.axhline(curves["interpolation"]["nmse"][-1], color=RED, linewidth=1, linestyle="--", label="large SAE")
+    axes.set(xlabel="latents of the large SAE inserted into the small SAE", ylabel="NMSE")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8)
 
 
-def _families(axes: Axes, sizes: Sequence[Mapping[str, int]], most: int = 15) -> None:
+def _plot_families(axes: Axes, sizes: Sequence[Mapping[str, int]], most: int = 15) -> None:
     common = sorted(sizes, key=lambda size: -size["count"])[:most]
     labels = [f"{size['small']} : {size['large']}" for size in common]
     axes.bar(range(len(common)), [size["count"] for size in common], color=BLUE)
     axes.set_xticks(range(len(common)), labels, rotation=60, fontsize=7)
     axes.set_yscale("log")
-    axes.set(xlabel="latents of the small SAE : of the large one", ylabel="families")
+    axes.set(xlabel="latents in the small SAE : in the large SAE", ylabel="number of families")

@@ -1,6 +1,7 @@
-"""Meta-SAEs: a BatchTopK SAE whose data are the decoder directions of another SAE (arXiv:2502.04878, section 5)."""
+"""Meta-SAEs: BatchTopK SAEs trained on the decoder directions of another SAE (arXiv:2502.04878, section 5)."""
 
-# A directions, B of them in a batch, D model width, M meta-latents (atoms), K kept per direction, T rows of a tile
+# A directions, B of them in a batch, D model width, M meta-latents (atoms), K atoms per direction, T rows of a tile
+# F latents of the SAE that is decomposed
 
 import copy
 from functools import cached_property
@@ -20,13 +21,13 @@ from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.training.streams import TensorStream
 from sae_sweeps.training.trainer import Trainer, train
 
-TILE_ENTRIES = 2**24  # of correlations between directions and atoms that are held at a time
+TILE_ENTRIES = 2**24  # correlations between directions and atoms in memory at a time
 
 
-def build_training_config(directions_AD: Tensor, settings: MetaConfig) -> tuple[Trainer, TensorStream]:
-    """A meta-SAE that is yet to be trained on the directions, and the stream of these; a chunk is an epoch.
+def build_trainer(directions_AD: Tensor, settings: MetaConfig) -> tuple[Trainer, TensorStream]:
+    """Build the trainer of an untrained meta-SAE, and the stream of directions, whose chunks are epochs.
 
-    Its `dict_size` is a quarter of the directions, if the settings leave it open.
+    `settings.dict_size=None` means a quarter of the directions.
     """
     count, width = directions_AD.shape
     batch_size = min(settings.batch_size, count)
@@ -45,61 +46,62 @@ def build_training_config(directions_AD: Tensor, settings: MetaConfig) -> tuple[
 
 
 @torch.no_grad()
-def settle(meta: BatchTopKSAE, directions_AD: Tensor) -> None:
-    """Set the inference threshold such that, on all directions as one batch, k x A entries are active: here the data
-    are finite, and nothing has to stand in for the batch."""
+def set_threshold(meta: BatchTopKSAE, directions_AD: Tensor) -> None:
+    """Set the inference threshold so that k x A entries are active on all directions together.
+
+    The running estimate of training is not needed: all data are at hand, as one batch. If fewer entries are positive,
+    all of those are active.
+    """
     normalized = meta.normalize(directions_AD)
     product = meta.product(meta.encoder_input(normalized.x_BD))
     budget = min(meta.k, meta.dict_size) * len(directions_AD)
-    smallest = keep_top_of_batch(product, meta.k).value
-    kept = smallest[smallest > 0]
-    if len(kept) == budget:  # else fewer are positive, and all of them are active
-        meta.threshold.copy_(_just_below(kept.min()))
+    kept = keep_top_of_batch(product, meta.k).value
+    positive = kept[kept > 0]
+    if len(positive) == budget:
+        smallest = positive.min()
+        meta.threshold.copy_(torch.nextafter(smallest, torch.zeros_like(smallest)))  # activations above it are active
     else:
         meta.threshold.zero_()
     meta.threshold_weight.fill_(1.0)
 
 
-def _just_below(value: Tensor) -> Tensor:
-    return torch.nextafter(value, torch.zeros_like(value))
-
-
 @torch.no_grad()
 def decompose(meta: SAE, directions_AD: Tensor) -> RowSparse:
-    """The meta-latents of each direction, and their weights: the entries of a matrix (A, M)."""
+    """Return the weights of each direction's meta-latents, as the entries of a matrix (A, M)."""
     return meta.find_active(meta.normalize(directions_AD))
 
 
 @torch.no_grad()
-def explained_variance(directions_AD: Tensor, reconstructed_AD: Tensor) -> float:
-    """1 - sum |d - d_hat|^2 / sum |d - mean|^2 (arXiv:2502.04878, section 5)."""
-    left = (directions_AD - reconstructed_AD).double().square().sum()
-    return 1 - (left / (directions_AD - directions_AD.mean(0)).double().square().sum()).item()
+def compute_explained_variance(directions_AD: Tensor, reconstructed_AD: Tensor) -> float:
+    """Return 1 - sum |d - d_hat|^2 / sum |d - mean|^2 over the directions (arXiv:2502.04878, section 5)."""
+    error = (directions_AD - reconstructed_AD).double().square().sum()
+    return 1 - (error / (directions_AD - directions_AD.mean(0)).double().square().sum()).item()
 
 
 @torch.no_grad()
-def explained_share(directions_AD: Tensor, reconstructed_AD: Tensor) -> Tensor:
-    """The same of each direction alone: the share of its deviation from the mean that is explained, (A,)."""
-    left_A = (directions_AD - reconstructed_AD).square().sum(1)
-    return 1 - left_A / (directions_AD - directions_AD.mean(0)).square().sum(1)
+def compute_explained_share(directions_AD: Tensor, reconstructed_AD: Tensor) -> Tensor:
+    """Return 1 - |d - d_hat|^2 / |d - mean|^2 for each direction, (A,)."""
+    error_A = (directions_AD - reconstructed_AD).square().sum(1)
+    return 1 - error_A / (directions_AD - directions_AD.mean(0)).square().sum(1)
 
 
 @torch.no_grad()
-def pursue(directions_AD: Tensor, atoms_MD: Tensor, k: int) -> Tensor:
-    """The directions (A, D), less their mean, as sums of k atoms (M, D) each, plus that mean.
+def orthogonal_matching_pursuit(directions_AD: Tensor, atoms_MD: Tensor, k: int) -> Tensor:
+    """Reconstruct each direction (A, D) as the mean direction plus a sum of k atoms (M, D), of any norm.
 
-    Orthogonal matching pursuit: the atom that correlates most with what is left joins, and the weights of all that
-    joined are fitted anew. It codes any dictionary, so that dictionaries can be compared which have no encoder for
-    these directions. Needs no more memory than a tile of correlations, and k atoms per direction of the tile.
+    In each of k rounds the atom that correlates most with the remainder is added, and the weights of all atoms chosen
+    so far are fitted again by least squares. This needs no encoder, so any two dictionaries can be compared.
+    Memory: one tile of correlations, and k atoms per direction of the tile.
     """
     k = min(k, len(atoms_MD))
     mean_D = directions_AD.mean(0)
     unit_MD = torch.nn.functional.normalize(atoms_MD, dim=1)
     rows = max(1, min(TILE_ENTRIES // len(atoms_MD), TILE_ENTRIES // (k * atoms_MD.shape[1])))
-    return torch.cat([_pursue(tile_TD - mean_D, unit_MD, k) for tile_TD in directions_AD.split(rows)]) + mean_D
+    return torch.cat([_pursue_tile(tile_TD - mean_D, unit_MD, k) for tile_TD in directions_AD.split(rows)]) + mean_D
 
 
-def _pursue(target_TD: Tensor, unit_MD: Tensor, k: int) -> Tensor:
+def _pursue_tile(target_TD: Tensor, unit_MD: Tensor, k: int) -> Tensor:
+    """Reconstruct the rows of a tile from k atoms of unit norm each."""
     chosen_TK = torch.empty(len(target_TD), 0, dtype=torch.int64, device=target_TD.device)
     fitted_TD = torch.zeros_like(target_TD)
     for _ in range(k):
@@ -107,43 +109,44 @@ def _pursue(target_TD: Tensor, unit_MD: Tensor, k: int) -> Tensor:
         correlation_TM.scatter_(1, chosen_TK, -1.0)
         chosen_TK = torch.cat([chosen_TK, correlation_TM.argmax(1, keepdim=True)], dim=1)
         atoms_TKD = unit_MD[chosen_TK]
-        # of atoms that are alike only their span counts: the smallest of all fits
+        # the pseudo-inverse takes the minimum-norm fit where chosen atoms are linearly dependent
         inverse_TKK = torch.linalg.pinv(atoms_TKD @ atoms_TKD.mT, hermitian=True)
         weights_TK1 = inverse_TKK @ (atoms_TKD @ target_TD[:, :, None])
         fitted_TD = (atoms_TKD.mT @ weights_TK1).squeeze(2)
     return fitted_TD
 
 
-def shuffled(directions_AD: Tensor, seed: int) -> Tensor:
-    """Random directions of the same shape, (A, D): each coordinate's values dealt out anew among the directions, whose
-    norms are then made 1."""
+def shuffle_directions(directions_AD: Tensor, seed: int) -> Tensor:
+    """Permute each coordinate independently among the directions (A, D), then scale the rows to unit norm."""
     generator = torch.Generator().manual_seed(seed)
     order_AD = torch.rand(directions_AD.shape, generator=generator).argsort(0)
-    dealt_AD = directions_AD.gather(0, order_AD.to(directions_AD.device))
-    return torch.nn.functional.normalize(dealt_AD, dim=1)
+    permuted_AD = directions_AD.gather(0, order_AD.to(directions_AD.device))
+    return torch.nn.functional.normalize(permuted_AD, dim=1)
 
 
 @torch.no_grad()
-def with_directions(sae: SAE, latents_A: Tensor, directions_AD: Tensor) -> SAE:
-    """The SAE with the decoder directions of some latents replaced; these keep the norms that their rows have, which in
-    SAEs from elsewhere need not be 1."""
+def replace_directions(sae: SAE, latents_A: Tensor, directions_AD: Tensor) -> SAE:
+    """Return a copy of the SAE with the decoder directions of some latents replaced.
+
+    The decoder rows keep their norms, which need not be 1 in SAEs from other libraries.
+    """
     changed = copy.deepcopy(sae)
     changed.W_dec[latents_A] = directions_AD * sae.W_dec[latents_A].norm(dim=1, keepdim=True)
     return changed
 
 
-def over_all_latents(kept: RowSparse, latents_A: Tensor, dict_size: int) -> RowSparse:
-    """The decompositions of some latents (A, M) as those of all (F, M): the others have none."""
-    return RowSparse.from_sorted(latents_A[kept.row_N], kept.col_N, kept.value, (dict_size, kept.shape[1]))
+def expand_to_all_latents(weights: RowSparse, latents_A: Tensor, dict_size: int) -> RowSparse:
+    """Expand the decompositions of some latents (A, M) to all latents (F, M); the other rows are empty."""
+    return RowSparse.from_sorted(latents_A[weights.row_N], weights.col_N, weights.value, (dict_size, weights.shape[1]))
 
 
 class MetaSAE:
     """A trained meta-SAE with the decoder directions that it decomposes. `MetaSAE.train` makes one.
 
     sae: the meta-SAE, whose latents are the meta-latents; `sae.W_dec` (M, D) are their directions
-    latents_A: which latents of the SAE were decomposed
+    latents_A: the latents of the original SAE that are decomposed
     directions_AD: their decoder directions, of unit norm
-    settings: that it was trained by
+    settings: the settings of its training
     """
 
     def __init__(self, sae: BatchTopKSAE, latents_A: Tensor, directions_AD: Tensor, settings: MetaConfig) -> None:
@@ -164,11 +167,11 @@ class MetaSAE:
         sae: the SAE, or any directions (F, D), which are scaled to unit norm
         settings: a MetaConfig, or its values by name: dict_size (meta-latents; by default a quarter of the directions),
             k (4: meta-latents per direction, on average), steps (2000), batch_size (1024), lr (0.004), seed (0)
-        latents: the numbers of the latents to decompose, (A,); by default all. The command leaves out those that are
-            active nowhere, whose directions have not been trained
-        told: hears how many steps of how many are done
+        latents: the latents to decompose, (A,); by default all. `task=meta_sae` leaves out latents that are never
+            active, whose directions have not been trained
+        on_progress: called with (done, total) steps
 
-        Raises: ConfigError if a setting cannot work, or if there are more meta-latents than directions.
+        Raises: ConfigError if a setting is out of range, or if there are more meta-latents than directions.
         """
         settings = build_settings(MetaConfig, settings, values)
         W_dec_FD = (sae if isinstance(sae, Tensor) else sae.W_dec).detach()
@@ -178,73 +181,73 @@ class MetaSAE:
         if not 0 < (settings.dict_size or 1) <= len(directions_AD):
             problem = f"there are only {len(directions_AD)} decoder directions to learn from"
             raise ConfigError("meta.dict_size", settings.dict_size, problem, "give fewer meta-latents")
-        return cls(_trained(directions_AD, settings, on_progress), latents_A, directions_AD, settings)
+        return cls(_train(directions_AD, settings, on_progress), latents_A, directions_AD, settings)
 
     def control(self) -> "MetaSAE":
-        """The same, trained on shuffled directions. What the SAE's directions have of their own is by how much its
-        `explained_variance` is lower. Takes as long as the training did."""
-        directions_AD = shuffled(self.directions_AD, self.settings.seed)
-        return MetaSAE(_trained(directions_AD, self.settings), self.latents_A, directions_AD, self.settings)
+        """Train the control, a meta-SAE with the same settings on shuffled directions; it takes as long as `train`.
+
+        The difference between the two `explained_variance` is what is specific to the SAE's directions.
+        """
+        shuffled_AD = shuffle_directions(self.directions_AD, self.settings.seed)
+        return MetaSAE(_train(shuffled_AD, self.settings), self.latents_A, shuffled_AD, self.settings)
 
     @cached_property
     def weights(self) -> RowSparse:
-        """The meta-latents of each direction and their weights: the entries of a matrix (A, M), `dense()` of which is
-        the matrix itself."""
+        """Return the weights of each direction's meta-latents as a sparse matrix; `dense()` gives the tensor (A, M)."""
         return decompose(self.sae, self.directions_AD)
 
     @cached_property
     def reconstructed_AD(self) -> Tensor:
-        """The directions as sums of their meta-latents, (A, D)."""
+        """Return the directions as sums of their meta-latents and the meta-SAE's decoder bias, (A, D)."""
         return self.sae(self.directions_AD)
 
     @property
     def explained_variance(self) -> float:
-        """Of all directions together: 1 - sum |d - d_hat|^2 / sum |d - mean|^2 (arXiv:2502.04878, section 5)."""
-        return explained_variance(self.directions_AD, self.reconstructed_AD)
+        """Return 1 - sum |d - d_hat|^2 / sum |d - mean|^2 over the directions (arXiv:2502.04878, section 5)."""
+        return compute_explained_variance(self.directions_AD, self.reconstructed_AD)
 
     @property
     def explained_A(self) -> Tensor:
-        """The same of each direction alone, (A,)."""
-        return explained_share(self.directions_AD, self.reconstructed_AD)
+        """Return 1 - |d - d_hat|^2 / |d - mean|^2 for each direction, (A,)."""
+        return compute_explained_share(self.directions_AD, self.reconstructed_AD)
 
     def find_meta_latents(self, latent: int) -> list[tuple[int, float]]:
-        """What a latent's direction is made of: meta-latents and their weights, the largest first.
+        """Find the meta-latents of a latent's direction and their weights, the largest first.
 
         Raises: KeyError if the latent was not decomposed.
         """
         (row,) = (self.latents_A == latent).nonzero().squeeze(1).tolist() or (None,)
         if row is None:
             raise KeyError(f"latent {latent} was not decomposed")
-        return _entries(self.weights, row)
+        return _sort_entries(self.weights, row)
 
     def find_latents(self, meta_latent: int, most: int = 10) -> list[tuple[int, float]]:
-        """The latents whose directions use a meta-latent most, and with which weights."""
-        found = _entries(self._users, meta_latent)[:most]
+        """Find the latents that use a meta-latent and their weights, the largest first, `most` at most."""
+        found = _sort_entries(self._weights_by_meta_latent, meta_latent)[:most]
         return [(int(self.latents_A[row]), weight) for row, weight in found]
 
     @cached_property
-    def _users(self) -> RowSparse:
+    def _weights_by_meta_latent(self) -> RowSparse:
         return self.weights.transpose()
 
     def replace_directions(self, sae: SAE) -> SAE:
-        """A copy of the SAE with the directions replaced by their reconstructions, for `evaluate` to tell what that
-        costs."""
-        return with_directions(sae, self.latents_A, self.reconstructed_AD)
+        """Return a copy of the SAE with its directions replaced by their reconstructions, to be evaluated."""
+        return replace_directions(sae, self.latents_A, self.reconstructed_AD)
 
 
-def _trained(directions_AD: Tensor, settings: MetaConfig, on_progress: OnProgress | None = None) -> BatchTopKSAE:
-    trainer, stream = build_training_config(directions_AD, settings)
+def _train(directions_AD: Tensor, settings: MetaConfig, on_progress: OnProgress | None = None) -> BatchTopKSAE:
+    trainer, stream = build_trainer(directions_AD, settings)
     for _, steps in train([trainer], stream):
         for _ in steps:
             if on_progress is not None:
                 on_progress(trainer.steps_done, settings.steps)
-    assert isinstance(trainer.sae, BatchTopKSAE), "made as one"
-    settle(trainer.sae, directions_AD)
+    assert isinstance(trainer.sae, BatchTopKSAE), "build_trainer makes one"
+    set_threshold(trainer.sae, directions_AD)
     return trainer.sae
 
 
-def _entries(kept: RowSparse, row: int) -> list[tuple[int, float]]:
-    """The columns and values of a row, the largest first."""
-    at = slice(int(kept.crow_Bp1[row]), int(kept.crow_Bp1[row + 1]))
-    value, order = kept.value[at].sort(descending=True)
-    return list(zip(kept.col_N[at][order].tolist(), value.tolist(), strict=True))
+def _sort_entries(matrix: RowSparse, row: int) -> list[tuple[int, float]]:
+    """Return the columns and values of a row, the largest value first."""
+    entries = slice(int(matrix.crow_Bp1[row]), int(matrix.crow_Bp1[row + 1]))
+    value, order = matrix.value[entries].sort(descending=True)
+    return list(zip(matrix.col_N[entries][order].tolist(), value.tolist(), strict=True))

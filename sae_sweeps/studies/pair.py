@@ -1,4 +1,4 @@
-"""A small and a large SAE held against each other: which latents are novel, the paths between the two, what follows."""
+"""A small and a large SAE compared: novel latents, the paths between the SAEs, and what is measured along them."""
 
 # A activations, B of them in a batch, D model width, S latents of the small SAE, L of the large one
 
@@ -17,24 +17,43 @@ from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.saes import SAE
 from sae_sweeps.studies.directions import compare
-from sae_sweeps.studies.paths import insertion, insertion_by, interpolation
-from sae_sweeps.studies.stitching import BATCH, Curve, Prediction, Stitching, Walk, family_sizes, prediction, rates
+from sae_sweeps.studies.paths import insert_by_value, insert_in_order, interpolate
+from sae_sweeps.studies.stitching import (
+    BATCH,
+    Curve,
+    PathReconstructions,
+    Prediction,
+    Stitching,
+    compute_rates,
+    count_families,
+    measure_prediction,
+)
 
-SHOWN = 500  # points of a ROC curve that a picture needs
+ROC_POINTS = 500  # points of the ROC curve in results.json, at most
 
 
 class Pair:
-    """Compares the decoder directions at once; `see` takes activations, a batch at a time, and the rest tells what came
-    out. A latent of the large SAE is novel if its largest cosine is below the threshold, else a reconstruction latent.
+    """A small and a large SAE, stitched. Decoder directions are compared at once; `update` takes activations.
 
-    Four paths are measured: `interpolation` from the small SAE to the large one; `reconstruction` and `random`, which
-    put in such latents in a random order, as controls; and `by_cosine`, which puts in what each of the thresholds would
-    call novel, one after the other.
+    A latent of the large SAE is *novel* if its largest cosine is below the threshold, else a *reconstruction* latent.
+    Four paths are measured:
+
+    interpolation: from the small SAE to the large one
+    reconstruction, random: controls; insert the reconstruction latents, or all latents, in a random order
+    by_cosine: inserts at each position what the next of the thresholds calls novel
+
+    compared: best matches of the decoder directions of both SAEs, and the families at each threshold
+    cosine_L (L,): the largest cosine of each latent of the large SAE with one of the small SAE
+    novel_L (L,): which latents of the large SAE are novel
+    novel_in: the position of the interpolation at which all novel latents are inserted
     """
 
     def __init__(self, small: SAE, large: SAE, settings: StitchConfig, on_progress: OnProgress | None = None) -> None:
-        """`told` hears how many directions of how many are compared. Raises: ValueError if the two do not see
-        activations alike."""
+        """Compare the decoder directions and plan the paths.
+
+        on_progress: called with (done, total) directions compared
+        Raises: ValueError if the two SAEs differ in d_in or in normalization.
+        """
         self.settings = settings
         self.thresholds = sorted({*settings.thresholds, settings.threshold})
         self.compared = compare(small.W_dec.detach(), large.W_dec.detach(), self.thresholds, on_progress)
@@ -43,98 +62,103 @@ class Pair:
         novel = self.novel_L.nonzero().squeeze(1)
         novel = novel[self.cosine_L[novel].argsort(stable=True)]
         sizes = (small.dict_size, large.dict_size, settings.positions)
-        self.interpolation, self.novel_in = interpolation(novel, self.compared.families[settings.threshold], *sizes)
+        self.interpolation, self.novel_in = interpolate(novel, self.compared.families[settings.threshold], *sizes)
         generator = torch.Generator().manual_seed(settings.seed)
 
-        def drawn(of: Tensor) -> Tensor:
-            return of[torch.randperm(len(of), generator=generator).to(of.device)]
+        def shuffle(latents: Tensor) -> Tensor:
+            return latents[torch.randperm(len(latents), generator=generator).to(latents.device)]
 
-        everyone = torch.arange(large.dict_size, device=novel.device)
+        all_latents = torch.arange(large.dict_size, device=novel.device)
         self.paths = {
             "interpolation": self.interpolation,
-            "reconstruction": insertion(drawn((~self.novel_L).nonzero().squeeze(1)), *sizes),
-            "random": insertion(drawn(everyone), *sizes),
-            "by_cosine": insertion_by(self.cosine_L, self.thresholds, small.dict_size),
+            "reconstruction": insert_in_order(shuffle((~self.novel_L).nonzero().squeeze(1)), *sizes),
+            "random": insert_in_order(shuffle(all_latents), *sizes),
+            "by_cosine": insert_by_value(self.cosine_L, self.thresholds, small.dict_size),
         }
         self.stitching = Stitching(small, large, list(self.paths.values()))
 
-    def see(self, x_BD: Tensor) -> None:
-        """Take a batch of raw activations into account."""
-        self.stitching.see(x_BD)
+    def update(self, x_BD: Tensor) -> None:
+        """Add a batch of raw activations to the measurements."""
+        self.stitching.update(x_BD)
 
     @property
     def ce_positions(self) -> list[int]:
-        """About `settings.ce_positions` positions of the interpolation: its ends, where the novel latents are in, where
-        the families are swapped, and others."""
+        """Return about `settings.ce_positions` positions of the interpolation for the CE degradation.
+
+        Among them are its ends, where all novel latents are in, and where all families are swapped.
+        """
         last = self.interpolation.length
         even = np.linspace(0, last, max(2, self.settings.ce_positions - 2)).round().astype(int)
         return sorted({*even.tolist(), self.novel_in, last - 1})
 
-    def walk(self, x_AD: Tensor) -> Walk:
-        """The reconstructions of raw activations along the interpolation."""
-        return Walk(self.interpolation, self.stitching.small, self.stitching.large, x_AD)
+    def encode(self, x_AD: Tensor) -> PathReconstructions:
+        """Encode raw activations (A, D) by both SAEs, for their reconstructions along the interpolation."""
+        return PathReconstructions(self.interpolation, self.stitching.small, self.stitching.large, x_AD)
 
     @cached_property
     def prediction(self) -> Prediction:
-        return prediction(self.cosine_L, self.stitching.change_L, self.stitching.fired_L)
+        """Return how well the cosine predicts the sign of the change in MSE."""
+        return measure_prediction(self.cosine_L, self.stitching.change_L, self.stitching.fired_L)
 
     @cached_property
     def curves(self) -> dict[str, Curve]:
-        return dict(zip(self.paths, self.stitching.curves(), strict=True))
+        """Return the curve along each path, by its name."""
+        return dict(zip(self.paths, self.stitching.compute_curves(), strict=True))
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The numbers of a study, but for the CE degradation."""
-        fired_L, lowers_L = self.stitching.fired_L > 0, self.stitching.change_L < 0
-        way = self.curves["interpolation"]
+        """Return the metrics of results.json (docs/studies.md), except for the CE degradation."""
+        active_L, lowers_L = self.stitching.fired_L > 0, self.stitching.change_L < 0
+        curve = self.curves["interpolation"]
 
-        def share(of_L: Tensor) -> float | None:
-            return lowers_L[of_L].double().mean().item() if of_L.any() else None
+        def compute_lowering_share(chosen_L: Tensor) -> float | None:
+            return lowers_L[chosen_L].double().mean().item() if chosen_L.any() else None
 
         return {
             "activations": self.stitching.seen,
             "latents": len(self.cosine_L),
             "latents_active": self.prediction.latents,
             "novel": int(self.novel_L.sum()),
-            "novel_active": int((self.novel_L & fired_L).sum()),
-            "novel_lowering_share": share(self.novel_L & fired_L),
-            "reconstruction_lowering_share": share(~self.novel_L & fired_L),
+            "novel_active": int((self.novel_L & active_L).sum()),
+            "novel_lowering_share": compute_lowering_share(self.novel_L & active_L),
+            "reconstruction_lowering_share": compute_lowering_share(~self.novel_L & active_L),
             "auroc": self.prediction.auroc,
             "best_threshold": self.prediction.best_threshold,
             "mse_small": self.stitching.mse,
-            "nmse_small": way.nmse[0],
-            "nmse_novel_in": way.nmse[self.novel_in],
-            "nmse_lowest_on_the_way": min(way.nmse[: self.novel_in + 1]),
+            "nmse_small": curve.nmse[0],
+            "nmse_novel_in": curve.nmse[self.novel_in],
+            "nmse_lowest_on_the_way": min(curve.nmse[: self.novel_in + 1]),
             "nmse_reconstruction_in": self.curves["reconstruction"].nmse[-1],
             "nmse_all_in": self.curves["random"].nmse[-1],
-            "nmse_large": way.nmse[-1],
-            "l0_small": way.l0[0],
-            "l0_novel_in": way.l0[self.novel_in],
-            "l0_large": way.l0[-1],
+            "nmse_large": curve.nmse[-1],
+            "l0_small": curve.l0[0],
+            "l0_novel_in": curve.l0[self.novel_in],
+            "l0_large": curve.l0[-1],
         }
 
     @property
     def details(self) -> dict[str, Any]:
-        """What results.json has beside the metrics."""
+        """Return what results.json holds beside the metrics: curves, thresholds, families, ROC curve."""
         predicted = asdict(self.prediction)
         for name, value in predicted.items():
-            if isinstance(value, list) and len(value) > SHOWN:
-                places = np.linspace(0, len(value) - 1, SHOWN).round().astype(int)
-                predicted[name] = [value[place] for place in places]
+            if isinstance(value, list) and len(value) > ROC_POINTS:
+                indices = np.linspace(0, len(value) - 1, ROC_POINTS).round().astype(int)
+                predicted[name] = [value[index] for index in indices]
         return {
             "curves": {**{name: asdict(curve) for name, curve in self.curves.items()}, "novel_in": self.novel_in},
-            "thresholds": self._by_threshold(),
-            "families": family_sizes(self.compared.families[self.settings.threshold]),
+            "thresholds": self._compare_thresholds(),
+            "families": count_families(self.compared.families[self.settings.threshold]),
             "prediction": predicted,
         }
 
-    def _by_threshold(self) -> list[dict[str, Any]]:
-        """What each threshold would make of the latents; NMSE and L0 with all that it calls novel put in."""
+    def _compare_thresholds(self) -> list[dict[str, Any]]:
+        """Return a row per threshold: novel latents, families, NMSE and L0 with the novel latents inserted, rates."""
         by_cosine = self.curves["by_cosine"]
+        measured = (self.cosine_L, self.stitching.change_L, self.stitching.fired_L)
         rows = []
         for position, threshold in enumerate(self.thresholds, start=1):
-            true_rate, false_rate = rates(self.cosine_L, self.stitching.change_L, self.stitching.fired_L, threshold)
-            sizes = family_sizes(self.compared.families[threshold])
+            true_rate, false_rate = compute_rates(*measured, threshold)
+            sizes = count_families(self.compared.families[threshold])
             swapped = [size for size in sizes if size["small"] and size["large"]]
             rows.append(
                 {
@@ -158,33 +182,35 @@ def stitch(
     settings: StitchConfig | None = None,
     **values: Any,
 ) -> Pair:
-    """Measure what the latents of a large SAE bring that a small one lacks (arXiv:2502.04878, section 4).
+    """Measure what the latents of a large SAE add to a small one (arXiv:2502.04878, section 4).
 
-    activations: raw activations (A, D) on which neither was trained, or batches of them
-    settings: a StitchConfig, or its values by name: threshold (0.7: the decoder cosine from which latents are alike),
-        thresholds (others that are looked at), positions (20: of each part of a curve), seed (0: of the controls)
+    activations: raw activations (A, D) that neither SAE was trained on, or batches of them
+    settings: a StitchConfig, or its values by name: threshold (0.7: the decoder cosine from which latents are similar),
+        thresholds (others to compare), positions (20: of each part of a curve), seed (0: of the controls)
 
-    What came out, of the latents of the large SAE (L,): `cosine_L`, `novel_L` and `stitching.change_L`, the change in
-    MSE when that latent alone is put in. Of the whole: `metrics` (docs/studies.md says what they are), `prediction`
-    with the AUROC, `curves` from the small SAE to the large one, `compared.families`. Where the language model is at
-    hand, `walk(x_AD).at(position)` gives reconstructions on the way, for the CE degradation.
+    Returns a Pair. Per latent of the large SAE (L,): `cosine_L`, `novel_L` and `stitching.change_L`, the change in MSE
+    when that latent alone is inserted. Overall: `metrics` (docs/studies.md), `prediction` with the AUROC, `curves` from
+    the small SAE to the large one, `compared.families`. `encode(x_AD).reconstruct(position)` gives reconstructions
+    along the interpolation, for the CE degradation with a language model.
 
-    Raises: ConfigError if a setting cannot work, the SAEs do not see activations alike, or there are no activations.
+    Raises: ConfigError if a setting is out of range, the SAEs differ in d_in or normalization, or there are no
+    activations.
     """
     settings = build_settings(StitchConfig, settings, values)
-    for name, here, there in (
+    for name, small_value, large_value in (
         ("d_in", small.d_in, large.d_in),
         ("normalization", small.normalization, large.normalization),
     ):
-        if here != there:
-            raise ConfigError(name, here, f"that of the large SAE is {there}", "stitch SAEs that see activations alike")
+        if small_value != large_value:
+            problem = f"the large SAE has {large_value}"
+            raise ConfigError(name, small_value, problem, "stitch SAEs of one hook, normalised in one way")
     pair = Pair(small, large, settings)
     for x_BD in activations.split(BATCH) if isinstance(activations, Tensor) else activations:
         if x_BD.shape[1:] != (small.d_in,):
-            problem = f"are not of shape (any number, {small.d_in}), which the SAEs are for"
+            problem = f"must have the shape (any number, {small.d_in})"
             raise ConfigError("activations", tuple(x_BD.shape), problem, "give raw activations of the SAEs' hook")
         if len(x_BD) > 0:
-            pair.see(x_BD.to(large.W_dec.device))
+            pair.update(x_BD.to(large.W_dec.device))
     if pair.stitching.seen == 0:
-        raise ConfigError("activations", 0, "there are none", "give some thousands")
+        raise ConfigError("activations", 0, "there are none", "give some thousands of activations")
     return pair

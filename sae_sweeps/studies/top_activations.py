@@ -1,6 +1,6 @@
-"""What latents mean to a person: the tokens on which they are most active, and how often they are active at all."""
+"""The tokens on which latents are most active, and how often they are active at all."""
 
-# B activations in a batch, F latents, M meta-latents, E examples of a latent, N kept entries
+# B activations in a batch, F latents, M meta-latents, E examples per latent, N kept entries of a (B, F) matrix
 
 import torch
 from torch import Tensor
@@ -11,11 +11,14 @@ from sae_sweeps.saes.sparse import RowSparse
 class TopActivations:
     """The strongest activation of each latent in each of a few sequences, in one pass over any amount of text.
 
-    Memory: a few numbers per latent and example. Each call of `see` is given whole sequences, so that the strongest
-    activation in a sequence is known when it has gone by.
+    Memory: a few numbers per latent and example. Each call of `update` takes whole sequences, so that the strongest
+    activation in a sequence is known after one call.
 
-    value (F, E): activations, the strongest first, 0 where there are no more; place (F, E): where in the text they are,
-    as sequence x seq_len + position.
+    value (F, E): activations, the strongest first, 0 where there are fewer than E
+    place (F, E): their places in the text, sequence x seq_len + position; -1 where there are fewer than E
+    fired (F,): on how many activations each latent was active
+    total (F,): the sum of its activations
+    seen: activations so far
     """
 
     def __init__(self, latents: int, examples: int, seq_len: int, device: torch.device) -> None:
@@ -28,16 +31,16 @@ class TopActivations:
 
     @property
     def frequency(self) -> Tensor:
-        """The share of the activations on which each latent is active, (F,)."""
+        """Return the share of the activations on which each latent is active, (F,)."""
         return self.fired / max(1, self.seen)
 
     @property
     def mean(self) -> Tensor:
-        """The mean of each latent's activations where it is active, (F,); 0 if it never is."""
+        """Return the mean of each latent's activations where it is active, (F,); 0 if it never is."""
         return self.total / self.fired.clamp(min=1)
 
-    def see(self, kept: RowSparse, place_B: Tensor) -> None:
-        """Take whole sequences into account: their active latents, and the place of each activation."""
+    def update(self, kept: RowSparse, place_B: Tensor) -> None:
+        """Add the latent activations (B, F) of whole sequences; place_B (B,) is each activation's place in the text."""
         active_N = kept.active
         row_N = kept.row_N[active_N]
         latent_N, value_N, place_N = kept.col_N[active_N].long(), kept.value[active_N], place_B[row_N]
@@ -47,56 +50,55 @@ class TopActivations:
 
         sequence_N = place_N // self._seq_len
         sequences = int(place_B.max()) // self._seq_len + 1
-        strongest = _first_of_each(latent_N * sequences + sequence_N, value_N)
+        strongest = _find_largest_per_key(latent_N * sequences + sequence_N, value_N)
         latent_N, value_N, place_N = latent_N[strongest], value_N[strongest], place_N[strongest]
-        order = _by_key(latent_N, value_N)
+        order = _sort_by_key(latent_N, value_N)
         latent_N, value_N, place_N = latent_N[order], value_N[order], place_N[order]
-        touched, start, of_N = _runs(latent_N)
-        rank_N = torch.arange(len(latent_N), device=latent_N.device) - start[of_N]
-        among = rank_N < self._examples
-        values = self.value.new_zeros(len(touched), self._examples)
+        latents, start, run_N = _find_runs(latent_N)
+        rank_N = torch.arange(len(latent_N), device=latent_N.device) - start[run_N]
+        best_N = rank_N < self._examples
+        values = self.value.new_zeros(len(latents), self._examples)
         places = self.place.new_full(values.shape, -1)
-        values[of_N[among], rank_N[among]] = value_N[among].to(values.dtype)
-        places[of_N[among], rank_N[among]] = place_N[among]
-        values, best = torch.cat([self.value[touched], values], dim=1).topk(self._examples, dim=1)
-        self.place[touched] = torch.cat([self.place[touched], places], dim=1).gather(1, best)
-        self.value[touched] = values
+        values[run_N[best_N], rank_N[best_N]] = value_N[best_N].to(values.dtype)
+        places[run_N[best_N], rank_N[best_N]] = place_N[best_N]
+        values, chosen = torch.cat([self.value[latents], values], dim=1).topk(self._examples, dim=1)
+        self.place[latents] = torch.cat([self.place[latents], places], dim=1).gather(1, chosen)
+        self.value[latents] = values
 
 
-def _runs(sorted_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The different values of an ascending list, where each begins, and which of them each element is."""
-    values, of_N, counts = sorted_N.unique_consecutive(return_inverse=True, return_counts=True)
-    return values, counts.cumsum(0) - counts, of_N
+def _find_runs(sorted_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the distinct values of an ascending list, the start of each one's run, and each element's run (N,)."""
+    values, run_N, counts = sorted_N.unique_consecutive(return_inverse=True, return_counts=True)
+    return values, counts.cumsum(0) - counts, run_N
 
 
-def _by_key(key_N: Tensor, value_N: Tensor) -> Tensor:
-    """The order by key, and of equal keys by value, the largest first."""
+def _sort_by_key(key_N: Tensor, value_N: Tensor) -> Tensor:
+    """Return the order by ascending key, and by descending value where keys are equal."""
     order = value_N.argsort(descending=True, stable=True)
     return order[key_N[order].argsort(stable=True)]
 
 
-def _first_of_each(key_N: Tensor, value_N: Tensor) -> Tensor:
-    """For each different key, where its largest value is."""
-    order = _by_key(key_N, value_N)
-    _, start, _ = _runs(key_N[order])
+def _find_largest_per_key(key_N: Tensor, value_N: Tensor) -> Tensor:
+    """Return the index of the largest value of each distinct key."""
+    order = _sort_by_key(key_N, value_N)
+    _, start, _ = _find_runs(key_N[order])
     return order[start]
 
 
-def meta_activations(kept: RowSparse, decomposition: RowSparse) -> RowSparse:
-    """The activations of meta-latents, as the entries of a matrix (B, M): what is active of the latents (B, F), times
-    the weights of their decompositions (F, M).
+def compute_meta_activations(kept: RowSparse, decomposition: RowSparse) -> RowSparse:
+    """Return the activations of meta-latents (B, M): latent activations (B, F) times decomposition weights (F, M).
 
-    With every decoder direction replaced by its decomposition, sum_i z_i (sum_m w_im u_m), this is what multiplies the
-    meta-latent's direction u_m: sum_i z_i w_im.
+    With every decoder direction replaced by its decomposition, the SAE decodes to sum_i z_i (sum_m w_im u_m). So
+    sum_i z_i w_im is the factor of the meta-latent's direction u_m.
     """
     batch, meta = kept.shape[0], decomposition.shape[1]
-    parts_F = decomposition.crow_Bp1.diff()
+    parts_F = decomposition.crow_Bp1.diff()  # meta-latents per latent
     parts_N = parts_F[kept.col_N].long()
     source = torch.arange(len(parts_N), device=parts_N.device).repeat_interleave(parts_N)
     within = torch.arange(len(source), device=source.device) - (parts_N.cumsum(0) - parts_N)[source]
     entry = decomposition.crow_Bp1[kept.col_N].long()[source] + within
-    place = torch.stack([kept.row_N[source], decomposition.col_N[entry]]).long()
+    index = torch.stack([kept.row_N[source], decomposition.col_N[entry]]).long()
     value = kept.value[source] * decomposition.value[entry]
-    summed = torch.sparse_coo_tensor(place, value, (batch, meta), check_invariants=False).coalesce()
+    summed = torch.sparse_coo_tensor(index, value, (batch, meta), check_invariants=False).coalesce()
     row_N, col_N = summed.indices()
     return RowSparse.from_sorted(row_N, col_N, summed.values(), (batch, meta))

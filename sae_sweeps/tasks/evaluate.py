@@ -1,4 +1,4 @@
-"""Task `evaluate`: the metrics of SAEs that are there, whoever trained them, on one text and by one definition."""
+"""Task `evaluate`: the metrics of trained SAEs, from any library, on one text and by one definition."""
 
 import logging
 
@@ -15,32 +15,35 @@ from sae_sweeps.tasks.study import Study, plan_per_sae, run_studies
 log = logging.getLogger(__name__)
 
 
-def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
-    """The SAEs that a command is about, and what is to be said of those that cannot be evaluated.
+def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
+    """Return the evaluations a command asks for, and why other SAEs are skipped (empty if none are).
 
-    Raises: ConfigError if an SAE is named that is not there.
+    Raises: ConfigError if the named SAE does not exist.
     """
     return plan_per_sae("evaluate", sweep, command, {})
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Evaluate all SAEs and show their metrics. Returns why those that failed have failed."""
-    found, missing = studies(sweep, config)
-    failures = run_studies(found, _evaluate, missing)
-    names = saved_labels([study.saved["sae"] for study in found])
-    results = {name: read_json(study.folder / point_state.RESULTS) for name, study in zip(names, found, strict=True)}
-    metrics = {name: known["metrics"] for name, known in results.items() if known is not None}
+    """Evaluate the SAEs that `config` asks for and print their metrics. Returns one sentence per failure."""
+    studies, skipped_reason = plan_studies(sweep, config)
+    failures = run_studies(studies, _evaluate, skipped_reason)
+    labels = saved_labels([study.saved["sae"] for study in studies])
+    results = {
+        label: read_json(study.folder / point_state.RESULTS) for label, study in zip(labels, studies, strict=True)
+    }
+    metrics = {label: content["metrics"] for label, content in results.items() if content is not None}
     if metrics:
-        where = found[0].config.model
-        console.print(saes_table(f"{where.name} at {where.hook}", metrics))
+        model = studies[0].config.model
+        console.print(saes_table(f"{model.name} at {model.hook}", metrics))
     return failures
 
 
-def _evaluate(study: Study, shown: PointProgress) -> None:
-    inputs = study.inputs()
-    sae = study.sae("sae", inputs)
-    shown.show_stage("evaluating")
-    metrics = evaluate(sae, inputs.model, inputs.held_out(study.config.evaluation.tokens))
+def _evaluate(study: Study, display: PointProgress) -> None:
+    """Evaluate one SAE and write results.json."""
+    source = study.load_source()
+    sae = study.load_sae("sae", source)
+    display.show_stage("evaluating")
+    metrics = evaluate(sae, source.model, source.held_out(study.config.evaluation.tokens))
     study.write_results(metrics)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     log.info("%s: %s", study.name, numbers)

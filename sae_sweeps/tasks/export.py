@@ -1,4 +1,4 @@
-"""Task `export`: trained SAEs in another library's format, each with a model card."""
+"""Task `export`: write trained SAEs in another library's format, each with a model card."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,43 +18,49 @@ from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError
 from sae_sweeps.runtime.files import read_json, write_text
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import SavedSAE, read_results, saved_labels
-from sae_sweeps.tasks.model_card import card
+from sae_sweeps.tasks.model_card import build_card
 from sae_sweeps.tasks.study import find_named_or_done
 
 CARD = "README.md"
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Write all SAEs. Returns why those that could not be written could not."""
-    saved, missing = find_saes(sweep, config)
-    written, failures = export(saved, export_folder(sweep, config), config)
+    """Write the SAEs that `config` asks for. Returns one sentence per SAE that could not be written."""
+    saved, skipped_reason = find_saes(sweep, config)
+    written, failures = export(saved, choose_folder(sweep, config), config)
     for folder in written.values():
         console.print(f"written: {folder}", markup=False, soft_wrap=True)
-    return [missing, *failures] if missing else failures
+    return [skipped_reason, *failures] if skipped_reason else failures
 
 
 def find_saes(sweep: Sweep, config: Config) -> tuple[list[SavedSAE], str]:
-    """The SAEs that are meant, and what is to be said of points that are not done. Raises: NotRunError if none are."""
-    saved, missing = find_named_or_done(sweep, config)
+    """Return the SAEs to export, and why points are skipped (empty if none are).
+
+    Raises: NotRunError if no point is done. ConfigError if the named SAE does not exist.
+    """
+    saved, skipped_reason = find_named_or_done(sweep, config)
     if not saved:
-        raise NotRunError(missing or NO_POINTS)
-    return saved, missing
+        raise NotRunError(skipped_reason or NO_POINTS)
+    return saved, skipped_reason
 
 
-def chosen_format(config: Config) -> str:
+def choose_format(config: Config) -> str:
+    """Return the format to write; by default the first of EXPORTS."""
     return config.format or EXPORTS[0]
 
 
-def export_folder(sweep: Sweep, config: Config) -> Path:
-    """Where the folders of the SAEs come."""
+def choose_folder(sweep: Sweep, config: Config) -> Path:
+    """Return the folder for the folders of the SAEs: `export.folder`, or export/<format>/ in the sweep's folder."""
     if config.export.folder is not None:
         return Path(config.export.folder).expanduser()
-    return sweep.folder / "export" / chosen_format(config)
+    return sweep.folder / "export" / choose_format(config)
 
 
-def export_names(saved: Sequence[SavedSAE]) -> list[str]:
-    """What their folders are called: with a digest where an SAE is of another library, many of whose folders are called
-    the same."""
+def name_folders(saved: Sequence[SavedSAE]) -> list[str]:
+    """Return a folder name per SAE.
+
+    Names of SAEs from other libraries end in a digest, as many of those have the same folder name.
+    """
     return [
         f"{name}-{one.digest()[:8]}" if one.is_foreign else name
         for one, name in zip(saved, saved_labels(saved), strict=True)
@@ -62,10 +68,10 @@ def export_names(saved: Sequence[SavedSAE]) -> list[str]:
 
 
 def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[str, Path], list[str]]:
-    """Write SAEs into folders of `root` that are named like them. Returns where each is, and why others are not."""
+    """Write SAEs into folders of `root`. Returns each one's folder by its name, and one sentence per failure."""
     written: dict[str, Path] = {}
     failures = []
-    for one, name in zip(saved, export_names(saved), strict=True):
+    for one, name in zip(saved, name_folders(saved), strict=True):
         try:
             written[name] = _export(one, name, root, config)
         except ConfigError as error:
@@ -74,16 +80,19 @@ def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[
 
 
 def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
-    """Raises: ConfigError if it cannot be read, or the format has nothing for such an SAE."""
-    format = chosen_format(config)
+    """Write one SAE and its model card. Returns its folder.
+
+    Raises: ConfigError if the SAE cannot be read, or the format cannot represent it.
+    """
+    format = choose_format(config)
     sae, description = one.load(torch.device("cpu")), describe_saved(one, format)
     _require_architecture(sae.architecture, format)
-    fed_normalized = sae.normalization != "none" and not WRITERS[format].normalizes
-    if fed_normalized:
+    expects_normalized = sae.normalization != "none" and not WRITERS[format].normalizes
+    if expects_normalized:
         if not config.export.normalized:
             library = WRITERS[format].library
-            problem = f"it normalises activations ({sae.normalization}), and {library} has no word for that"
-            fix = "train it with sae.normalize_input=false; or set this to true, and normalise what it is fed"
+            problem = f"the SAE normalises activations ({sae.normalization}), which {library} cannot represent"
+            fix = "train with sae.normalize_input=false, or set export.normalized=true and normalise its input"
             raise ConfigError("export.normalized", False, problem, fix)
         description = replace(description, input_normalization=sae.normalization)
         sae.normalization = "none"
@@ -94,7 +103,7 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
     except ValueError as error:
         raise ConfigError("format", format, str(error), "format=sae_lens, which takes this SAE") from None
     results = {} if description.directions_of else read_results(one)
-    text = card(
+    text = build_card(
         name,
         format,
         description,
@@ -102,7 +111,7 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
         results.get("config", {}),
         results.get("provenance", {}),
         str(folder.relative_to(root)),
-        fed_normalized,
+        expects_normalized,
     )
     write_text(folder / CARD, text)
     return folder
@@ -120,12 +129,15 @@ def _require_architecture(architecture: str, format: str) -> None:
 
 
 def describe_saved(one: SavedSAE, format: str) -> Description:
-    """What is known of an SAE: what its files say, and of a point what its configuration says."""
+    """Return the description of an SAE from its files, and if it is a point's, from its configuration.
+
+    A path of the model on this machine is cut to its last part.
+    """
     description, model = one.located.describe(), one.config.model
     if one.declared is None:
-        elsewhere = format == "saebench" or is_local_path(model.name)
-        name = model.aliases[0] if elsewhere and model.aliases else model.name
+        needs_hub_name = format == "saebench" or is_local_path(model.name)
+        name = model.aliases[0] if needs_hub_name and model.aliases else model.name
         description = replace(description, model=name, hook=model.hook, k=one.config.k)
-    if description.model is not None and is_local_path(description.model):  # where it lies here is nobody's business
+    if description.model is not None and is_local_path(description.model):  # a path here is private
         return replace(description, model=Path(description.model).name)
     return description

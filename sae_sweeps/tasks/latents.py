@@ -1,4 +1,4 @@
-"""Task `latents`: what each latent means: its top tokens in context, how often it is active, what it raises."""
+"""Task `latents`: what latents mean: top tokens in context, how often they are active, promoted tokens."""
 
 import logging
 from dataclasses import asdict
@@ -13,26 +13,27 @@ from sae_sweeps.tasks.study import Study, plan_per_sae, run_studies
 log = logging.getLogger(__name__)
 
 
-def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
-    """The SAEs that a command is about, and what is to be said of those that cannot be studied.
+def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
+    """Return the studies a command asks for, and why other SAEs are skipped (empty if none are).
 
-    Raises: ConfigError if an SAE is named that is not there.
+    Raises: ConfigError if the named SAE does not exist.
     """
     return plan_per_sae("latents", sweep, command, asdict(command.latents))
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Look at the latents of all SAEs. Returns why those that failed have failed."""
-    found, missing = studies(sweep, config)
-    return run_studies(found, _look, missing)
+    """Run the studies that `config` asks for. Returns one sentence per failure."""
+    studies, skipped_reason = plan_studies(sweep, config)
+    return run_studies(studies, _describe_latents, skipped_reason)
 
 
-def _look(study: Study, shown: PointProgress) -> None:
-    inputs, settings = study.inputs(), study.settings
-    sae = study.sae("sae", inputs)
-    top, tokens_NS = latent_tables.read_text(inputs, sae, settings, shown)
-    parts = latent_tables.rows(inputs, top, tokens_NS, sae.W_dec.detach(), settings, shown)
-    write_table(study.folder / "latents.parquet", latent_tables.SCHEMA, parts)
+def _describe_latents(study: Study, display: PointProgress) -> None:
+    """Find the latents' top tokens and write the study's files."""
+    source, settings = study.load_source(), study.settings
+    sae = study.load_sae("sae", source)
+    top, tokens_NS = latent_tables.collect_top_activations(source, sae, settings, display)
+    rows = latent_tables.build_rows(source, top, tokens_NS, sae.W_dec.detach(), settings, display)
+    write_table(study.folder / "latents.parquet", latent_tables.SCHEMA, rows)
     metrics = {
         "activations": top.seen,
         "latents": sae.dict_size,
@@ -41,5 +42,5 @@ def _look(study: Study, shown: PointProgress) -> None:
     }
     study.write_results(metrics)
     log.info("%s: %d of %d latents are never active", study.name, metrics["never_active"], metrics["latents"])
-    frequencies = top.frequency.clamp(min=0.1 / top.seen).log10().cpu().numpy()
-    study.track("step", lambda run: run.histogram("log10_frequency", frequencies), metrics)
+    log_frequencies = top.frequency.clamp(min=0.1 / top.seen).log10().cpu().numpy()  # clamped: never active is 0
+    study.track("step", lambda run: run.histogram("log10_frequency", log_frequencies), metrics)

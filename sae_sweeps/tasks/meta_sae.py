@@ -1,4 +1,4 @@
-"""Task `meta_sae`: an SAE of another SAE's decoder directions, and what it says of that one's latents."""
+"""Task `meta_sae`: decompose an SAE's decoder directions with a meta-SAE (arXiv:2502.04878, section 5)."""
 
 import logging
 import math
@@ -11,77 +11,72 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.config import Config
-from sae_sweeps.config.studies import MetaConfig
 from sae_sweeps.evaluation.evaluate import evaluate
-from sae_sweeps.formats import saelens
-from sae_sweeps.formats.layout import DIRECTIONS_OF
-from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.runtime.progress import PointProgress
-from sae_sweeps.saes import SAE, BatchTopKSAE
+from sae_sweeps.saes import SAE
 from sae_sweeps.studies import decomposition_tables, figures, latent_tables
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meta_sae import (
-    build_training_config,
-    decompose,
-    explained_share,
-    explained_variance,
-    over_all_latents,
-    pursue,
-    settle,
-    shuffled,
-    with_directions,
+    MetaSAE,
+    compute_explained_variance,
+    expand_to_all_latents,
+    orthogonal_matching_pursuit,
+    shuffle_directions,
 )
-from sae_sweeps.studies.top_activations import meta_activations
+from sae_sweeps.studies.top_activations import TopActivations, compute_meta_activations
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import SavedSAE, group_by_settings
+from sae_sweeps.tasks.meta_training import CHECKPOINT, CONTROL, CURVE, train_with_control
 from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished, find_named, run_studies
 from sae_sweeps.tracking.run import Run
-from sae_sweeps.training import checkpoints
-from sae_sweeps.training.curve import CurveFile, Line, read_lines
-from sae_sweeps.training.trainer import train
+from sae_sweeps.training.curve import Line, read_lines
 
 log = logging.getLogger(__name__)
 
-LOG_EVERY = 50  # steps
-CONTROL, CHECKPOINT, CURVE, DECOMPOSED = "control", "checkpoint", "metrics.jsonl", "decomposed.json"
+DECOMPOSED = "decomposed.json"
+
+# per smaller SAE, the best match of each meta-latent in it: cosine (M,), latent (M,)
+Matches = dict[str, tuple[Tensor, Tensor]]
 
 
-def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
-    """The SAEs that a command is about, and what is to be said of those that cannot be studied.
+def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
+    """Return the studies a command asks for, and why other SAEs are skipped (empty if none are).
 
-    Raises: ConfigError if an SAE is named that is not there.
+    Without `sae=`, a study of the largest SAE of each group of points that differ only in dict_size.
+    Raises: ConfigError if the named SAE does not exist.
     """
-    given, missing = find_named(command), ""
-    if given:
-        of = Sweep(given[0].folder.parent.parent)  # where its smaller ones are, if it is a point of a sweep
-        everyone, undone = collect_saved(of) if of.exists() else ([], [])
-        groups = [group for group in group_by_settings(everyone) if given[0].folder in [one.folder for one in group]]
-        of_targets = [(given[0], groups[0] if groups else given)]
+    named, skipped_reason = find_named(command), ""
+    if named:
+        own_sweep = Sweep(named[0].folder.parent.parent)  # if the SAE is a point: the smaller ones are there
+        candidates, unfinished = collect_saved(own_sweep) if own_sweep.exists() else ([], [])
+        groups = [group for group in group_by_settings(candidates) if named[0].folder in [one.folder for one in group]]
+        targets = [(named[0], groups[0] if groups else named)]
     else:
-        everyone, undone = collect_saved(sweep)
-        of_targets = [(max(group, key=_size_of), group) for group in group_by_settings(everyone)]
-        missing = describe_unfinished([target.name for target, _ in of_targets if target.name in undone])
-    found = []
-    for target, group in of_targets:
-        if given or target.name not in undone:
-            below = [one for one in group if _size_of(one) < _size_of(target)]
-            smaller = [one for one in below if one.name not in undone]
+        candidates, unfinished = collect_saved(sweep)
+        targets = [(max(group, key=_get_size), group) for group in group_by_settings(candidates)]
+        skipped_reason = describe_unfinished([target.name for target, _ in targets if target.name in unfinished])
+    studies = []
+    for target, group in targets:
+        if named or target.name not in unfinished:
+            below = [one for one in group if _get_size(one) < _get_size(target)]
+            smaller = [one for one in below if one.name not in unfinished]
             if len(smaller) < len(below):
-                names = [one.name for one in below if one.name in undone]
-                log.warning("%s: without smaller SAEs that are not done: %s", target.name, ", ".join(names))
-            found.append(_study(sweep, command, target, sorted(smaller, key=_size_of)))
-    return found, missing
+                names = [one.name for one in below if one.name in unfinished]
+                log.warning("%s: not compared with smaller SAEs that are not done: %s", target.name, ", ".join(names))
+            studies.append(_plan_study(sweep, command, target, sorted(smaller, key=_get_size)))
+    return studies, skipped_reason
 
 
-def _size_of(one: SavedSAE) -> int:
-    return one.config.dict_size
+def _get_size(saved: SavedSAE) -> int:
+    return saved.config.dict_size
 
 
-def _study(sweep: Sweep, command: Config, target: SavedSAE, smaller: list[SavedSAE]) -> Study:
+def _plan_study(sweep: Sweep, command: Config, target: SavedSAE, smaller: list[SavedSAE]) -> Study:
     saved = {"sae": target, **{f"smaller_{one.config.dict_size}": one for one in smaller}}
     settings = {**asdict(command.meta), "latents": asdict(command.latents)}
     title = f"{target.title}-meta{command.meta.dict_size or ''}-k{command.meta.k}"
@@ -89,180 +84,164 @@ def _study(sweep: Sweep, command: Config, target: SavedSAE, smaller: list[SavedS
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Decompose the largest SAEs. Returns why those that failed have failed."""
-    found, missing = studies(sweep, config)
-    return run_studies(found, _decompose, missing)
+    """Run the studies that `config` asks for. Returns one sentence per failure."""
+    studies, skipped_reason = plan_studies(sweep, config)
+    return run_studies(studies, _decompose, skipped_reason)
 
 
-def _decompose(study: Study, shown: PointProgress) -> None:
-    began = time.perf_counter()
-    inputs, settings = study.inputs(), study.settings
-    sae = study.sae("sae", inputs)
-    top, tokens_NS = latent_tables.read_text(inputs, sae, settings["latents"], shown)
-    latents_A = _decomposed(study, sae, top.fired)
-    directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
-    size = _size(directions_AD, settings)
-    of_meta = MetaConfig(**{name: value for name, value in settings.items() if name != "latents"} | {"dict_size": size})
-    meta = _trained(study.folder, directions_AD, of_meta, shown)
-    origin = {"k": meta.k, "seed": settings["seed"]}
-    saelens.write(
-        study.folder / "sae", meta.for_inference(), {DIRECTIONS_OF: study.saved["sae"].name, "sae_sweeps": origin}
-    )
-    shown.show_stage("training on shuffled directions, the control")
-    control_AD = shuffled(directions_AD, settings["seed"])
-    control = _trained(study.folder / CONTROL, control_AD, of_meta, shown)
+def _decompose(study: Study, display: PointProgress) -> None:
+    """Train a meta-SAE on the SAE's decoder directions, measure it, and write the study's files."""
+    started = time.perf_counter()
+    source = study.load_source()
+    sae = study.load_sae("sae", source)
+    top, tokens_NS = latent_tables.collect_top_activations(source, sae, study.settings["latents"], display)
+    meta, control = train_with_control(study, sae, _choose_latents(study, sae, top.fired), display)
 
-    shown.show_stage("comparing with smaller SAEs")
-    kept, reconstructed_AD = decompose(meta, directions_AD), meta(directions_AD)
-    smaller, matches = _smaller(study, meta, directions_AD)
-    pursued_AD = pursue(directions_AD, meta.W_dec.detach(), settings["k"])
-    metrics: dict[str, Any] = {
-        "latents": sae.dict_size,
-        "decomposed": len(latents_A),
-        "never_active": int((top.fired == 0).sum()),
-        "meta_latents": meta.dict_size,
-        "meta_latents_unused": int((torch.bincount(kept.col_N, minlength=meta.dict_size) == 0).sum()),
-        "l0": len(kept.value) / len(latents_A),
-        "explained_variance": explained_variance(directions_AD, reconstructed_AD),
-        "explained_variance_shuffled": explained_variance(control_AD, control(control_AD)),
-        "explained_variance_pursuit": explained_variance(directions_AD, pursued_AD),
-        **{f"explained_variance_{part}": of["explained_variance"] for part, of in smaller.items()},
+    display.show_stage("comparing with smaller SAEs")
+    smaller, matches = _compare_smaller(study, meta)
+    metrics = _measure(sae, top, meta, control)
+    metrics |= {f"explained_variance_{part}": found["explained_variance"] for part, found in smaller.items()}
+    display.show_stage("evaluating with the directions replaced")
+    metrics |= _evaluate_replacement(study, source, sae, meta)
+    display.show_stage("reading the text for the meta-latents")
+    _write_tables(study, source, sae, meta, (top, tokens_NS), matches, display)
+
+    latents_by_count = torch.bincount(meta.weights.crow_Bp1.diff().long()).tolist()  # with 0, 1, 2, ... meta-latents
+    content = {
+        "smaller": smaller,
+        "meta_latents_per_latent": latents_by_count,
+        "seconds": time.perf_counter() - started,
     }
-    shown.show_stage("evaluating with the directions replaced")
-    data = inputs.held_out(study.config.evaluation.tokens)
-    changed = with_directions(sae, latents_A, reconstructed_AD)
-    for when, evaluated in (
-        ("before", evaluate(sae, inputs.model, data)),
-        ("after", evaluate(changed, inputs.model, data)),
-    ):
-        metrics |= {f"{name}_{when}": evaluated[name] for name in ("nmse", "ce_degradation")}
-
-    shown.show_stage("reading the text for the meta-latents")
-    whole = over_all_latents(kept, latents_A, sae.dict_size)
-    explained_F = torch.full((sae.dict_size,), math.nan, device=latents_A.device)
-    explained_F[latents_A] = explained_share(directions_AD, reconstructed_AD)
-    of_text = settings["latents"]
-    rows = latent_tables.rows(inputs, top, tokens_NS, sae.W_dec.detach(), of_text, shown)
-    decomposition_tables.write_latents(study.folder, rows, whole, explained_F)
-    meta_top, _ = latent_tables.read_text(inputs, sae, of_text, shown, lambda active: meta_activations(active, whole))
-    rows = latent_tables.rows(inputs, meta_top, tokens_NS, meta.W_dec.detach(), of_text, shown)
-    decomposition_tables.write_meta_latents(study.folder, rows, whole, matches)
-    decomposition_tables.write_examples(study.folder, study.name, top.seen, settings["seed"])
-
-    parts = torch.bincount(kept.crow_Bp1.diff().long()).tolist()  # how many latents have 0, 1, 2, ... meta-latents
-    content = {"smaller": smaller, "meta_latents_per_latent": parts, "seconds": time.perf_counter() - began}
     cosines = {name: cosine.cpu().numpy() for name, (cosine, _) in matches.items()}
-    pictures = figures.meta_sae(study.folder, study.name, metrics, content, cosines)
+    pictures = figures.plot_meta_sae(study.folder, study.name, metrics, content, cosines)
     study.write_results(metrics, **content)
     log.info("%s: %s", study.name, summarize(metrics))
     shutil.rmtree(study.folder / CONTROL / CHECKPOINT, ignore_errors=True)
     curve = read_lines(study.folder / CURVE)
-    study.track("step", lambda run: _fill(run, curve, content, explained_F[latents_A], pictures), metrics)
+    study.track("step", lambda run: _log_run(run, curve, content, meta.explained_A, pictures), metrics)
+
+
+def _measure(sae: SAE, top: TopActivations, meta: MetaSAE, control: MetaSAE) -> dict[str, Any]:
+    """Return the metrics of the decomposition itself, without a language model."""
+    pursued_AD = orthogonal_matching_pursuit(meta.directions_AD, meta.sae.W_dec.detach(), meta.settings.k)
+    uses_M = torch.bincount(meta.weights.col_N, minlength=meta.sae.dict_size)
+    return {
+        "latents": sae.dict_size,
+        "decomposed": len(meta.latents_A),
+        "never_active": int((top.fired == 0).sum()),
+        "meta_latents": meta.sae.dict_size,
+        "meta_latents_unused": int((uses_M == 0).sum()),
+        "l0": len(meta.weights.value) / len(meta.latents_A),
+        "explained_variance": meta.explained_variance,
+        "explained_variance_shuffled": control.explained_variance,
+        "explained_variance_pursuit": compute_explained_variance(meta.directions_AD, pursued_AD),
+    }
+
+
+def _evaluate_replacement(study: Study, source: ActivationSource, sae: SAE, meta: MetaSAE) -> dict[str, float]:
+    """Return NMSE and CE degradation (nats per token) of the SAE before and after its directions are replaced."""
+    data = source.held_out(study.config.evaluation.tokens)
+    before, after = (evaluate(one, source.model, data) for one in (sae, meta.replace_directions(sae)))
+    return {
+        f"{name}_{when}": metrics[name]
+        for when, metrics in (("before", before), ("after", after))
+        for name in ("nmse", "ce_degradation")
+    }
+
+
+def _write_tables(
+    study: Study,
+    source: ActivationSource,
+    sae: SAE,
+    meta: MetaSAE,
+    activations: tuple[TopActivations, Tensor],
+    matches: Matches,
+    display: PointProgress,
+) -> None:
+    """Write the tables of the latents and the meta-latents, and examples.md.
+
+    activations: the latents' top activations and the tokens (N, S) that they were found in
+    """
+    top, tokens_NS = activations
+    settings = study.settings["latents"]
+    weights = expand_to_all_latents(meta.weights, meta.latents_A, sae.dict_size)
+    explained_F = torch.full((sae.dict_size,), math.nan, device=meta.latents_A.device)
+    explained_F[meta.latents_A] = meta.explained_A
+    rows = latent_tables.build_rows(source, top, tokens_NS, sae.W_dec.detach(), settings, display)
+    decomposition_tables.write_latents(study.folder, rows, weights, explained_F)
+    meta_top, _ = latent_tables.collect_top_activations(
+        source, sae, settings, display, lambda active: compute_meta_activations(active, weights)
+    )
+    rows = latent_tables.build_rows(source, meta_top, tokens_NS, meta.sae.W_dec.detach(), settings, display)
+    decomposition_tables.write_meta_latents(study.folder, rows, weights, matches)
+    decomposition_tables.write_examples(study.folder, study.name, top.seen, study.settings["seed"])
 
 
 def summarize(metrics: dict[str, Any]) -> str:
-    """A line on what came out."""
+    """Return the main results in one line."""
     explained, control = metrics["explained_variance"], metrics["explained_variance_shuffled"]
     return (
         f"{metrics['meta_latents']} meta-latents explain {explained:.1%} of the variance of {metrics['decomposed']} "
-        f"directions (shuffled: {control:.1%}); CE {metrics['ce_degradation_before']:+.3f} -> "
-        f"{metrics['ce_degradation_after']:+.3f} with the directions replaced"
+        f"directions (shuffled directions: {control:.1%}); CE degradation {metrics['ce_degradation_before']:+.3f} -> "
+        f"{metrics['ce_degradation_after']:+.3f} nats with the directions replaced"
     )
 
 
-def _decomposed(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
-    """The latents whose directions are decomposed, (A,). They are kept from the first run on: another device may find
-    another latent active, and a training that goes on is of these.
+def _choose_latents(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
+    """Return the latents to decompose, (A,): those active in the text, or all with `meta.include_dead=true`.
 
-    Raises: ConfigError if no latent is active.
+    They are saved by the first run and read by later ones: another device may find other latents active, and a
+    resumed training needs the same directions. Raises: ConfigError if no latent is active.
     """
     file = study.folder / DECOMPOSED
     latents = read_json(file)
     if latents is None:
-        everyone = study.settings["include_dead"]
-        latents = list(range(sae.dict_size)) if everyone else (fired_F > 0).nonzero().squeeze(1).tolist()
+        include_dead = study.settings["include_dead"]
+        latents = list(range(sae.dict_size)) if include_dead else (fired_F > 0).nonzero().squeeze(1).tolist()
         write_json(file, latents)
     if not latents:
         tokens = study.settings["latents"]["tokens"]
-        fix = "more of them, or meta.include_dead=true"
-        raise ConfigError("latents.tokens", tokens, f"no latent of {study.saved['sae'].name} is active in them", fix)
+        problem = f"no latent of {study.saved['sae'].name} is active in that many tokens"
+        raise ConfigError("latents.tokens", tokens, problem, "give more tokens, or meta.include_dead=true")
     if left_out := sae.dict_size - len(latents):
-        said = "%s: %s left out, active nowhere in the text (meta.include_dead=true takes them in)"
-        log.info(said, study.name, pluralize(left_out, "latent"))
+        message = "%s: %s left out, never active in the text (meta.include_dead=true includes them)"
+        log.info(message, study.name, pluralize(left_out, "latent"))
     return torch.tensor(latents, device=fired_F.device)
 
 
-def _size(directions_AD: Tensor, settings: dict[str, Any]) -> int:
-    """How many meta-latents there are to be. Raises: ConfigError if that is more than there are directions."""
-    quarter = max(1, len(directions_AD) // 4)
-    size = quarter if settings["dict_size"] is None else settings["dict_size"]
-    if not 0 < size <= len(directions_AD):
-        problem = f"there are only {len(directions_AD)} decoder directions to learn from"
-        raise ConfigError("meta.dict_size", size, problem, f"meta.dict_size={quarter}")
-    return size
+def _compare_smaller(study: Study, meta: MetaSAE) -> tuple[dict[str, dict[str, Any]], Matches]:
+    """Return results per smaller SAE, by the part it plays in the study, and each meta-latent's best match in it.
 
-
-def _trained(folder: Path, directions_AD: Tensor, settings: MetaConfig, shown: PointProgress) -> BatchTopKSAE:
-    """A meta-SAE, trained from its newest state on. Raises: Stopped if told to stop, with the state saved."""
-    trainer, stream = build_training_config(directions_AD, settings)
-    steps, tokens = trainer.config.steps, trainer.config.tokens
-    states = folder / CHECKPOINT
-    if (state := checkpoints.load_newest(states)) is not None:
-        trainer.load_state(state)
-    if 0 < trainer.steps_done < steps:
-        log.info("%s: goes on at step %d of %d", folder, trainer.steps_done, steps)
-    folder.mkdir(parents=True, exist_ok=True)
-    curve = CurveFile(folder / CURVE, trainer.steps_done)
-    spread = (directions_AD - directions_AD.mean(0)).square().mean().item()
-    for _, taken in train([trainer], stream):
-        for step in taken:
-            done = trainer.steps_done
-            shown.show_step(trainer.tokens_done, tokens, step.loss, step.l0, "directions")
-            if done % LOG_EVERY == 0 or trainer.finished:
-                explained = 1 - step.mse.item() / spread
-                curve.append({"step": done, "explained_variance": explained, "l0": step.l0.item()})
-            if done % settings.checkpoint_every == 0 or trainer.finished:
-                checkpoints.save(states, done, trainer.state())
-            try:
-                signals.raise_if_stopped()
-            except signals.Stopped:
-                checkpoints.save(states, done, trainer.state())
-                raise
-    assert isinstance(trainer.sae, BatchTopKSAE), "made as one"
-    settle(trainer.sae, directions_AD)
-    return trainer.sae
-
-
-def _smaller(
-    study: Study, meta: SAE, directions_AD: Tensor
-) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[Tensor, Tensor]]]:
-    """Of each smaller SAE: how much its decoder explains with k directions for each, and how alike it is to the
-    meta-latents, beside random directions. And the best match (cosine, latent) of each meta-latent in it."""
-    found, matches = {}, {}
-    W_dec = meta.W_dec.detach()
-    random_MD = shuffled(W_dec, study.settings["seed"])
+    The results: the variance that k of its decoder directions explain of each direction, and the mean cosine of the
+    best matches, of meta-latents and of shuffled ones.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    matches: Matches = {}
+    k, W_dec_MD = meta.settings.k, meta.sae.W_dec.detach()
+    shuffled_MD = shuffle_directions(W_dec_MD, meta.settings.seed)
     for part, saved in study.saved.items():
         if part == "sae":
             continue
-        atoms = saved.load(W_dec.device).W_dec.detach()
-        best = compare(W_dec, atoms).left
+        atoms = saved.load(W_dec_MD.device).W_dec.detach()
+        best = compare(W_dec_MD, atoms).left
         matches[saved.name] = (best.cosine, best.index)
+        pursued_AD = orthogonal_matching_pursuit(meta.directions_AD, atoms, k)
         found[part] = {
             **saved.describe(),
-            "explained_variance": explained_variance(directions_AD, pursue(directions_AD, atoms, study.settings["k"])),
+            "explained_variance": compute_explained_variance(meta.directions_AD, pursued_AD),
             "best_match_mean": best.cosine.mean().item(),
-            "best_match_mean_of_random": compare(random_MD, atoms).left.cosine.mean().item(),
+            "best_match_mean_of_random": compare(shuffled_MD, atoms).left.cosine.mean().item(),
         }
     return found, matches
 
 
-def _fill(run: Run, curve: list[Line], content: dict[str, Any], explained_A: Tensor, pictures: list[Path]) -> None:
-    """The study's run in W&B: its curve, tables, histograms and figures."""
+def _log_run(run: Run, curve: list[Line], content: dict[str, Any], explained_A: Tensor, pictures: list[Path]) -> None:
+    """Log the study's curve, tables, histograms and figures to its W&B run."""
     for line in curve:
         run.log(line)
     run.histogram("explained", explained_A.cpu().numpy())
-    parts = content["meta_latents_per_latent"]
-    run.table("meta_latents_per_latent", ["meta_latents", "latents"], [list(row) for row in enumerate(parts)])
+    counts = content["meta_latents_per_latent"]
+    run.table("meta_latents_per_latent", ["meta_latents", "latents"], [list(row) for row in enumerate(counts)])
     if content["smaller"]:
         rows = [{k: v for k, v in one.items() if k != "folder"} for one in content["smaller"].values()]
         run.table("smaller", list(rows[0]), [list(row.values()) for row in rows])

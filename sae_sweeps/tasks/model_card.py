@@ -1,4 +1,4 @@
-"""Model cards: what a folder with SAEs says of itself to people, and to the Hugging Face hub."""
+"""Model cards: the README.md of a folder with SAEs, for readers and for the Hugging Face hub."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.report.markdown import format_markdown_row
 
-WRITTEN = "Written by sae-sweeps."  # what an overview is known by
-GROUPS = ("sae", "training", "dataset", "evaluation")  # of a configuration, that a card tells
+WRITTEN = "Written by sae-sweeps."  # marks an overview, which may be overwritten
+CONFIG_GROUPS = ("sae", "training", "dataset", "evaluation")  # listed in a card
 
 
-def card(
+def build_card(
     title: str,
     format: str,
     description: Description,
@@ -22,38 +22,34 @@ def card(
     config: Mapping[str, Any],
     provenance: Mapping[str, Any],
     folder: str,
-    of_normalized: bool = False,
+    expects_normalized: bool = False,
 ) -> str:
-    """The README.md of one SAE. `metrics`, `config` and `provenance` may be empty: of an SAE from elsewhere nothing is
-    known of them. `of_normalized`: it is to be fed activations that were normalised before."""
+    """Return the README.md of one SAE.
+
+    metrics, config, provenance: of results.json; empty for an SAE from another library
+    folder: relative path of the SAE's folder, for the code that loads it
+    expects_normalized: whether activations must be normalised before they are passed to the SAE
+    """
     target = WRITERS[format]
     parts = [
-        _front_matter(target.library, description.model),
+        _build_front_matter(target.library, description.model),
         f"# {title}",
-        f"A sparse autoencoder ({description.architecture}) of {description.dict_size} latents"
-        + (f", k = {description.k}," if description.k is not None else "")
-        + (
-            f" on the decoder directions of {description.directions_of}"
-            if description.directions_of
-            else f" on the activations of {description.model or 'a model that its files do not name'}"
-        )
-        + (f" at `{description.hook}`" if description.hook else "")
-        + f", {description.d_in} wide. In the format of {target.library} (`pip install '{target.pip}'`):",
+        f"{_introduce(description)} Saved in the format of {target.library} (`pip install '{target.pip}'`):",
         f"```python\n{target.imports}\n\n{target.load.format(folder=folder)}\n```",
     ]
-    if of_normalized:
+    if expects_normalized:
         parts.append(
-            "**It takes normalised activations**: give it (x - mean) / std, each activation less its own mean over its "
-            "own standard deviation, and map what it reconstructs back by the same two numbers."
+            "**It expects normalised activations**: pass (x - mean) / std, with the mean and standard deviation of "
+            "each activation over its own coordinates, and map the reconstruction back with the same two numbers."
         )
     if metrics:
         tokens = f"On {metrics['held_out_tokens']:,.0f} held-out activations" if "held_out_tokens" in metrics else ""
-        parts += ["## Metrics", tokens, metrics_table({title: metrics})]
+        parts += ["## Metrics", tokens, build_metrics_table({title: metrics})]
     if settings := {
-        key: value for group in GROUPS for key, value in flatten(config.get(group, {}), f"{group}.").items()
+        key: value for group in CONFIG_GROUPS for key, value in flatten(config.get(group, {}), f"{group}.").items()
     }:
-        rows = [["setting", "value"], *([f"`{key}`", f"`{_plain(value)}`"] for key, value in settings.items())]
-        parts += ["## Training", _table(rows)]
+        rows = [["setting", "value"], *([f"`{key}`", f"`{_format_setting(value)}`"] for key, value in settings.items())]
+        parts += ["## Training", _build_table(rows)]
     if provenance:
         versions = ", ".join(f"{name} {version}" for name, version in provenance["packages"].items() if version)
         changed = " (with uncommitted changes)" if provenance["uncommitted_changes"] else ""
@@ -62,40 +58,56 @@ def card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def overview(title: str, format: str, model: str | None, metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """The README.md of a repository with several SAEs, each in a folder of its own."""
+def _introduce(description: Description) -> str:
+    """Describe the SAE in one sentence: architecture, size, what it was trained on."""
+    if description.directions_of:
+        trained_on = f"the decoder directions of {description.directions_of}"
+    else:
+        trained_on = f"activations of {description.model or 'a model that its files do not name'}"
+    return (
+        f"A sparse autoencoder ({description.architecture}) with {description.dict_size} latents"
+        + (f" and k = {description.k}" if description.k is not None else "")
+        + f", trained on {trained_on}"
+        + (f" at `{description.hook}`" if description.hook else "")
+        + f", of width {description.d_in}."
+    )
+
+
+def build_overview(title: str, format: str, model: str | None, metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the README.md of a repository with several SAEs; `metrics` by the names of their folders."""
     parts = [
-        _front_matter(WRITERS[format].library, model),
+        _build_front_matter(WRITERS[format].library, model),
         f"# {title}",
         f"Sparse autoencoders on activations of {model or 'a language model'}, each in a folder of its own with a card,"
         f" in the format of {WRITERS[format].library}. {WRITTEN}",
-        metrics_table(metrics),
+        build_metrics_table(metrics),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """SAEs by their names, the lowest NMSE first; those of which nothing is known last."""
+def build_metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a Markdown table with a row per SAE, the lowest NMSE first, SAEs without metrics last."""
     rows = [["SAE", *(metric.title for metric in METRICS.values())]]
-    for name, of_it in sorted(metrics.items(), key=lambda one: one[1].get("nmse", float("inf"))):
-        rows.append([name, *(metric.text(of_it.get(key)) for key, metric in METRICS.items())])
-    return _table(rows)
+    for name, values in sorted(metrics.items(), key=lambda item: item[1].get("nmse", float("inf"))):
+        rows.append([name, *(metric.text(values.get(key)) for key, metric in METRICS.items())])
+    return _build_table(rows)
 
 
-def _front_matter(library: str, model: str | None) -> str:
+def _build_front_matter(library: str, model: str | None) -> str:
+    """Return the YAML header that the hub reads."""
     lines = ["---", f"library_name: {library.lower()}", "tags:", "- sparse-autoencoder", "- interpretability"]
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model or ""):  # OWNER/NAME on the hub
         lines.append(f"base_model: {model}")
     return "\n".join([*lines, "---"])
 
 
-def _plain(value: Any) -> str:
-    """A setting as text; of paths on this machine no more than their ends."""
+def _format_setting(value: Any) -> str:
+    """Return a setting as text; paths on this machine are cut to their ends."""
     if isinstance(value, list):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(_format_setting, value))
     return shorten_path(value)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def _build_table(rows: Sequence[Sequence[str]]) -> str:
     lines = [format_markdown_row(row) for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])

@@ -47,7 +47,7 @@ def load_sweep_task(name: str) -> SweepTask:
 
 def load_plan_studies(name: str) -> PlanStudies:
     """Return the function that lists the studies a command asks for, with a sentence on those that cannot be run."""
-    return _module(name).studies
+    return _module(name).plan_studies
 
 
 def _module(name: str) -> ModuleType:

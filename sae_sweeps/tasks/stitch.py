@@ -1,4 +1,4 @@
-"""Task `stitch`: what the latents of a large SAE bring that a small one lacks."""
+"""Task `stitch`: what the latents of a large SAE add to a small one (arXiv:2502.04878, section 4)."""
 
 import logging
 import time
@@ -31,21 +31,21 @@ log = logging.getLogger(__name__)
 SCHEMA = pa.schema(
     [
         ("latent", pa.int32()),
-        ("cosine", pa.float32()),  # the largest with a latent of the other SAE
-        ("nearest", pa.int32()),  # which that is
-        ("family", pa.int32()),  # at the threshold; one number for both SAEs
+        ("cosine", pa.float32()),  # the largest decoder cosine with a latent of the other SAE
+        ("nearest", pa.int32()),  # the latent of the other SAE that has it
+        ("family", pa.int32()),  # at stitch.threshold; a family has one number in both tables
         ("frequency", pa.float32()),  # share of the activations on which it is active
     ]
 )
 LARGE_SCHEMA = pa.schema([*SCHEMA, ("novel", pa.bool_()), ("mse_change", pa.float64())])
 
 
-def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
-    """The pairs that a command is about, and what is to be said of those that cannot be studied.
+def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
+    """Return the studies a command asks for, one per pair of SAEs, and why pairs are skipped (empty if none are).
 
-    Raises: ConfigError if SAEs are named that are not there or cannot be compared.
+    Raises: ConfigError if named SAEs do not exist or are of different activations.
     """
-    missing: list[str] = []
+    unfinished: list[str] = []
     if command.small is not None or command.large is not None:
         pairs = [
             (find_saved_sae(str(command.small), "small", command), find_saved_sae(str(command.large), "large", command))
@@ -55,85 +55,91 @@ def studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
         if sizes[0] > sizes[1]:
             log.warning("the SAE of small= has %d latents, more than the %d of large=", *sizes)
     else:
-        everyone, undone = collect_saved(sweep)
-        pairs = pair_neighbours(everyone)
+        saved, not_done = collect_saved(sweep)
+        pairs = pair_neighbours(saved)
         wanted = {one.name for pair in pairs for one in pair}
-        missing = [name for name in undone if name in wanted]
-        pairs = [(small, large) for small, large in pairs if not {small.name, large.name}.intersection(missing)]
+        unfinished = [name for name in not_done if name in wanted]
+        pairs = [(small, large) for small, large in pairs if not {small.name, large.name}.intersection(unfinished)]
     settings = asdict(command.stitch)
-    found = []
+    studies = []
     for small, large in pairs:
-        saved = {"large": large, "small": small}
-        found.append(Study.from_command("stitch", sweep, command, f"{small.title}--{large.title}", saved, settings))
-    said = describe_unfinished(missing)
-    if not found:
-        said = said or f"no two points of {sweep.name} differ in dict_size alone"
-    return found, said
+        parts = {"large": large, "small": small}
+        studies.append(Study.from_command("stitch", sweep, command, f"{small.title}--{large.title}", parts, settings))
+    skipped_reason = describe_unfinished(unfinished)
+    if not studies:
+        skipped_reason = skipped_reason or f"no two points of {sweep.name} differ in dict_size alone"
+    return studies, skipped_reason
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Stitch all pairs. Returns why those that failed have failed."""
-    found, missing = studies(sweep, config)
-    return run_studies(found, _stitch, missing)
+    """Run the studies that `config` asks for. Returns one sentence per failure."""
+    studies, skipped_reason = plan_studies(sweep, config)
+    return run_studies(studies, _stitch, skipped_reason)
 
 
-def _stitch(study: Study, shown: PointProgress) -> None:
-    began = time.perf_counter()
-    inputs, settings = study.inputs(), StitchConfig(**study.settings)
-    small, large = (study.sae(part, inputs) for part in ("small", "large"))
-    _require_stitchable(study, small, large)
-    pair = Pair(small, large, settings, progress_callback(shown, "directions compared"))
-    for _, x_BD in inputs.held_out_text(settings.tokens, progress_callback(shown, "sequences")):
-        pair.see(x_BD)
-    shown.show_stage("measuring the CE degradation on the way")
-    degradation = ce_degradation(pair, inputs)
+def _stitch(study: Study, display: PointProgress) -> None:
+    """Measure a pair of SAEs and write the study's files."""
+    started = time.perf_counter()
+    source, settings = study.load_source(), StitchConfig(**study.settings)
+    small, large = (study.load_sae(part, source) for part in ("small", "large"))
+    _require_same_normalization(study, small, large)
+    pair = Pair(small, large, settings, progress_callback(display, "directions compared"))
+    for _, x_BD in source.held_out_text(settings.tokens, progress_callback(display, "sequences")):
+        pair.update(x_BD)
+    display.show_stage("measuring the CE degradation along the interpolation")
+    degradation = measure_ce_degradation(pair, source)
 
     metrics = pair.metrics | {"ce_small": degradation[0], "ce_large": degradation[-1]}
     details = pair.details
     details["curves"]["ce_degradation"] = {"positions": pair.ce_positions, "nats": degradation}
-    latents = _tables(study, pair)
-    pictures = figures.stitching(study.folder, study.name, settings.threshold, latents, metrics, details)
-    study.write_results(metrics, **details, seconds=time.perf_counter() - began)
+    latents = _write_tables(study, pair)
+    pictures = figures.plot_stitching(study.folder, study.name, settings.threshold, latents, metrics, details)
+    study.write_results(metrics, **details, seconds=time.perf_counter() - started)
     log.info("%s: %s", study.name, summarize(metrics))
-    study.track("position", lambda run: _fill(run, details, latents, pictures), metrics)
+    study.track("position", lambda run: _log_run(run, details, latents, pictures), metrics)
 
 
-def ce_degradation(pair: Pair, inputs: ActivationSource) -> list[float]:
-    """In nats per token, at the positions `pair.ce_positions` of the interpolation."""
-    data = inputs.held_out(min(pair.settings.ce_tokens, pair.settings.tokens))
-    walk = pair.walk(data.acts_AD)
+def measure_ce_degradation(pair: Pair, source: ActivationSource) -> list[float]:
+    """Measure the CE degradation, in nats per token, at the positions `pair.ce_positions` of the interpolation.
+
+    Raises: Stopped on a stop signal.
+    """
+    data = source.held_out(min(pair.settings.ce_tokens, pair.settings.tokens))
+    encoded = pair.encode(data.acts_AD)
     found = []
     for position in pair.ce_positions:
         signals.raise_if_stopped()
-        found.append(data.cross_entropy_with(inputs.model, walk.at(position)) - data.ce)
+        found.append(data.cross_entropy_with(source.model, encoded.reconstruct(position)) - data.ce)
     return found
 
 
 def summarize(metrics: dict[str, Any]) -> str:
-    """A line on what came out."""
+    """Return the main results in one line."""
     auroc, best = metrics["auroc"], metrics["best_threshold"]
-    said = "all active latents change the error in one direction" if auroc is None else f"AUROC {auroc:.3f}"
+    prediction = "all active latents change the MSE in one direction" if auroc is None else f"AUROC {auroc:.3f}"
     return (
-        f"{metrics['novel']} of {metrics['latents']} latents are novel; {said}"
+        f"{metrics['novel']} of {metrics['latents']} latents are novel; {prediction}"
         + (f", best threshold {best:.2f}" if best is not None else "")
-        + f"; NMSE {metrics['nmse_small']:.4f} -> {metrics['nmse_novel_in']:.4f} with the novel latents put in"
+        + f"; NMSE {metrics['nmse_small']:.4f} -> {metrics['nmse_novel_in']:.4f} with the novel latents inserted"
         + f" -> {metrics['nmse_large']:.4f}"
     )
 
 
-def _require_stitchable(study: Study, small: SAE, large: SAE) -> None:
+def _require_same_normalization(study: Study, small: SAE, large: SAE) -> None:
+    """Check that both SAEs normalise activations in one way. Raises: ConfigError if they do not."""
     if small.normalization != large.normalization:
-        one, other = study.saved["small"], study.saved["large"]
-        problem = f"normalises activations by {small.normalization!r}, {other.folder} by {large.normalization!r}"
-        raise ConfigError(one.setting, str(one.folder), problem, "stitch SAEs that see activations alike")
+        saved, other = study.saved["small"], study.saved["large"]
+        problem = f"normalises activations by {small.normalization!r}, but {other.folder} by {large.normalization!r}"
+        fix = "stitch SAEs that normalise activations in one way"
+        raise ConfigError(saved.setting, str(saved.folder), problem, fix)
 
 
-def _tables(study: Study, pair: Pair) -> dict[str, np.ndarray]:
-    """Write latents.parquet, of the large SAE, and small_latents.parquet. Returns the columns of the first."""
+def _write_tables(study: Study, pair: Pair) -> dict[str, np.ndarray]:
+    """Write latents.parquet (large SAE) and small_latents.parquet. Returns the columns of the first."""
     stitching, compared = pair.stitching, pair.compared
     families = compared.families[pair.settings.threshold]
 
-    def columns(matches: Matches, family: Labels, fired: Tensor) -> dict[str, np.ndarray]:
+    def build_columns(matches: Matches, family: Labels, fired: Tensor) -> dict[str, np.ndarray]:
         return {
             "latent": np.arange(len(family), dtype=np.int32),
             "cosine": matches.cosine.cpu().numpy(),
@@ -142,16 +148,16 @@ def _tables(study: Study, pair: Pair) -> dict[str, np.ndarray]:
             "frequency": (fired / stitching.seen).float().cpu().numpy(),
         }
 
-    small = columns(compared.left, families.left, stitching.fired_S)
+    small = build_columns(compared.left, families.left, stitching.fired_S)
     write_table(study.folder / "small_latents.parquet", SCHEMA, [small])
-    large = columns(compared.right, families.right, stitching.fired_L)
+    large = build_columns(compared.right, families.right, stitching.fired_L)
     large |= {"novel": pair.novel_L.cpu().numpy(), "mse_change": stitching.change_L.cpu().numpy()}
     write_table(study.folder / "latents.parquet", LARGE_SCHEMA, [large])
     return large
 
 
-def _fill(run: Run, details: dict[str, Any], latents: dict[str, np.ndarray], pictures: list[Path]) -> None:
-    """The study's run in W&B: its curves, tables, histograms and figures."""
+def _log_run(run: Run, details: dict[str, Any], latents: dict[str, np.ndarray], pictures: list[Path]) -> None:
+    """Log the study's curves, tables, histograms and figures to its W&B run."""
     curves = details["curves"]
     degradation = dict(zip(curves["ce_degradation"]["positions"], curves["ce_degradation"]["nats"], strict=True))
     for name in ("interpolation", "reconstruction", "random"):

@@ -1,7 +1,7 @@
-"""What the studies of trained SAEs have in common: which SAEs, a folder for each study, one at a time, failures.
+"""What the studies of trained SAEs share: their SAEs, a folder and a lock per study, failures, the table of results.
 
-outputs/<name>/<task>/<study>/results.json    the study is done; the same command leaves it as it is
-outputs/<name>/<task>/<study>/launch.log      and tables and figures, as docs/studies.md lists them
+outputs/<name>/<task>/<study>/results.json    written last: the study is done, and the same command skips it
+outputs/<name>/<task>/<study>/launch.log      and tables and figures, as listed in docs/studies.md
 outputs/<name>/<task>.csv                     a row per study
 """
 
@@ -39,81 +39,87 @@ from sae_sweeps.tracking.run import Run, start_run
 
 log = logging.getLogger(__name__)
 
-NEUTRAL = ("checkpoint_every",)  # settings that decide nothing of a result
-PATIENCE, PATIENCE_IN_A_JOB = 5.0, 1800.0  # seconds; a process may outlive the job that it was of
-VERSION = 1  # of what studies compute: one that is done is done again when this has changed
+SETTINGS_WITHOUT_EFFECT = ("checkpoint_every",)  # on results, so they do not name a study
+LOCK_TIMEOUT, LOCK_TIMEOUT_IN_JOB = 5.0, 1800.0  # seconds; on a cluster a process may outlive its job
+VERSION = 1  # of the computations: when it changes, studies that are done are done again
 
 
 @dataclass(frozen=True)
 class Study:
-    """One study: of which SAEs, with which settings, where. `config` is the first SAE's, with the command's device,
-    tracking and folders."""
+    """One study: its SAEs, settings and folder.
+
+    config: the first SAE's configuration, with the command's name, output root, device, tracking and task
+    saved: the SAEs by the parts they play in the study, such as "small" and "large"
+    """
 
     task: str
     folder: Path
     config: Config
-    saved: dict[str, SavedSAE]  # by the part that each plays
+    saved: dict[str, SavedSAE]
     settings: dict[str, Any]
 
     @property
     def name(self) -> str:
+        """Return the name of the study, its folder's."""
         return self.folder.name
 
     @classmethod
     def from_command(
         cls, task: str, sweep: Sweep, command: Config, title: str, saved: dict[str, SavedSAE], settings: dict[str, Any]
     ) -> "Study":
-        """A study whose folder is named by its title and a hash of its settings and of the SAEs' weights.
+        """Return the study; its folder is named by `title` and a hash of its settings and of the SAEs' weights.
 
-        Raises: ConfigError if the command line names another model or hook than the SAEs are of.
+        Raises: ConfigError if the command line gives another model or hook than that of the SAEs, or would evaluate
+        them on documents they were trained on.
         """
-        main = _as_commanded(next(iter(saved.values())), command)
-        of_the_result = {name: value for name, value in settings.items() if name not in NEUTRAL}
+        main = _apply_command(next(iter(saved.values())), command)
+        hashed_settings = {name: value for name, value in settings.items() if name not in SETTINGS_WITHOUT_EFFECT}
         config = replace(
             main,
             **{name: getattr(command, name) for name in ("name", "output_root", "device", "tracking", "task")},
         )
         evaluated = asdict(main.evaluation)
         weights = {part: one.digest() for part, one in saved.items()}
-        deciding = json.dumps(
-            [VERSION, task, of_the_result, weights, select_stream_settings(main), evaluated], sort_keys=True
-        )
-        digest = hashlib.sha256(deciding.encode()).hexdigest()[:8]
+        identity = [VERSION, task, hashed_settings, weights, select_stream_settings(main), evaluated]
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
         return cls(task, sweep.folder / task / f"{title}-{digest}", config, saved, settings)
 
-    def inputs(self) -> ActivationSource:
-        """The language model and the text. Raises: ConfigError if they cannot be had any more."""
+    def load_source(self) -> ActivationSource:
+        """Load the language model and the text. Raises: ConfigError if they cannot be used any more."""
         for error in Preflight().find_problems(self.config):
             raise error
         return load_source(self.config, choose_device(self.config.device))
 
-    def sae(self, part: str, inputs: ActivationSource) -> SAE:
-        """The SAE that plays this part.
+    def load_sae(self, part: str, source: ActivationSource) -> SAE:
+        """Load the SAE that plays a part in the study.
 
-        Raises: ConfigError if it cannot be read, or is of activations of another width.
+        Raises: ConfigError if its files cannot be read, or its width is not the activations'.
         """
-        one = self.saved[part]
-        sae = one.load(inputs.device)
-        if sae.d_in != inputs.d_in:
-            problem = f"is of activations {sae.d_in} wide, and those of {self.config.model.name} are {inputs.d_in} wide"
-            raise ConfigError(one.setting, str(one.folder), problem, "model=..., the model that it was trained on")
+        saved = self.saved[part]
+        sae = saved.load(source.device)
+        if sae.d_in != source.d_in:
+            problem = f"takes activations of width {sae.d_in}, but those of {self.config.model.name} have {source.d_in}"
+            raise ConfigError(saved.setting, str(saved.folder), problem, "model=..., the model that it was trained on")
         return sae
 
     def track(self, axis: str, fill: Callable[[Run], None], metrics: dict[str, Any]) -> None:
-        """Its run in W&B, of the sweep's group, with the points that it is about and their runs. The study is done
-        before: that W&B fails is told, and is no failure of it."""
-        config = {"study": self.described(), "config": asdict(self.config), **provenance()}
-        group, tracking = self.config.name, self.config.tracking
-        run = Run()
+        """Log the study to a W&B run in the group of its sweep, whose config names the points and their runs.
+
+        axis: the x-axis of the run's curves
+        fill: logs curves, tables and figures to the run; an error of W&B is logged, and does not fail the study
+        """
+        config = {"study": self.describe(), "config": asdict(self.config), **provenance()}
+        group, tracking, run = self.config.name, self.config.tracking, Run()
         try:
             run = start_run(tracking, self.folder, group=group, job_type=self.task, config=config, axis=axis)
             fill(run)
             run.finish(metrics)
         except Exception as error:
-            log.warning("%s: its run in W&B is not complete (%s)", self.name, describe_error(error))
+            log.warning("%s: the W&B run is incomplete (%s)", self.name, describe_error(error))
             run.finish(failed=True)
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
+        """Return the study as results.json names it: task, name, SAEs and settings."""
         return {
             "task": self.task,
             "name": self.name,
@@ -122,102 +128,111 @@ class Study:
         }
 
     def write_results(self, metrics: dict[str, Any], **more: Any) -> None:
-        """Write results.json, last of all that is computed."""
-        content = {"study": self.described(), "metrics": metrics, **more}
+        """Write results.json. It marks the study as done, so it must be the last file."""
+        content = {"study": self.describe(), "metrics": metrics, **more}
         content |= {"config": asdict(self.config), "provenance": provenance()}
         write_json(self.folder / point_state.RESULTS, content)
 
 
-def _as_commanded(one: SavedSAE, command: Config) -> Config:
-    """The configuration of an SAE, with what the command line says of the text. Raises: ConfigError, see `Study.of`."""
+def _apply_command(saved: SavedSAE, command: Config) -> Config:
+    """Return the configuration of an SAE with the command line's settings of text and model execution.
+
+    Raises: ConfigError, as `Study.from_command` does.
+    """
     given = {"model.name" if setting == "model" else setting for setting in command.given}
-    for setting in _unlike(one.config.model, command.model):
+    for setting in _find_unlike_settings(saved.config.model, command.model):
         if setting in given:
-            problem = f"{one.title} is of {get_setting(one.config, setting)}"
-            raise ConfigError(setting, get_setting(command, setting), problem, "leave it out: an SAE brings its model")
-    config = apply_command_settings(one.config, command)
-    _require_held_out(one, config.dataset)
+            problem = f"{saved.title} was trained with {setting}={get_setting(saved.config, setting)}"
+            fix = "leave it out: an SAE brings its model and hook"
+            raise ConfigError(setting, get_setting(command, setting), problem, fix)
+    config = apply_command_settings(saved.config, command)
+    _require_held_out(saved, config.dataset)
     return config
 
 
-def _require_held_out(one: SavedSAE, dataset: DatasetConfig) -> None:
-    """Raises: ConfigError if of the text that a point was trained on other documents are to be held out."""
-    trained_on = one.config.dataset
+def _require_held_out(saved: SavedSAE, dataset: DatasetConfig) -> None:
+    """Check that no document of the SAE's training text is evaluated on. Raises: ConfigError otherwise."""
+    trained_on = saved.config.dataset
     documents = [(each.format, each.name, each.subset, each.split, each.globs) for each in (dataset, trained_on)]
     if documents[0] == documents[1] and dataset.holdout_every % trained_on.holdout_every != 0:
-        problem = f"would measure {one.title} on documents that it was trained on"
+        problem = f"{saved.title} would be evaluated on documents that it was trained on"
         fix = f"dataset.holdout_every={trained_on.holdout_every}, or a multiple of it"
         raise ConfigError("dataset.holdout_every", dataset.holdout_every, problem, fix)
 
 
 def collect_saved(sweep: Sweep) -> tuple[list[SavedSAE], list[str]]:
-    """The SAEs of a sweep's points, and the names of those that are not done."""
+    """Return the SAEs of all points of a sweep, and the names of the points that are not done."""
     points = sweep.points()
-    return [from_point(point) for point in points], [
-        point.name for point in points if not point_state.is_done(point.folder)
-    ]
+    unfinished = [point.name for point in points if not point_state.is_done(point.folder)]
+    return [from_point(point) for point in points], unfinished
 
 
-def describe_unfinished(missing: Sequence[str]) -> str:
-    """What is to be said of points that are not done; nothing if there are none."""
-    return f"not done: {', '.join(missing)}" if missing else ""
+def describe_unfinished(names: Sequence[str]) -> str:
+    """Return the reason to skip points that are not done; empty if there are none."""
+    return f"not done: {', '.join(names)}" if names else ""
 
 
 def find_named(command: Config) -> list[SavedSAE]:
-    """The SAE that `saved=` names, if it names one. Raises: ConfigError if there is none."""
+    """Return the SAE that `saved=` names, if it is given. Raises: ConfigError if there is no such SAE."""
     return [] if command.saved is None else [find_saved_sae(command.saved, "saved", command)]
 
 
 def plan_per_sae(task: str, sweep: Sweep, command: Config, settings: dict[str, Any]) -> tuple[list[Study], str]:
-    """A study of each SAE that a command is about, and what is to be said of those that cannot be studied.
+    """Return a study of each SAE that a command asks for, and why others are skipped (empty if none are).
 
-    Raises: ConfigError if an SAE is named that is not there.
+    Raises: ConfigError if the named SAE does not exist.
     """
-    found, missing = find_named_or_done(sweep, command)
-    return [Study.from_command(task, sweep, command, one.title, {"sae": one}, settings) for one in found], missing
+    saved, skipped_reason = find_named_or_done(sweep, command)
+    studies = [Study.from_command(task, sweep, command, one.title, {"sae": one}, settings) for one in saved]
+    return studies, skipped_reason
 
 
 def find_named_or_done(sweep: Sweep, command: Config) -> tuple[list[SavedSAE], str]:
-    """The SAE that a command names, else those of the sweep's points that are done; and what is to be said of the
-    others. Raises: ConfigError if an SAE is named that is not there."""
-    if found := find_named(command):
-        return found, ""
-    everyone, undone = collect_saved(sweep)
-    return [one for one in everyone if one.name not in undone], describe_unfinished(undone)
+    """Return the SAE that a command names, or those of all done points, and why other points are skipped.
+
+    Raises: ConfigError if the named SAE does not exist.
+    """
+    if named := find_named(command):
+        return named, ""
+    saved, unfinished = collect_saved(sweep)
+    return [one for one in saved if one.name not in unfinished], describe_unfinished(unfinished)
 
 
-def run_studies(studies: Sequence[Study], work: Callable[[Study, PointProgress], None], missing: str = "") -> list[str]:
-    """Run one after another; one that fails does not stop the others. Returns why those that failed have failed.
+def run_studies(
+    studies: Sequence[Study], run_one: Callable[[Study, PointProgress], None], skipped_reason: str = ""
+) -> list[str]:
+    """Run studies one after another; a failure does not stop the others. Returns one sentence per failure.
 
-    `missing` says what could not even be begun. Raises: NotRunError if that is all there is, Stopped if told to stop.
+    skipped_reason: why other SAEs are not studied, one sentence; it counts as a failure unless it is empty
+    Raises: NotRunError if there is no study. Stopped on a stop signal.
     """
     if not studies:
-        raise NotRunError(missing or NO_POINTS)
-    failures = [missing] if missing else []
-    with SweepProgress(len(studies), "studies").live() as progress:
+        raise NotRunError(skipped_reason or NO_POINTS)
+    failures = [skipped_reason] if skipped_reason else []
+    with SweepProgress(len(studies), "studies").live() as display:
         for study in studies:
-            failed = None
+            failure = None
             if point_state.is_done(study.folder):
-                log.info("%s: done before, left as it is", study.name)
+                log.info("%s: already done, skipped", study.name)
             else:
-                failed = _run(study, work, progress)
-            if failed is not None:
-                failures.append(f"{study.name}: {failed}")
-            progress.count_finished(failed=failed is not None)
+                failure = _run(study, run_one, display)
+            if failure is not None:
+                failures.append(f"{study.name}: {failure}")
+            display.count_finished(failed=failure is not None)
     _write_csv(studies[0].folder.parent)
     return failures
 
 
-def _run(study: Study, work: Callable[[Study, PointProgress], None], progress: SweepProgress) -> str | None:
-    """Returns why the study failed, None if it did not."""
-    shown = progress.add_point(study.name)
+def _run(study: Study, run_one: Callable[[Study, PointProgress], None], progress: SweepProgress) -> str | None:
+    """Run a study under its lock, with its log file. Returns why it failed, None if it did not."""
+    display = progress.add_point(study.name)
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(study), logs.log_file(study.folder):
+        with _hold_lock(study), logs.log_file(study.folder):
             if point_state.is_done(study.folder):
-                return None  # by another process, while this one waited
+                return None  # another process finished it while this one waited for the lock
             try:
-                work(study, shown)
+                run_one(study, display)
             except Exception as error:
                 signals.raise_if_stopped()
                 logs.log_failure(log, study.name, error)
@@ -225,17 +240,20 @@ def _run(study: Study, work: Callable[[Study, PointProgress], None], progress: S
     except (OSError, LockedError) as error:
         return describe_error(error)
     finally:
-        shown.close()
+        display.close()
     return None
 
 
 @contextmanager
-def _locked(study: Study) -> Iterator[None]:
-    """Hold the study's lock, which goes with the process. Raises: LockedError if another process does not let go."""
+def _hold_lock(study: Study) -> Iterator[None]:
+    """Hold the study's lock, which the system releases when the process ends.
+
+    Raises: LockedError if another process still holds it after the timeout.
+    """
     lock = FileLock(study.folder / point_state.LOCK)
-    deadline = time.monotonic() + (PATIENCE if point_state.this_job() is None else PATIENCE_IN_A_JOB)
+    deadline = time.monotonic() + (LOCK_TIMEOUT if point_state.this_job() is None else LOCK_TIMEOUT_IN_JOB)
     if not point_state.acquire(lock, deadline):
-        raise LockedError("another process is at work on this study; let it end, or stop it")
+        raise LockedError("another process is running this study; wait for it to end, or stop it")
     try:
         yield
     finally:
@@ -243,40 +261,40 @@ def _locked(study: Study) -> Iterator[None]:
 
 
 def _write_csv(folder: Path) -> None:
-    """A row per study of this kind, in the order of their names, with what differs in the text that they are of."""
+    """Write a row per study of a task, by name: its SAEs, settings, metrics, and the text settings that differ."""
     rows = []
     found = {file: read_json(file) for file in sorted(folder.glob(f"*/{point_state.RESULTS}"))}
     texts = [select_text_settings(results["config"]) for results in found.values()]
-    names = find_differing(texts) if texts else []
+    differing = find_differing(texts) if texts else []
     for (file, results), text in zip(found.items(), texts, strict=True):
-        flat: dict[str, Any] = {"study": file.parent.name}
+        row: dict[str, Any] = {"study": file.parent.name}
         for part, value in results["study"].items():
             if isinstance(value, dict) and "point" in value:
-                flat |= {part: value["point"]}
+                row |= {part: value["point"]}
         settings = results["study"]["settings"]
-        flat |= {name: value for name, value in settings.items() if not isinstance(value, (list, dict))}
-        flat |= {name: text.get(name) for name in names}
-        flat |= {name: value for name, value in results["metrics"].items() if not isinstance(value, (list, dict))}
-        rows.append(flat)
+        row |= {name: value for name, value in settings.items() if not isinstance(value, (list, dict))}
+        row |= {name: text.get(name) for name in differing}
+        row |= {name: value for name, value in results["metrics"].items() if not isinstance(value, (list, dict))}
+        rows.append(row)
     if not rows:
-        return  # all have failed
+        return  # all studies failed
     path = folder.with_suffix(".csv")
     write_csv(path, rows)
     console.print(f"studies: {folder}/  table: {path}", markup=False, soft_wrap=True)
 
 
 def require_same_activation(first: SavedSAE, second: SavedSAE) -> None:
-    """Raises: ConfigError if two SAEs are not of one hook of one model."""
-    for setting in _unlike(first.config.model, second.config.model):
-        here, there = get_setting(first.config, setting), get_setting(second.config, setting)
-        problem = f"its {setting} is {here}, that of {second.folder} {there}"
+    """Check that two SAEs are of one hook of one model. Raises: ConfigError if they are not."""
+    for setting in _find_unlike_settings(first.config.model, second.config.model):
+        value, other = get_setting(first.config, setting), get_setting(second.config, setting)
+        problem = f"was trained with {setting}={value}, but {second.folder} with {setting}={other}"
         raise ConfigError(first.setting, str(first.folder), problem, "compare SAEs of one hook of one model")
 
 
-def _unlike(model: ModelConfig, other: ModelConfig) -> list[str]:
-    """The settings in which two SAEs are not of the same activations."""
-    alike = {
+def _find_unlike_settings(model: ModelConfig, other: ModelConfig) -> list[str]:
+    """Return the settings by which two configurations have different activations."""
+    is_same = {
         "model.name": is_same_model(model.name, [other.name, *other.aliases]),
         "model.hook": is_same_activation(model.hook, other.hook),
     }
-    return [setting for setting, is_alike in alike.items() if not is_alike]
+    return [setting for setting, same in is_same.items() if not same]

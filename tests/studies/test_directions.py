@@ -1,4 +1,4 @@
-"""Decoder directions compared tile by tile, against all cosines at once and a search through their graph."""
+"""Decoder directions compared tile by tile, checked against the whole cosine matrix and a graph search."""
 
 import numpy as np
 import pytest
@@ -19,19 +19,19 @@ def tile(request, monkeypatch) -> int:
 
 
 def random_directions(count, seed, dtype=torch.float64):
-    """Directions of many lengths, so that the lengths cannot be forgotten."""
+    """Return directions of many norms, so that a missing normalisation shows."""
     generator = torch.Generator().manual_seed(seed)
     rows_ND = torch.randn(count, D, generator=generator, dtype=dtype)
     return rows_ND * (0.1 + 5 * torch.rand(count, 1, generator=generator, dtype=dtype))
 
 
 def dense_cosines(left_ND, right_MD):
-    """All of them, (N, M); a row of zeros has cosine 0 with everything."""
+    """Return all cosines, (N, M); a row of zeros has cosine 0 with everything."""
     return (left_ND / left_ND.norm(dim=1, keepdim=True)).nan_to_num() @ (right_MD / right_MD.norm(dim=1)[:, None]).T
 
 
 def found_families(families):
-    """As a set of sets of ("left", number) and ("right", number)."""
+    """Return families as a set of sets of ("left", number) and ("right", number)."""
     members = {}
     for side in ("left", "right"):
         for number, label in enumerate(getattr(families, side).tolist()):
@@ -40,7 +40,7 @@ def found_families(families):
 
 
 def families_by_search(alike_NM):
-    """The same, from one member to all that can be reached."""
+    """Return the same by a graph search from each member."""
     unseen = {("left", number) for number in range(alike_NM.shape[0])}
     unseen |= {("right", number) for number in range(alike_NM.shape[1])}
     found = set()
@@ -60,7 +60,7 @@ def families_by_search(alike_NM):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_the_best_matches_are_those_of_all_cosines(tile, dtype):
+def test_best_matches_are_the_maxima_of_the_whole_cosine_matrix(tile, dtype):
     left_ND, right_MD = random_directions(N, 0, dtype), random_directions(M, 1, dtype)
     found = compare(left_ND, right_MD)
     cosine_NM = dense_cosines(left_ND.double(), right_MD.double())
@@ -73,7 +73,7 @@ def test_the_best_matches_are_those_of_all_cosines(tile, dtype):
     assert found.families == {}
 
 
-def test_a_row_of_zeros_is_like_nothing(tile):
+def test_a_row_of_zeros_has_cosine_zero_and_its_own_family(tile):
     left_ND, right_MD = random_directions(N, 0), random_directions(M, 1)
     left_ND[17] = 0
     found = compare(left_ND, right_MD, [0.3])
@@ -83,7 +83,7 @@ def test_a_row_of_zeros_is_like_nothing(tile):
     assert_close(found.right.cosine, dense_cosines(left_ND, right_MD).max(0).values, rtol=0, atol=1e-12)
 
 
-def test_of_equals_the_first_is_the_match(tile):
+def test_the_first_of_equal_cosines_is_the_match(tile):
     left_ND, right_MD = (torch.eye(D)[torch.arange(count) % D] for count in (N, M))
     found = compare(left_ND, right_MD)
     assert torch.equal(found.left.cosine, torch.ones(N))
@@ -92,7 +92,7 @@ def test_of_equals_the_first_is_the_match(tile):
 
 
 @pytest.mark.parametrize("edges", [1, 7, 2**21])
-def test_families_are_what_can_be_reached_from_one_member(tile, edges, monkeypatch):
+def test_families_are_the_components_that_a_graph_search_finds(tile, edges, monkeypatch):
     monkeypatch.setattr(directions, "EDGES", edges)
     left_ND, right_MD = random_directions(N, 2), random_directions(M, 3)
     found = compare(left_ND, right_MD, THRESHOLDS)
@@ -109,8 +109,8 @@ def test_families_are_what_can_be_reached_from_one_member(tile, edges, monkeypat
 
 
 @pytest.mark.parametrize("edges", [1, 2**21])
-def test_however_many_pairs_join_two_families_they_are_one(edges, monkeypatch):
-    """The first rows make two families, each on its own; then 256 pairs at once are between them."""
+def test_two_families_joined_by_many_pairs_become_one(edges, monkeypatch):
+    """The first rows make two separate families; then 256 pairs at once connect them."""
     monkeypatch.setattr(directions, "EDGES", edges)
     monkeypatch.setattr(directions, "TILE", 16)
     one_D, other_D = torch.eye(D)[:2]
@@ -121,7 +121,7 @@ def test_however_many_pairs_join_two_families_they_are_one(edges, monkeypatch):
     assert len(found_families(families[0.8])) == 2 + 16
 
 
-def test_families_do_not_depend_on_which_side_is_which(tile):
+def test_families_are_the_same_with_the_sides_exchanged(tile):
     left_ND, right_MD = random_directions(N, 4), random_directions(M, 5)
     one = found_families(compare(left_ND, right_MD, [0.7]).families[0.7])
     other = compare(right_MD, left_ND, [0.7]).families[0.7]
@@ -129,20 +129,20 @@ def test_families_do_not_depend_on_which_side_is_which(tile):
     assert one == found_families(other)
 
 
-def test_labels_say_no_more_than_they_have_to():
+def test_family_labels_count_up_from_zero_without_gaps():
     families = compare(random_directions(N, 0), random_directions(M, 1), [0.5]).families[0.5]
     labels = np.unique(np.concatenate([families.left, families.right]))
     assert labels.tolist() == list(range(len(labels)))
 
 
-def test_other_widths_cannot_be_compared():
+def test_directions_of_different_widths_are_refused():
     with pytest.raises(ValueError, match="width 8 and 5"):
         compare(torch.ones(3, 8), torch.ones(3, 5))
 
 
-def test_progress_is_told_in_rows_of_the_left(monkeypatch):
+def test_progress_counts_rows_of_the_left_side(monkeypatch):
     monkeypatch.setattr(directions, "TILE", 16)
-    heard = []
+    calls = []
     left, right = random_directions(N, 0), random_directions(M, 1)
-    compare(left, right, on_progress=lambda done, total: heard.append((done, total)))
-    assert heard == [(16, N), (32, N), (45, N)]
+    compare(left, right, on_progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(16, N), (32, N), (45, N)]

@@ -1,4 +1,4 @@
-"""Meta-SAEs: the directions as a stream, their decompositions, and meta-latents that were planted."""
+"""Meta-SAEs: the stream of directions, decompositions, and planted meta-latents that are found."""
 
 import pytest
 import torch
@@ -12,13 +12,13 @@ from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import meta_sae
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meta_sae import (
+    compute_explained_variance,
     decompose,
-    explained_variance,
-    over_all_latents,
-    pursue,
-    settle,
-    shuffled,
-    with_directions,
+    expand_to_all_latents,
+    orthogonal_matching_pursuit,
+    replace_directions,
+    set_threshold,
+    shuffle_directions,
 )
 from sae_sweeps.training.streams import TensorStream
 from sae_sweeps.training.trainer import Trainer, train
@@ -35,7 +35,7 @@ def rows_of(x_AD):
     return {tuple(row) for row in x_AD.tolist()}
 
 
-def test_a_chunk_is_most_directions_once_in_whole_batches():
+def test_a_chunk_has_as_many_distinct_directions_as_fill_whole_batches():
     directions_AD = random_directions(A)
     stream = TensorStream(directions_AD, 20, seed=3)
     assert stream.chunk_size == 100
@@ -61,7 +61,7 @@ def test_a_chunk_depends_on_the_seed_and_its_number_alone():
     assert len({tuple(chunk_AD[:, 0].tolist()) for chunk_AD in chunks.values()}) == len(chunks)
 
 
-def test_all_directions_may_be_one_batch():
+def test_one_batch_can_hold_all_directions():
     directions_AD = random_directions(A)
     assert rows_of(TensorStream(directions_AD, A).chunk(5)) == rows_of(directions_AD)
 
@@ -74,11 +74,11 @@ def test_directions_that_fill_no_batch_are_refused(batch_size):
 
 @pytest.mark.parametrize("rows", [1, 7, A])
 @pytest.mark.parametrize("k", [1, 3, 12])
-def test_settled_as_many_are_active_as_were_asked_for(k, rows, monkeypatch):
+def test_set_threshold_makes_k_entries_per_direction_active(k, rows, monkeypatch):
     monkeypatch.setattr(encoder, "BLOCK", rows * M)
     meta, directions_AD = BatchTopKSAE(D, M, k, normalize_input=False), random_directions(A)
     meta.center(directions_AD.mean(0))
-    settle(meta, directions_AD)
+    set_threshold(meta, directions_AD)
     kept = decompose(meta, directions_AD)
     assert kept.shape == (A, M)
     assert kept.active.sum() == len(kept.value) == k * A
@@ -87,10 +87,10 @@ def test_settled_as_many_are_active_as_were_asked_for(k, rows, monkeypatch):
     assert (meta.encode(directions_AD) > 0).sum() == k * A
 
 
-def test_settled_with_fewer_positive_than_asked_for_all_of_them_are_active():
+def test_set_threshold_makes_all_positive_entries_active_if_they_are_fewer():
     meta, directions_AD = BatchTopKSAE(D, M, 30, normalize_input=False), random_directions(A)
     meta.threshold.fill_(5.0)
-    settle(meta, directions_AD)
+    set_threshold(meta, directions_AD)
     positive = (directions_AD @ meta.W_enc.T > 0).sum()
     assert 0 < positive < 30 * A
     assert decompose(meta, directions_AD).active.sum() == positive
@@ -99,7 +99,7 @@ def test_settled_with_fewer_positive_than_asked_for_all_of_them_are_active():
 def test_a_reconstruction_is_the_sum_of_the_decomposition():
     meta, directions_AD = BatchTopKSAE(D, M, 3, normalize_input=False), random_directions(A)
     meta.center(directions_AD.mean(0))
-    settle(meta, directions_AD)
+    set_threshold(meta, directions_AD)
     expected_AD = decompose(meta, directions_AD).to_dense() @ meta.W_dec + meta.b_dec
     assert_close(meta(directions_AD), expected_AD.detach(), rtol=1e-5, atol=1e-6)
 
@@ -109,10 +109,10 @@ def test_explained_variance_is_the_share_of_the_squares_around_the_mean():
     mean_D, rough_AD = directions_AD.mean(0), directions_AD + 0.1 * random_directions(A, seed=1)
     left = sum((one - other) ** 2 for one, other in zip(directions_AD.flatten(), rough_AD.flatten(), strict=True))
     spread = sum((one_D - mean_D).square().sum() for one_D in directions_AD)
-    assert explained_variance(directions_AD, rough_AD) == pytest.approx(1 - (left / spread).item(), rel=1e-5)
-    assert explained_variance(directions_AD, directions_AD) == 1
-    assert explained_variance(directions_AD, mean_D.expand(A, D)) == pytest.approx(0, abs=1e-6)
-    assert explained_variance(directions_AD, -directions_AD) < 0
+    assert compute_explained_variance(directions_AD, rough_AD) == pytest.approx(1 - (left / spread).item(), rel=1e-5)
+    assert compute_explained_variance(directions_AD, directions_AD) == 1
+    assert compute_explained_variance(directions_AD, mean_D.expand(A, D)) == pytest.approx(0, abs=1e-6)
+    assert compute_explained_variance(directions_AD, -directions_AD) < 0
 
 
 def pursued_by_sklearn(directions_AD, atoms_MD, k):
@@ -124,54 +124,54 @@ def pursued_by_sklearn(directions_AD, atoms_MD, k):
 
 @pytest.mark.parametrize("entries", [1, 500, 2**24])
 @pytest.mark.parametrize("k", [1, 2, 4, 9])
-def test_pursuit_is_that_of_sklearn(k, entries, monkeypatch):
+def test_orthogonal_matching_pursuit_agrees_with_sklearn(k, entries, monkeypatch):
     monkeypatch.setattr(meta_sae, "TILE_ENTRIES", entries)
     directions_AD = random_directions(A, dtype=torch.float64) + 0.2
     atoms_MD = 3 * random_directions(M, seed=1, dtype=torch.float64)
     expected_AD = pursued_by_sklearn(directions_AD, atoms_MD, k)
-    assert_close(pursue(directions_AD, atoms_MD, k), expected_AD, rtol=1e-5, atol=1e-5)
-    found_AD = pursue(directions_AD.float(), atoms_MD.float(), k)
+    assert_close(orthogonal_matching_pursuit(directions_AD, atoms_MD, k), expected_AD, rtol=1e-5, atol=1e-5)
+    found_AD = orthogonal_matching_pursuit(directions_AD.float(), atoms_MD.float(), k)
     assert_close(found_AD.double(), expected_AD, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_atoms_that_are_there_twice_or_are_zero_change_nothing(dtype):
+def test_duplicate_and_zero_atoms_change_nothing(dtype):
     directions_AD = random_directions(A, dtype=dtype)
     atoms_MD = random_directions(10, seed=1, dtype=dtype)
     more_MD = torch.cat([atoms_MD, 2 * atoms_MD, torch.zeros(1, D, dtype=dtype), -atoms_MD])
     for k in (1, 3, 10):
-        found_AD = pursue(directions_AD, more_MD, k)
-        assert_close(found_AD, pursue(directions_AD, atoms_MD, k), rtol=1e-4, atol=1e-4)
-    assert_close(pursue(directions_AD, more_MD, 25), found_AD, rtol=1e-4, atol=1e-4)
+        found_AD = orthogonal_matching_pursuit(directions_AD, more_MD, k)
+        assert_close(found_AD, orthogonal_matching_pursuit(directions_AD, atoms_MD, k), rtol=1e-4, atol=1e-4)
+    assert_close(orthogonal_matching_pursuit(directions_AD, more_MD, 25), found_AD, rtol=1e-4, atol=1e-4)
 
 
-def test_pursuit_with_more_atoms_than_there_are_takes_all():
+def test_pursuit_with_k_above_the_number_of_atoms_uses_all():
     directions_AD, atoms_MD = (random_directions(n, seed=n, dtype=torch.float64) for n in (A, 5))
     centred_AD = directions_AD - directions_AD.mean(0)
     fitted_AD = centred_AD @ torch.linalg.pinv(atoms_MD) @ atoms_MD
-    found_AD = pursue(directions_AD, atoms_MD, 9)
+    found_AD = orthogonal_matching_pursuit(directions_AD, atoms_MD, 9)
     assert_close(found_AD, fitted_AD + directions_AD.mean(0), rtol=1e-8, atol=1e-8)
 
 
-def test_shuffling_deals_out_each_coordinates_values_anew():
+def test_shuffling_permutes_each_coordinate_independently():
     """With values that differ in sign alone every norm is 1 before and after, and the values can be counted."""
     generator = torch.Generator().manual_seed(0)
     size_D = torch.nn.functional.normalize(1 + torch.arange(D, dtype=torch.float64), dim=0)
     sign_AD = torch.where(torch.rand(A, D, generator=generator) < torch.linspace(0.1, 0.9, D), 1.0, -1.0)
     directions_AD = sign_AD * size_D
-    found_AD = shuffled(directions_AD, seed=1)
+    found_AD = shuffle_directions(directions_AD, seed=1)
     assert_close(found_AD.sort(0).values, directions_AD.sort(0).values, rtol=1e-12, atol=1e-12)
     moved_AD = found_AD.sign() != sign_AD
     assert moved_AD.any(0).all()
     assert len(rows_of(moved_AD)) > A / 2, "each coordinate by itself"
 
 
-def test_shuffled_directions_have_unit_norms_and_come_from_the_seed():
+def test_shuffled_directions_have_unit_norms_and_depend_on_the_seed():
     directions_AD = random_directions(A)
-    found_AD = shuffled(directions_AD, seed=1)
+    found_AD = shuffle_directions(directions_AD, seed=1)
     assert_close(found_AD.norm(dim=1), torch.ones(A))
-    assert torch.equal(shuffled(directions_AD, seed=1), found_AD)
-    assert not torch.equal(shuffled(directions_AD, seed=2), found_AD)
+    assert torch.equal(shuffle_directions(directions_AD, seed=1), found_AD)
+    assert not torch.equal(shuffle_directions(directions_AD, seed=2), found_AD)
 
 
 def test_replacing_directions_leaves_the_sae_as_it_was():
@@ -180,7 +180,7 @@ def test_replacing_directions_leaves_the_sae_as_it_was():
     with torch.no_grad():
         sae.W_dec[latents_A] *= norm_A1
     before_FD, new_AD = sae.W_dec.detach().clone(), random_directions(3, seed=1)
-    changed = with_directions(sae, latents_A, new_AD)
+    changed = replace_directions(sae, latents_A, new_AD)
     assert torch.equal(sae.W_dec, before_FD)
     assert_close(changed.W_dec[latents_A], norm_A1 * new_AD)
     others = [latent for latent in range(30) if latent not in latents_A]
@@ -189,20 +189,20 @@ def test_replacing_directions_leaves_the_sae_as_it_was():
     assert torch.equal(changed.encode(x_BD), sae.encode(x_BD))
 
 
-def test_decompositions_of_some_latents_are_none_for_the_others():
+def test_expanded_decompositions_are_empty_for_the_other_latents():
     weight_AM = random_directions(4).relu()
     weight_AM[2] = 0
     flat_N = weight_AM.flatten().nonzero().squeeze(1)
     kept = RowSparse.from_flat(flat_N, weight_AM.flatten()[flat_N], (4, D))
     expected_FM = torch.zeros(11, D)
     expected_FM[[0, 3, 4, 9]] = weight_AM
-    whole = over_all_latents(kept, torch.tensor([0, 3, 4, 9]), 11)
+    whole = expand_to_all_latents(kept, torch.tensor([0, 3, 4, 9]), 11)
     assert whole.shape == (11, D)
     assert torch.equal(whole.to_dense(), expected_FM)
 
 
 def planted(parts, width=32, hidden=24, count=400):
-    """Directions that are positive sums of meta-directions, of as many as `parts` says in turn, and these."""
+    """Return directions that are positive sums of `parts[i]` meta-directions in turn, and the meta-directions."""
     generator = torch.Generator().manual_seed(0)
     hidden_MD = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q[:hidden]
     weight_AM = torch.zeros(count, hidden)
@@ -213,7 +213,7 @@ def planted(parts, width=32, hidden=24, count=400):
 
 
 def trained(directions_AD, size, k, seed, steps=1000, batch_size=50):
-    """A meta-SAE, settled."""
+    """Return a trained meta-SAE with its threshold set."""
     stream = TensorStream(directions_AD, batch_size, seed=seed)
     config = TrainingConfig(
         tokens=steps * batch_size,
@@ -226,31 +226,31 @@ def trained(directions_AD, size, k, seed, steps=1000, batch_size=50):
     meta = BatchTopKSAE(directions_AD.shape[1], size, k, normalize_input=False, seed=seed)
     for _, steps_taken in train([Trainer(meta, config)], stream):
         list(steps_taken)
-    settle(meta, directions_AD)
+    set_threshold(meta, directions_AD)
     return meta
 
 
 def explained(meta, directions_AD):
-    return explained_variance(directions_AD, meta(directions_AD))
+    return compute_explained_variance(directions_AD, meta(directions_AD))
 
 
 def best_trained(directions_AD, size, k):
-    """Of a few meta-SAEs the one that explains most: one in four or so has its bias in place of a meta-latent."""
+    """Return the best of a few meta-SAEs: about one in four has its bias in place of a meta-latent."""
     return max(
         (trained(directions_AD, size, k, seed) for seed in range(3)), key=lambda meta: explained(meta, directions_AD)
     )
 
 
-def test_sums_of_two_are_explained_by_as_many_meta_latents_as_there_are():
+def test_sums_of_two_meta_directions_are_explained_with_the_right_number_of_meta_latents():
     directions_AD, hidden_MD = planted([2])
     assert explained(best_trained(directions_AD, len(hidden_MD), k=2), directions_AD) > 0.99
-    control_AD = shuffled(directions_AD, seed=0)
+    control_AD = shuffle_directions(directions_AD, seed=0)
     assert explained(trained(control_AD, len(hidden_MD), k=2, seed=0), control_AD) < 0.6
 
 
 def test_planted_meta_directions_are_found():
-    """Sums of two alone would leave it open which they are: with one of them as the bias, and the others less that one,
-    each is nearly a sum of two again. Sums of six tell."""
+    """Sums of two alone are ambiguous: with one meta-direction as the bias and less in the others, each is nearly a sum
+    of two again. Sums of six resolve it."""
     directions_AD, hidden_MD = planted([2, 6])
     meta = best_trained(directions_AD, len(hidden_MD), k=4)
     assert explained(meta, directions_AD) > 0.99

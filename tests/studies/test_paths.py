@@ -1,4 +1,4 @@
-"""Paths from one SAE to another, against sets of latents and dense matrices."""
+"""Paths from one SAE to another, checked against sets of latents and dense matrices."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from sae_sweeps.saes import TRAINABLE, BatchTopKSAE, GatedSAE, JumpReLUSAE, ReLUSAE
 from sae_sweeps.studies.directions import Families, compare
-from sae_sweeps.studies.paths import Path, insertion, insertion_by, interpolation
+from sae_sweeps.studies.paths import SAEPath, insert_by_value, insert_in_order, interpolate
 
 D, SMALL, LARGE = 16, 37, 90
 ARCHITECTURES = ["batchtopk", "topk", "jumprelu", "relu", "gated"]
@@ -15,14 +15,14 @@ ACTIVE = 5  # latents per activation, about
 
 
 def activations(count, seed=0):
-    """Of many lengths, and with a mean."""
+    """Return random activations (count, D) of different norms and with a mean."""
     generator = torch.Generator().manual_seed(seed)
     x_AD = torch.randn(count, D, generator=generator, dtype=torch.float64)
     return x_AD * (0.5 + 3 * torch.rand(count, 1, generator=generator, dtype=torch.float64)) + torch.linspace(-1, 2, D)
 
 
 def seen_by(sae, x_AD):
-    """Activations as an SAE sees them."""
+    """Return activations as an SAE normalises them."""
     if sae.normalization == "none":
         return x_AD
     return (x_AD - x_AD.mean(1, keepdim=True)) / (x_AD.std(1, keepdim=True) + 1e-5)
@@ -30,7 +30,7 @@ def seen_by(sae, x_AD):
 
 @torch.no_grad()
 def random_sae(architecture, size, seed, normalize_input=True):
-    """Random weights in float64, none of them of unit norm, and thresholds that about ACTIVE latents exceed."""
+    """Return an SAE with random float64 weights, decoder rows of any norm, and about ACTIVE latents per activation."""
     generator = torch.Generator().manual_seed(seed)
     options = {"normalize_input": normalize_input, "seed": seed}
     if architecture == "jumprelu":
@@ -58,7 +58,7 @@ def random_sae(architecture, size, seed, normalize_input=True):
 
 @torch.no_grad()
 def dense_activations(sae, x_AD):
-    """Latent activations (A, F), by each architecture's definition."""
+    """Return latent activations (A, F) by each architecture's definition."""
     seen_AD = seen_by(sae, x_AD)
     if isinstance(sae, JumpReLUSAE):
         pre_AF = torch.relu(seen_AD @ sae.W_enc.T + sae.b_enc)
@@ -76,14 +76,14 @@ def dense_activations(sae, x_AD):
 
 @torch.no_grad()
 def dense_reconstruction(path, position, small, large, x_AD):
-    """In normalised space, from all latents of both SAEs."""
-    z_AS = dense_activations(small, x_AD) * (path.taken_out > position)
-    z_AL = dense_activations(large, x_AD) * (path.put_in <= position)
-    return z_AS @ small.W_dec + z_AL @ large.W_dec + (large if position >= path.bias_at else small).b_dec
+    """Return the reconstruction (A, D) at a position, in normalised space, from dense activations of both SAEs."""
+    z_AS = dense_activations(small, x_AD) * (path.removed_at > position)
+    z_AL = dense_activations(large, x_AD) * (path.inserted_at <= position)
+    return z_AS @ small.W_dec + z_AL @ large.W_dec + (large if position >= path.bias_switched_at else small).b_dec
 
 
 def families_of(groups, small=SMALL, large=LARGE):
-    """The families that pairs of (latents of the small SAE, latents of the large one) are; all others are alone."""
+    """Return the families given as (latents of the small SAE, latents of the large SAE); other latents are alone."""
     left, right = np.full(small, -1), np.full(large, -1)
     for label, (in_small, in_large) in enumerate(groups):
         left[list(in_small)], right[list(in_large)] = label, label
@@ -93,29 +93,29 @@ def families_of(groups, small=SMALL, large=LARGE):
     return Families(labels[:small].astype(np.int32), labels[small:].astype(np.int32))
 
 
-def there_at(path, position):
-    """The latents of the small and of the large SAE that are there at a position."""
-    small = {latent for latent, gone in enumerate(path.taken_out.tolist()) if gone > position}
-    large = {latent for latent, come in enumerate(path.put_in.tolist()) if come <= position}
+def latents_at(path, position):
+    """Return the sets of the small and of the large SAE's latents at a position."""
+    small = {latent for latent, gone in enumerate(path.removed_at.tolist()) if gone > position}
+    large = {latent for latent, come in enumerate(path.inserted_at.tolist()) if come <= position}
     return small, large
 
 
 def random_path(seed=0, length=6):
-    """Every latent comes or goes at any position, or never."""
+    """Return a path with every latent inserted or removed at a random position, or never."""
     generator = torch.Generator().manual_seed(seed)
-    put_in, taken_out = (torch.randint(1, length + 2, (size,), generator=generator) for size in (LARGE, SMALL))
-    return Path(put_in, taken_out, length, 4)
+    inserted_at, removed_at = (torch.randint(1, length + 2, (size,), generator=generator) for size in (LARGE, SMALL))
+    return SAEPath(inserted_at, removed_at, length, 4)
 
 
 @pytest.mark.parametrize("positions", [1, 4, 20, 200])
 @pytest.mark.parametrize("listed", [0, 1, 19, LARGE])
-def test_latents_are_put_in_in_their_order_and_in_about_equal_portions(listed, positions):
+def test_insert_in_order_inserts_about_equal_portions_in_order(listed, positions):
     order = torch.randperm(LARGE, generator=torch.Generator().manual_seed(1))[:listed]
-    path = insertion(order, SMALL, LARGE, positions)
+    path = insert_in_order(order, SMALL, LARGE, positions)
     assert path.length == min(positions, listed)
     arrived = []
     for position in range(path.length + 1):
-        small, large = there_at(path, position)
+        small, large = latents_at(path, position)
         assert small == set(range(SMALL))
         assert large == set(order[: len(large)].tolist())
         arrived.append(len(large))
@@ -123,36 +123,36 @@ def test_latents_are_put_in_in_their_order_and_in_about_equal_portions(listed, p
     assert arrived[0] == 0
     assert arrived[-1] == listed
     assert listed == 0 or portions.max() - portions.min() <= 1
-    assert path.count.tolist() == [SMALL + count for count in arrived]
-    assert path.bias_at > path.length
+    assert path.latent_count.tolist() == [SMALL + count for count in arrived]
+    assert path.bias_switched_at > path.length
 
 
-def test_latents_are_put_in_by_their_value():
+def test_insert_by_value_inserts_the_latents_below_each_limit():
     value_L = torch.tensor([0.05, 0.3, 0.299, 0.5, -1.0, 0.9, 0.7, 0.31])
     limits = [0.3, 0.4, 0.7]
-    path = insertion_by(value_L, limits, 3)
+    path = insert_by_value(value_L, limits, 3)
     assert path.length == 3
-    assert there_at(path, 0) == ({0, 1, 2}, set())
+    assert latents_at(path, 0) == ({0, 1, 2}, set())
     for position, limit in enumerate(limits, start=1):
         below = {latent for latent, value in enumerate(value_L.tolist()) if value < torch.tensor(limit).item()}
-        assert there_at(path, position) == ({0, 1, 2}, below)
-    assert path.count.tolist() == [3, 6, 8, 9]
-    assert path.bias_at > path.length
+        assert latents_at(path, position) == ({0, 1, 2}, below)
+    assert path.latent_count.tolist() == [3, 6, 8, 9]
+    assert path.bias_switched_at > path.length
 
 
-def test_a_value_and_a_limit_are_compared_as_the_threshold_of_novelty_is():
-    """A cosine that is rounded to the threshold is no novelty, and is not put in as one."""
+def test_a_value_rounded_to_the_limit_is_not_below_it():
+    """Novelty compares in the same way, so a latent inserted below the threshold is a novel one."""
     limits = [0.3, 0.7, 0.9]
     exact = torch.tensor(limits)
     value_L = torch.cat([exact, exact.nextafter(torch.zeros(3)), exact.nextafter(torch.ones(3))])
-    path = insertion_by(value_L, limits, 0)
+    path = insert_by_value(value_L, limits, 0)
     for position, limit in enumerate(limits, start=1):
-        assert there_at(path, position)[1] == set((value_L < limit).nonzero().flatten().tolist())
-    assert path.count.tolist() == [0, 1, 4, 7]
+        assert latents_at(path, position)[1] == set((value_L < limit).nonzero().flatten().tolist())
+    assert path.latent_count.tolist() == [0, 1, 4, 7]
 
 
 def assert_is_an_interpolation(path, novel_in, novel, families, positions):
-    """Novel latents come in first, in their order; then family by family, those of few members first; then the rest."""
+    """Check the order: novel latents, then families with few members first, then the rest."""
     is_novel = set(novel.tolist())
     labels = set(families.right.tolist()) - {families.right[latent] for latent in is_novel}
     groups = [
@@ -163,40 +163,40 @@ def assert_is_an_interpolation(path, novel_in, novel, families, positions):
 
     assert novel_in == min(positions, len(novel))
     assert path.length == novel_in + min(positions, len(groups)) + 1
-    assert path.bias_at == path.length
-    assert path.put_in.min() >= 1
-    assert path.put_in.max() <= path.length
+    assert path.bias_switched_at == path.length
+    assert path.inserted_at.min() >= 1
+    assert path.inserted_at.max() <= path.length
     for position in range(novel_in + 1):
-        small, large = there_at(path, position)
+        small, large = latents_at(path, position)
         assert small == set(range(len(families.left)))
         assert large == set(novel[: len(large)].tolist())
-    assert there_at(path, novel_in)[1] == is_novel
+    assert latents_at(path, novel_in)[1] == is_novel
 
     moved = []
     for in_small, in_large in groups:
-        when = {path.taken_out[latent].item() for latent in in_small} | {path.put_in[n].item() for n in in_large}
-        assert len(when) == 1, "a family moves as one"
+        when = {path.removed_at[latent].item() for latent in in_small} | {path.inserted_at[n].item() for n in in_large}
+        assert len(when) == 1, "a family moves at one position"
         assert novel_in < min(when) < path.length
         moved.append((len(in_small) + len(in_large), when.pop()))
     for members, when in moved:
         assert all(later >= when for more, later in moved if more > members), "small families come first"
-    assert all(path.taken_out[latent] == path.length for latent in orphans)
-    assert there_at(path, path.length) == (set(), set(range(len(families.right))))
-    assert path.count[0] == len(families.left)
-    assert path.count[-1] == len(families.right)
+    assert all(path.removed_at[latent] == path.length for latent in orphans)
+    assert latents_at(path, path.length) == (set(), set(range(len(families.right))))
+    assert path.latent_count[0] == len(families.left)
+    assert path.latent_count[-1] == len(families.right)
 
 
 @pytest.mark.parametrize("positions", [1, 3, 20, 500])
 @pytest.mark.parametrize("threshold", [-1.0, 0.45, 0.55, 0.65, 0.75, 1.1])
 def test_an_interpolation_of_random_directions(threshold, positions):
-    """From one family of all latents to none at all."""
+    """The thresholds give from one family of all latents to none at all."""
     small_SD, large_LD = (random_sae("topk", size, size).W_dec.detach() for size in (SMALL, LARGE))
     compared = compare(small_SD, large_LD, [threshold])
     cosine_L = compared.right.cosine
     novel = (cosine_L < threshold).nonzero().squeeze(1)
     novel = novel[cosine_L[novel].argsort()]
     families = compared.families[threshold]
-    path, novel_in = interpolation(novel, families, SMALL, LARGE, positions)
+    path, novel_in = interpolate(novel, families, SMALL, LARGE, positions)
     assert_is_an_interpolation(path, novel_in, novel, families, positions)
 
 
@@ -205,47 +205,47 @@ def test_an_interpolation_of_given_families(positions):
     """The moves are spread out by how many latents they move: here 2, 3, 3 and 5."""
     families = families_of([({0, 1, 2}, {3, 4}), ({5}, {0}), ({6}, {1, 2}), ({3, 4}, {7})], small=9, large=10)
     novel = torch.tensor([9, 5, 8, 6])
-    path, novel_in = interpolation(novel, families, 9, 10, positions)
+    path, novel_in = interpolate(novel, families, 9, 10, positions)
     assert_is_an_interpolation(path, novel_in, novel, families, positions)
     if positions == 7:
-        assert path.put_in.tolist() == [5, 6, 6, 8, 8, 2, 4, 7, 3, 1]
-        assert path.taken_out.tolist() == [8, 8, 8, 7, 7, 5, 6, 9, 9]
+        assert path.inserted_at.tolist() == [5, 6, 6, 8, 8, 2, 4, 7, 3, 1]
+        assert path.removed_at.tolist() == [8, 8, 8, 7, 7, 5, 6, 9, 9]
 
 
 @pytest.mark.parametrize("positions", [1, 20])
 def test_without_novel_latents_the_families_move_from_the_start(positions):
     families = families_of([({latent}, {latent}) for latent in range(5)], small=6, large=5)
     novel = torch.empty(0, dtype=torch.int64)
-    path, novel_in = interpolation(novel, families, 6, 5, positions)
+    path, novel_in = interpolate(novel, families, 6, 5, positions)
     assert_is_an_interpolation(path, novel_in, novel, families, positions)
     assert novel_in == 0
-    assert path.taken_out[5] == path.length
+    assert path.removed_at[5] == path.length
 
 
 @pytest.mark.parametrize("positions", [1, 20])
-def test_where_all_are_novel_the_small_sae_goes_in_the_end(positions):
+def test_if_all_latents_are_novel_the_small_sae_is_removed_last(positions):
     families = families_of([], small=4, large=7)
     novel = torch.tensor([3, 0, 6, 1, 2, 5, 4])
-    path, novel_in = interpolation(novel, families, 4, 7, positions)
+    path, novel_in = interpolate(novel, families, 4, 7, positions)
     assert_is_an_interpolation(path, novel_in, novel, families, positions)
     assert path.length == novel_in + 1
-    assert path.taken_out.tolist() == [path.length] * 4
+    assert path.removed_at.tolist() == [path.length] * 4
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_how_many_latents_are_there_and_active(seed):
+def test_counts_of_latents_and_of_active_latents(seed):
     path = random_path(seed)
     generator = torch.Generator().manual_seed(seed)
     fired_S, fired_L = (torch.randint(0, 1000, (size,), generator=generator) for size in (SMALL, LARGE))
     for position in range(path.length + 1):
-        small, large = there_at(path, position)
-        assert path.count[position] == len(small) + len(large)
+        small, large = latents_at(path, position)
+        assert path.latent_count[position] == len(small) + len(large)
         fired = sum(fired_S[latent].item() for latent in small) + sum(fired_L[latent].item() for latent in large)
-        assert path.active(fired_S, fired_L)[position] == fired
+        assert path.count_active(fired_S, fired_L)[position] == fired
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_decoding_sums_the_latents_that_are_there(architecture):
+def test_decode_sums_the_latents_present(architecture):
     small, large = random_sae(architecture, SMALL, 1), random_sae(architecture, LARGE, 2)
     x_AD, path = activations(23), random_path()
     kept_S, kept_L = (sae.find_active(sae.normalize(x_AD)) for sae in (small, large))

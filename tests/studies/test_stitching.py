@@ -1,4 +1,4 @@
-"""Stitching, against the SAEs that it speaks of: every latent really put in, every position really reconstructed."""
+"""Stitching, checked against SAEs with each latent really inserted, and against dense reconstructions."""
 
 import pytest
 import torch
@@ -7,8 +7,14 @@ from torch.testing import assert_close
 from sae_sweeps.saes import JumpReLUSAE, TopKSAE
 from sae_sweeps.studies import stitching
 from sae_sweeps.studies.directions import compare
-from sae_sweeps.studies.paths import insertion, insertion_by, interpolation
-from sae_sweeps.studies.stitching import Stitching, Walk, family_sizes, prediction, rates
+from sae_sweeps.studies.paths import insert_by_value, insert_in_order, interpolate
+from sae_sweeps.studies.stitching import (
+    PathReconstructions,
+    Stitching,
+    compute_rates,
+    count_families,
+    measure_prediction,
+)
 from tests.reference import nmse
 from tests.studies.test_paths import (
     ACTIVE,
@@ -37,10 +43,10 @@ def random_pair(architectures, normalize_input=True):
 
 
 def stitched(small, large, x_AD, paths=(), batches=(64, 1, 85)):
-    """What a pass over the activations finds, in batches of several sizes."""
+    """Return the measurements of one pass over the activations, in batches of several sizes."""
     found = Stitching(small, large, paths)
     for x_BD in x_AD.split(batches):
-        found.see(x_BD)
+        found.update(x_BD)
     assert found.seen == len(x_AD)
     return found
 
@@ -51,7 +57,7 @@ def mean_square(error_AD):
 
 @torch.no_grad()
 def squares_with_each_latent(small, large, x_AD):
-    """Of the small SAE with each latent of the large one really put in: mean |x - x_hat|^2 in normalised space."""
+    """Return the small SAE's mean |x - x_hat|^2 in normalised space with each latent of the large SAE inserted."""
     seen_AD, z_AL = seen_by(small, x_AD), dense_activations(large, x_AD)
     start_AD = dense_activations(small, x_AD) @ small.W_dec + small.b_dec
     return [
@@ -62,7 +68,7 @@ def squares_with_each_latent(small, large, x_AD):
 
 @torch.no_grad()
 def with_latent(small, large, latent):
-    """The small SAE with one more latent."""
+    """Return the small SAE with one more latent."""
     extended = JumpReLUSAE(small.d_in, small.dict_size + 1, 0.1, normalize_input=small.normalization != "none").double()
     for name in ("W_enc", "W_dec", "b_enc", "threshold"):
         one = large.get_parameter(name)[latent : latent + 1]
@@ -72,25 +78,25 @@ def with_latent(small, large, latent):
 
 
 def square_of_forward(sae, x_AD):
-    """Mean |x - x_hat|^2 in normalised space, by what the SAE gives for raw activations."""
+    """Return the mean |x - x_hat|^2 in normalised space, from the SAE's output for raw activations."""
     normalized = sae.normalize(x_AD)
     return mean_square(normalized.x_BD - (sae(x_AD) - normalized.mean_B1) / normalized.std_B1)
 
 
 def paths_between(small, large, positions=6):
-    """An interpolation, a random insertion, one by cosine, and a path of any moves."""
+    """Return an interpolation, a random insertion, an insertion by cosine, and a random path."""
     compared = compare(small.W_dec.detach(), large.W_dec.detach(), [THRESHOLD])
     cosine_L = compared.right.cosine
     novel = (cosine_L < THRESHOLD).nonzero().squeeze(1)
     assert 10 < len(novel) < LARGE - 10, "both kinds of latents"
-    way, _ = interpolation(novel, compared.families[THRESHOLD], SMALL, LARGE, positions)
+    way, _ = interpolate(novel, compared.families[THRESHOLD], SMALL, LARGE, positions)
     order = torch.randperm(LARGE, generator=torch.Generator().manual_seed(0))
-    by_cosine = insertion_by(cosine_L, [0.5, 0.6, 0.7], SMALL)
-    return [way, insertion(order, SMALL, LARGE, positions), by_cosine, random_path()]
+    by_cosine = insert_by_value(cosine_L, [0.5, 0.6, 0.7], SMALL)
+    return [way, insert_in_order(order, SMALL, LARGE, positions), by_cosine, random_path()]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_saes_of_these_tests_are_what_they_are_meant_to_be(architecture):
+def test_the_random_saes_encode_as_the_dense_reference(architecture):
     x_AD = activations(400)
     for size in (SMALL, LARGE):
         sae = random_sae(architecture, size, size)
@@ -100,7 +106,7 @@ def test_the_saes_of_these_tests_are_what_they_are_meant_to_be(architecture):
 
 
 @CASES
-def test_the_change_is_that_of_really_putting_each_latent_in(architectures, normalize_input):
+def test_mse_changes_match_inserting_each_latent(architectures, normalize_input):
     small, large = random_pair(architectures, normalize_input)
     x_AD = activations(A)
     found = stitched(small, large, x_AD)
@@ -114,7 +120,7 @@ def test_the_change_is_that_of_really_putting_each_latent_in(architectures, norm
 
 
 @pytest.mark.parametrize("normalize_input", [True, False])
-def test_the_change_is_that_of_an_sae_with_one_more_latent(normalize_input):
+def test_mse_changes_match_an_sae_with_one_more_latent(normalize_input):
     small, large = random_pair(("jumprelu", "jumprelu"), normalize_input)
     x_AD = activations(A)
     found = stitched(small, large, x_AD)
@@ -133,7 +139,7 @@ def test_latents_that_are_never_active_change_nothing():
     assert (found.change_L[1::2] != 0).any()
 
 
-def test_zeros_that_topk_keeps_are_not_active():
+def test_zeros_kept_by_topk_are_not_active():
     small, large = random_pair(("topk", "topk"))
     small.k, large.k = SMALL - 4, LARGE - 10
     x_AD, path = activations(A), random_path()
@@ -142,44 +148,44 @@ def test_zeros_that_topk_keeps_are_not_active():
         [after - found.mse for after in squares_with_each_latent(small, large, x_AD)], rel=1e-6
     )
     assert torch.equal(found.fired_L, (dense_activations(large, x_AD) > 0).sum(0))
-    assert found.curves()[0].l0[0] == pytest.approx((dense_activations(small, x_AD) > 0).sum().item() / A)
+    assert found.compute_curves()[0].l0[0] == pytest.approx((dense_activations(small, x_AD) > 0).sum().item() / A)
 
 
 @CASES
-def test_curves_are_right_at_every_position(architectures, normalize_input, monkeypatch):
-    monkeypatch.setattr(stitching, "CHANGES", 2000)  # about 20 activations at a time
+def test_curves_match_dense_reconstructions_at_every_position(architectures, normalize_input, monkeypatch):
+    monkeypatch.setattr(stitching, "CHANGES_AT_ONCE", 2000)  # about 20 activations at a time
     small, large = random_pair(architectures, normalize_input)
     x_AD = activations(A)
     paths = paths_between(small, large)
     normalized = small.normalize(x_AD)
     fired_AS, fired_AL = (dense_activations(sae, x_AD) > 0 for sae in (small, large))
     spread_A = (x_AD - x_AD.mean(1, keepdim=True)).square().sum(1)
-    for path, curve in zip(paths, stitched(small, large, x_AD, paths).curves(), strict=True):
+    for path, curve in zip(paths, stitched(small, large, x_AD, paths).compute_curves(), strict=True):
         expected = []
         for position in range(path.length + 1):
             restored_AD = normalized.restore(dense_reconstruction(path, position, small, large, x_AD))
             expected.append(((x_AD - restored_AD).square().sum(1) / spread_A).mean().item())
         assert curve.nmse == pytest.approx(expected, rel=1e-9)
         active = [
-            (fired_AS & (path.taken_out > position)).sum() + (fired_AL & (path.put_in <= position)).sum()
+            (fired_AS & (path.removed_at > position)).sum() + (fired_AL & (path.inserted_at <= position)).sum()
             for position in range(path.length + 1)
         ]
         assert curve.l0 == pytest.approx([count.item() / A for count in active], rel=1e-12)
-        assert curve.latents == path.count.tolist()
+        assert curve.latents == path.latent_count.tolist()
 
 
 @CASES
-def test_an_interpolation_begins_and_ends_with_what_each_sae_does_itself(architectures, normalize_input):
+def test_an_interpolation_starts_and_ends_at_the_two_saes(architectures, normalize_input):
     saes = random_pair(architectures, normalize_input)
     x_AD = activations(A)
     way = paths_between(*saes)[0]
-    curve = stitched(*saes, x_AD, [way]).curves()[0]
-    walk = Walk(way, *saes, x_AD)
+    curve = stitched(*saes, x_AD, [way]).compute_curves()[0]
+    walk = PathReconstructions(way, *saes, x_AD)
     for sae, end in zip(saes, (0, -1), strict=True):
         assert curve.nmse[end] == pytest.approx(nmse(sae, x_AD), rel=1e-9)
         assert curve.l0[end] == pytest.approx((sae.encode(x_AD) > 0).sum().item() / A, rel=1e-12)
         assert curve.latents[end] == sae.dict_size
-        assert_close(walk.at(end % (way.length + 1)), sae(x_AD), rtol=1e-10, atol=1e-10)
+        assert_close(walk.reconstruct(end % (way.length + 1)), sae(x_AD), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("changes", [1, 5000, 2**23])
@@ -188,11 +194,11 @@ def test_neither_batches_nor_how_many_are_followed_at_a_time_change_what_is_foun
     small, large = random_pair(("batchtopk", "jumprelu"))
     x_AD, paths = activations(A), [random_path(), random_path(1, length=9)]
     expected = stitched(small, large, x_AD, paths)
-    monkeypatch.setattr(stitching, "CHANGES", changes)
+    monkeypatch.setattr(stitching, "CHANGES_AT_ONCE", changes)
     found = stitched(small, large, x_AD, paths, batches)
     assert_close(found.change_L, expected.change_L, rtol=1e-10, atol=1e-12)
     assert torch.equal(found.fired_L, expected.fired_L)
-    for curve, other in zip(found.curves(), expected.curves(), strict=True):
+    for curve, other in zip(found.compute_curves(), expected.compute_curves(), strict=True):
         assert curve.nmse == pytest.approx(other.nmse, rel=1e-10)
         assert curve.l0 == other.l0
 
@@ -202,34 +208,34 @@ def test_a_walk_gives_raw_activations_at_every_position(normalize_input, monkeyp
     monkeypatch.setattr(stitching, "BATCH", 40)
     small, large = random_pair(("topk", "batchtopk"), normalize_input)
     x_AD, path = activations(A), random_path()
-    walk, normalized = Walk(path, small, large, x_AD), small.normalize(x_AD)
+    walk, normalized = PathReconstructions(path, small, large, x_AD), small.normalize(x_AD)
     for position in (3, 0, path.length):
         expected_AD = normalized.restore(dense_reconstruction(path, position, small, large, x_AD))
-        assert_close(walk.at(position), expected_AD, rtol=1e-10, atol=1e-10)
+        assert_close(walk.reconstruct(position), expected_AD, rtol=1e-10, atol=1e-10)
 
 
-def test_in_float32_the_answers_are_the_same():
-    """The sums over activations are in float64 all the same."""
+def test_float32_saes_give_the_same_measurements():
+    """The sums over activations are in float64 even so."""
     small, large = random_pair(("jumprelu", "jumprelu"))
     x_AD, path = activations(A), random_path()
     exact = stitched(small, large, x_AD, [path])
     found = stitched(small.float(), large.float(), x_AD.float(), [path])
     assert found.change_L.dtype == torch.float64
     assert_close(found.change_L, exact.change_L, rtol=1e-4, atol=1e-5)
-    assert found.curves()[0].nmse == pytest.approx(exact.curves()[0].nmse, rel=1e-5)
+    assert found.compute_curves()[0].nmse == pytest.approx(exact.compute_curves()[0].nmse, rel=1e-5)
 
 
-def test_saes_that_see_activations_otherwise_are_refused():
-    with pytest.raises(ValueError, match="alike"):
+def test_saes_of_other_width_or_normalization_are_refused():
+    with pytest.raises(ValueError, match="differ in d_in or in normalization"):
         Stitching(TopKSAE(8, 20, 3), TopKSAE(8, 40, 3, normalize_input=False), [])
-    with pytest.raises(ValueError, match="alike"):
+    with pytest.raises(ValueError, match="differ in d_in or in normalization"):
         Stitching(TopKSAE(8, 20, 3), TopKSAE(9, 40, 3), [])
 
 
-def test_a_cosine_that_tells_all_has_its_threshold_between_the_groups():
+def test_a_perfect_prediction_has_its_threshold_between_the_groups():
     cosine_L = torch.tensor([0.9, 0.1, 0.3, 0.8, 0.2])
     change_L = torch.tensor([1.0, -1.0, -2.0, 0.0, -0.1], dtype=torch.float64)
-    found = prediction(cosine_L, change_L, torch.ones(5))
+    found = measure_prediction(cosine_L, change_L, torch.ones(5))
     assert (found.latents, found.lowering) == (5, 3)
     assert found.auroc == 1.0
     assert 0.3 <= found.best_threshold + 1e-6 < 0.8
@@ -238,35 +244,37 @@ def test_a_cosine_that_tells_all_has_its_threshold_between_the_groups():
     assert (found.true_positive_rate[-1], found.false_positive_rate[-1]) == (1.0, 1.0)
 
 
-def test_a_cosine_that_says_the_opposite_has_a_threshold_all_the_same():
-    found = prediction(torch.tensor([0.1, 0.2, 0.8, 0.9]), torch.tensor([1.0, 1.0, -1.0, -1.0]), torch.ones(4))
+def test_a_reversed_prediction_has_a_threshold_too():
+    found = measure_prediction(torch.tensor([0.1, 0.2, 0.8, 0.9]), torch.tensor([1.0, 1.0, -1.0, -1.0]), torch.ones(4))
     assert found.auroc == 0.0
     assert found.best_threshold == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_nothing_can_be_told_where_all_change_the_error_in_one_direction(sign):
-    found = prediction(torch.rand(6), sign * (1 + torch.rand(6)), torch.tensor([1, 2, 0, 3, 4, 5]))
+def test_no_auroc_if_all_latents_change_the_mse_in_one_direction(sign):
+    found = measure_prediction(torch.rand(6), sign * (1 + torch.rand(6)), torch.tensor([1, 2, 0, 3, 4, 5]))
     assert (found.latents, found.lowering) == (5, 0 if sign > 0 else 5)
     assert found.auroc is None
     assert found.best_threshold is None
     assert found.thresholds == found.true_positive_rate == found.false_positive_rate == []
 
 
-def test_of_latents_that_were_never_active_nothing_is_said():
+def test_latents_that_are_never_active_do_not_count():
     cosine_L = torch.tensor([0.1, 0.2, 0.8, 0.9, 0.05, 0.95])
     change_L = torch.tensor([-1.0, -1.0, 1.0, 1.0, 0.0, 0.0])
     fired_L = torch.tensor([1, 5, 2, 1, 0, 0])
-    assert prediction(cosine_L, change_L, fired_L) == prediction(cosine_L[:4], change_L[:4], fired_L[:4])
-    assert rates(cosine_L, change_L, fired_L, 0.5) == (1.0, 0.0)
+    assert measure_prediction(cosine_L, change_L, fired_L) == measure_prediction(
+        cosine_L[:4], change_L[:4], fired_L[:4]
+    )
+    assert compute_rates(cosine_L, change_L, fired_L, 0.5) == (1.0, 0.0)
 
 
-def test_the_prediction_is_that_of_all_pairs_and_all_thresholds():
+def test_the_prediction_matches_all_pairs_and_all_thresholds():
     generator = torch.Generator().manual_seed(0)
     cosine_L = (torch.rand(200, generator=generator) * 50).round() / 50  # with ties
     change_L = cosine_L - 0.5 + 0.6 * torch.randn(200, generator=generator)
     fired_L = torch.randint(0, 3, (200,), generator=generator)
-    found = prediction(cosine_L, change_L, fired_L)
+    found = measure_prediction(cosine_L, change_L, fired_L)
     alive = [latent for latent in range(200) if fired_L[latent] > 0]
     lowering = [cosine_L[latent].item() for latent in alive if change_L[latent] < 0]
     others = [cosine_L[latent].item() for latent in alive if change_L[latent] >= 0]
@@ -285,18 +293,18 @@ def test_the_prediction_is_that_of_all_pairs_and_all_thresholds():
     assert true_rate - false_rate == pytest.approx(best)
 
 
-def test_the_rates_at_a_threshold():
+def test_rates_at_a_threshold():
     cosine_L = torch.tensor([0.1, 0.2, 0.6, 0.5, 0.4, 0.9, 0.95])
     change_L = torch.tensor([-1.0, -1.0, -1.0, -1.0, 1.0, 0.0, 2.0])
     fired_L = torch.ones(7)
-    assert rates(cosine_L, change_L, fired_L, 0.5) == (0.5, pytest.approx(1 / 3))
-    assert rates(cosine_L, -change_L.abs() - 1, fired_L, 0.5) == (pytest.approx(3 / 7), None)
-    assert rates(cosine_L, change_L.abs(), fired_L, 0.5) == (None, pytest.approx(3 / 7))
+    assert compute_rates(cosine_L, change_L, fired_L, 0.5) == (0.5, pytest.approx(1 / 3))
+    assert compute_rates(cosine_L, -change_L.abs() - 1, fired_L, 0.5) == (pytest.approx(3 / 7), None)
+    assert compute_rates(cosine_L, change_L.abs(), fired_L, 0.5) == (None, pytest.approx(3 / 7))
 
 
-def test_families_are_counted_by_their_kind():
+def test_families_are_counted_by_their_numbers_of_latents():
     families = families_of([({0, 1}, {0}), ({2}, {1}), ({3}, {2}), ({4}, {3, 4}), ({5}, {5})], small=8, large=9)
-    assert family_sizes(families) == [
+    assert count_families(families) == [
         {"small": 0, "large": 1, "count": 3},
         {"small": 1, "large": 0, "count": 2},
         {"small": 1, "large": 1, "count": 3},
@@ -306,9 +314,11 @@ def test_families_are_counted_by_their_kind():
 
 
 class Planted:
-    """Two SAEs of which all is known. The large one has the directions that the data are sums of: copies of some of the
-    small one's, pairs at a cosine of 0.8 with one of the small one's, which they split, and novel ones, orthogonal to
-    all of those. Each activation is a sum of one of each kind; a last latent of the small SAE is never active."""
+    """Two SAEs with known latents, and data that are sums of the large SAE's directions.
+
+    These are copies of directions of the small SAE, pairs that split one of its directions (cosine 0.8), and novel ones
+    orthogonal to both. Each activation sums one of each kind. The small SAE's last latent is never active.
+    """
 
     COPIES, SPLITS, NOVEL, WIDTH = 5, 4, 6, 24
 
@@ -353,7 +363,7 @@ class Planted:
 
 
 @pytest.mark.parametrize("architecture", ["topk", "jumprelu"])
-def test_what_was_planted_is_found(architecture):
+def test_planted_novel_latents_and_families_are_found(architecture):
     planted = Planted(architecture)
     small, large, x_AD = planted.small, planted.large, planted.activations(300)
     compared = compare(small.W_dec.detach(), large.W_dec.detach(), [0.7])
@@ -361,7 +371,7 @@ def test_what_was_planted_is_found(architecture):
     novel = (cosine_L < 0.7).nonzero().squeeze(1)
     assert set(novel.tolist()) == planted.novel
 
-    assert family_sizes(families) == [
+    assert count_families(families) == [
         {"small": 0, "large": 1, "count": planted.NOVEL},
         {"small": 1, "large": 0, "count": 1},
         {"small": 1, "large": 1, "count": planted.COPIES},
@@ -371,14 +381,14 @@ def test_what_was_planted_is_found(architecture):
         labels = {families.left[latent] for latent in in_small} | {families.right[latent] for latent in in_large}
         assert len(labels) == 1
 
-    way, novel_in = interpolation(novel, families, small.dict_size, large.dict_size, 20)
+    way, novel_in = interpolate(novel, families, small.dict_size, large.dict_size, 20)
     assert novel_in == planted.NOVEL
     found = stitched(small, large, x_AD, [way], batches=(100, 200))
-    told = prediction(cosine_L, found.change_L, found.fired_L)
-    assert told.auroc == 1.0
-    assert told.best_threshold < 0.7
-    assert (told.latents, told.lowering) == (large.dict_size, planted.NOVEL)
-    curve = found.curves()[0]
+    predicted = measure_prediction(cosine_L, found.change_L, found.fired_L)
+    assert predicted.auroc == 1.0
+    assert predicted.best_threshold < 0.7
+    assert (predicted.latents, predicted.lowering) == (large.dict_size, planted.NOVEL)
+    curve = found.compute_curves()[0]
     assert all(after < before for before, after in zip(curve.nmse, curve.nmse[1 : novel_in + 1], strict=False))
     assert curve.nmse[0] > 0.2
     assert curve.nmse[-1] == pytest.approx(0, abs=1e-12)

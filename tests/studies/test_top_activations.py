@@ -1,4 +1,4 @@
-"""The strongest activations of each latent, against a search through all of them, and meta-latents' activations."""
+"""The strongest activations of each latent, checked against a full search, and meta-latents' activations."""
 
 import pytest
 import torch
@@ -7,13 +7,13 @@ from torch.testing import assert_close
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.saes.topk import keep_top_per_row
-from sae_sweeps.studies.top_activations import TopActivations, meta_activations
+from sae_sweeps.studies.top_activations import TopActivations, compute_meta_activations
 
 SEQUENCES, SEQ_LEN, LATENTS, NEVER = 29, 12, 20, 7
 
 
 def random_kept(rows, columns, k=5, seed=0):
-    """The k largest of each row, some of which are not positive and are kept as zeros."""
+    """Return the k largest entries per row; some are not positive and kept as zeros."""
     generator = torch.Generator().manual_seed(seed)
     pre_BF = torch.randn(rows, columns, generator=generator, dtype=torch.float64) - 1
     pre_BF *= torch.rand(columns, generator=generator, dtype=torch.float64) + 0.2
@@ -21,7 +21,7 @@ def random_kept(rows, columns, k=5, seed=0):
 
 
 def text(first_position, calls):
-    """Activations (N, S, F) of a text, the first positions of each sequence left out, as they are seen call by call."""
+    """Return activations (N, S, F) without the first positions of each sequence, dense and per call of `update`."""
     places_NS = torch.arange(SEQUENCES * SEQ_LEN).view(SEQUENCES, SEQ_LEN)[:, first_position:]
     parts = []
     for number, place_nS in enumerate(places_NS.split(calls)):
@@ -31,7 +31,7 @@ def text(first_position, calls):
 
 
 def strongest(z_NSF, latent, first_position):
-    """(value, place) of the strongest activation of a latent in each sequence, the strongest first."""
+    """Return (value, place) of a latent's strongest activation in each sequence, the strongest first."""
     found = []
     for sequence, z_SF in enumerate(z_NSF):
         value, at = z_SF[:, latent].max(0)
@@ -43,11 +43,11 @@ def strongest(z_NSF, latent, first_position):
 @pytest.mark.parametrize("examples", [1, 3, 40])
 @pytest.mark.parametrize("first_position", [0, 1])
 @pytest.mark.parametrize("calls", [[29], [1] * 29, [10, 1, 18]])
-def test_examples_are_the_strongest_of_each_sequence(calls, first_position, examples):
+def test_examples_are_the_strongest_activation_of_each_sequence(calls, first_position, examples):
     z_NSF, parts = text(first_position, calls)
     top = TopActivations(LATENTS, examples, SEQ_LEN, torch.device("cpu"))
     for kept, place_B in parts:
-        top.see(kept, place_B)
+        top.update(kept, place_B)
     assert top.value.shape == top.place.shape == (LATENTS, examples)
     counts = set()
     for latent in range(LATENTS):
@@ -69,13 +69,13 @@ def test_examples_are_the_strongest_of_each_sequence(calls, first_position, exam
     assert top.frequency[NEVER] == top.mean[NEVER] == 0
 
 
-def test_where_nothing_is_active_there_are_no_examples():
+def test_without_active_latents_there_are_no_examples():
     top = TopActivations(LATENTS, 3, SEQ_LEN, torch.device("cpu"))
     assert top.frequency.tolist() == [0] * LATENTS
     none = RowSparse.from_sorted(*torch.empty(2, 0, dtype=torch.int64), torch.empty(0), (SEQ_LEN, LATENTS))
     kept = random_kept(SEQ_LEN, LATENTS)
     for nothing in (none, kept.scale(torch.zeros_like(kept.value))):
-        top.see(nothing, torch.arange(SEQ_LEN))
+        top.update(nothing, torch.arange(SEQ_LEN))
     assert top.seen == 2 * SEQ_LEN
     assert (top.value == 0).all()
     assert (top.place == -1).all()
@@ -83,13 +83,13 @@ def test_where_nothing_is_active_there_are_no_examples():
 
 
 @pytest.mark.parametrize("meta_k", [1, 4])
-def test_meta_activations_are_those_of_the_dense_product(meta_k):
+def test_meta_activations_match_the_dense_product(meta_k):
     kept, weights = random_kept(50, LATENTS), random_kept(LATENTS, 9, meta_k, seed=1)
-    found = meta_activations(kept, weights)
+    found = compute_meta_activations(kept, weights)
     assert found.shape == (50, 9)
     assert_close(found.to_dense(), kept.to_dense() @ weights.to_dense(), rtol=1e-12, atol=1e-12)
     places = set(zip(row_of_each(found), found.col_N.tolist(), strict=True))
-    assert len(places) == len(found.value), "each place is there once"
+    assert len(places) == len(found.value), "each entry occurs once"
 
 
 def row_of_each(kept):
@@ -102,7 +102,9 @@ def test_latents_without_a_decomposition_have_no_meta_activations():
     weight_FM[::2] = 0
     flat_N = weight_FM.flatten().nonzero().squeeze(1)
     weights = RowSparse.from_flat(flat_N, weight_FM.flatten()[flat_N], (LATENTS, 9))
-    assert_close(meta_activations(kept, weights).to_dense(), kept.to_dense() @ weight_FM, rtol=1e-12, atol=1e-12)
+    assert_close(
+        compute_meta_activations(kept, weights).to_dense(), kept.to_dense() @ weight_FM, rtol=1e-12, atol=1e-12
+    )
     none = RowSparse.from_flat(flat_N[:0], flat_N[:0].double(), (LATENTS, 9))
-    assert len(meta_activations(kept, none).value) == 0
-    assert (meta_activations(kept, none).to_dense() == 0).all()
+    assert len(compute_meta_activations(kept, none).value) == 0
+    assert (compute_meta_activations(kept, none).to_dense() == 0).all()

@@ -1,4 +1,4 @@
-"""A tiny sweep with all its studies, copies of it to change, and the command in this process."""
+"""A tiny sweep with all its studies, copies of it, and the command run in this process."""
 
 import logging
 import runpy
@@ -23,12 +23,12 @@ SETTINGS = [
     "stitch.ce_tokens=150",
     "latents.tokens=150",
 ]
-GIVEN = ["name=first", "tracking=off", "device=cpu", *SETTINGS]  # to every task on the sweep
+GIVEN = ["name=first", "tracking=off", "device=cpu", *SETTINGS]  # given to every task on the sweep
 
 
 @pytest.fixture(scope="session")
 def swept(tmp_path_factory, tiny) -> Path:
-    """The sweep `first` of a command that trained four points and had everything follow."""
+    """Return the folder of the sweep `first`: four points, and then all studies and a report."""
     folder = tmp_path_factory.mktemp("swept")
     words = ["sae=batchtopk,topk", "dict_size=32,48", "then=[stitch,meta_sae,latents,report]"]
     done = launch("-m", *tiny, *words, *GIVEN, cwd=folder)
@@ -38,41 +38,41 @@ def swept(tmp_path_factory, tiny) -> Path:
 
 @pytest.fixture
 def first(swept, tmp_path) -> Path:
-    """A copy of the sweep `first` in the folder that the test is in."""
+    """Return a copy of the sweep `first` in the test's working folder."""
     return shutil.copytree(swept, tmp_path / "outputs" / "first")
 
 
 @pytest.fixture(scope="session")
-def of_the_model(tiny) -> list[str]:
-    """The words that name the model and the text of the sweep."""
+def model_settings(tiny) -> list[str]:
+    """Return the overrides that set the sweep's model and text."""
     return [word for word in tiny if word.startswith(("model", "dataset"))]
 
 
 def point(sweep: Path, title: str) -> Path:
-    """The folder of the point whose name begins so."""
+    """Return the folder of the point whose name starts with `title`."""
     (found,) = sweep.glob(f"{title}-*")
     return found
 
 
 def done(sweep: Path, task: str, title: str = "") -> list[Path]:
-    """The folders of the studies that are done, of those whose names begin so."""
+    """Return the folders of the finished studies whose names start with `title`."""
     return sorted(file.parent for file in sweep.glob(f"{task}/{title}*/results.json"))
 
 
 def undo(sweep: Path, task: str) -> None:
-    """Have the sweep be without its studies of this kind."""
+    """Delete the studies of a task and their table."""
     shutil.rmtree(sweep / task)
     (sweep / f"{task}.csv").unlink()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files in a folder, with what is in them."""
+    """Return the content of every file in a folder."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 @dataclass
 class Ran:
-    """How a command ended, and what it printed."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -81,10 +81,10 @@ class Ran:
 
 @pytest.fixture
 def command(monkeypatch, capsys) -> Iterator[Callable[..., Ran]]:
-    """`python launch.py` with these words, in this process."""
+    """Yield a function that runs `python launch.py` with these arguments in this process."""
     root, numbers = logging.getLogger(), (signal.SIGTERM, signal.SIGUSR1)
     handlers, level = root.handlers[:], root.level
-    heard_by = [signal.getsignal(number) for number in numbers]
+    signal_handlers = [signal.getsignal(number) for number in numbers]
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     signals.reset()
 
@@ -99,5 +99,5 @@ def command(monkeypatch, capsys) -> Iterator[Callable[..., Ran]]:
 
     yield run
     root.handlers[:], root.level = handlers, level
-    for number, handler in zip(numbers, heard_by, strict=True):
+    for number, handler in zip(numbers, signal_handlers, strict=True):
         signal.signal(number, handler)

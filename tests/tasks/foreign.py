@@ -1,4 +1,4 @@
-"""SAEs of the tiny model that were not trained here, in others' formats."""
+"""SAEs of the tiny model as other libraries would have trained and saved them."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.saes.inference import convert_gate
 
 D = 16  # model width
-HOOK = "blocks.0.hook_resid_post"  # what the tiny sweep's hook, blocks.1.hook_resid_pre, sees too
+HOOK = "blocks.0.hook_resid_post"  # the same activations as the tiny sweep's hook, blocks.1.hook_resid_pre
 
 
 def foreign(architecture: str, dict_size: int = 40, seed: int = 0, k: int = 5) -> InferenceSAE:
-    """An SAE that reconstructs something, not well; its decoder rows are of norms between 0.5 and 3."""
+    """Return an SAE with random weights; its decoder rows have norms between 0.5 and 3."""
     generator = torch.Generator().manual_seed(seed)
     rows_FD = torch.nn.functional.normalize(torch.randn(dict_size, D, generator=generator), dim=1)
     norm_F1 = 0.5 + 2.5 * torch.rand(dict_size, 1, generator=generator)
@@ -31,12 +31,12 @@ def foreign(architecture: str, dict_size: int = 40, seed: int = 0, k: int = 5) -
 
 
 def saved(format: str, folder: Path, sae: InferenceSAE, model: str | None, hook: str = HOOK) -> Path:
-    """As others would have written it."""
-    said = Description(sae.architecture, sae.d_in, sae.dict_size, sae.k or 5, model, hook)
+    """Save an SAE as the format's own library would. Returns the folder."""
+    description = Description(sae.architecture, sae.d_in, sae.dict_size, sae.k or 5, model, hook)
     if format == "dictionary_learning":
-        dictionary_learning.write(folder, sae, said)
+        dictionary_learning.write(folder, sae, description)
     elif format == "sparsify":
-        sparsify.write(folder, sae, said)
+        sparsify.write(folder, sae, description)
     else:
         saelens.write(folder, sae, {"hook_name": hook} | ({} if model is None else {"model_name": model}))
         config = folder / "cfg.json"

@@ -1,4 +1,4 @@
-"""Task `evaluate`, and the studies, of a sweep's points and of SAEs that were trained elsewhere."""
+"""Task `evaluate` and the studies, on a sweep's points and on SAEs from other libraries."""
 
 import csv
 import json
@@ -30,14 +30,14 @@ def rows(file) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def acts_AD(of_the_model):
-    """The activations that all are evaluated on."""
-    config = composed(*of_the_model, "device=cpu")
+def acts_AD(model_settings):
+    """Return the activations that all SAEs are evaluated on."""
+    config = composed(*model_settings, "device=cpu")
     return load_source(config, torch.device("cpu")).held_out(150).acts_AD
 
 
 def dense_metrics(sae, x_AD) -> dict[str, float]:
-    """The definitions, on whole matrices."""
+    """Return the metrics by their definitions, from dense matrices."""
     acts_AF = ((x_AD - sae.b_dec) @ sae.W_enc.T + sae.b_enc).relu() * sae.encode(x_AD).gt(0)
     error_AD = x_AD - (acts_AF @ sae.W_dec + sae.b_dec)
     spread_A = (x_AD - x_AD.mean(1, keepdim=True)).square().sum(1)
@@ -50,7 +50,7 @@ def dense_metrics(sae, x_AD) -> dict[str, float]:
     }
 
 
-def test_the_points_of_a_sweep_have_their_own_numbers_again(first, command):
+def test_evaluate_reproduces_the_metrics_of_a_sweeps_points(first, command):
     ran = command("task=evaluate", *GIVEN)
     assert (ran.code, ran.err) == (0, "")
     found = done(first, "evaluate")
@@ -69,7 +69,7 @@ def test_the_points_of_a_sweep_have_their_own_numbers_again(first, command):
     assert f"{best:.4f}*" in ran.out
 
 
-def test_points_that_differ_in_more_than_their_titles_say_are_all_in_the_table(first, command):
+def test_points_with_the_same_title_are_all_in_the_table(first, command):
     mine = point(first, "topk-32")
     other = shutil.copytree(mine, mine.with_name(f"{mine.name[:-8]}0123abcd"))
     sweep = json.loads((first / "sweep.json").read_text())
@@ -89,23 +89,23 @@ FORMATS = [
 ]
 
 
-def test_saes_from_elsewhere_have_the_numbers_that_their_definitions_give(
-    tmp_path, tiny_model, of_the_model, command, acts_AD
+def test_metrics_of_saes_from_other_libraries_match_their_definitions(
+    tmp_path, tiny_model, model_settings, command, acts_AD
 ):
     folders = [
         saved(format, tmp_path / f"of-{format}-{architecture}" / "layers.0", foreign(architecture), str(tiny_model))
         for format, architecture in FORMATS
     ]
     given = ",".join(f"{format}:{folder}" for (format, _), folder in zip(FORMATS, folders, strict=True))
-    ran = command("-m", "task=evaluate", *ELSEWHERE, *of_the_model, f"saved={given}")
+    ran = command("-m", "task=evaluate", *ELSEWHERE, *model_settings, f"saved={given}")
     assert (ran.code, ran.err) == (0, "")
     sweep = tmp_path / "outputs" / "elsewhere"
     found = {result["study"]["sae"]["folder"]: result for result in map(results, done(sweep, "evaluate"))}
     assert set(found) == set(map(str, folders))
     for (format, architecture), folder in zip(FORMATS, folders, strict=True):
         result = found[str(folder)]
-        said = result["study"]["sae"]
-        assert (said["format"], said["architecture"], said["dict_size"]) == (format, architecture, 40)
+        described = result["study"]["sae"]
+        assert (described["format"], described["architecture"], described["dict_size"]) == (format, architecture, 40)
         expected = dense_metrics(load_sae(folder), acts_AD)
         metrics = result["metrics"]
         assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-4)
@@ -117,14 +117,14 @@ def test_saes_from_elsewhere_have_the_numbers_that_their_definitions_give(
     assert (sweep / "report.html").is_file()
 
 
-def test_one_that_fails_does_not_lose_the_others(tmp_path, tiny_model, of_the_model, command):
+def test_an_sae_that_cannot_be_read_does_not_stop_the_others(tmp_path, tiny_model, model_settings, command):
     folders = {}
     for number, name in enumerate(("first", "broken", "last")):
         folders[name] = saved("sae_lens", tmp_path / name, foreign("relu", seed=number), str(tiny_model))
     weights = folders["broken"] / "sae_weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
     given = ",".join(map(str, folders.values()))
-    ran = command("-m", "task=evaluate", *ELSEWHERE, *of_the_model, f"sae={given}")
+    ran = command("-m", "task=evaluate", *ELSEWHERE, *model_settings, f"sae={given}")
     assert ran.code == 1
     (line,) = ran.err.splitlines()
     assert f"saved={folders['broken']}: cannot be read as sae_lens (" in line
@@ -134,13 +134,13 @@ def test_one_that_fails_does_not_lose_the_others(tmp_path, tiny_model, of_the_mo
 
 
 @pytest.mark.parametrize("format", ["sae_lens", "dictionary_learning", "sparsify"])
-def test_what_an_sae_from_elsewhere_is_of_has_to_fit(tmp_path, tiny_model, of_the_model, command, format):
+def test_an_sae_of_another_hook_model_or_width_is_refused(tmp_path, tiny_model, model_settings, command, format):
     folder = saved(format, tmp_path / "saes" / "layers.0", foreign("topk"), str(tiny_model))
     given = ["task=evaluate", *ELSEWHERE, f"saved={folder}"]
-    ran = command(*given, *of_the_model, "model.hook=blocks.1.hook_mlp_out")
-    said = f"error: saved={folder}: was trained at blocks.0.hook_resid_post, but the command uses"
+    ran = command(*given, *model_settings, "model.hook=blocks.1.hook_mlp_out")
+    problem = f"error: saved={folder}: was trained at blocks.0.hook_resid_post, but the command uses"
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err.startswith(f"{said} blocks.1.hook_mlp_out. Fix: model.hook=blocks.0.hook_resid_post")
+    assert ran.err.startswith(f"{problem} blocks.1.hook_mlp_out. Fix: model.hook=blocks.0.hook_resid_post")
     ran = command(*given, "model.hook=blocks.0.hook_resid_post")
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith(f"error: saved={folder}: was trained on {tiny_model}, but the command uses ")
@@ -151,11 +151,11 @@ def test_what_an_sae_from_elsewhere_is_of_has_to_fit(tmp_path, tiny_model, of_th
     assert not (tmp_path / "outputs").exists()
 
 
-def test_saes_from_elsewhere_are_stitched(tmp_path, tiny_model, of_the_model, command, acts_AD):
+def test_saes_from_other_libraries_are_stitched(tmp_path, tiny_model, model_settings, command, acts_AD):
     small = saved("sae_lens", tmp_path / "small", foreign("relu", 24), str(tiny_model))
     large = saved("dictionary_learning", tmp_path / "large", foreign("batchtopk", 40, seed=1), str(tiny_model))
     words = [f"small={small}", f"large=dictionary_learning:{large}"]
-    ran = command("task=stitch", *ELSEWHERE, *of_the_model, *words)
+    ran = command("task=stitch", *ELSEWHERE, *model_settings, *words)
     assert (ran.code, ran.err) == (0, "")
     (folder,) = done(tmp_path / "outputs" / "elsewhere", "stitch")
     found = results(folder)
@@ -168,14 +168,12 @@ def test_saes_from_elsewhere_are_stitched(tmp_path, tiny_model, of_the_model, co
 
 @pytest.fixture
 def relu(tmp_path, tiny_model) -> Path:
-    """An SAE whose decoder rows are of no particular norm."""
+    """Return the folder of an SAE whose decoder rows have different norms."""
     return saved("sae_lens", tmp_path / "relu", foreign("relu"), str(tiny_model))
 
 
-def test_the_directions_of_an_sae_from_elsewhere_are_decomposed_and_put_back_at_their_norms(
-    tmp_path, relu, of_the_model, command, acts_AD
-):
-    ran = command("task=meta_sae", *ELSEWHERE, *of_the_model, f"sae={relu}")
+def test_replaced_directions_of_a_foreign_sae_keep_their_norms(tmp_path, relu, model_settings, command, acts_AD):
+    ran = command("task=meta_sae", *ELSEWHERE, *model_settings, f"sae={relu}")
     assert (ran.code, ran.err) == (0, "")
     (folder,) = done(tmp_path / "outputs" / "elsewhere", "meta_sae")
     metrics, sae, meta = results(folder)["metrics"], load_sae(relu), saelens.read(folder / "sae")
@@ -187,8 +185,8 @@ def test_the_directions_of_an_sae_from_elsewhere_are_decomposed_and_put_back_at_
     assert metrics["nmse_after"] == pytest.approx(dense_metrics(sae, acts_AD)["nmse"], rel=1e-4)
 
 
-def test_the_latents_of_an_sae_from_elsewhere_are_told_and_reported_on(tmp_path, relu, of_the_model, command):
-    ran = command("task=latents", *ELSEWHERE, *of_the_model, f"sae={relu}")
+def test_latents_of_a_foreign_sae_get_a_table_and_a_report(tmp_path, relu, model_settings, command):
+    ran = command("task=latents", *ELSEWHERE, *model_settings, f"sae={relu}")
     assert (ran.code, ran.err) == (0, "")
     (folder,) = done(tmp_path / "outputs" / "elsewhere", "latents")
     assert len(pq.read_table(folder / "latents.parquet")) == 40
@@ -204,20 +202,20 @@ def test_what_the_command_line_says_of_the_text_holds_for_points_too(first, comm
     ran = command("-m", "task=evaluate", *GIVEN, f"sae={mine}", "evaluation.tokens=70", "dataset.seq_len=8,11")
     assert (ran.code, ran.err) == (0, "")
     found = [results(folder) for folder in done(first, "evaluate")]
-    of_point = results(mine)["config"]
+    own_config = results(mine)["config"]
     for seq_len in (8, 11):
         (metrics,) = [each["metrics"] for each in found if each["config"]["dataset"]["seq_len"] == seq_len]
         assert 70 <= metrics["held_out_tokens"] < 70 + seq_len
     for each in found:
-        assert each["config"]["dataset"] == {**of_point["dataset"], "seq_len": each["config"]["dataset"]["seq_len"]}
-        assert each["config"]["sae"] == of_point["sae"]
+        assert each["config"]["dataset"] == {**own_config["dataset"], "seq_len": each["config"]["dataset"]["seq_len"]}
+        assert each["config"]["sae"] == own_config["sae"]
     section = (first / "report.html").read_text().partition('id="evaluated"')[2].partition("</section>")[0]
     for each in found:
-        told = f"({mine.name}, dataset.seq_len {each['config']['dataset']['seq_len']})</th>"
-        assert f"{each['metrics']['held_out_tokens']}</td>" in section.partition(told)[2].partition("</tr>")[0]
+        header = f"({mine.name}, dataset.seq_len {each['config']['dataset']['seq_len']})</th>"
+        assert f"{each['metrics']['held_out_tokens']}</td>" in section.partition(header)[2].partition("</tr>")[0]
 
 
-def test_a_command_line_that_names_another_model_than_the_points_are_of_is_refused(first, command, tiny_model):
+def test_another_model_or_hook_than_the_points_is_refused(first, command, tiny_model):
     other = shutil.copytree(tiny_model, first.parent / "other-model")
     hook = "blocks.1.hook_resid_pre"
     for setting, value, its, more in (
@@ -229,20 +227,23 @@ def test_a_command_line_that_names_another_model_than_the_points_are_of_is_refus
             assert ran.code == 1
             (line,) = ran.err.splitlines()
             assert line.startswith(f"error: {setting}={value}: ")
-            assert f"-k4-seed0 is of {its}. Fix: leave it out" in line
+            assert (
+                f"-k4-seed0 was trained with {setting}={its}. Fix: leave it out: an SAE brings its model and hook"
+                in line
+            )
 
 
-def test_other_documents_than_those_held_out_in_training_are_refused(first, command):
+def test_evaluating_on_documents_of_the_training_text_is_refused(first, command):
     mine = point(first, "topk-32")
     every = results(mine)["config"]["dataset"]["holdout_every"]
     ran = command("task=evaluate", *GIVEN, f"sae={mine}", f"dataset.holdout_every={every - 1}")
-    problem = "would measure topk-32-k4-seed0 on documents that it was trained on"
+    problem = "topk-32-k4-seed0 would be evaluated on documents that it was trained on"
     fix = f"dataset.holdout_every={every}, or a multiple of it"
     assert (ran.code, ran.err) == (1, f"error: dataset.holdout_every={every - 1}: {problem}. Fix: {fix}\n")
     assert command("task=evaluate", *GIVEN, f"sae={mine}", f"dataset.holdout_every={2 * every}").code == 0
 
 
-def test_the_table_has_a_column_for_what_differs_in_the_text(first, command):
+def test_the_table_has_a_column_per_text_setting_that_differs(first, command):
     words = ["task=evaluate", *GIVEN, f"sae={point(first, 'topk-32')}"]
     assert command("-m", *words, "dataset.seq_len=8,11").code == 0
     table = rows(first / "evaluate.csv")
@@ -250,9 +251,9 @@ def test_the_table_has_a_column_for_what_differs_in_the_text(first, command):
     assert "dataset.seed" not in table[0]
 
 
-def test_a_configuration_that_was_changed_is_another_sae(tmp_path, tiny_model, of_the_model, command):
+def test_an_sae_with_a_changed_configuration_is_another_study(tmp_path, tiny_model, model_settings, command):
     folder = saved("sae_lens", tmp_path / "mine", foreign("relu"), str(tiny_model))
-    words = ["task=evaluate", *ELSEWHERE, *of_the_model, f"sae={folder}"]
+    words = ["task=evaluate", *ELSEWHERE, *model_settings, f"sae={folder}"]
     assert command(*words).code == 0
     cfg = json.loads((folder / "cfg.json").read_text())
     cfg["apply_b_dec_to_input"] = not cfg["apply_b_dec_to_input"]
@@ -262,10 +263,10 @@ def test_a_configuration_that_was_changed_is_another_sae(tmp_path, tiny_model, o
     assert len({results(each)["metrics"]["nmse"] for each in found}) == 2
 
 
-def test_a_k_that_there_cannot_be_is_told_with_the_folder(tmp_path, tiny_model, of_the_model, command):
+def test_a_k_above_dict_size_is_refused_with_the_folder(tmp_path, tiny_model, model_settings, command):
     folder = saved("sae_lens", tmp_path / "mine", foreign("topk"), str(tiny_model))
     cfg = json.loads((folder / "cfg.json").read_text())
     (folder / "cfg.json").write_text(json.dumps(cfg | {"k": 41}))
-    ran = command("task=evaluate", *ELSEWHERE, *of_the_model, f"saved={folder}")
-    told = f"error: saved={folder}: declares k=41, but has only 40 latents. Fix: correct its configuration file\n"
-    assert (ran.code, ran.err) == (1, told)
+    ran = command("task=evaluate", *ELSEWHERE, *model_settings, f"saved={folder}")
+    line = f"error: saved={folder}: declares k=41, but has only 40 latents. Fix: correct its configuration file\n"
+    assert (ran.code, ran.err) == (1, line)

@@ -1,4 +1,4 @@
-"""Tasks `export` and `publish`: what is written computes the same, says nothing of this machine, and is what goes."""
+"""Tasks `export` and `publish`: exported SAEs compute the same, name no local path, and are what is uploaded."""
 
 import json
 import re
@@ -33,8 +33,8 @@ def files(folder: Path) -> set[str]:
     return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
 
 
-def require_nothing_of_this_machine(folder: Path, *names: str) -> None:
-    """No path in any text, and the whole paths of no folder that is used in any byte."""
+def require_no_local_paths(folder: Path, *names: str) -> None:
+    """Check that no text file contains a path, and no file the paths of folders in use."""
     for file in folder.rglob("*"):
         if not file.is_file():
             continue
@@ -52,7 +52,7 @@ def front_matter(card: Path) -> dict:
 
 
 @pytest.mark.parametrize("format", ["sae_lens", "saebench"])
-def test_points_are_read_back_the_same(first, command, format, tiny_model, texts):
+def test_exported_points_compute_the_same(first, command, format, tiny_model, texts):
     ran = command("task=export", "name=first", f"format={format}")
     assert (ran.code, ran.err) == (0, "")
     root = first / "export" / format
@@ -71,22 +71,23 @@ def test_points_are_read_back_the_same(first, command, format, tiny_model, texts
         assert f'SAE.load_from_disk("{title}")' in card
         nmse = json.loads((point(first, title) / "results.json").read_text())["metrics"]["nmse"]
         assert f"{nmse:.4f}" in card
-    require_nothing_of_this_machine(root, str(tiny_model), str(texts))
+    require_no_local_paths(root, str(tiny_model), str(texts))
 
 
-def test_points_of_normalised_activations_are_refused_where_a_format_has_no_word_for_them(first, command):
+def test_points_that_normalise_are_refused_by_formats_without_normalisation(first, command):
     for format in ("dictionary_learning", "sparsify"):
         ran = command("task=export", "name=first", f"format={format}")
         assert (ran.code, ran.out) == (1, "")
         assert len(ran.err.splitlines()) == 4
-        library = {"dictionary_learning": "dictionary_learning", "sparsify": "sparsify"}[format]
-        problem = f"export.normalized=False: it normalises activations (layer_norm), and {library} has no word for that"
+        problem = (
+            f"export.normalized=False: the SAE normalises activations (layer_norm), which {format} cannot represent"
+        )
         title = TITLES[2] if format == "sparsify" else TITLES[0]  # sparsify has no BatchTopK at all
-        assert f"export: {title}: {problem}. Fix: train it with sae.normalize_input=false; or " in ran.err
+        assert f"export: {title}: {problem}. Fix: train with sae.normalize_input=false, or " in ran.err
         assert not (first / "export" / format).exists()
 
 
-def test_points_may_be_written_to_be_fed_normalised_activations(first, command):
+def test_points_can_be_exported_to_expect_normalised_activations(first, command):
     ran = command("task=export", "name=first", "format=dictionary_learning", "export.normalized=true")
     assert (ran.code, ran.err) == (0, "")
     input_BD, mean_B1, std_B1 = normalized(x_BD())
@@ -97,12 +98,12 @@ def test_points_may_be_written_to_be_fed_normalised_activations(first, command):
         assert_close(again(x_BD()), mine(x_BD()), rtol=1e-5, atol=1e-5)
         again.normalization = "none"
         assert_close(again(input_BD) * std_B1 + mean_B1, mine(x_BD()), rtol=1e-4, atol=1e-4)
-        assert "**It takes normalised activations**" in (folder / "README.md").read_text()
-        said = locate(str(folder)).describe()
-        assert (said.k, said.hook, said.dict_size) == (4, "blocks.0.hook_resid_post", mine.dict_size)
+        assert "**It expects normalised activations**" in (folder / "README.md").read_text()
+        described = locate(str(folder)).describe()
+        assert (described.k, described.hook, described.dict_size) == (4, "blocks.0.hook_resid_post", mine.dict_size)
 
 
-def test_what_a_format_cannot_say_is_refused_with_the_fix_and_the_others_are_written(first, command, tiny_model, texts):
+def test_architectures_a_format_lacks_are_refused_and_the_other_saes_are_written(first, command, tiny_model, texts):
     ran = command("task=export", "name=first", "format=sparsify", "export.normalized=true")
     assert ran.code == 1
     refused = ran.err.splitlines()
@@ -118,15 +119,15 @@ def test_what_a_format_cannot_say_is_refused_with_the_fix_and_the_others_are_wri
         }
         mine, again = load_sae(point(first, title)), load_sae(root / title / "layers.0")
         assert_close(again(input_BD) * std_B1 + mean_B1, mine(x_BD()), rtol=1e-4, atol=1e-4)
-        said = locate(str(root / title / "layers.0")).describe()
-        assert (said.model, said.hook) == (tiny_model.name, "blocks.0.hook_resid_post")
+        described = locate(str(root / title / "layers.0")).describe()
+        assert (described.model, described.hook) == (tiny_model.name, "blocks.0.hook_resid_post")
         assert (
             f'SparseCoder.load_from_disk("{title}/layers.0")' in (root / title / "layers.0" / "README.md").read_text()
         )
-    require_nothing_of_this_machine(root, str(tiny_model), str(texts))
+    require_no_local_paths(root, str(tiny_model), str(texts))
 
 
-HAVE = {  # what each format has
+SUPPORTED = {  # architectures per format
     "sae_lens": {"relu", "topk", "batchtopk", "jumprelu", "gated"},
     "saebench": {"relu", "topk", "batchtopk", "jumprelu", "gated"},
     "dictionary_learning": {"relu", "topk", "jumprelu", "gated"},  # and batchtopk, of a known k
@@ -136,7 +137,7 @@ HAVE = {  # what each format has
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("architecture", ["relu", "topk", "batchtopk", "jumprelu", "gated"])
-def test_saes_from_elsewhere_are_rewritten(tmp_path, command, tiny_model, format, architecture):
+def test_saes_from_other_libraries_are_exported(tmp_path, command, tiny_model, format, architecture):
     sae = foreign(architecture)
     folder = saved("sae_lens", tmp_path / "of-others", sae, str(tiny_model))
     words = ["task=export", f"sae={folder}", f"format={format}", "export.folder=out"]
@@ -144,7 +145,7 @@ def test_saes_from_elsewhere_are_rewritten(tmp_path, command, tiny_model, format
     theirs = load_sae(folder)
     assert_close(theirs(x_BD()), sae(x_BD()), rtol=1e-5, atol=1e-5)
     title = f"{theirs.architecture}-40-of-others"  # a BatchTopK SAE is a JumpReLU there
-    if theirs.architecture not in HAVE[format]:
+    if theirs.architecture not in SUPPORTED[format]:
         assert ran.code == 1
         assert re.match(rf"export: {title}-[0-9a-f]{{8}}: format={format}: ", ran.err)
         assert "Fix: format=sae_lens" in ran.err
@@ -156,14 +157,14 @@ def test_saes_from_elsewhere_are_rewritten(tmp_path, command, tiny_model, format
     assert_close(again(x_BD()), sae(x_BD()), rtol=1e-5, atol=1e-5)
     assert_close(again.encode(x_BD()), sae.encode(x_BD()), rtol=1e-5, atol=1e-5)
     assert front_matter(card)["tags"] == ["sparse-autoencoder", "interpretability"]
-    assert "## Metrics" not in card.read_text(), "nothing is known of them"
-    require_nothing_of_this_machine(tmp_path / "out", str(tiny_model))
+    assert "## Metrics" not in card.read_text(), "no metrics are known"
+    require_no_local_paths(tmp_path / "out", str(tiny_model))
 
 
 @pytest.mark.parametrize(
     ("format", "named"), [("saebench", "the model and the layer"), ("dictionary_learning", "the k")]
 )
-def test_what_is_asked_for_and_not_known_is_said(tmp_path, command, format, named):
+def test_a_field_that_the_format_needs_and_nobody_knows_is_named(tmp_path, command, format, named):
     if format == "saebench":
         folder = saved("sae_lens", tmp_path / "saes" / "nameless", foreign("relu"), None)
     else:
@@ -177,7 +178,7 @@ def test_what_is_asked_for_and_not_known_is_said(tmp_path, command, format, name
     assert "Fix: format=sae_lens" in line
 
 
-def test_folders_that_are_called_the_same_do_not_overwrite_each_other(tmp_path, command, tiny_model):
+def test_saes_with_the_same_folder_name_do_not_overwrite_each_other(tmp_path, command, tiny_model):
     folders = [
         saved("sae_lens", tmp_path / run / "trainer_0", foreign("relu", seed=seed), str(tiny_model))
         for seed, run in enumerate("ab")
@@ -187,7 +188,7 @@ def test_folders_that_are_called_the_same_do_not_overwrite_each_other(tmp_path, 
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
-def test_an_sae_that_cannot_be_read_is_told_as_a_setting(tmp_path, command):
+def test_an_sae_that_cannot_be_read_is_reported_by_its_setting(tmp_path, command):
     folder = saved("sae_lens", tmp_path / "cut", foreign("relu"), "gpt2")
     weights = folder / "sae_weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
@@ -212,11 +213,11 @@ def test_the_front_matter_of_a_card_is_yaml(tmp_path, command, format, model, ba
 
 
 class Api:
-    """What of the hub is used, written down and not done."""
+    """Stands in for the hub's client and records its calls."""
 
-    told: list = []  # noqa: RUF012  of all of them
+    calls: list = []  # noqa: RUF012  shared by all instances
 
-    private: bool | None = None  # of the repository that is there
+    private: bool | None = None  # whether the repository exists and is private; None: it does not exist
 
     def repo_exists(self, repo):
         return self.private is not None
@@ -225,39 +226,39 @@ class Api:
         return self
 
     def create_repo(self, repo, private, exist_ok):
-        self.told.append(("create", repo, private, exist_ok))
+        self.calls.append(("create", repo, private, exist_ok))
 
     def upload_folder(self, repo_id, folder_path, allow_patterns, commit_message):
         sent = {name: (Path(folder_path) / name).read_bytes() for name in allow_patterns}
-        self.told.append(("upload", repo_id, sent))
+        self.calls.append(("upload", repo_id, sent))
         return f"hub/{repo_id}"
 
 
 @pytest.fixture
 def api(monkeypatch) -> list:
-    """All that is asked of the hub."""
-    monkeypatch.setattr(Api, "told", [])
+    """Return the list of calls to the hub."""
+    monkeypatch.setattr(Api, "calls", [])
     monkeypatch.setattr(hub, "HfApi", Api)
-    return Api.told
+    return Api.calls
 
 
 def listed(out: str) -> set[str]:
     return {found[1] for line in out.splitlines() if (found := re.fullmatch(r"\s+[\d,]+  (\S+)", line))}
 
 
-WOULD_GO = {"README.md"} | {
+UPLOADED = {"README.md"} | {
     f"{title}/{name}" for title in TITLES for name in ("README.md", "cfg.json", "sae_weights.safetensors")
 }
 
 
-def test_a_dry_run_lists_what_would_go_and_asks_nothing_of_the_hub(first, command, api, tiny_model, texts):
+def test_a_dry_run_lists_the_files_without_calling_the_hub(first, command, api, tiny_model, texts):
     ran = command("task=publish", "name=first", "publish.repo=me/my-saes", "publish.dry_run=true")
     assert (ran.code, ran.err, api) == (0, "", [])
     assert "13 files, " in ran.out
     assert "would be uploaded to me/my-saes (private):" in ran.out
-    assert listed(ran.out) == WOULD_GO
+    assert listed(ran.out) == UPLOADED
     root = first / "export" / "sae_lens"
-    assert files(root) == WOULD_GO
+    assert files(root) == UPLOADED
     overview = (root / "README.md").read_text()
     assert front_matter(root / "README.md")["library_name"] == "saelens"
     assert "\n# my-saes\n" in overview
@@ -265,10 +266,10 @@ def test_a_dry_run_lists_what_would_go_and_asks_nothing_of_the_hub(first, comman
     nmse = [float(row.split("|")[2]) for row in rows]
     assert len(rows) == 4
     assert nmse == sorted(nmse)
-    require_nothing_of_this_machine(root, str(tiny_model), str(texts))
+    require_no_local_paths(root, str(tiny_model), str(texts))
 
 
-def test_exactly_what_a_dry_run_lists_is_uploaded(first, command, api):
+def test_publish_uploads_exactly_the_files_of_the_dry_run(first, command, api):
     leftover = first / "export" / "sae_lens" / "of-an-earlier-export"
     leftover.mkdir(parents=True)
     (leftover / "cfg.json").write_text("{}")
@@ -277,13 +278,13 @@ def test_exactly_what_a_dry_run_lists_is_uploaded(first, command, api):
     created, uploaded = api
     assert created == ("create", "me/my-saes", False, True)
     assert uploaded[:2] == ("upload", "me/my-saes")
-    assert set(uploaded[2]) == listed(ran.out) == WOULD_GO
+    assert set(uploaded[2]) == listed(ran.out) == UPLOADED
     root = first / "export" / "sae_lens"
-    assert uploaded[2] == {name: (root / name).read_bytes() for name in WOULD_GO}
+    assert uploaded[2] == {name: (root / name).read_bytes() for name in UPLOADED}
     assert "uploaded: hub/me/my-saes" in ran.out
 
 
-def test_what_cannot_be_written_is_told_and_the_rest_goes(first, command, api):
+def test_publish_uploads_the_rest_if_some_saes_cannot_be_written(first, command, api):
     words = ["format=sparsify", "export.normalized=true", "publish.repo=me/my-saes"]
     ran = command("task=publish", "name=first", *words)
     assert ran.code == 1
@@ -296,16 +297,16 @@ def test_what_cannot_be_written_is_told_and_the_rest_goes(first, command, api):
 
 UNREACHED = (
     ConnectionError("no route\nto it"),
-    "the hub cannot be reached (ConnectionError: no route). Fix: try again",
+    "the hub cannot be reached (ConnectionError: no route). Fix: check the network and try again",
 )
 NO_TOKEN = (
     LocalTokenNotFoundError("Token is required.\nTo log in, ..."),
-    "the hub does not take it (LocalTokenNotFoundError: Token is required.). Fix: log in with `hf auth login`",
+    "the hub refused the upload (LocalTokenNotFoundError: Token is required.). Fix: log in with `hf auth login`",
 )
 
 
 @pytest.mark.parametrize(("error", "problem"), [UNREACHED, NO_TOKEN])
-def test_why_the_hub_did_not_take_it_is_told_in_a_line(first, command, monkeypatch, error, problem):
+def test_an_error_of_the_hub_is_one_line_with_a_fix(first, command, monkeypatch, error, problem):
     class Refusing(Api):
         def create_repo(self, repo, private, exist_ok):
             raise error
@@ -317,27 +318,29 @@ def test_why_the_hub_did_not_take_it_is_told_in_a_line(first, command, monkeypat
     assert len(ran.err.splitlines()) == 1
 
 
-def test_what_is_to_be_private_does_not_go_where_everyone_sees_it(first, command, api, monkeypatch):
+def test_a_private_upload_to_a_public_repository_is_refused(first, command, api, monkeypatch):
     monkeypatch.setattr(Api, "private", False)
     ran = command("task=publish", "name=first", "publish.repo=me/my-saes")
     assert (ran.code, api) == (1, [])
-    assert ran.err == "error: publish.private=True: me/my-saes is public. Fix: publish.private=False\n"
+    assert ran.err == "error: publish.private=True: me/my-saes exists and is public. Fix: publish.private=False\n"
 
 
-def test_nobody_s_own_readme_is_overwritten(first, command, api, tmp_path):
+def test_a_readme_of_the_user_is_not_overwritten(first, command, api, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "README.md").write_text("# Mine\n")
     words = ["task=publish", "name=first", "publish.repo=me/my-saes", "publish.dry_run=true"]
     ran = command(*words, "export.folder=mine")
     assert (ran.code, api) == (1, [])
-    assert ran.err.startswith("error: export.folder=mine: holds a README.md of somebody's own")
+    assert ran.err.startswith(
+        "error: export.folder=mine: contains a README.md that sae-sweeps did not write, and would overwrite it"
+    )
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["README.md"]
     assert (tmp_path / "mine" / "README.md").read_text() == "# Mine\n"
-    assert [command(*words).code for _ in range(2)] == [0, 0]  # its own is written again
+    assert [command(*words).code for _ in range(2)] == [0, 0]  # an overview of its own may be overwritten
 
 
 @pytest.mark.parametrize("repo", [None, "my-saes", "a/b/c"])
-def test_a_repository_that_is_none_is_refused_before_anything_is_written(first, command, api, repo):
+def test_an_invalid_repository_name_is_refused_before_anything_is_written(first, command, api, repo):
     ran = command("task=publish", "name=first", *([] if repo is None else [f"publish.repo={repo}"]))
     assert (ran.code, ran.out, api) == (1, "", [])
     assert ran.err.startswith(f"error: publish.repo={repo}: ")

@@ -1,4 +1,4 @@
-"""Tasks `meta_sae` and `latents` on a tiny sweep: files, SAEs that are named, and a study that was stopped."""
+"""Tasks `meta_sae` and `latents` on a tiny sweep: files, named SAEs, and resuming a stopped study."""
 
 import json
 import shutil
@@ -23,11 +23,11 @@ LATENTS = {
     "examples": EXAMPLES,
     "promoted": "list<element: struct<token: string, logit: float>>",
 }
-OF_THE_SAE = LATENTS | {
+SAE_COLUMNS = LATENTS | {
     "explained": "float",
     "meta_latents": "list<element: struct<meta_latent: int32, weight: float>>",
 }
-OF_THE_META_SAE = LATENTS | {
+META_SAE_COLUMNS = LATENTS | {
     "used_by": "int32",
     "latents": "list<element: struct<latent: int32, weight: float>>",
     "matches": "list<element: struct<point: string, latent: int32, cosine: float>>",
@@ -39,7 +39,7 @@ def results(folder) -> dict:
 
 
 def table(file, columns: dict) -> list[dict]:
-    """The rows of a table that has these columns."""
+    """Return the rows of a table, and check its columns."""
     found = pq.read_table(file)
     assert {column.name: str(column.type) for column in found.schema} == columns
     return found.to_pylist()
@@ -47,17 +47,17 @@ def table(file, columns: dict) -> list[dict]:
 
 @pytest.fixture
 def decomposed(swept):
-    """The study of the larger BatchTopK SAE."""
+    """Return the folder of the study of the larger BatchTopK SAE."""
     (folder,) = done(swept, "meta_sae", "batchtopk-48-k4-seed0-meta-k4")
     return folder
 
 
-def test_the_meta_sae_is_one_that_can_be_read(swept, decomposed):
+def test_the_saved_meta_sae_agrees_with_the_results(swept, decomposed):
     found, meta = results(decomposed), saelens.read(decomposed / "sae")
     metrics = found["metrics"]
-    said = saelens.describe(decomposed / "sae")
-    assert (meta.architecture, meta.d_in, said.k) == ("batchtopk", 16, 4)
-    assert said.directions_of == found["study"]["sae"]["point"]
+    described = saelens.describe(decomposed / "sae")
+    assert (meta.architecture, meta.d_in, described.k) == ("batchtopk", 16, 4)
+    assert described.directions_of == found["study"]["sae"]["point"]
     assert meta.dict_size == metrics["meta_latents"] == metrics["decomposed"] // 4
     assert meta.normalization == "none"
     assert metrics["decomposed"] + metrics["never_active"] == metrics["latents"] == 48
@@ -69,10 +69,10 @@ def test_the_meta_sae_is_one_that_can_be_read(swept, decomposed):
     assert list(found["smaller"]) == ["smaller_32"]
 
 
-def test_its_tables_hold_a_row_per_latent_and_agree_with_each_other(swept, decomposed):
+def test_the_tables_have_a_row_per_latent_and_agree_with_each_other(swept, decomposed):
     metrics = results(decomposed)["metrics"]
-    rows = table(decomposed / "latents.parquet", OF_THE_SAE)
-    meta_rows = table(decomposed / "meta_latents.parquet", OF_THE_META_SAE)
+    rows = table(decomposed / "latents.parquet", SAE_COLUMNS)
+    meta_rows = table(decomposed / "meta_latents.parquet", META_SAE_COLUMNS)
     assert [row["latent"] for row in rows] == list(range(48))
     assert [row["latent"] for row in meta_rows] == list(range(metrics["meta_latents"]))
     left_out = [row for row in rows if row["explained"] is None]
@@ -85,7 +85,7 @@ def test_its_tables_hold_a_row_per_latent_and_agree_with_each_other(swept, decom
     assert {match["point"] for row in meta_rows for match in row["matches"]} == {point(swept, "batchtopk-32").name}
 
 
-def test_the_examples_can_be_read(decomposed):
+def test_examples_show_best_and_random_decompositions(decomposed):
     text = (decomposed / "examples.md").read_text()
     assert text.startswith(f"# {decomposed.name}\n")
     best, drawn = text.split("## At random")
@@ -94,7 +94,7 @@ def test_the_examples_can_be_read(decomposed):
     assert "x meta-latent" in text
 
 
-def test_the_latents_of_every_sae_have_a_table(swept):
+def test_task_latents_writes_a_table_for_every_sae(swept):
     for folder in done(swept, "latents"):
         found = results(folder)
         rows = table(folder / "latents.parquet", LATENTS)
@@ -105,7 +105,7 @@ def test_the_latents_of_every_sae_have_a_table(swept):
         assert all(len(row["promoted"]) == 10 for row in rows)
 
 
-def test_a_multirun_is_a_study_for_each_configuration(first, command):
+def test_a_multirun_runs_a_study_per_configuration(first, command):
     undo(first, "meta_sae")
     sae = point(first, "topk-48")
     ran = command("-m", "task=meta_sae", *GIVEN, "meta.k=2,3", "meta.dict_size=5", f"sae={sae}")
@@ -119,21 +119,19 @@ def test_a_multirun_is_a_study_for_each_configuration(first, command):
 
 
 @pytest.mark.parametrize("task", ["meta_sae", "latents"])
-def test_an_sae_can_be_named_by_the_folder_of_its_point_or_by_its_own(first, command, task):
+def test_an_sae_can_be_named_by_its_points_folder_or_its_own(first, command, task):
     before = contents(first)
     sae = point(first, "batchtopk-48")
     for folder in (sae, sae / "sae"):
         ran = command(f"task={task}", *GIVEN, f"sae={folder}")
-        assert (ran.code, ran.out.count("done before, left as it is")) == (0, 1)
+        assert (ran.code, ran.out.count("already done, skipped")) == (0, 1)
     assert contents(first) == before
 
 
-def test_an_sae_that_was_copied_elsewhere_is_studied_with_the_model_of_the_command(
-    first, command, tmp_path, of_the_model
-):
+def test_a_copied_sae_is_studied_with_the_commands_model(first, command, tmp_path, model_settings):
     shutil.copytree(point(first, "topk-32") / "sae", tmp_path / "elsewhere" / "mine")
     given = [word for word in GIVEN if not word.startswith("name=")]
-    ran = command("task=latents", *given, *of_the_model, "name=copies", "sae=elsewhere/mine")
+    ran = command("task=latents", *given, *model_settings, "name=copies", "sae=elsewhere/mine")
     assert (ran.code, ran.err) == (0, "")
     (folder,) = done(tmp_path / "outputs" / "copies", "latents")
     assert folder.name.rpartition("-")[0] == "mine"
@@ -146,13 +144,13 @@ def test_an_sae_that_was_copied_elsewhere_is_studied_with_the_model_of_the_comma
 @pytest.mark.parametrize(
     ("at", "error", "step"),
     [
-        (40, signals.Stopped, 39),  # told to: the state of that step is saved
-        (40, KeyboardInterrupt, 25),  # as if killed: the state before is what there is
+        (40, signals.Stopped, 39),  # asked to stop: the state of that step is saved
+        (40, KeyboardInterrupt, 25),  # as if killed: the last checkpoint is earlier
         (95, signals.Stopped, 34),  # in the training of the control
         (95, KeyboardInterrupt, 25),
     ],
 )
-def test_one_that_was_stopped_goes_on_to_the_same_bytes(first, decomposed, monkeypatch, caplog, at, error, step):
+def test_a_stopped_study_resumes_to_the_same_bytes(first, decomposed, monkeypatch, caplog, at, error, step):
     caplog.set_level("INFO")
     undo(first, "meta_sae")
     config = composed(*GIVEN, f"saved={point(first, 'batchtopk-48')}")
@@ -172,7 +170,7 @@ def test_one_that_was_stopped_goes_on_to_the_same_bytes(first, decomposed, monke
     assert stopped.name == decomposed.name
     assert not (stopped / "results.json").exists()
     assert meta_sae.run(Sweep(first), config) == []
-    assert f"goes on at step {step} of 60" in caplog.text
+    assert f"resuming at step {step} of 60" in caplog.text
     (file,) = (stopped / "sae").glob("*.safetensors")
     assert file.read_bytes() == (decomposed / "sae" / file.name).read_bytes()
     assert load_file(file)

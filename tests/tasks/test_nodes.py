@@ -1,4 +1,4 @@
-"""Studies of a tiny sweep on Slurm's nodes: submitted by the command, run by the node's process, told by status."""
+"""Studies of a tiny sweep on Slurm: submitted by the command, run on the node, shown by task=status."""
 
 import json
 
@@ -18,7 +18,7 @@ from tests.tasks.conftest import GIVEN, done, point, undo
 
 @pytest.fixture
 def submission(first, command, slurm, monkeypatch):
-    """The folder of a submission of two studies, of which this process is to do the second, as task 101_1."""
+    """Yield the folder of a submission of two studies; this process is array task 101_1, the second study."""
     slurm.submits()
     slurm.queues()
     undo(first, "latents")
@@ -36,7 +36,7 @@ def submission(first, command, slurm, monkeypatch):
     signals.reset()
 
 
-def test_a_node_does_its_study_with_its_settings_and_notes_it_under_its_own_label(first, submission, command, slurm):
+def test_a_node_runs_its_study_and_records_it_under_its_own_label(first, submission, command, slurm):
     assert len(json.loads((submission / "submission.json").read_text())["configs"]) == 2
     assert not done(first, "latents")
     assert node.main(submission) == 0
@@ -48,14 +48,14 @@ def test_a_node_does_its_study_with_its_settings_and_notes_it_under_its_own_labe
     outcome = {"state": "done", "reason": None, "job": "101_1"}
     followed = Sweep(first).read()["followed"]
     assert followed[f"latents 2 of 2 in {submission.name}"] == outcome
-    assert followed["latents"]["job"] is None  # as the command before has left it
+    assert followed["latents"]["job"] is None  # the command's own studies ran without a job
     slurm.queues(Job("101_0", submission.name, "PENDING", 0, "Resources"))
-    told = command("task=status", "name=first").out.splitlines()
-    assert f"then latents 1 of 2 in {submission.name}: queued (job 101_0): Resources" in told
-    assert f"then latents 2 of 2 in {submission.name}: done (job 101_1)" in told
+    lines = command("task=status", "name=first").out.splitlines()
+    assert f"then latents 1 of 2 in {submission.name}: queued (job 101_0): Resources" in lines
+    assert f"then latents 2 of 2 in {submission.name}: done (job 101_1)" in lines
 
 
-def test_a_study_that_fails_on_a_node_is_noted_with_why(first, submission):
+def test_a_study_that_fails_on_a_node_is_recorded_with_the_reason(first, submission):
     (point(first, "topk-48") / "sae" / "sae_weights.safetensors").write_bytes(b"")
     assert node.main(submission) == 1
     noted = Sweep(first).read()["followed"][f"latents 2 of 2 in {submission.name}"]
@@ -63,7 +63,7 @@ def test_a_study_that_fails_on_a_node_is_noted_with_why(first, submission):
     assert "cannot be read" in noted["reason"]
 
 
-def test_a_study_that_is_told_to_stop_has_itself_requeued(first, submission, monkeypatch):
+def test_a_study_that_receives_a_stop_signal_requeues_itself(first, submission, monkeypatch):
     def check():
         raise signals.Stopped("SIGUSR1")
 
@@ -75,7 +75,7 @@ def test_a_study_that_is_told_to_stop_has_itself_requeued(first, submission, mon
     assert list(Sweep(first).read()["followed"]) == before
 
 
-def test_a_study_that_is_killed_again_and_again_is_given_up(first, submission, monkeypatch):
+def test_a_study_killed_repeatedly_is_marked_failed(first, submission, monkeypatch):
     def die(*_):
         raise KeyboardInterrupt
 
@@ -91,18 +91,18 @@ def test_a_study_that_is_killed_again_and_again_is_given_up(first, submission, m
     )
 
 
-def test_a_task_that_has_nothing_to_submit_for_is_refused_before_slurm_hears_of_it(first, command, slurm):
+def test_a_task_with_a_missing_sae_is_refused_before_submission(first, command, slurm):
     ran = command("task=latents", *GIVEN, "sae=./nowhere", "hydra/launcher=slurm")
     assert (ran.code, len(ran.err.splitlines())) == (1, 1)
     assert slurm.calls("sbatch") == []
     assert not (first / "slurm").exists()
 
 
-def test_a_study_has_the_same_folder_wherever_the_code_lies(first, monkeypatch):
-    """On a node the code is a copy, in another place than that in which the points were trained."""
-    (study, *_), _ = latents.studies(Sweep(first), composed(*GIVEN))
+def test_a_study_has_the_same_folder_wherever_the_code_is(first, monkeypatch):
+    """A node runs a copy of the code in another folder than the points were trained from."""
+    (study, *_), _ = latents.plan_studies(Sweep(first), composed(*GIVEN))
     for module in (schema, saved_saes, study_module):
         monkeypatch.setattr(module, "PROJECT", first / "slurm" / "code", raising=False)
-    (same, *_), _ = latents.studies(Sweep(first), composed(*GIVEN))
+    (same, *_), _ = latents.plan_studies(Sweep(first), composed(*GIVEN))
     assert same.folder == study.folder
     assert study.folder in done(first, "latents")

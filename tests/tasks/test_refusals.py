@@ -1,4 +1,4 @@
-"""What cannot be studied is told in a line, with exit code 1, and leaves nothing behind."""
+"""Commands that cannot be studied fail with one line and exit code 1, and leave nothing behind."""
 
 import json
 
@@ -14,8 +14,8 @@ SOURCES = {"nowhere": None, "empty": {}, "foreign": {"d_sae": 48, "metadata": {"
 
 
 @pytest.fixture
-def there(first, tmp_path):
-    """Beside the sweep, folders that hold no SAE of this project; returns the words for two of its points."""
+def two_points(first, tmp_path):
+    """Return two of the sweep's points by the settings that name them; beside it are folders without a usable SAE."""
     for name, content in SOURCES.items():
         if content is not None:
             (tmp_path / name).mkdir()
@@ -52,28 +52,28 @@ def there(first, tmp_path):
         ),
     ],
 )
-def test_what_is_wrong_with_a_command_is_one_line_and_nothing_is_left(there, command, tmp_path, words, line):
+def test_an_invalid_command_is_one_line_and_leaves_nothing(two_points, command, tmp_path, words, line):
     before = contents(tmp_path)
-    told = [word.format(**there) for word in words]
-    ran = command(*[word for word in GIVEN if word.partition("=")[0] not in str(words)], *told)
+    formatted = [word.format(**two_points) for word in words]
+    ran = command(*[word for word in GIVEN if word.partition("=")[0] not in str(words)], *formatted)
     assert (ran.code, ran.out) == (1, "")
-    (said,) = ran.err.splitlines()
-    assert said.startswith(f"error: {line.format(**there)}")
-    assert "Fix: " in said
+    (message,) = ran.err.splitlines()
+    assert message.startswith(f"error: {line.format(**two_points)}")
+    assert "Fix: " in message
     assert contents(tmp_path) == before
 
 
-def test_the_command_that_a_user_gives_is_refused_in_a_line_too(there, tmp_path):
+def test_the_command_in_a_process_of_its_own_is_refused_in_one_line(two_points, tmp_path):
     before = contents(tmp_path)
-    ran = launch("task=stitch", "name=first", "small=nowhere", f"large={there['large']}", cwd=tmp_path)
+    ran = launch("task=stitch", "name=first", "small=nowhere", f"large={two_points['large']}", cwd=tmp_path)
     assert ran.returncode == 1
     assert ran.stdout == ""
-    (said,) = ran.stderr.splitlines()
-    assert said.startswith("error: small=nowhere: ")
+    (message,) = ran.stderr.splitlines()
+    assert message.startswith("error: small=nowhere: ")
     assert contents(tmp_path) == before
 
 
-def test_a_task_that_cannot_follow_is_told_with_those_that_can(command, tiny, tmp_path):
+def test_an_unknown_task_in_then_is_refused_with_the_known_ones(command, tiny, tmp_path):
     ran = command(*tiny, "then=[stich]")
     assert ran.code == 1
     assert ran.err.startswith("error: then=['stich']: has tasks that cannot follow training: stich.")
@@ -81,12 +81,12 @@ def test_a_task_that_cannot_follow_is_told_with_those_that_can(command, tiny, tm
     assert not list(tmp_path.glob("outputs/*/*"))
 
 
-def test_more_meta_latents_than_directions_are_refused_when_these_are_known(first, command):
+def test_more_meta_latents_than_directions_are_refused(first, command):
     undo(first, "meta_sae")
     ran = command("task=meta_sae", *GIVEN, "meta.dict_size=49", f"sae={point(first, 'topk-48')}")
     assert ran.code == 1
-    (said,) = ran.err.splitlines()
-    assert "meta.dict_size=49: there are only 46 decoder directions to learn from. Fix: meta.dict_size=11" in said
+    (message,) = ran.err.splitlines()
+    assert "meta.dict_size=49: there are only 46 decoder directions to learn from. Fix: meta.dict_size=11" in message
     assert "Traceback" not in ran.out
     assert not [
         name for name in contents(first / "meta_sae") if not name.endswith((".lock", "launch.log", "decomposed.json"))
@@ -94,7 +94,7 @@ def test_more_meta_latents_than_directions_are_refused_when_these_are_known(firs
     assert not (first / "meta_sae.csv").exists()
 
 
-def test_a_sweep_without_neighbouring_sizes_is_nothing_to_stitch(first, command):
+def test_a_sweep_without_neighbouring_sizes_cannot_be_stitched(first, command):
     sweep = json.loads((first / "sweep.json").read_text())
     sweep["points"] = {name: found for name, found in sweep["points"].items() if "-48-" in name}
     (first / "sweep.json").write_text(json.dumps(sweep))
@@ -104,17 +104,17 @@ def test_a_sweep_without_neighbouring_sizes_is_nothing_to_stitch(first, command)
 
 
 @pytest.mark.parametrize("task", ["meta_sae", "latents"])
-def test_a_sweep_without_points_says_so(first, command, task):
+def test_a_sweep_without_points_is_reported(first, command, task):
     (first / "sweep.json").write_text("{}")
     ran = command(f"task={task}", *GIVEN)
     assert (ran.code, ran.out, ran.err) == (1, "", f"{task}: the sweep has no points\n")
 
 
-def test_a_copy_that_is_of_another_hook_or_model_is_told(first, command, tmp_path, of_the_model):
+def test_a_copy_of_another_hook_or_model_is_refused(first, command, tmp_path, model_settings):
     sae = point(first, "topk-48") / "sae"
     sae.rename(tmp_path / "copy")
     given = ["task=latents", *GIVEN, "sae=./copy"]
-    ran = command(*given, *of_the_model, "model.hook=blocks.0.hook_resid_pre")
+    ran = command(*given, *model_settings, "model.hook=blocks.0.hook_resid_pre")
     assert ran.code == 1
     hook = "blocks.1.hook_resid_pre"
     problem = f"was trained at {hook}, but the command uses blocks.0.hook_resid_pre. Fix: model.hook={hook}"
@@ -130,19 +130,19 @@ def test_a_copy_that_is_of_another_hook_or_model_is_told(first, command, tmp_pat
     assert ran.err.startswith(f"error: saved=./copy: {problem}. Fix: set model=")
 
 
-def test_stitching_saes_that_see_activations_unlike_each_other_is_refused(first, command):
+def test_stitching_saes_with_different_normalization_is_refused(first, command):
     sae = point(first, "topk-48") / "sae"
     undo(first, "stitch")
     config = json.loads((sae / "cfg.json").read_text())
     (sae / "cfg.json").write_text(json.dumps(config | {"normalize_activations": "none"}))
     ran = command("task=stitch", *GIVEN, f"small={point(first, 'topk-32')}", f"large={sae}")
     assert ran.code == 1
-    (said,) = ran.err.splitlines()
-    assert "normalises activations by 'layer_norm'" in said
-    assert "Fix: " in said
+    (message,) = ran.err.splitlines()
+    assert "normalises activations by 'layer_norm'" in message
+    assert "Fix: " in message
 
 
-def test_settings_of_what_follows_cannot_differ_among_the_points(command, tiny):
+def test_settings_of_then_tasks_cannot_differ_among_the_points(command, tiny):
     ran = command("-m", *tiny, "meta.k=2,3", "then=[meta_sae]")
     problem = "these tasks need the same settings in every point"
     assert (ran.code, ran.out) == (1, "")
@@ -150,17 +150,17 @@ def test_settings_of_what_follows_cannot_differ_among_the_points(command, tiny):
     assert ran.err == f"error: then=[meta_sae]: {problem}. Fix: {fix}\n"
 
 
-def test_an_sae_without_a_slash_is_no_architecture_and_the_fix_says_so(command):
+def test_an_sae_folder_without_a_slash_is_refused_with_the_fix(command):
     ran = command("task=meta_sae", "sae=elsewhere")
     assert ran.code == 1
     assert ran.err.endswith(", or sae=./elsewhere for an SAE in that folder\n")
 
 
-def test_sizes_are_not_paired_over_one_that_is_not_done(tmp_path):
+def test_an_unfinished_size_between_two_sizes_is_not_skipped_over(tmp_path):
     sweep = Sweep(tmp_path / "sweep")
     configs = {f"of-{size}": composed(f"dict_size={size}") for size in (32, 48, 64)}
     sweep.add(configs)
     for name in ("of-32", "of-64"):
         (sweep.folder / name).mkdir()
         (sweep.folder / name / "results.json").write_text("{}")
-    assert stitch.studies(sweep, configs["of-32"]) == ([], "not done: of-48")
+    assert stitch.plan_studies(sweep, configs["of-32"]) == ([], "not done: of-48")

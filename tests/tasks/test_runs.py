@@ -1,4 +1,4 @@
-"""The runs of studies in W&B: offline, read back from their files, and found by task=sync."""
+"""W&B runs of studies: offline, read back from their files, and found by task=sync."""
 
 import json
 import shutil
@@ -24,12 +24,12 @@ LOGGED = {
 
 @pytest.fixture(scope="module")
 def tracked(swept, tmp_path_factory) -> Path:
-    """The sweep with a stitching and a meta-SAE study that have runs, as if its points had some too."""
+    """Return the sweep with W&B runs of a stitching and a meta-SAE study, and made-up runs of its points."""
     folder = shutil.copytree(swept, tmp_path_factory.mktemp("tracked") / "outputs" / "first")
     small, large = (point(folder, title) for title in ("topk-32", "topk-48"))
-    for title, of in (("topk-32", small), ("topk-48", large)):
+    for title, point_folder in (("topk-32", small), ("topk-48", large)):
         run = {"id": f"run-{title}", "project": "sae-sweeps", "entity": None}
-        (of / "wandb_run.json").write_text(json.dumps(run))
+        (point_folder / "wandb_run.json").write_text(json.dumps(run))
     for task in ("stitch", "meta_sae", "latents"):
         undo(folder, task)
     given = [*GIVEN, "tracking=offline"]
@@ -40,22 +40,22 @@ def tracked(swept, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("task", PARTS)
-def test_a_study_is_a_run_of_the_sweeps_group_that_names_its_points_and_their_runs(tracked, task):
+def test_a_studys_run_is_in_the_sweeps_group_and_names_its_points(tracked, task):
     (folder,) = done(tracked, task)
     results, run = json.loads((folder / "results.json").read_text()), records(folder)["run"]
     assert (run.run_group, run.job_type, run.display_name) == ("first", task, folder.name)
     assert run.run_id == json.loads((folder / "wandb_run.json").read_text())["id"]
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     for part, title in PARTS[task].items():
-        told = (config["study"][part]["point"], config["study"][part]["wandb_run"])
-        assert told == (point(tracked, title).name, f"run-{title}")
+        named = (config["study"][part]["point"], config["study"][part]["wandb_run"])
+        assert named == (point(tracked, title).name, f"run-{title}")
     assert config["study"] == results["study"]
     assert config["config"]["model"] == results["config"]["model"]
     assert config["commit"] == results["provenance"]["commit"]
 
 
 @pytest.mark.parametrize("task", PARTS)
-def test_a_run_holds_the_metrics_curves_tables_and_pictures_of_its_study(tracked, task):
+def test_a_studys_run_has_its_metrics_curves_tables_and_figures(tracked, task):
     (folder,) = done(tracked, task)
     metrics, found = json.loads((folder / "results.json").read_text())["metrics"], records(folder)
     assert found["exit"] == 0
@@ -65,7 +65,7 @@ def test_a_run_holds_the_metrics_curves_tables_and_pictures_of_its_study(tracked
     assert LOGGED[task] | {picture.stem for picture in folder.glob("*.png")} <= logged
 
 
-def test_the_curve_of_the_interpolation_is_the_one_in_the_results(tracked):
+def test_the_logged_interpolation_is_the_one_in_the_results(tracked):
     (folder,) = done(tracked, "stitch")
     curve = json.loads((folder / "results.json").read_text())["curves"]["interpolation"]
     lines = [line for line in records(folder)["history"] if "interpolation/nmse" in line]
@@ -74,14 +74,14 @@ def test_the_curve_of_the_interpolation_is_the_one_in_the_results(tracked):
     assert [line["interpolation/l0"] for line in lines] == curve["l0"]
 
 
-def test_the_curve_of_a_meta_sae_is_the_one_of_its_training(tracked):
+def test_the_logged_curve_of_a_meta_sae_is_its_training_curve(tracked):
     (folder,) = done(tracked, "meta_sae")
     curve = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in records(folder)["history"] if "explained_variance" in line and "step" in line]
     assert [{name: line[name] for name in curve[0]} for line in lines[: len(curve)]] == curve
 
 
-def test_the_runs_of_studies_are_found_to_be_uploaded(tracked, monkeypatch, capsys):
+def test_sync_uploads_the_runs_of_studies(tracked, monkeypatch, capsys):
     uploaded = []
 
     def upload(runs, server):

@@ -1,4 +1,4 @@
-"""Task `stitch` on a tiny sweep: its numbers beside those of the points, its tables, and pairs that are named."""
+"""Task `stitch` on a tiny sweep: its metrics and the points' own, its tables, and named pairs."""
 
 import json
 
@@ -17,13 +17,13 @@ def results(folder) -> dict:
 
 @pytest.fixture(params=["batchtopk", "topk"])
 def stitched(request, swept) -> dict:
-    """The results of a pair of the sweep."""
+    """Return the results of a pair of the sweep."""
     (folder,) = done(swept, "stitch", request.param)
     return results(folder)
 
 
 @pytest.mark.parametrize(("part", "end"), [("small", 0), ("large", -1)])
-def test_the_ends_of_the_way_are_the_points(swept, stitched, part, end):
+def test_the_interpolation_ends_have_the_points_metrics(swept, stitched, part, end):
     own = results(swept / stitched["study"][part]["point"])["metrics"]
     curves, metrics = stitched["curves"], stitched["metrics"]
     assert curves["interpolation"]["nmse"][end] == metrics[f"nmse_{part}"] == pytest.approx(own["nmse"], rel=1e-5)
@@ -32,7 +32,7 @@ def test_the_ends_of_the_way_are_the_points(swept, stitched, part, end):
     assert degradation == metrics[f"ce_{part}"] == pytest.approx(own["ce_degradation"], rel=1e-5)
 
 
-def test_every_path_begins_at_the_small_sae(stitched):
+def test_every_path_starts_at_the_small_sae(stitched):
     metrics, curves = stitched["metrics"], stitched["curves"]
     for name in ("interpolation", "reconstruction", "random", "by_cosine"):
         assert curves[name]["nmse"][0] == pytest.approx(metrics["nmse_small"])
@@ -42,7 +42,7 @@ def test_every_path_begins_at_the_small_sae(stitched):
     assert curves["random"]["latents"][-1] == 32 + 48
 
 
-def test_the_tables_hold_a_row_per_latent_and_agree_with_the_results(swept, stitched):
+def test_the_tables_have_a_row_per_latent_and_agree_with_the_results(swept, stitched):
     folder = swept / "stitch" / stitched["study"]["name"]
     for file, columns, rows in (("latents", LARGE, 48), ("small_latents", LATENTS, 32)):
         table = pq.read_table(folder / f"{file}.parquet")
@@ -56,7 +56,7 @@ def test_the_tables_hold_a_row_per_latent_and_agree_with_the_results(swept, stit
     assert all(change == 0 for change, often in zip(table["mse_change"], table["frequency"], strict=True) if often == 0)
 
 
-def test_every_threshold_is_told_of(stitched):
+def test_the_results_have_a_row_per_threshold(stitched):
     rows = stitched["thresholds"]
     assert [row["threshold"] for row in rows] == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     novel = [row["novel"] for row in rows]
@@ -64,7 +64,7 @@ def test_every_threshold_is_told_of(stitched):
     assert novel[4] == stitched["metrics"]["novel"]
 
 
-def test_another_threshold_is_another_study_and_is_looked_at_too(first, command):
+def test_another_threshold_is_another_study_with_a_row_of_its_own(first, command):
     assert command("-m", "task=stitch", *GIVEN, "stitch.threshold=0.45,0.7").code == 0
     assert len(done(first, "stitch")) == 4
     both = [results(folder) for folder in done(first, "stitch", "topk")]
@@ -75,7 +75,7 @@ def test_another_threshold_is_another_study_and_is_looked_at_too(first, command)
     assert same["nmse_novel_in"] == pytest.approx(found["metrics"]["nmse_novel_in"], rel=1e-5)
 
 
-def test_two_folders_of_other_architectures_and_sweeps_can_be_named(first, command, tmp_path):
+def test_saes_of_two_architectures_can_be_named_by_folder(first, command, tmp_path):
     small, large = point(first, "topk-32"), point(first, "batchtopk-48") / "sae"
     given = [word for word in GIVEN if not word.startswith("name=")]
     ran = command("task=stitch", *given, "name=pairs", f"small={small.relative_to(tmp_path)}", f"large={large}")
@@ -83,9 +83,9 @@ def test_two_folders_of_other_architectures_and_sweeps_can_be_named(first, comma
     (folder,) = done(tmp_path / "outputs" / "pairs", "stitch")
     assert folder.name.startswith("topk-32-k4-seed0--batchtopk-48-k4-seed0-")
     found = results(folder)
-    for part, end, of in (("small", 0, small), ("large", -1, large.parent)):
-        assert found["study"][part]["point"] == of.name
-        own = results(of)["metrics"]["nmse"]
+    for part, end, folder_of_point in (("small", 0, small), ("large", -1, large.parent)):
+        assert found["study"][part]["point"] == folder_of_point.name
+        own = results(folder_of_point)["metrics"]["nmse"]
         assert found["curves"]["interpolation"]["nmse"][end] == pytest.approx(own, rel=1e-5)
     swapped = command("task=stitch", *given, "name=swapped", f"small={large}", f"large={small}")
     assert swapped.code == 0

@@ -1,4 +1,4 @@
-"""What all studies have in common: their files, doing them again, failing one by one, and being one process's alone."""
+"""What all studies share: their files, skipping finished ones, failing one by one, and the lock of a study."""
 
 import csv
 import json
@@ -36,7 +36,7 @@ COUNTS = {"stitch": 2, "meta_sae": 2, "latents": 4}
 
 
 @pytest.mark.parametrize("task", COUNTS)
-def test_every_study_that_follows_a_sweep_leaves_all_its_files(swept, task):
+def test_every_study_after_a_sweep_writes_all_its_files(swept, task):
     folders = done(swept, task)
     assert len(folders) == COUNTS[task]
     pictures = {f"{name}.png" for name in PICTURES[task]}
@@ -49,7 +49,7 @@ def test_every_study_that_follows_a_sweep_leaves_all_its_files(swept, task):
     assert Sweep(swept).read()["followed"][task] == {"state": "done", "reason": None, "job": None}
 
 
-def test_the_pictures_open_and_show_something(swept):
+def test_the_figures_are_not_blank(swept):
     pictures = sorted(swept.glob("*/*/*.png"))
     assert len(pictures) == 2 * 6 + 2 * 3
     for picture in pictures:
@@ -59,15 +59,15 @@ def test_the_pictures_open_and_show_something(swept):
 
 
 @pytest.mark.parametrize("task", COUNTS)
-def test_the_same_command_again_leaves_all_as_it_is(first, command, task):
+def test_the_same_command_again_changes_nothing(first, command, task):
     before = contents(first)
     ran = command(f"task={task}", *GIVEN)
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.count("done before, left as it is") == COUNTS[task]
+    assert ran.out.count("already done, skipped") == COUNTS[task]
     assert contents(first) == before
 
 
-def test_other_settings_are_another_study_beside_the_first(first, command):
+def test_other_settings_are_another_study(first, command):
     before = done(first, "latents")
     again = command("task=latents", *GIVEN, "latents.before=3")
     assert again.code == 0
@@ -76,7 +76,7 @@ def test_other_settings_are_another_study_beside_the_first(first, command):
         assert sorted(row["before"] for row in csv.DictReader(file)) == ["12"] * 4 + ["3"] * 4
 
 
-def test_one_that_fails_does_not_stop_the_others_and_leaves_no_results(first, command):
+def test_a_failed_study_does_not_stop_the_others_and_has_no_results(first, command):
     undo(first, "stitch")
     weights = point(first, "batchtopk-32") / "sae" / "sae_weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
@@ -92,7 +92,7 @@ def test_one_that_fails_does_not_stop_the_others_and_leaves_no_results(first, co
     assert "Traceback" not in ran.out + ran.err
 
 
-def test_what_breaks_down_is_told_with_a_traceback_in_the_log(first, command, monkeypatch):
+def test_an_unexpected_error_has_its_traceback_in_the_log_alone(first, command, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("by zero")
 
@@ -106,21 +106,21 @@ def test_what_breaks_down_is_told_with_a_traceback_in_the_log(first, command, mo
     assert all("Traceback" in log.read_text() for log in first.glob("latents/*/launch.log"))
 
 
-def test_a_study_that_another_process_is_at_is_left_to_that_one(first, command, monkeypatch):
+def test_a_study_locked_by_another_process_is_not_run(first, command, monkeypatch):
     monkeypatch.setattr(point_state, "LOCK_RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(study, "PATIENCE", 0.2)
+    monkeypatch.setattr(study, "LOCK_TIMEOUT", 0.2)
     mine, others, *_ = done(first, "latents")
     for folder in (mine, others):
         (folder / "results.json").unlink()
     with FileLock(others / ".lock"):
         ran = command("task=latents", *GIVEN)
     assert ran.code == 1
-    assert ran.err == f"latents: {others.name}: another process is at work on this study; let it end, or stop it\n"
+    assert ran.err == f"latents: {others.name}: another process is running this study; wait for it to end, or stop it\n"
     assert (mine / "results.json").exists()
     assert not (others / "results.json").exists()
 
 
-def test_what_can_be_studied_of_a_sweep_is_and_the_rest_is_named(first, command):
+def test_finished_pairs_are_studied_and_unfinished_points_named(first, command):
     undo(first, "stitch")
     missing = point(first, "topk-48")
     (missing / "results.json").unlink()
@@ -129,7 +129,7 @@ def test_what_can_be_studied_of_a_sweep_is_and_the_rest_is_named(first, command)
     assert [folder.name.partition("-")[0] for folder in done(first, "stitch")] == ["batchtopk"]
 
 
-def test_what_follows_a_sweep_with_points_missing_has_failed_in_part(first):
+def test_a_then_task_fails_if_points_are_missing(first):
     missing = point(first, "topk-48")
     (missing / "results.json").unlink()
     sweep, config = Sweep(first), composed(*GIVEN)
@@ -138,7 +138,7 @@ def test_what_follows_a_sweep_with_points_missing_has_failed_in_part(first):
     assert (noted["state"], noted["reason"]) == ("failed", f"not done: {missing.name}")
 
 
-def test_what_follows_a_sweep_of_which_nothing_is_there_is_not_run(first):
+def test_a_then_task_is_not_run_if_no_point_is_done(first):
     points = Sweep(first).points()
     for missing in points:
         (missing.folder / "results.json").unlink()

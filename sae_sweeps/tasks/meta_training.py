@@ -1,0 +1,96 @@
+"""Training of a meta-SAE and of its control, which resumes from checkpoints.
+
+<study>/sae/                      the meta-SAE, in SAELens' format
+<study>/checkpoint/               its newest resumable states
+<study>/metrics.jsonl             its training curve
+<study>/control/                  the same files of the control, which is not saved as an SAE
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_sweeps.config.studies import MetaConfig
+from sae_sweeps.formats import saelens
+from sae_sweeps.formats.layout import DIRECTIONS_OF
+from sae_sweeps.runtime import signals
+from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.progress import PointProgress
+from sae_sweeps.saes import SAE, BatchTopKSAE
+from sae_sweeps.studies.meta_sae import MetaSAE, build_trainer, set_threshold, shuffle_directions
+from sae_sweeps.tasks.study import Study
+from sae_sweeps.training import checkpoints
+from sae_sweeps.training.curve import CurveFile
+from sae_sweeps.training.trainer import train
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY = 50  # steps between two lines of the training curve
+CONTROL, CHECKPOINT, CURVE = "control", "checkpoint", "metrics.jsonl"
+
+
+def train_with_control(study: Study, sae: SAE, latents_A: Tensor, display: PointProgress) -> tuple[MetaSAE, MetaSAE]:
+    """Train the meta-SAE and save it; train the control, the same on shuffled directions.
+
+    Raises: ConfigError if there are more meta-latents than directions. Stopped on a stop signal; the state is saved.
+    """
+    directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
+    values = {name: value for name, value in study.settings.items() if name != "latents"}
+    settings = MetaConfig(**values | {"dict_size": _choose_dict_size(directions_AD, study.settings)})
+    meta = MetaSAE(_train(study.folder, directions_AD, settings, display), latents_A, directions_AD, settings)
+    metadata = {
+        DIRECTIONS_OF: study.saved["sae"].name,
+        "sae_sweeps": {"k": meta.sae.k, "seed": settings.seed},
+    }
+    saelens.write(study.folder / "sae", meta.sae.for_inference(), metadata)
+    display.show_stage("training the control on shuffled directions")
+    shuffled_AD = shuffle_directions(directions_AD, settings.seed)
+    control = _train(study.folder / CONTROL, shuffled_AD, settings, display)
+    return meta, MetaSAE(control, latents_A, shuffled_AD, settings)
+
+
+def _choose_dict_size(directions_AD: Tensor, settings: dict[str, Any]) -> int:
+    """Return the number of meta-latents. Raises: ConfigError if there are more than directions."""
+    quarter = max(1, len(directions_AD) // 4)
+    size = quarter if settings["dict_size"] is None else settings["dict_size"]
+    if not 0 < size <= len(directions_AD):
+        problem = f"there are only {len(directions_AD)} decoder directions to learn from"
+        raise ConfigError("meta.dict_size", size, problem, f"meta.dict_size={quarter}")
+    return size
+
+
+def _train(folder: Path, directions_AD: Tensor, settings: MetaConfig, display: PointProgress) -> BatchTopKSAE:
+    """Return the trained meta-SAE; training resumes from the newest checkpoint in `folder`.
+
+    Raises: Stopped on a stop signal, after the state is saved.
+    """
+    trainer, stream = build_trainer(directions_AD, settings)
+    steps, tokens = trainer.config.steps, trainer.config.tokens
+    states = folder / CHECKPOINT
+    if (state := checkpoints.load_newest(states)) is not None:
+        trainer.load_state(state)
+    if 0 < trainer.steps_done < steps:
+        log.info("%s: resuming at step %d of %d", folder, trainer.steps_done, steps)
+    folder.mkdir(parents=True, exist_ok=True)
+    curve = CurveFile(folder / CURVE, trainer.steps_done)
+    variance = (directions_AD - directions_AD.mean(0)).square().mean().item()
+    for _, chunk_steps in train([trainer], stream):
+        for step in chunk_steps:
+            done = trainer.steps_done
+            display.show_step(trainer.tokens_done, tokens, step.loss, step.l0, "directions")
+            if done % LOG_EVERY == 0 or trainer.finished:
+                explained = 1 - step.mse.item() / variance
+                curve.append({"step": done, "explained_variance": explained, "l0": step.l0.item()})
+            if done % settings.checkpoint_every == 0 or trainer.finished:
+                checkpoints.save(states, done, trainer.state())
+            try:
+                signals.raise_if_stopped()
+            except signals.Stopped:
+                checkpoints.save(states, done, trainer.state())
+                raise
+    assert isinstance(trainer.sae, BatchTopKSAE), "build_trainer makes one"
+    set_threshold(trainer.sae, directions_AD)
+    return trainer.sae
