@@ -154,7 +154,7 @@ def test_a_point_that_fails_does_not_affect_the_others(tmp_path, tiny):
     assert "the loss is" in next(iter(states))["reason"]
     assert "FAILED jumprelu-48-k4-seed0-" in done.stdout
     (finished,) = point_folders(tmp_path / "outputs" / "mixed")
-    assert "goes on" not in (text := (finished / "launch.log").read_text())
+    assert "resuming" not in (text := (finished / "launch.log").read_text())
     assert f"{finished.name}: nmse" in text  # its own log only
     assert "40 steps of 60" in text
     assert text.count("steps of 60 activations") == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sae_sweeps.launchers.slurm.snapshot import snapshot
+from sae_sweeps.launchers.slurm.snapshot import copy_code
 from sae_sweeps.report import page as module
 from sae_sweeps.report.page import ASSETS, SCRIPTS, architecture_colors, build_page, read_asset
 from sae_sweeps.runtime.provenance import PROJECT
@@ -119,7 +119,7 @@ def test_the_plotting_library_is_unchanged(swept):
 
 
 def test_code_snapshots_of_jobs_include_the_files_of_the_page(tmp_path):
-    code = snapshot(tmp_path)
+    code = copy_code(tmp_path)
     files = [file for file in ASSETS.iterdir() if file.is_file()]
     assert {file.suffix for file in files} == {".html", ".css", ".js"}
     for file in files:
@@ -135,5 +135,5 @@ def test_a_changed_file_of_the_page_gives_another_snapshot(tmp_path, monkeypatch
     folders = set()
     for name in ("page.html", "page.css", "main.js"):
         (package / name).write_text(name)
-        folders.add(snapshot(tmp_path / "slurm"))
+        folders.add(copy_code(tmp_path / "slurm"))
     assert len(folders) == 3

@@ -3,7 +3,7 @@
 import pytest
 
 from sae_sweeps.runtime import devices
-from tests.config.test_config import name_of
+from tests.config.test_config import compose_name
 from tests.conftest import composed
 
 
@@ -48,6 +48,6 @@ def test_a_point_is_named_by_the_dtype_that_auto_resolves_to(this_machine):
     named = []
     for flags, dtype in (("avx512_bf16", "bfloat16"), ("avx2", "float32")):
         this_machine(flags)
-        named.append(name_of("model.dtype=auto"))
-        assert named[-1] == name_of(f"model.dtype={dtype}")
+        named.append(compose_name("model.dtype=auto"))
+        assert named[-1] == compose_name(f"model.dtype={dtype}")
     assert named[0] != named[1]
