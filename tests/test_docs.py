@@ -1,5 +1,6 @@
 """The documents are true: links resolve, commands compose, figures are the measured ones, the layout is complete."""
 
+import ast
 import json
 import re
 import shlex
@@ -75,6 +76,13 @@ def test_no_file_is_longer_than_300_lines():
     for kind in ("py", "js", "css", "html"):
         for file in PROJECT.glob(f"sae_sweeps/**/*.{kind}"):
             assert len(file.read_text().splitlines()) <= 300, file
+
+
+def test_no_function_is_longer_than_50_lines():
+    for file in PROJECT.glob("sae_sweeps/**/*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 50, (file.name, node.name)
 
 
 def layers() -> list[list[str]]:

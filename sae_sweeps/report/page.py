@@ -1,6 +1,5 @@
 """Builds report.html: one HTML file with its data, scripts and styles."""
 
-import functools
 import html
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -91,15 +90,28 @@ def build_page(
         "evaluated": _evaluated_section(list_evaluated(studies)),
         "failures": _list("failures", list_failures(points, outcomes)),
         "written": html.escape(_describe_origin()),
-        "theme": read_asset("theme.js"),
-        "style": read_asset("page.css") + architecture_colors(),
         "data": to_json(content).replace("<", "\\u003c"),
         "blocks": blocks.html(),
-        "scripts": "\n".join(f"<script>\n{read_asset(f'{name}.js')}</script>" for name in SCRIPTS),
     }
-    return functools.reduce(
-        lambda text, part: text.replace(f"<!--{part[0]}-->", part[1]), parts.items(), read_asset("page.html")
-    )
+    return _fill_template(parts)
+
+
+def _fill_template(parts: Mapping[str, str]) -> str:
+    """Return page.html with its scripts and styles, and each `<!--NAME-->` replaced by the part of that name."""
+    assets = {
+        "theme": read_asset("theme.js"),
+        "style": read_asset("page.css") + architecture_colors(),
+        "scripts": _script_elements(),
+    }
+    text = read_asset("page.html")
+    for name, part in {**parts, **assets}.items():
+        text = text.replace(f"<!--{name}-->", part)
+    return text
+
+
+def _script_elements() -> str:
+    """Return the page's scripts as elements, in the order in which they run."""
+    return "\n".join(f"<script>\n{read_asset(f'{name}.js')}</script>" for name in SCRIPTS)
 
 
 def _list(kind: str, lines: Sequence[str]) -> str:
