@@ -149,8 +149,9 @@ def read(path: Path) -> InferenceSAE:
         parts["b_enc"] = None if parts["b_enc"] is None else parts["b_enc"] * norm_F1.squeeze(1)
     selection = {"k": int(config["k"])} if threshold is None else {"threshold": threshold}
     declared = describe(path)
-    # an architecture of this project may select in a way of its own; those of other libraries do not
-    is_ours = declared.trained_here and declared.architecture in TRAINABLE
+    # an architecture of this project may have its own selection rule; those of other libraries do not. A name that
+    # SAELens does not have is this project's, whatever the metadata say
+    is_ours = declared.architecture in TRAINABLE and (declared.trained_here or not has_architecture(architecture))
     inference_class = TRAINABLE[declared.architecture].inference_class if is_ours else InferenceSAE
     return inference_class(
         declared.architecture,
