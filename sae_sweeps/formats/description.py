@@ -1,6 +1,6 @@
 """What the files of an SAE declare, read without its weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,15 @@ class Description:
     # how activations have to be normalised before they reach it, if the format cannot have it do so itself
     input_normalization: str = "none"
     directions_of: str | None = None  # for a meta-SAE: the SAE whose decoder directions it reconstructs
+
+    def to_digest_text(self) -> str:
+        """Return the text that enters the digest of an SAE, and so the names of its studies and exports.
+
+        It must never change, so it has the names that two fields had at first.
+        """
+        first_names = {"input_normalization": "fed", "directions_of": "of_directions"}
+        values = (f"{first_names.get(field.name, field.name)}={getattr(self, field.name)!r}" for field in fields(self))
+        return f"Description({', '.join(values)})"
 
 
 # where that is noted in the configurations of libraries that cannot normalise activations

@@ -22,8 +22,8 @@ def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: Launcher) -> 
         for error in [*launcher.find_problems(config), *preflight.find_problems(config)]:
             lines.setdefault(str(error), []).append(folder)
     if not lines:
-        if not launcher.is_local:
-            return  # a device can only be checked on the machine that has it
+        if not launcher.is_local or points[0][1].task.name == "plan":
+            return  # a device can only be checked on the machine that has it, and a plan needs none
         for device, precision in {(config.device, config.training.precision) for _, config in points}:
             _require_device(device, precision)
         return
@@ -45,6 +45,14 @@ def refuse_several_sweeps(configs: Sequence[Config]) -> None:
         raise RefusedError(
             [str(ConfigError("name", ", ".join(sweeps), problem, "give one name, or run one command per sweep"))]
         )
+
+
+def refuse_several_tasks(configs: Sequence[Config]) -> None:
+    """Check that the configurations name one task. Raises: RefusedError if they name several."""
+    tasks = list(dict.fromkeys(config.task.name for config in configs))
+    if len(tasks) > 1:
+        problem = "a command runs one task"
+        raise RefusedError([str(ConfigError("task", ",".join(tasks), problem, f"task={tasks[0]}, then the others"))])
 
 
 def distinct_studies(configs: Sequence[Config], *tasks: str) -> list[Config]:

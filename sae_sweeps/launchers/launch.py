@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.tasks import SWEEP_TASKS
-from sae_sweeps.launchers.checks import distinct_studies, refuse_invalid
+from sae_sweeps.launchers.checks import distinct_studies, refuse_invalid, refuse_several_tasks
 from sae_sweeps.launchers.protocol import Launcher
 from sae_sweeps.launchers.sweep_task import run_sweep_task
 from sae_sweeps.runtime.errors import ConfigError, RefusedError
@@ -22,6 +22,7 @@ def launch(named: Sequence[tuple[str, Config]], launcher: Launcher) -> None:
     Raises: RefusedError if something cannot run; then nothing has been run.
     """
     configs = [config for _, config in named]
+    refuse_several_tasks(configs)
     task = configs[0].task.name
     if task in SWEEP_TASKS and task != "plan":
         run_sweep_task(configs, launcher)

@@ -73,9 +73,10 @@ class SavedSAE:
 
     def digest(self) -> str:
         """Return a checksum of its weights; for an SAE of another library, of all its files."""
-        if not self.is_foreign:
+        declared = self.declared
+        if declared is None or declared.trained_here:
             return _digest(self.folder / WEIGHTS)
-        parts = [repr(self.declared), *map(_digest, self.located.files)]
+        parts = [declared.to_digest_text(), *map(_digest, self.located.files)]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:

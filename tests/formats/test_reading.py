@@ -203,3 +203,12 @@ def test_an_interrupted_download_is_a_one_line_error(monkeypatch):
     monkeypatch.setattr(hub, "snapshot_download", download)
     with pytest.raises(FileNotFoundError, match=r"owner/name could not be fetched from the hub \(connection reset\)$"):
         locate("owner/name/a")
+
+
+def test_the_text_in_digests_keeps_its_first_words():
+    """Studies and exports of other libraries' SAEs are found again by a hash of this text."""
+    described = Description("topk", 16, 40, 5, "owner/model", "blocks.2.hook_resid_post", False, "layer_norm", None)
+    assert described.to_digest_text() == (
+        "Description(architecture='topk', d_in=16, dict_size=40, k=5, model='owner/model', "
+        "hook='blocks.2.hook_resid_post', trained_here=False, fed='layer_norm', of_directions=None)"
+    )
