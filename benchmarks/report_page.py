@@ -17,9 +17,8 @@ from tests.integration.pages import (
     chromium,
     opened,
     time_click,
-    write_report_of_latents,
-    write_report_of_points,
 )
+from tests.integration.synthetic_reports import write_report_of_latents, write_report_of_points
 
 REPETITIONS = 5
 REPORTS = (

@@ -73,8 +73,9 @@ def test_the_documents_have_commands():
 
 
 def test_no_file_is_longer_than_300_lines():
-    for kind in ("py", "js", "css", "html"):
-        for file in PROJECT.glob(f"sae_sweeps/**/*.{kind}"):
+    patterns = [f"sae_sweeps/**/*.{kind}" for kind in ("py", "js", "css", "html")]
+    for pattern in (*patterns, "tests/**/*.py", "benchmarks/**/*.py"):
+        for file in PROJECT.glob(pattern):
             assert len(file.read_text().splitlines()) <= 300, file
 
 

@@ -14,9 +14,9 @@ import pytest
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, State
 from sae_sweeps.sweep.sweep_state import SweepStates, read_states
-from tests.cli.test_command_line import begin, weights
+from tests.commands import begin, weights
 from tests.conftest import launch
-from tests.slurm_cluster import Cluster, missing
+from tests.slurm_cluster.cluster import Cluster, missing
 
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 

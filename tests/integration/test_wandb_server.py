@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from sae_sweeps.tracking.wandb_sync import is_uploaded, offline_runs
-from tests.cli.test_command_line import begin
+from tests.commands import begin
 from tests.conftest import launch
 
 pytestmark = pytest.mark.integration

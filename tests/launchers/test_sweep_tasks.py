@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.cli.test_command_line import begin, checkpoints_in
+from tests.commands import begin, checkpoints_in
 from tests.conftest import launch
 
 RERUN = "rerun the original command to resume unfinished points"

@@ -1,0 +1,99 @@
+"""Command lines that are refused, each in one line."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sae_sweeps.runtime.provenance import PROJECT
+from tests.conftest import launch
+
+
+@pytest.mark.parametrize(
+    ("words", "setting", "parts"),
+    [
+        (["k=0"], "k=0", ["greater than 0"]),
+        (["k=9999"], "k=9999", ["dict_size=3072"]),
+        (["dict_size=-1"], "dict_size=-1", ["greater than 0"]),
+        (["dict_size=many"], "dict_size=many", ["Integer"]),
+        (["sae=unknown"], "sae=unknown", ["batchtopk, gated, jumprelu, matryoshka, relu, topk"]),
+        (["sae.aux_latent=3"], "sae.aux_latent=3", ["sae.aux_latents"]),
+        (["sae=topk", "sae.target_l0=5"], "sae.target_l0=5", ["only of jumprelu, relu, gated", "Fix: sae=jumprelu"]),
+        (["nonsense=3"], "nonsense=3", ["--help"]),
+        (["k=[1"], "k=[1", ["cannot be parsed"]),
+        (["model.hook=blocks.3.resid_pre"], "model.hook=blocks.3.resid_pre", ["blocks.3.hook_resid_pre"]),
+        (["model.hook=blocks.77.hook_resid_pre"], "model.hook=blocks.77", ["layers 0 to 5"]),
+        (["model.name=/no/such/folder"], "model.name=/no/such/folder", ["no such folder"]),
+        (["model.name=nobody/nothing"], "model.name=nobody/nothing", ["hub cannot be reached"]),
+        (["model=gpt2-small"], "model.name=gpt2", ["hub cannot be reached"]),
+        (["dataset=openwebtext"], "dataset.name=Skylion007/openwebtext", ["hub cannot be reached"]),
+        (["dataset=text", "dataset.files=nowhere/*.txt"], "dataset.files=nowhere/*.txt", ["matches no file"]),
+        (["dataset=text", "dataset.files=short.txt"], "dataset.seq_len=128", ["shorter than one sequence"]),
+        (["dataset=text", "dataset.files=short.txt", "-m", "k=8,16"], "dataset.seq_len=128", ["shorter"]),
+        (["output_root=short.txt"], "output_root=short.txt", ["cannot be written"]),
+        (["model.name="], "model.name=", ["empty"]),
+        (["dataset=text", "dataset.files=3"], "dataset.files=3", ["path or a glob"]),
+        (["dataset=hub", "dataset.name="], "dataset.name=", ["needed for format hub"]),
+        (["sae=topk,batchtopk"], "sae=topk,batchtopk", ["add -m"]),
+        (["-m", "name=a,b", "k=16,32"], "name=outputs/a, outputs/b", ["one sweep"]),
+        (["device=abacus"], "device=abacus", ["is not a known device"]),
+        (["training.precision=half"], "training.precision=half", ["float32, tf32, bfloat16"]),
+        (["training.precision=tf32", "device=cpu"], "training.precision=tf32", ["needs a CUDA device"]),
+        (["activations.cache=short.txt"], "activations.cache=short.txt", ["cannot be written"]),
+        (["activations.cache_gib=0"], "activations.cache_gib=0", ["greater than 0"]),
+        (["-m", "sae=topk,unknown"], "sae=unknown", ["batchtopk, gated, jumprelu, matryoshka, relu, topk"]),
+    ],
+)
+def test_a_bad_setting_is_reported_in_one_line_without_a_traceback(tmp_path, words, setting, parts):
+    (tmp_path / "short.txt").write_text("Too short a text. " * 20)
+    done = launch(*words, cwd=tmp_path)
+    message = [line for line in done.stderr.splitlines() if not line.endswith("points are invalid; nothing was run")]
+    assert done.returncode == 1
+    assert len(message) == 1, done.stderr
+    assert message[0].startswith(f"error: {setting}")
+    assert "Fix: " in message[0]
+    assert all(part in message[0] for part in parts)
+    assert done.stdout == ""
+    assert not [path for path in tmp_path.glob("outputs/*/*") if path.is_dir()]  # no folder of a point is left
+
+
+def test_a_sweep_over_architectures_accepts_a_setting_that_only_these_architectures_have(tmp_path):
+    done = launch("-m", "task=plan", "sae=jumprelu,relu", "sae.target_l0=${k}", "k=16,32", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "points  4\n" in done.stdout
+
+
+def test_the_problems_of_all_points_are_reported_at_once(tmp_path):
+    done = launch("-m", "k=0,32,9999", "dict_size=3072,-1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "5 of 6 points are invalid; nothing was run" in done.stderr
+    for problem in ("k=0:", "dict_size=-1:", "k=9999:"):
+        assert done.stderr.count(f"error: {problem}") == 1
+
+
+def test_an_error_is_reported_without_importing_a_slow_library(tmp_path):
+    """Check that an error is reported quickly: no library is imported that takes seconds."""
+    script = (
+        "import sys, runpy; sys.argv = ['launch.py', 'k=0']\n"
+        f"try: runpy.run_path({str(PROJECT / 'launch.py')!r}, run_name='__main__')\n"
+        "except SystemExit as end: code = end.code\n"
+        "heavy = {'torch', 'transformers', 'transformer_lens', 'datasets', 'wandb'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else code - 1)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [("max_points=0", "whole number from 1"), ("max_points=few", "whole number"), ("max_memory=-1", "GiB above 0")],
+)
+@pytest.mark.parametrize("several", [[], ["-m"]])
+def test_an_impossible_limit_of_a_pack_is_refused(tmp_path, tiny, word, part, several):
+    done = launch(*several, *tiny, f"hydra.launcher.{word}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: hydra.launcher.{word}: must be")
+    assert part in done.stderr
+    assert len(done.stderr.splitlines()) == 1

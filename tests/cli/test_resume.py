@@ -1,0 +1,104 @@
+"""Kills, signals and damaged checkpoints: the same command resumes to the same bytes."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.commands import begin, checkpoints_in, kill, point_folders, weights
+from tests.conftest import launch
+
+
+def test_a_killed_pack_resumes_to_the_same_bytes(tmp_path, tiny):
+    words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4", "training.tokens=60000"]
+    assert launch(*words, "name=whole", cwd=tmp_path).returncode == 0
+    killed = tmp_path / "outputs" / "killed"
+    for _ in range(2):
+        process = begin(*words, "name=killed", cwd=tmp_path)
+        seen = checkpoints_in(killed)
+        while process.poll() is None and len(checkpoints_in(killed) - seen) < 3:
+            time.sleep(0.005)
+        kill(process, killed)
+    done = launch(*words, "name=killed", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step" in done.stdout
+    assert weights(killed) == weights(tmp_path / "outputs" / "whole")
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "jumprelu"])
+def test_a_point_killed_at_random_moments_resumes_to_the_same_bytes(tmp_path, tiny, architecture):
+    words = [*tiny, f"sae={architecture}", "training.tokens=90000", "training.checkpoint_every=25"]
+    if architecture == "jumprelu":
+        words.append("sae.sparsity_coefficient=0.01")
+    assert launch(*words, "name=whole", cwd=tmp_path).returncode == 0
+
+    chance = random.Random(architecture)
+    interrupted = tmp_path / "outputs" / "killed"
+    for at_once in (True, False, False):
+        process = begin(*words, "name=killed", cwd=tmp_path)
+        seen = checkpoints_in(interrupted)
+        while process.poll() is None and not at_once and checkpoints_in(interrupted) == seen:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 3.0) if at_once else chance.uniform(0, 0.2))
+        kill(process, interrupted)
+    done = launch(*words, "name=killed", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step" in done.stdout
+
+    (whole,), (killed,) = point_folders(tmp_path / "outputs" / "whole"), point_folders(interrupted)
+    for file in ("sae/sae_weights.safetensors", "sae/cfg.json"):
+        assert (whole / file).read_bytes() == (killed / file).read_bytes()
+    steps = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [json.loads(line)["step"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    results = [json.loads((folder / "results.json").read_text())["metrics"] for folder in (whole, killed)]
+    assert results[0] == results[1]
+    assert load_file(killed / "sae/sae_weights.safetensors")["W_dec"].shape == (48, 16)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_older_one(tmp_path, tiny):
+    words = [*tiny, "name=damaged", "sae=topk"]
+    assert launch(*words, cwd=tmp_path).returncode == 0
+    (point,) = point_folders(tmp_path / "outputs" / "damaged")
+    weights = (point / "sae" / "sae_weights.safetensors").read_bytes()
+    (point / "results.json").unlink()
+    newest = point / "checkpoint" / "step-00000040" / "state.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    done = launch(*words, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "loading the older checkpoint" in done.stdout
+    assert "resuming at step 35 of 40" in done.stdout
+    assert (point / "sae" / "sae_weights.safetensors").read_bytes() == weights
+
+
+def test_two_processes_never_train_the_same_point(tmp_path, tiny):
+    words = [*tiny, "name=twice", "training.tokens=30000000"]  # runs until it is killed
+    first = begin(*words, cwd=tmp_path, stderr=None)
+    try:
+        while first.poll() is None and not checkpoints_in(tmp_path / "outputs" / "twice"):
+            time.sleep(0.01)
+        second = launch(*words, cwd=tmp_path)
+        assert second.returncode == 1
+        assert "another process is training this point" in second.stdout
+    finally:
+        first.kill()
+        first.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_interrupts_training_with_a_message_and_a_saved_state(tmp_path, tiny, number):
+    words = [*tiny, "name=stopped", "training.tokens=300000"]
+    process = begin(*words, cwd=tmp_path, stderr=subprocess.PIPE)
+    while process.poll() is None and not checkpoints_in(tmp_path / "outputs" / "stopped"):
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted; run the same command again to resume"
+    (state,) = json.loads((tmp_path / "outputs" / "stopped" / "sweep.json").read_text())["points"].values()
+    assert state["state"] == "interrupted"

@@ -1,0 +1,36 @@
+"""Commands that a test stops, and the points, weights and checkpoints of a sweep."""
+
+import signal
+import subprocess
+import sys
+
+from sae_sweeps.runtime.provenance import PROJECT
+
+
+def point_folders(sweep):
+    return sorted(entry for entry in sweep.iterdir() if (entry / "results.json").exists())
+
+
+def weights(sweep):
+    return {point.name: (point / "sae" / "sae_weights.safetensors").read_bytes() for point in point_folders(sweep)}
+
+
+def checkpoints_in(sweep):
+    return {path.name for path in sweep.glob("*/checkpoint/step-*")}
+
+
+def begin(*words, cwd, stderr=subprocess.DEVNULL):
+    """Start a command that the test will stop."""
+    command = [sys.executable, str(PROJECT / "launch.py"), *words]
+
+    def restore_ctrl_c() -> None:  # a shell makes its background jobs, which may be these tests, ignore SIGINT
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    streams = {"stdout": subprocess.DEVNULL, "stderr": stderr}
+    return subprocess.Popen(command, cwd=cwd, preexec_fn=restore_ctrl_c, text=True, **streams)
+
+
+def kill(process, sweep):
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(sweep.glob("*/results.json")), "the command ended before it was killed"

@@ -1,0 +1,62 @@
+"""Links between latents and meta-latents, and the cards they open."""
+
+import re
+
+import pyarrow.parquet as pq
+import pytest
+
+pytest.importorskip("playwright", reason="playwright is not installed")
+from playwright.sync_api import expect
+
+from tests.integration.report_page.reading import IN_CHROMIUM, results, rows
+from tests.tasks.conftest import point
+
+pytestmark = IN_CHROMIUM
+
+
+def test_links_lead_from_a_search_to_a_latent_its_meta_latents_and_back(open_report):
+    page = open_report()
+    page.locator("#explorer").scroll_into_view_if_needed()
+    page.locator("#search").fill("people")
+    link = page.locator("#results a").first
+    expect(link).to_contain_text("people")
+    link.click()
+    title = page.locator("#card-title")
+    latent = f"latent {link.get_attribute('data-latent')} #"
+    expect(title).to_have_text(latent)
+    expect(link).to_have_attribute("aria-current", "true")
+    expect(page.locator("#card mark").first).to_be_visible()
+    meta = page.locator("#card .weights a", has_text="meta-latent").first
+    name = meta.inner_text()
+    meta.click()
+    expect(title).to_have_text(f"{name} #")
+    expect(title).to_be_focused()
+    page.locator("#card .weights a").first.click()
+    expect(title).to_have_text(re.compile(r"^latent \d+ #"))
+    page.go_back()
+    expect(title).to_have_text(f"{name} #")
+    page.go_back()
+    expect(title).to_have_text(latent)
+
+
+def test_a_link_to_a_latent_opens_its_card(open_report, sweep):
+    name = point(sweep, "topk-48-k4-seed1").name
+    page = open_report(f"#/{name}/5")
+    expect(page.locator("#card-title")).to_have_text("latent 5 #")
+    expect(page.locator("#card-title")).to_be_in_viewport()
+    (study,) = (folder for folder in (sweep / "latents").iterdir() if results(folder)["study"]["sae"]["point"] == name)
+    row = pq.read_table(study / "latents.parquet").to_pylist()[5]
+    raised = page.locator("#card .tokens li").evaluate_all("all => all.map((one) => one.firstChild.textContent)")
+    assert raised == [one["token"] for one in row["promoted"]]
+    quoted = page.locator("#card .examples q").evaluate_all("all => all.map((one) => one.textContent)")
+    expected = [one["before"] + one["token"] + one["after"] for one in row["examples"]]
+    assert [text.strip("…") for text in quoted] == expected
+    for text, one in zip(page.locator("#card .examples .value").all_inner_texts(), row["examples"], strict=True):
+        assert float(text) == pytest.approx(one["activation"], rel=6e-3, abs=6e-3)
+
+
+@pytest.mark.parametrize("end", ["none/5", "NAME/999999", "NAME/x", "%E0%A4%A/1"])
+def test_a_broken_link_does_no_harm(open_report, sweep, end):
+    page = open_report("#/" + end.replace("NAME", point(sweep, "topk-48-k4-seed0").name))
+    expect(page.locator("#card-title")).to_have_text("No latent chosen")
+    expect(rows(page)).to_have_count(5)
