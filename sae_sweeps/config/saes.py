@@ -1,6 +1,6 @@
-"""The table of SAE architectures, and the settings of each: one dataclass per set of settings.
+"""The table of SAE architectures, and one dataclass per set of settings.
 
-The table stands apart from the classes in `sae_sweeps.saes`, so that a command line is checked without importing torch.
+The table is separate from the classes in `sae_sweeps.saes`, so that a command line is checked without importing torch.
 """
 
 import itertools
@@ -15,10 +15,10 @@ PREFIXES = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)  # arXiv:2503.17547, section 4
 
 
 class SettingProblem(NamedTuple):
-    """A value that cannot work, and what to do about it."""
+    """A setting whose value cannot work, with the problem and a fix, worded for a ConfigError."""
 
-    setting: str  # without "sae."
-    problem: str
+    setting: str  # name of the setting without "sae."
+    problem: str  # what the value must be, to be read after "setting=value: "
     fix: str
 
 
@@ -27,12 +27,12 @@ class SAEConfig:
     """Settings that every architecture has."""
 
     architecture: str = MISSING
-    normalize_input: bool = True  # each activation minus its mean over d, over its standard deviation
+    normalize_input: bool = True  # whether each activation is normalised to mean 0 and standard deviation 1
 
     def find_problems(self, dict_size: int, k: int) -> Iterator[SettingProblem]:
-        """Yield every value that is out of range for a dictionary of `dict_size` latents, or that contradicts another.
+        """Yield a problem for each setting that is out of range or contradicts another setting.
 
-        `k` is only used to suggest a fix.
+        `dict_size` is the number of latents. `k` is only used to suggest a fix.
         """
         yield from ()
 
@@ -42,24 +42,24 @@ class TopKConfig(SAEConfig):
     """Settings of TopK."""
 
     aux_coefficient: float = 1 / 32  # weight of the auxiliary loss on dead latents
-    aux_latents: int = 512  # dead latents that reconstruct the residual, per activation
+    aux_latents: int = 512  # number of dead latents per activation that reconstruct the residual
 
     def find_problems(self, dict_size: int, k: int) -> Iterator[SettingProblem]:
-        """Yield the values that are out of range."""
+        """Yield a problem for each setting that is out of range."""
         if not 0 < self.aux_latents < math.inf:
             yield SettingProblem("aux_latents", "must be greater than 0", "give sae.aux_latents a positive number")
         if not 0 <= self.aux_coefficient < math.inf:
-            yield SettingProblem("aux_coefficient", "must be at least 0", "sae.aux_coefficient=0 for none")
+            yield SettingProblem("aux_coefficient", "must be at least 0", "sae.aux_coefficient=0 for no auxiliary loss")
 
 
 @dataclass(kw_only=True)
 class BatchTopKConfig(TopKConfig):
     """Settings of BatchTopK."""
 
-    threshold_momentum: float = 0.9  # of the inference threshold's running mean over training batches
+    threshold_momentum: float = 0.9  # decay of the inference threshold's running mean, per training batch
 
     def find_problems(self, dict_size: int, k: int) -> Iterator[SettingProblem]:
-        """Yield the values that are out of range."""
+        """Yield a problem for each setting that is out of range."""
         yield from super().find_problems(dict_size, k)
         if not 0 <= self.threshold_momentum < 1:
             yield SettingProblem("threshold_momentum", "must be in [0, 1)", "sae.threshold_momentum=0.99")
@@ -69,17 +69,17 @@ class BatchTopKConfig(TopKConfig):
 class MatryoshkaConfig(BatchTopKConfig):
     """Settings of Matryoshka BatchTopK."""
 
-    aux_coefficient: float = 1.0  # the loss that it is added to is a sum over the prefixes
-    prefixes: list[float] = field(default_factory=lambda: list(PREFIXES))  # shares of dict_size
+    aux_coefficient: float = 1.0  # larger than for TopK, because the reconstruction loss is a sum over the prefixes
+    prefixes: list[float] = field(default_factory=lambda: list(PREFIXES))  # fractions of dict_size
 
     def find_problems(self, dict_size: int, k: int) -> Iterator[SettingProblem]:
-        """Yield the values that are out of range."""
+        """Yield a problem for each setting that is out of range."""
         yield from super().find_problems(dict_size, k)
         shares, fix = [0.0, *self.prefixes], "'sae.prefixes=[0.0625,0.25,1]'"
         if shares[-1] != 1 or not _increases(shares):
             yield SettingProblem("prefixes", "must be increasing fractions of dict_size, the last one 1", fix)
         elif not _increases([round(share * dict_size) for share in shares]):
-            problem = f"must each add a latent, but two round to the same number of latents with dict_size={dict_size}"
+            problem = f"must each add latents, but two round to the same number of latents with dict_size={dict_size}"
             yield SettingProblem("prefixes", problem, fix)
 
 
@@ -87,12 +87,13 @@ class MatryoshkaConfig(BatchTopKConfig):
 class PenaltyConfig(SAEConfig):
     """Settings of an architecture that a penalty makes sparse, such as ReLU."""
 
-    sparsity_coefficient: float | None = None  # of the penalty: L1, or L0 for JumpReLU
-    target_l0: float | None = None  # null, and no coefficient here or (JumpReLU) listed by the model for k: k
-    initial_threshold: float = 1.5  # in standard deviations of the untrained pre-activations
+    sparsity_coefficient: float | None = None  # coefficient of the penalty on L1, or on L0 for JumpReLU
+    # L0 that training aims at; null means k, unless a coefficient is given here or, for JumpReLU, listed by the model
+    target_l0: float | None = None
+    initial_threshold: float = 1.5  # first threshold, in standard deviations of the untrained pre-activations
 
     def find_problems(self, dict_size: int, k: int) -> Iterator[SettingProblem]:
-        """Yield the values that are out of range, and a target L0 beside a coefficient."""
+        """Yield a problem for each setting that is out of range, and for a target L0 given besides a coefficient."""
         if not 0 <= self.initial_threshold < math.inf:
             yield SettingProblem("initial_threshold", "must be at least 0", "sae.initial_threshold=1.5")
         if self.sparsity_coefficient is not None:
@@ -100,9 +101,9 @@ class PenaltyConfig(SAEConfig):
                 yield SettingProblem("sparsity_coefficient", "must be at least 0", "sae.sparsity_coefficient=0.001")
             if self.target_l0 is not None:
                 problem = f"cannot be combined with sae.sparsity_coefficient={self.sparsity_coefficient:g}"
-                yield SettingProblem("target_l0", problem, "leave one of them out")
+                yield SettingProblem("target_l0", problem, "leave one of the two settings out")
         elif self.target_l0 is not None and not 0 < self.target_l0 < max(dict_size, 1):
-            yield SettingProblem("target_l0", "must be above 0 and below dict_size", f"sae.target_l0={k}")
+            yield SettingProblem("target_l0", f"must be above 0 and below dict_size={dict_size}", f"sae.target_l0={k}")
 
 
 @dataclass(kw_only=True)
@@ -116,10 +117,13 @@ class GatedConfig(PenaltyConfig):
 class JumpReLUConfig(PenaltyConfig):
     """Settings of JumpReLU. The only schema for which `model.sparsity_coefficients` lists coefficients."""
 
-    bandwidth: float = 0.001  # of the rectangle kernel, in units of the pre-activation
+    bandwidth: float = 0.001  # width of the rectangle kernel, in units of the pre-activation
 
     def find_problems(self, dict_size: int, k: int) -> Iterator[SettingProblem]:
-        """Yield the values that are out of range. A threshold that starts at 0 could not be scaled to a target L0."""
+        """Yield a problem for each setting that is out of range.
+
+        `initial_threshold` must be greater than 0, because thresholds of 0 cannot be scaled to a target L0.
+        """
         for name in ("bandwidth", "initial_threshold"):
             if not 0 < getattr(self, name) < math.inf:
                 yield SettingProblem(name, "must be greater than 0", f"give sae.{name} a positive number")
@@ -129,15 +133,15 @@ class JumpReLUConfig(PenaltyConfig):
 
 @dataclass(frozen=True)
 class Architecture:
-    """What is known of an architecture without importing its class."""
+    """The facts about an architecture that are needed without importing torch."""
 
-    class_name: str  # of the SAE class in sae_sweeps/saes/NAME.py, where NAME is the key in ARCHITECTURES
+    class_name: str  # name of the SAE class in sae_sweeps/saes/NAME.py, where NAME is the key in ARCHITECTURES
     schema: type[SAEConfig]
-    title: str  # in labels, tables and charts
-    color: tuple[str, str]  # in the report, on a light and on a dark background
+    title: str  # name in labels, tables and charts
+    color: tuple[str, str]  # colors in the report, on a light and on a dark background
 
 
-# `sae=NAME` chooses among these. CONTRIBUTING.md says how to add one.
+# `sae=NAME` chooses an entry. CONTRIBUTING.md explains the steps to add an architecture.
 ARCHITECTURES = {
     "batchtopk": Architecture("BatchTopKSAE", BatchTopKConfig, "BatchTopK", ("#0b66b5", "#63b0f5")),
     "topk": Architecture("TopKSAE", TopKConfig, "TopK", ("#c2500a", "#f59a56")),
@@ -151,10 +155,13 @@ TITLES = {name: entry.title for name, entry in ARCHITECTURES.items()}
 
 
 def architecture_title(name: str) -> str:
-    """Return how labels and charts write an architecture; `name` itself if it is not in the table."""
+    """Return the title of an architecture for labels and charts, such as "TopK".
+
+    Returns `name` itself if the architecture is not in the table.
+    """
     return TITLES.get(name, name)
 
 
 def _increases(numbers: list[float]) -> bool:
-    """Return whether each number is larger than the one before it."""
+    """Return whether each number is larger than the previous number."""
     return all(less < more for less, more in itertools.pairwise(numbers))

@@ -14,7 +14,7 @@ from sae_sweeps.saes.relu import ReLUSAE
 from sae_sweeps.saes.topk import TopKSAE
 from sae_sweeps.saes.trainable import Step, TrainableSAE
 
-# the classes of the table of architectures, so that a new one needs no line here
+# imported by the names in the table of architectures, so that a new architecture needs no line here
 TRAINABLE: dict[str, type[TrainableSAE]] = {
     name: getattr(importlib.import_module(f"{__name__}.{name}"), entry.class_name)
     for name, entry in ARCHITECTURES.items()

@@ -1,6 +1,7 @@
 """BatchTopK SAEs: the k x B largest latents of a whole batch are active (arXiv:2412.06410)."""
 
-# B activations in a batch, D model width, F latents (dict_size), N entries
+# B activations in a batch, R of them in a block, D model width, F latents (dict_size), M = R x F entries of a block,
+# N entries
 
 from typing import Any
 
@@ -13,15 +14,15 @@ from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.sparse import Entries, RowSparse
 from sae_sweeps.saes.topk import TopKSAE
 
-GUESS = 0.95  # times the running threshold; a batch's own threshold is hardly ever below
-GUESS_APPROXIMATE = 0.9  # the same for an approximate product, where more entries are proposed than kept
-MOST_CANDIDATES = 4  # times the number wanted; more are cut to half of this
+GUESS = 0.95  # share of the running threshold; the threshold of a single batch is hardly ever lower
+GUESS_APPROXIMATE = 0.9  # the same share for an approximate product, where more entries are proposed than kept
+MOST_CANDIDATES = 4  # limit of candidates, in multiples of the number wanted; more are cut to half the limit
 
 
 def keep_top_of_batch(product: Product, k: int, guess: float = 0.0) -> RowSparse:
-    """Keep the k x B largest entries of the whole matrix, fewer if fewer are positive.
-
-    `guess` saves time and does not change the result: entries below it are ignored if enough lie above.
+    """Return the k x B largest pre-activations of the (B, F) matrix as sparse entries; fewer if fewer are positive.
+    `guess` is a lower bound to try first, 0 for none. It saves time and does not change the result: entries below
+    `guess` are ignored if enough lie above.
     """
     batch, dict_size = product.shape
     budget = min(k, dict_size) * batch
@@ -37,9 +38,9 @@ def keep_top_of_batch(product: Product, k: int, guess: float = 0.0) -> RowSparse
 
 
 def _find_candidates(product: Product, wanted: int, floor: float) -> tuple[Tensor, Tensor]:
-    """Find the largest entries above `floor`, at least `wanted` of them if there are as many.
+    """Find the largest entries above `floor`: at least the `wanted` largest, or all entries if there are fewer.
 
-    Returns: their positions in the flattened matrix, ascending, and their values.
+    Returns: the entries' positions (N,) in the flattened (B, F) matrix, ascending, and the entries' values (N,).
     """
     flats: list[Tensor] = []
     pres: list[Tensor] = []
@@ -55,7 +56,7 @@ def _find_candidates(product: Product, wanted: int, floor: float) -> tuple[Tenso
 
 
 def _keep_largest(flat_N: Tensor, pre_N: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Keep the `count` largest entries, in their order."""
+    """Return positions and values of the `count` largest entries, in the order given; of all entries if fewer."""
     if len(flat_N) <= count:
         return flat_N, pre_N
     kept = pre_N.topk(count, sorted=False).indices.to(torch.int32).sort().values
@@ -63,10 +64,10 @@ def _keep_largest(flat_N: Tensor, pre_N: Tensor, count: int) -> tuple[Tensor, Te
 
 
 class BatchTopKSAE(TopKSAE):
-    """Like TopK, but k is the mean number of latents: one activation may use more and another fewer.
+    """TopK, but k is the mean number of active latents: one activation may use more than k and another fewer.
 
-    At inference a threshold replaces the batch: the running mean, over training batches, of the smallest
-    positive activation that was kept (arXiv:2412.06410, equation 5).
+    At inference a threshold replaces the comparison within a batch: the running mean, over training batches, of the
+    smallest positive activation that a batch keeps (arXiv:2412.06410, equation 5).
     """
 
     architecture = "batchtopk"
@@ -86,16 +87,16 @@ class BatchTopKSAE(TopKSAE):
         super().__init__(d_in, dict_size, k, **options)
         self.threshold_momentum = threshold_momentum
         self.register_buffer("threshold", torch.zeros(()))
-        # sum of the weights so far; it makes the running mean unbiased from the first batch on
+        # sum of the running mean's weights so far, which makes the mean unbiased from the first batch on
         self.register_buffer("threshold_weight", torch.zeros(()))
 
     def keep(self, product: Product) -> Entries:
-        """Select the k x B largest latents of the batch."""
+        """Select the k x B largest pre-activations of the batch (B activations), fewer if fewer are positive."""
         guess = GUESS if product.is_exact else GUESS_APPROXIMATE
         return keep_top_of_batch(product, self.k, guess * self.threshold.item())
 
     def update_statistics(self, kept: Entries) -> None:
-        """Update the running mean of the smallest positive activation that a batch keeps."""
+        """Update the inference threshold: the running mean of the smallest positive activation that a batch keeps."""
         positive_N = kept.value[kept.active]
         if len(positive_N) > 0:
             weight = 1 - self.threshold_momentum
@@ -103,11 +104,11 @@ class BatchTopKSAE(TopKSAE):
             self.threshold.lerp_(positive_N.min(), weight / self.threshold_weight)
 
     def keep_for_inference(self, product: Product) -> RowSparse:
-        """Select the latents above the threshold."""
+        """Select the pre-activations above the inference threshold."""
         kept = keep_above(product, self.threshold.expand(product.shape[1]))
-        assert kept is not None, "there is no upper limit"
+        assert kept is not None, "keep_above returns entries if no `at_most` is given"
         return kept
 
     def for_inference(self) -> InferenceSAE:
-        """Return the InferenceSAE in which all latents have this threshold."""
+        """Return the InferenceSAE with these weights and the inference threshold for every latent."""
         return self._build_inference_sae(threshold=self.threshold.expand(self.dict_size))

@@ -1,6 +1,7 @@
 """Blocked encoder matmul: the dense (B, F) matrix of pre-activations is never materialised."""
 
-# B activations in a batch, R of them in a block, D model width, F latents, M chosen latents, N kept entries
+# B activations in a batch, R of them in a block, D model width, F latents, M chosen latents, N kept entries, K entries
+# kept in each row
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,18 +11,19 @@ from torch import Tensor
 
 from sae_sweeps.saes.sparse import RowSparse
 
-BLOCK = 2**23  # entries of the product in one block, so that it is about in the cache while it is searched
-BLOCK_CUDA = 2**27
+BLOCK = 2**23  # entries of the product in one block, so that a block stays about in the cache while it is searched
+BLOCK_CUDA = 2**27  # the same number on a GPU
 SPARE = 8  # an approximate product proposes 1 / SPARE more entries than are kept
-ROUNDING = 2**-6  # several times the error of a product of bfloat16 numbers, relative to its factors' norms
+ROUNDING = 2**-6  # several times a bfloat16 product's error, relative to |input| * |weights| / sqrt(D)
 
-OnBlock = Callable[[int, Tensor], None]  # is called with (number of the first row, pre_RM)
+OnBlock = Callable[[int, Tensor], None]  # is called with (index of the block's first row, pre-activations pre_RM)
 
 
 class Product:
-    """input @ W_enc^T + b_enc, (B, F), of which only one block of rows is in memory at a time.
+    """The pre-activations input @ W_enc^T + b_enc, (B, F), with only one block of rows in memory at a time.
 
-    With a `precision` other than float32 the blocks only propose entries: `exact` recomputes those that are kept.
+    With a `precision` of "tf32" or "bfloat16" the blocks are approximate and only propose entries to keep: `exact`
+    recomputes the kept entries in float32.
     """
 
     def __init__(
@@ -34,23 +36,30 @@ class Product:
 
     @property
     def is_exact(self) -> bool:
-        """Return whether the blocks are float32 products."""
+        """Return whether blocks are computed in float32; otherwise they only propose entries to keep."""
         return self._precision == "float32"
 
     @property
     def error_F(self) -> Tensor:
-        """Return a bound on the blocks' error for each latent, (F,)."""
+        """Return an upper bound on the rounding error of each latent's pre-activations in a block, (F,)."""
         if self.is_exact:
             return self._W_enc_FD.new_zeros(self.shape[1])
         largest = self.input_BD.norm(dim=1).max() / self.input_BD.shape[1] ** 0.5
         return ROUNDING * largest * self._W_enc_FD.norm(dim=1)
 
     def add_callback(self, latents_M: Tensor, on_block: OnBlock) -> None:
-        """Call `on_block` with these columns of every block, as (number of the first row, pre_RM)."""
+        """Register `on_block` to be called for every block while `blocks` runs.
+
+        The arguments are the index of the block's first row and the pre-activations (R, M) of the latents `latents_M`,
+        without the bias.
+        """
         self._callbacks.append((latents_M, on_block))
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield (number of the first row, pre_RF) without the bias; the next block overwrites pre_RF."""
+        """Yield each block: the index of the block's first row, and the pre-activations (R, F) without the bias.
+
+        The next block overwrites the memory of these pre-activations.
+        """
         batch, dict_size = self.shape
         input_BD, W_enc_FD = self.input_BD, self._W_enc_FD
         if self._precision == "bfloat16":
@@ -67,9 +76,10 @@ class Product:
             yield first, pre_RF
 
     def exact(self, kept: RowSparse, latents_M: Tensor | None = None) -> Tensor:
-        """Compute the kept entries in float32 with the bias, (N,); `kept.pre` holds the blocks' values.
+        """Compute the pre-activations of the kept entries in float32 with the bias, (N,).
 
-        With `latents_M` the columns of `kept` are those of the callback of these latents.
+        `kept.pre` holds the values from the blocks. With `latents_M`, column j of `kept` stands for latent
+        `latents_M[j]`.
         """
         pre_N = kept.pre
         if not self.is_exact:
@@ -80,20 +90,23 @@ class Product:
         return pre_N + kept.gather(self.b_enc_F if latents_M is None else self.b_enc_F[latents_M])
 
     def to_dense(self) -> Tensor:
-        """Compute the whole matrix in float32 with the bias, (B, F)."""
+        """Compute the whole matrix of pre-activations in float32 with the bias, (B, F)."""
         pre_BF = self.input_BD @ self._W_enc_FD.T
         return pre_BF if self.b_enc_F is None else pre_BF.add_(self.b_enc_F)
 
 
 class RowTopK:
-    """The k largest entries of each row, found block by block."""
+    """A search for the k largest pre-activations of each row, block by block."""
 
     def __init__(self, product: Product, k: int, latents_M: Tensor | None = None) -> None:
-        """Search all columns, or `latents_M` alone, for which a callback is then added to the product."""
+        """Prepare to search all columns, or only the latents `latents_M` (M,).
+
+        With `latents_M`, a callback on `product` passes the blocks on; otherwise the caller gives each to `add_block`.
+        """
         self._product, self._latents_M = product, latents_M
         self._width = product.shape[1] if latents_M is None else len(latents_M)
         self._k = min(k, self._width)
-        # an approximate product proposes a few more than are kept
+        # an approximate product proposes a few more entries than are kept
         self._proposed = self._k if product.is_exact else min(self._k + self._k // SPARE + 1, self._width)
         self._tops: dict[int, tuple[Tensor, Tensor]] = {}
         self._bias_M = product.b_enc_F
@@ -102,7 +115,7 @@ class RowTopK:
             product.add_callback(latents_M, self.add_block)
 
     def add_block(self, first: int, pre_RF: Tensor) -> None:
-        """Find the largest entries of a block whose first row has the number `first`."""
+        """Find the largest entries in each row of a block (R, F); `first` is the index of the block's first row."""
         if self._proposed == self._width:
             col_F = torch.arange(self._width, device=pre_RF.device)
             self._tops[first] = pre_RF.clone(), col_F.expand_as(pre_RF)
@@ -113,7 +126,10 @@ class RowTopK:
             self._tops[first] = pre_RF.gather(1, col_RK), col_RK
 
     def collect(self) -> RowSparse:
-        """Return the largest entries of all blocks; negative ones are kept as zeros."""
+        """Return the k largest entries of each row as sparse entries, with 0 in place of negative values.
+
+        The matrix is (B, F), or (B, M) if only the latents `latents_M` were searched.
+        """
         pre_BK, col_BK = (torch.cat(parts) for parts in zip(*self._tops.values(), strict=True))
         proposed = RowSparse.from_rows(col_BK, pre_BK, self._width)
         pre_BK = self._product.exact(proposed, self._latents_M).view_as(col_BK)
@@ -124,7 +140,7 @@ class RowTopK:
 
 
 def keep_top_per_row(product: Product, k: int) -> RowSparse:
-    """Keep the k largest entries of each row; negative ones are kept as zeros."""
+    """Return the k largest pre-activations of each row (B, F) as sparse entries, with 0 in place of negative values."""
     top = RowTopK(product, k)
     for first, pre_RF in product.blocks():
         top.add_block(first, pre_RF)
@@ -132,14 +148,14 @@ def keep_top_per_row(product: Product, k: int) -> RowSparse:
 
 
 def keep_above(product: Product, floor_F: Tensor, at_most: float = 1.0) -> RowSparse | None:
-    """Keep the positive entries above their latent's floor; return None if more than `at_most` of the first block are.
+    """Return the pre-activations that are positive and above the latent's value in `floor_F`, as sparse entries (B, F).
 
-    `at_most` is a share of the block's entries.
+    Returns None if more than the share `at_most` of the first block's entries are above: a dense matrix is then faster.
     """
     dict_size = product.shape[1]
     bias_F = torch.zeros_like(floor_F) if product.b_enc_F is None else product.b_enc_F
     floor_F = floor_F.clamp(min=0)
-    # the blocks have no bias, and may be rounded: propose a little more than is kept
+    # the blocks have no bias, and may be rounded: propose a few more entries than are kept
     slack_F = 8 * torch.finfo(floor_F.dtype).eps * (floor_F + bias_F.abs()) + product.error_F
     proposed_F = floor_F - bias_F - slack_F
     flats: list[Tensor] = []
@@ -159,7 +175,7 @@ def keep_above(product: Product, floor_F: Tensor, at_most: float = 1.0) -> RowSp
 
 @contextmanager
 def _tensor_cores(on: bool) -> Iterator[None]:
-    """Set whether a float32 product on CUDA may round its factors to TF32."""
+    """Allow or forbid, within the context, that float32 products on CUDA round both factors to TF32."""
     settings = torch.backends.cuda.matmul
     before = settings.fp32_precision
     settings.fp32_precision = "tf32" if on else "ieee"

@@ -16,10 +16,11 @@ from sae_sweeps.saes.trainable import EntryGradients, Fit
 
 
 class GatedSAE(ReLUSAE):
-    """gate = (x - b_dec) @ W_enc^T + b_enc; where it is positive, z = relu(exp(r_mag) (x - b_dec) @ W_enc^T + b_mag).
+    """gate = (x - b_dec) @ W_enc^T + b_enc; where gate > 0, z = relu(exp(r_mag) (x - b_dec) @ W_enc^T + b_mag).
 
-    The loss is mse + sparsity_coefficient * L1 of relu(gate) + the mse of what relu(gate) reconstructs through decoder
-    weights and bias that are held constant (arXiv:2404.16014, equations 5 to 8). b_enc is the paper's b_gate.
+    The loss is the mse of the reconstruction from z + sparsity_coefficient * L1 of relu(gate) + the mse of a second
+    reconstruction, from relu(gate), with decoder weights and bias held constant (arXiv:2404.16014, equations 5 to 8).
+    b_enc is the paper's b_gate.
     """
 
     architecture = "gated"
@@ -40,36 +41,42 @@ class GatedSAE(ReLUSAE):
 
     @property
     def _gain_and_shift(self) -> tuple[Tensor, Tensor]:
-        """Return gain and shift, each (F,), such that z = relu(gain * gate + shift)."""
+        """Return gain and shift, each (F,), such that z = relu(gain * gate + shift) where gate > 0."""
         gain_F, b_gate_F = self.r_mag.detach().exp(), self.get_parameter("b_enc").detach()
         return gain_F, self.b_mag.detach() - gain_F * b_gate_F
 
     @torch.no_grad()
     def _set_magnitudes(self, kept: Entries) -> None:
-        """Set the activations of the kept entries, whose pre-activations are the gate's."""
+        """Set the activations (`value`) of the kept entries from the values of the gate (`pre`)."""
         gain_F, shift_F = self._gain_and_shift
         magnitude = (kept.gather(gain_F) * kept.pre + kept.gather(shift_F)).relu_()
         kept.value = magnitude * (kept.pre > 0)
 
     def keep(self, product: Product) -> Entries:
-        """Select the entries of positive gates; every entry where those are many."""
+        """Select the entries with a positive gate and compute the magnitudes.
+
+        Returns every entry, `Dense`, if more than the share DENSE_FROM of the gates are positive.
+        """
         kept = super().keep(product)
         self._set_magnitudes(kept)
         return kept
 
     def keep_for_inference(self, product: Product) -> RowSparse:
-        """Select the entries of positive gates."""
+        """Select the entries with a positive gate and compute the magnitudes."""
         kept = super().keep_for_inference(product)
         self._set_magnitudes(kept)
         return kept
 
     def for_inference(self) -> InferenceSAE:
-        """Return the InferenceSAE of this gate and these magnitudes."""
+        """Return the InferenceSAE with these weights, gate thresholds of 0, and gain and shift of the magnitudes."""
         gain_F, shift_F = self._gain_and_shift
         return self._build_inference_sae(threshold=torch.zeros_like(gain_F), gain=gain_F, shift=shift_F)
 
     def fit(self, kept: Entries, entries: LatentEntries, x_BD: Tensor) -> Fit:
-        """Compute the error of the reconstruction plus that of the gate's own reconstruction."""
+        """Compute the mse of the reconstruction plus the mse of the reconstruction from relu(gate).
+
+        `pre_grad` of the result is the gradient of the second mse by the gate.
+        """
         fit = super().fit(kept, entries, x_BD)
         via_gate = super().fit(kept.with_values(kept.pre), entries, x_BD)
         fit.loss = fit.loss + via_gate.loss
@@ -77,25 +84,32 @@ class GatedSAE(ReLUSAE):
         return fit
 
     def update_l0_target(self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None) -> None:
-        """Update the coefficient and the unit of the shift that follows, if there is a target.
+        """Update the penalty coefficient and the unit of the next bias shift from this batch, if there is a target L0.
 
-        A shift moves the gate, so that only the gate's own reconstruction counts.
+        A shift of b_enc moves only the gate, so the effect on the error follows from `pre_grad`, the gradient of the
+        mse of the reconstruction from relu(gate).
         """
-        assert pre_grad is not None, "`fit` gives it"
+        assert pre_grad is not None, "`fit` sets pre_grad"
         if self.l0_target is not None:
             self._observe_shift(entries, pre_grad)
 
     def entry_gradients(self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None) -> EntryGradients:
-        """Compute the gradients by the gate's pre-activations and by the magnitudes' parameters, and the penalty."""
-        assert pre_grad is not None, "`fit` gives it"
+        """Compute the gradients by the kept pre-activations, r_mag and b_mag, and the L1 penalty on relu(gate).
+
+        `value_grad` and `pre_grad` are the gradients of the two reconstruction errors by z and by the gate.
+        """
+        assert pre_grad is not None, "`fit` sets pre_grad"
         magnitude_grad = value_grad * entries.active
         b_mag_grad_F = entries.latent_sums(magnitude_grad)
-        # exp(r_mag) multiplies an active latent's activation less b_mag
+        # for an active latent, the derivative of z by r_mag is exp(r_mag) times the product, which is z - b_mag
         r_mag_grad_F = entries.latent_sums(magnitude_grad * (entries.value - entries.gather(self.b_mag)))
         gate_grad, penalty = self.add_penalty(entries, pre_grad)
         pre = gate_grad + magnitude_grad * entries.gather(self.r_mag.exp())
         return EntryGradients(pre, penalty, {"b_mag": b_mag_grad_F, "r_mag": r_mag_grad_F})
 
     def bias_gradient(self, pre_grad_F: Tensor, gradients: EntryGradients) -> Tensor:
-        """Compute the gradient of b_enc, which is the gate's alone: the magnitudes do not contain b_enc."""
+        """Compute the gradient of b_enc, (F,). It comes only from the gate: the magnitudes do not depend on b_enc.
+
+        `pre_grad_F` sums the gradients through gate and magnitudes, so the part of the magnitudes is subtracted.
+        """
         return pre_grad_F.addcmul(self.r_mag.exp(), gradients.parameters["b_mag"], value=-1)

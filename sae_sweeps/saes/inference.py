@@ -1,4 +1,4 @@
-"""The class of saved SAEs, of every architecture and library: for use, not for training."""
+"""InferenceSAE, the class of saved SAEs of every architecture and library: for use, not for training."""
 
 # D model width, F latents (dict_size)
 
@@ -13,12 +13,13 @@ WEIGHTS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold", "gain", "shift")
 
 
 class InferenceSAE(SAE):
-    """pre = (x - b_dec, or x) @ W_enc^T + b_enc; active are the `k` largest positive ones, or all above `threshold`.
+    """pre = input @ W_enc^T + b_enc; the `k` largest positive pre-activations are active, or all above `threshold`.
 
-    A latent's activation is pre itself or, in a gated SAE, relu(gain * pre + shift). There pre decides whether the
-    latent is active, and its activation is another affine function of the same product (arXiv:2404.16014, equation 7).
-    BatchTopK has the same threshold for all latents, ReLU thresholds of 0. An architecture with another selection rule
-    overrides `keep_for_inference` in a subclass, its `TrainableSAE.inference_class`.
+    The input is x - b_dec if `centers_input` is set, otherwise x. A latent's activation is pre itself or, in a gated
+    SAE, relu(gain * pre + shift): pre decides whether the latent is active, and the activation is another affine
+    function of the same product (arXiv:2404.16014, equation 7). BatchTopK has the same threshold for all latents, ReLU
+    thresholds of 0. An architecture with another selection rule overrides `keep_for_inference` in a subclass, and names
+    the subclass as `TrainableSAE.inference_class`.
 
     Shapes: W_enc and W_dec (F, D), b_enc, threshold, gain and shift (F,), b_dec (D,).
     """
@@ -42,20 +43,21 @@ class InferenceSAE(SAE):
         centers_input: bool,
         normalization: str = "none",
     ) -> None:
-        """Check and copy the weights.
+        """Check the weights and register float32 parameters without gradients.
 
-        Raises: ValueError if shapes do not fit, a number is not finite, or settings contradict each other.
+        Raises: ValueError if the weights' shapes do not fit together, a number is not finite, `k` or `normalization`
+        is out of range, or not exactly one of `k` and `threshold`, or only one of `gain` and `shift`, is given.
         """
         super().__init__()
         given = (W_enc, W_dec, b_enc, b_dec, threshold, gain, shift)
         weights = dict(zip(WEIGHTS, given, strict=True))
         _check_weights(weights)
         if (k is None) == (threshold is None) or (gain is None) != (shift is None):
-            raise ValueError("an SAE has either a k or thresholds, and gain and shift together or not at all")
+            raise ValueError("exactly one of k and threshold must be given, and either both gain and shift or neither")
         if k is not None and not 0 < k <= len(W_dec):
-            raise ValueError(f"k is {k}, of {len(W_dec)} latents")
+            raise ValueError(f"k must be between 1 and {len(W_dec)}, the number of latents, but it is {k}")
         if normalization not in NORMALIZATIONS:
-            raise ValueError(f"normalises activations by {normalization!r}, which is none of {NORMALIZATIONS}")
+            raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, but it is {normalization!r}")
         for name, weight in weights.items():
             kept = None if weight is None else nn.Parameter(weight.detach().float().contiguous(), requires_grad=False)
             self.register_parameter(name, kept)
@@ -63,43 +65,58 @@ class InferenceSAE(SAE):
         self.centers_input, self.normalization = centers_input, normalization
 
     def keep_for_inference(self, product: Product) -> RowSparse:
-        """Select the k largest entries or those above the thresholds, and apply the gate's gain and shift."""
+        """Select each activation's `k` largest pre-activations, or the pre-activations above the latents' thresholds.
+
+        In a gated SAE, the activations of the selected entries are computed with gain and shift.
+        """
         if self.threshold is None:
             assert self.k is not None, "an SAE without thresholds has a k"
             kept = keep_top_per_row(product, self.k)
         else:
             found = keep_above(product, self.threshold)
-            assert found is not None, "there is no upper limit"
+            assert found is not None, "keep_above returns entries if no `at_most` is given"
             kept = found
         if self.gain is not None and self.shift is not None:
             kept.value = (kept.gather(self.gain) * kept.pre + kept.gather(self.shift)).relu()
         return kept
 
     def encoder_bias(self, *, centered: bool) -> Tensor:
-        """Return the bias (F,) that gives the same pre-activations for the input x - b_dec (`centered`) or x."""
+        """Return the bias (F,) that gives the same pre-activations for an encoder input of x - b_dec or x.
+
+        `centered` means the input x - b_dec.
+        """
         b_enc_F = torch.zeros_like(self.W_dec[:, 0]) if self.b_enc is None else self.b_enc.detach()
         return b_enc_F + (int(centered) - int(self.centers_input)) * (self.W_enc.detach() @ self.b_dec.detach())
 
 
 def convert_gate(r_mag_F: Tensor, b_gate_F: Tensor, b_mag_F: Tensor) -> dict[str, Tensor]:
-    """Convert a gated SAE's parameters, as in arXiv:2404.16014, to the arguments of InferenceSAE."""
+    """Convert a gated SAE's parameters as in arXiv:2404.16014, each (F,), to keyword arguments of InferenceSAE.
+
+    Returns: b_enc, threshold, gain and shift, each (F,).
+    """
     gain_F = r_mag_F.exp()
     threshold_F = torch.zeros_like(b_gate_F)
     return {"b_enc": b_gate_F, "threshold": threshold_F, "gain": gain_F, "shift": b_mag_F - gain_F * b_gate_F}
 
 
 def _check_weights(weights: dict[str, Tensor | None]) -> None:
-    """Check shapes and that all numbers are finite. Raises: ValueError, naming the weight."""
+    """Check that all weights fit the shape (F, D) of W_dec and are finite; a weight may be None, except W_dec.
+
+    Raises: ValueError that names the first weight with a problem.
+    """
     W_dec = weights["W_dec"]
     if W_dec is None or W_dec.ndim != 2:
-        raise ValueError("W_dec is not a matrix")
+        raise ValueError("W_dec must be a matrix of one row per latent, but it is missing or has another shape")
     dict_size, d_in = W_dec.shape
     for name, weight in weights.items():
         if weight is None:
             continue
         shape = {"W_enc": (dict_size, d_in), "W_dec": (dict_size, d_in), "b_dec": (d_in,)}.get(name, (dict_size,))
         if tuple(weight.shape) != shape:
-            problem = f"{name} has the shape {tuple(weight.shape)}, and {shape} goes with"
-            raise ValueError(f"{problem} {dict_size} latents of activations {d_in} wide")
+            problem = f"{name} has the shape {tuple(weight.shape)}, but the shape must be {shape}"
+            raise ValueError(f"{problem} for {dict_size} latents and activations of width {d_in}")
         if not weight.isfinite().all():
-            raise ValueError(f"{name} has numbers that are not finite, {int((~weight.isfinite()).sum())} of them")
+            raise ValueError(
+                f"{name} must hold only finite numbers, "
+                f"but {int((~weight.isfinite()).sum())} of {weight.numel()} are not"
+            )

@@ -1,6 +1,6 @@
 """JumpReLU SAEs: a latent is active above its own threshold, learned under an L0 penalty (arXiv:2407.14435)."""
 
-# B activations in a batch, D model width, F latents (dict_size)
+# B activations in a batch, R of them in a block, D model width, F latents (dict_size), N entries
 
 from typing import Any
 
@@ -19,11 +19,12 @@ class JumpReLUSAE(PenalizedSAE):
     """pre = relu(x @ W_enc^T + b_enc), z = pre * (pre > threshold), loss = mse + sparsity_coefficient * L0.
 
     The thresholds' gradients are estimated with a rectangle kernel of width `bandwidth` (arXiv:2407.14435, equations 11
-    and 12): entries within half a bandwidth of their threshold move it. The parameter is the threshold itself, clamped
-    to 0 or above. It starts at `initial_threshold` standard deviations of the untrained pre-activations.
+    and 12): only entries within half a bandwidth of a threshold contribute to the threshold's gradient. The parameter
+    is the threshold itself, not the logarithm, clamped to 0 or above. A threshold starts at `initial_threshold`
+    standard deviations of the untrained pre-activations.
 
     With `target_l0` in place of a coefficient, one factor on all thresholds sets the untrained SAE to this L0, and a
-    factor after each step keeps it there; the coefficient is estimated from the batches (`L0Target`).
+    factor after each step keeps L0 there; the coefficient is estimated from the batches (`L0Target`).
     """
 
     architecture = "jumprelu"
@@ -42,12 +43,16 @@ class JumpReLUSAE(PenalizedSAE):
     ) -> None:
         super().__init__(d_in, dict_size, sparsity_coefficient, **options)
         self.bandwidth = bandwidth
-        # for an activation of unit variance, the norm of W_enc's row is the deviation of the pre-activation
+        # for activations of unit variance, the norm of a row of W_enc is the pre-activation's standard deviation
         self.threshold = nn.Parameter(initial_threshold * self.W_enc.detach().norm(dim=1))
 
     @torch.no_grad()
     def keep(self, product: Product) -> Entries:
-        """Select the active entries and those within the kernel around their threshold; all where those are many."""
+        """Select the entries above the latent's threshold, and the entries less than half a `bandwidth` below.
+
+        Entries below the threshold have the activation 0, but contribute to the threshold's gradient. Returns every
+        entry, `Dense`, if more than the share DENSE_FROM are selected.
+        """
         entries: Entries | None = keep_above(product, self.threshold - self.bandwidth / 2, at_most=DENSE_FROM)
         if entries is None:
             entries = Dense(product.to_dense().relu_())
@@ -55,37 +60,46 @@ class JumpReLUSAE(PenalizedSAE):
         return entries
 
     def keep_for_inference(self, product: Product) -> RowSparse:
-        """Select the entries above their thresholds."""
+        """Select the pre-activations above the latent's threshold."""
         kept = keep_above(product, self.threshold)
-        assert kept is not None, "there is no upper limit"
+        assert kept is not None, "keep_above returns entries if no `at_most` is given"
         return kept
 
     def for_inference(self) -> InferenceSAE:
-        """Return the InferenceSAE of these thresholds."""
+        """Return the InferenceSAE with these weights and a threshold for each latent."""
         return self._build_inference_sae(threshold=self.threshold)
 
     @torch.no_grad()
     def start_at_target(self, pre_RF: Tensor) -> None:
-        """Scale all thresholds by one factor so that L0 on these pre-activations is its target."""
-        assert self.l0_target is not None, "the SAE has a target"
+        """Scale all thresholds by one factor so that L0 on the pre-activations of R activations is the target L0."""
+        assert self.l0_target is not None, "the SAE has a target L0"
         self.threshold.mul_(self.l0_target.find_starting_level(pre_RF, self.threshold).clamp(min=1e-3))
 
     def _is_near_threshold(self, entries: LatentEntries) -> Tensor:
-        """Return which entries lie within the kernel around their threshold, bool."""
+        """Return which kept entries are positive and within half a `bandwidth` of the latent's threshold.
+
+        Returns: bool, in the shape of `entries.pre`: (N,), or (B, F) for `Dense`.
+        """
         threshold = entries.gather(self.threshold)
         return ((entries.pre - threshold).abs() < self.bandwidth / 2) & (entries.pre > 0)
 
     def update_l0_target(self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None) -> None:
-        """Update the coefficient, and the factor on thresholds that follows, if there is a target."""
+        """Update the penalty coefficient and the next factor on thresholds from this batch, if there is a target L0.
+
+        `value_grad` is the gradient of the error by the activations; `pre_grad` is unused.
+        """
         if self.l0_target is not None:
             batch, threshold = entries.shape[0], entries.gather(self.threshold)
-            # derivatives by one factor on all thresholds
+            # derivatives by one factor on all thresholds, estimated with the kernel
             by_factor = self._is_near_threshold(entries) * threshold / self.bandwidth
             error_rise = -(by_factor * threshold * value_grad).sum()
             self.l0_target.update(entries.active.sum() / batch, error_rise, by_factor.sum() / batch)
 
     def entry_gradients(self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None) -> EntryGradients:
-        """Compute the gradients by the pre-activations and by the thresholds, and the L0 penalty."""
+        """Compute the gradients by the kept pre-activations and by the thresholds, and the L0 penalty of the batch.
+
+        `value_grad` is the gradient of the error by the activations; `pre_grad` is unused.
+        """
         batch, active = entries.shape[0], entries.active
         threshold, near = entries.gather(self.threshold), self._is_near_threshold(entries)
         coefficient = self.sparsity_coefficient / batch
@@ -95,7 +109,7 @@ class JumpReLUSAE(PenalizedSAE):
 
     @torch.no_grad()
     def after_update(self) -> None:
-        """Restore decoder rows of unit norm, bring L0 to its target, and keep thresholds at 0 or above."""
+        """Restore decoder rows of unit norm, scale the thresholds towards the target L0, and clamp thresholds to 0."""
         super().after_update()
         if self.l0_target is not None:
             self.threshold.mul_(self.l0_target.compute_factor())

@@ -1,32 +1,34 @@
-"""Training to a target L0 in place of a tuned sparsity coefficient."""
+"""L0Target, a controller that trains an SAE to a target L0 in place of a tuned sparsity coefficient."""
 
-# R activations, F latents
+# R activations, F latents, M = R x F pre-activations
 
 import torch
 from torch import Tensor, nn
 
 MEMORY = 0.95  # decay of the running means, which average about 20 batches
-SHARE = 0.2  # of a batch's deviation from the target, corrected in the next step
-LARGEST = 0.05  # change of the thresholds' logarithms in one step
-LEAST_FALL = 0.1  # of L0, in shares of the target, as the thresholds' logarithms rise by 1: bounds a step from above
+SHARE = 0.2  # share of a batch's deviation from the target that the next step corrects
+LARGEST = 0.05  # largest change of the thresholds' logarithms in one step
+LEAST_FALL = 0.1  # least fall of L0 assumed, in shares of the target, as log thresholds rise by 1; limits a step
 
 
 class L0Target(nn.Module):
     """Controller that keeps L0, the mean number of active latents, at `target` while thresholds are trained.
 
     L0 = target is a constraint on the minimum of the error, not a term added to it (arXiv:2208.04425). Two things
-    change after each batch. All thresholds are multiplied by one factor, which meets the constraint: a batch's L0
-    responds to it at once. The coefficient of the L0 penalty is the constraint's Lagrange multiplier, estimated from
-    the batches: the value at which the factor would change error and penalty by opposite amounts. So the loss decides
-    which latents are active more often than others, but not how many are.
+    change after each batch. All thresholds are multiplied by one factor, which meets the constraint: the L0 of the next
+    batch responds to the factor at once. The coefficient of the L0 penalty is the constraint's Lagrange multiplier,
+    estimated from the batches: the value at which the factor would change error and penalty by opposite amounts. So the
+    loss decides which latents are active more often than others, but not the mean number of active latents.
 
-    Controlling the coefficient alone works badly. It acts through the gradients of the thresholds, which come from the
-    few activations near them and which Adam divides by those of a hundred steps before.
+    Controlling the coefficient alone works badly. The coefficient acts through the gradients of the thresholds, which
+    come from the few pre-activations near a threshold, and which Adam divides by the size of gradients over the last
+    hundred steps.
 
     ReLU and gated SAEs have biases in place of thresholds, all moved by one shift, and a penalty on L1 in place of L0;
     "factor" then means the exponential of the shift, in the unit that the SAE chooses.
 
-    All state is in buffers of shape (): `coefficient` is the multiplier, `l0` that of the latest batch.
+    All state is in buffers of shape (): `batches` counts batches, `l0` is the L0 of the latest batch, `coefficient` is
+    the multiplier, and the others are running means of the arguments of `update`.
     """
 
     batches: Tensor
@@ -45,9 +47,9 @@ class L0Target(nn.Module):
 
     @torch.no_grad()
     def find_starting_level(self, pre_RF: Tensor, scale_F: Tensor, times: float = 1.0) -> Tensor:
-        """Find the multiple of `scale_F`, (), at which thresholds give these pre-activations `times` the target as L0.
+        """Find the factor, (), at which thresholds of factor * `scale_F` give an L0 of `times` * target.
 
-        `scale_F` is positive.
+        L0 is counted on the pre-activations `pre_RF` (R, F). `scale_F` (F,) is positive.
         """
         share_M = (pre_RF / scale_F).flatten()
         count = max(1, min(round(times * self.target * len(pre_RF)), len(share_M)))
@@ -55,15 +57,16 @@ class L0Target(nn.Module):
 
     @torch.no_grad()
     def update(self, l0: Tensor, error_rise: Tensor, l0_fall: Tensor, penalty_fall: Tensor | None = None) -> None:
-        """Update the running means and the coefficient from a batch.
+        """Update the penalty coefficient and the running means from a batch.
 
         `error_rise` is the derivative of the error by the factor's logarithm; `l0_fall` and `penalty_fall` are the
-        negated derivatives of L0 and of the penalty, the same where the penalty is on L0. All have shape (). The
-        coefficient is the ratio of the running means, and 0 where a larger factor would also lower the error.
+        negated derivatives of L0 and of the penalty per unit coefficient (None for a penalty on L0: `l0_fall`). All
+        have shape (). The coefficient is the running mean of `error_rise` over the running mean of `penalty_fall`, and
+        0 where a larger factor would also lower the error.
         """
         self.batches += 1
         self.l0.copy_(l0)
-        self.error_rise.lerp_(error_rise, 1 - MEMORY)  # starts from 0; `compute_factor` corrects for that
+        self.error_rise.lerp_(error_rise, 1 - MEMORY)  # means start from 0, which cancels in `ratio`
         self.l0_fall.lerp_(l0_fall, 1 - MEMORY)
         self.penalty_fall.lerp_(l0_fall if penalty_fall is None else penalty_fall, 1 - MEMORY)
         ratio = self.error_rise / self.penalty_fall
@@ -71,12 +74,20 @@ class L0Target(nn.Module):
 
     @torch.no_grad()
     def scale_penalty(self, strength: float) -> Tensor:
-        """Return the share of the coefficient to apply, (): 1 - strength * (1 - l0 / target), within 0 and 1."""
+        """Compute the share of the penalty coefficient to apply, (), smaller the further the latest L0 is below target.
+
+        The share is 1 - strength * (1 - l0 / target), clamped to [0, 1].
+        """
         return (1 - strength * (1 - self.l0 / self.target)).clamp_(0, 1)
 
     @torch.no_grad()
     def compute_factor(self) -> Tensor:
-        """Return the factor for all thresholds after the latest batch, (): a part of Newton's step to the target."""
+        """Compute the factor, (), by which all thresholds are multiplied after the latest batch.
+
+        The factor takes the share SHARE of Newton's step towards the target, in the thresholds' logarithms, and changes
+        these by at most LARGEST.
+        """
+        # the running mean starts from 0; the divisor corrects for that
         fall = self.l0_fall / (1 - MEMORY**self.batches)
         change = SHARE * (self.l0 - self.target) / fall.clamp(min=LEAST_FALL * self.target)
         return change.clamp(-LARGEST, LARGEST).exp()

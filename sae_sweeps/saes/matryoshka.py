@@ -16,11 +16,11 @@ from sae_sweeps.saes.trainable import Fit
 
 
 class MatryoshkaSAE(BatchTopKSAE):
-    """Like BatchTopK, but with a loss for each prefix of the dictionary.
+    """BatchTopK with a reconstruction loss for each prefix of the dictionary: the first n latents, for several n.
 
-    The loss is the sum, over the prefixes, of the mean squared error of what the kept latents of the prefix reconstruct
-    (arXiv:2503.17547, section 3). `prefixes` are shares of the dictionary, ascending to 1. The kept latents are the
-    k x B largest of the whole dictionary, and the auxiliary loss is on the residual of the whole dictionary.
+    The loss is the sum, over the prefixes, of the mean squared error of the reconstruction from the kept latents of the
+    prefix (arXiv:2503.17547, section 3). `prefixes` are fractions of dict_size, ascending to 1. The kept latents are
+    the k x B largest of the whole dictionary, and the auxiliary loss is on the residual of the whole dictionary.
     """
 
     architecture = "matryoshka"
@@ -39,12 +39,16 @@ class MatryoshkaSAE(BatchTopKSAE):
     ) -> None:
         super().__init__(d_in, dict_size, k, aux_coefficient=aux_coefficient, **options)
         self.sizes = [round(share * dict_size) for share in prefixes]
-        # group g is the latents that prefix g adds to the prefix before it
+        # group g holds the latents that prefix g adds to prefix g - 1
         group_F = torch.bucketize(torch.arange(dict_size), torch.tensor(self.sizes), right=True, out_int32=True)
         self.register_buffer("group_F", group_F, persistent=False)
 
     def fit(self, kept: Entries, entries: LatentEntries, x_BD: Tensor) -> Fit:
-        """Compute the sum of the prefixes' mean squared errors; `error_BD` is that of the whole dictionary."""
+        """Compute the sum, over the P prefixes, of the mean squared error of the prefix's reconstruction.
+
+        In the result, `error_BD` is the error of the whole dictionary's reconstruction. Rows g * B to (g + 1) * B - 1
+        of `grad_RD` and `entries` belong to the latents that prefix g adds to prefix g - 1.
+        """
         assert isinstance(kept, RowSparse), "BatchTopK keeps sparse entries"
         assert isinstance(entries, ColumnSparse), "BatchTopK keeps sparse entries"
         prefixes = len(self.sizes)

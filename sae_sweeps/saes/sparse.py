@@ -20,7 +20,10 @@ DENSE_FROM = 0.25  # share of kept entries above which the dense matrix is faste
 
 
 def is_active(value: Tensor) -> Tensor:
-    """Return where latent activations count as active, bool: where they are not 0, so that latents may be signed."""
+    """Return where latent activations are not 0 and so count as active, bool, in the shape of `value`.
+
+    Negative activations count too, for SAEs with signed latents.
+    """
     return value != 0
 
 
@@ -28,7 +31,7 @@ class RowSparse:
     """Kept entries of a (B, F) matrix of pre-activations in row-major (CSR) order.
 
     Shapes: crow_Bp1 (B + 1,), where each row's entries start; col_N (N,), the latent of each entry, in any order within
-    a row; pre (N,), their pre-activations; value (N,), their activations.
+    a row; pre (N,), the entries' pre-activations; value (N,), the entries' activations, at first the pre-activations.
     """
 
     def __init__(self, crow_Bp1: Tensor, col_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> None:
@@ -39,44 +42,44 @@ class RowSparse:
 
     @classmethod
     def from_flat(cls, flat_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> "RowSparse":
-        """Build from the entries at ascending positions `flat_N` of the flattened matrix."""
+        """Build the matrix from pre-activations (N,) at the ascending positions `flat_N` of the flattened matrix."""
         dict_size = shape[1]
         row_N = flat_N // dict_size
         return cls.from_sorted(row_N, flat_N - row_N * dict_size, pre_N, shape)
 
     @classmethod
     def from_rows(cls, col_BK: Tensor, pre_BK: Tensor, dict_size: int) -> "RowSparse":
-        """Build from rows of K entries each."""
+        """Build the (B, dict_size) matrix from K entries per row: latents (B, K) and pre-activations (B, K)."""
         batch, per_row = col_BK.shape
         crow_Bp1 = torch.arange(0, batch * per_row + 1, per_row, device=col_BK.device)
         return cls(crow_Bp1, col_BK.reshape(-1), pre_BK.reshape(-1), (batch, dict_size))
 
     @classmethod
     def from_sorted(cls, row_N: Tensor, col_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> "RowSparse":
-        """Build from the entries at the given rows, in ascending order, and columns."""
+        """Build the matrix from pre-activations (N,) at the ascending rows `row_N` and the columns `col_N`."""
         return cls(_find_starts(row_N, shape[0]), col_N, pre_N, shape)
 
     @property
     def active(self) -> Tensor:
-        """Return which entries are active, bool (N,)."""
+        """Return which kept entries have an activation other than 0, bool (N,)."""
         return is_active(self.value)
 
     @property
     def row_N(self) -> Tensor:
-        """Return the row of each entry."""
+        """Return the row of each kept entry, int32 (N,)."""
         rows_B = torch.arange(self.shape[0], dtype=torch.int32, device=self.col_N.device)
         return rows_B.repeat_interleave(self.crow_Bp1.diff(), output_size=len(self.col_N))
 
     def find_fired(self) -> Tensor:
-        """Return which latents are active in any row, bool (F,)."""
+        """Return which latents are active in at least one row, bool (F,)."""
         return torch.bincount(self.col_N[self.active], minlength=self.shape[1]) > 0
 
     def gather(self, vector_F: Tensor) -> Tensor:
-        """Gather a per-latent vector (F,) at the kept entries, (N,)."""
+        """Gather the values of a per-latent vector (F,) at the kept entries, (N,)."""
         return vector_F[self.col_N]
 
     def slice_rows(self, first: int, count: int) -> "RowSparse":
-        """Return the entries of rows `first` to `first + count` as a matrix of `count` rows."""
+        """Return rows `first` to `first + count - 1` as a matrix of `count` rows."""
         crow_Bp1 = self.crow_Bp1[first : first + count + 1]
         entries = slice(int(crow_Bp1[0]), int(crow_Bp1[-1]))
         part = RowSparse(crow_Bp1 - crow_Bp1[0], self.col_N[entries], self.pre[entries], (count, self.shape[1]))
@@ -91,7 +94,10 @@ class RowSparse:
         return transposed
 
     def split_groups(self, group_F: Tensor, groups: int) -> "RowSparse":
-        """Give each group of latents rows of its own, (groups * B, F): group g of row b moves to row g * B + b."""
+        """Move each group of latents to separate rows of a (groups * B, F) matrix: from row b to row g * B + b.
+
+        `group_F` (F,) holds the group g of each latent, from 0 to `groups` - 1.
+        """
         row_N, order_N = (self.row_N + self.shape[0] * self.gather(group_F)).sort(stable=True)
         shape = (self.shape[0] * groups, self.shape[1])
         moved = RowSparse.from_sorted(row_N, self.col_N[order_N], self.pre[order_N], shape)
@@ -99,21 +105,21 @@ class RowSparse:
         return moved
 
     def with_values(self, value_N: Tensor) -> "RowSparse":
-        """Return the same entries with other activations."""
+        """Return the matrix with the same entries and pre-activations, but with the activations `value_N`."""
         other = RowSparse(self.crow_Bp1, self.col_N, self.pre, self.shape)
         other.value = value_N
         return other
 
     def scale(self, factor_N: Tensor) -> "RowSparse":
-        """Return the same entries with each activation multiplied by its factor."""
+        """Return the matrix with the same entries, but with each activation multiplied by a factor (N,)."""
         return self.with_values(self.value * factor_N)
 
     def to_dense(self) -> Tensor:
-        """Return the matrix A of the activations, (B, F), 0 where nothing was kept."""
+        """Return the dense matrix of the activations, (B, F), with 0 where nothing was kept."""
         return _csr(self.crow_Bp1, self.col_N, self.value, self.shape).to_dense()
 
     def decode(self, W_dec_FD: Tensor) -> Tensor:
-        """Return A @ W_dec, (B, D)."""
+        """Return the decoded rows, activations @ W_dec, (B, D), without b_dec."""
         return _multiply(self.crow_Bp1, self.col_N, self.value, W_dec_FD)
 
     def sample_product(self, left_BD: Tensor, right_FD: Tensor) -> Tensor:
@@ -129,7 +135,7 @@ class ColumnSparse:
     """The entries of a `RowSparse` in column-major (CSC) order, for the gradients.
 
     Shapes: start_Fp1 (F + 1,), where each latent's entries start; row_N (N,), the row of each entry, ascending within a
-    latent; pre and value (N,).
+    latent; pre and value (N,), the entries' pre-activations and activations.
     """
 
     def __init__(self, kept: RowSparse) -> None:
@@ -142,26 +148,35 @@ class ColumnSparse:
 
     @property
     def active(self) -> Tensor:
-        """Return which entries are active, bool (N,)."""
+        """Return which kept entries have an activation other than 0, bool (N,)."""
         return is_active(self.value)
 
     def gather(self, vector_F: Tensor) -> Tensor:
-        """Gather a per-latent vector (F,) at the kept entries, (N,)."""
+        """Gather the values of a per-latent vector (F,) at the kept entries, (N,)."""
         return vector_F[self._col_N]
 
     def split_groups(self, group_F: Tensor, groups: int) -> "ColumnSparse":
-        """Give each group of latents rows of its own, as `RowSparse.split_groups`; the entries keep their order."""
+        """Move each group of latents to separate rows of a (groups * B, F) matrix: from row b to row g * B + b.
+
+        `group_F` (F,) holds the group g of each latent. The order of the entries does not change.
+        """
         moved = copy.copy(self)
         moved.shape = (self.shape[0] * groups, self.shape[1])
         moved.row_N = self.row_N + self.shape[0] * self.gather(group_F)
         return moved
 
     def value_gradients(self, grad_BD: Tensor, W_dec_FD: Tensor) -> Tensor:
-        """Compute the gradient of `value` from that of the decoding: grad @ W_dec^T at the kept entries, (N,)."""
+        """Compute the gradient by the activations, (N,), from the gradient by the decoded rows.
+
+        The result is grad @ W_dec^T at the kept entries.
+        """
         return _sample_product(self.start_Fp1, self.row_N, W_dec_FD, grad_BD)
 
     def weight_gradient(self, entry_N: Tensor, right_BD: Tensor, out: Tensor | None = None) -> Tensor:
-        """Compute A^T @ right, (F, D), where A has `entry_N` at the kept entries; it is written to `out` if given."""
+        """Compute A^T @ right, (F, D), for the (B, F) matrix A with the values `entry_N` at the kept entries.
+
+        The result is written to `out` if given.
+        """
         return _multiply(self.start_Fp1, self.row_N, entry_N, right_BD, out)
 
     def latent_sums(self, entry_N: Tensor) -> Tensor:
@@ -171,9 +186,9 @@ class ColumnSparse:
 
 
 class Dense:
-    """Every entry of a (B, F) matrix, with the interface of both classes above: `value` is 0 where nothing is kept.
+    """Every entry of a (B, F) matrix, with the interface of RowSparse and ColumnSparse.
 
-    Shapes: pre and value (B, F).
+    Shapes: pre and value (B, F), pre-activations and activations. The activations are 0 where nothing is kept.
     """
 
     def __init__(self, pre_BF: Tensor) -> None:
@@ -182,11 +197,11 @@ class Dense:
 
     @property
     def active(self) -> Tensor:
-        """Return which entries are active, bool (B, F)."""
+        """Return which entries have an activation other than 0, bool (B, F)."""
         return is_active(self.value)
 
     def find_fired(self) -> Tensor:
-        """Return which latents are active in any row, bool (F,)."""
+        """Return which latents are active in at least one row, bool (F,)."""
         return self.active.any(0)
 
     def gather(self, vector_F: Tensor) -> Tensor:
@@ -194,38 +209,38 @@ class Dense:
         return vector_F
 
     def with_values(self, value_BF: Tensor) -> "Dense":
-        """Return the same entries with other activations."""
+        """Return the matrix with the same pre-activations, but with the activations `value_BF`."""
         other = Dense(self.pre)
         other.value = value_BF
         return other
 
     def to_dense(self) -> Tensor:
-        """Return the matrix of the activations, (B, F)."""
+        """Return the dense matrix of the activations, (B, F), with 0 where nothing is kept."""
         return self.value
 
     def decode(self, W_dec_FD: Tensor) -> Tensor:
-        """Return value @ W_dec, (B, D)."""
+        """Return the decoded rows, activations @ W_dec, (B, D), without b_dec."""
         return self.value @ W_dec_FD
 
     def to_columns(self) -> "Dense":
-        """Return this matrix, whose order suits the gradients too."""
+        """Return the matrix itself: gradients need no other order of a dense matrix."""
         return self
 
     def value_gradients(self, grad_BD: Tensor, W_dec_FD: Tensor) -> Tensor:
-        """Compute the gradient of `value` from that of the decoding: grad @ W_dec^T, (B, F)."""
+        """Compute the gradient by the activations, grad @ W_dec^T, (B, F), from the gradient by the decoded rows."""
         return grad_BD @ W_dec_FD.T
 
     def weight_gradient(self, entry_BF: Tensor, right_BD: Tensor, out: Tensor | None = None) -> Tensor:
-        """Compute entry^T @ right, (F, D); it is written to `out` if given."""
+        """Compute entry^T @ right, (F, D), and write the result to `out` if given."""
         return torch.mm(entry_BF.T, right_BD, out=out)
 
     def latent_sums(self, entry_BF: Tensor) -> Tensor:
-        """Sum over the entries of each latent, (F,)."""
+        """Sum `entry_BF` over the rows for each latent, (F,)."""
         return entry_BF.sum(0)
 
 
-Entries: TypeAlias = RowSparse | Dense  # in the order of a selection
-LatentEntries: TypeAlias = ColumnSparse | Dense  # in the order of the gradients
+Entries: TypeAlias = RowSparse | Dense  # entries in the order in which they are selected and decoded
+LatentEntries: TypeAlias = ColumnSparse | Dense  # entries in the order in which gradients are computed
 
 
 def _csr(start: Tensor, place_N: Tensor, value_N: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -233,10 +248,11 @@ def _csr(start: Tensor, place_N: Tensor, value_N: Tensor, shape: tuple[int, int]
 
 
 def _multiply(start: Tensor, place_N: Tensor, value_N: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """Return A @ right, (rows, D), where A is in CSR order.
+    """Return A @ right, (rows, D), for a CSR matrix A of row starts, column indices `place_N` and values `value_N`.
 
-    On a CPU embedding_bag computes the same product in half the time of the CSR product. But it cannot write to
-    existing memory, and for a large result allocating new memory costs more than that saves.
+    The result is written to `out` if given. On a CPU embedding_bag computes the same product in half the time of the
+    CSR product. But embedding_bag cannot write to existing memory, and for a large result allocating new memory costs
+    more than embedding_bag saves.
     """
     shape = (len(start) - 1, len(right))
     if out is not None:
@@ -249,13 +265,16 @@ def _multiply(start: Tensor, place_N: Tensor, value_N: Tensor, right: Tensor, ou
 
 
 def _sample_product(start: Tensor, place_N: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Compute left @ right^T at the places given in CSR order only, (N,)."""
+    """Compute left @ right^T only at the entries of a CSR pattern: row starts and column indices `place_N`, (N,)."""
     pattern = _csr(start, place_N, left.new_zeros(len(place_N)), (len(left), len(right)))
     return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
 
 
 def _find_starts(sorted_N: Tensor, count: int) -> Tensor:
-    """Return where each of 0, 1, ..., count - 1 starts in an ascending list, and where the last ends, (count + 1,)."""
+    """Return the index where each of 0, 1, ..., count - 1 starts in an ascending list (N,), then the list's length.
+
+    Returns: int64 (count + 1,), as the row starts of a CSR matrix.
+    """
     starts = torch.zeros(count + 1, dtype=torch.int64, device=sorted_N.device)
     torch.cumsum(torch.bincount(sorted_N, minlength=count), 0, out=starts[1:])
     return starts

@@ -15,10 +15,11 @@ from sae_sweeps.saes.trainable import TrainableSAE
 
 
 class TopKSAE(TrainableSAE):
-    """pre = relu((x - b_dec) @ W_enc^T); the k largest per activation are kept.
+    """pre = relu((x - b_dec) @ W_enc^T); the k largest latents of each activation are kept.
 
-    Dead latents get an auxiliary loss with weight `aux_coefficient`: the `aux_latents` largest of them reconstruct the
-    residual of the kept ones, which is held constant (arXiv:2406.04093, appendix A.2).
+    Dead latents get an auxiliary loss with weight `aux_coefficient`: for each activation, the `aux_latents` largest
+    dead latents reconstruct the residual that the kept latents leave. The residual counts as a constant
+    (arXiv:2406.04093, appendix A.2).
     """
 
     architecture = "topk"
@@ -41,19 +42,23 @@ class TopKSAE(TrainableSAE):
         self.aux_latents = aux_latents
 
     def keep(self, product: Product) -> Entries:
-        """Select the k largest latents of each activation."""
+        """Select the k largest pre-activations of each activation, with 0 in place of negative values."""
         return keep_top_per_row(product, self.k)
 
     def keep_for_inference(self, product: Product) -> RowSparse:
-        """Select the k largest latents of each activation."""
+        """Select the k largest pre-activations of each activation, with 0 in place of negative values."""
         return keep_top_per_row(product, self.k)
 
     def for_inference(self) -> InferenceSAE:
-        """Return the InferenceSAE of this k."""
+        """Return the InferenceSAE with these weights and k, which is limited to the number of latents."""
         return self._build_inference_sae(k=min(self.k, self.dict_size))
 
     def collect_dead(self, product: Product, dead_M: Tensor) -> Callable[[], Entries] | None:
-        """Collect the `aux_latents` largest dead latents of each activation."""
+        """Collect the `aux_latents` largest dead latents of each activation during the encoder pass that `keep` makes.
+
+        `dead_M` (M,) holds the indices of the dead latents. Returns: a callable that returns the collected (B, M)
+        entries after `keep`; None if there are no dead latents or `aux_coefficient` is 0.
+        """
         if len(dead_M) == 0 or self.aux_coefficient == 0:
             return None
         top = RowTopK(product, self.aux_latents, dead_M)

@@ -24,29 +24,29 @@ class Step:
 
     loss: Tensor  # the sum of all terms that were differentiated
     mse: Tensor  # mean squared error per element, of normalised activations
-    l0: Tensor  # active latents per activation
-    aux_loss: Tensor
+    l0: Tensor  # mean number of active latents per activation
+    aux_loss: Tensor  # auxiliary loss on the dead latents, times `aux_coefficient`
     fired_F: Tensor  # bool: active on at least one activation of the batch
 
 
 @dataclass
 class Fit:
-    """The reconstruction loss of a batch, and its gradient by what is decoded."""
+    """The reconstruction loss of a batch, with the loss's gradients by the decoded rows (R, D)."""
 
     loss: Tensor
-    error_BD: Tensor  # of the reconstruction from all kept entries
-    entries: LatentEntries  # the kept entries, in the rows that are decoded
-    grad_RD: Tensor  # of the loss by each decoded row; the first B rows also give the gradient of b_dec
-    pre_grad: Tensor | None = None  # by the entries' pre-activations, where these reconstruct as well
+    error_BD: Tensor  # reconstruction from all kept entries, minus the activations
+    entries: LatentEntries  # the kept entries, each in the decoded row to which it contributes
+    grad_RD: Tensor  # gradient of the loss by each decoded row; the sum of the first B rows is the gradient of b_dec
+    pre_grad: Tensor | None = None  # gradient by the entries' pre-activations, if the gate reconstructs as well
 
 
 @dataclass
 class EntryGradients:
-    """Gradients of a batch's loss by the kept pre-activations, and the sparsity loss that they include."""
+    """Gradients of a batch's reconstruction and sparsity loss by the kept pre-activations, and the sparsity loss."""
 
-    pre: Tensor  # by the pre-activation of each kept entry
+    pre: Tensor  # gradient by the pre-activation of each kept entry
     sparsity_loss: Tensor
-    # of parameters that only this architecture has, by name
+    # gradients of parameters that only this architecture has, by parameter name
     parameters: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -54,10 +54,10 @@ class EntryGradients:
 class _WeightGradients:
     """Gradients of a training step, summed over the batch."""
 
-    W_dec_FD: Tensor  # still with its part along the rows
+    W_dec_FD: Tensor  # includes the part along W_dec's rows, which `_set_gradients` removes
     W_enc_FD: Tensor
-    pre_F: Tensor  # by the pre-activations
-    radial_F: Tensor  # each decoder row times its gradient: the sum over its entries of activation times gradient
+    pre_F: Tensor  # sum of the gradients by each latent's pre-activations
+    radial_F: Tensor  # dot product of decoder row and gradient: the sum of activation times gradient by the activation
 
 
 class TrainableSAE(SAE):
@@ -66,16 +66,16 @@ class TrainableSAE(SAE):
     The rows of W_dec have unit norm.
     """
 
-    inference_class: ClassVar[type[InferenceSAE]] = InferenceSAE  # a subclass where its selection rule is another
+    inference_class: ClassVar[type[InferenceSAE]] = InferenceSAE  # a subclass for another selection rule
     aux_coefficient: float = 0.0  # weight of the auxiliary loss on dead latents
-    has_bias: ClassVar[bool]  # whether there is a b_enc
+    has_bias: ClassVar[bool]  # whether the encoder has a bias b_enc
 
     def __init__(
         self, d_in: int, dict_size: int, *, normalize_input: bool = SAEConfig.normalize_input, seed: int = 0
     ) -> None:
-        """Initialise the weights.
+        """Initialise W_enc at random from `seed`, W_dec as the normalised rows of W_enc, and the biases as 0.
 
-        `normalize_input`: each activation loses its mean over D and is divided by its standard deviation.
+        With `normalize_input`, each activation is normalised to mean 0 and standard deviation 1 over D.
         """
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
@@ -89,7 +89,10 @@ class TrainableSAE(SAE):
 
     @torch.no_grad()
     def center(self, mean_D: Tensor) -> None:
-        """Set the biases such that the mean (normalised) activation is reconstructed and deviations from it encoded."""
+        """Set the biases so that b_dec reconstructs the mean activation and the encoder encodes the deviations.
+
+        `mean_D` (D,) is the mean of normalised activations.
+        """
         self.b_dec.copy_(mean_D)
         if self.b_enc is not None and not self.centers_input:
             self.b_enc.copy_(-self.W_enc @ mean_D)
@@ -99,7 +102,11 @@ class TrainableSAE(SAE):
         """Return the SAE that is saved: an InferenceSAE with these weights and the architecture's selection rule."""
 
     def _build_inference_sae(self, **selection: Any) -> InferenceSAE:
-        """Build the InferenceSAE of these weights and this selection rule: `k`, or `threshold` and the like."""
+        """Build an `inference_class` SAE with these weights.
+
+        `selection` holds the arguments that define the selection rule: `k`, or `threshold` and, in a gated SAE, `gain`
+        and `shift`; a subclass of InferenceSAE may take others.
+        """
         return self.inference_class(
             self.architecture,
             W_enc=self.W_enc,
@@ -113,12 +120,16 @@ class TrainableSAE(SAE):
 
     @abstractmethod
     def keep(self, product: Product) -> Entries:
-        """Select the entries that take part in a training step."""
+        """Select the entries of the (B, F) pre-activations that take part in a training step, and set `value`.
+
+        An entry may have the activation 0 and still contribute to a gradient.
+        """
 
     def collect_dead(self, product: Product, dead_M: Tensor) -> Callable[[], Entries] | None:
-        """Collect the dead latents' pre-activations during the encoder pass that `keep` makes.
+        """Collect the pre-activations of the dead latents during the encoder pass that `keep` makes.
 
-        Returns: a callable that gives the entries of the auxiliary loss after `keep`; None if there is no such loss.
+        `dead_M` (M,) holds the indices of the dead latents. Returns: a callable that returns the (B, M) entries of the
+        auxiliary loss after `keep`; None if there is no auxiliary loss.
         """
         return None
 
@@ -126,10 +137,10 @@ class TrainableSAE(SAE):
     def training_step(self, x_BD: Tensor, dead_F: Tensor, precision: str = "float32") -> Step:
         """Compute the loss of a batch of normalised activations and set the gradients of all parameters.
 
-        The loss is that of the reconstruction (`fit`), the architecture's sparsity loss (`entry_gradients`) and the
-        auxiliary loss on the dead latents that `dead_F` marks (`collect_dead`). Gradients replace those of the step
-        before. `precision` is that of the encoder's product: float32, or tf32 or bfloat16 to choose the latents, whose
-        activations are then computed in float32.
+        The loss is the sum of the reconstruction loss (`fit`), the architecture's sparsity loss (`entry_gradients`) and
+        the auxiliary loss (`collect_dead`) on the dead latents that `dead_F`, bool (F,), marks. New gradients replace
+        the gradients of the previous step. With a `precision` of "tf32" or "bfloat16", the encoder's product only
+        chooses the latents; the activations of the chosen latents are computed in float32.
         """
         input_BD = self.encoder_input(x_BD)
         product = self.product(input_BD, precision)
@@ -159,9 +170,10 @@ class TrainableSAE(SAE):
     def _add_auxiliary_loss(
         self, dead: Entries, dead_M: Tensor, error_BD: Tensor, input_BD: Tensor, sums: _WeightGradients
     ) -> Tensor:
-        """Add the gradients of the auxiliary loss to `sums`, and return the loss.
+        """Add the gradients of the auxiliary loss to `sums`, and return the auxiliary loss, ().
 
-        The dead latents alone reconstruct the residual of the others, which is held constant.
+        The entries `dead` (B, M) of the dead latents alone reconstruct the residual of the kept latents, -`error_BD`,
+        which counts as a constant.
         """
         W_dec_MD = self.W_dec[dead_M]
         aux_error_BD = dead.decode(W_dec_MD).add_(error_BD)
@@ -177,9 +189,10 @@ class TrainableSAE(SAE):
         return aux_loss
 
     def _set_gradients(self, sums: _WeightGradients, gradients: EntryGradients, recon_grad_BD: Tensor) -> None:
-        """Set the gradient of every parameter.
+        """Set the `.grad` of every parameter.
 
-        That of W_dec loses its part along the rows, whose norm is fixed (arXiv:2412.06410, appendix).
+        The gradient of W_dec is projected orthogonally to the rows, because the norm of a row is fixed
+        (arXiv:2412.06410, appendix).
         """
         self.W_dec.grad = sums.W_dec_FD.addcmul_(sums.radial_F[:, None], self.W_dec, value=-1)
         self.W_enc.grad = sums.W_enc_FD
@@ -192,34 +205,46 @@ class TrainableSAE(SAE):
             self.get_parameter(name).grad = gradient
 
     def fit(self, kept: Entries, entries: LatentEntries, x_BD: Tensor) -> Fit:
-        """Compute the mean squared error per element; `entries` are the kept ones in column-major order."""
+        """Compute the mean squared error per element of the reconstruction of `x_BD`, and the gradient of this loss.
+
+        `entries` are the kept entries in column-major order.
+        """
         error_BD = kept.decode(self.W_dec).add_(self.b_dec).sub_(x_BD)
         return Fit(error_BD.square().mean(), error_BD, entries, error_BD * (2 / error_BD.numel()))
 
     def _gradient_memory(self, name: str) -> Tensor:
-        """Return memory for a weight's gradient: that of the step before, if there was one."""
+        """Return memory for the gradient of parameter `name`: the gradient of the previous step, or a new tensor."""
         weight = self.get_parameter(name)
         return torch.empty_like(weight) if weight.grad is None else weight.grad
 
     def update_l0_target(self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None) -> None:
-        """Update what steers L0 to its target, before the sparsity loss of the batch is computed."""
+        """Update the L0 controller (penalty coefficient and next change of thresholds or biases) from this batch.
+
+        Called before `entry_gradients`, with the same arguments. The base class has no controller.
+        """
 
     def update_statistics(self, kept: Entries) -> None:
-        """Update what is learned from a batch without gradients, such as BatchTopK's inference threshold."""
+        """Update statistics that are learned from a batch without gradients, such as BatchTopK's inference threshold.
+
+        The base class has no such statistics.
+        """
 
     def entry_gradients(self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None) -> EntryGradients:
-        """Compute the gradients by the kept pre-activations, and the sparsity loss.
+        """Compute the gradients by the kept pre-activations, and the sparsity loss; in the base class that loss is 0.
 
-        `value_grad` is the reconstruction loss's gradient by the activations, `pre_grad` that by the pre-activations
-        themselves where they reconstruct as well.
+        `value_grad` is the gradient of the reconstruction loss by the activations. `pre_grad` is the gradient by the
+        pre-activations if these reconstruct as well, as in gated SAEs; otherwise None.
         """
         return EntryGradients(value_grad * entries.active, value_grad.new_zeros(()))
 
     def bias_gradient(self, pre_grad_F: Tensor, gradients: EntryGradients) -> Tensor:
-        """Compute the gradient of b_enc, (F,), from the sums over each latent's pre-activation gradients."""
+        """Compute the gradient of b_enc, (F,), from `pre_grad_F`, the gradients by the pre-activations of each latent.
+
+        `pre_grad_F` is summed over the batch.
+        """
         return pre_grad_F
 
     @torch.no_grad()
     def after_update(self) -> None:
-        """Restore what an optimizer step does not preserve: decoder rows of unit norm."""
+        """Restore the unit norm of decoder rows, which an optimizer step does not preserve."""
         self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))

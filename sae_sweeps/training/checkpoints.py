@@ -1,7 +1,7 @@
 """Checkpoints of a training state: written atomically, checksummed, the newest two kept. Safetensors only.
 
 checkpoint/step-00000200/state.safetensors     every tensor of the state
-checkpoint/step-00000200/state.sha256          its checksum, as `sha256sum -c` reads it
+checkpoint/step-00000200/state.sha256          checksum of state.safetensors, as `sha256sum -c` reads it
 """
 
 import logging
@@ -23,10 +23,10 @@ STATE, CHECKSUM = "state.safetensors", "state.sha256"
 
 
 def save(folder: Path, step: int, state: dict[str, "Tensor"]) -> None:
-    """Write a checkpoint of `step`, then remove all but the newest two.
+    """Write the tensors of `state` as the checkpoint of `step`, then remove all but the newest two checkpoints.
 
-    It is written under a temporary name and renamed when it is on the disk. If writing fails, for example on a full
-    disk, nothing of it is left.
+    The checkpoint is written under a temporary name, and renamed when the files are on the disk. If writing fails, for
+    example on a full disk, the temporary files are removed and the error is raised.
     """
     from safetensors.torch import save_file
 
@@ -50,7 +50,10 @@ def save(folder: Path, step: int, state: dict[str, "Tensor"]) -> None:
 
 
 def load_newest(folder: Path) -> "dict[str, Tensor] | None":
-    """Return the newest intact state, or None. A damaged checkpoint is removed with a warning."""
+    """Return the tensors of the newest intact checkpoint in `folder` by name, or None if there is none.
+
+    Damaged checkpoints are removed with a warning, and files of interrupted writes without.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -60,28 +63,28 @@ def load_newest(folder: Path) -> "dict[str, Tensor] | None":
     for candidate in reversed(_steps(folder)):
         try:
             if (candidate / CHECKSUM).read_text() != _checksum_line(candidate / STATE):
-                raise ValueError("its checksum does not match")
+                raise ValueError("the checksum of the file does not match")
             state = load_file(candidate / STATE)
             if damaged:
-                log.warning("loading the older checkpoint %s instead", candidate.name)
+                log.warning("loading the older checkpoint %s; training repeats all later steps", candidate.name)
             return state
         except (FileNotFoundError, ValueError, SafetensorError) as error:
-            log.warning("checkpoint %s is damaged (%s)", candidate, error)
+            log.warning("checkpoint %s is damaged (%s) and is removed", candidate, error)
             shutil.rmtree(candidate)
             damaged = True
     if damaged:
-        log.warning("there is no older checkpoint; training starts from the beginning")
+        log.warning("no intact checkpoint is left; training starts again from step 0")
     return None
 
 
 def newest_step(folder: Path) -> int:
-    """Return the step of the newest checkpoint, from its name; 0 if there is none."""
+    """Return the step of the newest checkpoint in `folder`, read from the folder names alone; 0 if there is none."""
     steps = _steps(folder)
     return int(steps[-1].name.removeprefix("step-")) if steps else 0
 
 
 def _steps(folder: Path) -> list[Path]:
-    """List the checkpoints in `folder`, oldest first."""
+    """List the folders of the checkpoints in `folder`, oldest first; none if `folder` does not exist."""
     if not folder.is_dir():
         return []
     return sorted(entry for entry in folder.iterdir() if re.fullmatch(r"step-\d{8,}", entry.name))

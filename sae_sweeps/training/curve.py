@@ -7,7 +7,7 @@ from typing import Any
 from sae_sweeps.runtime.files import write_text
 
 Line = dict[str, Any]
-TAIL_BYTES = 4096  # read from the end of the file to find its last line; several lines long
+TAIL_BYTES = 4096  # bytes read from the end of the file to find the last line; several lines long
 
 
 class CurveFile:
@@ -20,18 +20,21 @@ class CurveFile:
             write_text(path, "".join(json.dumps(line) + "\n" for line in self.lines))
 
     def append(self, line: Line) -> None:
-        """Append a line to the file."""
+        """Append a line to the file and to `lines`."""
         self.lines.append(line)
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def total(self, name: str) -> float:
-        """Sum a value over all lines."""
+        """Return the sum over all lines of the value called `name`."""
         return sum(line[name] for line in self.lines)
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Read the lines of a curve, none if there is no file; a last line that a crash cut short is left out."""
+    """Return the lines of the curve in the file `path`; none if there is no file.
+
+    A last line that a crash cut short is left out.
+    """
     lines: list[Line] = []
     if path.exists():
         for text in path.read_text(encoding="utf-8").splitlines():
@@ -43,7 +46,10 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def last_line(path: Path) -> Line | None:
-    """Read the last complete line of a curve without reading the whole file; None if there is none."""
+    """Return the last complete line of the curve in the file `path`; None without such a line or a readable file.
+
+    Only the end of the file is read.
+    """
     try:
         with open(path, "rb") as file:
             size = file.seek(0, 2)

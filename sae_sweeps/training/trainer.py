@@ -1,6 +1,6 @@
 """Training of SAEs on an activation stream, step by step, resumable at any step."""
 
-# B activations in a batch, D model width, F latents
+# A activations in a chunk, B in a batch, D model width, F latents
 
 from collections.abc import Iterator, Sequence
 
@@ -14,9 +14,9 @@ from sae_sweeps.training.streams import Stream
 
 
 class Trainer:
-    """An SAE, its optimizer and counters; `state` returns everything that the coming steps depend on.
+    """An SAE with an optimizer and counters; `state` returns everything that the coming steps depend on.
 
-    The optimizer is Adam. Decoder rows keep unit norm: their gradient has no radial part, and the norm is restored
+    The optimizer is Adam. Decoder rows keep unit norm: the gradient has no part along a row, and the norm is restored
     after the update (arXiv:2412.06410, appendix).
     """
 
@@ -31,12 +31,12 @@ class Trainer:
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the SAE."""
+        """Return the device that holds the SAE's weights."""
         return self.sae.W_dec.device
 
     @property
     def finished(self) -> bool:
-        """Return whether all steps are done."""
+        """Return whether all `config.steps` steps are done."""
         return self.steps_done >= self.config.steps
 
     @property
@@ -46,11 +46,11 @@ class Trainer:
 
     @property
     def dead_F(self) -> Tensor:
-        """Return the latents that have not been active for `dead_after_tokens` activations, bool (F,)."""
+        """Return which latents have not been active for the last `config.dead_after_tokens` activations, bool (F,)."""
         return self.idle_tokens_F >= self.config.dead_after_tokens
 
     def lr(self, step: int) -> float:
-        """Return the learning rate of a step from 1 to `config.steps`."""
+        """Return the learning rate of step `step`, between 1 and `config.steps`, with warmup and decay applied."""
         config, scale = self.config, 1.0
         if config.warmup_steps > 0:
             scale = min(scale, step / config.warmup_steps)
@@ -59,11 +59,16 @@ class Trainer:
         return config.lr * scale
 
     def step(self, x_BD: Tensor) -> Step:
-        """Update the SAE on a batch of raw activations. Raises: TrainingError if the loss is not finite."""
+        """Take one optimizer step on a batch of raw activations (B, D), and return loss, L0 and active latents.
+
+        Raises: TrainingError if the loss is not finite; the parameters are then not updated.
+        """
         sae = self.sae
         step = sae.training_step(sae.normalize(x_BD).x_BD, self.dead_F, self.config.precision)
         if not torch.isfinite(step.loss):
-            raise TrainingError(f"the loss is {step.loss.item()} at step {self.steps_done + 1}")
+            raise TrainingError(
+                f"the loss is {step.loss.item()} at step {self.steps_done + 1}, so training stops; lower training.lr"
+            )
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr(self.steps_done + 1)
         self._optimizer.step()
@@ -74,7 +79,10 @@ class Trainer:
         return step
 
     def steps(self, chunk_AD: Tensor) -> Iterator[Step]:
-        """Train on what is left of a chunk of raw activations, and yield the result of each step."""
+        """Train on the batches of a chunk of raw activations (A, D) that are still left, and yield each step's result.
+
+        At the first step of all, `initial_bias=mean` sets the biases from the mean of the chunk.
+        """
         if self.steps_done == 0 and self.config.initial_bias == "mean":
             self.sae.center(self.sae.normalize(chunk_AD).x_BD.mean(0))
         batches = chunk_AD.split(self.config.batch_size)
@@ -84,7 +92,7 @@ class Trainer:
             yield self.step(x_BD)
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything that the coming steps depend on, as named tensors."""
+        """Return everything that the coming steps depend on as tensors by name: SAE, Adam's moments and counters."""
         state = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
         for name, parameter in self.sae.named_parameters():
             for slot, tensor in self._optimizer.state[parameter].items():
@@ -94,7 +102,7 @@ class Trainer:
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state` returned."""
+        """Restore SAE, optimizer and counters from the tensors that `state` returned."""
         self.sae.load_state_dict({name[4:]: tensor for name, tensor in state.items() if name.startswith("sae.")})
         for name, parameter in self.sae.named_parameters():
             prefix = f"adam.{name}."
@@ -105,9 +113,10 @@ class Trainer:
 
 
 def curve_line(trainer: Trainer, step: Step) -> dict[str, float]:
-    """Return a line of the training curve: the results of the latest step on its batch.
+    """Return the values of one line of the training curve by name, from the latest step and the trainer's counters.
 
-    loss, mse, aux_loss and l0 are those of `Step`; dead_fraction is the share of latents in `Trainer.dead_F`.
+    loss, mse, aux_loss and l0 are fields of `step`, measured on one batch; dead_fraction is the share of latents that
+    `Trainer.dead_F` marks.
     """
     line = {
         "step": trainer.steps_done,
@@ -128,10 +137,13 @@ def curve_line(trainer: Trainer, step: Step) -> dict[str, float]:
 
 
 def train(trainers: Sequence[Trainer], stream: Stream) -> Iterator[tuple[Trainer, Iterator[Step]]]:
-    """Train on one pass over the stream, whose chunks all trainers share, also if some have done steps before.
+    """Train all trainers in one pass over the stream, with each chunk made once and shared.
 
-    Yields, chunk by chunk, each trainer with steps left in the chunk and an iterator that takes these steps; it must be
-    exhausted. A trainer with `stopped` set takes no further part. The batch size of each must divide the chunk size.
+    Trainers that have done steps before join at the chunk they have reached. Yields, chunk by chunk, each trainer with
+    steps left in the chunk and an iterator that takes these steps; the caller must exhaust the iterator. A trainer with
+    `stopped` set takes no further part. Each trainer's batch size must divide the chunk size.
+
+    Raises: RuntimeError if the caller does not exhaust an iterator.
     """
     while left := [trainer for trainer in trainers if not (trainer.finished or trainer.stopped)]:
         index = min(trainer.tokens_done for trainer in left) // stream.chunk_size
@@ -141,4 +153,4 @@ def train(trainers: Sequence[Trainer], stream: Stream) -> Iterator[tuple[Trainer
             if trainer.tokens_done // stream.chunk_size == index:
                 yield trainer, trainer.steps(chunk_AD)
                 if trainer.tokens_done // stream.chunk_size == index and not (trainer.finished or trainer.stopped):
-                    raise RuntimeError("a chunk's steps were not all taken")
+                    raise RuntimeError("each iterator of steps must be exhausted before the next one is requested")

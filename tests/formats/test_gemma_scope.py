@@ -82,7 +82,7 @@ def test_weights_that_are_missing_misshapen_or_not_finite_are_refused(tmp_path, 
         load_sae(tmp_path)
     w[name].view(-1)[0] = float("nan")
     write(tmp_path, w)
-    with pytest.raises(ValueError, match=f"{name} has numbers that are not finite, 1 of them"):
+    with pytest.raises(ValueError, match=rf"{name} must hold only finite numbers, but 1 of \d+ are not"):
         load_sae(tmp_path)
 
 

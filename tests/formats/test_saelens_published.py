@@ -205,7 +205,10 @@ def test_the_older_layout_of_topk(tmp_path):
         ({"architecture": "standard", "reshape_activations": "hook_z"}, "reshape_activations='hook_z'"),
         ({"architecture": "standard", "d_in": None}, "cfg.json has no d_in"),
         ({"architecture": "topk"}, "there is no 'k'"),
-        ({"architecture": "topk", "k": F + 1}, f"k is {F + 1}, of {F} latents"),
+        (
+            {"architecture": "topk", "k": F + 1},
+            f"k must be between 1 and {F}, the number of latents, but it is {F + 1}",
+        ),
         ({"architecture": "jumprelu"}, "there is no 'threshold'"),
         ({"architecture": "batchtopk", "k": 3}, "there is no 'topk_threshold'"),
         ({"architecture": "gated"}, "there is no 'r_mag'"),
@@ -246,7 +249,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, name, bad):
     tensors = {**weights(), "threshold": threshold()}
     tensors[name].view(-1)[3:5] = bad
     published(tmp_path, {"architecture": "jumprelu"}, tensors)
-    with pytest.raises(ValueError, match=f"{name} has numbers that are not finite, 2 of them"):
+    with pytest.raises(ValueError, match=rf"{name} must hold only finite numbers, but 2 of \d+ are not"):
         load_sae(tmp_path)
 
 

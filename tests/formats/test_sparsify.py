@@ -103,7 +103,7 @@ def test_a_hook_on_no_module_is_not_read_back(tmp_path, hook):
         ({"k": None}, "cfg.json needs k and d_in"),
         ({"d_in": None}, "cfg.json needs k and d_in"),
         ({"num_latents": 0, "expansion_factor": 0}, "has neither num_latents nor expansion_factor"),
-        ({"k": F + 1}, f"k is {F + 1}, of {F} latents"),
+        ({"k": F + 1}, f"k must be between 1 and {F}, the number of latents, but it is {F + 1}"),
     ],
 )
 def test_unsupported_and_missing_settings_are_refused(tmp_path, config, problem):
@@ -123,5 +123,5 @@ def test_weights_that_are_missing_misshapen_or_not_finite_are_refused(tmp_path, 
     with pytest.raises(ValueError, match=r"has the shape \("):
         load_sae(tmp_path)
     write(tmp_path, CONFIG, {**w, name: torch.full_like(w[name], float("inf"))})
-    with pytest.raises(ValueError, match="has numbers that are not finite"):
+    with pytest.raises(ValueError, match="must hold only finite numbers"):
         load_sae(tmp_path)
