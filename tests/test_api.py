@@ -176,18 +176,18 @@ def test_activations_are_kept_in_a_cache(tiny_model, texts, tmp_path):
     [
         ({"texts": None}, "text=None: a stream needs exactly one text"),
         ({"files": "x/*.txt"}, "text=texts and files: a stream needs exactly one text"),
-        ({"texts": "a document"}, "texts=str: is not a list of strings"),
-        ({"texts": None, "files": "x/*.csv"}, "files=x/*.csv: do not all end in one of .txt, .json"),
+        ({"texts": "a document"}, "texts=str: must be a list of strings"),
+        ({"texts": None, "files": "x/*.csv"}, "files=x/*.csv: must all end in the same one of .txt, .json"),
         ({"texts": None, "files": "nowhere/*.txt"}, "dataset.files=nowhere/*.txt: matches no file"),
         ({"texts": None, "dataset": "wikipedia"}, "dataset=wikipedia: is none of embedded, hub"),
-        ({"hook": None}, "hook=None: has no default for this model"),
+        ({"hook": None}, "hook=None: this model has no default hook"),
         ({"hook": "blocks.7.hook_resid_pre"}, "model.hook=blocks.7.hook_resid_pre: the model has layers 0 to 1"),
         ({"seq_len": 64}, "dataset.seq_len=64: the model reads at most 32 tokens"),
         ({"seq_len": 2}, "dataset.seq_len=2: must be at least 3"),
         ({"chunk_size": 0}, "must be greater than 0"),
         ({"device": "gpu"}, "device=gpu: is not a known device"),
-        ({"model": "./nowhere"}, "model.name=./nowhere: no such folder"),
-        ({"model": ModelConfig(name="./nowhere", hook=HOOK)}, "model.name=./nowhere: no such folder"),
+        ({"model": "./nowhere"}, "model.name=./nowhere: there is no such folder"),
+        ({"model": ModelConfig(name="./nowhere", hook=HOOK)}, "model.name=./nowhere: there is no such folder"),
     ],
 )
 def test_unusable_settings_are_refused_before_the_model_is_loaded(tiny_model, monkeypatch, settings, problem):
@@ -222,12 +222,12 @@ def test_each_sae_trains_on_a_tensor_by_its_own_settings(capsys):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"batch_size": 70}, "training.batch_size=70: does not divide the stream's chunk_size, 300 activations"),
+        ({"batch_size": 70}, "training.batch_size=70: must divide the stream's chunk_size of 300 activations"),
         ({"lr": -1.0}, "training.lr=-1.0: must be greater than 0"),
         ({"tokens": 20}, "training.tokens=20: is less than one batch"),
         ({"tokens": "???"}, "training.tokens=None: has no default"),
         ({"precision": "tf32"}, "training.precision=tf32: needs a CUDA device"),
-        ({"settings": [TrainingConfig()]}, "settings=1: there are 2 SAEs"),
+        ({"settings": [TrainingConfig()]}, "settings=1: must have one entry for each of 2 SAEs"),
     ],
 )
 def test_unusable_training_settings_are_refused(stream, change, problem):
@@ -237,9 +237,9 @@ def test_unusable_training_settings_are_refused(stream, change, problem):
 
 
 def test_unfit_saes_and_streams_are_refused(stream):
-    with pytest.raises(ConfigError, match="d_in=8: the stream's activations are 16 wide"):
+    with pytest.raises(ConfigError, match="d_in=8: must be the width of the stream, 16"):
         train_pack([TopKSAE(8, 32, k=4)], stream, **SETTINGS)
-    with pytest.raises(ConfigError, match="saes=InferenceSAE: is an SAE for inference"):
+    with pytest.raises(ConfigError, match="saes=InferenceSAE: must be an SAE that can be trained"):
         train_pack([TopKSAE(16, 32, k=4).for_inference()], stream, **SETTINGS)
     with pytest.raises(TypeError, match="learning_rate"):
         train_pack([TopKSAE(16, 32, k=4)], stream, learning_rate=1)
