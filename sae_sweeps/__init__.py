@@ -53,7 +53,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first access."""
+    """Return the public object `name`, imported on first access. Raises: AttributeError for any other name."""
     for module, names in _MODULES.items():
         if name in names:
             globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
@@ -62,5 +62,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Return all names, with those that are not imported yet."""
+    """Return the sorted names of this package, including public names that are not imported yet."""
     return sorted({*globals(), *__all__})

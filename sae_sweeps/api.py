@@ -1,7 +1,7 @@
 """The library for notebooks and scripts: activation streams from a few settings, and SAEs trained on them.
 
-It calls the same code as the command (activations/source.py, training/trainer.py), so equal settings give equal SAEs,
-to the byte. docs/library.md walks through it.
+The functions call the same code as the command (activations/source.py, training/trainer.py), so equal settings give
+equal SAEs, to the byte. docs/library.md walks through it.
 """
 
 # A activations in a chunk, D model width
@@ -33,8 +33,8 @@ from sae_sweeps.sweep.preflight import INPUT_CHECKS, Preflight
 from sae_sweeps.training.streams import TensorStream
 from sae_sweeps.training.trainer import Step, Trainer, curve_line, train
 
-CHUNK = 32_768  # activations that are shuffled together
-FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}  # of a data set, by file suffix
+CHUNK = 32_768  # activations that are shuffled together, by default
+FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}  # of a text, by file suffix
 
 Curve = list[dict[str, float]]
 
@@ -44,7 +44,7 @@ class ActivationStream:
 
     Chunk i depends on the settings and i alone, so any number of SAEs can train on a stream, any number of times.
     Activations of the BOS token are left out. `ActivationStream.from_model` makes a stream from a few settings; the
-    constructor takes the whole configuration of a point, as the command composes it.
+    constructor takes a whole configuration, as the command composes it for one SAE of a sweep.
 
     model: the language model, with its `tokenizer`, `encode` and `cross_entropy`
     d_in: the width of an activation
@@ -53,8 +53,8 @@ class ActivationStream:
     """
 
     def __init__(self, config: Config) -> None:
-        """Check the settings, then load the model. Raises: ConfigError, before anything is loaded where possible, if
-        the model, its hook, the text or the device cannot be used."""
+        """Check the settings, then load the language model. Raises: ConfigError, before anything is loaded where
+        possible, if the model, the hook, the text or the device cannot be used."""
         for error in Preflight().find_problems(config, INPUT_CHECKS):
             raise error
         self.config = config
@@ -78,17 +78,17 @@ class ActivationStream:
         cache: str | Path | None = None,
         device: str = "auto",
     ) -> "ActivationStream":
-        """Make the stream of a model at a hook, on exactly one of `texts`, `files` and `dataset`.
+        """Make the stream of a model's activations at a hook, on the text of one of `texts`, `files` and `dataset`.
 
         model: a name in conf/model ("embedded", "gpt2-small", ...), the folder or hub name of a Hugging Face decoder,
             or a ModelConfig for further settings
-        hook: TransformerLens' name, e.g. "blocks.8.hook_resid_pre"; None takes that of conf/model
+        hook: TransformerLens' name, e.g. "blocks.8.hook_resid_pre"; None takes the hook in conf/model
         texts: the documents themselves, each a string
         files: one or several globs of .txt (a document each), .jsonl or .parquet files (a document per row, in the
             column `text`); .txt and .jsonl files may be gzipped
         dataset: a name in conf/dataset ("embedded", "openwebtext"), or a DatasetConfig for further settings
-        seq_len: tokens per sequence, BOS included; None takes that of the data set, 128 by default
-        seed: for the order of sequences and activations; None takes that of the data set, 0 by default
+        seq_len: tokens per sequence, BOS included; None takes the length that the data set has, 128 by default
+        seed: for the order of sequences and activations; None takes the seed that the data set has, 0 by default
         chunk_size: activations that are shuffled together: training.batch_size * training.chunk_batches of the command
         cache: a folder that keeps the model's activations for later streams of the same model, hook and text
         device: "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:N"
@@ -112,21 +112,21 @@ class ActivationStream:
 
     @property
     def model(self) -> LanguageModel:
-        """Return the language model."""
+        """Return the language model, with `tokenizer`, `encode` and `cross_entropy`."""
         return self._source.model
 
     @property
     def device(self) -> torch.device:
-        """Return the language model's device."""
+        """Return the device of the language model, on which activations are computed."""
         return self._source.device
 
     @property
     def d_in(self) -> int:
-        """Return the width of an activation."""
+        """Return the width of an activation, D."""
         return self._source.d_in
 
     def chunk(self, index: int) -> Tensor:
-        """Return chunk `index` of the training text: raw activations (A, D) in float32, A = `chunk_size`.
+        """Return chunk `index` of the training text: shuffled raw activations (A, D) in float32, A = `chunk_size`.
 
         After the last sequence the text is repeated in another order. Raises: ConfigError if the training text does
         not fill one sequence.
@@ -152,20 +152,20 @@ def train_pack(
     on_line: Callable[[TrainableSAE, dict[str, float]], None] | None = None,
     **values: Any,
 ) -> list[Curve]:
-    """Train SAEs side by side, in place, on one stream: the language model runs once for all of them.
+    """Train SAEs in place on one stream, and return a training curve for each; the language model runs once for all.
 
-    saes: any of BatchTopKSAE, TopKSAE, ...; training starts from their weights. They are moved to the device of the
-        language model, with a TensorStream to the device of the first SAE
-    settings: one TrainingConfig for all SAEs or one for each; or its values by name: train_pack(saes, stream,
+    saes: any of BatchTopKSAE, TopKSAE, ...; training starts from their weights. The SAEs are moved to the device of the
+        language model, or with a TensorStream to the device of the first SAE
+    settings: one TrainingConfig for all SAEs or one for each; or values by name: train_pack(saes, stream,
         tokens=1_000_000, batch_size=4096, lr=3e-4). `chunk_batches`, `checkpoint_every` and `keep_states` have no
         effect here: the stream sets the chunk, and nothing is saved
     progress: show bars on a terminal, a line every few seconds elsewhere
-    on_line: called with the SAE and each new line of its curve
+    on_line: called with an SAE and each new line of the SAE's curve
 
     Returns a curve for each SAE, with a line every `log_every` steps and at the end: step, tokens, loss, mse (per
     element, of normalised activations), aux_loss, l0, dead_fraction, lr. `pandas.DataFrame(curve)` makes it a table.
 
-    An SAE is the same to the byte in any pack, alone, and as a point of the command with the same settings.
+    With the same settings, an SAE is the same to the byte, trained alone, with any others or by the command.
     Raises: ConfigError if a setting cannot be used; TrainingError if a loss is not finite.
     """
     if not saes:
@@ -205,11 +205,11 @@ def _make_trainers(
     settings: TrainingConfig | Sequence[TrainingConfig] | None,
     values: dict[str, Any],
 ) -> list[Trainer]:
-    """Make a trainer for each SAE, and move the SAEs to one device. Raises: ConfigError if a setting cannot be used."""
+    """Return a trainer for each SAE, all moved to one device. Raises: ConfigError if a setting or SAE is unfit."""
     given = settings if isinstance(settings, Sequence) else [settings] * len(saes)
     if len(given) != len(saes):
         fix = "give one TrainingConfig for all SAEs, or one for each"
-        raise ConfigError("settings", len(given), f"there are {len(saes)} SAEs", fix)
+        raise ConfigError("settings", len(given), f"must have one entry for each of {len(saes)} SAEs", fix)
     configs = [build_settings(TrainingConfig, one, values) for one in given]
     device = stream.device if isinstance(stream, ActivationStream) else saes[0].W_dec.device
     for sae, config in zip(saes, configs, strict=True):
@@ -220,21 +220,21 @@ def _make_trainers(
 def _require_fitting(
     sae: TrainableSAE, config: TrainingConfig, stream: ActivationStream | TensorStream, device: torch.device
 ) -> None:
-    """Check that an SAE can be trained on this stream. Raises: ConfigError if it cannot."""
+    """Check that an SAE can be trained on a stream. Raises: ConfigError if the class, width or batch is wrong."""
     if not isinstance(sae, TrainableSAE):
-        problem = "is an SAE for inference (load_sae returns these) and cannot be trained"
+        problem = "must be an SAE that can be trained, but this class (as load_sae returns it) is for inference only"
         raise ConfigError("saes", type(sae).__name__, problem, "make a BatchTopKSAE, TopKSAE, JumpReLUSAE, ...")
     if sae.d_in != stream.d_in:
-        raise ConfigError("d_in", sae.d_in, f"the stream's activations are {stream.d_in} wide", f"d_in={stream.d_in}")
+        raise ConfigError("d_in", sae.d_in, f"must be the width of the stream, {stream.d_in}", f"d_in={stream.d_in}")
     if stream.chunk_size % config.batch_size != 0:
-        problem = f"does not divide the stream's chunk_size, {stream.chunk_size} activations"
-        raise ConfigError("training.batch_size", config.batch_size, problem, "make one a multiple of the other")
+        problem = f"must divide the stream's chunk_size of {stream.chunk_size} activations"
+        raise ConfigError("training.batch_size", config.batch_size, problem, "make chunk_size a multiple of batch_size")
     require_precision(config.precision, device)
 
 
 @contextmanager
 def _show_training(trainers: Sequence[Trainer]) -> Iterator[Callable[[Trainer, Step], None]]:
-    """Show the progress of each trainer. Yields a function to call after each of their steps."""
+    """Show the progress of each trainer. Yields the function to call with a trainer and each step that it has done."""
     with ExitStack() as closing:
         display = closing.enter_context(SweepProgress(len(trainers), "SAEs").live())
         lines = {}
@@ -251,39 +251,39 @@ def _show_training(trainers: Sequence[Trainer]) -> Iterator[Callable[[Trainer, S
 
 
 def _choose_model(given: str | Path | ModelConfig, hook: str | None) -> ModelConfig:
-    """Return the settings of a model, with the hook. Raises: ConfigError if neither the caller nor conf/ names one."""
+    """Return the settings of a model, with a hook. Raises: ConfigError if neither the caller nor conf/ names a hook."""
     if not isinstance(given, ModelConfig):
         named = str(given) in list_presets("model")
         given = load_preset("model", str(given), ModelConfig) if named else ModelConfig(name=str(given))
     config = given if hook is None else replace(given, hook=hook)
     if config.hook == MISSING:
-        raise ConfigError("hook", None, "has no default for this model", "hook=blocks.LAYER.hook_resid_pre")
+        raise ConfigError("hook", None, "this model has no default hook", "hook=blocks.LAYER.hook_resid_pre")
     return config
 
 
 def _choose_text(
     texts: Sequence[str] | None, files: str | Sequence[str] | None, dataset: str | DatasetConfig | None
 ) -> tuple[DatasetConfig, TemporaryDirectory[str] | None]:
-    """Return the text as a data set, and the temporary folder that holds `texts`. Raises: ConfigError if not exactly
-    one is given, or if it has no known format."""
+    """Return the text as a data set, and the temporary folder that holds `texts`; None for `files` and `dataset`.
+    Raises: ConfigError if not exactly one of the three is given, or if the format is not known."""
     values = {"texts": texts, "files": files, "dataset": dataset}
     given = [name for name, value in values.items() if value is not None]
     if len(given) != 1:
-        fix = "give one of texts=, files= and dataset="
+        fix = "give exactly one of texts=, files= and dataset="
         raise ConfigError("text", " and ".join(given) or None, "a stream needs exactly one text", fix)
     if texts is not None:
         return _write_texts(texts)
     if files is not None:
         patterns = [files] if isinstance(files, str) else list(files)
         return DatasetConfig(format=_find_format(patterns), files=files if isinstance(files, str) else patterns), None
-    assert dataset is not None, "one of the three is given"
+    assert dataset is not None, "exactly one of texts, files and dataset is given"
     return dataset if isinstance(dataset, DatasetConfig) else load_preset("dataset", dataset, DatasetConfig), None
 
 
 def _write_texts(texts: Sequence[str]) -> tuple[DatasetConfig, TemporaryDirectory[str]]:
-    """Write documents to a temporary folder, as a data set. Raises: ConfigError if they are not strings."""
+    """Write documents to a temporary folder, and return the data set. Raises: ConfigError if not all are strings."""
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise ConfigError("texts", type(texts).__name__, "is not a list of strings", "texts=[document, another, ...]")
+        raise ConfigError("texts", type(texts).__name__, "must be a list of strings", "texts=[document, another, ...]")
     folder = TemporaryDirectory(prefix="sae-sweeps-")
     file = Path(folder.name) / "texts.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
@@ -291,9 +291,9 @@ def _write_texts(texts: Sequence[str]) -> tuple[DatasetConfig, TemporaryDirector
 
 
 def _find_format(patterns: Sequence[str]) -> str:
-    """Return the format of a data set by the suffix of its files. Raises: ConfigError if they do not share one."""
+    """Return the format of files by suffix. Raises: ConfigError if the suffix is unknown or not the same for all."""
     suffixes = {Path(pattern.removesuffix(".gz")).suffix for pattern in patterns}
     if len(suffixes) != 1 or (suffix := suffixes.pop()) not in FORMATS:
         fix = "dataset=DatasetConfig(format=..., files=...)"
-        raise ConfigError("files", ", ".join(patterns), f"do not all end in one of {', '.join(FORMATS)}", fix)
+        raise ConfigError("files", ", ".join(patterns), f"must all end in the same one of {', '.join(FORMATS)}", fix)
     return FORMATS[suffix]

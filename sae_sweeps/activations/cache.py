@@ -29,24 +29,33 @@ ABANDONED = 3600.0  # seconds after which an unfinished file is taken to be left
 
 
 class ActivationCache:
-    """Activations by their tokens, at most `max_bytes` in total: the least recently used files are evicted first.
+    """A cache of activations on disk, of at most `max_bytes`; the least recently used files are evicted first.
 
-    Files that this process has used or added are never evicted by it: if the text is larger than the cache, a part of
-    the text stays and is found in the next epoch, instead of every file being evicted before it is used again. A file
-    is complete or absent, and its contents are checked against a checksum. Activations that cannot be read or written
-    are computed: a full disk or a damaged file costs time, not the run.
+    The key of a file is the tokens and `origin`.
+
+    A process never evicts files that it has read or added itself: if the text is larger than the cache, a part of the
+    text stays and is found in the next epoch, instead of every file being evicted before it is used again. A file is
+    complete or absent, and a checksum detects damaged contents. If a file cannot be read or written, the model
+    computes the activations: a full disk or a damaged file costs time, but does not stop the run.
     """
 
     def __init__(self, folder: str | Path, max_bytes: float, origin: dict[str, object]) -> None:
-        """Open the cache in a folder. `origin` is everything that determines the activations, except the tokens."""
+        """Open the cache in `folder`, which is created with the first file.
+
+        `origin`, a JSON object, is everything that determines activations besides the tokens: files of another origin
+        are not used.
+        """
         self._folder = Path(folder).expanduser()
         self._max_bytes = max_bytes
         self._origin = json.dumps(origin, sort_keys=True).encode()
         self._in_use: set[Path] = set()
-        self.hits = self.misses = 0
+        self.hits = self.misses = 0  # calls of `get` that found a file, and that did not
 
     def get(self, tokens_NS: Tensor, compute: Callable[[], Tensor]) -> Tensor:
-        """Return the activations of `tokens_NS`, (N, S, D): on the CPU if cached, else as `compute` returns them."""
+        """Return the activations (N, S, D) of the sequences `tokens_NS`.
+
+        The result comes from a file, on the CPU, or else from `compute()`; it is then also written to a file.
+        """
         path = self._path(tokens_NS)
         acts_NSD = _read(path)
         if acts_NSD is not None:
@@ -58,7 +67,12 @@ class ActivationCache:
         try:
             self._write(path, acts_NSD)
         except (OSError, SafetensorError) as error:
-            log.warning("activations.cache: cannot write to %s (%s)", self._folder, first_line(error))
+            log.warning(
+                "activations.cache=%s: cannot write the activations (%s); training continues, but the model computes "
+                "them again the next time they are needed",
+                self._folder,
+                first_line(error),
+            )
         return acts_NSD
 
     def _path(self, tokens_NS: Tensor) -> Path:
@@ -74,7 +88,7 @@ class ActivationCache:
         partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
         try:
             save_file({"activations": acts_NSD}, partial, metadata={"sha256": _digest(acts_NSD)})
-            with FileLock(self._folder / ".lock"):  # one process at a time counts, evicts and adds
+            with FileLock(self._folder / ".lock"):  # so that only one process at a time counts, evicts and adds files
                 if self._make_room(partial.stat().st_size):
                     os.replace(partial, path)
                     self._in_use.add(path)
@@ -82,7 +96,10 @@ class ActivationCache:
             partial.unlink(missing_ok=True)
 
     def _make_room(self, size: int) -> bool:
-        """Evict files that are not in use until `size` bytes fit. Returns False, and evicts none, if they cannot."""
+        """Evict the least recently used files until `size` more bytes fit, and return True.
+
+        Files that this process uses stay. Returns False, and evicts none, if evicting all others is not enough.
+        """
         for partial in self._folder.glob("*/.*"):
             if time.time() - partial.stat().st_mtime > ABANDONED:
                 partial.unlink(missing_ok=True)
@@ -104,14 +121,18 @@ def _read(path: Path) -> Tensor | None:
         with safe_open(path, framework="pt") as file:
             acts_NSD: Tensor = file.get_tensor("activations")
             if file.metadata()["sha256"] != _digest(acts_NSD):
-                raise SafetensorError("its checksum does not match")
+                raise SafetensorError("the checksum in the file does not match the activations")
         with suppress(OSError):  # the file may belong to another user
-            os.utime(path)  # marks it as just used
+            os.utime(path)  # marks the file as just used
         return acts_NSD
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError, TypeError) as error:
-        log.warning("activations.cache: %s is damaged (%s); its activations are computed again", path.name[:12], error)
+        log.warning(
+            "activations.cache: the file %s is damaged (%s); the model computes the activations again, which is slower",
+            path.name[:12],
+            error,
+        )
         return None
 
 

@@ -1,4 +1,4 @@
-"""Chunks of shuffled activations, each of which can be recomputed from its index alone."""
+"""Chunks of shuffled activations. Each chunk can be recomputed from the settings and the index of the chunk alone."""
 
 # N sequences, S positions, D model width, A activations in a chunk
 
@@ -14,19 +14,19 @@ from sae_sweeps.runtime.progress import OnProgress
 
 
 class Model(Protocol):
-    """What chunks need of the language model."""
+    """The method of a language model that `ActivationChunks` calls."""
 
     def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor:
-        """Return the activations (N, S, D) of sequences."""
+        """Return the activations (N, S, D) of the sequences `tokens_NS`; `on_progress(done, N)` counts sequences."""
 
 
 class ActivationChunks:
-    """Activations of training text in chunks of `chunk_size`.
+    """Activations of training text in chunks of `chunk_size` activations.
 
-    Chunk i holds the activations of consecutive sequences, in an order drawn from (seed, i), so a run that
+    Chunk i holds the activations of consecutive sequences, in a random order drawn from the seed and i, so a run that
     resumes at any step sees the same activations as one that was never interrupted. Positions that hold BOS are left
-    out: their activation is the same for every sequence, and in many models very large. Cached activations are not
-    computed again.
+    out: the activation there is the same for every sequence, and in many models very large. Activations that are in
+    the cache are not computed again.
     """
 
     def __init__(
@@ -39,17 +39,25 @@ class ActivationChunks:
         cache: ActivationCache | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        """Prepare chunks of `tokens`. `on_progress` receives how many sequences of a chunk the model has done."""
+        """Prepare chunks of the training text in `tokens`. Nothing is computed yet.
+
+        seed: for the order of activations inside a chunk
+        cache: where activations are looked up and stored; None computes every chunk
+        on_progress: called with the number of sequences of a chunk that the model has processed, and their total
+        """
         self._model, self._tokens, self._seed, self._on_progress = model, tokens, seed, on_progress
         self.cache = cache
         self.chunk_size = chunk_size
         self.first_position = tokens.dataset.first_position
         per_sequence = tokens.dataset.seq_len - self.first_position
         self.sequences_per_chunk = -(-chunk_size // per_sequence)
-        self.seconds = 0.0  # spent on all chunks so far
+        self.seconds = 0.0  # seconds spent on making chunks so far
 
     def chunk(self, index: int) -> Tensor:
-        """Return chunk `index`: shuffled activations (A, D), A = `chunk_size`."""
+        """Return chunk `index`: shuffled activations (A, D), A = `chunk_size`; on the CPU if they come from the cache.
+
+        Raises: ConfigError if the training text does not fill one sequence.
+        """
         began = time.perf_counter()
         tokens_NS = self._tokens.training(index * self.sequences_per_chunk, self.sequences_per_chunk)
         if self.cache is None:

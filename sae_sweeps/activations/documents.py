@@ -1,7 +1,7 @@
-"""Documents of a data set in a fixed order, their split into training and held-out ones, and token sequences from them.
+"""Documents of a data set in a fixed order, the split into training and held-out documents, and token sequences.
 
 Document i is held out for evaluation if i is a multiple of `dataset.holdout_every`, so no document is in both splits.
-A single document is cut in two instead (`split_single`).
+If there is only one document, it is cut into two parts (`split_single`).
 
 The documents of a split are joined, each followed by an end-of-text token if the tokenizer has one, and cut into
 sequences. With `dataset.prepend_bos` a sequence is a BOS token and `seq_len - 1` tokens of text.
@@ -18,17 +18,17 @@ from pathlib import Path
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError, first_line
 
-Encode = Callable[[list[str]], list[list[int]]]
-DOCUMENTS_PER_CALL = 64  # tokenized together
+Encode = Callable[[list[str]], list[list[int]]]  # texts -> the token ids of each text
+DOCUMENTS_PER_CALL = 64  # documents in one call of the tokenizer
 
 
 def is_held_out(index: int, holdout_every: int) -> bool:
-    """Return whether document `index` is held out."""
+    """Return whether document number `index`, counted from 0, is held out for evaluation."""
     return index % holdout_every == 0
 
 
 def find_files(dataset: DatasetConfig) -> list[str]:
-    """Return the local files of a data set, sorted. Raises: ConfigError if a glob matches no file."""
+    """Return the sorted paths of the files in `dataset.files`. Raises: ConfigError if a glob matches no file."""
     found: list[str] = []
     for pattern in dataset.globs:
         matches = [path for path in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(path)]
@@ -41,11 +41,11 @@ def find_files(dataset: DatasetConfig) -> list[str]:
 
 
 def read_documents(dataset: DatasetConfig) -> Iterator[str]:
-    """Yield all documents in order, without empty ones.
+    """Yield the text of each document of a data set, always in the same order, without documents of only whitespace.
 
-    A text file is one document; JSON (lines) and Parquet files and hub data sets have one per row, in
-    `dataset.text_column`.
-    Raises: ConfigError if the files, the data set or the column do not exist.
+    A text file is one document. JSON, JSON Lines and Parquet files and hub data sets have one document per row, in the
+    column `dataset.text_column`.
+    Raises: ConfigError if a file, the data set or the column does not exist or cannot be read.
     """
     rows = _read_text_files(find_files(dataset)) if dataset.format == "text" else _read_rows(dataset)
     return (text for text in rows if text.strip())
@@ -58,7 +58,10 @@ def _read_text_files(files: list[str]) -> Iterator[str]:
             yield data.decode("utf-8")
         except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ConfigError(
-                "dataset.files", file, f"is not UTF-8 text ({error})", "convert it, or narrow the glob"
+                "dataset.files",
+                file,
+                f"is not UTF-8 text, plain or gzipped ({error})",
+                "convert the file to UTF-8, or narrow the glob",
             ) from None
 
 
@@ -80,7 +83,7 @@ def _read_rows(dataset: DatasetConfig) -> Iterator[str]:
                 raise ConfigError(
                     "dataset.text_column",
                     dataset.text_column,
-                    f"no such column; the columns are {', '.join(row)}",
+                    f"the text has no such column; the columns are {', '.join(row)}",
                     f"dataset.text_column={next(iter(row), 'text')}",
                 )
             yield str(row[dataset.text_column])
@@ -98,14 +101,15 @@ def _read_rows(dataset: DatasetConfig) -> Iterator[str]:
             setting,
             value,
             f"cannot be read as {dataset.format} ({first_line(error)})",
-            "check the files, or set their format: dataset=text, json or parquet",
+            "check the files, or set the format that they have: dataset=text, json or parquet",
         ) from None
 
 
 def split_single(documents: Iterator[str], holdout_every: int) -> Iterator[str]:
-    """Yield the documents unchanged; if there is only one, two parts of it: its end, which is held out, and the rest.
+    """Yield several documents unchanged, but a single document as two: first the held-out end, then the text before.
 
-    The cut is after a line break, or after a space if lines are long. No text is lost or repeated.
+    The held-out end is a share of about 1 / `holdout_every`. The cut is after a line break, or after a space if lines
+    are long. No text is lost or repeated.
     """
     first, second = next(documents, ""), next(documents, None)
     if second is not None:
@@ -121,7 +125,10 @@ def split_single(documents: Iterator[str], holdout_every: int) -> Iterator[str]:
 
 
 def read_split(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
-    """Yield the documents of one split: the held-out ones, or all others."""
+    """Yield the text of each held-out document, or of each training document if `held_out` is false.
+
+    Raises: ConfigError if a file, the data set or the column does not exist or cannot be read.
+    """
     documents = read_documents(dataset)
     if not dataset.streaming:
         documents = split_single(documents, dataset.holdout_every)
@@ -131,7 +138,11 @@ def read_split(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
 def fill_sequences(
     documents: Iterable[str], encode: Encode, bos: int | None, eos: int | None, seq_len: int
 ) -> Iterator[list[int]]:
-    """Yield sequences of exactly `seq_len` tokens; the remainder that does not fill a sequence is dropped."""
+    """Yield sequences of exactly `seq_len` token ids, cut from the joined documents.
+
+    Each sequence starts with `bos` and each document ends with `eos`, unless these are None. Tokens at the end that do
+    not fill a sequence are dropped.
+    """
     start = [] if bos is None else [bos]
     end = [] if eos is None else [eos]
     width = seq_len - len(start)
@@ -147,10 +158,10 @@ def fill_sequences(
 
 
 def too_short_error(dataset: DatasetConfig, held_out: bool) -> ConfigError:
-    """Return the error for a split that does not fill one sequence."""
+    """Return the ConfigError for held-out or training text that does not fill one sequence of `dataset.seq_len`."""
     return ConfigError(
         "dataset.seq_len",
         dataset.seq_len,
-        f"the {'held-out' if held_out else 'training'} text is shorter than one sequence of that many tokens",
+        f"the {'held-out' if held_out else 'training'} text is shorter than one sequence of {dataset.seq_len} tokens",
         "give more text, or lower dataset.seq_len",
     )

@@ -12,29 +12,33 @@ from sae_sweeps.runtime.errors import first_line
 
 log = logging.getLogger(__name__)
 
-SEQUENCES_TRIED = 4  # when checking whether the model can start at the hook
+SEQUENCES_TRIED = 4  # sequences on which resuming the forward pass at the hook is tried
 
 
 @dataclass
 class HeldOut:
-    """Held-out sequences, their activations, and the language model's cross-entropy on them, in nats per token: `ce`
-    with the activations unchanged, `ce_zero` and `ce_mean` with them replaced by zeros and by their mean."""
+    """Held-out sequences with activations, and the language model's cross-entropy on them, in nats per token.
+
+    acts_NSD: the activations at the hook, BOS included
+    first_position: the first position of a sequence that counts; positions before it hold BOS
+    ce, ce_zero, ce_mean: the cross-entropy with the activations unchanged, replaced by zeros, and by their mean
+    """
 
     tokens_NS: Tensor
     acts_NSD: Tensor
     first_position: int
-    from_hook: bool  # whether only the layers above the hook are run when activations are replaced
+    from_hook: bool  # whether the model resumes at the hook, without the layers below, when activations are replaced
     ce: float = 0.0
     ce_zero: float = 0.0
     ce_mean: float = 0.0
 
     @property
     def acts_AD(self) -> Tensor:
-        """Return the activations (A, D) from `first_position` on, all sequences joined."""
+        """Return the held-out activations (A, D): the positions from `first_position` on, of all sequences."""
         return self.acts_NSD[:, self.first_position :].flatten(0, 1)
 
     def cross_entropy_with(self, model: LanguageModel, acts_AD: Tensor) -> float:
-        """Return the cross-entropy, in nats per token, with `acts_AD` in place of the activations."""
+        """Return the language model's cross-entropy, in nats per token, with `acts_AD` (A, D) as activations."""
         per_sequence = acts_AD.unflatten(0, (len(self.tokens_NS), -1))
 
         def replace(original: Tensor, first: int) -> Tensor:
@@ -45,7 +49,11 @@ class HeldOut:
 
 
 def measure_held_out(model: LanguageModel, tokens_NS: Tensor, first_position: int) -> HeldOut:
-    """Measure the language model alone. Positions before `first_position` (BOS) are neither counted nor replaced."""
+    """Return the activations of held-out sequences, and the cross-entropy of the model alone and under ablation.
+
+    Ablation replaces all activations at the hook by zeros, or by the mean activation.
+    Positions before `first_position`, which hold BOS, are neither counted nor replaced.
+    """
     data = HeldOut(tokens_NS, model.activations(tokens_NS), first_position, _starts_at_hook(model, tokens_NS))
     acts_AD = data.acts_AD
     data.ce = model.cross_entropy(tokens_NS, first_position=first_position)
@@ -55,9 +63,9 @@ def measure_held_out(model: LanguageModel, tokens_NS: Tensor, first_position: in
 
 
 def _starts_at_hook(model: LanguageModel, tokens_NS: Tensor) -> bool:
-    """Return whether running only the layers above the hook gives the same cross-entropy.
+    """Return whether resuming the forward pass at the hook gives the same cross-entropy as the whole model.
 
-    It is tried on a few sequences, because not every architecture supports it.
+    A few sequences are compared, because not every architecture supports this.
     """
     if not model.can_start_at_hook:
         return False
@@ -66,12 +74,16 @@ def _starts_at_hook(model: LanguageModel, tokens_NS: Tensor) -> bool:
     try:
         ce = model.cross_entropy(few_NS, lambda acts, first: acts_NSD[first : first + len(acts)], from_hook=True)
     except Exception as error:
-        log.info("each evaluation runs the whole model (%s)", first_line(error))
+        log.info(
+            "resuming the forward pass at the hook failed (%s); each evaluation runs the whole model, which is slower",
+            first_line(error),
+        )
         return False
     expected = model.cross_entropy(few_NS)
     if not math.isclose(ce, expected, rel_tol=1e-5):
         log.info(
-            "each evaluation runs the whole model (its upper layers alone give a cross-entropy of %g, not %g)",
+            "resuming the forward pass at the hook gives a cross-entropy of %g, but the whole model gives %g; each "
+            "evaluation runs the whole model, which is slower",
             ce,
             expected,
         )

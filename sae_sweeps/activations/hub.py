@@ -1,4 +1,4 @@
-"""Access to the Hugging Face hub with a short timeout: its client retries for 20 s when there is no network."""
+"""Access to the Hugging Face hub with a short timeout: huggingface_hub retries for 20 s when there is no network."""
 
 import functools
 from collections.abc import Sequence
@@ -7,12 +7,13 @@ from pathlib import Path
 from sae_sweeps.config.wheel_models import WHEEL_MODELS
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError, first_line
 
-TIMEOUT_SECONDS = 1.5
+TIMEOUT_SECONDS = 1.5  # wait for an answer until the hub counts as unreachable
 
 
 def require_repository(setting: str, name: str, repo_type: str) -> None:
-    """Check that a model or data set is in the local cache or on the hub.
+    """Check that the hub repository `name` is in the local cache or on the hub.
 
+    `setting` is the setting that an error names; `repo_type` is "model" or "dataset".
     Raises: ConfigError if the hub does not have it; OutOfReachError if the hub cannot be reached or denies access.
     """
     import huggingface_hub as hub
@@ -27,13 +28,15 @@ def require_repository(setting: str, name: str, repo_type: str) -> None:
             return
         hub.HfApi().repo_info(name, repo_type=repo_type, timeout=TIMEOUT_SECONDS)
     except HFValidationError:
-        raise ConfigError(setting, name, "is neither a local path nor a hub name", fix) from None
+        raise ConfigError(
+            setting, name, "is neither a local path nor a valid hub name (NAME or OWNER/NAME)", fix
+        ) from None
     except GatedRepoError:
-        log_in = "accept its terms on the hub and log in with `hf auth login`"
-        raise OutOfReachError(setting, name, "the hub denies you access to it", log_in) from None
+        log_in = f"accept the terms on the page of the {repo_type} on the hub, and log in with `hf auth login`"
+        raise OutOfReachError(setting, name, "is gated, and the hub denies you access", log_in) from None
     except RepositoryNotFoundError:
-        log_in = "check the name; for a private one, log in with `hf auth login`"
-        raise ConfigError(setting, name, f"the hub has no such {repo_type}", log_in) from None
+        log_in = f"check the name; if the {repo_type} is private, log in with `hf auth login`"
+        raise ConfigError(setting, name, f"does not exist as a {repo_type} on the hub", log_in) from None
     except Exception as error:  # the client lets any exception of its transport through
         if repo_type == "model":
             fix += f"; without a hub: {' or '.join(f'model={name}' for name in WHEEL_MODELS)}"
@@ -43,9 +46,10 @@ def require_repository(setting: str, name: str, repo_type: str) -> None:
 
 @functools.cache
 def unreachable_reason(setting: str, name: str, repo_type: str) -> str | None:
-    """Return why the hub cannot be reached for a model or data set; None if it can, even if it has none of that name.
+    """Return why a model or data set cannot be looked up on the hub: no network, or access denied; else None.
 
-    The hub is asked once per name.
+    The result is also None if the local cache has the repository, or if the hub answers that none has this name. The hub is
+    asked once per name. The parameters are those of `require_repository`.
     """
     try:
         require_repository(setting, name, repo_type)
@@ -57,8 +61,9 @@ def unreachable_reason(setting: str, name: str, repo_type: str) -> str | None:
 
 
 def fetch_folder(repository: str, folder: str, files: Sequence[str]) -> Path:
-    """Fetch these files from a folder of a model repository on the hub, those that exist. Returns the local folder.
+    """Fetch those of `files` that exist in a folder of a model repository on the hub, and return the local copy's path.
 
+    The config.json in the folder above is fetched as well.
     Raises: FileNotFoundError if the repository cannot be fetched.
     """
     import huggingface_hub as hub
@@ -70,6 +75,6 @@ def fetch_folder(repository: str, folder: str, files: Sequence[str]) -> Path:
         patterns += [str(Path(folder).parent / "config.json")] if folder else []
         return Path(hub.snapshot_download(repository, allow_patterns=patterns)) / folder
     except ConfigError as error:
-        raise FileNotFoundError(f"there is no such folder here; {repository} on the hub: {error.problem}") from None
+        raise FileNotFoundError(f"there is no such folder here, and {repository} {error.problem}") from None
     except Exception as error:  # the client lets any exception of its transport through
         raise FileNotFoundError(f"{repository} could not be fetched from the hub ({first_line(error)})") from None

@@ -1,4 +1,4 @@
-"""The language model: its activations at a hook, and its cross-entropy when they are replaced.
+"""The language model: activations at a hook, and the cross-entropy when these activations are replaced.
 
 Models run in the TransformerBridge of TransformerLens (versions 3 and 4), which gives every Hugging Face decoder the
 same hook names.
@@ -27,48 +27,52 @@ from sae_sweeps.runtime.progress import OnProgress
 
 log = logging.getLogger(__name__)
 
-LOGITS_IN_MEMORY = 2**23  # elements of the logits (N, S, V) of a batch; more is slower on a CPU
-LOGITS_IN_MEMORY_CUDA = 2**26
+LOGITS_IN_MEMORY = 2**23  # elements of the logits (N, S, V) of a batch on a CPU; more is slower
+LOGITS_IN_MEMORY_CUDA = 2**26  # the same on CUDA
 
 
 class LanguageModel:
     """A frozen decoder and its tokenizer."""
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
-        """Load the model. Raises: ConfigError if the folder or hub name cannot be loaded, or if it has no such hook."""
+        """Load the model and the tokenizer on a device, with frozen weights.
+
+        Raises: ConfigError if the folder or hub name cannot be loaded, or if the model has no hook `config.hook`.
+        """
         self.config, self.device = config, device
         self.hook = config.hook
         self._bridge = _load(config, device)
         if self.hook not in self._bridge.hook_dict:
-            raise ConfigError("model.hook", self.hook, "the model has no such hook", "see model.hook in the README")
+            fix = "choose a hook in a transformer block, such as blocks.0.hook_resid_post"
+            raise ConfigError("model.hook", self.hook, "the model has no such hook", fix)
         self.tokenizer = self._bridge.tokenizer
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Return the token ids of each text, without special tokens."""
+        """Return the token ids of each text, without special tokens such as BOS."""
         return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
     @property
     def d_model(self) -> int:
-        """Return the width of the residual stream."""
+        """Return the width of the residual stream, D."""
         return int(self._bridge.cfg.d_model)
 
     @property
     def bos(self) -> int | None:
-        """Return the id of the BOS token, if the tokenizer has one."""
+        """Return the id of the BOS token; None if the tokenizer has no BOS token."""
         return self.tokenizer.bos_token_id
 
     @property
     def eos(self) -> int | None:
-        """Return the id of the end-of-text token, if the tokenizer has one."""
+        """Return the id of the end-of-text token; None if the tokenizer has no end-of-text token."""
         return self.tokenizer.eos_token_id
 
     @torch.no_grad()
     def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor:
-        """Return the activations at the hook, (N, S, D) in float32. Layers above the hook are not run.
+        """Return the activations at the hook, (N, S, D) in float32, for the token ids `tokens_NS`.
 
-        `on_progress` receives how many of the N sequences are done.
+        Layers above the hook are not run. `on_progress` is called with the number of sequences that are done, and N.
         """
-        hook = as_block_output(self.hook)  # the same tensor one block earlier, so one block less is run
+        hook = as_block_output(self.hook)  # a block's input is the output of the block before: one block less is run
         stop = hook_layer(hook) + 1
         acts_NSD = torch.empty(*tokens_NS.shape, self.d_model, device=self.device)
         done = 0
@@ -87,7 +91,7 @@ class LanguageModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return a hash of weights and configuration: equal for equal models, wherever they were loaded from."""
+        """Return a SHA-256 hash of weights and configuration: equal models have equal hashes, wherever loaded from."""
         config = self._bridge.original_model.config.to_dict()
         for unrelated in ("_name_or_path", "transformers_version"):
             config.pop(unrelated, None)
@@ -99,13 +103,16 @@ class LanguageModel:
 
     @property
     def logits_at_once(self) -> int:
-        """Return the number of positions whose logits are computed at a time."""
+        """Return the number of positions whose logits fit in the memory for one batch: less for a larger vocabulary."""
         in_memory = LOGITS_IN_MEMORY_CUDA if self.device.type == "cuda" else LOGITS_IN_MEMORY
         return max(1, in_memory // int(self._bridge.cfg.d_vocab))
 
     @torch.no_grad()
     def logit_lens(self, directions_ND: Tensor) -> Tensor:
-        """Return the logit lens of residual-stream directions: unembed(ln_final(d)) - unembed(ln_final(0)), (N, V)."""
+        """Return the logit lens (N, V) of N directions in the residual stream.
+
+        For a direction d it is unembed(ln_final(d)) - unembed(ln_final(0)).
+        """
         directions_ND = torch.cat([directions_ND, torch.zeros_like(directions_ND[:1])])
         directions_ND = directions_ND.to(self.device, getattr(torch, self.config.dtype))
         logits_NV = self._bridge.unembed(self._bridge.ln_final(directions_ND)).float()
@@ -122,9 +129,10 @@ class LanguageModel:
     ) -> float:
         """Return the mean cross-entropy, in nats per token, of the predictions at `first_position` and after it.
 
-        `replace(acts_nSD, first)` receives the activations at the hook of the n sequences from number `first` on, and
-        returns the activations to continue with. If it only uses their shape, `from_hook` skips the layers below the
-        hook and passes other values of that shape; this requires `can_start_at_hook`.
+        replace: called for each batch as `replace(acts_nSD, first)` with the activations at the hook of n sequences,
+            the first of which is number `first`; returns the activations that the model continues with
+        from_hook: skip the layers below the hook. `replace` then receives other values of the same shape, so it may
+            only use the shape. Requires `can_start_at_hook`
         """
         if not from_hook:
             return self._cross_entropy(tokens_NS, self.hook, replace, first_position)
@@ -141,10 +149,11 @@ class LanguageModel:
 
     @property
     def can_start_at_hook(self) -> bool:
-        """Return whether the hook is in the residual stream between two blocks, so that the layers above it depend on
-        the layers below through its activations alone.
+        """Return whether the forward pass can resume at the hook: the hook lies between two transformer blocks.
 
-        TransformerLens 4 has `start_at_layer`, but it runs the blocks below as well and discards their output.
+        Then the layers above the hook depend on the layers below only through the activations at the hook.
+
+        `start_at_layer` of TransformerLens 4 saves no time: it also runs the blocks below and discards the output.
         """
         return self._first_layer_above is not None
 
@@ -177,13 +186,13 @@ class LanguageModel:
 
 
 def _pass_through(hidden_NSD: Tensor, *others: Any, **options: Any) -> Tensor:
-    """Return the residual stream unchanged; replaces the forward pass of a skipped block."""
+    """Return the residual stream unchanged. This replaces the forward pass of a skipped transformer block."""
     return hidden_NSD
 
 
 def _load(config: ModelConfig, device: torch.device) -> Any:
     weights = describe_weights(Path(config.name).expanduser())
-    log.info("loading %s in %s%s", config.name, config.dtype, f": {weights}" if weights else "")
+    log.info("loading the language model %s in %s%s", config.name, config.dtype, f": {weights}" if weights else "")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=FutureWarning)
     import transformers

@@ -1,4 +1,4 @@
-"""Sizes of a language model from its config.json, without loading it: cheap enough to check all settings first."""
+"""Sizes of a language model from config.json, without loading the weights: quick enough to check settings first."""
 
 import functools
 import json
@@ -16,10 +16,10 @@ from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
 
 @dataclass
 class ModelInfo:
-    """Layers, width, vocabulary and longest sequence of a model, from its config.json.
+    """Layers, width, vocabulary and longest sequence of a language model, from config.json.
 
-    context: None if config.json does not name it
-    unread: why config.json could not be read, if these are the published numbers instead
+    context: tokens in the longest sequence; None if config.json does not name them
+    unread: why config.json could not be read, if the sizes are from `PUBLISHED`; None if they are from config.json
     """
 
     n_layers: int
@@ -29,11 +29,14 @@ class ModelInfo:
     unread: str | None = None
 
     def weights(self, layers: int) -> int:
-        """Return the approximate number of weights in `layers` blocks, 12 d^2 each; one multiply-add each per token."""
+        """Return the approximate number of weights in `layers` transformer blocks: 12 d_model^2 in each.
+
+        The number of multiply-adds per token is the same.
+        """
         return 12 * self.d_model**2 * layers
 
 
-# the models of conf/model, from their config.json on the hub: for task=plan without access to the hub
+# sizes of the models in conf/model, copied from config.json on the hub: for task=plan without access to the hub
 PUBLISHED = {
     "gpt2": ModelInfo(n_layers=12, d_model=768, vocabulary=50257, context=1024),
     "google/gemma-2-2b": ModelInfo(n_layers=26, d_model=2304, vocabulary=256000, context=8192),
@@ -42,17 +45,20 @@ PUBLISHED = {
 
 
 def is_local_path(name: str) -> bool:
-    """Return whether a model's name can only be a folder: hub names are NAME or OWNER/NAME."""
+    """Return whether `name` is the path of a folder rather than a hub name (NAME or OWNER/NAME).
+
+    A path is absolute, starts with . or ~, has more than one slash, or exists.
+    """
     return os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or os.path.exists(name)
 
 
 @functools.cache
 def read_model_info(name: str, to_plan: bool = False) -> ModelInfo:
-    """Return the sizes of the model in a local folder, in the hub's local cache, or on the hub.
+    """Return the sizes of the model `name`, from config.json in a local folder, in the hub's local cache or on the hub.
 
-    With `to_plan`, the published numbers are returned if the hub is out of reach; `unread` is then set.
-    Raises: ConfigError if there is no such folder, if the hub has no such model or cannot be reached, or if its
-    config.json is not that of a language model with transformer blocks.
+    With `to_plan`, a model in `PUBLISHED` has these sizes if the hub cannot be reached; `unread` then has the reason.
+    Raises: ConfigError if there is no such folder, if the hub has no such model or cannot be reached, or if
+    config.json does not describe a language model with transformer blocks.
     """
     try:
         return _read_info(name)
@@ -67,11 +73,11 @@ def _read_info(name: str) -> ModelInfo:
         folder = Path(name).expanduser()
         if not folder.is_dir():
             fix = find_fetch_command(folder) or "give the path of a Hugging Face model folder"
-            raise ConfigError("model.name", name, "no such folder", fix)
+            raise ConfigError("model.name", name, "there is no such folder", fix)
         path = folder / "config.json"
         if not path.is_file():
             raise ConfigError(
-                "model.name", name, "the folder has no config.json", "give a folder saved by save_pretrained"
+                "model.name", name, "the folder has no config.json", "give a folder that save_pretrained has written"
             )
     else:
         path = _hub_config(name)
@@ -86,7 +92,7 @@ def _read_info(name: str) -> ModelInfo:
         )
     except (ValueError, KeyError, AttributeError, TypeError):
         raise ConfigError(
-            "model.name", name, "its config.json does not describe a transformer", "choose a decoder language model"
+            "model.name", name, "the config.json does not describe a transformer", "choose a decoder language model"
         ) from None
 
 
@@ -98,7 +104,10 @@ def _first(config: dict[str, Any], *keys: str) -> Any:
 
 
 def _hub_config(name: str) -> Path:
-    """Return the config.json of a model on the hub, from the local cache or fetched."""
+    """Return the local path of the config.json of a model on the hub, which is fetched if it is not in the cache.
+
+    Raises: ConfigError if the hub has no such model; OutOfReachError if the hub cannot be reached or denies access.
+    """
     import huggingface_hub as hub
 
     require_repository("model.name", name, "model")
@@ -106,13 +115,17 @@ def _hub_config(name: str) -> Path:
     try:
         return Path(cached if isinstance(cached, str) else hub.hf_hub_download(name, "config.json"))
     except Exception as error:  # any exception of the client's transport, or of a gated model
-        problem = f"its config.json cannot be fetched ({type(error).__name__})"
-        fix = "if the model is gated, accept its terms on the hub and log in with `hf auth login`"
+        problem = f"has a config.json that cannot be fetched from the hub ({type(error).__name__})"
+        fix = "check the network; if the model is gated, accept the terms on the hub and log in with `hf auth login`"
         raise OutOfReachError("model.name", name, problem, fix) from None
 
 
 def is_same_model(name: str, others: Iterable[str]) -> bool:
-    """Return whether a model's name is among others. A folder counts by its own name; owners on the hub are ignored."""
+    """Return whether `name` and one of `others` name the same model.
+
+    Only the last part of a path or hub name is compared, in lower case, and for a folder in the hub's cache the name
+    of the model there.
+    """
     return _short_name(name) in map(_short_name, others)
 
 

@@ -1,4 +1,4 @@
-"""The source of activations that a pack or study shares: the language model and the text, loaded once."""
+"""The source of activations for a pack or a study: the language model and the text, loaded once."""
 
 import json
 import logging
@@ -20,14 +20,17 @@ from sae_sweeps.runtime.progress import OnProgress
 
 log = logging.getLogger(__name__)
 
-BATCH_TOKENS = 4096  # of held-out text, in a batch of `held_out_text`
+BATCH_TOKENS = 4096  # tokens in a batch of `held_out_text`
 
 
 class ActivationSource:
-    """The language model, the text, and the model's own cross-entropy on held-out text."""
+    """The language model and the text: chunks to train on, held-out activations, and the model's own cross-entropy."""
 
     def __init__(self, config: Config, device: torch.device) -> None:
-        """Load the model on a device. Raises: ConfigError if the model or its tokenizer cannot be used."""
+        """Load the language model on a device. The text is read later, when it is needed.
+
+        Raises: ConfigError if the model cannot be loaded, or if `dataset.prepend_bos` is set and there is no BOS token.
+        """
         dataset = config.dataset
         self.device = device
         self.model = LanguageModel(config.model, device)
@@ -41,7 +44,7 @@ class ActivationSource:
 
     @property
     def d_in(self) -> int:
-        """Return the width of an activation."""
+        """Return the width of an activation, D."""
         return self.model.d_model
 
     @property
@@ -50,22 +53,32 @@ class ActivationSource:
         return self._dataset.first_position
 
     def held_out(self, activations: int) -> HeldOut:
-        """Return about `activations` held-out activations and the model's cross-entropy on them; measured once.
+        """Return about `activations` held-out activations, all if the text has fewer, and the model's cross-entropy.
 
+        The number is rounded up to whole sequences. Each value of `activations` is measured once; later calls return
+        the stored result.
         Raises: ConfigError if the held-out text does not fill one sequence.
         """
         if activations not in self._held_out:
             per_sequence = self._dataset.seq_len - self._dataset.first_position
             tokens_NS = self.tokens.held_out_tokens(-(-activations // per_sequence))
             found = len(tokens_NS) * per_sequence
-            note = f" (all of them: {found:,} tokens, {activations:,} were asked for)" if found < activations else ""
+            note = (
+                f": the held-out text has {found:,} tokens, fewer than the requested {activations:,}"
+                if found < activations
+                else ""
+            )
             log.info("computing the model's baseline cross-entropy on %d held-out sequences%s", len(tokens_NS), note)
             self._held_out[activations] = measure_held_out(self.model, tokens_NS, self._dataset.first_position)
         return self._held_out[activations]
 
     def held_out_text(self, activations: int, on_progress: OnProgress | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield about `activations` held-out activations (all if the text has fewer), in batches of sequences: the
-        tokens (n, S), and the raw activations without those of BOS (n x positions, D)."""
+        """Yield batches of n held-out sequences: the tokens (n, S), and the raw activations (n x positions, D).
+
+        BOS has no activation here. All batches have about `activations` activations together, or all if the text has
+        fewer. `on_progress` is called with the number of sequences that are done, and their total.
+        Raises: ConfigError if the held-out text does not fill one sequence.
+        """
         per_sequence = self._dataset.seq_len - self._dataset.first_position
         tokens_NS = self.tokens.held_out_tokens(-(-activations // per_sequence))
         done = 0
@@ -77,7 +90,10 @@ class ActivationSource:
                 on_progress(done, len(tokens_NS))
 
     def stream(self, config: Config, on_progress: OnProgress | None = None) -> ActivationChunks:
-        """Return the chunks that a point is trained on. `on_progress` receives the model's progress within a chunk."""
+        """Return the chunks of shuffled activations that the SAE of a configuration is trained on.
+
+        `on_progress` is called with the number of sequences of a chunk that the model has processed, and their total.
+        """
         training, settings = config.training, config.activations
         cache = None
         if settings.cache is not None:
@@ -96,11 +112,11 @@ class ActivationSource:
         )
 
 
-_latest: dict[str, ActivationSource] = {}
+_latest: dict[str, ActivationSource] = {}  # the source loaded last, by its settings and device
 
 
 def load_source(config: Config, device: torch.device) -> ActivationSource:
-    """Return the source of a pack. Consecutive packs with the same model and text share one.
+    """Return the language model and text of a configuration; consecutive calls with the same settings share them.
 
     Raises: ConfigError if the model or its tokenizer cannot be used.
     """

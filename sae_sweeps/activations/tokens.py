@@ -16,7 +16,7 @@ from sae_sweeps.config import DatasetConfig
 
 log = logging.getLogger(__name__)
 
-Row = npt.NDArray[np.int32]  # one sequence
+Row = npt.NDArray[np.int32]  # the token ids of one sequence
 
 
 class TokenSource:
@@ -42,8 +42,9 @@ class TokenSource:
         return (np.array(row, dtype=np.int32) for row in rows)  # 4 bytes per token; a list takes ten times as much
 
     def held_out_tokens(self, count: int) -> Tensor:
-        """Return up to `count` held-out sequences (N, S): random ones of a finite data set, the first ones of a stream.
+        """Return the token ids (N, S) of up to `count` held-out sequences.
 
+        They are a random sample of a finite data set, the same in every call, or the first sequences of a stream.
         Raises: ConfigError if the held-out documents do not fill one sequence.
         """
         if self.dataset.streaming:
@@ -60,7 +61,7 @@ class TokenSource:
         return torch.from_numpy(np.stack(sequences))
 
     def training(self, start: int, count: int) -> Tensor:
-        """Return training sequences `start` to `start + count`, (count, S), numbered through all epochs.
+        """Return the token ids (count, S) of training sequences `start` to `start + count - 1`, numbered across epochs.
 
         Raises: ConfigError if the training documents do not fill one sequence.
         """
@@ -71,17 +72,17 @@ class TokenSource:
             if not rows:
                 raise too_short_error(self.dataset, held_out=False)
             self._finite = torch.from_numpy(np.stack(rows))
-            log.info("%d training sequences of %d tokens", *self._finite.shape)
+            log.info("the training text has %d sequences of %d tokens", *self._finite.shape)
         size = len(self._finite)
         index_N = torch.tensor([self._order(at // size)[at % size] for at in range(start, start + count)])
         return self._finite[index_N].long()
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:
-            assert self._finite is not None, "tokenized before the first sequence is requested"
+            assert self._finite is not None, "the text must be tokenized before an order of sequences is drawn"
             if epoch == 1:
                 log.info(
-                    "training needs more than the text's %d sequences: they are repeated in another order",
+                    "training needs more than the %d sequences of the text, and repeats them in another random order",
                     len(self._finite),
                 )
             generator = torch.Generator().manual_seed(self.dataset.seed * 1_000_003 + epoch)
@@ -105,4 +106,4 @@ class TokenSource:
                 yield row
             if empty:
                 raise too_short_error(self.dataset, held_out=False)
-            log.info("the streamed text has ended and is read again from the beginning")
+            log.info("the streamed text has ended; training reads it again from the beginning")

@@ -9,20 +9,20 @@ from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.saes import SAE
 
-BATCH = 2048  # activations that are reconstructed at a time
+BATCH = 2048  # activations in a batch
 
 
 @torch.no_grad()
 def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float]:
-    """Return the metrics of an SAE on held-out activations; metrics.py has how each is shown.
+    """Return the metrics of an SAE on held-out activations x with reconstructions x_hat, by name.
 
-    nmse: mean over activations of |x - x_hat|^2 / |x - mean_D(x)|^2 (arXiv:2502.04878)
-    fvu: sum |x - x_hat|^2 / sum |x - mean_A(x)|^2, also known as 1 - explained variance
+    nmse: mean over activations of |x - x_hat|^2 / |x - mean_D(x)|^2 (arXiv:2502.04878); mean_D is over the entries of x
+    fvu: sum |x - x_hat|^2 / sum |x - mean_A(x)|^2, also known as 1 - explained variance; mean_A is over activations
     l0: mean number of active latents per activation, with the selection used at inference
     dead_fraction: share of latents that are active on none of the held-out activations
-    ce_degradation: rise of the cross-entropy, in nats per token, when reconstructions replace activations
-    ce_recovered_zero, ce_recovered_mean: 1 for no rise, 0 for the rise under zero or mean ablation
-    ce_model, ce_reconstruction: cross-entropy, in nats per token, without and with the reconstructions
+    ce_degradation: increase of the model's cross-entropy, in nats per token, when reconstructions replace activations
+    ce_recovered_zero, ce_recovered_mean: 1 for no increase, 0 for the increase under zero or mean ablation
+    ce_model, ce_reconstruction: the model's cross-entropy, in nats per token, without and with the reconstructions
     held_out_tokens: number of held-out activations
     """
     reconstructions: list[Tensor] = []

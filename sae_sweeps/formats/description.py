@@ -1,20 +1,20 @@
-"""What the files of an SAE declare, read without its weights."""
+"""What the files of an SAE declare, read without loading the weights."""
 
 from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
 class Description:
-    """An SAE as its files declare it; None where they do not say."""
+    """The properties that the files of an SAE declare; None for a property that the files do not name."""
 
     architecture: str
     d_in: int | None
     dict_size: int | None
-    k: int | None = None
+    k: int | None = None  # active latents per activation
     model: str | None = None
     hook: str | None = None
-    trained_here: bool = False
-    # how activations have to be normalised before they reach it, if the format cannot have it do so itself
+    trained_here: bool = False  # whether sae_sweeps has trained it
+    # how activations must be normalised before the SAE encodes them, if the format has no SAEs that normalise
     input_normalization: str = "none"
     directions_of: str | None = None  # for a meta-SAE: the SAE whose decoder directions it reconstructs
 
@@ -28,5 +28,5 @@ class Description:
         return f"Description({', '.join(values)})"
 
 
-# where that is noted in the configurations of libraries that cannot normalise activations
+# key of `input_normalization` in the configuration files of libraries that cannot normalise activations
 NORMALIZATION_KEY = "normalize_activations"

@@ -21,7 +21,7 @@ from sae_sweeps.saes.inference import convert_gate
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 FILES = (CONFIG, WEIGHTS)
 
-ARCHITECTURES = {  # by dict_class
+ARCHITECTURES = {  # the architecture here, by dict_class in config.json
     "AutoEncoder": "relu",
     "AutoEncoderNew": "relu",
     "GatedAutoEncoder": "gated",
@@ -38,17 +38,20 @@ DICT_CLASSES = {  # the dict_class that each architecture is written as
     "matryoshka": "BatchTopKSAE",
     "jumprelu": "JumpReluAutoEncoder",
 }
-# what submodule_name contains, as in resid_post_layer_8; without one, the library's scripts use the output of a layer
+# outputs that submodule_name contains, e.g. resid_post_layer_8; without that key, the SAE is of a layer's output
 PLACES = ("resid_post", "resid_mid", "resid_pre", "attn_out", "mlp_out")
 
 
 def is_at(path: Path) -> bool:
-    """Return whether a folder has dictionary_learning's files."""
+    """Return whether a folder contains config.json and ae.pt, the files of dictionary_learning."""
     return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
 
 
 def describe(path: Path) -> Description:
-    """Return what config.json declares. Raises: ValueError if its dict_class is not supported."""
+    """Return the architecture, sizes, k, model and hook that config.json declares.
+
+    Raises: ValueError if config.json has no trainer, or if the dict_class is not supported.
+    """
     trainer = _trainer(path)
     submodule, layer = trainer.get("submodule_name"), trainer.get("layer")
     place = "resid_post" if submodule is None else next((name for name in PLACES if name in submodule), None)
@@ -66,14 +69,17 @@ def _trainer(path: Path) -> dict[str, Any]:
     config = read_json(path / CONFIG)
     trainer = config.get("trainer") if isinstance(config, dict) else None
     if not isinstance(trainer, dict):
-        raise ValueError(f"{CONFIG} has no trainer")
+        raise ValueError(f"{CONFIG} has no JSON object named trainer")
     if (dict_class := trainer.get("dict_class")) not in ARCHITECTURES:
-        raise ValueError(f"its dict_class {dict_class!r} is not one of {', '.join(ARCHITECTURES)}")
+        raise ValueError(f"dict_class in {CONFIG} must be one of {', '.join(ARCHITECTURES)}, but it is {dict_class!r}")
     return trainer
 
 
 def read(path: Path) -> InferenceSAE:
-    """Return the SAE. Raises: ValueError if its dict_class is not supported, or if ae.pt holds more than tensors."""
+    """Return the SAE in the folder `path`, on the CPU.
+
+    Raises: ValueError if the dict_class is not supported, or if ae.pt holds more than tensors.
+    """
     trainer, state = _trainer(path), _state(path / WEIGHTS)
     dict_class = trainer["dict_class"]
     parts: dict[str, Any] = {"centers_input": dict_class not in ("AutoEncoderNew", "JumpReluAutoEncoder")}
@@ -96,7 +102,7 @@ def read(path: Path) -> InferenceSAE:
     elif ARCHITECTURES[dict_class] == "relu":
         parts["threshold"] = torch.zeros(dict_size)
     else:
-        parts["threshold"] = state["threshold"].expand(dict_size)  # one for all latents, or one for each
+        parts["threshold"] = state["threshold"].expand(dict_size)  # the file has one in all, or one for each latent
     return InferenceSAE(ARCHITECTURES[dict_class], **parts)
 
 
@@ -106,28 +112,29 @@ def _state(file: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError:
         raise ValueError(f"{WEIGHTS} is damaged or holds more than tensors; no code in it was run") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{WEIGHTS} does not hold named tensors")
+        raise ValueError(f"{WEIGHTS} does not hold a dictionary of named tensors")
     return state
 
 
 def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
-    """Write an SAE so that `dictionary_learning.utils.load_dictionary(folder, "cpu")` computes the same.
+    """Write config.json and ae.pt to `folder`, for `dictionary_learning.utils.load_dictionary(folder, "cpu")`.
 
-    Raises: ValueError if it normalises activations, or if its class needs a k and none is known.
+    The loaded SAE computes the same as `sae`. Layer, model and submodule are those of `description`.
+    Raises: ValueError if the SAE normalises activations, or if dictionary_learning's class needs a k and none is known.
     """
     if sae.normalization != "none":
-        raise ValueError("dictionary_learning cannot normalise activations")
+        raise ValueError(f"dictionary_learning cannot normalise activations, but the SAE needs {sae.normalization}")
     dict_class, k = DICT_CLASSES[sae.architecture], description.k if sae.k is None else sae.k
     layer, place = _output_place(description.hook)
     state: dict[str, Tensor] = {"encoder.weight": sae.W_enc, "decoder.weight": sae.W_dec.T}
     bias = sae.encoder_bias(centered=True)
     if sae.architecture == "jumprelu":
-        assert sae.threshold is not None, "a JumpReLU SAE has one"
+        assert sae.threshold is not None, "a JumpReLU SAE has thresholds"
         state = {"W_enc": sae.W_enc.T, "W_dec": sae.W_dec, "b_enc": sae.encoder_bias(centered=False)}
         state |= {"b_dec": sae.b_dec, "threshold": sae.threshold}
     elif sae.architecture == "gated":
-        assert sae.gain is not None, "a gated SAE has one"
-        assert sae.shift is not None, "a gated SAE has one"
+        assert sae.gain is not None, "a gated SAE has gains"
+        assert sae.shift is not None, "a gated SAE has shifts"
         mag_bias = sae.shift + sae.gain * bias
         state |= {"decoder_bias": sae.b_dec, "gate_bias": bias, "r_mag": sae.gain.log(), "mag_bias": mag_bias}
     elif sae.architecture == "relu":
@@ -135,7 +142,7 @@ def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
     else:
         threshold = torch.tensor(-1.0) if sae.threshold is None else sae.threshold[0]
         if k is None:
-            raise ValueError(f"dictionary_learning needs the k of a {dict_class}, which the SAE's files do not name")
+            raise ValueError(f"dictionary_learning needs the k of a {dict_class}, but the SAE's files do not name k")
         state |= {"b_dec": sae.b_dec, "encoder.bias": bias}
         state |= {"k": torch.tensor(k, dtype=torch.int), "threshold": threshold}
     trainer = {
@@ -156,14 +163,19 @@ def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
 
 
 def _output_place(hook: str | None) -> tuple[int | None, str | None]:
-    """Return the layer and the output (resid_post, mlp_out, ...) that a hook sees; a block's input is the output of
-    the block before. (None, None) for any other hook."""
+    """Return the layer and the output (resid_post, mlp_out, ...) that a hook sees, e.g. (8, "resid_post").
+
+    The input of layer L counts as the output of layer L - 1. Returns (None, None) for None and for any other hook.
+    """
     layer, name = split_hook(as_block_output(hook or "")) or (None, "")
     return (layer, name.removeprefix("hook_")) if name.startswith("hook_") else (None, None)
 
 
 def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
-    """Write an SAE for dictionary_learning and return its folder. Raises: ValueError as `write` does."""
+    """Write an SAE to `folder` for dictionary_learning, and return `folder`.
+
+    `metadata` is left out: the format has no key for it. Raises: ValueError as `write` does.
+    """
     write(folder, sae, description)
     return folder
 

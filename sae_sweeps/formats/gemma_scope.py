@@ -1,4 +1,4 @@
-"""Gemma Scope's files (arXiv:2408.05147): params.npz of a JumpReLU SAE; the path names its model and hook, e.g.
+"""Gemma Scope's files (arXiv:2408.05147): params.npz of a JumpReLU SAE. The path names the model and hook:
 
 google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82/params.npz
 """
@@ -15,27 +15,28 @@ from sae_sweeps.saes import InferenceSAE
 WEIGHTS = "params.npz"
 FILES = (WEIGHTS,)
 KEYS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
+# hooks by the kind of SAE in the name of the repository
 HOOKS = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
 
 
 def is_at(path: Path) -> bool:
-    """Return whether a folder has Gemma Scope's file."""
+    """Return whether a folder contains params.npz, the file of a Gemma Scope SAE."""
     return (path / WEIGHTS).is_file()
 
 
 def describe(path: Path) -> Description:
-    """Return the sizes from the header of W_dec, the model and the hook from the path.
+    """Return the sizes of an SAE from the header of W_dec, and the model and hook that the path names.
 
-    Raises: ValueError if the file has no matrix W_dec, or if the path is that of a transcoder or of token embeddings.
+    Raises: ValueError if the file has no matrix W_dec, or if the path names a transcoder or token embeddings.
     """
     dict_size, d_in = _shape_of_decoder(path)
     where = str(path.absolute())
     model = re.search(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att)", where)
     layer = re.search(r"layer_(\d+)", where)
     if "embedding" in path.absolute().parts:
-        raise ValueError("it was trained on token embeddings, which no hook here gives")
+        raise ValueError("the SAE was trained on token embeddings, but only hooks in transformer blocks are supported")
     if re.search(r"gemma-scope-\d+b-(pt|it)-transcoders", where):
-        raise ValueError("it is a transcoder: it reconstructs other activations than its input")
+        raise ValueError("transcoders are not supported: they reconstruct other activations than they encode")
     return Description(
         architecture="jumprelu",
         d_in=d_in,
@@ -46,12 +47,15 @@ def describe(path: Path) -> Description:
 
 
 def read(path: Path) -> InferenceSAE:
-    """Return the SAE. Raises: ValueError if an array is missing, or holds anything but numbers."""
+    """Return the SAE in the folder `path`, on the CPU in float32.
+
+    Raises: ValueError if an array is missing or does not hold numbers.
+    """
     with np.load(path / WEIGHTS, allow_pickle=False) as file:
         # some published files spell W_enc and W_dec in lower case
         names = {name.replace("w_", "W_", 1) if name.startswith("w_") else name: name for name in file.files}
         if missing := [key for key in KEYS if key not in names]:
-            raise ValueError(f"{WEIGHTS} has no {', '.join(missing)}")
+            raise ValueError(f"{WEIGHTS} has no {', '.join(missing)}, which a JumpReLU SAE needs")
         weights = {key: torch.from_numpy(np.asarray(file[names[key]], dtype=np.float32)) for key in KEYS}
     return InferenceSAE(
         "jumprelu",
@@ -68,11 +72,11 @@ def _shape_of_decoder(path: Path) -> tuple[int, int]:
     with np.load(path / WEIGHTS, allow_pickle=False) as file:
         name = "W_dec" if "W_dec" in file.files else "w_dec"
         if name not in file.files:
-            raise ValueError(f"{WEIGHTS} has no W_dec")
+            raise ValueError(f"{WEIGHTS} has no W_dec, which a JumpReLU SAE needs")
         with file.zip.open(f"{name}.npy") as array:
             version = np.lib.format.read_magic(array)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, _ = header(array)
     if len(shape) != 2:
-        raise ValueError(f"W_dec has the shape {shape}, which is not a matrix")
+        raise ValueError(f"W_dec must be a matrix of latents by width, but it has the shape {shape}")
     return shape

@@ -11,20 +11,26 @@ from sae_sweeps.saes import InferenceSAE
 
 
 class Reader(Protocol):
-    """The names that the module of a readable format defines."""
+    """The functions and constants that the module of a readable format defines."""
 
     @property
     def FILES(self) -> tuple[str, ...]:
-        """Return the names of all files that are needed from a folder."""
+        """Return the names of all files that are read from an SAE's folder."""
 
     def is_at(self, path: Path) -> bool:
         """Return whether a folder holds an SAE in this format."""
 
     def describe(self, path: Path) -> Description:
-        """Return what the files declare, without reading the weights. Raises: any error if they hold no SAE."""
+        """Return the architecture, sizes, model and hook that the files declare, without loading the weights.
+
+        Raises: an exception of any class if the files hold no SAE; `reading.Located` makes it a ValueError.
+        """
 
     def read(self, path: Path) -> InferenceSAE:
-        """Return the SAE. Raises: any error if the files do not hold one."""
+        """Return the SAE in the folder `path`, on the CPU.
+
+        Raises: an exception of any class if the files hold no SAE; `reading.Located` makes it a ValueError.
+        """
 
 
 @dataclass(frozen=True)
@@ -32,15 +38,15 @@ class Writer:
     """How SAEs are written for a library, and the Python lines that load them there."""
 
     library: str
-    pip: str  # what to install
-    imports: str
-    load: str  # with {folder} in place of the path
+    pip: str  # requirement that pip installs the library with
+    imports: str  # lines that import what `load` uses
+    load: str  # lines that load an SAE, with {folder} in place of the path
     normalizes: bool  # whether the library can normalise activations itself
-    architectures: tuple[str, ...]  # those of config.saes.ARCHITECTURES that the library can compute
-    # (folder, SAE, description, further metadata) -> the folder written to; ValueError if the format has no such SAE
+    architectures: tuple[str, ...]  # names in config.saes.ARCHITECTURES that the library can compute
+    # (folder, SAE, description, further metadata) -> folder with the files; ValueError if the format has no such SAE
     write: Callable[[Path, InferenceSAE, Description, dict[str, Any]], Path]
-    takes_foreign: bool = False  # whether it takes any SAE of another library, which selects by k, thresholds or gates
+    takes_foreign: bool = False  # whether the library can compute every SAE that was read from another library
 
     def has_architecture(self, name: str) -> bool:
-        """Return whether the library can compute SAEs of this architecture."""
+        """Return whether the library can compute SAEs of the architecture `name`."""
         return name in self.architectures or (self.takes_foreign and name not in ARCHITECTURES)

@@ -1,4 +1,4 @@
-"""The metadata in an SAE's files: where it is from."""
+"""The metadata in an SAE's files: the settings, model, hook and text of the training."""
 
 from dataclasses import asdict
 from typing import Any
@@ -7,12 +7,12 @@ from sae_sweeps.config import Config
 
 
 def sae_metadata(config: Config) -> dict[str, Any]:
-    """Return what SAELens records about an SAE's origin, and how the SAE was trained."""
+    """Return the metadata for cfg.json: k, seed and SAE settings under "sae_sweeps", and model, hook and text."""
     return {"sae_sweeps": {"k": config.k, "seed": config.seed, "sae": asdict(config.sae)}, **text_metadata(config)}
 
 
 def text_metadata(config: Config) -> dict[str, Any]:
-    """Return which activations an SAE was trained on: model, hook and text, under SAELens' names."""
+    """Return the model, hook and text that an SAE was trained on, under the keys that SAELens uses in cfg.json."""
     return {
         "model_name": config.model.name,
         "hook_name": config.model.hook,

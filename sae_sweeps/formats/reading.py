@@ -1,7 +1,7 @@
-"""Trained SAEs, whoever trained them: where they are, in which format, and what they declare.
+"""Find, describe and load trained SAEs, in the formats of several libraries.
 
-An SAE is given as FOLDER or FORMAT:FOLDER; `registry.READERS` has the formats. Without FORMAT it is detected from the
-files in the folder. If there is no such folder on this machine, it is looked up on the Hugging Face hub as
+An SAE is given as FOLDER or FORMAT:FOLDER; `registry.READERS` has the formats. Without FORMAT, the format is detected
+from the files in the folder. If there is no such folder on this machine, it is looked up on the Hugging Face hub as
 OWNER/REPOSITORY/FOLDER, e.g. google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82.
 """
 
@@ -33,15 +33,18 @@ class Located:
 
     @property
     def files(self) -> list[Path]:
-        """Return the files that are read from the folder."""
+        """Return the paths of the existing files in the folder that the format reads."""
         return [file for name in READERS[self.format].FILES if (file := self.folder / name).is_file()]
 
     def describe(self) -> Description:
-        """Return what the files declare, without reading the weights. Raises: ValueError if they hold no SAE."""
+        """Return the architecture, sizes, model and hook that the files declare, without loading the weights.
+
+        Raises: ValueError if the files hold no SAE.
+        """
         return self._try_to_read(READERS[self.format].describe)
 
     def read(self) -> InferenceSAE:
-        """Return the SAE.
+        """Return the SAE in the folder, on the CPU.
 
         Raises: ValueError if the files do not hold an SAE, if a number is not finite, or if the shapes do not fit each
         other or the declared sizes.
@@ -53,24 +56,24 @@ class Located:
         try:
             return read(self.folder)
         except Exception as error:  # readers of JSON, zip and pickle have no common exception
-            problem = f"there is no {error}" if isinstance(error, KeyError) else first_line(error)
+            problem = f"the files have no entry {error}" if isinstance(error, KeyError) else first_line(error)
             raise ValueError(f"cannot be read as {self.format} ({problem})") from error
 
 
 def _check_sizes(sae: InferenceSAE, description: Description) -> InferenceSAE:
-    """Return the SAE. Raises: ValueError if its weights do not have the declared sizes."""
+    """Return `sae`. Raises: ValueError if d_in, dict_size or k differs between weights and configuration file."""
     for name in ("d_in", "dict_size", "k"):
         declared, found = getattr(description, name), getattr(sae, name)
         if None not in (declared, found) and declared != found:
-            raise ValueError(f"its configuration declares {name} = {declared}, but its weights have {found}")
+            raise ValueError(f"the configuration file declares {name} = {declared}, but the weights have {found}")
     return sae
 
 
 def locate(spec: str) -> Located:
-    """Return where an SAE is: `spec` is FOLDER or FORMAT:FOLDER, on this machine or on the hub.
+    """Return the folder and format of an SAE. `spec` is FOLDER or FORMAT:FOLDER, on this machine or on the hub.
 
-    The folder of a point and a file inside the folder are accepted as well.
-    Raises: ValueError if the folder holds no SAE, FileNotFoundError if there is no such folder.
+    The folder of a point of a sweep and a file inside the SAE's folder are accepted as well.
+    Raises: ValueError if the folder holds no SAE, or none in FORMAT; FileNotFoundError if there is no such folder.
     """
     format, path = split_spec(spec)
     readers = READERS if format is None else {format: READERS[format]}
@@ -89,22 +92,22 @@ def locate(spec: str) -> Located:
     found = [name for name, reader in readers.items() if reader.is_at(folder)]
     if not found:
         expected = "; ".join(f"{name}: {' and '.join(reader.FILES)}" for name, reader in readers.items())
-        raise ValueError(f"holds no SAE ({expected})")
+        raise ValueError(f"holds no SAE; the folder must contain the files of one of these formats ({expected})")
     return Located(found[0], folder)
 
 
 def split_spec(spec: str) -> tuple[str | None, str]:
-    """Split FORMAT:FOLDER into both; the format is None if there is none before the folder."""
+    """Split FORMAT:FOLDER into the format and the folder. The format is None if no known one comes before a colon."""
     prefix, colon, path = spec.partition(":")
     return (prefix, path) if colon and prefix in READERS else (None, spec)
 
 
 def load_sae(spec: str | Path, device: str | torch.device = "cpu") -> InferenceSAE:
-    """Load a trained SAE, whoever trained it, to encode and reconstruct activations (B, D) of its model and hook.
+    """Load a trained SAE from files, to encode and reconstruct B activations of the model's width D, (B, D).
 
     `spec` is the folder of an SAE or of a point of a sweep, or OWNER/REPOSITORY/FOLDER on the hub, in the format of
-    SAELens, Gemma Scope, dictionary_learning or sparsify. The format is detected, unless it comes first, as in
-    "gemma_scope:FOLDER". No code in a file is ever run.
+    SAELens, Gemma Scope, dictionary_learning or sparsify. The format is detected, unless `spec` names it,
+    as in "gemma_scope:FOLDER". No code in a file is ever run.
 
     Raises: FileNotFoundError if there is no such folder; ValueError if it holds no SAE, if the shapes do not fit each
     other or if a number is not finite.

@@ -1,4 +1,4 @@
-"""The table of formats. A new one takes a file here and an entry below; CONTRIBUTING.md has the steps."""
+"""The table of SAE file formats. A new format needs a file here and an entry below: see CONTRIBUTING.md."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from sae_sweeps.formats.interface import Reader, Writer
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is read and written; None where it is not."""
+    """The reader and writer of a format; None if the format cannot be read, or cannot be written."""
 
     reader: Reader | None = None
     writer: Writer | None = None

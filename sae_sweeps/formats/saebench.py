@@ -11,10 +11,13 @@ from sae_sweeps.saes import InferenceSAE
 
 
 def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
-    """Write an SAE for SAEBench, and return its folder. Raises: ValueError if its model or its layer is unknown."""
+    """Write an SAE to `folder` in SAELens' format with the layer of the hook, for SAEBench, and return `folder`.
+
+    Raises: ValueError if `description` does not name the model and a hook in a transformer block.
+    """
     parts = split_hook(description.hook)
     if description.model is None or parts is None:
-        raise ValueError("SAEBench needs the model and the layer, which the SAE's files do not name")
+        raise ValueError("SAEBench needs the model and the layer of the SAE, but the SAE's files do not name both")
     return saelens.export(folder, sae, description, {**metadata, "hook_layer": parts[0], "hook_head_index": None})
 
 

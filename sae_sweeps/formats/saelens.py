@@ -1,7 +1,7 @@
 """SAELens' folders: cfg.json and sae_weights.safetensors, of version 6 and older.
 
-SAEs are saved here in this format too. SAELens has no architecture for BatchTopK at inference: BatchTopK is saved as a
-JumpReLU SAE with the same threshold for every latent. `metadata.sae_sweeps` in cfg.json records the architecture.
+sae_sweeps also saves SAEs in this format. SAELens has no architecture for BatchTopK at inference: BatchTopK is saved
+as a JumpReLU SAE with the same threshold for every latent. `metadata.sae_sweeps` in cfg.json records the architecture.
 """
 
 import logging
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 FILES = (CONFIG, WEIGHTS)
 FORMAT_VERSION = "6.0.0"  # without a version, SAELens assumes an older layout and drops the metadata
 
-# the name under which SAELens has each architecture of `config.saes.ARCHITECTURES` at inference. One that is missing
-# here is saved under its own name: SAELens refuses it, and `read` gives it its class back
+# the architecture in SAELens that computes the same at inference, for each of `config.saes.ARCHITECTURES`. An
+# architecture that is missing here is saved under its own name, which SAELens refuses and `read` accepts
 WRITTEN = {
     "batchtopk": "jumprelu",
     "topk": "topk",
@@ -35,13 +35,14 @@ WRITTEN = {
     "relu": "standard",
     "gated": "gated",
 }
-# names in older layouts, and in version 6
+# keys of cfg.json in older versions, and in version 6
 RENAMED = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
 # SAELens' architectures that have another name here
 NAMES_HERE = {"standard": "relu", "matryoshka_batchtopk": "matryoshka"}
 RESCALING = ("topk", "batchtopk", "matryoshka_batchtopk")  # architectures with rescale_acts_by_decoder_norm
-# a factor that SAELens multiplies into the weights when it saves an SAE, and ignores when it loads one
+# scales activations by a factor that SAELens multiplies into the weights when saving, and ignores when loading
 TRAINING_ONLY = "expected_average_only_in"
+# `InferenceSAE.normalization`, by normalize_activations in cfg.json
 NORMALIZATIONS = {
     "none": "none",
     TRAINING_ONLY: "none",
@@ -51,20 +52,24 @@ NORMALIZATIONS = {
 
 
 def has_architecture(name: str) -> bool:
-    """Return whether SAELens can compute what an SAE of this architecture does.
+    """Return whether SAELens can compute the same as an SAE of the architecture `name`.
 
-    It can for SAEs of other libraries: `InferenceSAE` selects by a k, thresholds or gates, and SAELens has all three.
+    SAELens can for all SAEs read from other libraries: `InferenceSAE` selects latents by k, thresholds or gates, and
+    SAELens has all three.
     """
     return name in WRITTEN or name not in ARCHITECTURES
 
 
 def is_at(path: Path) -> bool:
-    """Return whether a folder has SAELens' files."""
+    """Return whether a folder contains cfg.json and sae_weights.safetensors, the files of SAELens."""
     return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
 
 
 def describe(path: Path) -> Description:
-    """Return what cfg.json declares. Raises: ValueError if it lacks a size, or has a setting that is not supported."""
+    """Return the architecture, sizes, k, model and hook that cfg.json declares.
+
+    Raises: ValueError if cfg.json lacks the architecture or a size, or has a setting that is not supported.
+    """
     config = _config(path)
     metadata = config["metadata"]
     origin = metadata.get("sae_sweeps") or {}
@@ -82,16 +87,18 @@ def describe(path: Path) -> Description:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """Return cfg.json with the names of version 6, and `scale_is_lost`: whether training scaled activations by a
-    factor that the files do not name.
+    """Return the settings in cfg.json under the keys of SAELens 6.
 
-    Raises: ValueError if it lacks a size, or has a setting that is not supported.
+    The key `scale_is_lost` is added: whether training scaled activations by a factor that the files do not name.
+    Raises: ValueError if cfg.json lacks the architecture or a size, or has a setting that is not supported.
     """
     config = read_json(path / CONFIG)
     if not isinstance(config, dict):
-        raise ValueError(f"{CONFIG} is not the JSON object of an SAE")
+        raise ValueError(
+            f"{CONFIG} must hold a JSON object with the settings of an SAE, but the content is not a JSON object"
+        )
     config = {RENAMED.get(name, name): value for name, value in config.items()}
-    if not isinstance(config.get("metadata"), dict):  # older than 6: all settings are on one level
+    if not isinstance(config.get("metadata"), dict):  # before version 6, all settings are on one level
         named = {name: config.get(name) for name in ("model_name", "hook_name")}
         config["metadata"] = {name: value for name, value in named.items() if value is not None}
         config.setdefault("architecture", "standard")
@@ -100,7 +107,9 @@ def _config(path: Path) -> dict[str, Any]:
         if config.get("activation_fn", "relu") == "topk":
             config |= {"architecture": "topk", "k": arguments.get("k")}
         elif config.get("activation_fn", "relu") != "relu":
-            raise ValueError(f"its activation function {config['activation_fn']!r} is neither relu nor topk")
+            raise ValueError(
+                f"{CONFIG} has the activation function {config['activation_fn']!r}, which is neither relu nor topk"
+            )
         if isinstance(config.get("normalize_activations"), bool):
             config["normalize_activations"] = TRAINING_ONLY if config["normalize_activations"] else "none"
     missing = [name for name in ("architecture", "d_in", "d_sae") if config.get(name) is None]
@@ -116,14 +125,24 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> InferenceSAE:
-    """Return the SAE. Raises: ValueError if its architecture or one of its settings is not supported."""
+    """Return the SAE in the folder `path`, on the CPU.
+
+    Raises: ValueError if the architecture or a setting in cfg.json is not supported.
+    """
     config, weights = _config(path), load_file(path / WEIGHTS)
     architecture = config["architecture"]
     if config["scale_is_lost"]:
-        log.warning("%s: normalize_activations=%s: assumed to be in the weights already", path, TRAINING_ONLY)
+        log.warning(
+            "%s: cfg.json has normalize_activations=%s without the factor; the SAE is used without normalisation, "
+            "which is right only if the factor is in the weights, where SAELens puts it when it saves an SAE",
+            path,
+            TRAINING_ONLY,
+        )
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         if name in weights and not torch.allclose(weights[name].float(), torch.ones(())):
-            raise ValueError(f"its latents have a {name}, which is not supported")
+            raise ValueError(
+                f"the weights include {name}, a factor for each latent other than 1, which is not supported"
+            )
     parts: dict[str, Any] = {"W_dec": weights["W_dec"], "b_dec": weights["b_dec"], "b_enc": weights.get("b_enc")}
     W_enc_FD = weights["W_enc"].mT
     threshold = None
@@ -132,7 +151,7 @@ def read(path: Path) -> InferenceSAE:
     elif architecture == "jumprelu":
         threshold = weights["threshold"]
     elif architecture in ("batchtopk", "matryoshka_batchtopk"):
-        threshold = weights["topk_threshold"].expand(len(W_enc_FD))  # a training checkpoint
+        threshold = weights["topk_threshold"].expand(len(W_enc_FD))  # only training checkpoints have this architecture
     elif architecture == "gated":
         parts |= convert_gate(weights["r_mag"], weights["b_gate"], weights["b_mag"])
         threshold = parts.pop("threshold")
@@ -141,7 +160,7 @@ def read(path: Path) -> InferenceSAE:
         parts |= {name: weights.get(name) for name in ("gain", "shift")}
     elif architecture != "topk":
         known = "standard, topk, jumprelu, gated, batchtopk, matryoshka_batchtopk"
-        raise ValueError(f"its architecture {architecture!r} is not one of {known}")
+        raise ValueError(f"the architecture in {CONFIG} must be one of {known}, but it is {architecture!r}")
     if config.get("rescale_acts_by_decoder_norm") and architecture in RESCALING:
         # SAELens multiplies pre-activations by the decoder's norms and divides activations by them
         norm_F1 = weights["W_dec"].norm(dim=1, keepdim=True).clamp(min=1e-8)
@@ -164,10 +183,11 @@ def read(path: Path) -> InferenceSAE:
 
 
 def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
-    """Write an SAE so that `sae_lens.SAE.load_from_disk(folder)` computes the same as `sae`.
+    """Write cfg.json and sae_weights.safetensors to `folder`, for `sae_lens.SAE.load_from_disk(folder)`.
 
-    `metadata` is stored in cfg.json. Its entry "sae_sweeps" holds the SAE's origin; the architecture is added to it.
-    cfg.json is written last, so a folder with a cfg.json is complete.
+    The loaded SAE computes the same as `sae`, if SAELens has the architecture. `metadata` is stored in cfg.json, and
+    the architecture is added to the entry "sae_sweeps" there. cfg.json is written last, so a folder with a cfg.json is
+    complete.
     """
     zero_F = torch.zeros(sae.dict_size)
     weights: dict[str, Tensor] = {"W_enc": sae.W_enc.T, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
@@ -208,7 +228,7 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
 
 
 def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
-    """Write an SAE for SAELens, with its model and hook, and return its folder."""
+    """Write an SAE to `folder` for SAELens, with the model and hook of `description`, and return `folder`."""
     write(folder, sae, {**metadata, "model_name": description.model, "hook_name": description.hook})
     return folder
 

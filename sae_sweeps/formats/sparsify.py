@@ -1,4 +1,4 @@
-"""sparsify's folders (eai-sparsify): cfg.json and sae.safetensors of a TopK SAE, in a folder named after its module."""
+"""sparsify's folders (eai-sparsify): cfg.json and sae.safetensors of a TopK SAE. The folder is named after a module."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from sae_sweeps.saes import InferenceSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 FILES = (CONFIG, WEIGHTS)
-MODULES = {  # hooks by the module whose output they see; "" is the block itself
+MODULES = {  # hooks by the module in a transformer block whose output they see; "" is the block itself
     "": "hook_resid_post",
     ".mlp": "hook_mlp_out",
     ".attn": "hook_attn_out",
@@ -25,12 +25,12 @@ MODULES = {  # hooks by the module whose output they see; "" is the block itself
 
 
 def is_at(path: Path) -> bool:
-    """Return whether a folder has sparsify's files."""
+    """Return whether a folder contains cfg.json and sae.safetensors, the files of sparsify."""
     return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
 
 
 def describe(path: Path) -> Description:
-    """Return what cfg.json, the folder's name and the config.json above it declare.
+    """Return the sizes and k in cfg.json, the hook in the folder's name, and the model in config.json one folder above.
 
     Raises: ValueError if cfg.json does not describe a TopK SAE.
     """
@@ -51,12 +51,12 @@ def describe(path: Path) -> Description:
 def _config(path: Path) -> dict[str, Any]:
     config = read_json(path / CONFIG)
     if not isinstance(config, dict) or not isinstance(config.get("k"), int) or not isinstance(config.get("d_in"), int):
-        raise ValueError(f"{CONFIG} needs k and d_in")
+        raise ValueError(f"{CONFIG} must contain k and d_in, both whole numbers")
     if not config.get("num_latents") and not config.get("expansion_factor"):
         raise ValueError(f"{CONFIG} has neither num_latents nor expansion_factor")
     activation = config.get("activation", "topk")
     if activation != "topk":
-        raise ValueError(f"its activation {activation!r} is not supported, only topk is")
+        raise ValueError(f"the activation in {CONFIG} must be topk, but it is {activation!r}")
     for unsupported in ("skip_connection", "transcode", "signed"):
         if config.get(unsupported):
             raise ValueError(f"{CONFIG} sets {unsupported}, which is not supported")
@@ -64,7 +64,10 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> InferenceSAE:
-    """Return the SAE. Raises: ValueError if the files do not hold a TopK SAE."""
+    """Return the SAE in the folder `path`, on the CPU.
+
+    Raises: ValueError if cfg.json does not describe a TopK SAE.
+    """
     config, weights = _config(path), load_file(path / WEIGHTS)
     return InferenceSAE(
         "topk",
@@ -79,14 +82,15 @@ def read(path: Path) -> InferenceSAE:
 
 
 def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
-    """Write an SAE so that `sparsify.SparseCoder.load_from_disk(folder)` computes the same.
+    """Write cfg.json and sae.safetensors to `folder`, for `sparsify.SparseCoder.load_from_disk(folder)`.
 
-    Raises: ValueError if it is not a TopK SAE.
+    The loaded SAE computes the same as `sae`. config.json in the folder above names the model.
+    Raises: ValueError if the SAE is not a TopK SAE, or if it normalises activations.
     """
     if sae.normalization != "none":
-        raise ValueError("sparsify cannot normalise activations")
+        raise ValueError(f"sparsify cannot normalise activations, but the SAE needs {sae.normalization}")
     if sae.k is None or sae.gain is not None:
-        raise ValueError(f"sparsify has only TopK SAEs, this one is {sae.architecture}")
+        raise ValueError(f"sparsify has only TopK SAEs, but the architecture of the SAE is {sae.architecture}")
     weights = {
         "encoder.weight": sae.W_enc,
         "encoder.bias": sae.encoder_bias(centered=True),
@@ -114,9 +118,9 @@ def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
 
 
 def folder_name(hook: str | None) -> str:
-    """Return sparsify's name for the module whose output a hook sees; the input of layer L is the output of L - 1.
+    """Return sparsify's name for the module whose output a hook sees, e.g. "layers.3.mlp".
 
-    If the hook sees no module's output, its own name is returned, and "sae" if there is no hook.
+    The input of layer L counts as the output of layer L - 1. Any other hook is returned unchanged, and "sae" for None.
     """
     module = {"hook_resid_post": "", "hook_mlp_out": ".mlp", "hook_attn_out": ".attn"}
     layer, name = split_hook(as_block_output(hook or "")) or (0, "")
@@ -124,9 +128,9 @@ def folder_name(hook: str | None) -> str:
 
 
 def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
-    """Write an SAE for sparsify into a subfolder named after the module, and return the subfolder.
+    """Write an SAE for sparsify to a subfolder of `folder` named after the module, and return the subfolder.
 
-    Raises: ValueError if it is not a TopK SAE.
+    `metadata` is left out: the format has no key for it. Raises: ValueError as `write` does.
     """
     subfolder = folder / folder_name(description.hook)
     write(subfolder, sae, description)

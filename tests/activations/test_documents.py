@@ -85,7 +85,7 @@ def test_errors_name_the_problem(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere/\*\.txt: matches no file"):
         find_files(DatasetConfig(format="text", files=f"{tmp_path}/nowhere/*.txt"))
     (tmp_path / "a.jsonl").write_text('{"body": "x"}\n')
-    with pytest.raises(ConfigError, match="no such column; the columns are body"):
+    with pytest.raises(ConfigError, match="the text has no such column; the columns are body"):
         list(read_documents(DatasetConfig(format="json", files=str(tmp_path / "a.jsonl"))))
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="is not UTF-8"):

@@ -38,7 +38,7 @@ def test_a_config_json_without_the_sizes_is_refused(tmp_path, text):
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "~/nowhere-at-all", "a/b/c"])
 def test_a_missing_folder_is_refused(name):
-    with pytest.raises(ConfigError, match="no such folder"):
+    with pytest.raises(ConfigError, match="there is no such folder"):
         read_model_info(name)
 
 

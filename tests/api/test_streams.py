@@ -55,18 +55,18 @@ def test_activations_are_kept_in_a_cache(tiny_model, texts, tmp_path):
     [
         ({"texts": None}, "text=None: a stream needs exactly one text"),
         ({"files": "x/*.txt"}, "text=texts and files: a stream needs exactly one text"),
-        ({"texts": "a document"}, "texts=str: is not a list of strings"),
-        ({"texts": None, "files": "x/*.csv"}, "files=x/*.csv: do not all end in one of .txt, .json"),
+        ({"texts": "a document"}, "texts=str: must be a list of strings"),
+        ({"texts": None, "files": "x/*.csv"}, "files=x/*.csv: must all end in the same one of .txt, .json"),
         ({"texts": None, "files": "nowhere/*.txt"}, "dataset.files=nowhere/*.txt: matches no file"),
         ({"texts": None, "dataset": "wikipedia"}, "dataset=wikipedia: is none of embedded, hub"),
-        ({"hook": None}, "hook=None: has no default for this model"),
+        ({"hook": None}, "hook=None: this model has no default hook"),
         ({"hook": "blocks.7.hook_resid_pre"}, "model.hook=blocks.7.hook_resid_pre: the model has layers 0 to 1"),
         ({"seq_len": 64}, "dataset.seq_len=64: the model reads at most 32 tokens"),
         ({"seq_len": 2}, "dataset.seq_len=2: must be at least 3"),
         ({"chunk_size": 0}, "must be greater than 0"),
         ({"device": "gpu"}, "device=gpu: is not a known device"),
-        ({"model": "./nowhere"}, "model.name=./nowhere: no such folder"),
-        ({"model": ModelConfig(name="./nowhere", hook=HOOK)}, "model.name=./nowhere: no such folder"),
+        ({"model": "./nowhere"}, "model.name=./nowhere: there is no such folder"),
+        ({"model": ModelConfig(name="./nowhere", hook=HOOK)}, "model.name=./nowhere: there is no such folder"),
     ],
 )
 def test_unusable_settings_are_refused_before_the_model_is_loaded(tiny_model, monkeypatch, settings, problem):

@@ -103,12 +103,12 @@ def test_each_sae_trains_on_a_tensor_by_its_own_settings(capsys):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"batch_size": 70}, "training.batch_size=70: does not divide the stream's chunk_size, 300 activations"),
+        ({"batch_size": 70}, "training.batch_size=70: must divide the stream's chunk_size of 300 activations"),
         ({"lr": -1.0}, "training.lr=-1.0: must be greater than 0"),
         ({"tokens": 20}, "training.tokens=20: is less than one batch"),
         ({"tokens": "???"}, "training.tokens=None: has no default"),
         ({"precision": "tf32"}, "training.precision=tf32: needs a CUDA device"),
-        ({"settings": [TrainingConfig()]}, "settings=1: there are 2 SAEs"),
+        ({"settings": [TrainingConfig()]}, "settings=1: must have one entry for each of 2 SAEs"),
     ],
 )
 def test_unusable_training_settings_are_refused(stream, change, problem):
@@ -118,9 +118,9 @@ def test_unusable_training_settings_are_refused(stream, change, problem):
 
 
 def test_unfit_saes_and_streams_are_refused(stream):
-    with pytest.raises(ConfigError, match="d_in=8: the stream's activations are 16 wide"):
+    with pytest.raises(ConfigError, match="d_in=8: must be the width of the stream, 16"):
         train_pack([TopKSAE(8, 32, k=4)], stream, **SETTINGS)
-    with pytest.raises(ConfigError, match="saes=InferenceSAE: is an SAE for inference"):
+    with pytest.raises(ConfigError, match="saes=InferenceSAE: must be an SAE that can be trained"):
         train_pack([TopKSAE(16, 32, k=4).for_inference()], stream, **SETTINGS)
     with pytest.raises(TypeError, match="learning_rate"):
         train_pack([TopKSAE(16, 32, k=4)], stream, learning_rate=1)

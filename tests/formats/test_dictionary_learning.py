@@ -155,7 +155,9 @@ def test_an_unknown_class_is_refused(tmp_path, dict_class):
 def test_json_of_something_else_is_refused(tmp_path, text):
     write(tmp_path, "AutoEncoder", {})
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"cannot be read as dictionary_learning \(config.json has no trainer\)"):
+    with pytest.raises(
+        ValueError, match=r"cannot be read as dictionary_learning \(config.json has no JSON object named trainer\)"
+    ):
         load_sae(tmp_path)
 
 
@@ -166,7 +168,7 @@ def test_weights_that_are_missing_misshapen_or_not_finite_are_refused(tmp_path, 
         if name in ("k", "group_sizes") or (name == "threshold" and dict_class == "AutoEncoderTopK"):
             continue  # not used, or in the configuration as well
         write(tmp_path, dict_class, {key: value for key, value in state.items() if key != name}, k=4)
-        with pytest.raises(ValueError, match="there is no "):
+        with pytest.raises(ValueError, match="the files have no entry "):
             load_sae(tmp_path)
         write(tmp_path, dict_class, {**state, name: torch.full_like(tensor, float("nan"))}, k=4)
         with pytest.raises(ValueError, match="must hold only finite numbers"):
@@ -180,7 +182,7 @@ def test_weights_that_are_missing_misshapen_or_not_finite_are_refused(tmp_path, 
 @pytest.mark.parametrize("state", [[1, 2], {"k": 3}, torch.zeros(3), {"encoder.weight": "a"}])
 def test_anything_but_named_tensors_is_refused(tmp_path, state):
     write(tmp_path, "AutoEncoder", state)
-    with pytest.raises(ValueError, match=r"ae\.pt does not hold named tensors"):
+    with pytest.raises(ValueError, match=r"ae\.pt does not hold a dictionary of named tensors"):
         load_sae(tmp_path)
 
 

@@ -75,7 +75,7 @@ def test_transcoders_and_saes_of_embeddings_are_refused(tmp_path, path, problem)
 def test_weights_that_are_missing_misshapen_or_not_finite_are_refused(tmp_path, name):
     w = params()
     write(tmp_path, {key: value for key, value in w.items() if key != name})
-    with pytest.raises(ValueError, match=f"params.npz has no {name}"):
+    with pytest.raises(ValueError, match=f"params.npz has no {name}, which a JumpReLU SAE needs"):
         load_sae(tmp_path)
     write(tmp_path, {**w, name: torch.cat([w[name], w[name]])})
     with pytest.raises(ValueError, match=r"has the shape \("):
@@ -88,7 +88,7 @@ def test_weights_that_are_missing_misshapen_or_not_finite_are_refused(tmp_path, 
 
 def test_a_decoder_that_is_not_a_matrix_is_refused(tmp_path):
     write(tmp_path, {**params(), "W_dec": torch.zeros(F)})
-    with pytest.raises(ValueError, match=r"W_dec has the shape \(24,\), which is not a matrix"):
+    with pytest.raises(ValueError, match=r"W_dec must be a matrix of latents by width, but it has the shape \(24,\)"):
         locate(str(tmp_path)).describe()
 
 

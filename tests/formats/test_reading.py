@@ -59,7 +59,8 @@ def test_the_format_is_detected_or_given(tmp_path, format):
     for other in set(FORMATS) - {format}:
         with pytest.raises(ValueError, match="holds no SAE") as raised:
             locate(f"{other}:{folder}")
-        assert str(raised.value) == f"holds no SAE ({FILES[other]})"
+        expected = f"the folder must contain the files of one of these formats ({FILES[other]})"
+        assert str(raised.value) == f"holds no SAE; {expected}"
 
 
 def test_the_given_format_is_read_where_a_folder_has_two(tmp_path):
@@ -111,7 +112,8 @@ def test_declared_sizes_are_checked_against_the_weights(tmp_path, format, keys, 
         inner = inner[key]
     inner[keys[-1]] += 1
     file.write_text(json.dumps(config))
-    problem = f"its configuration declares {name} = {inner[keys[-1]]}, but its weights have {inner[keys[-1]] - 1}"
+    declared = inner[keys[-1]]
+    problem = f"the configuration file declares {name} = {declared}, but the weights have {declared - 1}"
     with pytest.raises(ValueError, match=re.escape(problem)):
         load_sae(folder)
 
@@ -148,14 +150,14 @@ def cached(cache: Path, repository: str, commit: str = "0f1e2d3c") -> Path:
 def test_a_hub_name_without_network_is_found_neither_here_nor_on_the_hub(offline):
     name = "google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82"
     with pytest.raises(
-        FileNotFoundError, match="there is no such folder here; google/gemma-scope-2b-pt-res on the hub"
+        FileNotFoundError, match="there is no such folder here, and google/gemma-scope-2b-pt-res is not"
     ):
         locate(name)
     command = composed("task=latents", f"saved={name}", "model.hook=blocks.1.hook_resid_pre")
     with pytest.raises(ConfigError) as raised:
         find_saved_sae(name, "saved", command)
     line = str(raised.value)
-    assert line.startswith(f"saved={name}: there is no such folder here; google/gemma-scope-2b-pt-res on the hub: ")
+    assert line.startswith(f"saved={name}: there is no such folder here, and google/gemma-scope-2b-pt-res is not")
     assert "the hub cannot be reached" in line
     assert "Fix: saved=outputs/SWEEP/POINT, or FORMAT:FOLDER" in line
     assert "\n" not in line

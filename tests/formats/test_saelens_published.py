@@ -200,18 +200,18 @@ def test_the_older_layout_of_topk(tmp_path):
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        ({"architecture": "transcoder"}, "architecture 'transcoder' is not one of standard, topk"),
+        ({"architecture": "transcoder"}, "the architecture in cfg.json must be one of standard, topk"),
         ({"architecture": "standard", "normalize_activations": "covariance_whitening"}, "'covariance_whitening'"),
         ({"architecture": "standard", "reshape_activations": "hook_z"}, "reshape_activations='hook_z'"),
         ({"architecture": "standard", "d_in": None}, "cfg.json has no d_in"),
-        ({"architecture": "topk"}, "there is no 'k'"),
+        ({"architecture": "topk"}, "the files have no entry 'k'"),
         (
             {"architecture": "topk", "k": F + 1},
             f"k must be between 1 and {F}, the number of latents, but it is {F + 1}",
         ),
-        ({"architecture": "jumprelu"}, "there is no 'threshold'"),
-        ({"architecture": "batchtopk", "k": 3}, "there is no 'topk_threshold'"),
-        ({"architecture": "gated"}, "there is no 'r_mag'"),
+        ({"architecture": "jumprelu"}, "the files have no entry 'threshold'"),
+        ({"architecture": "batchtopk", "k": 3}, "the files have no entry 'topk_threshold'"),
+        ({"architecture": "gated"}, "the files have no entry 'r_mag'"),
     ],
 )
 def test_unsupported_and_missing_settings_are_refused(tmp_path, config, problem):
@@ -224,10 +224,10 @@ def test_unsupported_and_missing_settings_are_refused(tmp_path, config, problem)
 
 def test_unsupported_settings_of_the_older_layout_are_refused(tmp_path):
     write(tmp_path, {**OLDER, "activation_fn_str": "tanh-relu"}, weights())
-    with pytest.raises(ValueError, match="activation function 'tanh-relu' is neither relu nor topk"):
+    with pytest.raises(ValueError, match="has the activation function 'tanh-relu', which is neither relu nor topk"):
         load_sae(tmp_path)
     write(tmp_path, OLDER, {**weights(), "scaling_factor": torch.full((F,), 1.5)})
-    with pytest.raises(ValueError, match="its latents have a scaling_factor"):
+    with pytest.raises(ValueError, match="the weights include scaling_factor, a factor for each latent"):
         load_sae(tmp_path)
 
 
@@ -256,7 +256,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, name, bad):
 @pytest.mark.parametrize("name", ["W_enc", "W_dec", "b_dec"])
 def test_a_missing_weight_is_named(tmp_path, name):
     published(tmp_path, {"architecture": "standard"}, {key: value for key, value in weights().items() if key != name})
-    with pytest.raises(ValueError, match=f"there is no '{name}'"):
+    with pytest.raises(ValueError, match=f"the files have no entry '{name}'"):
         load_sae(tmp_path)
 
 

@@ -99,9 +99,9 @@ def test_a_hook_on_no_module_is_not_read_back(tmp_path, hook):
         ({"skip_connection": True}, "cfg.json sets skip_connection, which is not supported"),
         ({"transcode": True}, "cfg.json sets transcode"),
         ({"signed": True}, "cfg.json sets signed"),
-        ({"activation": "groupmax"}, "its activation 'groupmax' is not supported, only topk is"),
-        ({"k": None}, "cfg.json needs k and d_in"),
-        ({"d_in": None}, "cfg.json needs k and d_in"),
+        ({"activation": "groupmax"}, "the activation in cfg.json must be topk, but it is 'groupmax'"),
+        ({"k": None}, "cfg.json must contain k and d_in, both whole numbers"),
+        ({"d_in": None}, "cfg.json must contain k and d_in, both whole numbers"),
         ({"num_latents": 0, "expansion_factor": 0}, "has neither num_latents nor expansion_factor"),
         ({"k": F + 1}, f"k must be between 1 and {F}, the number of latents, but it is {F + 1}"),
     ],
@@ -117,7 +117,7 @@ def test_unsupported_and_missing_settings_are_refused(tmp_path, config, problem)
 def test_weights_that_are_missing_misshapen_or_not_finite_are_refused(tmp_path, name):
     w = tensors()
     write(tmp_path, CONFIG, {key: value for key, value in w.items() if key != name})
-    with pytest.raises(ValueError, match=f"there is no '{name}'"):
+    with pytest.raises(ValueError, match=f"the files have no entry '{name}'"):
         load_sae(tmp_path)
     write(tmp_path, CONFIG, {**w, name: torch.cat([w[name], w[name]])})
     with pytest.raises(ValueError, match=r"has the shape \("):

@@ -31,7 +31,10 @@ def two_points(first, tmp_path):
         (["task=stitch", "small={small}"], "small={small}: is given without large. Fix: give large=FOLDER as well"),
         (["task=stitch", "large={large}"], "large={large}: is given without small. Fix: give small=FOLDER as well"),
         (["task=stitch", "small=nowhere", "large={large}"], "small=nowhere: there is no such folder"),
-        (["task=stitch", "small={small}", "large=empty"], "large=empty: holds no SAE (sae_lens: cfg.json and"),
+        (
+            ["task=stitch", "small={small}", "large=empty"],
+            "large=empty: holds no SAE; the folder must contain the files of one of these formats (sae_lens: ",
+        ),
         (["task=stitch", "small={small}", "large=foreign"], "large=foreign: cannot be read as sae_lens (cfg.json"),
         (["task=latents", "sae=./foreign"], "saved=./foreign: cannot be read as sae_lens (cfg.json has no "),
         (["task=meta_sae", "sae=./bare"], "saved=./bare: cannot be read as sae_lens (cfg.json has no "),
