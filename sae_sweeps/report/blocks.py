@@ -18,7 +18,7 @@ class Blocks:
     encoded: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, value: Any) -> str:
-        """Compress a JSON value, or a string as plain text, and store it as a block under `name`. Returns `name`."""
+        """Store a JSON value, or a string as plain text, as the compressed block `name`. Returns `name`."""
         text = value if isinstance(value, str) else to_json(value)
         self.encoded[name] = base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
         return name
