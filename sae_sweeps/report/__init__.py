@@ -1,1 +1,1 @@
-"""The report of sweeps: one HTML file that opens from disk and asks nothing of a network."""
+"""The report of sweeps: one HTML file that opens from disk and needs no network."""

@@ -1,4 +1,4 @@
-"""Compressed data in the page: JSON as gzip and base64, in `<script>` elements that the page decodes on demand."""
+"""Compressed data in the HTML report: blocks of gzipped, base64-encoded JSON that the page decodes on demand."""
 
 import base64
 import gzip
@@ -8,28 +8,28 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-DIGITS = 5  # significant digits of numbers that are only plotted
+DIGITS = 5  # significant digits of numbers that are only plotted, not printed
 
 
 @dataclass
 class Blocks:
-    """The compressed blocks of a page, by id."""
+    """The blocks of an HTML report: compressed data in `<script>` elements. `encoded`: name -> base64 text."""
 
     encoded: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, value: Any) -> str:
-        """Encode a JSON value, or a string as plain text, under this name. Returns the name."""
+        """Store a JSON value, or a string as plain text, as the compressed block `name`. Returns `name`."""
         text = value if isinstance(value, str) else to_json(value)
         self.encoded[name] = base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
         return name
 
     @property
     def size(self) -> int:
-        """Count the bytes of all blocks in the page."""
+        """Return the total bytes of all blocks after compression and base64 encoding."""
         return sum(map(len, self.encoded.values()))
 
     def html(self) -> str:
-        """Return the `<script>` elements of all blocks."""
+        """Return HTML with one `<script>` element for each block of compressed data; the id is block-NAME."""
         return "\n".join(
             f'<script type="application/gzip" id="block-{html.escape(name)}">{text}</script>'
             for name, text in self.encoded.items()
@@ -37,7 +37,7 @@ class Blocks:
 
 
 def to_json(value: Any) -> str:
-    """Return compact JSON. NaN and infinities become null, as JSON has neither."""
+    """Return a value as compact JSON. NaN and infinities become null, because JSON has neither."""
     try:
         return _dumps(value)
     except ValueError:
@@ -59,7 +59,7 @@ def _replace_non_finite(value: Any) -> Any:
 
 
 def round_digits(value: float | None, digits: int = DIGITS) -> float | None:
-    """Round to significant digits; None if the value is None, NaN or infinite."""
+    """Round a number to significant digits; return None if the value is None, NaN or infinite."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.{digits}g}")

@@ -1,4 +1,4 @@
-"""The cards of latents in the page: compressed in blocks that the page decodes on demand, with an index for search."""
+"""The cards (descriptions of single latents) in the report: compressed blocks and an index for search."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,25 +10,26 @@ import pyarrow.compute as pc
 
 from sae_sweeps.report.blocks import Blocks, round_digits
 
-CARDS_PER_BLOCK = 256
+CARDS_PER_BLOCK = 256  # a block is a piece of compressed data that the page decodes on demand
 CONTEXTS_PER_BLOCK = 2048
-EXAMPLES = (10, 8, 6, 5, 4, 3, 2, 1)  # per card; the largest number that fits into the page is used
+EXAMPLES = (10, 8, 6, 5, 4, 3, 2, 1)  # examples per card to try; the largest number that fits into the page is used
 
 Row = dict[str, Any]
-Context = tuple[int, str, str, str]  # place in the text, text before, token, text after
+Context = tuple[int, str, str, str]  # token number in the text, text before, token, text after
 
 
 @dataclass
 class CardSet:
-    """The cards of all latents of an SAE, or of all meta-latents of a meta-SAE.
+    """The cards (descriptions) of all latents of an SAE, or of all meta-latents of a meta-SAE.
 
     key: identifies the set in links
-    folder: the SAE's folder, or the folder of the meta-SAE study
+    label: name of the set in the page
+    folder: folder of the SAE, or of the meta-SAE study
     rows: frequency, activations, examples and promoted tokens per latent (docs/studies.md); None if not computed
-    facts: what other studies found per latent, under the letters of `_card`
-    prefix: stands before a point's folder name in its key
-    sae: for a meta-SAE, the key of the SAE it decomposes
-    shuffled: for a meta-SAE, the explained variance of shuffled directions
+    facts: results of other studies, one dictionary per latent, with the one-letter keys of `_card`
+    prefix: the part of `key` before the folder name of the point
+    sae: for a meta-SAE, the key of the SAE that it decomposes; else None
+    shuffled: for a meta-SAE, the explained variance of shuffled directions; else None
     """
 
     key: str
@@ -42,13 +43,13 @@ class CardSet:
 
 
 def encode_cards(blocks: Blocks, card_sets: Sequence[CardSet], max_bytes: int) -> Row:
-    """Encode the cards into about `max_bytes` bytes of blocks and describe them for the page.
+    """Add the cards (descriptions of latents) to `blocks` as compressed data of about `max_bytes` bytes.
 
-    Every card gets as many examples as fit. If one example per card is too much, the last sets get no cards; the first
-    set always has them.
+    All cards get the same number of examples, as many as fit. If even one example per card is too large, the last sets
+    get no cards; the first set always gets cards.
 
-    Returns the descriptions of all sets, the names of the context blocks, and the sizes of blocks. A set without cards
-    has no block names.
+    Returns the index that the page needs: a description of each set, the names of the blocks with contexts (texts of
+    examples), and the number of cards and contexts per block. A set without cards has no block names.
     """
     numbers = {card_set.key: number for number, card_set in enumerate(card_sets)}
     attempts = [(len(card_sets), examples) for examples in EXAMPLES]
@@ -82,14 +83,18 @@ def encode_cards(blocks: Blocks, card_sets: Sequence[CardSet], max_bytes: int) -
 
 @dataclass
 class Contexts:
-    """The text of all examples, each place once, in the order of the text: neighbours compress well together."""
+    """The distinct contexts (texts of examples) of all cards, in the order of the text, which compresses well.
 
-    examples: int  # per card
+    examples: number of examples per card
+    numbers: context -> number, counted from 0
+    """
+
+    examples: int
     numbers: dict[Context, int]
 
     @classmethod
     def from_card_sets(cls, card_sets: Sequence[CardSet], examples: int) -> "Contexts":
-        """Collect the contexts of the first examples of every card."""
+        """Return the contexts (texts) of the first `examples` examples of every latent."""
         found: set[Context] = set()
         for card_set in card_sets:
             if card_set.rows is not None:
@@ -98,9 +103,9 @@ class Contexts:
         return cls(examples, {context: number for number, context in enumerate(sorted(found))})
 
     def split(self, every: int = 1) -> Iterator[list[list[str]]]:
-        """Yield the contents of one block at a time, each context as [before, token, after].
+        """Yield lists of CONTEXTS_PER_BLOCK contexts, each context as [text before, token, text after].
 
-        every: yield only every n-th block
+        every: 1 to yield all lists, n to yield only every n-th
         """
         contexts = list(self.numbers)
         for first in range(0, len(contexts), CONTEXTS_PER_BLOCK * every):
@@ -108,7 +113,7 @@ class Contexts:
 
     @property
     def size(self) -> int:
-        """Estimate the bytes of all blocks from every 8th."""
+        """Estimate the bytes of all contexts after compression, from a sample of one eighth."""
         sample, sampled = Blocks(), 0
         for at, part in enumerate(self.split(every=8)):
             sample.add(str(at), part)
@@ -117,7 +122,10 @@ class Contexts:
 
 
 def to_context(example: Row) -> Context:
-    """Convert an example of a latents table; older tables have no place."""
+    """Convert an example from a latents table to (token number, text before, token, text after).
+
+    The token number is 0 for older tables, which lack it.
+    """
     return example.get("place") or 0, example["before"], example["token"], example["after"]
 
 
@@ -130,7 +138,7 @@ def _add_blocks(blocks: Blocks, card_set: CardSet, number: int, contexts: Contex
 
 
 def _split_cards(card_set: CardSet, contexts: Contexts, numbers: Mapping[str, int]) -> Iterator[list[Row]]:
-    """Yield the cards of one block at a time."""
+    """Yield the cards of a set as lists of at most CARDS_PER_BLOCK cards, in the order of the latents."""
 
     def find_number(point: str) -> int | None:
         return numbers.get(card_set.prefix + point)
@@ -144,7 +152,7 @@ def _split_cards(card_set: CardSet, contexts: Contexts, numbers: Mapping[str, in
 
 
 def _estimate_size(card_set: CardSet, contexts: Contexts, numbers: Mapping[str, int]) -> int:
-    """Estimate the bytes of a set's cards and index from its first block."""
+    """Estimate the bytes of a set's cards and search index after compression, from the first CARDS_PER_BLOCK cards."""
     sample = Blocks()
     part = next(_split_cards(card_set, contexts, numbers))
     sample.add("cards", part)
@@ -154,19 +162,19 @@ def _estimate_size(card_set: CardSet, contexts: Contexts, numbers: Mapping[str, 
 
 
 def _card(row: Row | None, facts: Row, contexts: Contexts, find_number: Callable[[str], int | None]) -> Row:
-    """Build a card, with one letter per field to keep the page small.
+    """Build the card (description) of a latent: a dictionary with one-letter keys, to keep the page small.
 
     f: frequency
-    a: [mean, largest] activation where active
+    a: [mean, largest] activation over the tokens on which the latent is active
     e: examples, [activation, number of the context]
     p: promoted output tokens, [token, logit]
 
-    Of a meta-latent:
-    u: number of latents that use it
+    Only for a meta-latent:
+    u: number of latents that use the meta-latent
     l: latents with the largest weights, [latent, weight]
     m: best matches in smaller SAEs, [card set, latent, cosine]
 
-    Already in `facts`:
+    From `facts`, which is returned unchanged if `row` is None:
     n: nearest latents in other SAEs, [card set, latent, cosine]
     s: stitching, [card set of the small SAE, novel, change in MSE / MSE of the small SAE, threshold]
     d: decompositions, [card set of the meta-SAE, explained variance, [[meta-latent, weight], ...]]
@@ -190,7 +198,10 @@ def _card(row: Row | None, facts: Row, contexts: Contexts, find_number: Callable
 
 
 def _index(rows: pa.Table, examples: int) -> Row:
-    """Build the search index: the distinct tokens, and per latent the tokens of its examples and promoted tokens."""
+    """Build the search index of a latents table: the distinct tokens, and the token numbers and frequency per latent.
+
+    examples: number of examples per latent whose tokens can be found
+    """
     known: dict[str, int] = {}
 
     def number_tokens(listed: Sequence[Row] | None) -> list[int]:

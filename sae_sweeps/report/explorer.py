@@ -1,4 +1,4 @@
-"""The latent explorer of the page: examples per latent, nearest latents in other SAEs, stitching and meta-latents."""
+"""Collects the data of the report's latent explorer: examples, nearest latents, stitching and meta-latents."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_SAES = 12  # with cards
-COLUMNS = ("frequency", "mean_activation", "max_activation", "examples", "promoted")  # of the latents table
-MAX_MULTIPLICATIONS = 2e12  # for all nearest latents together: about half a minute on two cores
+MAX_SAES = 12  # largest number of SAEs with cards (descriptions of single latents)
+COLUMNS = ("frequency", "mean_activation", "max_activation", "examples", "promoted")  # read from a latents table
+MAX_MULTIPLICATIONS = 2e12  # limit for all searches of nearest latents: about half a minute on two cores
 
 
 def build_explorer(
@@ -29,12 +29,12 @@ def build_explorer(
     max_bytes: int,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any] | None:
-    """Encode the cards of the SAEs into about `max_bytes` bytes of blocks and describe them for the page.
+    """Add the latents of up to MAX_SAES SAEs to `blocks` as compressed data of about `max_bytes` bytes.
 
-    points: label and point by key
-    on_progress: called with the number of compared pairs of SAEs and their total
+    points: key of a point in the page -> (label, point)
+    on_progress: called with (done, total), which count pairs of compared SAEs
 
-    Returns None if no SAE has a study with examples of its latents.
+    Returns the index that the page needs to show these latents; None if no study has examples of an SAE's latents.
     """
     ranked = sorted(find_saes(points, studies), key=lambda sae: (sae.find_latents_study(studies) is None, sae.nmse))
     if not ranked or ranked[0].find_latents_study(studies) is None:
@@ -96,10 +96,13 @@ def _meta_sae_cards(sae: PageSAE, study: FinishedStudy, studies: Sequence[Finish
 def _add_nearest(
     saes: Sequence[PageSAE], card_sets: Sequence[CardSet], on_progress: OnProgress | None
 ) -> tuple[list[str], list[str]]:
-    """Add to each latent its nearest latent, by cosine of decoder directions, in every other SAE of the same space.
+    """Add to each latent the nearest latent (highest decoder cosine) in every other SAE of the same model and hook.
+
+    card_sets: receives the result, under the key "n" of the facts per latent; the first sets are those of `saes`
+    on_progress: called with (done, total), which count pairs of compared SAEs
 
     Returns the labels of SAEs that were not compared with all others because that would take too long, and the labels
-    of SAEs whose files cannot be read.
+    of SAEs with unreadable files.
     """
     from sae_sweeps.studies.directions import compare
 
@@ -125,18 +128,25 @@ def _add_nearest(
 
 
 def _read_directions(sae: PageSAE) -> "Tensor | None":
-    """Read the decoder directions of an SAE (latents, width); None if its files cannot be read."""
+    """Return the decoder directions of an SAE, shape (latents, d_model); None if the files cannot be read."""
     from sae_sweeps.formats.reading import load_sae
 
     try:
         return load_sae(sae.folder).W_dec.detach()
     except (OSError, ValueError) as error:
-        log.warning("%s cannot be read (%s); the report leaves out its nearest latents", sae.folder, first_line(error))
+        log.warning(
+            "the SAE in %s cannot be read (%s); the report shows no nearest latents for it",
+            sae.folder,
+            first_line(error),
+        )
         return None
 
 
 def _add_stitching(large: CardSet, study: FinishedStudy, small: int) -> None:
-    """Add to each latent of a large SAE whether it is novel compared with a small SAE, and its effect on that MSE."""
+    """Add to each latent of a large SAE the result of a stitching study: novel or not, and the change in MSE.
+
+    small: number of the small SAE's card set. The change is relative to the MSE of the small SAE.
+    """
     table = study.read_table("latents", ["novel", "mse_change"]).to_pydict()
     mse_small, threshold = study.results["metrics"]["mse_small"], study.settings["threshold"]
     for facts, novel, change in zip(large.facts, table["novel"], table["mse_change"], strict=True):
@@ -144,7 +154,10 @@ def _add_stitching(large: CardSet, study: FinishedStudy, small: int) -> None:
 
 
 def _add_decompositions(sae: CardSet, study: FinishedStudy, meta: int) -> None:
-    """Add to each latent its meta-latents with weights, and the explained variance of its direction."""
+    """Add to each latent of an SAE the meta-latents with weights, and the explained variance of the decoder direction.
+
+    meta: number of the meta-SAE's card set
+    """
     table = study.read_table("latents", ["explained", "meta_latents"]).to_pydict()
     for facts, explained, parts in zip(sae.facts, table["explained"], table["meta_latents"], strict=True):
         if explained is not None:

@@ -1,4 +1,4 @@
-"""A sweep read once: the tables, the page, results.csv and the W&B comparison are all made from it."""
+"""Reads a sweep once for all outputs of a report: tables, HTML page, results.csv and W&B comparison."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from sae_sweeps.sweep.sweep_state import read_states
 
 @dataclass(frozen=True)
 class LoadedSweep:
-    """A sweep as it was at one moment: all of its points with states and results, and its sweep.json."""
+    """A sweep at one moment: all points with states and results, and the content of sweep.json."""
 
     sweep: Sweep
     points: list[ComparedPoint]
-    content: Mapping[str, Any]  # of sweep.json
+    content: Mapping[str, Any]  # content of sweep.json
 
     @property
     def outcomes(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the state, reason and job of each follow-up task that has run."""
+        """Return state, reason and job of each follow-up task (setting `then`) that has run, by task label."""
         return self.content["followed"]
 
     def write_results_csv(self) -> Path:
-        """Write results.csv, one flat row per finished point in the order of sweep.json. Returns its path."""
+        """Write results.csv with one row per finished point, in the order of sweep.json. Returns the file path."""
         done = [(point.name, point.results) for point in self.points if point.results is not None]
         rows = [{"point": name, **found["point"], **found["metrics"], **found["training"]} for name, found in done]
         path = self.sweep.folder / "results.csv"
@@ -34,6 +34,6 @@ class LoadedSweep:
 
 
 def load_sweep(sweep: Sweep) -> LoadedSweep:
-    """Read sweep.json, the folders of its points, and Slurm's queue if points were submitted."""
+    """Read a sweep from sweep.json, the folders of the points, and Slurm's queue if points were submitted."""
     seen = read_states(sweep)
     return LoadedSweep(sweep, collect_points(sweep, seen.points, seen.content), seen.content)

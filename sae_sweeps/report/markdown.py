@@ -8,9 +8,10 @@ from sae_sweeps.sweep.comparison import Group, find_best, finite_or_inf
 
 
 def format_markdown_table(groups: Sequence[Group]) -> str:
-    """Format a row per group, lowest NMSE first: mean ± standard deviation over seeds, the best in bold.
+    """Return a Markdown table with a row per group of seeds, lowest NMSE first.
 
-    Groups without results come last, with their states.
+    Cells are mean ± standard deviation over seeds, with the best mean of each metric in bold. Groups without results
+    come last, with the states of the points.
     """
     titles = [
         METRICS[name].title + (f" ({METRICS[name].unit})" if METRICS[name].unit == "nats" else "") for name in COLUMNS
@@ -32,5 +33,5 @@ def format_markdown_table(groups: Sequence[Group]) -> str:
 
 
 def format_markdown_row(cells: Sequence[str]) -> str:
-    """Format a row of a Markdown table."""
+    """Return a row of a Markdown table. Vertical bars in cells are escaped."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -52,12 +52,12 @@ def build_page(
     on_progress: OnProgress | None = None,
     sweeps: Sequence[Sweep] = (),
 ) -> str:
-    """Build the report on points of one or several sweeps as one self-contained HTML document.
+    """Return the HTML report on points of one or several sweeps as one self-contained document.
 
-    outcomes: how the follow-up tasks ended, by "sweep: task"
-    max_bytes: about how many bytes the explorer's cards may take
-    on_progress: called with the number of compared pairs of SAEs and their total
-    sweeps: the sweeps of the report, including those without points; by default those of the points
+    outcomes: "sweep: follow-up task" -> state, reason and job at the end of the task
+    max_bytes: about how many bytes the latent explorer may take
+    on_progress: called with (done, total), which count pairs of compared SAEs
+    sweeps: all sweeps of the report, also those without points; if empty, the sweeps of the points
     """
     groups = group_by_seed(points)
     rows = list_points(groups)
@@ -97,7 +97,7 @@ def build_page(
 
 
 def _fill_template(parts: Mapping[str, str]) -> str:
-    """Return page.html with its scripts and styles, and each `<!--NAME-->` replaced by the part of that name."""
+    """Return page.html with scripts and styles filled in, and each `<!--NAME-->` replaced by the part NAME."""
     assets = {
         "theme": read_asset("theme.js"),
         "style": read_asset("page.css") + architecture_colors(),
@@ -110,7 +110,7 @@ def _fill_template(parts: Mapping[str, str]) -> str:
 
 
 def _script_elements() -> str:
-    """Return the page's scripts as elements, in the order in which they run."""
+    """Return a `<script>` element for each script of the page, in the order in which the scripts run."""
     return "\n".join(f"<script>\n{read_asset(f'{name}.js')}</script>" for name in SCRIPTS)
 
 
@@ -120,7 +120,10 @@ def _list(kind: str, lines: Sequence[str]) -> str:
 
 
 def _evaluated_section(rows: Sequence[Sequence[str]]) -> str:
-    """Return the section on the SAEs of `task=evaluate`; empty if there are none."""
+    """Return the HTML section with the table of SAEs evaluated by `task=evaluate`; empty if there are none.
+
+    rows: cells of the table; the first row has the column titles
+    """
     if len(rows) < 2:
         return ""
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in rows[0])
@@ -140,7 +143,7 @@ def _evaluated_section(rows: Sequence[Sequence[str]]) -> str:
 
 
 def architecture_colors() -> str:
-    """Return the style rules that give each architecture its colour, --NAME, on light and on dark backgrounds."""
+    """Return CSS that defines a colour --NAME for each architecture, for the light and the dark theme."""
     rules = []
     for number, theme in enumerate((":root", ':root[data-theme="dark"]')):
         colors = "; ".join(f"--{name}: {entry.color[number]}" for name, entry in ARCHITECTURES.items())
@@ -149,19 +152,19 @@ def architecture_colors() -> str:
 
 
 def read_asset(name: str) -> str:
-    """Read a file of the page's scripts, styles and HTML."""
+    """Return the text of a script, style sheet or HTML file in the folder assets."""
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
 def read_plotly() -> str:
-    """Read the plotting library from its package."""
+    """Return the JavaScript of Plotly from the package plotly."""
     from plotly.offline import get_plotlyjs
 
     return get_plotlyjs()
 
 
 def _describe_origin() -> str:
-    """Return the date and the commit. Without the time, equal reports of one day are equal files."""
+    """Return today's date (UTC) and the project's commit. The time is left out, so equal reports are equal files."""
     today = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     commit = provenance().get("commit")
     return today + (f", commit {commit[:10]}" if commit else "")

@@ -1,4 +1,4 @@
-"""The SAEs that can have cards in the page, and the studies of each."""
+"""Finds the SAEs that the report's latent explorer can show, and the studies of each SAE."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,12 @@ from sae_sweeps.sweep.comparison import ComparedPoint, display_name, finite_or_i
 
 @dataclass(frozen=True, kw_only=True)
 class PageSAE:
-    """An SAE that can have cards: that of a finished point, or one from outside the sweep that was studied."""
+    """An SAE for the latent explorer: from a finished point, or from outside the sweep but analysed in a study.
+
+    key: identifies the SAE in links
+    label: name of the SAE in the page
+    point: folder name of the point
+    """
 
     key: str
     label: str
@@ -21,12 +26,12 @@ class PageSAE:
     sweep: Path
     folder: Path
     dict_size: int
-    nmse: float  # infinite if not known
-    space: tuple[str, str]  # model and hook; only directions of the same space can be compared
+    nmse: float  # infinity if unknown
+    space: tuple[str, str]  # model and hook; decoder directions can be compared only if both agree
 
     @classmethod
     def from_point(cls, key: str, label: str, point: ComparedPoint) -> "PageSAE":
-        """Describe the SAE of a finished point."""
+        """Return the SAE of a finished point. `key`, `label`: of the point in the page."""
         return cls(
             key=key,
             label=label,
@@ -40,7 +45,7 @@ class PageSAE:
 
     @classmethod
     def from_study(cls, study: FinishedStudy) -> "PageSAE":
-        """Describe the SAE of a study, for one from outside the sweep."""
+        """Return the SAE of a study, for an SAE from outside the sweep. The NMSE is infinity, as it is unknown."""
         sae = study.results["study"]["sae"]
         return cls(
             key=f"{study.sweep.name}/{sae['point']}",
@@ -55,25 +60,28 @@ class PageSAE:
 
     @property
     def prefix(self) -> str:
-        """Return the part of the key before the folder name of the point."""
+        """Return the part of `key` before the folder name of the point, such as "SWEEP/"."""
         return self.key.removesuffix(self.point)
 
     def find_studies(self, studies: Sequence[FinishedStudy], task: str, role: str = "sae") -> list[FinishedStudy]:
-        """Return the studies of a task in which this SAE has the given role: sae, small or large."""
+        """Return the studies of a task (such as "stitch") in which this SAE has the given role: sae, small or large."""
         same_sweep = [study for study in studies if study.task == task and study.sweep.folder == self.sweep]
         return [study for study in same_sweep if study.point(role) == self.point]
 
     def find_latents_study(self, studies: Sequence[FinishedStudy]) -> FinishedStudy | None:
-        """Return the study with examples of this SAE's latents; if there are several, the one that read most tokens."""
+        """Return the study with examples of this SAE's latents; None if there is none.
+
+        If there are several, the one that searched the most tokens is returned.
+        """
         candidates = [(study, study.settings) for study in self.find_studies(studies, "latents")]
         candidates += [(study, study.settings.get("latents", {})) for study in self.find_studies(studies, "meta_sae")]
         return max(candidates, key=lambda candidate: candidate[1].get("tokens", 0), default=(None, {}))[0]
 
 
 def find_saes(points: Mapping[str, tuple[str, ComparedPoint]], studies: Sequence[FinishedStudy]) -> list[PageSAE]:
-    """Return the SAEs of all finished points, then those from outside the sweep that were studied.
+    """Return the SAEs of all finished points, then the SAEs from outside the sweep that the studies analyse.
 
-    points: label and point by key
+    points: key of a point in the page -> (label, point)
     """
     saes = [
         PageSAE.from_point(key, label, point) for key, (label, point) in points.items() if point.results is not None

@@ -1,4 +1,4 @@
-"""Points in the page: states, metrics, settings and training curves, and the summary above them."""
+"""Data of the points in the report: states, metrics, settings, training curves, summary and cautions."""
 
 import json
 import math
@@ -14,17 +14,20 @@ from sae_sweeps.sweep.comparison import ComparedPoint, Group, finite_or_inf
 from sae_sweeps.sweep.point_state import DONE, FAILED
 from sae_sweeps.training.curve import read_lines
 
-# when a caution is shown
-SMALL_LEAD = 0.02  # relative difference of the two lowest NMSEs, with one seed each
+# limits beyond which the page shows a caution
+SMALL_LEAD = 0.02  # relative difference of the two lowest NMSEs, with one seed each (caution if lower)
 UNEQUAL_L0 = 0.05  # relative difference between the highest and the lowest L0
-MANY_DEAD = 0.3  # share of dead latents
+MANY_DEAD = 0.3  # fraction of dead latents
 
-MAX_CURVE_LINES = 300  # training curves are thinned to this
+MAX_CURVE_LINES = 300  # number of lines to which training curves are thinned
 CURVES = ("loss", "mse", "aux_loss", "l0", "dead_fraction", "threshold_mean", "lr")
 
 
 def list_points(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Return a row per point, finished or not. Numbers of results.json keep all their digits."""
+    """Return a dictionary per point, finished or not: key, label, state, settings, metrics and training results.
+
+    Numbers from results.json are not rounded.
+    """
     several = len({point.sweep.folder for group in groups for point in group.points}) > 1
     rows = []
     for number, group in enumerate(groups):
@@ -54,12 +57,12 @@ def list_points(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def list_groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Return mean and standard deviation of each metric per group of points that differ only in their seed."""
+    """Return label, mean and standard deviation of each metric for every group of points that differ only in seed."""
     return [{"label": group.label, "mean": group.mean, "spread": group.spread} for group in groups]
 
 
 def collect_settings(point: ComparedPoint) -> dict[str, str]:
-    """Return the settings that determine a point's result, its commit and package versions, as text by full name."""
+    """Return the settings that determine a point's result, the commit and the package versions: name -> text."""
     settings = {
         key: _to_text(value) for key, value in comparison.flatten(select_result_settings(dict(point.config))).items()
     }
@@ -70,7 +73,7 @@ def collect_settings(point: ComparedPoint) -> dict[str, str]:
 
 
 def split_shared_settings(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Remove from the rows the settings that are the same in all of them, and return these."""
+    """Remove the settings that are equal in all rows from the rows, in place. Returns the removed settings."""
     first = rows[0]["settings"] if rows else {}
     shared = {key: value for key, value in first.items() if all(row["settings"].get(key) == value for row in rows)}
     for row in rows:
@@ -79,26 +82,26 @@ def split_shared_settings(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 
 def read_curve(point: ComparedPoint) -> dict[str, list[float | None]] | None:
-    """Read a point's training curve, thinned to at most MAX_CURVE_LINES lines; None if it has none."""
+    """Return the training curve of a point by name, thinned to MAX_CURVE_LINES values; None if there is no curve."""
     lines = read_lines(point.sweep.folder / point.name / "metrics.jsonl")
     if not lines:
         return None
     stride = -(-len(lines) // MAX_CURVE_LINES)
-    kept = lines[::-1][::stride][::-1]  # always with the last line
+    kept = lines[::-1][::stride][::-1]  # counted from the end, to keep the last line
     names = [name for name in CURVES if name in kept[-1]]
     curves = {name: [round_digits(line.get(name)) for line in kept] for name in names}
     return {"tokens": [line["tokens"] for line in kept], **curves}
 
 
 def list_metrics() -> list[dict[str, Any]]:
-    """Return the table of metrics: names, titles, units, decimals, better direction and explanations."""
+    """Return a dictionary per metric: name, title, unit, decimals, whether low or high is better, and explanation."""
     return [asdict(metric) for metric in METRICS.values()]
 
 
 def summarise(groups: Sequence[Group]) -> str:
-    """Return the result in a sentence or two: the lowest NMSE at each k with its L0 and CE, and how many are not done.
+    """Return the summary of the report: the SAE with the lowest NMSE at each k, and the number of unfinished points.
 
-    Points of different models, hooks or texts are not compared with each other.
+    Points of different models, hooks or texts get separate sentences, because they cannot be compared.
     """
     points = [point for group in groups for point in group.points]
     states = [point.state.state for point in points]
@@ -106,7 +109,7 @@ def summarise(groups: Sequence[Group]) -> str:
     tail = f" {states.count(DONE)} of {len(points)} points are done; {missing}." if missing else ""
     comparable = _group_comparable(groups)
     if not points:
-        return "There are no points; the studies below are of SAEs trained elsewhere."
+        return "There are no points. The studies below are about SAEs that were trained elsewhere."
     if not comparable:
         return f"No point is done yet.{tail}"
     several = len(comparable) > 1
@@ -118,7 +121,10 @@ def summarise(groups: Sequence[Group]) -> str:
 
 
 def _group_comparable(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Group the finished ones, lowest NMSE first, by model, hook and text: only these can be compared."""
+    """Return the seed groups with a finite NMSE, lowest first, by a description of model, hook and text.
+
+    Only groups that agree in all three can be compared.
+    """
     comparable: dict[str, list[Group]] = {}
     for group in sorted(groups, key=_nmse):
         if math.isfinite(_nmse(group)):
@@ -143,7 +149,7 @@ def _describe_best(ranked: Sequence[Group]) -> str:
 
 
 def list_cautions(groups: Sequence[Group]) -> list[str]:
-    """Return what limits the comparison: noise, unequal L0 or training lengths, dead latents."""
+    """Return a sentence for each problem of the comparison: noise, unequal L0 or training lengths, dead latents."""
     cautions = []
     comparable = _group_comparable(groups)
     if len(comparable) > 1:
@@ -158,7 +164,7 @@ def list_cautions(groups: Sequence[Group]) -> list[str]:
             cautions.append(f"Training lengths differ: {tokens[0]:,} to {tokens[-1]:,} activations.")
         dead = [group for group in ranked if group.mean.get("dead_fraction", 0.0) > MANY_DEAD]
         if dead:
-            names = "; ".join(f"{group.label} {format_mean('dead_fraction', group)}" for group in dead[:4])
+            names = "; ".join(f"{group.label} ({format_mean('dead_fraction', group)})" for group in dead[:4])
             cautions.append(f"Many latents are dead: {names}" + f" and {len(dead) - 4} more" * (len(dead) > 4) + ".")
     return list(dict.fromkeys(cautions))
 
@@ -187,7 +193,7 @@ def _k(group: Group) -> int:
 
 
 def _describe_data(point: ComparedPoint) -> str:
-    """Return the model, hook and text of a point."""
+    """Return the model, hook and text of a point as one phrase: "MODEL, HOOK, on TEXT"."""
     model, dataset = point.config["model"], point.config["dataset"]
     files = dataset["files"]
     text = dataset["name"] or ", ".join([files] if isinstance(files, str) else files or [])
@@ -199,13 +205,16 @@ def _nmse(group: Group) -> float:
 
 
 def format_mean(name: str, group: Group) -> str:
-    """Format the mean of a metric, with its standard deviation if there are several seeds."""
+    """Return the mean of the metric `name` as text, with ± standard deviation if there are several seeds."""
     metric, spread = METRICS[name], group.spread.get(name)
     return metric.text(group.mean.get(name)) + (f" ± {metric.text(spread)}" if spread is not None else "")
 
 
 def describe_points(points: Sequence[ComparedPoint]) -> list[str]:
-    """Return the models, hooks and texts of the points, then one line with their number and amounts of data."""
+    """Return a line per model, hook and text, then a line with the number of points and of tokens.
+
+    The list is empty if there are no points.
+    """
     if not points:
         return []
     done = [point.results for point in points if point.results is not None]
@@ -225,7 +234,10 @@ def _to_text(value: Any) -> str:
 
 
 def list_failures(points: Sequence[ComparedPoint], outcomes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a line per failed point and per follow-up task that failed or was not run."""
+    """Return a line per failed point and per follow-up task that failed or was not run.
+
+    outcomes: "sweep: follow-up task" -> state, reason (None if it succeeded) and job
+    """
     lines = [
         f"{point.name}: {point.state.state}" + f": {point.state.reason}" * bool(point.state.reason)
         for point in points

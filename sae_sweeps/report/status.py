@@ -1,4 +1,4 @@
-"""Shows the states of a sweep's points on the terminal: a line, a table, and why points failed."""
+"""Prints the states of a sweep's points: a summary line, a table, and the reasons of failures."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
 from sae_sweeps.sweep.sweep_state import SweepStates, read_states
 
-REASON_WIDTH = 28  # characters of Slurm's reason in the table
+REASON_WIDTH = 28  # width in characters of the table's last column, the reason of the state
 COLORS = {DONE: "green", RUNNING: "cyan", FAILED: "red", INTERRUPTED: "yellow"}
 
 
 def command(sweep: Sweep) -> str:
-    """Return the command that shows the sweep's status."""
+    """Return the task=status command that prints the states of the sweep's points."""
     root = "" if str(sweep.folder.parent) == "outputs" else f" output_root={sweep.folder.parent}"
     return f"python launch.py task=status name={sweep.name}{root}"
 
@@ -31,9 +31,9 @@ def summary(seen: SweepStates) -> str:
 
 
 def table(sweep: Sweep, seen: SweepStates, hidden: str | None = None) -> Table:
-    """Build a table with a row per point: state, steps done, job, times requeued, and the reason it is waiting.
+    """Build a table with a row per point: state, finished steps, Slurm job, requeues, and reason of the state.
 
-    hidden: points in this state are left out, to save lines on the screen
+    hidden: state of points to leave out; None to list all points
     """
     built = Table(title=f"sweep {escape(sweep.name)}: {summary(seen)}", title_justify="left")
     for title in ("point", "state", "steps", "job", "requeued", ""):
@@ -52,7 +52,7 @@ def table(sweep: Sweep, seen: SweepStates, hidden: str | None = None) -> Table:
 
 
 def show(sweep: Sweep) -> SweepStates:
-    """Print the states of all points and follow-up tasks, and update the states in sweep.json. Returns the states."""
+    """Print and return the states of all points and follow-up tasks, and update the states in sweep.json."""
     seen = read_states(sweep)
     console.print(table(sweep, seen))
     for name, state in seen.points.items():
@@ -64,13 +64,13 @@ def show(sweep: Sweep) -> SweepStates:
     if any(state.state in (FAILED, INTERRUPTED, WAITING) for state in seen.points.values()):
         _print("rerun the original command to resume unfinished points")
     if seen.slurm_error is not None:
-        _print(f"Slurm does not answer, so these states come from the files alone: {seen.slurm_error}", "red")
+        _print(f"Slurm does not answer, so these states come from the points' folders alone: {seen.slurm_error}", "red")
     sweep.record_states(seen.points, seen.content)
     return seen
 
 
 def show_reason(sweep: Sweep, name: str, state: State) -> None:
-    """Print why a point failed or was interrupted, and the path of its log."""
+    """Print the state of a point, the reason for it, and the path of the point's log if there is one."""
     log_file = sweep.folder / name / logs.FILE
     where = f" (see {log_file})" if log_file.exists() else ""
     _print(f"{state.state.upper()} {name}" + f": {state.reason}" * bool(state.reason) + where, COLORS.get(state.state))

@@ -1,4 +1,4 @@
-"""Studies in the page: metrics and curves of their results.json, and histograms and samples of their tables."""
+"""Data of studies in the report: metrics and curves from results.json, histograms and samples from tables."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -23,13 +23,13 @@ from sae_sweeps.sweep.comparison import display_name, finite_or_inf
 log = logging.getLogger(__name__)
 
 MAX_SCATTER_POINTS = 2500
-BINS = 60
+BINS = 60  # bins of a histogram of cosines
 MAX_ROC_POINTS = 200
 
 
 @dataclass(frozen=True)
 class FinishedStudy:
-    """A finished study: its sweep, task and folder, and the contents of its results.json."""
+    """A finished study. `task`: such as "stitch"; `results`: the content of results.json in `folder`."""
 
     sweep: Sweep
     task: str
@@ -37,21 +37,24 @@ class FinishedStudy:
     results: dict[str, Any]
 
     def point(self, role: str) -> str:
-        """Return the point folder's name of the SAE in a role: sae, small or large."""
+        """Return the folder name of the point whose SAE has the role sae, small or large in the study."""
         return self.results["study"][role]["point"]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the settings of the study's task."""
+        """Return the task settings with which the study ran, such as k of a meta-SAE."""
         return self.results["study"]["settings"]
 
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read one of the study's Parquet tables. Raises: OSError if it is missing, ArrowException if damaged."""
+        """Read the study's table NAME.parquet. `columns`: None for all.
+
+        Raises: OSError if the file is missing, ArrowException if it is damaged.
+        """
         return pq.read_table(self.folder / f"{name}.parquet", columns=list(columns) if columns else None)
 
 
 def find_finished(sweep: Sweep) -> list[FinishedStudy]:
-    """Return the finished studies of a sweep."""
+    """Return all studies in a sweep's folder that have a readable results.json, by task and folder name."""
     files = [(task, file) for task in STUDY_TASKS for file in sorted((sweep.folder / task).glob("*/results.json"))]
     return [
         FinishedStudy(sweep, task, file.parent, results)
@@ -62,17 +65,17 @@ def find_finished(sweep: Sweep) -> list[FinishedStudy]:
 
 @contextmanager
 def skip_unreadable(folder: Path) -> Iterator[None]:
-    """Skip the rest of the block if the study's files are missing, damaged or of another version, and log it."""
+    """Skip the rest of the `with` body and log a warning if the files of a study are missing or unreadable."""
     try:
         yield
-    except (OSError, KeyError, TypeError, ValueError) as error:  # Arrow's errors are among them
-        log.warning("%s cannot be read (%s); the report leaves it out", folder, first_line(error))
+    except (OSError, KeyError, TypeError, ValueError) as error:  # Arrow's errors are subclasses of these
+        log.warning("the study in %s cannot be read (%s); the report leaves it out", folder, first_line(error))
 
 
 def collect_studies(studies: Sequence[FinishedStudy]) -> dict[str, list[dict[str, Any]]]:
-    """Collect the data of the stitching and meta-SAE studies, by task.
+    """Return the plot data of all stitching and meta-SAE studies: task (stitch, meta_sae) -> a dictionary per study.
 
-    Values of results.json keep all their digits; values of tables are rounded.
+    Values from results.json are not rounded; values from tables are.
     """
     collected: dict[str, list[dict[str, Any]]] = {"stitch": [], "meta_sae": []}
     for study in studies:
@@ -84,7 +87,7 @@ def collect_studies(studies: Sequence[FinishedStudy]) -> dict[str, list[dict[str
 
 
 def list_evaluated(studies: Sequence[FinishedStudy]) -> list[list[str]]:
-    """List the SAEs that `task=evaluate` evaluated, lowest NMSE first. The first row has the titles."""
+    """Return table rows of the SAEs that `task=evaluate` evaluated, lowest NMSE first. The first row has the titles."""
     metrics = ("nmse", "fvu", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
     rows: list[list[str]] = [["SAE", "model and hook", *(METRICS[name].title for name in metrics), "held-out tokens"]]
     evaluated = [study for study in studies if study.task == "evaluate"]
@@ -110,7 +113,7 @@ def _common_data(study: FinishedStudy, studies: Sequence[FinishedStudy]) -> dict
 
 
 def describe_differences(study: FinishedStudy, studies: Sequence[FinishedStudy]) -> str:
-    """List the settings in which a study differs from the other studies of the same SAEs: ", k 4, seed 1"."""
+    """Return the settings in which a study differs from other studies of the same SAEs, such as ", k 4, seed 1"."""
     saes = {role: sae for role, sae in study.results["study"].items() if isinstance(sae, dict) and "point" in sae}
     same_saes = [
         _flatten_settings(other)
@@ -155,9 +158,12 @@ def _meta_sae(study: FinishedStudy) -> dict[str, Any]:
 
 
 def histogram(values: np.ndarray) -> dict[str, Any]:
-    """Count cosines in equal bins from the lowest value (at most 0) to 1."""
+    """Return a histogram of cosines with BINS equal bins from the lowest value, or 0 if it is positive, to 1.
+
+    Returns `first` (lower edge of the first bin), `width` (of a bin) and `counts`.
+    """
     first = min(0.0, float(values.min(initial=0.0)))
-    counts, edges = np.histogram(np.minimum(values, 1.0), bins=BINS, range=(first, 1.0))  # rounding can exceed 1
+    counts, edges = np.histogram(np.minimum(values, 1.0), bins=BINS, range=(first, 1.0))  # rounding errors
     return {
         "first": round_digits(float(edges[0])),
         "width": round_digits(float(edges[1] - edges[0])),
@@ -175,7 +181,10 @@ def _thin_roc(predicted: dict[str, Any]) -> dict[str, list[float | None]]:
 
 
 def _sample_changes(latents: dict[str, list[Any]], mse_small: float) -> dict[str, Any]:
-    """Sample latents that are ever active: their numbers, largest cosines, and change in MSE / MSE of the small SAE."""
+    """Return at most MAX_SCATTER_POINTS latents that are ever active: number, largest cosine, and change in MSE.
+
+    latents: columns of the table of a stitching study; mse_small: MSE of the small SAE, by which changes are divided
+    """
     active = np.flatnonzero(np.asarray(latents["frequency"]) > 0)
     sample = np.sort(np.random.default_rng(0).permutation(active)[:MAX_SCATTER_POINTS])
     return {

@@ -1,4 +1,4 @@
-"""Tables of points and SAEs on the terminal."""
+"""Builds tables of points and SAEs for the terminal."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,14 @@ from sae_sweeps.sweep.comparison import ComparedPoint, Group, find_best, finite_
 from sae_sweeps.training.curve import read_lines
 
 BARS = "▁▂▃▄▅▆▇█"
-WIDTH = 10  # characters per training curve
+WIDTH = 10  # width of a training curve in characters
 
 
 def points_table(name: str, points: Sequence[ComparedPoint]) -> Table:
-    """Build a table of the finished points, lowest NMSE first.
+    """Build a table of the finished points of the sweep `name`, lowest NMSE first.
 
-    Columns: metrics, the best of each marked with *; the training MSE as a sparkline, on a logarithmic scale shared by
-    all points; and the speed of the point's own training steps.
+    Columns: metrics, with * at the best value of each; the training MSE as a sparkline, on a logarithmic scale shared
+    by all points; and tokens per second of the point's own training steps.
     """
     table = _new_table(f"sweep {name}", "point")
     table.add_column("MSE", no_wrap=True, min_width=WIDTH)
@@ -40,7 +40,10 @@ def points_table(name: str, points: Sequence[ComparedPoint]) -> Table:
 
 
 def seeds_table(name: str, points: Sequence[ComparedPoint]) -> Table | None:
-    """Build a table of finished points grouped by seed, as mean ± standard deviation; None if all seeds are equal."""
+    """Build a table of mean ± standard deviation over seeds, for finished points; None if no SAE has several seeds.
+
+    name: name of the sweep, for the title
+    """
     groups = [group for group in group_by_seed([point for point in points if point.results]) if len(group.points) > 1]
     if not groups:
         return None
@@ -52,7 +55,7 @@ def seeds_table(name: str, points: Sequence[ComparedPoint]) -> Table | None:
 
 
 def saes_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> Table:
-    """Build a table of SAEs, lowest NMSE first, from their metrics by name."""
+    """Build a table of SAEs, lowest NMSE first. `metrics`: label of the SAE -> metric name -> value."""
     table = _new_table(title, "SAE")
     groups = [Group(name, [], dict(values), dict.fromkeys(values)) for name, values in metrics.items()]
     for group in sorted(groups, key=lambda group: finite_or_inf(group.mean.get("nmse"))):
@@ -75,7 +78,7 @@ def _format_cells(group: Group, groups: Sequence[Group]) -> list[str]:
 
 
 def _sample_mse(point: ComparedPoint) -> list[float]:
-    """Return WIDTH values of the training MSE at equal distances; empty if there is no curve."""
+    """Return WIDTH values of the training MSE of a point at equal distances; empty if there is no training curve."""
     lines = read_lines(point.sweep.folder / point.name / "metrics.jsonl")
     values = [line["mse"] for line in lines if 0 < line["mse"] < math.inf]
     if not values:
@@ -84,7 +87,7 @@ def _sample_mse(point: ComparedPoint) -> list[float]:
 
 
 def sparkline(values: Sequence[float], low: float, high: float) -> str:
-    """Draw positive values as bars, on a logarithmic scale from low to high."""
+    """Draw positive values as a string of bars, one character each, on a logarithmic scale from `low` to `high`."""
     if not 0 < low < high:
         return BARS[0] * len(values)
     heights = [math.log(value / low) / math.log(high / low) for value in values]

@@ -17,20 +17,20 @@ from sae_sweeps.sweep.point import Point
 log = logging.getLogger(__name__)
 
 FILE = "calibration.json"
-GUESSED_RATE = {"cpu": 1e11, "cuda": 5e12}  # multiply-adds per second in float32
+GUESSED_RATE = {"cpu": 1e11, "cuda": 5e12}  # device type -> multiply-adds per second in float32
 GUESSED_SECONDS = {
-    "pack": 60.0,  # load the model and the text
-    "point": 10.0,  # evaluate and write an SAE
+    "pack": 60.0,  # seconds to load the model and the text
+    "point": 10.0,  # seconds to evaluate and write one SAE
 }
-PARTS = ("model", "steps", "pack", "point")  # of the time of a run; the units are those of Calibration
+PARTS = ("model", "steps", "pack", "point")  # what a run spends its time on; class Calibration explains the units
 
 
 class Calibration:
-    """Seconds per unit of work on the device that was used last: on this machine (`is_local`) or in Slurm jobs.
+    """Seconds per unit of work on the device used by the latest run: here (`is_local`) or in a Slurm job.
 
-    The units are a multiply-add of the language model up to the hook (model), a multiply-add of the encoder's matrix
-    product (steps), the start of a pack, and the evaluation of a point. For a model and hook that have not run on the
-    device, the seconds are guesses.
+    The units of work are a multiply-add of the language model up to the hook (model), a multiply-add of an SAE's
+    encoder matmul (steps), the start of a pack (pack), and the evaluation of a point (point). For a model and hook that
+    have not run on the device, the seconds are guesses.
     """
 
     def __init__(self, output_root: Path, *, is_local: bool) -> None:
@@ -40,15 +40,15 @@ class Calibration:
 
     @property
     def guessed_rate(self) -> float:
-        """Return the multiply-adds per second assumed for a device on which the model has not run."""
+        """Return the multiply-adds per second assumed for this device if it has not run the model."""
         return GUESSED_RATE["cpu" if self.device.startswith("CPU") else "cuda"]
 
     def has_measured(self, config: Config) -> bool:
-        """Return whether the configuration's model has run on the device with this hook."""
+        """Return whether earlier runs measured the speed of the configuration's model and hook on this device."""
         return _key(config) in self._sums
 
     def estimate_seconds(self, pack: Sequence[Point], facts: ModelInfo) -> float:
-        """Estimate how many seconds a pack takes."""
+        """Estimate the seconds to train and evaluate a pack, from earlier runs or, without any, from guessed speeds."""
         config, work = pack[0].config, measure_work(pack, facts)
         if self.has_measured(config):
             sums = self._sums[_key(config)]
@@ -59,7 +59,7 @@ class Calibration:
 
 
 def measure_work(pack: Sequence[Point], facts: ModelInfo) -> dict[str, float]:
-    """Return the work of a pack in the units of a calibration: part -> amount."""
+    """Return the work of a pack by part (model, steps, pack, point), in the units that class Calibration explains."""
     below = facts.weights(hook_layer(pack[0].config.model.hook) + 1)
     tokens = [point.config.training.tokens for point in pack]
     products = (point.config.dict_size * facts.d_model * point.config.training.tokens for point in pack)
@@ -67,7 +67,7 @@ def measure_work(pack: Sequence[Point], facts: ModelInfo) -> dict[str, float]:
 
 
 def _place(is_local: bool) -> str:
-    """Return the key of calibration.json for this machine or for Slurm jobs."""
+    """Return the key under which calibration.json keeps the latest device of this machine or of Slurm jobs."""
     return "here" if is_local else "jobs"
 
 
@@ -78,7 +78,13 @@ def _key(config: Config) -> str:
 def record_run(
     pack: Sequence[Point], facts: ModelInfo, device: str, seconds: Mapping[str, float], *, is_local: bool
 ) -> None:
-    """Add the seconds that a pack took on a device (part -> seconds) to its sums. Logs a warning if that fails."""
+    """Add the work and the measured seconds of a finished pack to the device's sums in calibration.json.
+
+    seconds: measured seconds by part (model, steps, pack, point)
+    is_local: True for a run on this machine, False for a Slurm job
+
+    If the file cannot be written, a warning is logged and nothing is raised.
+    """
     config, work = pack[0].config, measure_work(pack, facts)
     output_root = Path(config.output_root)
     file = output_root / FILE
@@ -92,4 +98,8 @@ def record_run(
             content["latest"][_place(is_local)] = device
             write_json(file, content)
     except OSError as error:
-        log.warning("could not write %s (%s)", file, describe_error(error))
+        log.warning(
+            "could not add the speed of this run to %s (%s). Later plans estimate hours without this run",
+            file,
+            describe_error(error),
+        )

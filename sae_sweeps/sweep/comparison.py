@@ -19,7 +19,7 @@ from sae_sweeps.sweep.sweep import Sweep
 
 @dataclass(frozen=True)
 class ComparedPoint:
-    """A point of a sweep, done or not. `results`: the content of its results.json, None if it has none."""
+    """A point of a sweep, done or not. `results`: the content of results.json; None if the point has no such file."""
 
     sweep: Sweep
     name: str
@@ -29,7 +29,7 @@ class ComparedPoint:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Return the point's metrics by name; empty if it has no results."""
+        """Return the metrics of the point by name; empty if the point has no results."""
         return {} if self.results is None else self.results["metrics"]
 
 
@@ -37,8 +37,9 @@ class ComparedPoint:
 class Group:
     """Points of a sweep that differ only in their seed.
 
-    mean: of each metric over the points that are done
-    spread: the sample standard deviation of the same; None for fewer than two values or a value that is not finite
+    mean: metric name -> mean over the finished points
+    spread: metric name -> sample standard deviation over the finished points; None if there are fewer than two values
+        or a value is not finite
     """
 
     label: str
@@ -50,9 +51,10 @@ class Group:
 def collect_points(
     sweep: Sweep, states: Mapping[str, State], content: Mapping[str, Any] | None = None
 ) -> list[ComparedPoint]:
-    """Return the points of a sweep that have a state, done or not, in the order in which they were added.
+    """Return the points of a sweep that `states` contains, done or not, in the order of sweep.json.
 
-    content: what sweep.json holds, if it has been read already
+    states: folder name of a point -> state
+    content: the content of sweep.json; None to read the file
     """
     content = sweep.read() if content is None else content
     return [
@@ -60,15 +62,15 @@ def collect_points(
             sweep, name, states[name], asdict(from_json(known["config"])), read_json(sweep.folder / name / RESULTS)
         )
         for name, known in content["points"].items()
-        if name in states  # other commands may have added points since
+        if name in states  # other commands may have added points after the states were read
     ]
 
 
 def group_by_seed(points: Sequence[ComparedPoint]) -> list[Group]:
     """Group the points that differ only in their seed, in the order of each group's first point.
 
-    A label names architecture, dictionary size and k, the settings that differ between groups with the same three, and
-    the sweep if there are several.
+    The label of a group names architecture, dictionary size and k, and the sweep if there are several. If groups agree
+    in all of these, their labels also name the settings in which they differ.
     """
     several = len({point.sweep.folder for point in points}) > 1
     groups: dict[str, list[ComparedPoint]] = {}
@@ -85,7 +87,7 @@ def group_by_seed(points: Sequence[ComparedPoint]) -> list[Group]:
         varying = [key for key in find_varying([point.config for point in alike[label]]) if key != "seed"]
         labelled.append(_group(label + label_settings(members[0], varying), members))
     labels = [group.label for group in labelled]
-    # labels show only the last part of a path, so two may still be equal: the hash of the point's name is added
+    # labels show only the last part of a file path, so two may still be equal: add the hash in the point's name
     return [
         replace(group, label=f"{group.label} ({group.points[0].name[-8:]})") if labels.count(group.label) > 1 else group
         for group in labelled
@@ -110,30 +112,33 @@ def _spread(values: Sequence[float]) -> float | None:
 
 
 def finite_or_inf(value: float | None) -> float:
-    """Return the value, or infinity if it is missing or not finite, so that it sorts last."""
+    """Return the value if it is finite, else infinity, so that missing values and NaN sort last."""
     return value if value is not None and math.isfinite(value) else math.inf
 
 
 def point_label(point: ComparedPoint, several: bool = False) -> str:
-    """Return a label such as "BatchTopK 6144, k 32". `several`: prefix it with the name of the point's sweep."""
+    """Return a label such as "BatchTopK 6144, k 32". `several`: put the name of the point's sweep before the label."""
     label = display_name(point.config["sae"]["architecture"], point.config["dict_size"], point.config["k"])
     return f"{point.sweep.name}: {label}" if several else label
 
 
 def display_name(architecture: str, dict_size: int, k: int | None) -> str:
-    """Return a name such as "BatchTopK 6144, k 32". `k`: None if it is unknown, as for some SAEs of other libraries."""
+    """Return a name such as "BatchTopK 6144, k 32". `k`: None if unknown, as for some SAEs of other libraries."""
     name = f"{architecture_title(architecture)} {dict_size}"
     return name if k is None else f"{name}, k {k}"
 
 
 def label_settings(point: ComparedPoint, keys: Sequence[str]) -> str:
-    """Return the settings with these names as the end of a label, ", training.lr 0.001"; paths are shortened."""
+    """Return the end of a label that lists the settings `keys`, such as ", training.lr 0.001".
+
+    Settings that are None are left out. Of a file path only the last part is shown.
+    """
     settings = flatten(select_result_settings(dict(point.config)))
     return "".join(f", {key} {shorten_path(settings[key])}" for key in keys if settings.get(key) is not None)
 
 
 def find_best(groups: Iterable[Group], metric: Metric) -> float | None:
-    """Return the best mean of a metric; None if no end of it is better or all means are equal."""
+    """Return the best group mean of a metric; None if neither low nor high is better, or all means are equal."""
     values = [mean for group in groups if math.isfinite(mean := group.mean.get(metric.name, math.nan))]
     if metric.best is None or len(set(values)) < 2:
         return None

@@ -14,16 +14,16 @@ from sae_sweeps.sweep.point import Point
 
 log = logging.getLogger(__name__)
 
-FLOAT = 4  # bytes
-LARGEST_BLOCK = 2**27  # the most pre-activations in memory at a time on a GPU (encoder.py)
+FLOAT = 4  # bytes per float32 number
+LARGEST_BLOCK = 2**27  # largest number of pre-activations in GPU memory at a time (encoder.py)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a pack.
+    """Limits of a pack: points that are trained together on one activation stream.
 
-    points: the most points (None: no limit)
-    memory: the most bytes of device memory (None: what is free)
+    points: largest number of points; None for no limit
+    memory: largest number of bytes of device memory; None for all free memory
     patience: seconds to wait for a point that another process is training
     """
 
@@ -33,13 +33,16 @@ class Limits:
 
     @classmethod
     def from_launcher(cls, max_points: int | None, max_memory: float | None, patience: float = 5.0) -> "Limits":
-        """Return the limits from the settings of hydra.launcher. `max_memory`: in GiB."""
+        """Return the limits of a pack from the settings max_points and max_memory (GiB) of hydra.launcher."""
         return cls(max_points, None if max_memory is None else max_memory * 2**30, patience)
 
 
 def check_limits(max_points: Any, max_memory: Any) -> list[ConfigError]:
-    """Return the problems of hydra.launcher's settings of these names; empty if both are valid or None."""
-    problems, fix = [], "leave it out"
+    """Return an error for each invalid setting: hydra.launcher.max_points and hydra.launcher.max_memory (GiB).
+
+    None is valid for both and means no limit.
+    """
+    problems, fix = [], "correct the setting or leave it out"
     if max_points is not None and not (isinstance(max_points, int) and max_points >= 1):
         problems.append(ConfigError("hydra.launcher.max_points", max_points, "must be a whole number from 1 on", fix))
     if max_memory is not None and not (isinstance(max_memory, (int, float)) and max_memory > 0):
@@ -48,10 +51,12 @@ def check_limits(max_points: Any, max_memory: Any) -> list[ConfigError]:
 
 
 def split_into_packs(points: Sequence[Point], max_points: int | None = None) -> list[list[Point]]:
-    """Split points into packs of at most `max_points`, in their order.
+    """Split points into packs (points that share one activation stream), keeping the order of the points.
 
-    Points share a stream if they agree in all that determines it: model, hook, text, the seed of its order, and the
-    number of activations shuffled together. They may differ in batch size and in the number of tokens.
+    All points of a pack have the same model, hook, text, shuffling seed, device, and number of activations shuffled
+    together. They may differ in batch size and in the number of training tokens.
+
+    max_points: largest number of points in a pack; None for no limit
     """
     by_stream: dict[str, list[Point]] = {}
     for point in points:
@@ -78,9 +83,12 @@ def _stream(config: Config) -> str:
 def split_to_fit(
     points: Sequence[Point], d_in: int, available: float, limited_by: str = "free memory"
 ) -> list[list[Point]]:
-    """Split a pack so that each part fits in `available` bytes. A single point is always tried, whatever its size.
+    """Split a pack into packs that each fit in `available` bytes of device memory.
 
-    d_in: width of the activations; limited_by: what sets `available`, for the log line about a split
+    A point that does not fit even alone gets a pack of its own, because the sizes are estimates.
+
+    d_in: width of the activations
+    limited_by: source of the limit `available`, named in the log line about a split
     """
     shared = max(chunk_bytes(point.config, d_in) for point in points)
     packs: list[list[Point]] = [[]]
@@ -96,29 +104,29 @@ def split_to_fit(
         total = pack_bytes(points, d_in)
         sizes = " + ".join(str(len(pack)) for pack in packs)
         log.info(
-            "a pack of %d points needs %.2f GiB, more than the %.2f GiB of %s: "
-            "split into %s, the language model runs %d times",
+            "a pack of %d points needs %.2f GiB, more than the %.2f GiB of %s. "
+            "It is split into packs of %s points, so the language model runs %d times",
             *(len(points), total / 2**30, available / 2**30, limited_by, sizes, len(packs)),
         )
     return packs
 
 
 def pack_bytes(points: Sequence[Point], d_in: int) -> float:
-    """Estimate the bytes of device memory that a pack takes in training, without the language model."""
+    """Estimate the bytes of device memory to train a pack, not counting the language model."""
     shared = max(chunk_bytes(point.config, d_in) for point in points)
     return shared + sum(point_bytes(point.config, d_in) for point in points)
 
 
 def point_bytes(config: Config, d_in: int) -> float:
-    """Estimate the bytes of one point in training: two weight matrices, their gradients and Adam's two moments."""
+    """Estimate the bytes of device memory to train one point: two weight matrices, two gradients, four Adam moments."""
     return 4 * 2 * config.dict_size * d_in * FLOAT
 
 
 def chunk_bytes(config: Config, d_in: int) -> float:
-    """Estimate the bytes that the points of a pack share.
+    """Estimate the bytes of device memory that all points of a pack share.
 
-    These are a chunk before and after shuffling, the held-out activations and their reconstructions, and the work space
-    of one step: rows of the batch, a block of pre-activations, and rows of dead latents.
+    Counted are a chunk of activations before and after shuffling, the held-out activations and reconstructions, and the
+    working memory of one training step: the batch, the pre-activations computed at a time, and the dead latents.
     """
     training, batch, dict_size = config.training, config.training.batch_size, config.dict_size
     activations = 2 * batch * training.chunk_batches + 2 * config.evaluation.tokens

@@ -15,20 +15,22 @@ from sae_sweeps.sweep.packs import FLOAT, pack_bytes, split_into_packs
 from sae_sweeps.sweep.point import Point
 
 GIB = 2**30
-CHECKPOINTS_AT_ONCE = 3  # two are kept per point, and the next is written before the older one is removed
+CHECKPOINTS_AT_ONCE = 3  # checkpoints per point: two are kept, and the next is written before the oldest is removed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the points of a sweep that are not done will take.
+    """Tokens, memory, disk space and hours that the unfinished points of a sweep will take.
 
-    points, done: number of all points, and of those already done
-    packs: points of each pack
+    points: number of all points
+    done: number of finished points
+    packs: number of points in each pack
     model_tokens: tokens that the language model reads, once per pack
     sae_tokens: tokens that the SAEs are trained on, summed over the points
     memory: bytes on the device for the largest pack
     disk: bytes for checkpoints and SAEs
-    hours, source: estimated hours, and what the estimate is based on
+    hours: estimated hours, summed over the packs
+    source: phrase that says what the estimated hours are based on
     unverified: a sentence for each model or data set that could not be checked
     """
 
@@ -45,10 +47,13 @@ class Plan:
 
     @classmethod
     def from_points(cls, points: Sequence[Point], max_points: int | None, *, is_local: bool) -> "Plan":
-        """Plan points in packs of at most `max_points`, on this machine (`is_local`) or in Slurm jobs.
+        """Return the plan of the unfinished points, on this machine (`is_local`) or in Slurm jobs.
 
-        With task=plan, a model that cannot be reached is planned with its published sizes, and a data set that cannot
-        be reached is assumed to exist. Raises: ConfigError if a model cannot be used.
+        With task=plan, an unreachable model is planned with its published sizes, and an unreachable data set is assumed
+        to exist.
+
+        max_points: largest number of points in a pack; None for no limit
+        Raises: ConfigError if a model cannot be used.
         """
         todo = [point for point in points if not point_state.is_done(point.folder)]
         to_plan = points[0].config.task.name == "plan"
@@ -69,7 +74,7 @@ class Plan:
         )
 
     def exceeded_limits(self, limits: LimitsConfig) -> list[ConfigError]:
-        """Return an error for each limit that the plan exceeds."""
+        """Return an error for each limit (points, disk space, hours) that the plan exceeds."""
         errors = []
         for setting, limit, needed, unit in (
             ("points", limits.points, self.points, "points"),
@@ -78,16 +83,16 @@ class Plan:
         ):
             if limit is not None and needed > limit:
                 figure = f"{needed:,.0f}" if needed >= 1000 else f"{needed:.3g}"
-                problem = f"the sweep takes {figure} {unit}"
-                errors.append(ConfigError(f"limits.{setting}", limit, problem, "sweep over less, or raise the limit"))
+                problem = f"the sweep needs {figure} {unit}, which is more than this limit"
+                errors.append(ConfigError(f"limits.{setting}", limit, problem, "use fewer points, or raise the limit"))
         return errors
 
     def show(self) -> None:
-        """Print the plan, a line per quantity."""
-        sizes = " + ".join(map(str, self.packs)) if len(self.packs) <= 12 else f"at most {max(self.packs)} points"
+        """Print the plan: one line per quantity, then one per model or data set that could not be checked."""
+        sizes = " + ".join(map(str, self.packs)) if len(self.packs) <= 12 else f"at most {max(self.packs)}"
         lines = {
             "points": f"{self.points}" + f" ({self.done} are done already)" * bool(self.done),
-            "packs": f"{len(self.packs)} of {sizes}" if self.packs else "none",
+            "packs": f"{len(self.packs)} ({sizes} points)" if self.packs else "none",
             "tokens": f"{self.model_tokens:,} through the language model, {self.sae_tokens:,} through the SAEs",
             "memory": f"up to {self.memory / GIB:.2f} GiB on a device (estimate)",
             "disk": f"{self.disk / GIB:.2f} GiB at most, for checkpoints and SAEs",
@@ -100,11 +105,11 @@ class Plan:
 
 
 def _describe_source(todo: Sequence[Point], calibration: Calibration) -> str:
-    """Return what the hours of these points are based on."""
+    """Return a phrase that says what the estimated hours of the unfinished points are based on."""
     if not todo:
-        return "nothing is left to do"
+        return "because all points are done"
     if all(calibration.has_measured(point.config) for point in todo):
-        return f"by the speed of earlier runs on {calibration.device}"
+        return f"estimated from the speed of earlier runs on {calibration.device}"
     rate = f"{calibration.guessed_rate:.0e}".replace("e+", "e")
     return (
         f"guessed for a {calibration.device}: this model has not run here yet "
@@ -113,7 +118,7 @@ def _describe_source(todo: Sequence[Point], calibration: Calibration) -> str:
 
 
 def _find_unverified(points: Sequence[Point], facts: dict[str, ModelInfo]) -> Iterator[str]:
-    """Yield a sentence for each model and data set that could not be checked."""
+    """Yield a sentence for each model and data set that is unreachable, so that it could not be checked."""
     for name, model in facts.items():
         if model.unread is not None:
             sizes = f"{model.n_layers} layers, d = {model.d_model}, {model.vocabulary:,} tokens"
@@ -125,16 +130,16 @@ def _find_unverified(points: Sequence[Point], facts: dict[str, ModelInfo]) -> It
 
 
 def _memory(pack: Sequence[Point], facts: ModelInfo) -> float:
-    """Estimate the bytes of a pack and the language model."""
+    """Estimate the bytes of device memory to train a pack, including the language model."""
     model = facts.weights(facts.n_layers) + facts.vocabulary * facts.d_model
     width = FLOAT if pack[0].config.model.dtype == "float32" else FLOAT // 2
     return pack_bytes(pack, facts.d_model) + width * model
 
 
 def _disk(point: Point, facts: ModelInfo) -> float:
-    """Estimate the bytes of a point's files.
+    """Estimate the bytes on disk of a point's checkpoints and SAE.
 
-    A checkpoint has the two weight matrices and Adam's two moments of each; the SAE has the matrices alone.
+    A checkpoint has the two weight matrices and Adam's two moments of each; a saved SAE has the two matrices alone.
     """
     matrices = 2 * point.config.dict_size * facts.d_model * FLOAT
     return (3 * CHECKPOINTS_AT_ONCE + 1) * matrices

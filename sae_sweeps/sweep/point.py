@@ -11,15 +11,15 @@ IDENTITY = "wandb_run.json"  # in a point's folder: the id of its W&B run
 
 @dataclass(frozen=True)
 class Point:
-    """One SAE of a sweep, and its folder in the sweep's folder."""
+    """One SAE of a sweep: configuration, and folder inside the folder of the sweep."""
 
     config: Config
     folder: Path
 
     @property
     def name(self) -> str:
-        """Return the name of the folder, which ends in a hash of the settings."""
+        """Return the name of the point's folder, which ends in a hash of the settings."""
         return self.folder.name
 
 
-OnFinished = Callable[[Point, Exception | None], None]  # called with a finished point and its error, None if it is done
+OnFinished = Callable[[Point, Exception | None], None]  # called with the point, and why it failed; None if done

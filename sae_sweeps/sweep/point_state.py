@@ -21,14 +21,14 @@ from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.training.checkpoints import newest_step
 from sae_sweeps.training.curve import last_line
 
-LOCK_RETRY_SECONDS = 1.0  # between two checks for a signal while another process holds a lock
+LOCK_RETRY_SECONDS = 1.0  # seconds between two checks for a signal while another process holds a lock
 RESULTS, STATE, LOCK = "results.json", "state.json", ".lock"
 WAITING, QUEUED, RUNNING, INTERRUPTED, FAILED, DONE = "waiting", "queued", "running", "interrupted", "failed", "done"
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process that trains points: host and pid, its Slurm job (None outside Slurm) and how often that restarted."""
+    """A process that trains points: host, pid, Slurm job (None outside Slurm), and number of restarts of that job."""
 
     host: str
     pid: int
@@ -37,7 +37,7 @@ class Owner:
 
     @classmethod
     def current(cls) -> "Owner":
-        """Return this process."""
+        """Return the owner that describes the current process."""
         return cls(socket.gethostname(), os.getpid(), this_job(), int(os.environ.get("SLURM_RESTART_COUNT", 0)))
 
     def __str__(self) -> str:
@@ -45,14 +45,17 @@ class Owner:
 
 
 def this_job() -> str | None:
-    """Return this process's Slurm job as squeue writes its id: 12, or 12_3 for an array task. None outside Slurm."""
+    """Return the Slurm job id of the current process as squeue prints it: 12, or 12_3 for an array task.
+
+    None outside Slurm.
+    """
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 @dataclass(frozen=True)
 class Note:
-    """The content of state.json."""
+    """The content of a point's state.json: state, the reason for that state, and the process that wrote it."""
 
     state: str
     reason: str | None
@@ -60,38 +63,41 @@ class Note:
 
 
 def write_state(folder: Path, state: str, reason: str | None = None) -> None:
-    """Write state.json: the state, the reason for it, and this process as the owner."""
+    """Write state.json into a point's folder: the state, the reason for it, and the current process as the owner."""
     write_json(
         folder / STATE, {"state": state, "reason": reason, "owner": asdict(Owner.current()), "time": time.time()}
     )
 
 
 def read_note(folder: Path) -> Note | None:
-    """Return the content of the point's state.json; None if it is missing or cannot be read."""
+    """Return the content of state.json in a point's folder; None if the file is missing or damaged."""
     content = read_json(folder / STATE)
     return None if content is None else Note(content["state"], content["reason"], Owner(**content["owner"]))
 
 
 def is_done(folder: Path) -> bool:
-    """Return whether a point or study has readable results."""
+    """Return whether the folder of a point or study has a readable results.json."""
     return read_json(folder / RESULTS) is not None
 
 
 def write_state_if_unlocked(folder: Path, state: str, reason: str) -> None:
-    """Write state.json from a process that does not hold the point's lock, unless another process holds it."""
+    """Write state.json into a point's folder, unless another process holds the lock of the point.
+
+    For a process that does not hold the lock either, such as one that schedules points.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(Timeout), FileLock(folder / LOCK, blocking=False):
         write_state(folder, state, reason)
 
 
 def acquire(lock: FileLock, deadline: float, on_wait: Callable[[float], None] = lambda seconds_left: None) -> bool:
-    """Acquire the lock of a point or study. Returns False if another process holds it until `deadline`.
+    """Acquire the lock of a point or study. Returns False if another process still holds the lock at `deadline`.
 
-    It is a lock of the system, which releases it when the holding process ends, in whatever way.
+    The operating system releases the lock when the process that holds it ends, even if that process is killed.
 
-    deadline: in seconds of time.monotonic
-    on_wait: called once with the seconds left, if the lock is not free at first
-    Raises: Stopped if this process receives a signal to stop while it waits.
+    deadline: seconds on the clock of time.monotonic
+    on_wait: called once with the seconds left until the deadline, if the lock is not free at first
+    Raises: Stopped if the current process receives a signal to stop while it waits.
     """
     has_waited = False
     while True:
@@ -109,7 +115,7 @@ def acquire(lock: FileLock, deadline: float, on_wait: Callable[[float], None] = 
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether a process holds the point's lock. Needs read access only, and takes a shared lock for a moment."""
+    """Return whether a process holds the lock of a point. Needs only read access; takes a shared lock for a moment."""
     try:
         with open(folder / LOCK) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -124,10 +130,11 @@ def is_locked(folder: Path) -> bool:
 class State:
     """The state of a point or follow-up task.
 
-    reason: why it is in this state
-    job: its Slurm job
-    requeued: how often that job was requeued
-    step: training steps done
+    state: waiting, queued, running, interrupted, failed or done
+    reason: why the point or task is in this state; None if nothing needs explaining
+    job: id of the Slurm job; None outside Slurm
+    requeued: how often the job was requeued
+    step: number of finished training steps
     """
 
     state: str
@@ -138,7 +145,7 @@ class State:
 
 
 def read_state(folder: Path) -> State:
-    """Return the state of a point from its folder alone, regardless of the Slurm queue."""
+    """Return the state of a point from the files in its folder alone, without asking Slurm."""
     if is_done(folder):
         return State(DONE)
     note = read_note(folder)
@@ -146,11 +153,11 @@ def read_state(folder: Path) -> State:
         return State(WAITING)
     owner, step = note.owner, steps_done(folder)
     if note.state == RUNNING and not is_locked(folder):
-        return State(INTERRUPTED, f"{owner} is gone", owner.job, owner.restarts, step)
+        return State(INTERRUPTED, f"{owner} ended before the point was done", owner.job, owner.restarts, step)
     return State(note.state, note.reason, owner.job, owner.restarts, step)
 
 
 def steps_done(folder: Path) -> int:
-    """Return the last step of the training curve or of the newest checkpoint, whichever is larger."""
+    """Return the number of finished training steps, from the training curve and the newest checkpoint of a point."""
     line = last_line(folder / "metrics.jsonl")
     return max(0 if line is None else int(line["step"]), newest_step(folder / "checkpoint"))

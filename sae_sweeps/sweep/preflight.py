@@ -1,4 +1,4 @@
-"""Checks of a point before anything is loaded: the values of its settings, and the files and models that they name.
+"""Checks of a point before anything is loaded: the values of its settings, and the files and models they name.
 
 All problems are collected, so that one refusal names everything that is wrong with a sweep.
 """
@@ -21,30 +21,33 @@ from sae_sweeps.config import Config
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
 
-SMALL_TEXT_BYTES = 2**18  # up to this size a text is tokenized, to check that it fills a sequence
+SMALL_TEXT_BYTES = 2**18  # texts below this size are tokenized, to check that they fill a sequence
 
 
 Check = Callable[[Config], None]
 
 
 class Preflight:
-    """The checks of one command; each is made once for points with equal relevant settings."""
+    """The checks of one command. A check runs once for all points that agree in the settings it reads."""
 
     def __init__(self) -> None:
         self._outcomes: dict[str, ConfigError | None] = {}
 
     def find_problems(self, config: Config, checks: Mapping[Check, tuple[str, ...]] | None = None) -> list[ConfigError]:
-        """Return every problem of a point; empty if it can run. `checks`: the checks to make (default: all)."""
+        """Return every problem of a point; empty if the point can run.
+
+        checks: check -> prefixes of the settings it reads; None for CHECKS, which are all
+        """
         problems = find_problems(config)
         for check, settings in (CHECKS if checks is None else checks).items():
             if any(problem.setting.startswith(settings) for problem in problems):
-                continue  # the check would fail because of a problem that is already named
+                continue  # the check would fail because of a problem that is already in the list
             if (error := self._outcome(check, config)) is not None:
                 problems.append(error)
         return problems
 
     def _outcome(self, check: Check, config: Config) -> ConfigError | None:
-        """Return the error of a check, or None. A check is not repeated for the same settings."""
+        """Return the error of a check; None if the check passes. A check is not repeated for the same settings."""
         read: dict[str, Any] = {name: getattr(config, name) for name in ("name", "output_root", "device")}
         read["plan"] = _is_plan(config)
         read |= {name: asdict(getattr(config, name)) for name in ("model", "dataset", "activations", "tracking")}
@@ -66,7 +69,7 @@ def _run_check(check: Check, config: Config) -> ConfigError | None:
 
 
 def _is_plan(config: Config) -> bool:
-    """Return whether the command only plans: then an unreachable model or data set is no problem (Plan.unverified)."""
+    """Return whether the command is task=plan, which accepts an unreachable model or data set (Plan.unverified)."""
     return config.task.name == "plan"
 
 
@@ -80,9 +83,9 @@ def _check_cache(config: Config) -> None:
 
 
 def _require_writable(folder: Path, setting: str) -> None:
-    """Check that the folder, or the closest parent that exists, can be written and locked. Leaves nothing behind.
+    """Check that the folder, or the closest parent that exists, can be written and supports file locks.
 
-    Raises: ConfigError if it cannot.
+    The test file is removed again. Raises: ConfigError if the folder cannot be written or locked.
     """
     existing = next(level for level in (folder.absolute(), *folder.absolute().parents) if level.exists())
     try:
@@ -96,13 +99,14 @@ def _require_locks(file: int, folder: Path, setting: str) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        problem = f"is on a file system without file locks ({error.strerror}): two processes could train a point"
-        fix = "use another file system, or mount this one with locks"
+        cause = f"does not support file locks ({error.strerror})"
+        problem = f"is on a file system that {cause}, so two processes could train the same point"
+        fix = "use a folder on another file system, or mount this file system with lock support"
         raise ConfigError(setting, str(folder), problem, fix) from None
 
 
 def unwritable_error(folder: Path | str, error: OSError, setting: str = "output_root") -> ConfigError:
-    """Return the error for a folder that cannot be written, because of `error`."""
+    """Return the error to raise for a folder that cannot be written. `setting`: the setting that names the folder."""
     problem, fix = f"cannot be written ({error.strerror})", f"set {setting} to a writable folder"
     return ConfigError(setting, str(folder), problem, fix)
 
@@ -114,7 +118,7 @@ def _check_model(config: Config) -> None:
         raise ConfigError(
             "dataset.seq_len",
             config.dataset.seq_len,
-            f"the model reads at most {facts.context} tokens",
+            f"must be at most {facts.context}, the context length of the model",
             f"dataset.seq_len={facts.context}",
         )
 
@@ -136,9 +140,9 @@ def _check_dataset(config: Config) -> None:
 
 
 def _require_full_sequence(config: Config) -> None:
-    """Check that a small text fills a sequence, if the model's folder has a tokenizer.json to tokenize it with.
+    """Check that a small text fills a sequence, if the model's folder has a tokenizer.json to tokenize the text with.
 
-    Raises: ConfigError if its training or its held-out documents are too short.
+    Raises: ConfigError if the training documents or the held-out documents are too short.
     """
     tokenizer_file = Path(config.model.name).expanduser() / "tokenizer.json"
     if not is_local_path(config.model.name) or not tokenizer_file.is_file():
@@ -160,7 +164,10 @@ def _require_full_sequence(config: Config) -> None:
 def _check_tracking(config: Config) -> None:
     if config.tracking.mode != "off" and importlib.util.find_spec("wandb") is None:
         raise ConfigError(
-            "tracking", config.tracking.mode, "wandb is not installed", "pip install wandb, or tracking=off"
+            "tracking",
+            config.tracking.mode,
+            "the package wandb is needed, but it is not installed",
+            "pip install wandb, or tracking=off",
         )
 
 
@@ -171,7 +178,7 @@ def _check_device(config: Config) -> None:
 
 
 # each check with the settings that it reads (prefixes of their names); skipped if one of them already has a problem
-INPUT_CHECKS: dict[Check, tuple[str, ...]] = {  # what reading activations needs
+INPUT_CHECKS: dict[Check, tuple[str, ...]] = {  # for commands that read activations
     _check_cache: ("activations.",),
     _check_model: ("model.name",),
     _check_dataset: ("dataset.",),

@@ -32,11 +32,12 @@ if TYPE_CHECKING:  # importing torch takes a second, and finding SAEs does not n
 
 @dataclass(frozen=True)
 class SavedSAE:
-    """An SAE in `folder`, with the configuration that it was trained with.
+    """A trained SAE in `folder`, with its training configuration.
 
-    run: the id of its W&B run
-    setting: the setting of the command that names it
-    declared: what its files say about it; None for an SAE of a point
+    name: name of the point, or a name made from the folder if the SAE is not from a point
+    run: id of the W&B run that trained the SAE; None if there is none
+    setting: setting of the command that names the SAE, for error messages
+    declared: description read from the SAE's files; None for an SAE of a point
     """
 
     name: str
@@ -49,30 +50,30 @@ class SavedSAE:
 
     @property
     def title(self) -> str:
-        """Return its name without the hash of its settings."""
+        """Return the name of the SAE without the hash of the settings at the end."""
         return re.sub(r"(?<=.)-[0-9a-f]{8}$", "", self.name)
 
     @property
     def is_foreign(self) -> bool:
-        """Return whether another library has trained it."""
+        """Return whether the SAE was trained by another library."""
         return self.declared is not None and not self.declared.trained_here
 
     @property
     def located(self) -> "Located":
-        """Return its format and folder, for the readers of `formats`."""
+        """Return the format and folder of the SAE as the package `formats` needs them for reading."""
         from sae_sweeps.formats.reading import Located
 
         return Located(self.format, self.folder)
 
     def load(self, device: "torch.device") -> "InferenceSAE":
-        """Load the SAE. Raises: ConfigError if the files cannot be read or do not hold a valid SAE."""
+        """Load the SAE onto a device. Raises: ConfigError if the files cannot be read or do not contain a valid SAE."""
         try:
             return self.located.read().to(device)
         except ValueError as error:
             raise ConfigError(self.setting, str(self.folder), str(error), "name the folder of a trained SAE") from None
 
     def digest(self) -> str:
-        """Return a checksum of its weights; for an SAE of another library, of all its files."""
+        """Return the SHA-256 of the weights; for an SAE of another library, of its description and all files."""
         declared = self.declared
         if declared is None or declared.trained_here:
             return _digest(self.folder / WEIGHTS)
@@ -80,7 +81,10 @@ class SavedSAE:
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """Return its entry in a study's results. Values that an SAE of another library does not declare are None."""
+        """Return the entry that describes the SAE in the results.json of a study.
+
+        Values are None if the files of another library do not contain them.
+        """
         declared = self.declared
         return {
             "point": self.name,
@@ -95,29 +99,31 @@ class SavedSAE:
 
 
 def read_results(saved: SavedSAE) -> dict[str, Any]:
-    """Return the results.json of the SAE's point; empty if the SAE is not in a point's folder."""
+    """Return the content of results.json of the point that trained the SAE; empty if the SAE is not from a point."""
     return _read_point_results(saved.folder)
 
 
 def _read_point_results(folder: Path) -> dict[str, Any]:
-    """Return the results.json beside an SAE's folder; empty if the folder is not in a point's folder."""
+    """Return the content of results.json next to an SAE's folder; empty if the SAE is not from a point."""
     results = read_json(folder.parent / point_state.RESULTS) if folder.name == SAE_FOLDER else None
     return results if isinstance(results, dict) and "point" in results else {}
 
 
 def from_point(point: Point) -> SavedSAE:
-    """Return the SAE of a finished point."""
+    """Return the trained SAE of a finished point."""
     return SavedSAE(point.name, (point.folder / SAE_FOLDER).resolve(), point.config, _run(point.folder))
 
 
 def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     """Find the SAE at `path`: in a point's folder, in any other folder, or on the hub (see `formats.reading`).
 
-    The configuration of a point's SAE is that of the point. Any other SAE brings its architecture and size, while the
-    model and the text are those of the command.
+    An SAE from a point gets the configuration of the point. Any other SAE gets the configuration of the command, with
+    architecture, dictionary size and k from the SAE's own files.
 
-    Raises: ConfigError, naming the setting, if there is no SAE, or if it declares a model, a hook or a width that
-    differs from the command's.
+    setting: setting of the command that contains `path`, for error messages
+    command: configuration of the command
+    Raises: ConfigError if there is no SAE at `path`, or if its files declare another model, hook or width than the
+    command uses.
     """
     folder = Path(path).expanduser().resolve()
     if (folder / SAE_FOLDER / CONFIG).is_file():
@@ -142,7 +148,7 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
         raise ConfigError(
             setting, path, f"declares k={k}, but has only {size} latents", "correct its configuration file"
         )
-    if command.task.name not in EXPORT_TASKS:  # these need neither the model nor the text
+    if command.task.name not in EXPORT_TASKS:  # export tasks need neither the model nor the text
         _require_match(setting, path, declared, command)
     schema = SAE_SCHEMAS.get(declared.architecture, SAEConfig)
     config = replace(
@@ -158,7 +164,10 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
 
 
 def _require_match(setting: str, path: str, declared: "Description", command: Config) -> None:
-    """Check that what an SAE declares fits the command. Raises: ConfigError if the model, hook or width differs."""
+    """Check that the SAE at `path` was trained on the command's model, hook and activation width.
+
+    Raises: ConfigError if one of them differs, or if the SAE is a meta-SAE (trained on decoder directions).
+    """
     model = command.model
     if declared.directions_of is not None:
         problem = "is a meta-SAE, trained on decoder directions instead of activations"
@@ -174,26 +183,26 @@ def _require_match(setting: str, path: str, declared: "Description", command: Co
         problem = f"was trained at {declared.hook}, but the command uses {model.hook}"
         raise ConfigError(setting, path, problem, f"model.hook={declared.hook}")
     if declared.d_in is not None and (width := _width(model.name)) not in (None, declared.d_in):
-        problem = f"takes activations of width {declared.d_in}, but those of {model.name} have width {width}"
+        problem = f"takes activations of width {declared.d_in}, but the activations of {model.name} have width {width}"
         raise ConfigError(setting, path, problem, "set model=... to the model that it was trained on")
 
 
 def _width(model: str) -> int | None:
-    """Return the width of a model's activations; None if the model cannot be read."""
+    """Return the activation width (d_model) of a model; None if the model cannot be read."""
     try:
         return read_model_info(model).d_model
     except ConfigError:
-        return None  # the model's own check reports it
+        return None  # preflight reports the error of the model
 
 
 def saved_labels(saved: Sequence[SavedSAE]) -> list[str]:
-    """Return a distinct label for each SAE: its title, or its full name if another SAE has the same title."""
+    """Return a distinct label for each SAE: the name without hash, or the full name if the short one is not unique."""
     titles = [sae.title for sae in saved]
     return [sae.title if titles.count(sae.title) == 1 else sae.name for sae in saved]
 
 
 def pair_neighbours(saved: Sequence[SavedSAE]) -> list[tuple[SavedSAE, SavedSAE]]:
-    """Return the (small, large) pairs of SAEs that differ only in dictionary size, with no SAE of a size between."""
+    """Return the (small, large) pairs of SAEs that differ only in dictionary size and are neighbours in size."""
     pairs = []
     for alike in group_by_settings(saved):
         ordered = sorted(alike, key=lambda sae: sae.config.dict_size)
@@ -217,11 +226,14 @@ def _digest(file: Path) -> str:
 
 @functools.cache
 def _sha256(file: Path, size: int, changed: int) -> str:
-    """Return the file's checksum. Cached, because every study of an SAE needs it; a changed file is read again."""
+    """Return the SHA-256 of a file, cached because every study of an SAE needs it.
+
+    size, changed: bytes and modification time (ns); they make the cache miss if the file has changed
+    """
     return sha256(file)
 
 
 def _run(point: Path) -> str | None:
-    """Return the id of the point's W&B run; None if it has none."""
+    """Return the id of the W&B run of the point in this folder; None if the point has no run."""
     identity = read_json(point / IDENTITY)
     return None if identity is None else identity["id"]

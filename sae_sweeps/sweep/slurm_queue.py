@@ -15,14 +15,19 @@ LIVE = {
     "RESIZING", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "RESV_DEL_HOLD",
 }  # fmt: skip
 COLUMNS = {"JobArrayID": 40, "Name": 100, "State": 24, "RestartCnt": 10, "Reason": 60}  # squeue's columns, characters
-ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 4, 10.0  # to requeue, while slurmctld is briefly unreachable
-SECONDS = 60  # timeout of a call; slurmctld can be slow under load
+ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 4, 10.0  # attempts to requeue: slurmctld can be unreachable for a moment
+SECONDS = 60  # timeout in seconds of one Slurm command; slurmctld can be slow under load
 DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's default
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job, or one task of an array: `id` is 12 or 12_3; `reason` says why it waits or ended."""
+    """A Slurm job, or one task of an array.
+
+    id: 12, or 12_3 for an array task
+    restarts: how often Slurm restarted the job
+    reason: why the job waits or ended; None if Slurm gives no reason
+    """
 
     id: str
     name: str
@@ -32,12 +37,12 @@ class Job:
 
     @property
     def is_live(self) -> bool:
-        """Return whether the job waits or runs."""
+        """Return whether the job has not ended: pending, running, requeued or suspended."""
         return self.state in LIVE
 
 
 def find_jobs(names: Iterable[str]) -> dict[str, Job]:
-    """Return, by id, the jobs with these names that Slurm still knows: those in the queue and those that just ended.
+    """Return the jobs with these names by id: all in Slurm's queue and those that ended a few minutes ago.
 
     Raises: SlurmError if Slurm does not answer.
     """
@@ -60,9 +65,9 @@ def find_jobs(names: Iterable[str]) -> dict[str, Job]:
 
 @functools.cache
 def find_end_states(ids: tuple[str, ...]) -> dict[str, str]:
-    """Return the end states (id -> state) of jobs that squeue no longer lists, if Slurm keeps accounts.
+    """Return the end state (id -> state) of jobs that squeue no longer lists; empty if Slurm keeps no accounts.
 
-    Cached, because an ended job does not change and sacct is slow.
+    The result is cached, because an ended job does not change and sacct is slow.
     """
     options = ("--noheader", "--parsable2", "--allocations", "--format=JobID,State")
     try:
@@ -73,15 +78,17 @@ def find_end_states(ids: tuple[str, ...]) -> dict[str, str]:
 
 
 def cancel(id: str) -> None:
-    """Cancel a job. Raises: SlurmError if Slurm does not answer or refuses."""
+    """Cancel the Slurm job with this id. Raises: SlurmError if Slurm does not answer or refuses."""
     _call("scancel", id)
 
 
 def requeue(id: str) -> str | None:
-    """Requeue the job of this process. Returns why it was not requeued; None if it was.
+    """Requeue the Slurm job of the current process. Returns the reason if the job was not requeued, else None.
 
-    A cancelled job is not requeued, nor one that Slurm has requeued itself, because that one may already run on another
-    node. `id` must be that of the array task: the SLURM_JOB_ID of the array's last task is the id of the whole array.
+    A cancelled job is not requeued. Neither is a job that Slurm itself has requeued: the job may already
+    run on another node.
+
+    id: for an array task, 12_3; SLURM_JOB_ID would not do, because for the last task it is the id of the whole array
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -105,7 +112,7 @@ def _requeue(id: str) -> str | None:
 
 
 def max_array_size() -> int:
-    """Return the cluster's MaxArraySize. Raises: SlurmError if Slurm does not answer."""
+    """Return MaxArraySize of the cluster, the limit on tasks in a job array. Raises: SlurmError without an answer."""
     for line in _call("scontrol", "show", "config").splitlines():
         name, _, value = line.partition("=")
         if name.strip() == "MaxArraySize":
@@ -114,8 +121,11 @@ def max_array_size() -> int:
 
 
 def _call(*command: str) -> str:
-    """Run a command of Slurm and return its output. Raises: SlurmError if it is missing, fails or takes too long."""
-    # SQUEUE_* variables are a user's default filters, which could hide jobs
+    """Run a Slurm command and return the text on stdout.
+
+    Raises: SlurmError if the command is not installed, fails, or takes longer than SECONDS.
+    """
+    # SQUEUE_* variables set a user's default filters, which could hide jobs
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True, env=environment)

@@ -1,4 +1,4 @@
-"""The file of a sweep: sweep.json (its points, their configurations, jobs and states)."""
+"""Reads and writes sweep.json: the points of a sweep, with configurations, states and Slurm jobs."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class Sweep:
-    """The folder `output_root/name`. It keeps its points from command to command, and every command may add points.
+    """A sweep in the folder `output_root/name`. Its points stay from command to command, and each command may add some.
 
-    The states in sweep.json are those that the latest command saw. The points' own folders (point_state.py) have the
-    current ones.
+    sweep.json has the states that the latest command saw. The current states are in the folders of the points
+    (point_state.py).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,32 +30,32 @@ class Sweep:
 
     @classmethod
     def from_config(cls, config: Config) -> "Sweep":
-        """Return the sweep that a configuration names, whether or not it exists."""
+        """Return the sweep `output_root/name` of a configuration, whether or not the folder exists."""
         return cls(Path(config.output_root) / config.name)
 
     def exists(self) -> bool:
-        """Return whether the sweep has a sweep.json."""
+        """Return whether the folder of the sweep has a sweep.json."""
         return (self.folder / "sweep.json").is_file()
 
     def read(self) -> dict[str, Any]:
         """Return the content of sweep.json.
 
-        points: folder name -> state, reason, configuration
-        jobs: the submissions to Slurm
-        followed: label of a follow-up task -> how it ended
+        points: folder name -> state, reason, config
+        jobs: the submissions to Slurm, oldest first
+        followed: label of a follow-up task (setting `then`) -> state, reason, job at its end
         """
         content = read_json(self.folder / "sweep.json") or {"name": self.name}
         return {"points": {}, "jobs": [], "followed": {}, **content}
 
     def points(self) -> list[Point]:
-        """Return all points, in the order in which they were added."""
+        """Return all points of the sweep, in the order in which commands added them."""
         return [
             Point(from_json(record["config"]), self.folder.absolute() / name)
             for name, record in self.read()["points"].items()
         ]
 
     def add(self, points: dict[str, Config]) -> None:
-        """Record the points (folder name -> configuration) that a command is about to run."""
+        """Add to sweep.json the points (folder name -> configuration) that a command is about to run."""
 
         def change(content: dict[str, Any]) -> None:
             for name, config in points.items():
@@ -66,11 +66,11 @@ class Sweep:
         self.update(change)
 
     def set_state(self, name: str, state: str, reason: str | None = None) -> None:
-        """Record the state of a point, and the reason for it."""
+        """Record the state of a point, and the reason for it, in sweep.json. `name`: folder name of the point."""
         self.set_states([name], state, reason)
 
     def set_states(self, names: Iterable[str], state: str, reason: str | None = None) -> None:
-        """Record the same state of several points, and the reason for it."""
+        """Record the same state and reason for several points in sweep.json. `names`: folder names of the points."""
 
         def change(content: dict[str, Any]) -> None:
             for name in content["points"].keys() & set(names):
@@ -79,9 +79,9 @@ class Sweep:
         self._try_to_update(change)
 
     def record_states(self, states: Mapping[str, State], content: Mapping[str, Any] | None = None) -> None:
-        """Record the states of points (by folder name) that differ from those in sweep.json.
+        """Write to sweep.json the states of points (by folder name) that have changed.
 
-        content: the sweep.json that the states were read with (SweepStates.content); read again if left out
+        content: the content of sweep.json when the states were read (SweepStates.content); None to read it again
         """
         recorded = (self.read() if content is None else content)["points"]
         changed = {
@@ -98,14 +98,20 @@ class Sweep:
             self._try_to_update(change)
 
     def _try_to_update(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Update sweep.json, or log a warning: a point must not fail because of it, as its own folder has its state."""
+        """Apply `change` to sweep.json; log a warning if the file cannot be written.
+
+        A point must not fail because of that, as the folder of the point has the current state.
+        """
         try:
             self.update(change)
         except OSError as error:
-            log.warning("could not update sweep.json (%s)", describe_error(error))
+            log.warning(
+                "could not update sweep.json (%s). Its states may be out of date; task=status reads the current ones",
+                describe_error(error),
+            )
 
     def update(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Apply `change` to the content of sweep.json and write it, one process at a time."""
+        """Apply `change` to the content of sweep.json and write the file, while a lock keeps other processes out."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".sweep.lock"):
             content = self.read()

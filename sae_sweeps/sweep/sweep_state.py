@@ -1,4 +1,4 @@
-"""The states of a sweep's points and follow-up tasks, from their folders and from Slurm."""
+"""Reads the states of a sweep's points and follow-up tasks from their folders and from Slurm."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,16 +10,26 @@ from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNN
 from sae_sweeps.sweep.slurm_queue import Job
 from sae_sweeps.sweep.sweep import Sweep
 
-FOLDER = "slurm"  # in a sweep's folder: its submissions with their scripts, logs and code
-POINTS = "points"  # the `task` of a submission of packs; the submission of a follow-up or study has that task's name
-STARTED = {"RUNNING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "RESIZING", "STOPPED"}  # job states after the start
+FOLDER = "slurm"  # folder inside a sweep's folder, with the scripts, logs and code of each submission
+POINTS = "points"  # `task` of a submission of packs; that of a follow-up task or study has the name of the task
+STARTED = {
+    "RUNNING",
+    "SUSPENDED",
+    "STAGE_OUT",
+    "SIGNALING",
+    "RESIZING",
+    "STOPPED",
+}  # Slurm's states of a started job
 NO_ANSWER = "Slurm does not answer"
 
 
 def task_label(submission: Mapping[str, Any], index: int) -> str:
-    """Return the display name of an array task that is not a pack.
+    """Return the display name of an array task that runs a follow-up task or a study instead of a pack of points.
 
-    A follow-up has the name of its task. A study that was submitted by itself also has its number and its job's name.
+    This is the name of the task, such as "report". A study that was submitted by itself also gets a number and the name
+    of the job: "stitch 2 of 3 in JOB".
+
+    index: number of the array task, from 0
     """
     if not submission.get("by_itself"):
         return submission["task"]
@@ -31,30 +41,30 @@ class SweepStates:
     """The states of a sweep's points and follow-up tasks at one moment.
 
     points: folder name -> state
-    content: the sweep.json that the states were read with, for everything else that is needed from it
-    follow_ups: label of the task -> state
-    slurm_error: why Slurm did not answer; None if it did
+    content: the content of sweep.json at that moment
+    follow_ups: label of a follow-up task (setting `then`) -> state
+    slurm_error: why Slurm did not answer; None if Slurm answered
     """
 
     points: dict[str, State]
-    content: Mapping[str, Any]  # of the sweep.json that the states were read with
+    content: Mapping[str, Any]
     follow_ups: dict[str, State] = field(default_factory=dict)
     slurm_error: str | None = None
 
 
 @dataclass(frozen=True)
 class _Task:
-    """The array task to which a point or a follow-up was last given."""
+    """The latest Slurm array task of a point or follow-up: id, path of the log in the sweep's folder, and job."""
 
     id: str
     log: str
-    job: Job | None  # None if Slurm does not know it, or no longer
+    job: Job | None  # None if squeue does not list the job (any more)
 
 
 def read_states(sweep: Sweep) -> SweepStates:
-    """Read the states of all points and follow-up tasks: one read of sweep.json and one call of squeue.
+    """Return the states of all points and follow-up tasks, with one read of sweep.json and one call of squeue.
 
-    If Slurm does not answer, the states come from the folders alone and `slurm_error` says why.
+    If Slurm does not answer, the states come from the folders alone, and the result's `slurm_error` is set.
     """
     content = sweep.read()
     submissions: list[dict[str, Any]] = content["jobs"]
@@ -83,7 +93,10 @@ def read_states(sweep: Sweep) -> SweepStates:
 def _latest_tasks(
     submissions: list[dict[str, Any]], jobs: Mapping[str, Job]
 ) -> tuple[dict[str, _Task], dict[str, _Task]]:
-    """Return the latest array task of each point (by folder name), and of each follow-up (by label)."""
+    """Return the latest Slurm array task of each point (by folder name) and of each follow-up task (by label).
+
+    submissions: the entry `jobs` of sweep.json; jobs: those that squeue lists, by id
+    """
     # squeue lists an array that was cancelled before any task started as one job, without a task number
     by_place = {(job.name, job.id.partition("_")[2]): job for job in jobs.values()}
     points: dict[str, _Task] = {}
@@ -108,7 +121,9 @@ def _merge_with_job(
 ) -> State:
     """Return the state of an unfinished point that was submitted to Slurm.
 
-    state, note: what its folder says; end_state: how its job ended, if Slurm knows; error: why Slurm did not answer
+    state, note: state of the point by its folder alone, and the content of state.json
+    end_state: Slurm's state of the ended job; None if unknown
+    error: why Slurm did not answer; None if Slurm answered
     """
     job = task.job
     if job is not None and job.is_live:
@@ -123,7 +138,7 @@ def _merge_with_job(
         return State(QUEUED, job.reason, job.id, job.restarts, state.step)
     was_local = note is not None and note.owner.job is None
     if state.state in (RUNNING, FAILED) or (state.state == INTERRUPTED and was_local):
-        return state  # the folder knows better: its process outlived the job, or never was in one
+        return state  # the process of the point outlived the job or never ran in one, so its own state is right
     if error is not None:
         return replace(state, state=QUEUED if state.state == WAITING else state.state, reason=NO_ANSWER)
     reason = _describe_end(task, "the point was done", job.state if job is not None else end_state)
@@ -131,7 +146,11 @@ def _merge_with_job(
 
 
 def _describe_end(task: _Task, goal: str, end_state: str | None) -> str:
-    """Return the message for a job that ended before its goal. `end_state`: Slurm's state of the job, if known."""
+    """Return the message for a job that ended too early.
+
+    goal: end of "the job ended before ...", such as "the point was done"
+    end_state: Slurm's state of the ended job; None if unknown
+    """
     if end_state == "CANCELLED":
         return f"job {task.id} was cancelled"
     return f"job {task.id} ended before {goal}{f' ({end_state})' if end_state else ''}, see {task.log}"
@@ -140,7 +159,12 @@ def _describe_end(task: _Task, goal: str, end_state: str | None) -> str:
 def _read_follow_ups(
     outcomes: Mapping[str, Mapping[str, Any]], latest: Mapping[str, _Task], error: str | None
 ) -> dict[str, State]:
-    """Return the states of the follow-up tasks: the outcome in sweep.json if they have run, else that of their job."""
+    """Return the state of each follow-up task by label: the outcome in sweep.json, else the state of the Slurm job.
+
+    outcomes: the entry `followed` of sweep.json
+    latest: latest array task of each follow-up
+    error: why Slurm did not answer; None if Slurm answered
+    """
     states = {}
     for name, task in latest.items():
         outcome = outcomes.get(name)
@@ -152,7 +176,7 @@ def _read_follow_ups(
         elif error is not None:
             states[name] = State(QUEUED, NO_ANSWER, task.id)
         else:
-            reason = _describe_end(task, "it was done", task.job.state if task.job else None)
+            reason = _describe_end(task, "the task was done", task.job.state if task.job else None)
             states[name] = State(INTERRUPTED, reason, task.id)
     for name, outcome in outcomes.items():
         states.setdefault(name, State(outcome["state"], outcome["reason"], outcome["job"]))

@@ -1,4 +1,4 @@
-"""Task `report`: results.csv, the tables on the terminal, and report.html, which may compare several sweeps."""
+"""Task `report`: writes results.csv and report.html, and prints tables. It can compare several sweeps."""
 
 import hashlib
 import logging
@@ -23,11 +23,14 @@ from sae_sweeps.tracking.comparison_run import compare_run
 log = logging.getLogger(__name__)
 
 PAGE = "report.html"
-MAX_NAME_BYTES = 100  # longer lists of sweeps are hashed in the file name
+MAX_NAME_BYTES = 100  # longer lists of sweep names are replaced by a hash in the file name
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Report on all points of a sweep, whatever their state, or of several sweeps: name=a,b."""
+    """Print tables of all points of one sweep or of several (name=a,b), and write report.html and results.csv.
+
+    With format=md, only print a Markdown table. Returns an empty list: no part of the task can fail.
+    """
     sweeps = [load_sweep(one) for one in split_sweeps(sweep)]
     if config.format == "md":
         print(format_markdown_table(group_by_seed([point for loaded in sweeps for point in loaded.points])))
@@ -44,24 +47,26 @@ def run(sweep: Sweep, config: Config) -> list[str]:
 
 
 def split_sweeps(sweep: Sweep) -> list[Sweep]:
-    """Return the sweeps of a name with commas, each once."""
+    """Return the sweeps that a name such as "a,b" lists, without duplicates."""
     return [Sweep(sweep.folder.parent / name) for name in dict.fromkeys(sweep.name.split(","))]
 
 
 def show(loaded: LoadedSweep, names: Sequence[str], failures: Mapping[str, str], seconds: float) -> None:
-    """Print the end of a command: the table of its points, why some failed, and the paths of the files.
+    """Print the results of a finished command: table of points, reasons of failures, and paths of the files.
 
-    names: the points that the command ran
-    failures: why points failed, by name
-    seconds: how long the command took
+    names: folder names of the points that the command ran
+    failures: folder name of a failed point -> reason
+    seconds: duration of the command
     """
     _show_tables(loaded, names, failures, f"total time: {seconds:.0f} s  ")
 
 
 def refresh(sweep: Sweep, config: Config, loaded: LoadedSweep | None = None) -> None:
-    """Write the page again, unless a point is running or queued. An error is logged and does not fail the command.
+    """Write report.html of a sweep again, unless a point is running or queued.
 
-    loaded: the sweep, if it has been read already
+    loaded: the sweep as read from disk; None to read it now
+
+    If that fails, a warning is logged and nothing is raised.
     """
     try:
         loaded = load_sweep(sweep) if loaded is None else loaded
@@ -77,9 +82,11 @@ def refresh(sweep: Sweep, config: Config, loaded: LoadedSweep | None = None) -> 
 
 
 def write_page(sweeps: Sequence[LoadedSweep], explorer_mib: float) -> Path:
-    """Write the page on one sweep into its folder, or the page on several next to their folders. Returns its path.
+    """Write the HTML report on one sweep into the sweep's folder, or on several sweeps next to their folders.
 
-    explorer_mib: MiB that the cards of latents may take
+    explorer_mib: MiB that the latent explorer may take in the file
+
+    Returns the path of the HTML file.
     """
     points = [point for loaded in sweeps for point in loaded.points]
     outcomes = {
@@ -99,7 +106,7 @@ def write_page(sweeps: Sequence[LoadedSweep], explorer_mib: float) -> Path:
 
 
 def _publish(sweeps: Sequence[LoadedSweep], config: Config) -> None:
-    """Write the page, print its path, and add it to the W&B run that compares the sweep."""
+    """Write the HTML report, print its path, and add it to the comparison run in W&B if there is one sweep."""
     path = write_page(sweeps, config.explorer_mib)
     console.print(f"report: {path}", markup=False, soft_wrap=True)
     if len(sweeps) == 1:
@@ -107,7 +114,7 @@ def _publish(sweeps: Sequence[LoadedSweep], config: Config) -> None:
 
 
 def _locate_page(sweeps: Sequence[Sweep]) -> tuple[Path, str]:
-    """Return the path and the title of the page on these sweeps."""
+    """Return the path and the title of the HTML report on these sweeps."""
     path, title = sweeps[0].folder / PAGE, sweeps[0].name
     if len(sweeps) > 1:
         names = "+".join(sweep.name for sweep in sweeps)
@@ -120,7 +127,11 @@ def _locate_page(sweeps: Sequence[Sweep]) -> tuple[Path, str]:
 
 
 def _show_tables(loaded: LoadedSweep, names: Sequence[str], failures: Mapping[str, str], prefix: str = "") -> None:
-    """Write results.csv; print the table of the named points, why some failed, and the paths of the files."""
+    """Write results.csv; print the table of the named points, the reasons of failures, and the paths of the files.
+
+    failures: folder name of a failed point -> reason
+    prefix: text before the paths
+    """
     path = loaded.write_results_csv()
     wanted = set(names)
     points = [point for point in loaded.points if point.name in wanted]

@@ -1,4 +1,4 @@
-"""Task `status`: the state of every point, from the points' folders and from Slurm. It can run at any time."""
+"""Task `status`: prints the state of every point, from the points' folders and from Slurm. It can run at any time."""
 
 from sae_sweeps.config import Config
 from sae_sweeps.report import status
@@ -6,6 +6,6 @@ from sae_sweeps.sweep import Sweep
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Show the states. Never fails because of a state, so the list is empty."""
+    """Print the state of every point. Returns an empty list, because a failed point is no failure of this task."""
     status.show(sweep)
     return []

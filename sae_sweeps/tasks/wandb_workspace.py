@@ -1,4 +1,4 @@
-"""Task `wandb_workspace`: a W&B workspace, saved as a view, that compares the points of a sweep."""
+"""Task `wandb_workspace`: saves a W&B workspace (a saved view) that compares the points of a sweep."""
 
 import importlib.util
 import logging
@@ -13,14 +13,16 @@ from sae_sweeps.tracking.wandb_sync import unreachable_reason
 
 log = logging.getLogger(__name__)
 
-ADDRESS = "wandb_workspace.json"  # in the sweep's folder: where its view was saved
+ADDRESS = "wandb_workspace.json"  # in the sweep's folder: url, entity and project of the saved view
 CURVES = {"train/mse": "MSE", "train/loss": "loss", "train/l0": "L0", "train/dead_fraction": "dead latents"}
 COMPARED = ("eval/nmse", "eval/ce_degradation", "eval/l0", "eval/dead_fraction")
 REQUIREMENTS = "a workspace needs an API key (`wandb login` or WANDB_API_KEY) and a server that supports saved views"
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Create the sweep's view, or update the one that was created before. Returns why it could not be saved.
+    """Create the W&B workspace of the sweep, or update the one that an earlier command created.
+
+    Returns a message if the server refused the workspace, else an empty list.
 
     Raises: NotRunError if the sweep has no points, tracking is not online, wandb-workspaces is not installed, or the
         server cannot be reached.
@@ -31,14 +33,20 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     tracking = combine_tracking(config.tracking, [point["config"] for point in points.values()])
     if tracking.mode != "online":
         upload = "" if tracking.mode == "off" else "; upload the runs with task=sync"
-        raise NotRunError(f"tracking={tracking.mode}: a workspace is on the W&B server. Fix: tracking=online{upload}")
+        raise NotRunError(
+            f"tracking={tracking.mode}: must be online, because W&B keeps a workspace on the server. "
+            f"Fix: tracking=online{upload}"
+        )
     if importlib.util.find_spec("wandb_workspaces") is None:
-        raise NotRunError("wandb-workspaces is not installed: pip install wandb-workspaces")
+        raise NotRunError(
+            "task=wandb_workspace needs the package wandb-workspaces, which is not installed. "
+            "Fix: pip install wandb-workspaces"
+        )
     import wandb
 
     server = wandb.setup().settings.base_url
     if (reason := unreachable_reason(server)) is not None:
-        raise NotRunError(f"W&B: {reason}; a workspace is on the server")
+        raise NotRunError(f"W&B: {reason}. No workspace was saved; try again when the server answers")
     try:
         entity = tracking.entity or wandb.Api(timeout=20).default_entity
         if entity is None:
@@ -53,14 +61,19 @@ def run(sweep: Sweep, config: Config) -> list[str]:
 
 
 def _save(view: Any, known: dict[str, str] | None) -> dict[str, str]:
-    """Save the view, in place of the one saved before if that still exists. Returns its url, entity and project."""
+    """Save the workspace `view`, in place of the earlier one if that still exists.
+
+    known: url, entity and project of the workspace saved before; None if there is none
+
+    Returns url, entity and project of the saved workspace.
+    """
     import wandb_workspaces.workspaces as ws
 
     if known is not None and (known["entity"], known["project"]) == (view.entity, view.project):
         try:
             earlier = ws.Workspace.from_url(known["url"])
         except Exception as error:
-            log.warning("the workspace %s no longer exists (%s); creating another", known["url"], first_line(error))
+            log.warning("could not load the workspace %s (%s); saving a new one", known["url"], first_line(error))
         else:
             earlier.name, earlier.sections = view.name, view.sections
             earlier.settings, earlier.runset_settings = view.settings, view.runset_settings
@@ -70,9 +83,11 @@ def _save(view: Any, known: dict[str, str] | None) -> dict[str, str]:
 
 
 def build_workspace(name: str, entity: str, project: str) -> Any:
-    """Build the view: the sweep's runs by job type, training curves over tokens, and a comparison of final metrics.
+    """Build the W&B workspace of a sweep: runs by job type, training curves, and charts that compare final metrics.
 
     The runs are grouped down to single runs, because W&B draws a group as one line.
+
+    name: name of the sweep
     """
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws

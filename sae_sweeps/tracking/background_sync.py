@@ -2,10 +2,10 @@
 
 `python -m sae_sweeps.tracking.background_sync SERVER`
 
-The training process only writes runs to its disk, so no server can stop it or slow it down. It sends the folders of its
-runs to the background process, one per line on stdin, and reads error messages from its stdout. When the training
-process ends, in whatever way, the background process has a few seconds to upload the rest; `task=sync` uploads what
-remains after that.
+The training process only writes runs to its disk, so no server can stop it or slow it down. It writes the folders of
+runs to stdin of the background process, one per line, and reads error messages from that process's stdout. When the
+training process ends, even if it is killed, the background process has up to LONGEST_WAIT_SECONDS to upload the rest;
+`task=sync` uploads what remains after that.
 """
 
 import atexit
@@ -25,36 +25,41 @@ from sae_sweeps.tracking.wandb_sync import SILENT, Upload, is_uploaded, unreacha
 
 log = logging.getLogger(__name__)
 
-BATCH_SECONDS = 2.0  # runs that start within this time, such as those of a pack, share one upload command
-RETRY_SECONDS = 60.0  # wait after a failed upload
-CHECK_SECONDS = 15.0  # between two checks whether the server is reachable
-NOTICE_SECONDS = 3.0  # wait at the end before a log line says what the wait is for
-LONGEST_WAIT_SECONDS = 60.0  # wait at the end, in total
-PROGRESS_SECONDS = 20.0  # wait at the end for the next run to be uploaded, if the server answers
-SILENT_SECONDS = 8.0  # the same if the server does not answer: it may be busy
+BATCH_SECONDS = 2.0  # runs that start within this time, such as the runs of a pack, share one upload command
+RETRY_SECONDS = 60.0  # seconds from a failed upload to the next attempt
+CHECK_SECONDS = 15.0  # seconds between two checks whether the server is reachable
+NOTICE_SECONDS = 3.0  # seconds of waiting at the end before a log line explains the wait
+LONGEST_WAIT_SECONDS = 60.0  # longest total wait for uploads after the training, in seconds
+PROGRESS_SECONDS = 20.0  # longest wait after the training for one more finished upload, if the server answers
+SILENT_SECONDS = 8.0  # longest such wait if the server does not answer, as it may only be busy
 
 
 class Uploads:
-    """The uploaders of a process: one per W&B server, started with the first run for that server."""
+    """The upload processes of a training process: one per W&B server, started with the server's first run."""
 
     def __init__(self) -> None:
         self._uploaders: dict[str, Uploader] = {}
 
     def add(self, server: str, run: Path, hint: str) -> None:
-        """Upload a run to the server from now on. `hint`: the command that uploads it later."""
+        """Start to upload a run while it is written.
+
+        server: URL of the W&B server
+        run: folder of the offline run
+        hint: command that uploads the run later, for log messages
+        """
         if server not in self._uploaders:
             self._uploaders[server] = Uploader(server)
         self._uploaders[server].add(run, hint)
 
     def finish(self) -> None:
-        """Wait a few seconds for what is not uploaded yet, and log what remains."""
+        """Wait for unfinished uploads while they make progress, and log how many runs were not uploaded."""
         while self._uploaders:
             _, uploader = self._uploaders.popitem()
             uploader.finish()
 
 
 class Uploader:
-    """The background process, as the training process uses it."""
+    """The training process's handle of one background process, which uploads runs to one W&B server."""
 
     def __init__(self, server: str) -> None:
         package = str(Path(__file__).resolve().parents[2])
@@ -68,14 +73,14 @@ class Uploader:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                start_new_session=True,  # Ctrl-C must not reach it
+                start_new_session=True,  # so that Ctrl-C stops the training alone
             )
         self._listener = threading.Thread(target=self._log_problems, daemon=True)
         self._listener.start()
         atexit.register(self.finish)
 
     def add(self, run: Path, hint: str) -> None:
-        """Upload a run from now on. `hint`: the command that uploads it later."""
+        """Start to upload a run while it is written. `run`: folder; `hint`: command that uploads the run later."""
         self._runs.append(run)
         self._hint = hint
         assert self._process.stdin is not None
@@ -84,16 +89,16 @@ class Uploader:
             self._process.stdin.flush()
 
     def _log_problems(self) -> None:
-        """Log the first problem that the process prints, and read the others, so that the pipe never fills."""
+        """Log the first problem that the background process prints. Discard the others, to keep the pipe empty."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if not self._has_warned:
                 self._has_warned = True
                 effect = "Training continues and the runs are kept on this disk"
-                log.warning("W&B: %s. %s. Upload them later: %s", line.strip(), effect, self._hint)
+                log.warning("W&B: %s. %s. To upload them later: %s", line.strip(), effect, self._hint)
 
     def finish(self) -> None:
-        """Wait for the uploads while they make progress, and log which runs remain."""
+        """Wait for unfinished uploads while they make progress, and log how many runs were not uploaded."""
         atexit.unregister(self.finish)
         assert self._process.stdin is not None
         try:
@@ -102,7 +107,7 @@ class Uploader:
             try:
                 self._process.wait(NOTICE_SECONDS)
             except subprocess.TimeoutExpired:
-                log.info("W&B: uploading the remaining runs")
+                log.info("W&B: uploading the remaining runs, for at most %.0f s", LONGEST_WAIT_SECONDS + SILENT_SECONDS)
                 self._process.wait(LONGEST_WAIT_SECONDS + SILENT_SECONDS)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             with contextlib.suppress(ProcessLookupError):
@@ -111,13 +116,13 @@ class Uploader:
         left = [run for run in self._runs if run.is_dir() and not is_uploaded(run)]
         if left:
             log.warning(
-                "W&B: %d of %d runs were not uploaded. Upload them later: %s", len(left), len(self._runs), self._hint
+                "W&B: %d of %d runs were not uploaded. To upload them: %s", len(left), len(self._runs), self._hint
             )
 
 
 @contextlib.contextmanager
 def block_signal(number: signal.Signals) -> Iterator[None]:
-    """Block a signal in processes that are started inside this context."""
+    """Block a signal inside this context and in all processes that are started there."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
@@ -126,18 +131,21 @@ def block_signal(number: signal.Signals) -> Iterator[None]:
 
 
 class Follower:
-    """The work of the background process: uploads runs until the training process ends, and a few seconds longer."""
+    """The work of the background process: uploads runs until the training process ends, and shortly after.
+
+    server: URL of the W&B server
+    """
 
     def __init__(self, server: str) -> None:
         self._server = server
-        self._due: dict[Path, float] = {}  # run -> when to start its upload (time.monotonic)
+        self._due: dict[Path, float] = {}  # run -> time.monotonic at which the upload may start
         self._active: list[Upload] = []
         self._printed: set[str] = set()
         self._training_ended = threading.Event()
-        self._unreachable: str | None = None  # why the server is unreachable, checked since the training ended
+        self._unreachable: str | None = None  # why the server is unreachable; set only after the training has ended
 
     def _watch_server(self) -> None:
-        """Check from time to time whether the server is reachable, and every second once the training has ended."""
+        """Check every CHECK_SECONDS whether the server is reachable, and every second once the training has ended."""
         previous = None
         while not self._training_ended.wait(CHECK_SECONDS):
             reason = unreachable_reason(self._server) if self._active else None
@@ -149,7 +157,7 @@ class Follower:
             time.sleep(1.0)
 
     def follow(self, lines: "queue.Queue[str | None]") -> None:
-        """Upload the runs whose folders arrive in the queue, until None arrives."""
+        """Upload the runs whose folders arrive in the queue until None arrives, then upload the rest."""
         threading.Thread(target=self._watch_server, daemon=True).start()
         latest = time.monotonic()
         while True:
@@ -174,7 +182,7 @@ class Follower:
             self._active.append(Upload(existing, live=True))
 
     def _close_ended(self) -> list[Path]:
-        """Close the uploads that have ended. Returns those of their runs that were not uploaded."""
+        """Close the uploads that have ended. Returns the runs that these uploads failed to send completely."""
         ended = [upload for upload in self._active if upload.wait(0)]
         for upload in ended:
             self._active.remove(upload)
@@ -182,7 +190,7 @@ class Follower:
         return [run for upload in ended for run in upload.runs if not is_uploaded(run)]
 
     def _upload_rest(self) -> None:
-        """Upload what remains after the training, as long as that makes progress."""
+        """Upload the remaining runs after the training, for LONGEST_WAIT_SECONDS at most and only with progress."""
         self._start_uploads(set(self._due))
         began = progress = time.monotonic()
         done = 0
@@ -204,13 +212,13 @@ class Follower:
 
     @property
     def _patience(self) -> float:
-        """Return the seconds to wait for the next run to be uploaded, given the latest check of the server."""
+        """Return the seconds to wait for one more finished upload; 0 if the server cannot be reached."""
         if self._unreachable is None:
             return PROGRESS_SECONDS
         return SILENT_SECONDS if self._unreachable.endswith(SILENT) else 0.0
 
     def _print(self, problem: str | None) -> None:
-        """Print a problem for the training process, once."""
+        """Print a problem on stdout for the training process, unless it was printed before or is None."""
         if problem is not None and problem not in self._printed:
             self._printed.add(problem)
             with contextlib.suppress(OSError):
@@ -218,7 +226,7 @@ class Follower:
 
 
 def main(server: str) -> None:
-    """Upload the runs whose folders arrive on stdin, at a low priority."""
+    """Upload the runs whose folders arrive on stdin, until stdin is closed. `server`: URL of the W&B server."""
     os.nice(10)
     lines: queue.Queue[str | None] = queue.Queue()
 

@@ -1,4 +1,4 @@
-"""The W&B run that compares the points of a sweep: tables, charts, the best value of each metric, and the report."""
+"""Writes the W&B run that compares a sweep's points: tables, charts, best value of each metric, and HTML report."""
 
 import hashlib
 import json
@@ -22,19 +22,20 @@ from sae_sweeps.tracking.run import start_run
 
 log = logging.getLogger(__name__)
 
-IDENTITY = "wandb_compare.json"  # in the sweep's folder: the run's id, and hashes of what it was made from
+IDENTITY = "wandb_compare.json"  # in the sweep's folder: id of the run, and hashes of the table and report in it
 JOB_TYPE = "compare"
-AXIS = "version"  # the x axis of the run, which has one step
+AXIS = "version"  # x axis of the run, which has only one step
 PARETO = {"nmse": "NMSE", "ce_degradation": "CE degradation"}  # metrics plotted against L0
-POINTS, GROUPS, REPORT = "points", "groups", "report"  # names of the tables and the page that it logs
+POINTS, GROUPS, REPORT = "points", "groups", "report"  # names of the logged tables and the logged HTML page
 
 
 def compare_run(
     sweep: Sweep, tracking: TrackingConfig, points: Sequence[ComparedPoint], report: Path | None = None
 ) -> None:
-    """Create or update the one run that compares the points of a sweep, with an HTML report if there is one.
+    """Create or update the W&B run that compares the points of a sweep. `report`: HTML page to add; None for none.
 
-    An unchanged comparison is not written again. If W&B fails, a warning is logged and nothing is raised.
+    Nothing is written if tracking is off, no point is done, or neither points nor report have changed. If W&B fails, a
+    warning is logged and nothing is raised.
     """
     tracking = combine_tracking(tracking, [point.config for point in points])
     done = [point for point in points if point.results is not None]
@@ -46,13 +47,19 @@ def compare_run(
     except Timeout:
         return  # another process is writing the same run
     except Exception as error:
-        log.warning("W&B: could not write the comparison run of sweep %s (%s)", sweep.name, describe_error(error))
+        log.warning(
+            "W&B: could not write the comparison run of sweep %s (%s). To try again: task=report",
+            sweep.name,
+            describe_error(error),
+        )
 
 
 def combine_tracking(tracking: TrackingConfig, configs: Sequence[Mapping[str, Any]]) -> TrackingConfig:
-    """Return the command's tracking settings with the project and entity of the sweep's latest point.
+    """Return the command's tracking settings with project and entity taken from the latest point of the sweep.
 
-    The mode is "off" if the command or the point has "off", else "online" if either has "online".
+    configs: configurations of the sweep's points, latest last; if empty, the settings are returned unchanged
+
+    The mode is "off" if the command or the latest point has "off", else "online" if either has "online".
     """
     if not configs:
         return tracking
@@ -63,7 +70,7 @@ def combine_tracking(tracking: TrackingConfig, configs: Sequence[Mapping[str, An
 
 
 def _update(sweep: Sweep, tracking: TrackingConfig, points: Sequence[ComparedPoint], report: Path | None) -> None:
-    """Write the run if its points or its report have changed since it was last written."""
+    """Write the comparison run if the points or the report have changed since the run was last written."""
     groups = group_by_seed(points)
     columns, rows = _points_table(points)
     written = read_json(sweep.folder / IDENTITY) or {}
@@ -92,7 +99,7 @@ def _update(sweep: Sweep, tracking: TrackingConfig, points: Sequence[ComparedPoi
 
 
 def _points_table(points: Sequence[ComparedPoint]) -> tuple[list[str], list[list[Any]]]:
-    """Return the columns and rows of the points: identity, state, metrics, and every setting that varies."""
+    """Return columns and rows of a table of points: name, state, metrics, and every setting that varies."""
     columns = ["SAE", "point", "state", "architecture", "dict_size", "k", "seed", *METRICS]
     varying = find_varying([point.config for point in points])
     more = [name for name in varying if name not in ("sae.architecture", *columns)]
@@ -107,12 +114,15 @@ def _points_table(points: Sequence[ComparedPoint]) -> tuple[list[str], list[list
 
 
 def _cell(value: Any) -> Any:
-    """Return a setting's value as text, because W&B refuses a column that mixes text and numbers."""
+    """Return the value of a setting as text, because W&B refuses a column that mixes text and numbers.
+
+    None stays None.
+    """
     return None if value is None else json.dumps(value) if not isinstance(value, str) else value
 
 
 def _groups_table(groups: Sequence[Group]) -> tuple[list[str], list[list[Any]]]:
-    """Return the columns and rows of the seed groups: number of seeds, mean and standard deviation per metric."""
+    """Return columns and rows of a table of seed groups: number of finished seeds, mean and sd of each metric."""
     columns = ["SAE", "seeds", *(f"{name}{what}" for name in METRICS for what in ("", " sd"))]
     rows = [
         [
@@ -126,7 +136,7 @@ def _groups_table(groups: Sequence[Group]) -> tuple[list[str], list[list[Any]]]:
 
 
 def _series(groups: Sequence[Group], name: str) -> dict[str, list[tuple[float, float]]]:
-    """Return the (L0, metric) pairs of each architecture and dictionary size, in order of L0."""
+    """Return the (L0, metric) pairs of each architecture and dictionary size, sorted by L0. `name`: of the metric."""
     series: dict[str, list[tuple[float, float]]] = {}
     for group in groups:
         if {"l0", name} <= group.mean.keys():
@@ -138,7 +148,10 @@ def _series(groups: Sequence[Group], name: str) -> dict[str, list[tuple[float, f
 
 
 def _best(groups: Sequence[Group]) -> dict[str, Any]:
-    """Return the best mean of each metric that has a best end, and the label of its SAE."""
+    """Return the best mean of each metric that should be low or high, and the label of the SAE that reaches it.
+
+    Keys: best/METRIC and best/METRIC/SAE.
+    """
     best: dict[str, Any] = {}
     for metric in METRICS.values():
         measured = [group for group in groups if metric.name in group.mean]

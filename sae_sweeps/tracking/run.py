@@ -1,4 +1,4 @@
-"""Weights & Biases runs of points, studies and sweeps. Nothing is imported from W&B while tracking is off.
+"""Writes the W&B runs of points, studies and sweeps. wandb is not imported while tracking is off.
 
 A run is always written to the local disk, in W&B's offline format, so training never waits for a server. With
 tracking=online a background process uploads the run while it is written (background_sync.py).
@@ -24,50 +24,53 @@ from sae_sweeps.tracking.wandb_sync import offline_runs
 
 log = logging.getLogger(__name__)
 
-TOKENS = "tokens"  # the x axis of a point's curves
-TABLE_ROWS = 10_000  # the most rows that W&B shows of a table
+TOKENS = "tokens"  # x axis of training curves
+TABLE_ROWS = 10_000  # largest number of rows of a table that W&B shows
 HIDDEN = ("train/step", "train/seconds")  # left out of W&B's automatic charts: they are axes, not results
 
-# The uploads of this process. A module global, because the runs of all points, studies and comparisons share one
-# uploader per server, and atexit waits for it however the process ends.
+# A module global, because the runs of all points, studies and comparisons in this process share one uploader per
+# server, and atexit waits for the uploader however the process ends.
 PROCESS_UPLOADS = Uploads()
 
 
 class Run:
     """A run in W&B, or a stand-in that does nothing while tracking is off.
 
-    No method raises. After the first error of W&B a warning is logged and the run logs nothing more.
+    No method raises. After the first error in W&B a warning is logged, and further calls do nothing.
     """
 
     def __init__(self, run: Any = None) -> None:
         self._run = run
 
     def _try(self, action: Callable[[Any], Any]) -> bool:
-        """Call `action` with W&B's run. Returns whether there is a run and the action succeeded."""
+        """Call `action` with the wandb run object. Returns False if tracking is off or stopped, or the action fails."""
         if self._run is None:
             return False
         try:
             action(self._run)
         except Exception as error:
             self._run = None
-            log.warning("W&B: logging stopped for this run (%s)", first_line(error))
+            log.warning(
+                "W&B: logging stopped for this run (%s). Work continues, and the results are still written to disk",
+                first_line(error),
+            )
             return False
         return True
 
     def log(self, metrics: dict[str, Any]) -> None:
-        """Log a step: metric name -> value."""
+        """Log the metrics (name -> value) of one step to W&B."""
         self._try(lambda run: run.log(metrics))
 
     def summary(self, values: dict[str, Any]) -> None:
-        """Set values of the run's summary."""
+        """Set values (name -> value) in the summary of the W&B run."""
         self._try(lambda run: run.summary.update(values))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Log a table of at most TABLE_ROWS rows."""
+        """Log a table to W&B under a name. Rows after the first TABLE_ROWS are left out."""
         self._try(lambda run: run.log({name: _table(columns, rows)}))
 
     def scatter(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], x: str, y: str) -> None:
-        """Log a scatter plot of the columns `x` and `y` of a table."""
+        """Log a scatter plot to W&B: a table given by columns and rows, and the names of the columns `x` and `y`."""
 
         def draw(run: Any) -> None:
             import wandb
@@ -77,7 +80,7 @@ class Run:
         self._try(draw)
 
     def lines(self, name: str, series: dict[str, list[tuple[float, float]]], x: str, y: str) -> None:
-        """Log a line plot: `series` maps each line's label to its (x, y) pairs."""
+        """Log a line plot to W&B. `series`: label of a line -> (x, y) pairs; `x`, `y`: titles of the axes."""
 
         def draw(run: Any) -> None:
             import wandb
@@ -88,7 +91,7 @@ class Run:
         self._try(draw)
 
     def histogram(self, name: str, values: Any) -> None:
-        """Log a histogram of an array of numbers."""
+        """Log a histogram of an array of numbers to W&B under a name."""
 
         def draw(run: Any) -> None:
             import wandb
@@ -98,7 +101,7 @@ class Run:
         self._try(draw)
 
     def image(self, file: Path) -> None:
-        """Log an image under the name of its file."""
+        """Log an image file to W&B. The name in W&B is the name of the file without its suffix."""
 
         def show(run: Any) -> None:
             import wandb
@@ -108,7 +111,7 @@ class Run:
         self._try(show)
 
     def html(self, name: str, file: Path) -> None:
-        """Log an HTML page."""
+        """Log an HTML file to W&B under a name."""
 
         def show(run: Any) -> None:
             import wandb
@@ -118,7 +121,10 @@ class Run:
         self._try(show)
 
     def artifact(self, name: str, kind: str, path: Path, metadata: dict[str, Any]) -> None:
-        """Log a file or folder as a versioned artifact. A folder must stay in place: it is uploaded from there."""
+        """Log a file or folder to W&B as a versioned artifact with the alias "latest". `kind`: type of the artifact.
+
+        A folder must stay in place, because W&B uploads the files from there.
+        """
 
         def add(run: Any) -> None:
             import wandb
@@ -127,20 +133,23 @@ class Run:
             if path.is_dir():
                 artifact.add_dir(str(path), policy="immutable")
             else:
-                artifact.add_file(str(path), policy="mutable")  # copied, because the file may be rewritten
+                artifact.add_file(str(path), policy="mutable")  # W&B copies the file, because it may be rewritten
             run.log_artifact(artifact, aliases=["latest"])
 
         self._try(add)
 
     def finish(self, summary: dict[str, Any] | None = None, *, failed: bool = False) -> bool:
-        """Set the summary and close the run. Returns whether W&B accepted everything that was logged."""
+        """Set the summary and close the W&B run. Returns whether every call to W&B succeeded; False if tracking is off.
+
+        failed: mark the run as failed
+        """
         self.summary(summary or {})
         complete = self._try(lambda run: run.finish(exit_code=int(failed)))
         self._run = None
         return complete
 
     def preempted(self) -> None:
-        """Close the run and mark it as preempted, because it will resume later."""
+        """Close the W&B run and mark it as preempted, because the point or study resumes later."""
         if self._run is not None:
             with contextlib.suppress(Exception):  # without the mark the run still resumes from the files on disk
                 self._run.mark_preempting()
@@ -165,12 +174,15 @@ def start_run(
     identity: str = IDENTITY,
     uploads: Uploads = PROCESS_UPLOADS,
 ) -> Run:
-    """Start the run of the point, study or sweep in `folder`, or resume the run that was started there before.
+    """Start the W&B run of the point, study or sweep in `folder`, or resume the run that was started there before.
 
-    Metrics are plotted against `axis`. The run's id is kept in the file `identity` in the folder, so a resumed point
-    stays one run. Its files are written again from the start, with `history` as the first steps; uploading them
-    replaces what was uploaded under the same id. With tracking=online, `uploads` sends the run to the server. If W&B
-    cannot start the run, a warning is logged and the returned run does nothing.
+    The run is written to disk from the start again, with `history` as the first steps; uploading it replaces what was
+    uploaded under the same id. With tracking=online, `uploads` sends the run to the server. If W&B cannot start the
+    run, a warning is logged and the returned run does nothing.
+
+    history: metrics of the steps before a resume, oldest first
+    axis: name of the metric on the x axis of all charts
+    identity: file in `folder` that keeps the id of the run, so that a resumed point stays one run
     """
     if tracking.mode == "off":
         return Run()
@@ -187,13 +199,19 @@ def start_run(
         if tracking.mode == "online":
             uploads.add(run.settings.base_url, offline_run, sync_command(folder, group))
     except Exception as error:
-        log.warning("W&B: could not start the run of %s, nothing is logged for it (%s)", folder.name, first_line(error))
+        log.warning(
+            "W&B: could not start the run of %s (%s). W&B will not show this run; results are still written to disk",
+            *(folder.name, first_line(error)),
+        )
         return Run()
     return Run(run)
 
 
 def _load_run_id(file: Path, tracking: TrackingConfig) -> str:
-    """Return the run's id from the file, or a new id. Writes the file with the current project and entity."""
+    """Return the id of the W&B run from the file, or a new id if the file is missing.
+
+    The file is written again with the id and the current project and entity.
+    """
     run_id: str = (read_json(file) or {"id": secrets.token_hex(4)})["id"]
     write_json(file, {"id": run_id, "project": tracking.project, "entity": tracking.entity})
     return run_id
@@ -202,7 +220,7 @@ def _load_run_id(file: Path, tracking: TrackingConfig) -> str:
 def _init_run(
     tracking: TrackingConfig, folder: Path, run_id: str, group: str, job_type: str, config: dict[str, Any]
 ) -> Any:
-    """Return W&B's own run object, which writes to disk only."""
+    """Return a wandb run object in offline mode, so that it writes to `folder` and contacts no server."""
     # otherwise W&B's service sends telemetry even for an offline run, and waits 10 s for a server that hangs
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
@@ -225,7 +243,7 @@ def _init_run(
 
 
 def _define_metrics(run: Any, axis: str) -> None:
-    """Set the x axis of all metrics, hide the axes from the charts, and set which end of each metric is best."""
+    """Set the x axis of all metrics, hide the axes from charts, and set whether low or high values are best."""
     run.define_metric(axis, hidden=True)
     run.define_metric("*", step_metric=axis)
     if axis == TOKENS:
@@ -236,12 +254,16 @@ def _define_metrics(run: Any, axis: str) -> None:
 
 
 def finish_uploads(uploads: Uploads = PROCESS_UPLOADS) -> None:
-    """Wait for pending uploads now, for a few seconds, instead of at the end of the process."""
+    """Wait for unfinished uploads now instead of at the end of the process, while they make progress."""
     uploads.finish()
 
 
 def sync_command(folder: Path, sweep: str) -> str:
-    """Return the command that uploads the runs of a sweep later. `folder`: a folder in the sweep's folder."""
+    """Return the task=sync command that uploads the runs of a sweep.
+
+    folder: the folder of the sweep or a folder inside; output_root is found from it
+    sweep: name of the sweep
+    """
     root = next((path.parent for path in (folder, *folder.parents) if path.name == sweep), None)
     is_default = root is None or root.absolute() == Path("outputs").absolute()
     return f"python launch.py task=sync name={sweep}" + ("" if is_default else f" output_root={root}")

@@ -1,6 +1,6 @@
-"""Uploads of offline W&B runs by `wandb beta sync`, and the check whether a run was uploaded completely.
+"""Uploads offline W&B runs with `wandb beta sync`, and checks whether a run was uploaded completely.
 
-All imports are light, because background_sync.py imports this in a process beside the training.
+All imports are light, because background_sync.py imports this module in a process next to the training.
 """
 
 import json
@@ -16,27 +16,30 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-MARK = ".synced"  # suffix of the file that W&B writes beside a run's file once it has sent it
+MARK = ".synced"  # suffix of the file that W&B writes next to a .wandb file once that file has been sent
 PARALLEL_RUNS = 20  # runs that one command sends in parallel
-SILENT = "does not answer"
-ANSWER_SECONDS = 5.0  # timeout of a request to a server
-LOGGED_ERROR = "wandb: ERROR "  # how an error begins in the output of W&B's command
-PIPE_SECONDS = 0.2  # wait for the rest of the command's output; its service closes the pipe a moment after the command
-LONGEST_MESSAGE = 300  # characters of an error from W&B's log
+SILENT = "does not answer"  # end of the message about a timeout
+ANSWER_SECONDS = 5.0  # timeout of a request to a server, in seconds
+LOGGED_ERROR = "wandb: ERROR "  # start of an error line in the output of `wandb beta sync`
+PIPE_SECONDS = 0.2  # wait for the last output: W&B's service closes the pipe a moment after the command ends
+LONGEST_MESSAGE = 300  # characters to which an error from W&B's log is cut
 
 
 def offline_runs(folder: Path) -> list[Path]:
-    """Return the folders of the offline runs of a point, a study or a sweep."""
+    """Return the folders of the offline W&B runs inside the folder of a point, study or sweep."""
     return [run for run in sorted((folder / "wandb").glob("offline-run-*")) if run.is_dir()]
 
 
 def is_uploaded(run: Path) -> bool:
-    """Return whether a run was uploaded completely."""
+    """Return whether the offline W&B run in this folder was uploaded completely."""
     return any(run.glob(f"*.wandb{MARK}"))
 
 
 def unreachable_reason(server: str, seconds: float = ANSWER_SECONDS) -> str | None:
-    """Return why the W&B server is unreachable; None if it answers with a status below 500."""
+    """Return why the W&B server (URL) is unreachable; None if it answers with an HTTP status below 500.
+
+    seconds: timeout of the request
+    """
     try:
         with urlopen(Request(f"{server.rstrip('/')}/healthz"), timeout=seconds):
             return None
@@ -52,7 +55,7 @@ def unreachable_reason(server: str, seconds: float = ANSWER_SECONDS) -> str | No
 
 
 class Upload:
-    """A running `wandb beta sync` of some runs. With `live` it follows runs that are still being written."""
+    """A process `wandb beta sync` that uploads runs (folders). With `live`, also runs that are still being written."""
 
     def __init__(self, runs: Sequence[Path], *, live: bool = False) -> None:
         self.runs, self._error = runs, ""
@@ -71,7 +74,7 @@ class Upload:
         self._reader.start()
 
     def _read_output(self) -> None:
-        """Keep the last error that the command prints."""
+        """Read the output of the command until it ends, and store the last error message."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             exception, separator, message = line.partition("Error: ")  # the last line of a traceback
@@ -81,7 +84,7 @@ class Upload:
                 self._error = message.strip()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for the command for at most `seconds`. Returns whether it has ended."""
+        """Wait until the command has ended, for at most `seconds`; None for no limit. Returns whether it has ended."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -89,9 +92,9 @@ class Upload:
         return True
 
     def close(self) -> str | None:
-        """Stop the command if it still runs. Returns its error message, if there was one.
+        """Stop the command if it still runs. Returns the error message of the command; None if there was no error.
 
-        W&B also marks a run as synced if the server refused a part of it. These marks are removed.
+        W&B marks a run as synced even if the server refused a part of the run. Such marks are removed.
         """
         if self._process.poll() is None:
             self._process.kill()
@@ -109,7 +112,7 @@ class Upload:
 
 
 def _read_errors(logs: Iterable[Path]) -> dict[str, str]:
-    """Return the errors in W&B's logs by the run file that was not sent completely.
+    """Return the errors in W&B's log files: path of the .wandb file that was not sent completely -> message.
 
     Examples: the quota is full, or the server refused an artifact.
     """

@@ -61,7 +61,7 @@ def test_activations_are_kept_in_a_cache(tiny_model, texts, tmp_path):
         ({"texts": None, "dataset": "wikipedia"}, "dataset=wikipedia: is none of embedded, hub"),
         ({"hook": None}, "hook=None: this model has no default hook"),
         ({"hook": "blocks.7.hook_resid_pre"}, "model.hook=blocks.7.hook_resid_pre: the model has layers 0 to 1"),
-        ({"seq_len": 64}, "dataset.seq_len=64: the model reads at most 32 tokens"),
+        ({"seq_len": 64}, "dataset.seq_len=64: must be at most 32, the context length of the model"),
         ({"seq_len": 2}, "dataset.seq_len=2: must be at least 3"),
         ({"chunk_size": 0}, "must be greater than 0"),
         ({"device": "gpu"}, "device=gpu: is not a known device"),

@@ -106,7 +106,7 @@ def test_a_pack_too_large_for_the_memory_is_split_with_a_message(tmp_path, tiny)
     done = launch("-m", *tiny, "k=3,4,5", "name=small", "hydra.launcher.max_memory=1e-6", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "a pack of 3 points needs" in done.stdout
-    assert "split into 1 + 1 + 1, the language model runs 3 times" in done.stdout
+    assert "It is split into packs of 1 + 1 + 1 points, so the language model runs 3 times" in done.stdout
 
 
 def test_a_second_sweep_reuses_the_cached_activations_of_the_first(tmp_path, tiny):

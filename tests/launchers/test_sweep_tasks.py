@@ -39,7 +39,7 @@ def test_a_plan_is_printed_and_writes_no_files(tmp_path, tiny):
     titles = [line.split()[0] for line in done.stdout.splitlines()]
     assert titles == ["points", "packs", "tokens", "memory", "disk", "hours"]
     assert done.stdout.splitlines()[0] == "points  6"
-    assert done.stdout.splitlines()[1] == "packs   2 of 4 + 2"
+    assert done.stdout.splitlines()[1] == "packs   2 (4 + 2 points)"
     assert "4,800 through the language model, 14,400 through the SAEs" in done.stdout
     assert files_in(tmp_path) == []
 
@@ -54,7 +54,7 @@ def test_a_plan_counts_done_points_and_uses_the_measured_speed(ran, tiny):
     before = files_in(ran)
     done = launch("-m", *tiny, "k=3,4,5", "name=first", "task=plan", cwd=ran)
     assert "points  3 (2 are done already)" in done.stdout
-    assert "by the speed of earlier runs on CPU with" in done.stdout
+    assert "estimated from the speed of earlier runs on CPU with" in done.stdout
     assert files_in(ran) == before
 
 
@@ -62,7 +62,8 @@ def test_a_sweep_over_a_limit_is_refused_in_one_line(tmp_path, tiny):
     done = launch("-m", *tiny, "k=3,4", "limits.points=1", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "error: limits.points=1: the sweep takes 2 points. Fix: sweep over less, or raise the limit"
+        "error: limits.points=1: the sweep needs 2 points, which is more than this limit. "
+        "Fix: use fewer points, or raise the limit"
     ]
     assert files_in(tmp_path) == []
 

@@ -80,7 +80,7 @@ def test_points_in_every_state_are_shown_with_their_reason(mixed):
     }
     reasons = {row["folder"]: row["reason"] for row in shown.data["points"]}
     assert reasons["seed2"] == "the loss is nan"
-    assert reasons["killed"].endswith("is gone")
+    assert reasons["killed"].endswith("ended before the point was done")
     assert "3 of 6 points are done; 1 failed, 1 interrupted, 1 waiting" in shown.find_id("summary").text
     assert shown.find_id("failures").text == "seed2: failed: the loss is nan"
 
@@ -97,7 +97,7 @@ def test_the_summary_without_results(tmp_path):
     assert shown.find_id("summary").text == "No point is done yet. 0 of 1 points are done; 1 waiting."
     assert shown.data["explorer"] is None
     none = read_page(Sweep(tmp_path / "none")).find_id("summary").text
-    assert none == "There are no points; the studies below are of SAEs trained elsewhere."
+    assert none == "There are no points. The studies below are about SAEs that were trained elsewhere."
 
 
 SPARSE = [(16, 100, 0.3), (16, 200, 0.2), (32, 100, 0.1), (32, 200, 0.15)]  # k, dictionary size, NMSE
@@ -138,7 +138,7 @@ def test_cautions_on_noise_unequal_l0_and_dead_latents():
     clear = compared("dict_size=300", nmse=0.2, l0=33.0, dead_fraction=0.6)
     assert list_cautions(group_by_seed([first, clear])) == [
         "At k 32, L0 ranges from 30.0 to 33.0; a higher L0 alone lowers the error.",
-        "Many latents are dead: BatchTopK 300, k 32 60.0%.",
+        "Many latents are dead: BatchTopK 300, k 32 (60.0%).",
     ]
     seeds = [compared(f"seed={seed}", nmse=0.1 + seed / 100, l0=30.0, dead_fraction=0.0) for seed in (0, 1)]
     assert "differ by less than their standard deviation over seeds" in list_cautions(group_by_seed([*seeds, close]))[0]

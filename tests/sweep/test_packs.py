@@ -65,7 +65,10 @@ def test_a_pack_that_does_not_fit_is_split_and_logged(caplog):
     assert split_to_fit(points, 192, shared + 5 * each) == [points]
     assert not caplog.records
     assert [len(pack) for pack in split_to_fit(points, 192, shared + 2.5 * each)] == [2, 2, 1]
-    assert "GiB of free memory: split into 2 + 2 + 1, the language model runs 3 times" in caplog.text
+    assert (
+        "GiB of free memory. It is split into packs of 2 + 2 + 1 points, so the language model runs 3 times"
+        in caplog.text
+    )
     assert [len(pack) for pack in split_to_fit(points, 192, 0)] == [1] * 5  # a single point is always tried
 
 

@@ -78,7 +78,7 @@ def test_hours_are_those_of_an_earlier_run_of_the_same_pack(points):
     calibration.record_run(sweep, facts, "CPU with 2 threads", seconds, is_local=True)
     plan = Plan.from_points(sweep, None, is_local=True)
     assert plan.hours == pytest.approx(1)
-    assert plan.source == "by the speed of earlier runs on CPU with 2 threads"
+    assert plan.source == "estimated from the speed of earlier runs on CPU with 2 threads"
     # in two packs, the model and the start of a pack count twice
     assert Plan.from_points(sweep, 1, is_local=True).hours == pytest.approx(1.5)
     assert Plan.from_points(sweep[:1], None, is_local=True).hours == pytest.approx(0.75)
@@ -91,7 +91,7 @@ def test_hours_are_a_guess_if_one_model_has_not_run(points):
     sweep = points("k=3", "k=4 model.hook=blocks.0.hook_resid_post")
     seconds = dict.fromkeys(("model", "steps", "pack", "point"), 1.0)
     calibration.record_run(sweep[:1], read_model_info(sweep[0].config.model.name), "CPU", seconds, is_local=True)
-    assert Plan.from_points(sweep[:1], None, is_local=True).source.startswith("by the speed")
+    assert Plan.from_points(sweep[:1], None, is_local=True).source.startswith("estimated from the speed")
     assert Plan.from_points(sweep, None, is_local=True).source.startswith("guessed")
 
 
@@ -133,15 +133,15 @@ def test_each_limit_that_is_exceeded_is_named(limits, names):
 
 def test_large_numbers_of_points_are_printed_in_full():
     (error,) = make_plan(points=12_345).exceeded_limits(LimitsConfig())
-    assert error.problem == "the sweep takes 12,345 points"
+    assert error.problem == "the sweep needs 12,345 points, which is more than this limit"
 
 
 def test_an_exceeded_limit_names_the_amount_and_its_source():
     found = make_plan(points=1200).exceeded_limits(LimitsConfig(disk_gib=1, gpu_hours=1))
     assert [error.problem for error in found] == [
-        "the sweep takes 1,200 points",
-        "the sweep takes 2 GiB of checkpoints and SAEs",
-        "the sweep takes 1.5 hours (a guess for X)",
+        "the sweep needs 1,200 points, which is more than this limit",
+        "the sweep needs 2 GiB of checkpoints and SAEs, which is more than this limit",
+        "the sweep needs 1.5 hours (a guess for X), which is more than this limit",
     ]
 
 
@@ -149,14 +149,14 @@ def test_a_plan_prints_a_line_per_quantity(capsys):
     make_plan(packs=[3, 2, 1]).show()
     assert capsys.readouterr().out.splitlines() == [
         "points  10 (4 are done already)",
-        "packs   3 of 3 + 2 + 1",
+        "packs   3 (3 + 2 + 1 points)",
         "tokens  1,000 through the language model, 6,000 through the SAEs",
         "memory  up to 1.00 GiB on a device (estimate)",
         "disk    2.00 GiB at most, for checkpoints and SAEs",
         "hours   1.50 in total, a guess for X",
     ]
     make_plan(packs=[4] * 12 + [1]).show()
-    assert "packs   13 of at most 4 points" in capsys.readouterr().out
+    assert "packs   13 (at most 4 points)" in capsys.readouterr().out
 
 
 def test_planning_writes_nothing_if_the_output_root_is_missing(tiny, tmp_path):

@@ -41,7 +41,7 @@ def test_a_running_point_is_locked_and_is_interrupted_once_its_process_is_gone(t
         assert point_state.is_locked(tmp_path)
         assert point_state.read_state(tmp_path) == State("running", step=8)
     assert not point_state.is_locked(tmp_path)
-    assert point_state.read_state(tmp_path) == State("interrupted", f"{HERE} is gone", step=8)
+    assert point_state.read_state(tmp_path) == State("interrupted", f"{HERE} ended before the point was done", step=8)
 
 
 def test_steps_done_is_the_later_of_curve_and_checkpoint(tmp_path):
@@ -107,7 +107,9 @@ def test_an_owner_has_the_job_id_that_squeue_prints(tmp_path, monkeypatch, envir
     assert str(this) == HERE + (f", job {job}" if job else "")
     point_state.write_state(tmp_path, "running")
     assert point_state.read_note(tmp_path).owner == this
-    assert point_state.read_state(tmp_path) == State("interrupted", f"{this} is gone", job, restarts)
+    assert point_state.read_state(tmp_path) == State(
+        "interrupted", f"{this} ended before the point was done", job, restarts
+    )
 
 
 def test_last_line_returns_the_last_complete_line_of_a_long_curve(tmp_path):

@@ -7,7 +7,7 @@ from sae_sweeps.sweep.slurm_queue import Job
 from tests.sweep.conftest import submission
 
 REPORT = submission("s.9", "9", [[]], "report")
-LOST = "job 9_0 ended before it was done, see slurm/s.9/9_0_0_log.out"
+LOST = "job 9_0 ended before the task was done, see slurm/s.9/9_0_0_log.out"
 
 
 def ran(state: str, reason: str | None, id: str | None = "9_0") -> dict:

@@ -146,7 +146,7 @@ def test_an_sae_of_another_hook_model_or_width_is_refused(tmp_path, tiny_model, 
     assert ran.err.startswith(f"error: saved={folder}: was trained on {tiny_model}, but the command uses ")
     ran = command(*given, "model.hook=blocks.0.hook_resid_post", f"model.aliases=[{tiny_model}]")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err.startswith(f"error: saved={folder}: takes activations of width 16, but those of ")
+    assert ran.err.startswith(f"error: saved={folder}: takes activations of width 16, but the activations of ")
     assert len(ran.err.splitlines()) == 1
     assert not (tmp_path / "outputs").exists()
 

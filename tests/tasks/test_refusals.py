@@ -128,7 +128,7 @@ def test_a_copy_of_another_hook_or_model_is_refused(first, command, tmp_path, mo
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith(f"error: saved=./copy: {problem} to its model, or add 'model.aliases=[")
     ran = command(*given, f"model.hook={hook}", f"model.aliases=[{model}]")
-    problem = f"takes activations of width 16, but those of {PROJECT}/embedded/model have width 192"
+    problem = f"takes activations of width 16, but the activations of {PROJECT}/embedded/model have width 192"
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith(f"error: saved=./copy: {problem}. Fix: set model=")
 

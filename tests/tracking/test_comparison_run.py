@@ -115,7 +115,7 @@ def test_a_failing_comparison_logs_one_warning(sweep, monkeypatch, caplog):
     monkeypatch.setattr(comparing, "start_run", start_run)
     compare_run(sweep, TrackingConfig(), points_in(sweep))
     assert [record.getMessage() for record in caplog.records] == [
-        "W&B: could not write the comparison run of sweep ks (RuntimeError: nothing works)"
+        "W&B: could not write the comparison run of sweep ks (RuntimeError: nothing works). To try again: task=report"
     ]
 
 
@@ -198,7 +198,7 @@ def test_a_server_without_workspaces_is_a_failure_that_says_what_is_needed(sweep
 def test_what_a_workspace_needs_is_reported(sweep, online, monkeypatch):
     with pytest.raises(NotRunError, match=r"tracking=offline: .* Fix: tracking=online; upload the runs with task=sync"):
         wandb_workspace.run(sweep, composed("name=ks"))
-    with pytest.raises(NotRunError, match=r"tracking=off: a workspace is on the W&B server\. Fix: tracking=online$"):
+    with pytest.raises(NotRunError, match=r"tracking=off: must be online, .* on the server\. Fix: tracking=online$"):
         wandb_workspace.run(sweep, composed("name=ks", "tracking=off"))
     monkeypatch.setattr(wandb_workspace, "unreachable_reason", lambda server: f"{server} does not answer")
     with pytest.raises(NotRunError, match="does not answer"):

@@ -125,7 +125,8 @@ def test_an_error_of_wandb_is_logged_once_and_not_raised(caplog):
     run.table("t", ["a"], [[1]])
     run.finish({"eval/nmse": 0.5})
     assert [record.getMessage() for record in caplog.records] == [
-        "W&B: logging stopped for this run (the service has gone)"
+        "W&B: logging stopped for this run (the service has gone). "
+        "Work continues, and the results are still written to disk"
     ]
 
 
@@ -138,7 +139,7 @@ def test_a_run_that_cannot_start_logs_a_warning_and_nothing_else(tmp_path, monke
     monkeypatch.setattr(wandb, "init", init)
     start_run(TrackingConfig(), tmp_path, group="g", job_type="train", config={}).log({"tokens": 1})
     assert "W&B: could not start the run of" in caplog.text
-    assert "nothing is logged for it (no room)" in caplog.text
+    assert "(no room). W&B will not show this run; results are still written to disk" in caplog.text
 
 
 def test_metrics_are_plotted_over_tokens_and_define_their_best_end(tmp_path):

@@ -100,9 +100,9 @@ def test_a_useless_server_costs_seconds_and_two_warnings(tmp_path, server, with_
     command = f"python launch.py task=sync name=g output_root={tmp_path}"
     assert problem in messages[0]
     assert messages[0].endswith(
-        f". Training continues and the runs are kept on this disk. Upload them later: {command}"
+        f". Training continues and the runs are kept on this disk. To upload them later: {command}"
     )
-    assert messages[1:] == [f"W&B: 2 of 2 runs were not uploaded. Upload them later: {command}"]
+    assert messages[1:] == [f"W&B: 2 of 2 runs were not uploaded. To upload them: {command}"]
     assert not any(is_uploaded(run) for run in runs)
 
 
