@@ -179,7 +179,10 @@ def test_activations_are_kept_in_a_cache(tiny_model, texts, tmp_path):
         ({"texts": "a document"}, "texts=str: is not a list of strings"),
         ({"texts": None, "files": "x/*.csv"}, "files=x/*.csv: do not all end in one of .txt, .json"),
         ({"texts": None, "files": "nowhere/*.txt"}, "dataset.files=nowhere/*.txt: matches no file"),
-        ({"texts": None, "dataset": "wikipedia"}, "dataset=wikipedia: is none of embedded, hub"),
+        (
+            {"texts": None, "dataset": "wikipedia"},
+            "dataset=wikipedia: must be one of the files in conf/dataset: emb",
+        ),
         ({"hook": None}, "hook=None: has no default for this model"),
         ({"hook": "blocks.7.hook_resid_pre"}, "model.hook=blocks.7.hook_resid_pre: the model has layers 0 to 1"),
         ({"seq_len": 64}, "dataset.seq_len=64: the model reads at most 32 tokens"),
@@ -224,8 +227,8 @@ def test_each_sae_trains_on_a_tensor_by_its_own_settings(capsys):
     [
         ({"batch_size": 70}, "training.batch_size=70: does not divide the stream's chunk_size, 300 activations"),
         ({"lr": -1.0}, "training.lr=-1.0: must be greater than 0"),
-        ({"tokens": 20}, "training.tokens=20: is less than one batch"),
-        ({"tokens": "???"}, "training.tokens=None: has no default"),
+        ({"tokens": 20}, "training.tokens=20: must be at least training.batch_size="),
+        ({"tokens": "???"}, "training.tokens=None: must be given: it has no default"),
         ({"precision": "tf32"}, "training.precision=tf32: needs a CUDA device"),
         ({"settings": [TrainingConfig()]}, "settings=1: there are 2 SAEs"),
     ],
@@ -334,5 +337,5 @@ def test_directions_alone_can_be_decomposed_and_unusable_settings_are_refused(de
         meta.find_meta_latents(left_out)
     with pytest.raises(ConfigError, match=r"meta\.dict_size=100: there are only 48 decoder directions"):
         MetaSAE.train(sae, dict_size=100)
-    with pytest.raises(ConfigError, match=r"meta\.k=5: is larger than meta.dict_size=4"):
+    with pytest.raises(ConfigError, match=r"meta\.k=5: must be at most meta.dict_size=4"):
         MetaSAE.train(sae, dict_size=4, k=5)
