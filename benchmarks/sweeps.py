@@ -11,9 +11,10 @@ from plan import PROJECT, Sizes, sweep_points
 from processes import Ended, Progress, run
 
 ONE, EACH = "one command", "a command each"
-# parts of the line that launch.py logs for each pack
-PARTS = re.compile(r"([\d.]+)\s+s\s+for\s+(?:the\s+)?(activations|points'\s+own\s+steps|evaluation)")
+# total and parts of the line that tasks/train.py logs for each pack
+PARTS = re.compile(r"([\d.]+)\s+s\s+for\s+(?:the\s+)?(activations|training\s+steps|evaluation)")
 TOTAL = re.compile(r"points?\s+in\s+([\d.]+)\s+s:")
+KEYS = {"training steps": "points' own steps"}  # part in the log -> key in the results, which older results have too
 
 
 def time_sweeps(sizes: Sizes, device: str, threads: int, timeout: float) -> list[dict[str, Any]]:
@@ -59,6 +60,7 @@ def summarise(points: int, how: str, commands: Sequence[Ended], log: str = "") -
         row["inside"] = {"total": sum(map(float, totals))}
         for seconds, part in PARTS.findall(log):
             part = " ".join(part.split())
+            part = KEYS.get(part, part)
             row["inside"][part] = row["inside"].get(part, 0.0) + float(seconds)
     return row
 

@@ -1,4 +1,4 @@
-"""The launchers and the sweeper where Hydra looks for them: it finds plugins only in the namespace `hydra_plugins`."""
+"""Makes the launchers and the sweeper known to Hydra, which finds plugins only in the namespace `hydra_plugins`."""
 
 from sae_sweeps.launchers import composition, local
 from sae_sweeps.launchers.slurm import launcher

@@ -1,4 +1,4 @@
-"""The command line around Hydra: rewritten arguments, errors in one line, exit codes, Ctrl-C."""
+"""The command line around Hydra: rewrites arguments, prints errors in one line, sets exit codes, handles Ctrl-C."""
 
 import os
 import shutil
@@ -26,22 +26,22 @@ register()
 
 
 def run_command_line(main: Callable[[], None]) -> None:
-    """Run Hydra's main function on the arguments of the process.
+    """Run `main`, the function that `hydra.main` decorates, on the command-line arguments of the process.
 
-    Exits with 1 after a mistake in the settings, which is printed as one line without a traceback, and with 130 after
+    Exits with 1 after an error in the settings, which is printed in one line without a traceback, and with 130 after
     Ctrl-C or SIGTERM.
     """
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors instead of printing them
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # with this, Hydra raises errors instead of printing them
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting slows processes that share cores several times
     sys.argv[1:] = rewrite_arguments(sys.argv[1:])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same as Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
     try:
         main()
     except RefusedError as refused:
         _exit_with_errors(refused.lines)
     except (HydraException, OmegaConfBaseException) as error:
         _exit_with_errors([str(translate_error(error) or " ".join(str(error).split()))])
-    except OSError as error:  # Hydra creates the point's folder before any check of ours
+    except OSError as error:  # Hydra creates the point's folder before our checks
         if error.filename is None:
             raise
         _exit_with_errors([str(unwritable_error(error.filename, error))])
@@ -57,9 +57,9 @@ def _exit_with_errors(lines: Sequence[str]) -> None:
 
 
 def run(cfg: DictConfig) -> None:
-    """Run a command without -m, which is a sweep of one point. This is Hydra's task function.
+    """Run a command without -m, which is a sweep of one point (one SAE), or a task on a whole sweep.
 
-    With -m, Hydra runs the launcher instead, which calls `launch` with all points.
+    Hydra calls this as the task function. With -m, Hydra calls the launcher instead, which launches all points.
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)

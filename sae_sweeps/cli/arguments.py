@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def rewrite_arguments(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments as Hydra needs them: `-m` first, and the rewrites of the functions below."""
+    """Return the command-line arguments in the form that Hydra needs: `-m` first, ambiguous values rewritten."""
     flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
     arguments = [*dict.fromkeys(flags), *(argument for argument in arguments if argument not in flags)]
     rewrite = quote_sweep_names if "task=report" in arguments else rename_saved_sae
@@ -16,22 +16,29 @@ def rewrite_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def rename_saved_sae(argument: str) -> str:
-    """Turn `sae=FOLDER` into `saved=FOLDER`: in Hydra, `sae` is the group of architectures."""
+    """Return `saved=FOLDER` for `sae=FOLDER`, and any other argument unchanged.
+
+    A value with / or : is a folder. In Hydra, `sae` is the config group of the architectures.
+    """
     setting, _, value = argument.partition("=")
     return f"saved={value}" if setting == "sae" and ("/" in value or ":" in value) else argument
 
 
 def make_choice(argument: str) -> str:
-    """Turn `sae.target_l0=20` into a sweep over one value, for commands that sweep over architectures.
+    """Return `sae.NAME=choice(VALUE)` for `sae.NAME=VALUE`, and any other argument unchanged.
 
-    Hydra checks a setting that is not swept against the default architecture, which may not have the setting.
+    For commands that sweep over architectures: Hydra checks a setting that is not swept against the schema of the
+    default architecture, which may not have the setting. `choice` makes a sweep over one value.
     """
     setting, _, value = argument.partition("=")
     return f"{setting}=choice({value})" if setting.startswith("sae.") and value and "," not in value else argument
 
 
 def quote_sweep_names(argument: str) -> str:
-    """Quote the value of `name=a,b`, which means one report on several sweeps, not one command per name."""
+    """Return `name='a,b'` for `name=a,b`, and any other argument unchanged.
+
+    With the quotes Hydra makes one report on several sweeps instead of running one command per name.
+    """
     setting, _, value = argument.partition("=")
     if setting != "name" or "," not in value or value.startswith(("'", '"')):
         return argument

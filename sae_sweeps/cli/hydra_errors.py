@@ -1,4 +1,4 @@
-"""Translates errors of Hydra and OmegaConf into this project's form: the setting, its value, the problem, the fix."""
+"""Translates errors of Hydra and OmegaConf to a ConfigError, which names setting, value, problem and fix."""
 
 import dataclasses
 import difflib
@@ -17,31 +17,39 @@ LAUNCHER_SETTINGS = [f"hydra.launcher.{field.name}" for field in dataclasses.fie
 
 
 def translate_error(error: HydraException | OmegaConfBaseException) -> ConfigError | None:
-    """Return the same error as a ConfigError; None for a kind of error that is not known here."""
+    """Return a ConfigError that explains an error of Hydra or OmegaConf; None for an error without an explanation."""
     if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
         return _explain_unknown_choice(str(error.missing_cfg_file), sorted(error.options))
     if isinstance(error, OverrideParseException):
         setting, _, value = str(error.override).partition("=")
-        return ConfigError(setting, value, "cannot be parsed", "quote special characters, as in 'key=\"a, b\"'")
+        fix = "quote special characters, as in 'key=\"a, b\"'"
+        return ConfigError(setting, value, "cannot be parsed by Hydra", fix)
     if ambiguous := re.match(r"Ambiguous value for argument '([^=']+)=(.*)'", str(error)):
         setting, value = ambiguous.groups()
         fix = f"add -m to sweep over them, or {setting}=[{value}] for a list"
-        return ConfigError(setting, value, "has several values", fix)
+        return ConfigError(setting, value, "must be one value, but has several", fix)
     if isinstance(error, ConfigCompositionException):
         return _explain_override(error)
     return None
 
 
 def _explain_unknown_choice(file: str, options: list[str]) -> ConfigError:
-    """Explain that a group of conf/ has no such file."""
+    """Return an error for a choice, such as sae=topk, that has no file in conf/, with the nearest option as the fix.
+
+    file: GROUP/CHOICE without suffix
+    options: names of the files in conf/GROUP
+    """
     group, _, choice = file.rpartition("/")
     near = difflib.get_close_matches(choice, options, n=1, cutoff=0) or options
     fix = f"{group}={near[0]}" + f", or sae=./{choice} for an SAE in that folder" * (group == "sae")
-    return ConfigError(group, choice, f"no such choice; choose one of {', '.join(options)}", fix)
+    return ConfigError(group, choice, f"must be one of {', '.join(options)}", fix)
 
 
 def _explain_override(error: ConfigCompositionException) -> ConfigError | None:
-    """Explain why a setting on the command line cannot be set: there is no such setting, or its type is another."""
+    """Return an error for a command-line setting that does not exist or has a value of the wrong type.
+
+    None if Hydra refused the command line for another reason.
+    """
     override = re.search(r"override '?([^\s=']+)(?:=(\S*))?", str(error))
     cause = error.__cause__
     if override is None or cause is None:
@@ -53,26 +61,34 @@ def _explain_override(error: ConfigCompositionException) -> ConfigError | None:
             value = appended[1] if appended else ""
         return _explain_unknown_setting(setting, value)
     if isinstance(cause, ValidationError):
-        return ConfigError(setting, value or "", str(cause).splitlines()[0], "give a value of that type")
+        fix = f"give {setting} a value of the type that the message names"
+        return ConfigError(setting, value or "", str(cause).splitlines()[0], fix)
     return None
 
 
 def _explain_unknown_setting(setting: str, value: str) -> ConfigError:
-    """Explain that there is no such setting here; the fix depends on whether another choice or a `+` would help."""
+    """Return an error for a setting that does not exist, with a fix.
+
+    The fix is a + for an option of sbatch, another architecture that has the setting, or the list of all settings.
+    """
     known = list(dict.fromkeys([*list_settings(), *LAUNCHER_SETTINGS]))
     if setting.startswith("hydra.launcher.sbatch."):
-        problem = "is not among the listed options of sbatch; a + in front adds it"
+        problem = "is not in conf/hydra/launcher/slurm.yaml; to add an option of sbatch, write + in front of it"
         return ConfigError(setting, value, problem, f"+{setting}={value}")
     if setting in known and setting.startswith("sae."):
         owners = [name for name, schema in SAE_SCHEMAS.items() if hasattr(schema(), setting.removeprefix("sae."))]
-        return ConfigError(setting, value, f"is a setting only of {', '.join(owners)}", f"sae={owners[0]}")
+        problem = f"can be used only with sae={' or sae='.join(owners)}"
+        return ConfigError(setting, value, problem, f"sae={owners[0]}")
     near = difflib.get_close_matches(setting, known, n=3, cutoff=0.4)
-    problem = "no such setting" + (f"; near names: {', '.join(near)}" if near else "")
-    return ConfigError(setting, value, problem, "python launch.py --help lists all settings")
+    problem = "there is no such setting" + (f"; similar names are {', '.join(near)}" if near else "")
+    return ConfigError(setting, value, problem, "see python launch.py --help for a list of all settings")
 
 
 def list_settings(schema: type = Config, prefix: str = "") -> Iterator[str]:
-    """Yield the full names of all settings, including those of every SAE architecture."""
+    """Yield the full names of all settings of a dataclass, for `sae` the settings of every architecture.
+
+    prefix: start of every full name, for example "training."
+    """
     for field in dataclasses.fields(schema):
         if field.name == "sae":
             for architecture in SAE_SCHEMAS.values():

@@ -1,4 +1,4 @@
-"""The configuration: schemas of all settings, their checks, and the names of points. Nothing here imports torch."""
+"""Schemas of all settings, checks of their values, and the names of points. Nothing here imports torch."""
 
 from sae_sweeps.config.conversion import from_json, to_config
 from sae_sweeps.config.identity import point_name

@@ -1,4 +1,4 @@
-"""Conversions to `Config`: from what Hydra composes, and from JSON."""
+"""Conversions to `Config`: from a configuration that Hydra composed, and from JSON."""
 
 import copy
 from dataclasses import fields, is_dataclass
@@ -12,18 +12,21 @@ from sae_sweeps.runtime.devices import resolve_dtype
 
 
 def to_config(cfg: DictConfig) -> Config:
-    """Convert a composed configuration to dataclasses; `sae` becomes the schema of its architecture."""
+    """Convert a configuration that Hydra composed to a `Config`.
+
+    `sae` becomes the dataclass of the chosen architecture, and model.dtype=auto the dtype for this machine.
+    """
     cfg = cfg.copy()
     with open_dict(cfg):
-        cfg.pop("hydra", None)  # Hydra's own settings, which the schema does not have
+        cfg.pop("hydra", None)  # Hydra's own settings are not in the schema
         cfg.model.dtype = resolve_dtype(cfg.model.dtype, cfg.device)
     config = OmegaConf.to_object(cfg)
-    assert isinstance(config, Config), "conf/config.yaml starts from the schema"
+    assert isinstance(config, Config), "conf/config.yaml must start from the schema"
     return config
 
 
 def from_json(values: dict[str, Any]) -> Config:
-    """Rebuild a configuration from the JSON of its `dataclasses.asdict`."""
+    """Rebuild a `Config` from the nested dictionary that `dataclasses.asdict` made of it and a JSON file kept."""
     coefficients = values["model"]["sparsity_coefficients"]
     by_k = {int(k): value for k, value in coefficients["values"].items()}  # JSON's keys are strings
     model = {**values["model"], "sparsity_coefficients": {**coefficients, "values": by_k}}
@@ -31,7 +34,10 @@ def from_json(values: dict[str, Any]) -> Config:
 
 
 def _build(schema: Any, values: dict[str, Any]) -> Any:
-    """Build a dataclass and those nested in it. Strings stay strings, even where OmegaConf would interpolate them."""
+    """Build an instance of the dataclass `schema` from nested values. A field without a value keeps the default.
+
+    Strings stay as they are, even where OmegaConf would interpolate them: "${...}".
+    """
     arguments = {}
     for field_ in fields(schema):
         if field_.name in values:

@@ -1,4 +1,4 @@
-"""Which settings differ between configurations. Configurations are dictionaries here, as JSON files hold them."""
+"""Finds the settings that differ between configurations. A configuration is a nested dictionary here, as in JSON."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,13 +8,16 @@ from sae_sweeps.config.identity import select_result_settings
 
 
 def shorten_path(value: Any) -> str:
-    """Return the last two parts of a local path, and any other value as text."""
+    """Return the last two parts of a local path ("a/b" for "/x/a/b"), or any other value as text."""
     text = str(value)
     return "/".join(text.rstrip("/").split("/")[-2:]) if text.startswith(("/", "~", ".")) else text
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested settings to full names: {"training": {"lr": 1}} becomes {"training.lr": 1}."""
+    """Flatten nested settings to full names: {"training": {"lr": 1}} becomes {"training.lr": 1}.
+
+    prefix: start of every full name, for example "training."
+    """
     flat: dict[str, Any] = {}
     for name, value in values.items():
         key = f"{prefix}{name}"
@@ -23,19 +26,26 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def select_text_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return, flat, the settings of the evaluation text and of how the language model reads it."""
+    """Return the settings of the held-out text and of the language model's dtype, as full name -> value."""
     return flatten(
         {"dataset": config["dataset"], "evaluation": config["evaluation"], "model.dtype": config["model"]["dtype"]}
     )
 
 
 def find_differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names in the first of several flat settings that do not have the same value in all of them."""
+    """Return the names of settings that do not have the same value in every dictionary (full name -> value).
+
+    Only names in the first dictionary are compared; a missing name counts as null.
+    """
     return [key for key in settings[0] if len({json.dumps(one.get(key)) for one in settings}) > 1]
 
 
 def find_varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the result settings that do not have the same value in all configurations that have them."""
+    """Return the full names of the result settings whose values differ between configurations.
+
+    Result settings are those that a trained SAE depends on. Configurations without a setting do not count
+    as different in that setting.
+    """
     values: dict[str, set[str]] = {}
     for config in configs:
         # select_result_settings leaves out the precision if it is float32

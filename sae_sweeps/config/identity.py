@@ -1,6 +1,6 @@
-"""Which settings a result depends on, and the names that are hashed from them.
+"""Selects the settings that a result depends on, and names points by a hash of these settings.
 
-The names of points, packs' streams and studies follow from these functions: a change here renames existing sweeps.
+A change here renames points, activation streams and studies, so that the results of existing sweeps are not found.
 """
 
 import copy
@@ -23,24 +23,27 @@ from sae_sweeps.config.wheel_models import MODELS
 from sae_sweeps.runtime.devices import resolve_dtype
 from sae_sweeps.runtime.provenance import PROJECT
 
-# the groups and top-level settings that a point's result depends on
+# groups and top-level settings that the results of a point depend on
 RESULT_GROUPS = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]
 
-# settings that a study takes from its SAEs' points, unless its own command line names them
+# settings that a study takes from the points of the SAEs, unless the study's command line names them
 TEXT_SETTINGS = ("dataset", "evaluation", "model.batch_sequences", "model.dtype")
 
 
 def select_study_settings(config: Config, task: str) -> dict[str, Any]:
-    """Return the settings of a command that its studies' results depend on, by full name.
+    """Return the settings that the results of a study depend on, as full name -> value.
 
-    They are those of the task in TASKS, and the text settings that the command line names.
+    These are the settings that TASKS lists for `task`, and the text settings that the command line names.
     """
     values, names = asdict(config), (*TASKS[task].settings, *_find_named_text_settings(config))
     return {name: functools.reduce(operator.getitem, name.split("."), values) for name in names}
 
 
 def apply_command_settings(config: Config, command: Config) -> Config:
-    """Return a copy of a point's configuration with the text settings that the command line names."""
+    """Return a copy of a point's configuration with the text settings that the command line of a study names.
+
+    command: the configuration of that command
+    """
     config = copy.deepcopy(config)
     for setting in _find_named_text_settings(command):
         group, _, name = setting.rpartition(".")
@@ -53,7 +56,7 @@ def _find_named_text_settings(command: Config) -> list[str]:
 
 
 def point_name(cfg: DictConfig) -> str:
-    """Return the folder name of a point: architecture, sizes and seed, and a hash of all settings of its result."""
+    """Return the folder name of a point: architecture, sizes, seed, and a hash of all settings that change results."""
     values: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, RESULT_GROUPS), resolve=True)
     values["model"]["dtype"] = resolve_dtype(cfg.model.dtype, cfg.device)
     text = json.dumps(select_result_settings(values), sort_keys=True)
@@ -64,9 +67,10 @@ def point_name(cfg: DictConfig) -> str:
 
 
 def to_named_config(cfg: DictConfig, overrides: Sequence[str]) -> tuple[str, Config]:
-    """Return the name of a composed point and its configuration.
+    """Return the folder name of a composed point, and the composed configuration as a `Config`.
 
-    For a task on a whole sweep, `given` lists the settings that the overrides name: those are the command's own.
+    For a task on a whole sweep, `Config.given` lists the settings that the overrides name: a study uses these values
+    instead of the points' values.
     """
     config = to_config(cfg)
     if config.task.name in SWEEP_TASKS and config.task.name != "plan":
@@ -75,9 +79,9 @@ def to_named_config(cfg: DictConfig, overrides: Sequence[str]) -> tuple[str, Con
 
 
 def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that a point's result depends on, nested as in `values`, the whole configuration.
+    """Return the settings that the results of a point depend on, nested as in `values`, the whole configuration.
 
-    The sparsity is given by one setting of `sae`, whichever way it was chosen (sparsity.apply_precedence).
+    Only one setting of `sae` gives the sparsity: the setting that `sparsity.apply_precedence` chooses.
     """
     selected = copy.deepcopy({name: values[name] for name in RESULT_GROUPS})
     for neutral in ("checkpoint_every", "log_every", "keep_states"):
@@ -85,7 +89,7 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
     if selected["training"]["precision"] == "float32":
         selected["training"].pop("precision")  # points from before this setting existed keep their names
     selected["model"].pop("aliases", None)
-    listed = selected["model"].pop("sparsity_coefficients")["values"]  # only the one that is used matters
+    listed = selected["model"].pop("sparsity_coefficients")["values"]  # only the coefficient for this k matters
     sae = selected["sae"]
     if "sparsity_coefficient" in sae:
         coefficient, target_l0 = sae.pop("sparsity_coefficient"), sae.pop("target_l0", None)
@@ -96,7 +100,7 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def select_stream_settings(config: Config) -> dict[str, Any]:
-    """Return the settings of the activation stream. Points in which they are equal can share model and text."""
+    """Return the settings of the activation stream, by group. Points with equal ones can train on one stream."""
     settings: dict[str, Any] = {"model": asdict(config.model), "dataset": asdict(config.dataset)}
     for unused in ("sparsity_coefficients", "aliases"):
         settings["model"].pop(unused)

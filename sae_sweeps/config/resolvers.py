@@ -12,10 +12,11 @@ from sae_sweeps.runtime.provenance import PROJECT
 
 
 def register() -> None:
-    """Register schemas and resolvers. Call it before Hydra composes; calling it again changes nothing.
+    """Register the schemas with Hydra and the resolvers with OmegaConf, before Hydra composes.
 
-    ${project:} is the project's folder, ${wheel:NAME} that of a model from wheels. For Hydra's own settings, ${point:}
-    is the name of the point, ${run_dir:} and ${output_subdir:} where Hydra writes its files without -m.
+    Another call changes nothing. ${project:} is the project's folder, ${wheel:NAME} the folder of a model from Python
+    wheels, ${point:} the name of the point. ${run_dir:} is the folder in which Hydra runs a command without -m, and
+    ${output_subdir:} the subfolder in which Hydra writes the files of such a command.
     """
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
@@ -29,10 +30,10 @@ def register() -> None:
 
 
 def _run_dir(cfg: DictConfig) -> str:
-    """Return the point's folder; the working directory for a task that runs on a whole sweep."""
+    """Return the folder of the point, or "." (the working directory) for a task that runs on a whole sweep."""
     return f"{cfg.output_root}/{cfg.name}/{point_name(cfg)}" if cfg.task.name in POINT_TASKS else "."
 
 
 def _output_subdir(cfg: DictConfig) -> str | None:
-    """Return the folder of Hydra's files in a point's folder; None, which writes none, for any other task."""
+    """Return the subfolder of a point's folder for Hydra's files; None (no files) for a task on a whole sweep."""
     return ".hydra" if cfg.task.name in POINT_TASKS else None

@@ -1,7 +1,7 @@
-"""The table of tasks: what each one works on, which settings its results depend on, which formats it writes.
+"""The table of tasks: the kind of each task, the settings that its results depend on, and its output formats.
 
-tasks/registry.py has the functions that run them. This table is separate so that a command line can be checked without
-importing what most tasks need.
+tasks/registry.py has the functions that run the tasks. This table is separate so that a command line can be checked
+without importing torch.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ EXPORTS = ("sae_lens", "dictionary_learning", "sparsify", "saebench")
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """A task as the command line needs it."""
+    """The facts about a task that are needed to check a command line."""
 
-    # point: runs for each point; sweep: runs on a whole sweep; export: converts the files of trained SAEs;
-    # study: measures trained SAEs, and needs a device
+    # point: trains the points; sweep: runs on a whole sweep; export: converts the files of trained SAEs; study:
+    # measures trained SAEs on a device
     kind: Literal["point", "sweep", "export", "study"]
-    settings: tuple[str, ...] = ()  # studies: top-level settings that their results depend on
-    formats: tuple[str, ...] = ()  # choices of `format`, the default first
+    settings: tuple[str, ...] = ()  # for a study: top-level settings that its results depend on
+    formats: tuple[str, ...] = ()  # possible values of the setting `format`, the default first
 
 
 TASKS = {

@@ -1,4 +1,4 @@
-"""Checks of a configuration's values: each one's range, and how they fit together."""
+"""Checks the values of a configuration: ranges of single settings, and combinations of settings."""
 
 import math
 import re
@@ -16,7 +16,7 @@ TRACKING_MODES = ("offline", "online", "off")
 
 
 def find_problems(config: Config) -> list[ConfigError]:
-    """Return every value that cannot work, each with its fix; an empty list if there is none."""
+    """Return an error with a fix for every value that cannot work; an empty list if the configuration is valid."""
     checks = Checks(config)
     for check_group in (
         _check_sweep,
@@ -35,31 +35,31 @@ def find_problems(config: Config) -> list[ConfigError]:
 
 
 class Checks:
-    """Collects the problems of one configuration. A setting is named in full: training.lr."""
+    """Collects the errors of one configuration in `problems`. Settings have full names, for example training.lr."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.problems: list[ConfigError] = []
 
     def require(self, setting: str, is_valid: bool, problem: str, fix: str) -> None:
-        """Add a problem of this setting unless `is_valid`."""
+        """Add an error for the setting, with this problem and fix, unless `is_valid`."""
         if not is_valid:
             self.problems.append(ConfigError(setting, get_setting(self.config, setting), problem, fix))
 
     def require_positive(self, *settings: str) -> None:
-        """Require finite numbers above 0."""
+        """Add an error for each of the settings that is not a finite number above 0."""
         for setting in settings:
             is_positive = 0 < get_setting(self.config, setting) < math.inf  # false for nan as well
             self.require(setting, is_positive, "must be greater than 0", f"give {setting} a positive number")
 
     def require_at_least(self, least: int, *settings: str) -> None:
-        """Require numbers from `least` on, or null."""
+        """Add an error for each of the settings that is below `least`. None is valid."""
         for setting in settings:
             value = get_setting(self.config, setting)
             self.require(setting, value is None or value >= least, f"must be at least {least}", f"{setting}={least}")
 
     def require_one_of(self, setting: str, choices: tuple[str, ...]) -> None:
-        """Require one of the choices. The fix names the first."""
+        """Add an error if the setting is none of the choices. The fix names the first choice."""
         is_known = get_setting(self.config, setting) in choices
         self.require(setting, is_known, f"must be one of {', '.join(choices)}", f"{setting}={choices[0]}")
 
@@ -68,14 +68,15 @@ def _check_sweep(checks: Checks) -> None:
     config = checks.config
     checks.require_positive("dict_size", "k")
     exceeds = 0 < config.dict_size < config.k
-    checks.require("k", not exceeds, f"is larger than dict_size={config.dict_size}", "lower k or raise dict_size")
+    problem = f"must be at most dict_size={config.dict_size}, the number of latents"
+    checks.require("k", not exceeds, problem, "lower k or raise dict_size")
     checks.require("seed", config.seed >= 0, "must be at least 0", "seed=0")
     is_folder_name = bool(config.name) and config.name not in (".", "..") and "/" not in config.name
-    checks.require("name", is_folder_name, "must be a plain folder name", "name=my-sweep")
+    checks.require("name", is_folder_name, "must be a folder name without /", "name=my-sweep")
     checks.require_one_of("task.name", POINT_TASKS + SWEEP_TASKS)
     unknown = sorted(set(config.then) - set(FOLLOW_UPS))
     fix = f"then=[report], or any of {', '.join(FOLLOW_UPS)}"
-    checks.require("then", not unknown, f"has tasks that cannot follow training: {', '.join(unknown)}", fix)
+    checks.require("then", not unknown, f"names tasks that cannot run after training: {', '.join(unknown)}", fix)
     for limit in ("limits.points", "limits.disk_gib", "limits.gpu_hours"):
         value = get_setting(config, limit)
         is_limit = value is None or value > 0
@@ -84,7 +85,8 @@ def _check_sweep(checks: Checks) -> None:
 
 def _check_model(checks: Checks) -> None:
     name = checks.config.model.name
-    checks.require("model.name", bool(name), "is empty", "model.name=FOLDER, or a name on the hub")
+    problem = "must be a folder or a name on the Hugging Face hub"
+    checks.require("model.name", bool(name), problem, "model.name=FOLDER, or a name on the hub")
     checks.require_positive("model.batch_sequences", "evaluation.tokens", "activations.cache_gib")
     checks.require_one_of("model.dtype", DTYPES)
 
@@ -94,15 +96,16 @@ def _check_tracking(checks: Checks) -> None:
 
 
 def _check_outputs(checks: Checks) -> None:
-    """Check what the tasks write: report, export, publish."""
+    """Check the settings of the tasks that write files for others: report, export and publish."""
     config = checks.config
     task = TASKS.get(config.task.name)
     if config.format is not None and task is not None and task.formats:
         checks.require_one_of("format", task.formats)
-    checks.require("export.folder", config.export.folder != "", "is empty", "export.folder=FOLDER, or leave it out")
+    problem = "must not be empty"
+    checks.require("export.folder", config.export.folder != "", problem, "export.folder=FOLDER, or leave it out")
     if config.task.name == "publish":
         is_repo = re.fullmatch(r"[\w.-]+/[\w.-]+", config.publish.repo or "") is not None
-        problem = "is not OWNER/NAME of a repository on the hub"
+        problem = "must name a repository on the Hugging Face hub: OWNER/NAME"
         checks.require("publish.repo", is_repo, problem, "publish.repo=OWNER/NAME")
     checks.require_positive("explorer_mib")
 
@@ -120,24 +123,26 @@ def _check_studies(checks: Checks) -> None:
     checks.require_at_least(1, "latents.examples", "latents.promoted")
     checks.require("meta.lr", 0 < meta.lr < math.inf, "must be greater than 0", "meta.lr=0.004")
     exceeds = meta.dict_size is not None and 0 < meta.dict_size < meta.k
-    checks.require("meta.k", not exceeds, f"is larger than meta.dict_size={meta.dict_size}", "lower meta.k")
+    problem = f"must be at most meta.dict_size={meta.dict_size}, the number of meta-latents"
+    checks.require("meta.k", not exceeds, problem, "lower meta.k or raise meta.dict_size")
 
 
 def _check_saved_saes(checks: Checks) -> None:
-    """Check that SAE folders are named only for tasks that read them."""
+    """Check that the settings small, large and saved are given only for the tasks that read SAEs from folders."""
     config = checks.config
     for tasks, settings in (
         (("stitch",), ("small", "large")),
         (("meta_sae", "latents", "evaluate", *EXPORT_TASKS), ("saved",)),
     ):
         is_used = config.task.name in tasks
-        problem = f"is used only by task={' or task='.join(tasks)}, but the task is {config.task.name}"
+        problem = f"can be used only with task={' or task='.join(tasks)}, but the task is {config.task.name}"
         for setting in settings:
             is_valid = is_used or get_setting(config, setting) is None
             checks.require(setting, is_valid, problem, f"task={tasks[0]}, or leave it out")
     are_paired = config.task.name != "stitch" or (config.small is None) == (config.large is None)
     present, missing = ("small", "large") if config.large is None else ("large", "small")
-    checks.require(present, are_paired, f"is given without {missing}", f"give {missing}=FOLDER as well")
+    problem = f"needs {missing} as well: task=stitch compares two SAEs"
+    checks.require(present, are_paired, problem, f"give {missing}=FOLDER as well")
 
 
 def _check_dataset(checks: Checks) -> None:
@@ -145,13 +150,14 @@ def _check_dataset(checks: Checks) -> None:
     checks.require_one_of("dataset.format", FORMATS)
     checks.require("dataset.seq_len", dataset.seq_len >= 3, "must be at least 3 tokens", "dataset.seq_len=128")
     leaves_some = dataset.holdout_every >= 2
-    problem = "would leave no document to train on"
+    problem = "must be at least 2, because every document would be held out from training"
     checks.require("dataset.holdout_every", leaves_some, problem, "dataset.holdout_every=20")
     if dataset.format == "hub":
-        checks.require("dataset.name", bool(dataset.name), "is needed for format hub", "dataset.name=NAME")
+        problem = "must name a data set on the Hugging Face hub, because dataset.format=hub"
+        checks.require("dataset.name", bool(dataset.name), problem, "dataset.name=NAME")
     else:
         are_paths = bool(dataset.globs) and all(isinstance(glob, str) and glob for glob in dataset.globs)
-        problem = "must be a path or a glob, or a list of them"
+        problem = "must be a path or a glob, or a list of paths and globs"
         checks.require("dataset.files", are_paths, problem, "'dataset.files=texts/*.txt'")
 
 
@@ -159,12 +165,13 @@ def _check_training(checks: Checks) -> None:
     training, cache = checks.config.training, checks.config.activations.cache
     checks.require_positive("training.tokens", "training.batch_size", "training.lr", "training.dead_after_tokens")
     checks.require_positive("training.chunk_batches", "training.checkpoint_every", "training.log_every")
-    checks.require("activations.cache", cache != "", "is empty", "activations.cache=FOLDER, or null for none")
+    fix = "activations.cache=FOLDER, or null for no cache"
+    checks.require("activations.cache", cache != "", "must not be empty", fix)
     checks.require_one_of("training.initial_bias", INITIAL_BIASES)
     checks.require_one_of("training.precision", PRECISIONS)
     is_short = 0 < training.tokens < training.batch_size
-    problem = f"is less than one batch of training.batch_size={training.batch_size}"
-    checks.require("training.tokens", not is_short, problem, "raise it or lower the batch size")
+    problem = f"must be at least training.batch_size={training.batch_size}, one batch"
+    checks.require("training.tokens", not is_short, problem, "raise training.tokens or lower training.batch_size")
 
 
 def _check_optimizer(checks: Checks) -> None:

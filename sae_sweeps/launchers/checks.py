@@ -1,4 +1,4 @@
-"""Checks before anything runs: each point, the launcher, and the settings that all points must share."""
+"""Checks the points, the launcher and the settings that must be equal in all points, before anything runs."""
 
 import json
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from sae_sweeps.sweep.preflight import Preflight
 
 
 def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: Launcher) -> None:
-    """Check the launcher and every point (folder name, configuration).
+    """Check the settings of the launcher and of every point: (folder name, configuration).
 
-    Raises: RefusedError if one cannot run. It lists every problem once, with the points that have it.
+    Raises: RefusedError if a point cannot run. The error lists each problem once, with the names of the points.
     """
     refuse_several_sweeps([config for _, config in points])
     preflight = Preflight()
@@ -30,7 +30,7 @@ def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: Launcher) -> 
     if len(points) == 1:
         raise RefusedError(list(lines))
     bad = {folder for folders in lines.values() for folder in folders}
-    refusals = [f"{len(bad)} of {len(points)} points are invalid; nothing was run"]
+    refusals = [f"{len(bad)} of {len(points)} points have invalid settings, so nothing was run"]
     for line, folders in lines.items():
         everywhere = len(folders) == len(points)
         refusals.append(f"{line} (in {'every point' if everywhere else ', '.join(folders)})")
@@ -38,13 +38,12 @@ def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: Launcher) -> 
 
 
 def refuse_several_sweeps(configs: Sequence[Config]) -> None:
-    """Check that the configurations name one sweep. Raises: RefusedError if they name several."""
+    """Check that all configurations are of the same sweep. Raises: RefusedError if there are several sweeps."""
     sweeps = sorted({f"{config.output_root}/{config.name}" for config in configs})
     if len(sweeps) > 1:
-        problem = "a command runs the points of one sweep"
-        raise RefusedError(
-            [str(ConfigError("name", ", ".join(sweeps), problem, "give one name, or run one command per sweep"))]
-        )
+        problem = "must name one sweep, because a command can run the points of only one"
+        fix = "give one name, or run one command per sweep"
+        raise RefusedError([str(ConfigError("name", ", ".join(sweeps), problem, fix))])
 
 
 def refuse_several_tasks(configs: Sequence[Config]) -> None:
@@ -56,15 +55,15 @@ def refuse_several_tasks(configs: Sequence[Config]) -> None:
 
 
 def distinct_studies(configs: Sequence[Config], *tasks: str) -> list[Config]:
-    """Return the configurations without those whose settings for these tasks are the same as an earlier one's."""
+    """Return the configurations without duplicates: the first of all that have equal settings for these tasks."""
     settings = [json.dumps([select_study_settings(config, task) for task in tasks]) for config in configs]
     return list(dict(zip(reversed(settings), reversed(configs), strict=True)).values())[::-1]
 
 
 def _require_device(device: str, precision: str) -> None:
-    """Check the device and its precision. Comes last because it imports torch.
+    """Check that the device exists and supports the precision. Call this after all other checks: it imports torch.
 
-    Raises: RefusedError if the device does not exist or lacks the precision.
+    Raises: RefusedError if the device does not exist or does not support the precision.
     """
     from sae_sweeps.runtime.devices import choose_device, require_precision
 

@@ -1,4 +1,4 @@
-"""Composes the configurations of a multirun: Hydra runs once per choice of config groups instead of once per point."""
+"""Composes the configurations of a multirun, with Hydra once per choice of config groups instead of once per point."""
 
 import copy
 import functools
@@ -14,33 +14,33 @@ from omegaconf.errors import OmegaConfBaseException
 
 
 class Sweeper(BasicSweeper):
-    """Hydra's BasicSweeper without its trial composition and its multirun.yaml.
+    """A BasicSweeper that does not compose each job first and does not write multirun.yaml.
 
-    Our launchers compose and check every point first, and a sweep that is refused must leave no files.
+    Our launchers compose and check all points themselves, and a sweep that is refused must leave no files.
     """
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Split the overrides into one list per point, and launch all points in one batch."""
-        assert self.hydra_context is not None, "Hydra calls setup first"
-        assert self.launcher is not None, "Hydra calls setup first"
+        """Split the command-line overrides into one list per point, and launch all points in one batch."""
+        assert self.hydra_context is not None, "Hydra must call setup before sweep"
+        assert self.launcher is not None, "Hydra must call setup before sweep"
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         (batch,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
         return [self.launcher.launch(batch, initial_job_idx=0)]
 
 
 def compose(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence[str]], first: int) -> list[DictConfig]:
-    """Return the configuration that `loader.load_sweep_config` composes for each point's overrides.
+    """Return one configuration per point, equal to what `loader.load_sweep_config` composes for the overrides.
 
-    Points that choose the same files of conf/ differ only in values, which are set in a copy: that takes milliseconds,
-    whereas composing takes a seventh of a second.
+    Points that choose the same files of conf/ differ only in values, which are set in a copy. That takes milliseconds;
+    composing takes a seventh of a second.
 
     master: Hydra's configuration of the whole command
     batch: the overrides of each point
-    first: the job number of the first point
-    Raises: the exceptions of `load_sweep_config`, if an override is wrong.
+    first: Hydra's job number of the first point
+    Raises: the exceptions of `load_sweep_config` if an override is wrong.
     """
     parser = OverridesParser.create(config_loader=loader)
-    options = functools.cache(loader.get_group_options)  # each call of it copies all of conf/
+    options = functools.cache(loader.get_group_options)  # each call of get_group_options copies all of conf/
     composed: dict[tuple[str, ...], DictConfig] = {}
     configs = []
     for number, words in enumerate(batch, start=first):
@@ -50,7 +50,7 @@ def compose(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence[s
         if key not in composed:
             composed[key] = loader.load_sweep_config(master, list(key))
         config = _with_values(composed[key], [override for override in overrides if override not in chosen])
-        if config is None:  # let Hydra raise its own error
+        if config is None:  # compose with Hydra, which raises an error with a message
             config = loader.load_sweep_config(master, list(words))
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = str(number), number
@@ -64,7 +64,10 @@ def compose(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence[s
 
 
 def _is_value(override: Override, options: Callable[[str], list[str]]) -> bool:
-    """Return whether the override is a plain `setting=value`: it chooses no file, adds no setting and removes none."""
+    """Return whether an override is a plain `setting=value`, which chooses no file and adds or removes no setting.
+
+    options: returns the files of a config group, or an empty list if there is no such group
+    """
     is_change = override.type is not None and override.type.name == "CHANGE" and override.package is None
     return is_change and not options(override.key_or_group) and not override.is_hydra_override()
 

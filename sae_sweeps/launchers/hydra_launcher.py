@@ -1,4 +1,4 @@
-"""The base class of our Hydra launchers: composes all points of a command and launches them as one sweep."""
+"""The base class of our Hydra launchers, which composes all points of a command and launches them as one sweep."""
 
 import logging
 from abc import abstractmethod
@@ -19,26 +19,26 @@ from sae_sweeps.sweep import Point, Sweep
 
 log = logging.getLogger(__name__)
 
-MIN_LOGGED = 100  # points; composing and checking so many takes seconds
+MIN_LOGGED = 100  # number of points from which a log line is shown, because composing and checking takes seconds
 
 
 class SweepLauncher(Launcher):
     """A Hydra launcher. A subclass checks its settings in `find_problems` and runs or submits points in `dispatch`."""
 
     is_local = True  # whether the points run on this machine
-    max_points: int | None = None  # per pack
+    max_points: int | None = None  # maximum number of points per pack; None: no limit
 
     def __init__(self) -> None:
         self._composed: dict[str, DictConfig] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra hands over before `launch`."""
+        """Keep Hydra's context, task function and configuration for `launch`. Hydra calls this first."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Compose a point for each list of overrides, and launch all of them. Hydra calls this.
+        """Compose one point per list of overrides, and launch all points. Hydra calls this.
 
-        Returns empty results, which Hydra expects; the results of points are in their folders.
+        Returns one empty result per point, because Hydra expects results; the real ones are in the points' folders.
         """
         if len(job_overrides) >= MIN_LOGGED:
             log.info("composing and checking %d points", len(job_overrides))
@@ -50,7 +50,10 @@ class SweepLauncher(Launcher):
         return [JobReturn() for _ in configs]
 
     def prepare(self, names: Sequence[str]) -> None:
-        """Create the points' folders with Hydra's own files. Without -m Hydra has created them already."""
+        """Create the points' folders, with Hydra's own files in each. Without -m, Hydra has already done so.
+
+        names: folder names of the points
+        """
         if not self._composed:
             return
         folder = Path(self.config.hydra.sweep.dir)
@@ -66,13 +69,13 @@ class SweepLauncher(Launcher):
             )
 
     def find_problems(self, config: Config) -> list[ConfigError]:
-        """Return an error for each setting of the launcher that cannot work for a point of this configuration."""
+        """Return an error for each launcher setting that cannot work for a point with this configuration."""
         return []
 
     @abstractmethod
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
-        """Run or submit the points, then the follow-up tasks. Returns False if something failed."""
+        """Run or submit the points, then the follow-up tasks in `then`. Returns False if a point or task failed."""
 
     def submit_task(self, sweep: Sweep, task: str, configs: Sequence[Config]) -> None:
-        """Submit a task on the whole sweep, once per configuration. Called only if not `is_local`."""
+        """Submit a task on the whole sweep as a job, once per configuration. Called only if `is_local` is False."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Checks the points of a command and hands them to a launcher, or runs a task on their sweep."""
+"""Checks the points of a command and passes them to a launcher, or runs a task on the sweep."""
 
 import logging
 import sys
@@ -16,10 +16,11 @@ log = logging.getLogger(__name__)
 
 
 def launch(named: Sequence[tuple[str, Config]], launcher: Launcher) -> None:
-    """Check all points (folder name, configuration), then let the launcher run them or run a task on their sweep.
+    """Check all points, then run them with the launcher, or run the task that they name on the whole sweep.
 
-    Exits with 1 if something failed.
-    Raises: RefusedError if something cannot run; then nothing has been run.
+    named: folder name and configuration of each point
+    Exits with 1 if a point or task failed.
+    Raises: RefusedError if a point or task cannot run; in this case nothing was run.
     """
     configs = [config for _, config in named]
     refuse_several_tasks(configs)
@@ -31,12 +32,16 @@ def launch(named: Sequence[tuple[str, Config]], launcher: Launcher) -> None:
     _refuse_different_follow_ups(configs)
     by_name = dict(named)
     if len(by_name) < len(named):
-        log.info("%d of %d points are duplicates and run once", len(named) - len(by_name), len(named))
+        log.info("%d of %d points are duplicates of others and will not run", len(named) - len(by_name), len(named))
     _launch_points(by_name, launcher)
 
 
 def _launch_points(by_name: dict[str, Config], launcher: Launcher) -> None:
-    """Plan the sweep, check its limits, and run or submit its points. The task `plan` only shows the plan."""
+    """Plan a sweep, check the settings `limits`, and run or submit the points. The task `plan` only shows the plan.
+
+    by_name: folder name -> configuration of each point
+    Raises: RefusedError if the plan exceeds a limit.
+    """
     from sae_sweeps.sweep.plan import Plan
 
     config = next(iter(by_name.values()))
@@ -56,9 +61,9 @@ def _launch_points(by_name: dict[str, Config], launcher: Launcher) -> None:
 
 
 def _refuse_different_follow_ups(configs: Sequence[Config]) -> None:
-    """Check the follow-up tasks. Raises: RefusedError if their settings differ between points."""
+    """Check the follow-up tasks (`then`). Raises: RefusedError if points have different settings for these tasks."""
     then = configs[0].then
     if then and len(distinct_studies(configs, *then)) > 1:
-        problem = "these tasks need the same settings in every point"
-        fix = "train first, then run for example: -m task=meta_sae meta.k=2,4"
+        problem = "runs once for all points, so the settings of these tasks must be equal in all points"
+        fix = "train without then, and after that run a task with several values, such as -m task=meta_sae meta.k=2,4"
         raise RefusedError([str(ConfigError("then", f"[{','.join(then)}]", problem, fix))])

@@ -1,4 +1,4 @@
-"""`hydra/launcher=pack`: runs the points on this machine; those that share an activation stream train side by side."""
+"""`hydra/launcher=pack`: runs the points on this machine, those with the same activation stream side by side."""
 
 import time
 from collections.abc import Sequence
@@ -11,18 +11,21 @@ from sae_sweeps.sweep.packs import Limits, check_limits
 
 
 class PackLauncher(SweepLauncher):
-    """A launcher that runs all packs in this process, one after another."""
+    """A launcher that runs packs (points that share an activation stream) in this process, one after another."""
 
     def __init__(self, max_points: int | None = None, max_memory: float | None = None) -> None:
         super().__init__()
         self.max_points, self.max_memory = max_points, max_memory
 
     def find_problems(self, config: Config) -> list[ConfigError]:
-        """Return an error for each limit that cannot work."""
+        """Return an error for max_points or max_memory if the value cannot work."""
         return check_limits(self.max_points, self.max_memory)
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
-        """Run the points, the follow-up tasks and the report. A point or task that fails does not stop the others."""
+        """Run the points, then the follow-up tasks in `then`, then the report. A failure does not stop the rest.
+
+        Returns False if a point or task failed.
+        """
         from sae_sweeps.report.loaded import load_sweep
         from sae_sweeps.tasks.follow_ups import run_follow_up, sort_studies_first
         from sae_sweeps.tasks.report import refresh, show

@@ -1,4 +1,4 @@
-"""The interface of a launcher. It is independent of Hydra."""
+"""The interface of a launcher, independent of Hydra."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,7 +9,7 @@ from sae_sweeps.sweep import Point, Sweep
 
 
 class Launcher(Protocol):
-    """Runs the points of a sweep, on this machine or as jobs. `hydra/launcher` chooses one."""
+    """Runs the points of a sweep, on this machine or as Slurm jobs. The setting `hydra/launcher` chooses a launcher."""
 
     @property
     def is_local(self) -> bool:
@@ -17,16 +17,16 @@ class Launcher(Protocol):
 
     @property
     def max_points(self) -> int | None:
-        """Return the maximum number of points in a pack, None for no limit."""
+        """Return the maximum number of points in a pack (points that train side by side); None: no limit."""
 
     def find_problems(self, config: Config) -> list[ConfigError]:
-        """Return an error for each setting of the launcher that cannot work for a point of this configuration."""
+        """Return an error for each launcher setting that cannot work for a point with this configuration."""
 
     def prepare(self, names: Sequence[str]) -> None:
-        """Create the folders of the points with these names, if Hydra has not created them."""
+        """Create the points' folders if Hydra has not created them. `names`: folder names of the points."""
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
-        """Run or submit the points, then the follow-up tasks. Returns False if something failed."""
+        """Run or submit the points, then the follow-up tasks in `then`. Returns False if a point or task failed."""
 
     def submit_task(self, sweep: Sweep, task: str, configs: Sequence[Config]) -> None:
-        """Submit a task on the whole sweep, once per configuration. Called only if not `is_local`."""
+        """Submit a task on the whole sweep as a job, once per configuration. Called only if `is_local` is False."""

@@ -1,4 +1,4 @@
-"""Runs a task on a whole sweep. A study or export runs once per configuration, a study here or as Slurm jobs."""
+"""Runs a task on a whole sweep: once per configuration for a study or export. Studies can run as Slurm jobs."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,15 @@ from sae_sweeps.sweep.point_state import is_done
 from sae_sweeps.sweep.preflight import Preflight
 from sae_sweeps.tasks.registry import load_plan_studies, load_sweep_task
 
-# settings that tasks other than studies read; only these are checked
+# settings that are checked for tasks other than studies, which read no others
 SETTINGS = ("name", "output_root", "format", "explorer_mib", "saved", "publish.repo", "export.folder")
 
 
 def run_sweep_task(configs: Sequence[Config], launcher: Launcher) -> None:
-    """Run the task that the configurations name. Exits with 1 if a part of it failed.
+    """Run the task of the configurations on the sweep. Exits with 1 if a part of the task failed.
 
-    Raises: RefusedError if the sweep or an SAE does not exist, or a setting cannot work.
+    A study or export runs once per configuration; any other task runs once, with the first configuration.
+    Raises: RefusedError if the sweep or an SAE does not exist, or if a setting cannot work.
     """
     refuse_several_sweeps(configs)
     config, task = configs[0], configs[0].task.name
@@ -48,7 +49,7 @@ def run_sweep_task(configs: Sequence[Config], launcher: Launcher) -> None:
 
 
 def _find_problems(configs: Sequence[Config], launcher: Launcher) -> list[ConfigError]:
-    """Return an error for each bad setting, each missing SAE, and a sweep that does not exist."""
+    """Return an error for each invalid setting, each SAE that does not exist, and a sweep that does not exist."""
     config, task = configs[0], configs[0].task.name
     find = Preflight().find_problems if task in STUDY_TASKS else find_problems
     found = [error for config in configs for error in [*launcher.find_problems(config), *find(config)]]
@@ -61,19 +62,20 @@ def _find_problems(configs: Sequence[Config], launcher: Launcher) -> list[Config
 
 
 def _check_sweeps(config: Config) -> Iterator[ConfigError]:
-    """Yield an error for the first sweep that the command names and that does not exist."""
+    """Yield an error for the first sweep in the setting `name` that does not exist; nothing if all exist."""
     root = Path(config.output_root)
     names = config.name.split(",") if config.task.name == "report" else [config.name]
     for name in names:
         if not Sweep(root / name).exists():
             existing = sorted(file.parent.name for file in root.glob("*/sweep.json"))
-            problem = f"no such sweep in {root}. It has" + (": " + ", ".join(existing) if existing else " none")
+            others = f"the sweeps there are: {', '.join(existing)}" if existing else "there are no sweeps yet"
+            problem = f"no such sweep in {root}; {others}"
             yield ConfigError("name", name, problem, f"name={existing[0]}" if existing else "train one first")
             return
 
 
 def _check_saes(config: Config) -> Iterator[ConfigError]:
-    """Yield an error for each folder that the command names and that holds no SAE, before the slow import of torch."""
+    """Yield an error for each setting (small, large, saved) whose folder has no SAE, without importing torch."""
     from sae_sweeps.sweep.saved_saes import find_saved_sae
 
     for setting in ("small", "large", "saved"):
@@ -85,10 +87,13 @@ def _check_saes(config: Config) -> Iterator[ConfigError]:
 
 
 def _run_studies(sweep: Sweep, configs: Sequence[Config], launcher: Launcher) -> list[str]:
-    """Run or submit the studies of each configuration. Returns why some failed: none if they were submitted."""
+    """Run or submit the studies of each configuration. Returns one message per study that failed.
+
+    The list is empty if the studies were submitted as jobs.
+    """
     task = configs[0].task.name
     configs = distinct_studies(configs, task)
-    sweep.update(lambda known: None)  # creates the sweep if all SAEs come from elsewhere
+    sweep.update(lambda known: None)  # creates the sweep's folder, which is new if all SAEs come from elsewhere
     if not launcher.is_local:
         _submit(task, sweep, configs, launcher)
         return []
@@ -101,7 +106,7 @@ def _run_studies(sweep: Sweep, configs: Sequence[Config], launcher: Launcher) ->
 
 
 def _submit(task: str, sweep: Sweep, configs: Sequence[Config], launcher: Launcher) -> None:
-    """Submit the studies that are not done. Raises: NotRunError if the command has no studies."""
+    """Submit the unfinished studies of the configurations as jobs. Raises: NotRunError if there are no studies."""
     plan_studies = load_plan_studies(task)
     planned = [plan_studies(sweep, config) for config in configs]
     if not any(found for found, _ in planned):
@@ -114,4 +119,4 @@ def _submit(task: str, sweep: Sweep, configs: Sequence[Config], launcher: Launch
     if unfinished:
         launcher.submit_task(sweep, task, unfinished)
     else:
-        print(f"{task}: all studies are done; nothing to submit")
+        print(f"{task}: all studies are done, so no job was submitted")

@@ -1,4 +1,4 @@
-"""Devices: detects bfloat16 support without torch, and resolves the `device` setting (imports torch when called)."""
+"""Detects bfloat16 support without importing torch, and resolves the setting `device` (imports torch when called)."""
 
 import functools
 import os
@@ -10,21 +10,21 @@ from sae_sweeps.runtime.errors import ConfigError, first_line
 if TYPE_CHECKING:
     import torch
 
-BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # x86: instructions that multiply bfloat16
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # x86 CPU flags of instructions that multiply bfloat16
 CPU_INFO, GPU_DRIVER = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
 
 
 def resolve_dtype(dtype: str, device: str) -> str:
-    """Return `model.dtype` with `auto` resolved for this machine.
+    """Return the setting `model.dtype`, with `auto` replaced by the dtype that suits the device in this machine.
 
-    This happens before points are named: the dtype changes results, so it is part of the name.
+    Call this before naming a point: the dtype changes results, so the name depends on it.
     """
     return native_dtype(device) if dtype == "auto" else dtype
 
 
 @functools.cache
 def native_dtype(device: str) -> str:
-    """Return `bfloat16` if the device (auto, cpu, cuda, cuda:N) has instructions for it, else `float32`."""
+    """Return "bfloat16" if the device (auto, cpu, cuda, cuda:N) has bfloat16 instructions, else "float32"."""
     if device.startswith("cuda") or (device == "auto" and GPU_DRIVER.exists()):
         return "bfloat16"
     try:
@@ -36,7 +36,7 @@ def native_dtype(device: str) -> str:
 
 
 def choose_device(setting: str) -> "torch.device":
-    """Return the torch device that `device` names; `auto` is CUDA if available, else the CPU.
+    """Return the torch device for the setting `device`; `auto` is CUDA if available, else the CPU.
 
     Raises: ConfigError if the device cannot be used.
     """
@@ -54,7 +54,7 @@ def choose_device(setting: str) -> "torch.device":
 
 
 def describe_unused_gpu(device: "torch.device") -> str | None:
-    """Return a phrase for logs and the status if the process has been given a GPU but runs elsewhere, else None."""
+    """Return "on the CPU, not its GPU" if CUDA_VISIBLE_DEVICES lists a GPU but `device` is not CUDA; else None."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if device.type == "cuda" or visible in ("", "-1", "NoDevFiles"):
         return None
@@ -62,14 +62,14 @@ def describe_unused_gpu(device: "torch.device") -> str | None:
 
 
 def require_precision(precision: str, device: "torch.device") -> None:
-    """Check `training.precision`. Raises: ConfigError if the device does not support it."""
+    """Check that the device supports the value of training.precision. Raises: ConfigError if it does not."""
     if precision == "tf32" and device.type != "cuda":
-        fix = "training.precision=float32 or bfloat16"
+        fix = "training.precision=float32, or training.precision=bfloat16"
         raise ConfigError("training.precision", precision, "needs a CUDA device", fix)
 
 
 def device_name(device: "torch.device") -> str:
-    """Return the name under which calibration.json keeps the device's speed."""
+    """Return the key of a device in calibration.json: the GPU's name, or the CPU with the number of threads."""
     import torch
 
     if device.type == "cuda":

@@ -1,10 +1,10 @@
-"""The exceptions of this project, and how errors are described to the user."""
+"""The exceptions of this project, and messages for users about errors."""
 
 import errno
 
 
 class ConfigError(ValueError):
-    """A setting that cannot work. Its message is one line: `setting=value: problem. Fix: fix`."""
+    """Raised for a setting that cannot work. The message is one line: `setting=value: problem. Fix: fix`."""
 
     def __init__(self, setting: str, value: object, problem: str, fix: str) -> None:
         self.setting, self.value, self.problem, self.fix = setting, value, problem, fix
@@ -15,11 +15,11 @@ class ConfigError(ValueError):
 
 
 class OutOfReachError(ConfigError):
-    """A model or data set that cannot be checked: the hub is unreachable or requires a login."""
+    """Raised for a model or data set that cannot be checked because the hub is unreachable or requires a login."""
 
 
 class RefusedError(Exception):
-    """A command that cannot run, with a line for each reason. Nothing was run."""
+    """Raised for a command that cannot run, before it runs anything. `lines` has one message per reason."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__(*lines)
@@ -27,44 +27,45 @@ class RefusedError(Exception):
 
 
 class TrainingError(RuntimeError):
-    """Training that cannot continue, for example because the loss is not finite. The point fails with this message."""
+    """Raised when a point cannot be trained further, for example because the loss is not finite."""
 
 
 class LockedError(TrainingError):
-    """A point that another process is training."""
+    """Raised for a point that another process is training."""
 
 
 NO_POINTS = "the sweep has no points"
 
 
 class NotRunError(RuntimeError):
-    """A task on a sweep that has nothing to run on. The message names what is missing."""
+    """Raised by a task on a sweep that lacks the input of the task, such as trained SAEs. The message names it."""
 
 
 class SlurmError(RuntimeError):
-    """Slurm did not answer or refused a request. The message is Slurm's."""
+    """Raised if Slurm does not answer or refuses a request. The message comes from Slurm."""
 
 
-EXPECTED_ERRORS = (ConfigError, TrainingError, SlurmError)  # logged without a traceback
+EXPECTED_ERRORS = (ConfigError, TrainingError, SlurmError)  # errors that are logged without a traceback
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of another library's error, or its type if it has no message."""
+    """Return the first line of an error's message, or the name of the error's type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def describe_error(error: Exception) -> str:
-    """Return one line that explains why a point failed."""
+    """Return a one-line message for the error with which a point or task failed."""
     if isinstance(error, EXPECTED_ERRORS):
         return str(error)
     text = " ".join(str(error).split())
     if is_disk_full(error):
-        return (
-            f"the disk is full ({text}). Free some space, then rerun the command; it resumes from the last checkpoint"
-        )
+        return f"the disk is full ({text}). Free some space, then rerun the command to resume from the last checkpoint"
     return f"{type(error).__name__}: {text}"
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Return whether the disk or the quota is full. Some libraries keep only the message of the OSError."""
+    """Return whether an error means that the disk or the quota is full.
+
+    The message is searched too, because some libraries do not keep the OSError's number.
+    """
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to, and rename it to `path` at the end.
+    """Yield a temporary path to write to, and rename the temporary file to `path` when the context ends.
 
-    A crash leaves the old file or the new one, never a part, because the content is synced to the disk first. An error
-    in the body removes the temporary file.
+    The content is synced to the disk before the rename, so a crash leaves the old file or the new one, never a part. An
+    error in the context removes the temporary file and leaves `path` as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -27,20 +27,20 @@ def write_atomically(path: Path) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         os.replace(temporary, path)
-        sync(path.parent)  # the name too
+        sync(path.parent)  # the new name is in the folder, which must be synced as well
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a UTF-8 text file, completely or not at all. An existing file is replaced."""
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV file with a row per mapping. The columns are the keys of all mappings, in order of appearance."""
+    """Write a CSV file atomically, with a row per mapping. The columns are all keys, in order of first appearance."""
     text = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -59,7 +59,7 @@ def sync(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically."""
+    """Write a value to a JSON file, completely or not at all. An existing file is replaced."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
@@ -81,7 +81,7 @@ def sha256(path: Path) -> str:
 
 
 def write_table(path: Path, schema: "pa.Schema", parts: Iterable[Mapping[str, Any]]) -> None:
-    """Write a Parquet file from parts, each a mapping from column to values. One part is in memory at a time."""
+    """Write a Parquet file atomically, from parts (column -> values) of which only one is in memory at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

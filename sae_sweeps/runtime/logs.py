@@ -1,4 +1,4 @@
-"""Logging: launch.log in a point's folder has the messages on this point and those on the whole command."""
+"""Logging. launch.log in a point's folder has the messages on this point and the messages on the whole command."""
 
 import logging
 from collections.abc import Iterator
@@ -11,18 +11,21 @@ FILE = "launch.log"
 
 
 def point_log(name: str) -> "logging.LoggerAdapter[logging.Logger]":
-    """Return a logger whose messages go to the launch.log of this point only."""
+    """Return a logger that writes to the launch.log of one point and no other. `name`: the point's folder name."""
     return logging.LoggerAdapter(logging.getLogger(__name__), {"point": name})
 
 
 def log_failure(log: "logging.Logger | logging.LoggerAdapter[logging.Logger]", name: str, error: Exception) -> None:
-    """Log why something failed, with a traceback if the error is not an expected one."""
+    """Log an error message for a failed point or task, with a traceback if the error is not an expected one.
+
+    name: the name of the point or task in the message
+    """
     is_expected = isinstance(error, EXPECTED_ERRORS) or is_disk_full(error)
     log.error("%s: failed: %s", name, describe_error(error), exc_info=None if is_expected else error)
 
 
 def log_to_console() -> None:
-    """Set up logging as conf/hydra/job_logging does, in a process that does not run under Hydra."""
+    """Set up logging to the console in a process without Hydra, in the same way as conf/hydra/job_logging does."""
     from sae_sweeps.runtime.console import ConsoleHandler
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ConsoleHandler()])
@@ -32,7 +35,10 @@ def log_to_console() -> None:
 
 @contextmanager
 def log_file(folder: Path) -> Iterator[None]:
-    """Append log messages with times to launch.log in the folder of a point, while the context lasts."""
+    """Append log messages with times to launch.log in a point's folder while the context lasts.
+
+    Messages from the `point_log` of other points are left out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / FILE, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

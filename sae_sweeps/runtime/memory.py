@@ -1,4 +1,4 @@
-"""Free memory: on a GPU, or on this machine within the limits of its control groups (batch job, container)."""
+"""Measures free memory: of a GPU, or of this machine within the control groups' limits (batch job, container)."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def free_bytes(device: torch.device) -> float:
-    """Return the memory that can still be allocated on `device`, in bytes."""
+    """Return the number of bytes that this process can still allocate on `device`."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -17,7 +17,7 @@ def free_bytes(device: torch.device) -> float:
 
 
 def _list_cgroup_free() -> list[float]:
-    """Return the free bytes of each control group (version 2) with a limit, from this process's own up to the root."""
+    """Return the free bytes of each control group (cgroup v2) that has a memory limit and contains this process."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The provenance of a result: the commit of the code, and the versions of Python and the packages."""
+"""Collects the provenance of a result: the git commit of the code, and the versions of Python and of packages."""
 
 import platform
 import subprocess
@@ -10,13 +10,16 @@ from typing import Any
 from sae_sweeps.runtime.files import read_json
 
 PROJECT = Path(__file__).resolve().parents[2]
-FILE = "provenance.json"  # in a snapshot of the code, which is not a git work tree
+FILE = "provenance.json"  # file with the commit in a snapshot of the code, which is not a git work tree
 PACKAGES = ("torch", "transformer-lens", "transformers", "tokenizers", "datasets", "hydra-core", "numpy")
 
 
 @lru_cache(maxsize=1)
 def provenance() -> dict[str, Any]:
-    """Return the git commit, whether the work tree had changes, and the Python and package versions."""
+    """Return the git commit, whether there are uncommitted changes, and the versions of Python and of PACKAGES.
+
+    Cached, so that all results of a process have the same provenance. An absent package has the version None.
+    """
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
@@ -31,7 +34,10 @@ def provenance() -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """Return the git commit of the code and whether the work tree had changes. A snapshot has those of its original."""
+    """Return the git commit of the code, and whether there are uncommitted changes; None for both without git.
+
+    In a snapshot of the code, provenance.json has the values of the original work tree.
+    """
     if (recorded := read_json(PROJECT / FILE)) is not None:
         return recorded
     commit = _git("rev-parse", "HEAD")
@@ -40,7 +46,7 @@ def commit() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return the output of a git command, None if it fails."""
+    """Return the output of a git command in the project's folder, without surrounding space; None if it fails."""
     try:
         done = subprocess.run(
             ["git", "-C", PROJECT, *arguments], capture_output=True, text=True, timeout=10, check=True

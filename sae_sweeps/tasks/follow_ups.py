@@ -1,4 +1,4 @@
-"""Follow-up tasks (`then=[...]`), which run when all points of a sweep have ended: here, or as Slurm jobs."""
+"""Runs follow-up tasks (`then=[...]`) when all points of a sweep have ended, in this process or in a Slurm job."""
 
 import logging
 from collections.abc import Iterable
@@ -17,14 +17,14 @@ NOT_RUN = "not run"
 
 
 def sort_studies_first(tasks: Iterable[str]) -> list[str]:
-    """Return each task once, studies first, because a report shows them."""
+    """Return the tasks without duplicates, studies first, because a report shows the results of studies."""
     return sorted(dict.fromkeys(tasks), key=lambda task: task not in STUDY_TASKS)
 
 
 def run_follow_up(task: str, sweep: Sweep, config: Config, label: str | None = None) -> bool:
-    """Run the task and record its outcome in sweep.json. Returns False if any part of it failed, or if it did not run.
+    """Run a follow-up task and record the outcome in sweep.json. Returns False if a part failed or the task cannot run.
 
-    label: the key of the outcome; None: the task's name
+    label: the key of the outcome in sweep.json; None: the task's name
     """
     run = load_sweep_task(task)
     state, reason = DONE, None
@@ -33,10 +33,10 @@ def run_follow_up(task: str, sweep: Sweep, config: Config, label: str | None = N
             state, reason = FAILED, "; ".join(failures)
             log.warning("%s: %s", task, reason)
     except NotRunError as error:
-        log.warning("%s: not run: %s", task, error)
+        log.warning("%s: the task was not run: %s", task, error)
         state, reason = NOT_RUN, str(error)
     except Exception as error:
-        log.exception("%s: failed", task)
+        log.exception("%s: the task failed", task)
         state, reason = FAILED, describe_error(error)
 
     _record_outcome(sweep, label or task, state, reason)
@@ -44,12 +44,17 @@ def run_follow_up(task: str, sweep: Sweep, config: Config, label: str | None = N
 
 
 def record_failure(sweep: Sweep, label: str, reason: str) -> None:
-    """Record in sweep.json that a task has failed, without running it."""
+    """Record in sweep.json that a task has failed, without running the task. `label`: the key of the outcome"""
     _record_outcome(sweep, label, FAILED, reason)
 
 
 def _record_outcome(sweep: Sweep, label: str, state: str, reason: str | None) -> None:
-    """Write the outcome of a task into sweep.json, with the Slurm job that ran it."""
+    """Write the outcome of a task into sweep.json, with the id of the Slurm job of this process.
+
+    label: the key of the outcome
+    state: DONE, FAILED or NOT_RUN
+    reason: why the task failed or was not run; None if it is done
+    """
 
     def change(known: dict[str, Any]) -> None:
         known["followed"][label] = {"state": state, "reason": reason, "job": point_state.this_job()}

@@ -1,4 +1,4 @@
-"""One point while it runs in its pack: its SAE, log, checkpoints, W&B run, progress and results."""
+"""Runs one point (one SAE of a sweep) of a pack: log, checkpoints, W&B run, progress and results."""
 
 import shutil
 import time
@@ -32,19 +32,20 @@ from sae_sweeps.training.trainer import Trainer, curve_line
 
 
 class FinishedElsewhere(Exception):  # noqa: N818  not an error
-    """Another process has finished the point in the meantime."""
+    """Raised when another process has finished the point while this process waited for the lock."""
 
 
 class PointRun:
-    """A point that is being trained, from its start or its newest intact checkpoint. `close` it in the end."""
+    """A point in training, from the start or from the newest intact checkpoint. Call `close` in the end."""
 
     def __init__(self, point: Point, d_in: int, device: torch.device, deadline: float, progress: SweepProgress) -> None:
-        """Lock the point and load its newest checkpoint.
+        """Lock the point, build the SAE, load the newest checkpoint and start the W&B run.
 
         d_in: width of the activations
-        deadline: how long to wait for the lock of another process, by time.monotonic
-        Raises: LockedError if another process still holds the lock at the deadline; FinishedElsewhere if it has
-        finished the point; Stopped if a signal arrives while this process waits.
+        deadline: time (of time.monotonic, in seconds) until which to wait for the lock of another process
+        progress: the display to which the point adds a line
+        Raises: LockedError if another process still has the lock at the deadline; FinishedElsewhere if another process
+        has finished the point; Stopped if a signal arrives during the wait.
         """
         self.point, self.config = point, point.config
         self.trainer = Trainer(build_sae(self.config, d_in).to(device), self.config.training)
@@ -57,8 +58,8 @@ class PointRun:
             raise FinishedElsewhere
         self._tracker = Run()
         self.evaluation_seconds = 0.0
-        self.seconds = 0.0  # spent on steps by this process
-        self._logged_seconds = 0.0  # of these, the seconds that are in the curve
+        self.seconds = 0.0  # time that this process has spent on training steps
+        self._logged_seconds = 0.0  # the part of `seconds` that is already in the training curve
         self._display = progress.add_point(point.name)
         try:
             self._begin(device)
@@ -67,20 +68,21 @@ class PointRun:
             raise
 
     def _acquire(self, deadline: float) -> None:
-        """Take the point's lock. Raises: LockedError at the deadline, Stopped at a signal."""
+        """Acquire the point's lock. Raises: LockedError at the deadline, Stopped if a signal arrives."""
 
         def describe_holder() -> str:
             known = point_state.read_note(self.point.folder)
             return f"another process is training this point ({known.owner if known else 'unknown'})"
 
         def on_wait(seconds_left: float) -> None:
-            self._log.warning("%s: %s; waiting up to %d s for it", self.point.name, describe_holder(), seconds_left)
+            message = "%s: %s; waiting up to %d s until that process ends"
+            self._log.warning(message, self.point.name, describe_holder(), seconds_left)
 
         if not point_state.acquire(self._lock, deadline, on_wait):
-            raise LockedError(f"{describe_holder()}. Stop it, or wait until it ends")
+            raise LockedError(f"{describe_holder()}. Stop that process, or wait until it ends")
 
     def _begin(self, device: torch.device) -> None:
-        """Load the newest checkpoint, open the curve and start the W&B run."""
+        """Load the newest checkpoint if there is one, open the file of the training curve, and start the W&B run."""
         config, folder, training = self.config, self.point.folder, self.config.training
         point_state.write_state(folder, point_state.RUNNING, describe_unused_gpu(device))
         state = checkpoints.load_newest(folder / "checkpoint")
@@ -88,7 +90,7 @@ class PointRun:
             self._log.info("%s: %s", self.point.name, explain_sparsity(config))
         if state is None:
             steps = (training.steps, training.batch_size, device)
-            self._log.info("%s: %d steps of %d activations on %s", self.point.name, *steps)
+            self._log.info("%s: training for %d steps of %d activations on %s", self.point.name, *steps)
         else:
             self.trainer.load_state(state)
             self._log.info("%s: resuming at step %d of %d", self.point.name, self.trainer.steps_done, training.steps)
@@ -102,12 +104,13 @@ class PointRun:
 
     @property
     def has_taken_every_step(self) -> bool:
-        """Return whether this process has taken all of the point's steps."""
+        """Return whether this process has taken all training steps of the point, from the first to the last."""
         return self._first_step == 0 and self.trainer.finished
 
     def train(self, steps: Iterator[Step]) -> None:
-        """Take the steps; write the curve and the checkpoints.
+        """Run the training steps of an iterator, and write the training curve and the checkpoints.
 
+        steps: performs one training step per item
         Raises: TrainingError if the loss is not finite; Stopped between two steps if a signal has arrived.
         """
         training, since = self.config.training, time.perf_counter()
@@ -129,7 +132,7 @@ class PointRun:
             since = time.perf_counter()
 
     def _save(self) -> None:
-        """Write a checkpoint. Raises: LockedError if another process has taken over the point."""
+        """Write a checkpoint of the trainer. Raises: LockedError if another process has taken over the point."""
         known = point_state.read_note(self.point.folder)
         if known is not None and known.owner != point_state.Owner.current():
             raise LockedError(f"{known.owner} has taken over this point")
@@ -137,20 +140,24 @@ class PointRun:
         checkpoints.save(self.point.folder / "checkpoint", self.trainer.steps_done, self.trainer.state())
 
     def stop(self, reason: str) -> None:
-        """Write a checkpoint and mark the point as interrupted, so that it can be resumed."""
+        """Write a checkpoint and mark the point as interrupted, so that it can be resumed.
+
+        reason: the text for the log and for the point's state, for example the name of a signal
+        """
         if self.trainer.steps_done > self._saved_steps:
             self._save()
-        self._log.info("%s: %s: stopped at step %d, state saved", self.point.name, reason, self.trainer.steps_done)
+        message = "%s: %s: stopped at step %d and saved a checkpoint"
+        self._log.info(message, self.point.name, reason, self.trainer.steps_done)
         point_state.write_state(self.point.folder, point_state.INTERRUPTED, reason)
 
     def mark_preempted(self) -> None:
-        """Mark the W&B run as preempted: it will be resumed."""
+        """Mark the W&B run as preempted, which means that another process will resume it."""
         self._tracker.preempted()
 
     def finish(self, model: LanguageModel, data: HeldOut) -> None:
-        """Evaluate the trained SAE, write its files and results, and close the point.
+        """Evaluate the trained SAE on held-out data, write the SAE and the results, and close the point.
 
-        results.json is written last, because it marks the point as done. Only the W&B run is closed after it.
+        results.json is written after all other files, because it marks the point as done. Only the W&B run ends later.
         """
         config, folder = self.config, self.point.folder
         self._display.show_stage("evaluating")
@@ -174,7 +181,7 @@ class PointRun:
         self.close()
 
     def close(self) -> None:
-        """Release the lock and the display. A W&B run that is still open is marked as failed."""
+        """Release the point's lock and remove the line from the display. An open W&B run is marked as failed."""
         self.trainer.stopped = True
         try:
             self._tracker.finish(failed=True)
@@ -184,14 +191,14 @@ class PointRun:
 
 
 def wandb_metrics(line: dict[str, float]) -> dict[str, float]:
-    """Return a line of the training curve under its names in W&B."""
+    """Return a line of the training curve with the names that W&B shows: "loss" becomes "train/loss"."""
     return {name if name == "tokens" else f"train/{name}": value for name, value in line.items()}
 
 
 def describe_results(config: Config, trainer: Trainer, metrics: dict[str, float], seconds: float) -> dict[str, Any]:
-    """Return the content of results.json.
+    """Return the content of results.json: the point, the metrics, the training speed, the configuration, the versions.
 
-    seconds: time of the point's own steps, summed over all processes that trained it
+    seconds: time of the training steps of this point, summed over all processes that trained it
     """
     return {
         "point": {
@@ -215,7 +222,7 @@ def describe_results(config: Config, trainer: Trainer, metrics: dict[str, float]
 
 
 def build_sae(config: Config, d_in: int) -> TrainableSAE:
-    """Build an untrained SAE of the configured architecture. `d_in`: width of the activations."""
+    """Build an untrained SAE with the architecture and size in the configuration. `d_in`: width of the activations"""
     options = {name: value for name, value in asdict(config.sae).items() if name != "architecture"}
     if isinstance(config.sae, PenaltyConfig):
         options = {**options, "sparsity_coefficient": None, "target_l0": None, **resolve_sparsity(config)}

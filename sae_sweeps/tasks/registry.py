@@ -1,4 +1,4 @@
-"""The functions of the tasks in config/tasks.py. Each is imported only when it is needed: most of them import torch."""
+"""Loads the functions that run the tasks of config/tasks.py, when they are needed: most task modules import torch."""
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -17,11 +17,11 @@ PlanStudies = Callable[[Sweep, Config], tuple[list["Study"], str]]
 
 
 class PointTask(Protocol):
-    """Runs points that share an activation stream.
+    """A function that runs a task on points that share an activation stream.
 
-    progress: the display that the points add their lines to
-    on_finished: called with each point and its error, None if the point is done
-    Raises: an error that no point can run without fixing.
+    progress: the display to which each point adds a line
+    on_finished: called once per point, with the point and the error with which it failed (None: the point is done)
+    Raises: an error that affects all points, for example if the language model cannot be loaded.
     """
 
     def __call__(
@@ -30,28 +30,38 @@ class PointTask(Protocol):
 
 
 class SweepTask(Protocol):
-    """Runs on a whole sweep. Returns why parts of it failed. Raises: NotRunError if it has nothing to run on."""
+    """A function that runs a task on a whole sweep. Returns one message per part of the task that failed.
+
+    Raises: NotRunError if the sweep lacks the task's input, such as trained SAEs.
+    """
 
     def __call__(self, sweep: Sweep, config: Config) -> list[str]: ...
 
 
 def load_point_task(name: str) -> PointTask:
-    """Return the function that runs a task of kind `point`."""
+    """Return the function that runs a task on points (`train`). Raises: KeyError if there is no such task."""
     return _module(name).run
 
 
 def load_sweep_task(name: str) -> SweepTask:
-    """Return the function that runs a task of any other kind."""
+    """Return the function that runs a task on a whole sweep, such as `report`. Raises: KeyError if there is none."""
     return _module(name).run
 
 
 def load_plan_studies(name: str) -> PlanStudies:
-    """Return the function that lists the studies a command asks for, with a sentence on those that cannot be run."""
+    """Return the function that plans the studies of a study task, such as `stitch`, without running them.
+
+    It returns the list of studies, and a sentence on studies that cannot run ("" if all can).
+    Raises: KeyError if there is no such task.
+    """
     return _module(name).plan_studies
 
 
 def _module(name: str) -> ModuleType:
-    """Import a task's module, with a literal import that tools can see. Raises: KeyError if there is no such task."""
+    """Import and return the module of a task. Raises: KeyError if there is no such task.
+
+    The imports are literal, so that mypy and import-linter see them.
+    """
     match name:
         case "train":
             from sae_sweeps.tasks import train

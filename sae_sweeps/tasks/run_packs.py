@@ -1,4 +1,4 @@
-"""Runs packs of points one after another in this process, on this machine or in a Slurm job."""
+"""Runs packs (points that share an activation stream) one after another in this process."""
 
 import logging
 from collections.abc import Sequence
@@ -14,13 +14,15 @@ log = logging.getLogger(__name__)
 
 
 def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str, str]:
-    """Run all points. A point that fails does not stop the others. Returns why points failed (folder name -> reason).
+    """Run all points, pack by pack. Returns the reasons of failed points: folder name -> reason.
 
-    Raises: KeyboardInterrupt or Stopped at a signal; the points can be resumed later.
+    A point that fails does not stop the others.
+    Raises: KeyboardInterrupt at Ctrl-C, or Stopped at a signal; unfinished points can be resumed later.
     """
     packs = split_into_packs(points, limits.points)
     if len(packs) > 1:
-        log.info("%d points in %d packs of %s", len(points), len(packs), " + ".join(str(len(pack)) for pack in packs))
+        sizes = " + ".join(str(len(pack)) for pack in packs)
+        log.info("running %d points in %d packs of %s points", len(points), len(packs), sizes)
     failures: dict[str, str] = {}
     with SweepProgress(len(points)).live() as progress:
         for pack in packs:
@@ -49,8 +51,9 @@ def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str
 
 
 def _record_failure(point: Point, reason: str) -> None:
-    """Write into the point's folder that it failed. If that is impossible (a full disk), only log it."""
+    """Write the state "failed" and the reason into the point's folder; only log a warning if the disk is full."""
     try:
         point_state.write_state_if_unlocked(point.folder, FAILED, reason)
     except OSError as error:
-        log.warning("%s: its state (failed) could not be written (%s)", point.name, describe_error(error))
+        message = "%s: the point failed, but its folder does not show this, because state.json cannot be written: %s"
+        log.warning(message, point.name, describe_error(error))

@@ -26,19 +26,19 @@ log = logging.getLogger(__name__)
 
 
 def run(points: Sequence[Point], limits: Limits, progress: SweepProgress, on_finished: OnFinished) -> None:
-    """Train and evaluate the SAEs of points that share an activation stream, in their folders.
+    """Train and evaluate the SAEs of points that share an activation stream, and write results to the points' folders.
 
-    A point that has results is left as it is. An error in one point ends that point alone.
+    A point that has results is skipped. An error in one point ends only this point.
 
-    progress: the display that the points add their lines to
-    on_finished: called with each point and None when it is done, or with the error that it failed with
-    Raises: ConfigError if the language model cannot be loaded, which no point can do without.
+    progress: the display to which each point adds a line
+    on_finished: called once per point, with the point and the error with which it failed (None: the point is done)
+    Raises: ConfigError if the language model, which all points need, cannot be loaded.
     """
     with ExitStack() as log_files:
         unfinished = []
         for point in points:
             if point_state.is_done(point.folder):
-                log.info("%s: already done; skipped", point.name)
+                log.info("%s: the point is already done and is skipped", point.name)
                 on_finished(point, None)
                 continue
             with _isolated(point, on_finished):
@@ -54,7 +54,7 @@ def run(points: Sequence[Point], limits: Limits, progress: SweepProgress, on_fin
 
 
 def _train_in_parts(points: Sequence[Point], limits: Limits, progress: SweepProgress, on_finished: OnFinished) -> None:
-    """Split the points into parts that fit in memory, and train one part after another."""
+    """Load the language model, split the points into parts that fit in memory, and train one part after another."""
     config, began = points[0].config, time.perf_counter()
     source = load_source(config, choose_device(config.device))
     trainable = []
@@ -70,7 +70,7 @@ def _train_in_parts(points: Sequence[Point], limits: Limits, progress: SweepProg
         parts = split_to_fit(trainable, source.d_in, 0.9 * free_bytes(source.device))
     else:
         parts = split_to_fit(trainable, source.d_in, limits.memory, "hydra.launcher.max_memory")
-    loading = time.perf_counter() - began  # seconds, counted with the first part
+    loading = time.perf_counter() - began  # seconds to load the model and the held-out data, added to the first part
     for part in parts:
         seconds = _train_pack(part, source, limits.patience, progress, on_finished)
         if seconds is not None:
@@ -87,10 +87,15 @@ def _train_pack(
     progress: SweepProgress,
     on_finished: OnFinished,
 ) -> dict[str, float] | None:
-    """Train and evaluate points side by side. Returns the seconds that each part took (see `_account_seconds`)."""
+    """Train and evaluate points side by side on one activation stream. Returns the seconds of `_account_seconds`.
+
+    patience: seconds to wait for points that another process has locked
+    Raises: Stopped if a signal has arrived, after saving a checkpoint of every unfinished point.
+    """
     began, deadline = time.perf_counter(), time.monotonic() + patience
     if (description := describe_unused_gpu(source.device)) is not None:
-        log.warning("running %s; this torch is built for %s", description, torch.version.cuda or "no CUDA at all")
+        build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs only"
+        log.warning("running %s, which is much slower; the installed torch is built for %s", description, build)
     runs: list[PointRun] = []
     with ExitStack() as closing:
         display = progress.add_point("activations")
@@ -114,7 +119,7 @@ def _train_pack(
 def _train_side_by_side(
     runs: Sequence[PointRun], stream: ActivationChunks, source: ActivationSource, on_finished: OnFinished
 ) -> None:
-    """Take the steps of all points chunk by chunk, and evaluate each point after its last step."""
+    """Train all points on each chunk of activations in turn, and evaluate each point after its last step."""
     by_trainer = {run.trainer: run for run in runs}
     for trainer, steps in train(list(by_trainer), stream):
         run = by_trainer[trainer]
@@ -125,14 +130,21 @@ def _train_side_by_side(
 
 
 def _finish(run: PointRun, source: ActivationSource, on_finished: OnFinished) -> None:
-    """Evaluate a trained point and write its results, unless the process has been asked to stop."""
+    """Evaluate a trained point, write the results and call `on_finished`.
+
+    Raises: Stopped if a signal has asked the process to stop; in this case nothing is evaluated.
+    """
     signals.raise_if_stopped()
     run.finish(source.model, source.held_out(run.config.evaluation.tokens))
     on_finished(run.point, None)
 
 
 def _save_all(runs: Sequence[PointRun], reason: str) -> None:
-    """Save the state of every point that still trains. W&B comes after all of them: its answer may take long."""
+    """Save a checkpoint of every unfinished point, then mark the W&B runs as preempted.
+
+    W&B comes last because a request to the server may take long. A point that cannot be saved is logged.
+    reason: the text for the points' logs and states
+    """
     unfinished = [run for run in runs if not run.trainer.stopped]
     for run in unfinished:
         try:
@@ -146,19 +158,21 @@ def _save_all(runs: Sequence[PointRun], reason: str) -> None:
 def _account_seconds(
     points: Sequence[Point], runs: Sequence[PointRun], stream: ActivationChunks, total: float
 ) -> dict[str, float] | None:
-    """Log and return the seconds spent on activations, steps, evaluation and the rest, as calibration.json names them.
+    """Log and return the seconds of a pack, with the keys of calibration.json.
 
-    Returns None if a step was not taken or a chunk not computed by this process: the times would be too short.
+    "model": activations; "steps": training steps; "point": evaluation; "pack": the rest of `total`. Returns None if
+    this process did not take all steps or read activations from the cache: the times would be too short.
+    total: seconds of the whole pack
     """
     stepping = sum(run.seconds for run in runs)
     evaluation = sum(run.evaluation_seconds for run in runs)
     log.info(
-        "%s in %.1f s: %.1f s for the activations, %.1f s for the points' own steps, %.1f s for the evaluation",
+        "ran %s in %.1f s: %.1f s for the activations, %.1f s for the training steps, %.1f s for the evaluation",
         *(pluralize(len(points), "point"), total, stream.seconds, stepping, evaluation),
     )
     if stream.cache is not None:
         counts = (stream.cache.misses, stream.cache.hits)
-        log.info("%d chunks of activations computed, %d found in activations.cache", *counts)
+        log.info("computed %d chunks of activations and read %d chunks from activations.cache", *counts)
     is_complete = len(runs) == len(points) and all(run.has_taken_every_step for run in runs)
     if not is_complete or (stream.cache is not None and stream.cache.hits):
         return None
@@ -168,10 +182,11 @@ def _account_seconds(
 
 @contextmanager
 def _isolated(point: Point, on_finished: OnFinished, run: PointRun | None = None) -> Iterator[None]:
-    """Turn an error into the failure of this point alone, and close its run.
+    """Record an error in this context as a failure of one point, so that the other points of the pack continue.
 
-    Raises: Stopped if the process has been asked to stop. The signal reaches all processes of a job, so the error may
-    come from a helper process (such as W&B's) that ended first, and is no failure of the point.
+    run: the point's run, which is closed after an error; None: the point has not started
+    Raises: Stopped if a signal has asked the process to stop. The signal reaches all processes of a job, so the error
+    may come from a helper process (such as W&B's) that ended first, and is no failure of the point.
     """
     try:
         yield

@@ -58,7 +58,7 @@ def test_activations_are_kept_in_a_cache(tiny_model, texts, tmp_path):
         ({"texts": "a document"}, "texts=str: must be a list of strings"),
         ({"texts": None, "files": "x/*.csv"}, "files=x/*.csv: must all end in the same one of .txt, .json"),
         ({"texts": None, "files": "nowhere/*.txt"}, "dataset.files=nowhere/*.txt: matches no file"),
-        ({"texts": None, "dataset": "wikipedia"}, "dataset=wikipedia: is none of embedded, hub"),
+        ({"texts": None, "dataset": "wikipedia"}, "dataset=wikipedia: must be one of the files in conf/dataset: emb"),
         ({"hook": None}, "hook=None: this model has no default hook"),
         ({"hook": "blocks.7.hook_resid_pre"}, "model.hook=blocks.7.hook_resid_pre: the model has layers 0 to 1"),
         ({"seq_len": 64}, "dataset.seq_len=64: must be at most 32, the context length of the model"),

@@ -94,5 +94,5 @@ def test_directions_alone_can_be_decomposed_and_unusable_settings_are_refused(de
         meta.find_meta_latents(left_out)
     with pytest.raises(ConfigError, match=r"meta\.dict_size=100: there are only 48 decoder directions"):
         MetaSAE.train(sae, dict_size=100)
-    with pytest.raises(ConfigError, match=r"meta\.k=5: is larger than meta.dict_size=4"):
+    with pytest.raises(ConfigError, match=r"meta\.k=5: must be at most meta.dict_size=4"):
         MetaSAE.train(sae, dict_size=4, k=5)

@@ -105,8 +105,8 @@ def test_each_sae_trains_on_a_tensor_by_its_own_settings(capsys):
     [
         ({"batch_size": 70}, "training.batch_size=70: must divide the stream's chunk_size of 300 activations"),
         ({"lr": -1.0}, "training.lr=-1.0: must be greater than 0"),
-        ({"tokens": 20}, "training.tokens=20: is less than one batch"),
-        ({"tokens": "???"}, "training.tokens=None: has no default"),
+        ({"tokens": 20}, "training.tokens=20: must be at least training.batch_size="),
+        ({"tokens": "???"}, "training.tokens=None: must be given: it has no default"),
         ({"precision": "tf32"}, "training.precision=tf32: needs a CUDA device"),
         ({"settings": [TrainingConfig()]}, "settings=1: must have one entry for each of 2 SAEs"),
     ],

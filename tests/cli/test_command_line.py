@@ -53,7 +53,7 @@ def test_a_sweep_from_end_to_end(tmp_path, tiny):
     before = {point: (point / "sae" / "sae_weights.safetensors").stat().st_mtime_ns for point in points}
     again = launch(*words, cwd=tmp_path)
     assert again.returncode == 0
-    assert again.stdout.count("already done; skipped") == 4
+    assert again.stdout.count("the point is already done and is skipped") == 4
     assert before == {point: (point / "sae" / "sae_weights.safetensors").stat().st_mtime_ns for point in points}
 
 
@@ -113,9 +113,9 @@ def test_a_second_sweep_reuses_the_cached_activations_of_the_first(tmp_path, tin
     words = ["-m", *tiny, f"activations.cache={tmp_path / 'kept'}"]
     first = launch(*words, "k=3,4", "name=first", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    assert "8 chunks of activations computed, 0 found" in first.stdout
+    assert "computed 8 chunks of activations and read 0 chunks from activations.cache" in first.stdout
     second = launch(*words, "k=4,5", "name=second", cwd=tmp_path)
-    assert "0 chunks of activations computed, 8 found" in second.stdout
+    assert "computed 0 chunks of activations and read 8 chunks from activations.cache" in second.stdout
     plain = launch("-m", *tiny, "k=4,5", "name=plain", cwd=tmp_path)
     assert plain.returncode == 0
     assert weights(tmp_path / "outputs" / "second") == weights(tmp_path / "outputs" / "plain")

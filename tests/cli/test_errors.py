@@ -19,7 +19,11 @@ from tests.conftest import launch
         (["dict_size=many"], "dict_size=many", ["Integer"]),
         (["sae=unknown"], "sae=unknown", ["batchtopk, gated, jumprelu, matryoshka, relu, topk"]),
         (["sae.aux_latent=3"], "sae.aux_latent=3", ["sae.aux_latents"]),
-        (["sae=topk", "sae.target_l0=5"], "sae.target_l0=5", ["only of jumprelu, relu, gated", "Fix: sae=jumprelu"]),
+        (
+            ["sae=topk", "sae.target_l0=5"],
+            "sae.target_l0=5",
+            ["only with sae=jumprelu or sae=relu or sae=gated", "Fix: sae=jumprelu"],
+        ),
         (["nonsense=3"], "nonsense=3", ["--help"]),
         (["k=[1"], "k=[1", ["cannot be parsed"]),
         (["model.hook=blocks.3.resid_pre"], "model.hook=blocks.3.resid_pre", ["blocks.3.hook_resid_pre"]),
@@ -32,9 +36,9 @@ from tests.conftest import launch
         (["dataset=text", "dataset.files=short.txt"], "dataset.seq_len=128", ["shorter than one sequence"]),
         (["dataset=text", "dataset.files=short.txt", "-m", "k=8,16"], "dataset.seq_len=128", ["shorter"]),
         (["output_root=short.txt"], "output_root=short.txt", ["cannot be written"]),
-        (["model.name="], "model.name=", ["empty"]),
+        (["model.name="], "model.name=", ["must be a folder or a name"]),
         (["dataset=text", "dataset.files=3"], "dataset.files=3", ["path or a glob"]),
-        (["dataset=hub", "dataset.name="], "dataset.name=", ["needed for format hub"]),
+        (["dataset=hub", "dataset.name="], "dataset.name=", ["must name a data set on the Hugging Face hub"]),
         (["sae=topk,batchtopk"], "sae=topk,batchtopk", ["add -m"]),
         (["-m", "name=a,b", "k=16,32"], "name=outputs/a, outputs/b", ["one sweep"]),
         (["device=abacus"], "device=abacus", ["is not a known device"]),
@@ -48,7 +52,11 @@ from tests.conftest import launch
 def test_a_bad_setting_is_reported_in_one_line_without_a_traceback(tmp_path, words, setting, parts):
     (tmp_path / "short.txt").write_text("Too short a text. " * 20)
     done = launch(*words, cwd=tmp_path)
-    message = [line for line in done.stderr.splitlines() if not line.endswith("points are invalid; nothing was run")]
+    message = [
+        line
+        for line in done.stderr.splitlines()
+        if not line.endswith("points have invalid settings, so nothing was run")
+    ]
     assert done.returncode == 1
     assert len(message) == 1, done.stderr
     assert message[0].startswith(f"error: {setting}")
@@ -67,7 +75,7 @@ def test_a_sweep_over_architectures_accepts_a_setting_that_only_these_architectu
 def test_the_problems_of_all_points_are_reported_at_once(tmp_path):
     done = launch("-m", "k=0,32,9999", "dict_size=3072,-1", cwd=tmp_path)
     assert done.returncode == 1
-    assert "5 of 6 points are invalid; nothing was run" in done.stderr
+    assert "5 of 6 points have invalid settings, so nothing was run" in done.stderr
     for problem in ("k=0:", "dict_size=-1:", "k=9999:"):
         assert done.stderr.count(f"error: {problem}") == 1
 

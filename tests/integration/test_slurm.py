@@ -74,7 +74,7 @@ def test_a_sweep_on_two_nodes_gives_the_same_weights_as_a_local_one(cluster, tmp
     assert "12 points" in status.stdout
     assert "then report: queued" in status.stdout
     again = launch(*words, "name=there", SLURM, "hydra.launcher.max_points=3", cwd=tmp_path)
-    assert "skipped: " in again.stdout
+    assert "skipped points: " in again.stdout
     assert "nothing to submit" in again.stdout
     assert {state.state for state in wait_for_end(sweep).values()} == {DONE}
     assert {state.job.partition("_")[2] for state in read_states(Sweep(sweep)).points.values()} == {"0", "1", "2", "3"}
@@ -131,7 +131,7 @@ def test_a_sweep_whose_jobs_are_signalled_killed_and_requeued_gives_the_same_wei
 def stopped_and_resumed(log: str, signals: str) -> bool:
     """Whether the first run of a job saved both points at a signal, and the second resumed at the same steps."""
     first, second = re.split(r"requeued \d+ times", log)[1:3]
-    stopped = dict(re.findall(rf"(\S+): (?:{signals}): stopped at step (\d+), state saved", first))
+    stopped = dict(re.findall(rf"(\S+): (?:{signals}): stopped at step (\d+) and saved a checkpoint", first))
     return len(stopped) == 2 and stopped == dict(re.findall(r"(\S+): resuming at step (\d+) of", second))
 
 
@@ -154,7 +154,7 @@ def test_a_failed_point_is_named_and_only_it_is_submitted_again(cluster, tmp_pat
     assert f"FAILED {failing.name}: IsADirectoryError" in status.stdout
     (failing / "metrics.jsonl").rmdir()
     again = launch("-m", *words, "k=3,4,5,6", "then=[report]", cwd=tmp_path)
-    assert "skipped: 3 done" in again.stdout
+    assert "skipped points: 3 done" in again.stdout
     assert "submitted 1 point in 1 pack of 1" in again.stdout
     assert {state.state for state in wait_for_end(sweep).values()} == {DONE}
 

@@ -84,8 +84,8 @@ def test_invalid_points_are_listed_and_no_files_are_written(tmp_path, tiny):
     done = launch("-m", *tiny, "k=3,4,5,99", "seed=0,1,2", cwd=tmp_path)
     assert done.returncode == 1
     count, line = done.stderr.splitlines()
-    assert count == "error: 3 of 12 points are invalid; nothing was run"
-    assert line.startswith("error: k=99: is larger than dict_size=48.")
+    assert count == "error: 3 of 12 points have invalid settings, so nothing was run"
+    assert line.startswith("error: k=99: must be at most dict_size=48, the number of latents.")
     for seed in (0, 1, 2):
         assert f"batchtopk-48-k99-seed{seed}-" in line
     assert files_in(tmp_path) == []
@@ -96,14 +96,14 @@ def test_a_missing_sweep_is_refused_with_the_names_of_existing_sweeps(ran, task)
     before = files_in(ran)
     done = launch(f"task={task}", "name=furst", cwd=ran)
     assert done.returncode == 1
-    problem = "no such sweep in outputs. It has: first, mixed. Fix: name=first"
+    problem = "no such sweep in outputs; the sweeps there are: first, mixed. Fix: name=first"
     assert done.stderr == f"error: name=furst: {problem}\n"
     assert files_in(ran) == before
 
 
 def test_a_refusal_names_no_sweeps_if_there_are_none(tmp_path):
     done = launch("task=status", "name=first", cwd=tmp_path)
-    assert done.stderr == "error: name=first: no such sweep in outputs. It has none. Fix: train one first\n"
+    assert done.stderr == "error: name=first: no such sweep in outputs; there are no sweeps yet. Fix: train one first\n"
     assert files_in(tmp_path) == []
 
 
@@ -174,5 +174,5 @@ def test_a_report_can_be_written_again_and_names_failed_points(ran):
 def test_an_unknown_follow_up_task_is_refused(tmp_path, tiny, several):
     done = launch(*several, *tiny, "then=[report,nonsense]", cwd=tmp_path)
     assert done.returncode == 1
-    assert "then=['report', 'nonsense']: has tasks that cannot follow training: nonsense." in done.stderr
+    assert "then=['report', 'nonsense']: names tasks that cannot run after training: nonsense." in done.stderr
     assert not list(tmp_path.glob("outputs/*/*"))

@@ -108,7 +108,7 @@ def test_a_pack_saves_every_point_at_a_signal_and_resumes_to_the_same_bytes(
         state = point_state.read_state(point.folder)
         if state.state != "done":
             assert (state.state, state.reason) == ("interrupted", "SIGUSR1")
-            line = f"{point.name}: SIGUSR1: stopped at step {step}, state saved"
+            line = f"{point.name}: SIGUSR1: stopped at step {step} and saved a checkpoint"
             assert line in (point.folder / "launch.log").read_text()
         assert not point_state.is_locked(point.folder)
     done = {"in the first evaluation": 1, "just before the last evaluation": 2}.get(moment, 0)

@@ -50,7 +50,7 @@ def test_a_task_without_its_points_is_not_run_and_names_them(sweep, task, caplog
     assert not run_follow_up("fake", sweep, CONFIG)
     assert task.ran_for == []
     assert sweep.read()["followed"] == {"fake": {"state": "not run", "reason": "not done: b, c", "job": None}}
-    assert "fake: not run: not done: b, c" in caplog.text
+    assert "fake: the task was not run: not done: b, c" in caplog.text
 
 
 def test_a_task_with_all_its_points_runs_with_the_configuration_of_the_command(sweep, task):

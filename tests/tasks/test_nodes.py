@@ -87,7 +87,7 @@ def test_a_study_killed_repeatedly_is_marked_failed(first, submission, monkeypat
     noted = Sweep(first).read()["followed"][f"latents 2 of 2 in {submission.name}"]
     assert (noted["state"], noted["reason"].split(". Its log")[0]) == (
         "failed",
-        "gave up: the job was killed or preempted again and again without progress",
+        "gave up, because the job was killed or preempted too many times without",
     )
 
 

@@ -28,8 +28,14 @@ def two_points(first, tmp_path):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["task=stitch", "small={small}"], "small={small}: is given without large. Fix: give large=FOLDER as well"),
-        (["task=stitch", "large={large}"], "large={large}: is given without small. Fix: give small=FOLDER as well"),
+        (
+            ["task=stitch", "small={small}"],
+            "small={small}: needs large as well: task=stitch compares two SAEs. Fix: ",
+        ),
+        (
+            ["task=stitch", "large={large}"],
+            "large={large}: needs small as well: task=stitch compares two SAEs. Fix: ",
+        ),
         (["task=stitch", "small=nowhere", "large={large}"], "small=nowhere: there is no such folder"),
         (
             ["task=stitch", "small={small}", "large=empty"],
@@ -43,15 +49,15 @@ def two_points(first, tmp_path):
         (["task=stitch", "stitch.threshold=2"], "stitch.threshold=2.0: must be a cosine in (0, 1]"),
         (["task=meta_sae", "meta.k=0"], "meta.k=0: must be at least 1. Fix: meta.k=1"),
         (["-m", "task=meta_sae", "meta.k=2,0"], "meta.k=0: must be at least 1. Fix: meta.k=1"),
-        (["task=meta_sae", "meta.dict_size=3"], "meta.k=4: is larger than meta.dict_size=3"),
-        (["task=meta_sae", "name=furst"], "name=furst: no such sweep in outputs. It has: first"),
+        (["task=meta_sae", "meta.dict_size=3"], "meta.k=4: must be at most meta.dict_size=3"),
+        (["task=meta_sae", "name=furst"], "name=furst: no such sweep in outputs; the sweeps there are: first"),
         (
             ["-m", "task=latents", "name=first,furst"],
-            "name=outputs/first, outputs/furst: a command runs the points of one sweep",
+            "name=outputs/first, outputs/furst: must name one sweep, because a command",
         ),
         (
             ["-m", "task=status", "name=first,furst"],
-            "name=outputs/first, outputs/furst: a command runs the points of one sweep",
+            "name=outputs/first, outputs/furst: must name one sweep, because a command",
         ),
     ],
 )
@@ -79,7 +85,7 @@ def test_the_command_in_a_process_of_its_own_is_refused_in_one_line(two_points, 
 def test_an_unknown_task_in_then_is_refused_with_the_known_ones(command, tiny, tmp_path):
     ran = command(*tiny, "then=[stich]")
     assert ran.code == 1
-    assert ran.err.startswith("error: then=['stich']: has tasks that cannot follow training: stich.")
+    assert ran.err.startswith("error: then=['stich']: names tasks that cannot run after training: stich.")
     assert "stitch, meta_sae, latents, evaluate, report" in ran.err
     assert not list(tmp_path.glob("outputs/*/*"))
 
@@ -147,7 +153,7 @@ def test_stitching_saes_with_different_normalization_is_refused(first, command):
 
 def test_settings_of_then_tasks_cannot_differ_among_the_points(command, tiny):
     ran = command("-m", *tiny, "meta.k=2,3", "then=[meta_sae]")
-    problem = "these tasks need the same settings in every point"
+    problem = "runs once for all points, so the settings of these tasks must be equal in all points"
     assert (ran.code, ran.out) == (1, "")
     fix = "train first, then run for example: -m task=meta_sae meta.k=2,4"
     assert ran.err == f"error: then=[meta_sae]: {problem}. Fix: {fix}\n"

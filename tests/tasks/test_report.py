@@ -106,7 +106,7 @@ def test_a_sweep_named_twice_is_reported_once(sweeps, command):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["name=a,c"], "error: name=c: no such sweep in outputs. It has: a, b. Fix: name=a"),
+        (["name=a,c"], "error: name=c: no such sweep in outputs; the sweeps there are: a, b. Fix: name=a"),
         (["name=a", "format=pdf"], "error: format=pdf: must be one of html, md. Fix: format=html"),
         (
             ["name=a", "explorer_mib=0"],

@@ -1,4 +1,4 @@
-"""Follows the jobs of a sweep until they have ended, for `hydra.launcher.wait=true`."""
+"""Shows the progress of a sweep's jobs until the last one has ended, for `hydra.launcher.wait=true`."""
 
 import time
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, QUEUED, RUNNING
 from sae_sweeps.sweep.sweep_state import read_states
 
-SECONDS_BETWEEN_QUERIES = 5.0  # all users of a cluster share slurmctld
+SECONDS_BETWEEN_QUERIES = 5.0  # not shorter, because all users of a cluster share slurmctld
 
 
 def follow(sweep: Sweep, names: Sequence[str], then: Sequence[str] = ()) -> bool:
     """Show the states of all points until none is queued or running: a table on a terminal, else a line per change.
 
-    Returns True if the points with these names and the follow-up tasks (`then`) are done.
-    Raises: KeyboardInterrupt at Ctrl-C, which ends the display and not the jobs.
+    Returns True if all points in `names` and all follow-up tasks in `then` are done.
+    Raises: KeyboardInterrupt at Ctrl-C, which ends the display; the jobs continue.
     """
     last_line = ""
     with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -26,7 +26,7 @@ def follow(sweep: Sweep, names: Sequence[str], then: Sequence[str] = ()) -> bool
             seen = read_states(sweep)
             line = status.summary(seen)
             if seen.slurm_error is not None:
-                line += f"; Slurm does not answer ({seen.slurm_error})"
+                line += f"; the states may be old, because Slurm does not answer ({seen.slurm_error})"
             if console.is_terminal:
                 live.update(status.table(sweep, seen, hidden=DONE), refresh=True)
             elif line != last_line:

@@ -1,4 +1,4 @@
-"""`hydra/launcher=slurm`: submits the packs of points as job arrays, and with `wait` follows them until they end."""
+"""`hydra/launcher=slurm`: submits packs of points as job arrays, and with `wait` shows progress until the jobs end."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,17 +25,19 @@ class SlurmLauncher(SweepLauncher):
         self.max_points = self.settings.max_points
 
     def find_problems(self, config: Config) -> list[ConfigError]:
-        """Return an error for every setting of the launcher, or path, that cannot work."""
+        """Return an error for every launcher setting that cannot work, and for an output_root with a %."""
         found = self.settings.find_problems()
         folder = str(Sweep.from_config(config).folder.absolute())
         if "%" in folder:
-            found.append(
-                ConfigError("output_root", folder, "has a %, which sbatch replaces in paths", "a path without %")
-            )
+            problem = "must not have a %, which sbatch replaces in paths"
+            found.append(ConfigError("output_root", folder, problem, "choose a path without %"))
         return found
 
     def submit_task(self, sweep: Sweep, task: str, configs: Sequence[Config]) -> None:
-        """Submit a study task on the sweep, once per configuration. Raises: RefusedError if Slurm refuses the job."""
+        """Submit a study task as a job, once per configuration, and print the job's id.
+
+        Raises: RefusedError if Slurm does not answer or refuses the job.
+        """
         from sae_sweeps.launchers.slurm.submission import submit_task
         from sae_sweeps.report import status
 
@@ -43,15 +45,17 @@ class SlurmLauncher(SweepLauncher):
             job = submit_task(sweep, task, configs, self.settings)
         except SlurmError as error:
             raise RefusedError([f"Slurm: {error}"]) from None
-        line = "nothing to submit: all studies are queued or running" if job is None else f"submitted {task}: job {job}"
+        line = f"submitted {task}: job {job}"
+        if job is None:
+            line = "all studies are already queued or running, so no job was submitted"
         console.print(line, markup=False, soft_wrap=True)
         console.print(f"to see the progress: {status.command(sweep)}", markup=False, soft_wrap=True)
 
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
-        """Submit the points that are not done, queued or running, and the follow-up tasks.
+        """Submit the points that are not done, queued or running, and the follow-up tasks in `then`.
 
-        Returns True; with `wait`, whether all of them are done in the end.
-        Raises: RefusedError if Slurm refuses a job.
+        Returns True; with the setting `wait`, returns whether all points and tasks are done when the jobs have ended.
+        Raises: RefusedError if Slurm does not answer or refuses a job.
         """
         from sae_sweeps.launchers.slurm.follow import follow
         from sae_sweeps.launchers.slurm.submission import submit
@@ -67,6 +71,6 @@ class SlurmLauncher(SweepLauncher):
             try:
                 return follow(sweep, [point.name for point in points], then)
             except KeyboardInterrupt:
-                console.print("the jobs continue without this command")
+                console.print("the command has ended, and the jobs continue")
         console.print(f"to see the progress: {status.command(sweep)}", markup=False, soft_wrap=True)
         return True

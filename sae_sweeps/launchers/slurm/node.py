@@ -1,4 +1,4 @@
-"""The program of a job: runs a pack of points, or a task on the sweep.
+"""The program that runs in a Slurm job: trains a pack of points, or runs a task on the sweep.
 
 `python -m sae_sweeps.launchers.slurm.node SUBMISSION_FOLDER`
 """
@@ -25,16 +25,16 @@ from sae_sweeps.training import checkpoints
 
 log = logging.getLogger(__name__)
 
-LOCK_PATIENCE = 1800.0  # seconds to wait for a point's lock, which a process of an ended job may still hold
-# Give up after 3 kills or 10 preemptions without progress: when their costs add up to the maximum
+LOCK_PATIENCE = 1800.0  # seconds to wait for the lock of a point, which a process of an ended job may still hold
+# A job gives up after 3 kills or 10 preemptions without progress: when the sum of these costs reaches MAX_COST
 KILL_COST, PREEMPTION_COST, MAX_COST = 10, 3, 30
 EXIT_PREEMPTED = 75  # sysexits.h: temporary failure
 
 
 def main(folder: Path) -> int:
-    """Run the array task that this process belongs to. Returns the exit code.
+    """Run the array task of this process: a pack of points, or a task on the sweep. Returns the exit code.
 
-    folder: the folder of the submission
+    folder: the submission's folder, with submission.json
     """
     submission = read_json(folder / SUBMISSION)
     os.chdir(submission["directory"])
@@ -43,19 +43,25 @@ def main(folder: Path) -> int:
     sweep, index = Sweep(Path(submission["sweep"])), int(os.environ["SLURM_ARRAY_TASK_ID"])
     starts_file = folder / f"begun-{index}.json"
     owner = point_state.Owner.current()
-    log.info("%s, requeued %d times", owner, owner.restarts)
+    log.info("%s, requeued %d times so far", owner, owner.restarts)
     try:
         if submission["task"] == POINTS:
             return _run_pack(sweep, submission["packs"][index], submission["max_memory"], starts_file)
         return _run_task(sweep, submission, index, starts_file)
     except signals.Stopped as stop:
         refusal = slurm_queue.requeue(owner.job or "")
-        log.warning("%s: stopped; %s", stop, "requeued" if refusal is None else f"not requeued here: {refusal}")
+        result = "requeued the job" if refusal is None else f"did not requeue the job: {refusal}"
+        log.warning("stopped because of the signal %s, and %s", stop, result)
         return EXIT_PREEMPTED
 
 
 def _run_task(sweep: Sweep, submission: dict[str, Any], index: int, starts_file: Path) -> int:
-    """Run a study or another task on the sweep. Returns the exit code."""
+    """Run a study, or another task on the whole sweep. Returns the exit code: 0, or 1 if the task failed.
+
+    submission: the content of submission.json
+    index: the index of the array task, which is also the index in `submission["configs"]`
+    starts_file: see `_record_start`
+    """
     from sae_sweeps.tasks.follow_ups import record_failure, run_follow_up
     from sae_sweeps.tasks.report import refresh
 
@@ -76,9 +82,11 @@ def _run_task(sweep: Sweep, submission: dict[str, Any], index: int, starts_file:
 
 
 def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, starts_file: Path) -> int:
-    """Train a pack of points (folder name -> configuration). Returns the exit code.
+    """Train the points of a pack. Returns the exit code: 0, or 1 if a point failed.
 
-    max_memory: GiB that the pack may use; None: what is free
+    configs: folder name -> configuration of each point
+    max_memory: GiB that the pack may use; None: all free memory
+    starts_file: see `_record_start`
     """
     from sae_sweeps.tasks.report import refresh
     from sae_sweeps.tasks.run_packs import run_packs
@@ -99,10 +107,10 @@ def _run_pack(sweep: Sweep, configs: dict[str, Any], max_memory: float | None, s
 
 
 def _record_start(folders: Sequence[Path], starts_file: Path) -> bool:
-    """Record that the job starts. Returns False if it must give up after too many starts without progress.
+    """Record in `starts_file` that the job starts. Returns False if too many starts ended without progress.
 
-    Progress is a new checkpoint or a result in one of the folders. A start counts as killed until `starts_file` says
-    that it was preempted.
+    Progress is a new checkpoint or a result in one of the folders. Until `_recording_preemption` has recorded a
+    preemption, a start counts as killed.
     """
     progress = [[point_state.is_done(folder), checkpoints.newest_step(folder / "checkpoint")] for folder in folders]
     earlier = read_json(starts_file) or {"progress": None}
@@ -113,7 +121,7 @@ def _record_start(folders: Sequence[Path], starts_file: Path) -> bool:
 
 @contextmanager
 def _recording_preemption(starts_file: Path) -> Iterator[None]:
-    """Record in `starts_file` that a signal stopped the job, which costs less than a kill."""
+    """Record a preemption in `starts_file` if a signal stops the job in this context; it costs less than a kill."""
     try:
         yield
     except signals.Stopped:
@@ -122,10 +130,10 @@ def _recording_preemption(starts_file: Path) -> Iterator[None]:
 
 
 def _describe_giving_up(starts_file: Path) -> str:
-    """Return why the job gives up, and what to do."""
+    """Return a message that the job ended after repeated kills or preemptions without progress, and what to do."""
     return (
-        f"gave up: the job was killed or preempted again and again without progress. Its log in {starts_file.parent} "
-        "shows why; give it more time or memory, then rerun the original command"
+        "gave up, because the job was killed or preempted too many times without a new checkpoint. The job's log in "
+        f"{starts_file.parent} shows the reason. Give the job more time or memory, then rerun the original command"
     )
 
 

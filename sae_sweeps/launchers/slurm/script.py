@@ -1,7 +1,7 @@
-"""The batch script of a job. submitit writes it and hands it to sbatch.
+"""Writes the batch script of a job with submitit, and submits it with sbatch.
 
 submitit's own command would unpickle a function and save its state inside a signal handler, in the middle of a step.
-The command here runs a module that reads JSON (node.py) and stops between two steps.
+Our command runs node.py, which reads JSON and stops between two steps.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from typing import Any
 from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.runtime.errors import SlurmError
 
-# Without the trap Slurm's signals would end the script. It sends USR1 to srun, which forwards it to the process; at a
-# TERM srun would kill the process. A process that is killed without such a signal starts again.
+# Without the trap, Slurm's signals would end the script. The trap sends USR1 to srun, which forwards it to the process;
+# a TERM would make srun kill the process. A process that is killed without such a signal is started again.
 KEEP_RUNNING = """\
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 stopping= step=
@@ -38,30 +38,38 @@ keep_running() {
 
 
 def submit(folder: Path, code: Path, name: str, tasks: int, settings: Settings, after: Sequence[str] = ()) -> str:
-    """Submit an array of `tasks` tasks. Returns the job's id.
+    """Submit a job array and return the job's id.
 
     folder: the submission's folder, with submission.json; the logs are written there
-    code: the snapshot of the code that the job runs
+    code: folder with the snapshot of the code that the job runs
+    name: the job's name
+    tasks: the number of array tasks
     after: ids of the jobs that must end first, whether they succeed or fail
-    Raises: SlurmError if Slurm refuses the job.
+    Raises: SlurmError if there is no sbatch or Slurm refuses the job.
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     if shutil.which("sbatch") is None:
-        raise SlurmError("there is no sbatch on this machine")
+        raise SlurmError("there is no sbatch on this machine; submit from a login node of the cluster")
     executor = _build_executor(folder, name, tasks, settings, after)
     try:
-        with contextlib.redirect_stderr(io.StringIO()), _hide_outer_job():  # submitit also prints what it raises
+        with (
+            contextlib.redirect_stderr(io.StringIO()),
+            _hide_outer_job(),
+        ):  # submitit prints what it raises
             return executor._submit_command(_build_command(folder, code, settings)).job_id
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         lines = str(error).splitlines()
         message = " ".join([line for line in lines if line.startswith("sbatch:")] or lines)
-        raise SlurmError(message or "sbatch failed without a message") from None
+        raise SlurmError(message or "sbatch failed and printed no message") from None
 
 
 @contextlib.contextmanager
 def _hide_outer_job() -> Iterator[None]:
-    """Remove the variables of the job that this process runs in, whose settings sbatch would use for the new job."""
+    """Remove the SLURM_* environment variables in this context, if this process itself runs in a Slurm job.
+
+    Otherwise sbatch would use the settings of the current job for the new one.
+    """
     is_job = "SLURM_JOB_ID" in os.environ
     hidden = {
         name: os.environ.pop(name)
@@ -75,13 +83,13 @@ def _hide_outer_job() -> Iterator[None]:
 
 
 def render(folder: Path, code: Path, name: str, tasks: int, settings: Settings, after: Sequence[str] = ()) -> str:
-    """Return the text of the script that `submit` submits."""
+    """Return the text of the batch script that `submit` submits for the same arguments."""
     executor = _build_executor(folder, name, tasks, settings, after)
     return executor._make_submission_file_text(_build_command(folder, code, settings), uid="")
 
 
 def _build_command(folder: Path, code: Path, settings: Settings) -> str:
-    """Return the shell line that runs the node program and restarts it after a kill."""
+    """Return the shell command that runs node.py in the snapshot of the code and restarts it after a kill."""
     python = shlex.quote(sys.executable) if settings.python is None else settings.python
     # the working directory is first on Python's path, so the snapshot's code runs and not an installed one
     start = ["srun", f"--chdir={code}"]
@@ -90,13 +98,13 @@ def _build_command(folder: Path, code: Path, settings: Settings) -> str:
 
 
 def _build_executor(folder: Path, name: str, tasks: int, settings: Settings, after: Sequence[str]) -> Any:
-    """Return submitit's Slurm executor with the parameters of this job."""
+    """Return a submitit SlurmExecutor with the sbatch parameters of a job. For the arguments see `submit`."""
     from submitit.slurm.slurm import SlurmExecutor
 
     class Executor(SlurmExecutor):
         @classmethod
         def affinity(cls) -> int:
-            """Return that Slurm is available: `submit` has its own check and message."""
+            """Return 2, which means to submitit that Slurm is available: `submit` checks this with its own message."""
             return 2
 
     cpus = [  # neither torch nor srun reads --cpus-per-task

@@ -1,4 +1,4 @@
-"""The settings of hydra/launcher=slurm, and their validation."""
+"""Defines and validates the settings of hydra/launcher=slurm."""
 
 import re
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ RESERVED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings that conf/hydra/launcher/slurm.yaml explains."""
+    """The settings of hydra/launcher=slurm; conf/hydra/launcher/slurm.yaml explains each one."""
 
     max_points: int | None = None
     max_memory: float | None = None
@@ -46,7 +46,7 @@ class Settings:
     python: str | None = None
 
     def find_problems(self) -> list[ConfigError]:
-        """Return an error for every setting that cannot work."""
+        """Return an error with a fix for every setting that cannot work; an empty list if all are valid."""
         found = check_limits(self.max_points, self.max_memory)
 
         def require(setting: str, is_valid: bool, problem: str, fix: str) -> None:
@@ -57,38 +57,41 @@ class Settings:
         for setting in ("cpus", "parallel"):
             value = getattr(self, setting)
             is_valid = value is None or (type(value) is int and value >= 1)
-            require(
-                setting, is_valid, "must be a whole number from 1 on", f"hydra.launcher.{setting}=2, or leave it out"
-            )
+            fix = f"hydra.launcher.{setting}=2, or leave the setting out"
+            require(setting, is_valid, "must be a whole number from 1 on", fix)
         for setting in ("partition", "gres", "qos", "account", "constraint", "python"):
             value = getattr(self, setting)
             require(setting, value is None or isinstance(value, str), "must be text", f"hydra.launcher.{setting}=NAME")
         has_lines = isinstance(self.setup, list) and all(isinstance(line, str) for line in self.setup)
         require("setup", has_lines, "must be a list of shell lines", "'hydra.launcher.setup=[module load cuda]'")
         has_options = isinstance(self.sbatch, dict)
-        require("sbatch", has_options, "must be parameters with values", "+hydra.launcher.sbatch.nice=100")
+        problem = "must be options of sbatch with values"
+        require("sbatch", has_options, problem, "+hydra.launcher.sbatch.nice=100")
         require("wait", isinstance(self.wait, bool), "must be true or false", "hydra.launcher.wait=false")
         has_warning = isinstance(self.warning, int) and self.warning >= 1
         require("warning", has_warning, "must be a number of seconds from 1 on", "hydra.launcher.warning=120")
         minutes = parse_minutes(self.time)
         is_unlimited = self.time is None or str(self.time).upper() in UNLIMITED
         fix = "hydra.launcher.time=4:00:00, or 1-12 for one day and 12 hours"
-        require("time", is_unlimited or minutes is not None, "is not a time that Slurm understands", fix)
+        require("time", is_unlimited or minutes is not None, "must be a time that Slurm understands", fix)
         if minutes is not None and has_warning and not is_unlimited:
             leaves_time = minutes * 60 >= self.warning + 60  # Slurm checks time limits once a minute
-            problem = f"leaves no time to train: the warning signal comes {self.warning} s before the end"
-            require("time", leaves_time, problem, "give more time, or lower hydra.launcher.warning")
+            problem = f"must be at least a minute longer than hydra.launcher.warning={self.warning} s"
+            require("time", leaves_time, problem, "raise hydra.launcher.time, or lower hydra.launcher.warning")
         for key in sorted(self.sbatch if has_options else {}):
             name = key.replace("_", "-")
             if name in RESERVED or name in RENAMED:
-                problem = "is set by the launcher"
-                fix = f"hydra.launcher.{RENAMED[name]}=" if name in RENAMED else "leave it out"
+                problem = "must not be given here, because the launcher sets this option"
+                fix = f"use hydra.launcher.{RENAMED[name]}=..." if name in RENAMED else "leave the setting out"
                 found.append(ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], problem, fix))
         return found
 
 
 def parse_minutes(time: str | int | None) -> float | None:
-    """Return the minutes of sbatch's --time: minutes, m:s, h:m:s, d-h, d-h:m or d-h:m:s. None if it is no such time."""
+    """Return the minutes of a time limit in a format of sbatch --time; None for any other value.
+
+    The formats are minutes, m:s, h:m:s, d-h, d-h:m and d-h:m:s.
+    """
     match = TIME.fullmatch(str(time))
     if time is None or match is None:
         return None

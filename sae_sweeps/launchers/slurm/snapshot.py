@@ -1,4 +1,4 @@
-"""A snapshot of the code, kept with the sweep: later edits do not reach jobs that are still queued."""
+"""Copies the code into the sweep's folder, so that later edits do not change jobs that are still queued."""
 
 import hashlib
 import os
@@ -10,14 +10,14 @@ from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.provenance import PROJECT
 
 PACKAGE = "sae_sweeps"
-SUFFIXES = (".py", ".html", ".css", ".js")  # of the files that a snapshot has
+SUFFIXES = (".py", ".html", ".css", ".js")  # suffixes of the files that are copied
 
 
 def copy_code(folder: Path) -> Path:
-    """Copy this package into a subfolder of `folder` that is named by its content, and return the subfolder.
+    """Copy the package sae_sweeps to folder/code-HASH, where HASH depends on the content, and return this subfolder.
 
-    The copy is shared by all jobs that run the same code. Its provenance.json has the git commit, and whether there
-    were uncommitted changes.
+    All jobs with the same code share the copy. provenance.json in the copy has the git commit, and whether there were
+    uncommitted changes.
     """
     files = sorted(file for file in (PROJECT / PACKAGE).rglob("*") if file.suffix in SUFFIXES)
     digest = hashlib.sha256()

@@ -1,9 +1,9 @@
 """Submits points and tasks to Slurm: each pack of points becomes one task of a job array.
 
-outputs/<name>/slurm/<job name>/submission.json     what the jobs read: packs, configurations, limits
+outputs/<name>/slurm/<job name>/submission.json     input of the jobs: packs, configurations, limits
 outputs/<name>/slurm/<job name>/<id>_submission.sh  the batch script
-outputs/<name>/slurm/<job name>/<id>_<task>_0_log.out
-outputs/<name>/slurm/code-<hash>/                   the code that the jobs run
+outputs/<name>/slurm/<job name>/<id>_<task>_0_log.out  the log of an array task
+outputs/<name>/slurm/code-<hash>/                   snapshot of the code that the jobs run
 """
 
 import os
@@ -33,25 +33,25 @@ from sae_sweeps.sweep.sweep_state import FOLDER, POINTS, SweepStates, read_state
 from sae_sweeps.tasks.follow_ups import sort_studies_first
 
 SUBMISSION = "submission.json"
-SUBMIT_LOCK = ".submit.lock"  # in the sweep's folder: one command submits at a time
-MAX_LISTED_PACKS = 12  # with more packs, only the size of the largest is printed
+SUBMIT_LOCK = ".submit.lock"  # lock file in the sweep's folder, so that one command submits at a time
+MAX_LISTED_PACKS = 12  # maximum number of packs whose sizes are printed; for more, only the largest size is
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """What a command has submitted, and how many points it has skipped."""
+    """The jobs that a command has submitted, and the number of points that it has skipped."""
 
-    jobs: list[str]  # ids of the arrays that run packs
-    packs: list[int]  # points in each pack
-    follow_ups: dict[str, str]  # task -> job id
-    done: int  # points skipped because they are done
-    under_way: int  # points skipped because they are queued or running
+    jobs: list[str]  # ids of the job arrays that run packs
+    packs: list[int]  # number of points in each pack
+    follow_ups: dict[str, str]  # follow-up task -> job id
+    done: int  # number of points skipped because they are done
+    under_way: int  # number of points skipped because they are queued or running
 
     def lines(self) -> list[str]:
-        """Return the lines that the command prints."""
+        """Return the lines to print: the skipped points, the submitted packs, and the submitted follow-up tasks."""
         skipped = [f"{self.done} done"] if self.done else []
         skipped += [f"{self.under_way} queued or running"] if self.under_way else []
-        lines = [f"skipped: {', '.join(skipped)}"] if skipped else []
+        lines = [f"skipped points: {', '.join(skipped)}"] if skipped else []
         if self.jobs:
             is_short = len(self.packs) <= MAX_LISTED_PACKS
             sizes = " + ".join(map(str, self.packs)) if is_short else f"up to {max(self.packs)}"
@@ -64,9 +64,9 @@ class Submitted:
 
 
 def submit(sweep: Sweep, points: Sequence[Point], then: Sequence[str], settings: Settings) -> Submitted:
-    """Submit the points that are not done, queued or running, and the follow-up tasks behind all jobs of the sweep.
+    """Submit the points that are not done, queued or running, and the follow-up tasks, which wait for all points' jobs.
 
-    Raises: SlurmError if Slurm does not answer or refuses a job. Jobs that it accepted before stay submitted.
+    Raises: SlurmError if Slurm does not answer or refuses a job. Jobs that were accepted before that stay submitted.
     """
     with FileLock(sweep.folder / SUBMIT_LOCK):
         seen = _read_states(sweep)
@@ -82,16 +82,17 @@ def submit(sweep: Sweep, points: Sequence[Point], then: Sequence[str], settings:
                 jobs.append(_submit_array(sweep, code, content, settings))
             follow_ups = _submit_follow_ups(sweep, code, points[0].config, then, settings, seen, jobs)
         except SlurmError as error:
-            raise SlurmError(f"{error}" + f" (submitted before that: job {', '.join(jobs)})" * bool(jobs)) from None
+            accepted = f" (Slurm accepted job {', '.join(jobs)} before that)" if jobs else ""
+            raise SlurmError(f"{error}{accepted}") from None
     states = [seen.points[point.name].state for point in points]
     under_way = states.count(QUEUED) + states.count(RUNNING)
     return Submitted(jobs, [len(pack) for pack in packs], follow_ups, states.count(DONE), under_way)
 
 
 def submit_task(sweep: Sweep, task: str, configs: Sequence[Config], settings: Settings) -> str | None:
-    """Submit a study task without points: one array task per configuration that is not queued or running already.
+    """Submit a study task as a job array, with one array task per configuration that is not queued or running already.
 
-    Returns the job's id, None if all configurations are under way.
+    Returns the job's id, or None if all configurations are queued or running.
     Raises: SlurmError if Slurm does not answer or refuses the job.
     """
     sweep.folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +113,10 @@ def submit_task(sweep: Sweep, task: str, configs: Sequence[Config], settings: Se
 
 
 def _read_states(sweep: Sweep) -> SweepStates:
-    """Return the states of the sweep. Raises: SlurmError if Slurm does not answer, so that nothing runs twice."""
+    """Return the states of all points and follow-up tasks.
+
+    Raises: SlurmError if Slurm does not answer: without the states of jobs, a point could be submitted twice.
+    """
     seen = read_states(sweep)
     if seen.slurm_error is not None:
         raise SlurmError(seen.slurm_error)
@@ -120,7 +124,7 @@ def _read_states(sweep: Sweep) -> SweepStates:
 
 
 def _describe_packs(packs: Sequence[Sequence[Point]], settings: Settings) -> dict[str, Any]:
-    """Return what submission.json holds for an array of packs."""
+    """Return the content of submission.json for an array of packs, with one array task per pack."""
     return {
         "task": POINTS,
         "packs": [{point.name: asdict(point.config) for point in pack} for pack in packs],
@@ -129,9 +133,9 @@ def _describe_packs(packs: Sequence[Sequence[Point]], settings: Settings) -> dic
 
 
 def _describe_task(task: str, configs: Sequence[Config], behind: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what submission.json holds for a task on the sweep, with one array task per configuration.
+    """Return the content of submission.json for a task on the sweep, with one array task per configuration.
 
-    behind: names of the arrays whose points the task waits for
+    behind: job names of the arrays of points that the task waits for
     """
     return {
         "task": task,
@@ -153,10 +157,14 @@ def _submit_follow_ups(
     seen: SweepStates,
     new_jobs: Sequence[str],
 ) -> dict[str, str]:
-    """Submit follow-up tasks. Returns their job ids.
+    """Submit the follow-up tasks in `then`. Returns the submitted ones as task -> job id.
 
-    A study waits for every job of points that has not ended; any other task waits for the studies as well and gets no
-    GPU. An up-to-date task is skipped. A task that is out of date but still queued is replaced.
+    A study waits for every unfinished job of points; any other task waits for the studies as well and gets no GPU. An
+    up-to-date task is skipped. A task that is out of date but still queued is replaced.
+
+    code: folder with the snapshot of the code
+    seen: states of the sweep before this command
+    new_jobs: ids of the arrays of points that this command has submitted
     """
     submissions = sweep.read()["jobs"]
     arrays = {job["name"] for job in submissions if job["task"] == POINTS}
@@ -186,9 +194,12 @@ def _submit_follow_ups(
 
 
 def _is_up_to_date(state: State | None, latest: dict[str, Any] | None, settings: list[Any], arrays: set[str]) -> bool:
-    """Return whether a task is queued, running or done with these settings and waits (or waited) for all arrays.
+    """Return whether a task is queued, running or done with these settings, after all arrays of points.
 
-    latest: the entry of its last submission in sweep.json
+    state: the task's state; None: never submitted
+    latest: the entry of the task's last submission in sweep.json; None: there is none
+    settings: for each array task, the settings that the results depend on
+    arrays: job names of all arrays of points
     """
     if state is None or latest is None or state.state not in (QUEUED, RUNNING, DONE):
         return False
@@ -196,24 +207,28 @@ def _is_up_to_date(state: State | None, latest: dict[str, Any] | None, settings:
 
 
 def _without_gpu(settings: Settings) -> Settings:
-    """Return the settings for a task that needs no GPU."""
+    """Return a copy of the launcher's settings that requests no GPU."""
     return replace(
         settings, gres=None, sbatch={key: value for key, value in settings.sbatch.items() if "gpu" not in key}
     )
 
 
 def _array_id(job: str) -> str:
-    """Return the id of the array that an array task such as 12_3 belongs to."""
+    """Return the job id of the array (12) for the id of an array task (12_3)."""
     return job.partition("_")[0]
 
 
 def _submit_array(
     sweep: Sweep, code: Path, content: dict[str, Any], settings: Settings, after: Sequence[str] = ()
 ) -> str:
-    """Submit one array and return its id.
+    """Submit one job array and return the job's id.
 
-    sweep.json lists the array by its unique name before Slurm gets it, and by its id afterwards. If the command dies
-    in between, the jobs are found again by the name.
+    sweep.json lists the array by a unique job name before the call of sbatch, and also by the job's id afterwards. If
+    the command dies in between, the jobs are found again by the name.
+
+    code: folder with the snapshot of the code
+    content: what `_describe_packs` or `_describe_task` returned
+    after: ids of the jobs that must end first
     """
     name = f"{re.sub(r'[^A-Za-z0-9._-]', '-', sweep.name)[:60]}.{secrets.token_hex(4)}"
     folder = sweep.folder.absolute() / FOLDER / name
@@ -244,12 +259,15 @@ def _submit_array(
 
 
 def _remove_submission(known: dict[str, Any], name: str) -> None:
-    """Remove an array that Slurm refused from the content of sweep.json."""
+    """Remove the array with this job name, which Slurm has refused, from `known`, the content of sweep.json."""
     known["jobs"] = [job for job in known["jobs"] if job["name"] != name]
 
 
 def _confirm_submission(known: dict[str, Any], name: str, id: str) -> None:
-    """Add the id of an array to the content of sweep.json, and mark its points as queued."""
+    """Add the job's id of an array to `known`, the content of sweep.json, and mark the array's points as queued.
+
+    name: the array's job name
+    """
     (submission,) = (job for job in known["jobs"] if job["name"] == name)
     submission["id"] = id
     for index, pack in enumerate(submission["packs"]):

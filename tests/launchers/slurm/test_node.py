@@ -85,7 +85,8 @@ def test_an_array_task_requeues_itself_at_a_signal(task, monkeypatch, caplog, nu
     monkeypatch.setattr(slurm_queue, "requeue", lambda id: requeued.append(id) or refusal)
     assert node.main(task) == node.EXIT_PREEMPTED == 75
     assert requeued == ["7_1"]
-    assert f"{number.name}: stopped; {'not requeued here: ' if refusal else ''}{refusal or 'requeued'}" in caplog.text
+    result = f"did not requeue the job: {refusal}" if refusal else "requeued the job"
+    assert f"stopped because of the signal {number.name}, and {result}" in caplog.text
 
 
 def save_checkpoint(task, step: int) -> None:
@@ -100,7 +101,7 @@ def test_a_job_gives_up_at_the_fourth_start_after_three_kills_without_progress(t
     assert len(packs_run) == 3
     state = point_state.read_state(task.parent.parent / "k4")
     assert state.state == "failed"
-    assert state.reason.startswith("gave up: the job was killed or preempted again and again without progress")
+    assert state.reason.startswith("gave up, because the job was killed or preempted too many times without")
     assert point_state.read_state(task.parent.parent / "k5").state == "done"
 
 

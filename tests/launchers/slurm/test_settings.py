@@ -62,9 +62,9 @@ def test_good_settings_are_not_refused(given):
         ("warning", "2 min", "seconds from 1"),
         ("setup", "module load cuda", "list of shell lines"),
         ("setup", ["module load cuda", 3], "list of shell lines"),
-        ("sbatch", "nice=1", "parameters with values"),
+        ("sbatch", "nice=1", "must be options of sbatch with values"),
         ("partition", ["a", "b"], "must be text"),
-        ("time", "tomorrow", "not a time that Slurm understands"),
+        ("time", "tomorrow", "must be a time that Slurm understands"),
         ("time", 2, "no time to train"),
         ("time", "2:59", "no time to train"),
     ],
@@ -78,7 +78,8 @@ def test_a_bad_setting_is_one_error_that_names_it(setting, value, part):
 @pytest.mark.parametrize("key", ["array", "signal", "requeue", "open-mode", "open_mode", "job_name", "dependency"])
 def test_an_option_that_the_launcher_sets_is_refused(key):
     (error,) = Settings(sbatch={"nice": 100, key: "x"}).find_problems()
-    assert str(error).startswith(f"hydra.launcher.sbatch.{key}=x: is set by the launcher")
+    problem = "must not be given here, because the launcher sets this option"
+    assert str(error).startswith(f"hydra.launcher.sbatch.{key}=x: {problem}")
 
 
 def test_every_bad_setting_is_named_at_once():

@@ -91,7 +91,7 @@ def test_done_and_live_points_are_skipped_and_the_rest_is_submitted(sweep, slurm
     again = submit(sweep, points, [], Settings())
     assert (again.jobs, again.packs, again.done, again.under_way) == (["102"], [2], 1, 2)
     assert [list(pack) for pack in submissions(sweep)[1]["packs"]] == [["k6", "k7"]]
-    assert again.lines()[0] == "skipped: 1 done, 2 queued or running"
+    assert again.lines()[0] == "skipped points: 1 done, 2 queued or running"
 
 
 def test_nothing_is_submitted_if_all_points_are_queued(sweep, slurm):
@@ -101,7 +101,7 @@ def test_nothing_is_submitted_if_all_points_are_queued(sweep, slurm):
     before = sweep.read()["jobs"]
     again = submit(sweep, points, [], Settings())
     assert (again.jobs, again.packs, again.under_way) == ([], [], 5)
-    assert again.lines() == ["skipped: 5 queued or running", "nothing to submit"]
+    assert again.lines() == ["skipped points: 5 queued or running", "nothing to submit"]
     assert sweep.read()["jobs"] == before
     assert len(slurm.calls("sbatch")) == 1
 
