@@ -53,7 +53,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first access, and return what it names. Raises: AttributeError for any other name."""
+    """Return the public object `name`, imported on first access. Raises: AttributeError for any other name."""
     for module, names in _MODULES.items():
         if name in names:
             globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{module}"), name)

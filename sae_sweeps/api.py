@@ -152,7 +152,7 @@ def train_pack(
     on_line: Callable[[TrainableSAE, dict[str, float]], None] | None = None,
     **values: Any,
 ) -> list[Curve]:
-    """Train SAEs in place on one stream, and return their curves. The language model runs once for all of them.
+    """Train SAEs in place on one stream, and return a training curve for each; the language model runs once for all.
 
     saes: any of BatchTopKSAE, TopKSAE, ...; training starts from their weights. The SAEs are moved to the device of the
         language model, or with a TensorStream to the device of the first SAE
@@ -165,7 +165,7 @@ def train_pack(
     Returns a curve for each SAE, with a line every `log_every` steps and at the end: step, tokens, loss, mse (per
     element, of normalised activations), aux_loss, l0, dead_fraction, lr. `pandas.DataFrame(curve)` makes it a table.
 
-    Trained alone, with any others, or by the command with the same settings, an SAE is the same to the byte.
+    With the same settings, an SAE is the same to the byte, trained alone, with any others or by the command.
     Raises: ConfigError if a setting cannot be used; TrainingError if a loss is not finite.
     """
     if not saes:
@@ -291,7 +291,7 @@ def _write_texts(texts: Sequence[str]) -> tuple[DatasetConfig, TemporaryDirector
 
 
 def _find_format(patterns: Sequence[str]) -> str:
-    """Return the format of files by their suffix. Raises: ConfigError if it is unknown or differs."""
+    """Return the format of files by suffix. Raises: ConfigError if the suffix is unknown or not the same for all."""
     suffixes = {Path(pattern.removesuffix(".gz")).suffix for pattern in patterns}
     if len(suffixes) != 1 or (suffix := suffixes.pop()) not in FORMATS:
         fix = "dataset=DatasetConfig(format=..., files=...)"

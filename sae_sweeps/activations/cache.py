@@ -29,7 +29,9 @@ ABANDONED = 3600.0  # seconds after which an unfinished file is taken to be left
 
 
 class ActivationCache:
-    """Activations on disk, found by their tokens and `origin`: at most `max_bytes`, least recently used evicted first.
+    """A cache of activations on disk, of at most `max_bytes`; the least recently used files are evicted first.
+
+    The key of a file is the tokens and `origin`.
 
     A process never evicts files that it has read or added itself: if the text is larger than the cache, a part of the
     text stays and is found in the next epoch, instead of every file being evicted before it is used again. A file is
@@ -52,7 +54,7 @@ class ActivationCache:
     def get(self, tokens_NS: Tensor, compute: Callable[[], Tensor]) -> Tensor:
         """Return the activations (N, S, D) of the sequences `tokens_NS`.
 
-        They are on the CPU if a file holds them. Otherwise `compute()` makes them, and they are also written to a file.
+        The result comes from a file, on the CPU, or else from `compute()`; it is then also written to a file.
         """
         path = self._path(tokens_NS)
         acts_NSD = _read(path)
@@ -96,7 +98,7 @@ class ActivationCache:
     def _make_room(self, size: int) -> bool:
         """Evict the least recently used files until `size` more bytes fit, and return True.
 
-        Files that this process uses stay. Returns False, and evicts none, if the bytes would not fit even so.
+        Files that this process uses stay. Returns False, and evicts none, if evicting all others is not enough.
         """
         for partial in self._folder.glob("*/.*"):
             if time.time() - partial.stat().st_mtime > ABANDONED:

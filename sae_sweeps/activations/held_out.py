@@ -49,8 +49,9 @@ class HeldOut:
 
 
 def measure_held_out(model: LanguageModel, tokens_NS: Tensor, first_position: int) -> HeldOut:
-    """Return the activations of held-out sequences, with the cross-entropy of the model alone and under ablation.
+    """Return the activations of held-out sequences, and the cross-entropy of the model alone and under ablation.
 
+    Ablation replaces all activations at the hook by zeros, or by the mean activation.
     Positions before `first_position`, which hold BOS, are neither counted nor replaced.
     """
     data = HeldOut(tokens_NS, model.activations(tokens_NS), first_position, _starts_at_hook(model, tokens_NS))

@@ -24,7 +24,7 @@ def hook_layer(hook: str) -> int:
 
 
 def check_hook(hook: str, info: ModelInfo) -> None:
-    """Check that the model has the hook, with width d_model. Raises: ConfigError, with similar hooks, if not."""
+    """Check that the model has the hook `hook`, with width d_model. Raises: ConfigError, with similar hooks, if not."""
     known = [f"blocks.{layer}.{name}" for layer in range(info.n_layers) for name in WIDE_HOOKS]
     if hook in known:
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 from sae_sweeps.config.wheel_models import WHEEL_MODELS
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError, first_line
 
-TIMEOUT_SECONDS = 1.5  # until the hub counts as unreachable
+TIMEOUT_SECONDS = 1.5  # wait for an answer until the hub counts as unreachable
 
 
 def require_repository(setting: str, name: str, repo_type: str) -> None:
@@ -46,10 +46,10 @@ def require_repository(setting: str, name: str, repo_type: str) -> None:
 
 @functools.cache
 def unreachable_reason(setting: str, name: str, repo_type: str) -> str | None:
-    """Return why it cannot be checked whether the hub has a model or data set: no network, or access is denied.
+    """Return why a model or data set cannot be looked up on the hub: no network, or access denied; else None.
 
-    Returns None if it is in the local cache or if the hub answers, even that there is no such repository. The hub is
-    asked once per name. The parameters are those of `require_repository`.
+    The result is also None if the local cache has the repository, or if the hub answers that none has this name.
+    The hub is asked once per name. The parameters are those of `require_repository`.
     """
     try:
         require_repository(setting, name, repo_type)

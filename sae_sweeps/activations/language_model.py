@@ -149,9 +149,10 @@ class LanguageModel:
 
     @property
     def can_start_at_hook(self) -> bool:
-        """Return whether the forward pass can resume at the hook: whether it is in the residual stream between blocks.
+        """Return whether the forward pass can resume at the hook: the hook lies between two transformer blocks.
 
-        Only there do the layers above depend on the layers below through the activations at the hook alone.
+        Then the layers above the hook depend on the layers below only through the activations at the hook.
+
         `start_at_layer` of TransformerLens 4 saves no time: it also runs the blocks below and discards the output.
         """
         return self._first_layer_above is not None

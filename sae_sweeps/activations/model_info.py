@@ -19,7 +19,7 @@ class ModelInfo:
     """Layers, width, vocabulary and longest sequence of a language model, from config.json.
 
     context: tokens in the longest sequence; None if config.json does not name them
-    unread: why config.json could not be read, if the sizes are from `PUBLISHED` instead; None if it was read
+    unread: why config.json could not be read, if the sizes are from `PUBLISHED`; None if they are from config.json
     """
 
     n_layers: int
@@ -31,7 +31,7 @@ class ModelInfo:
     def weights(self, layers: int) -> int:
         """Return the approximate number of weights in `layers` transformer blocks: 12 d_model^2 in each.
 
-        It is also the number of multiply-adds per token.
+        The number of multiply-adds per token is the same.
         """
         return 12 * self.d_model**2 * layers
 
@@ -47,7 +47,7 @@ PUBLISHED = {
 def is_local_path(name: str) -> bool:
     """Return whether `name` is the path of a folder rather than a hub name (NAME or OWNER/NAME).
 
-    It is if it is absolute, starts with . or ~, has more than one slash, or exists.
+    A path is absolute, starts with . or ~, has more than one slash, or exists.
     """
     return os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or os.path.exists(name)
 
@@ -56,7 +56,7 @@ def is_local_path(name: str) -> bool:
 def read_model_info(name: str, to_plan: bool = False) -> ModelInfo:
     """Return the sizes of the model `name`, from config.json in a local folder, in the hub's local cache or on the hub.
 
-    With `to_plan`, a model in `PUBLISHED` has these sizes if the hub cannot be reached; `unread` then says why.
+    With `to_plan`, a model in `PUBLISHED` has these sizes if the hub cannot be reached; `unread` then has the reason.
     Raises: ConfigError if there is no such folder, if the hub has no such model or cannot be reached, or if
     config.json does not describe a language model with transformer blocks.
     """

@@ -55,7 +55,8 @@ class ActivationSource:
     def held_out(self, activations: int) -> HeldOut:
         """Return about `activations` held-out activations, all if the text has fewer, and the model's cross-entropy.
 
-        The number is rounded up to whole sequences. Each number is measured once, and then returned from memory.
+        The number is rounded up to whole sequences. Each value of `activations` is measured once; later calls return
+        the stored result.
         Raises: ConfigError if the held-out text does not fill one sequence.
         """
         if activations not in self._held_out:

@@ -13,7 +13,7 @@ class Metric:
     unit: str  # "nats", "%" for a share that is shown in per cent, or "" for none
     decimals: int  # decimals of the stored value; in per cent, two fewer are shown
     best: str | None  # "min", "max", or None where neither is better
-    explained: str  # what it measures, as a tooltip of the report
+    explained: str  # what the metric measures, a tooltip in the report
     column: str | None = None  # title in the tables on a terminal and in Markdown; None leaves out the metric there
 
     def text(self, value: float | None) -> str:
@@ -32,10 +32,8 @@ METRICS = {
     for metric in (
         Metric("nmse", "NMSE", "", 4, "min", NMSE, "NMSE"),
         Metric("l0", "L0", "", 1, None, "mean number of active latents per activation", "L0"),
-        Metric("dead_fraction", "dead latents", "%", 3, "min", "latents that no held-out activation activates", "dead"),
-        Metric(
-            "ce_degradation", "CE degradation", "nats", 4, "min", "increase of the cross-entropy per token", "CE +nats"
-        ),
+        Metric("dead_fraction", "dead latents", "%", 3, "min", "latents active on none of the activations", "dead"),
+        Metric("ce_degradation", "CE degradation", "nats", 4, "min", "cross-entropy increase per token", "CE +nats"),
         Metric("ce_recovered_mean", "CE recovered (mean)", "", 4, "max", f"{RISE} the mean", "CE rec. (mean)"),
         Metric("ce_recovered_zero", "CE recovered (zero)", "", 4, "max", f"{RISE} zeros"),
         Metric("fvu", "FVU", "", 4, "min", "total squared error divided by the total variance of the activations"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Description:
-    """The properties of an SAE that its files declare; None for a property that they do not name."""
+    """The properties that the files of an SAE declare; None for a property that the files do not name."""
 
     architecture: str
     d_in: int | None

@@ -76,7 +76,7 @@ def _trainer(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> InferenceSAE:
-    """Return the SAE, on the CPU.
+    """Return the SAE in the folder `path`, on the CPU.
 
     Raises: ValueError if the dict_class is not supported, or if ae.pt holds more than tensors.
     """
@@ -102,9 +102,7 @@ def read(path: Path) -> InferenceSAE:
     elif ARCHITECTURES[dict_class] == "relu":
         parts["threshold"] = torch.zeros(dict_size)
     else:
-        parts["threshold"] = state["threshold"].expand(
-            dict_size
-        )  # the file has one threshold for all latents, or one for each
+        parts["threshold"] = state["threshold"].expand(dict_size)  # the file has one in all, or one for each latent
     return InferenceSAE(ARCHITECTURES[dict_class], **parts)
 
 

@@ -47,7 +47,10 @@ def describe(path: Path) -> Description:
 
 
 def read(path: Path) -> InferenceSAE:
-    """Return the SAE, on the CPU in float32. Raises: ValueError if an array is missing or is not numbers."""
+    """Return the SAE in the folder `path`, on the CPU in float32.
+
+    Raises: ValueError if an array is missing or does not hold numbers.
+    """
     with np.load(path / WEIGHTS, allow_pickle=False) as file:
         # some published files spell W_enc and W_dec in lower case
         names = {name.replace("w_", "W_", 1) if name.startswith("w_") else name: name for name in file.files}

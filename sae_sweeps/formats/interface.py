@@ -27,7 +27,7 @@ class Reader(Protocol):
         """
 
     def read(self, path: Path) -> InferenceSAE:
-        """Return the SAE, on the CPU.
+        """Return the SAE in the folder `path`, on the CPU.
 
         Raises: an exception of any class if the files hold no SAE; `reading.Located` makes it a ValueError.
         """
@@ -45,7 +45,7 @@ class Writer:
     architectures: tuple[str, ...]  # names in config.saes.ARCHITECTURES that the library can compute
     # (folder, SAE, description, further metadata) -> folder with the files; ValueError if the format has no such SAE
     write: Callable[[Path, InferenceSAE, Description, dict[str, Any]], Path]
-    takes_foreign: bool = False  # whether it can compute all SAEs read from other libraries: by k, thresholds or gates
+    takes_foreign: bool = False  # whether the library can compute every SAE that was read from another library
 
     def has_architecture(self, name: str) -> bool:
         """Return whether the library can compute SAEs of the architecture `name`."""

@@ -1,4 +1,4 @@
-"""The metadata in an SAE's files: the settings, model, hook and text that it was trained with."""
+"""The metadata in an SAE's files: the settings, model, hook and text of the training."""
 
 from dataclasses import asdict
 from typing import Any

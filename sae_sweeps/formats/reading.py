@@ -33,7 +33,7 @@ class Located:
 
     @property
     def files(self) -> list[Path]:
-        """Return the paths of the files in the folder that are read: those of the format that exist."""
+        """Return the paths of the existing files in the folder that the format reads."""
         return [file for name in READERS[self.format].FILES if (file := self.folder / name).is_file()]
 
     def describe(self) -> Description:
@@ -44,7 +44,7 @@ class Located:
         return self._try_to_read(READERS[self.format].describe)
 
     def read(self) -> InferenceSAE:
-        """Return the SAE, on the CPU.
+        """Return the SAE in the folder, on the CPU.
 
         Raises: ValueError if the files do not hold an SAE, if a number is not finite, or if the shapes do not fit each
         other or the declared sizes.

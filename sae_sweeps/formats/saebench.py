@@ -11,7 +11,7 @@ from sae_sweeps.saes import InferenceSAE
 
 
 def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
-    """Write an SAE to `folder` for SAEBench, and return `folder`.
+    """Write an SAE to `folder` in SAELens' format with the layer of the hook, for SAEBench, and return `folder`.
 
     Raises: ValueError if `description` does not name the model and a hook in a transformer block.
     """

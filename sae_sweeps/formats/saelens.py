@@ -54,7 +54,7 @@ NORMALIZATIONS = {
 def has_architecture(name: str) -> bool:
     """Return whether SAELens can compute the same as an SAE of the architecture `name`.
 
-    It can for all SAEs read from other libraries: `InferenceSAE` selects latents by k, thresholds or gates, and
+    SAELens can for all SAEs read from other libraries: `InferenceSAE` selects latents by k, thresholds or gates, and
     SAELens has all three.
     """
     return name in WRITTEN or name not in ARCHITECTURES
@@ -125,7 +125,10 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> InferenceSAE:
-    """Return the SAE, on the CPU. Raises: ValueError if the architecture or a setting in cfg.json is not supported."""
+    """Return the SAE in the folder `path`, on the CPU.
+
+    Raises: ValueError if the architecture or a setting in cfg.json is not supported.
+    """
     config, weights = _config(path), load_file(path / WEIGHTS)
     architecture = config["architecture"]
     if config["scale_is_lost"]:
@@ -137,7 +140,9 @@ def read(path: Path) -> InferenceSAE:
         )
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         if name in weights and not torch.allclose(weights[name].float(), torch.ones(())):
-            raise ValueError(f"the weights include {name}, a factor for each latent, which is not supported")
+            raise ValueError(
+                f"the weights include {name}, a factor for each latent other than 1, which is not supported"
+            )
     parts: dict[str, Any] = {"W_dec": weights["W_dec"], "b_dec": weights["b_dec"], "b_enc": weights.get("b_enc")}
     W_enc_FD = weights["W_enc"].mT
     threshold = None

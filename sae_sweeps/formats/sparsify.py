@@ -64,7 +64,10 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> InferenceSAE:
-    """Return the SAE, on the CPU. Raises: ValueError if cfg.json does not describe a TopK SAE."""
+    """Return the SAE in the folder `path`, on the CPU.
+
+    Raises: ValueError if cfg.json does not describe a TopK SAE.
+    """
     config, weights = _config(path), load_file(path / WEIGHTS)
     return InferenceSAE(
         "topk",
@@ -82,7 +85,7 @@ def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
     """Write cfg.json and sae.safetensors to `folder`, for `sparsify.SparseCoder.load_from_disk(folder)`.
 
     The loaded SAE computes the same as `sae`. config.json in the folder above names the model.
-    Raises: ValueError if it is not a TopK SAE, or if it normalises activations.
+    Raises: ValueError if the SAE is not a TopK SAE, or if it normalises activations.
     """
     if sae.normalization != "none":
         raise ValueError(f"sparsify cannot normalise activations, but the SAE needs {sae.normalization}")
