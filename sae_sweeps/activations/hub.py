@@ -48,8 +48,8 @@ def require_repository(setting: str, name: str, repo_type: str) -> None:
 def unreachable_reason(setting: str, name: str, repo_type: str) -> str | None:
     """Return why a model or data set cannot be looked up on the hub: no network, or access denied; else None.
 
-    The result is also None if the local cache has the repository, or if the hub answers that none has this name. The
-    hub is asked once per name. The parameters are those of `require_repository`.
+    The result is also None if the local cache has the repository, or if the hub answers that none has this name.
+    The hub is asked once per name. The parameters are those of `require_repository`.
     """
     try:
         require_repository(setting, name, repo_type)
