@@ -65,8 +65,8 @@ def test_good_settings_are_not_refused(given):
         ("sbatch", "nice=1", "must be options of sbatch with values"),
         ("partition", ["a", "b"], "must be text"),
         ("time", "tomorrow", "must be a time that Slurm understands"),
-        ("time", 2, "no time to train"),
-        ("time", "2:59", "no time to train"),
+        ("time", 2, "must be at least a minute longer than hydra.launcher.warning=120 s"),
+        ("time", "2:59", "must be at least a minute longer than hydra.launcher.warning=120 s"),
     ],
 )
 def test_a_bad_setting_is_one_error_that_names_it(setting, value, part):
