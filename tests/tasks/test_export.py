@@ -107,7 +107,8 @@ def test_architectures_a_format_lacks_are_refused_and_the_other_saes_are_written
     ran = command("task=export", "name=first", "format=sparsify", "export.normalized=true")
     assert ran.code == 1
     refused = ran.err.splitlines()
-    problem = "sparsify has no architecture batchtopk; it has topk. Fix: format=sae_lens, which takes this SAE"
+    problem = "sparsify does not support the architecture batchtopk, but only topk"
+    problem += ". Fix: set format=sae_lens, which supports this SAE"
     assert refused == [f"export: {title}: format=sparsify: {problem}" for title in TITLES[:2]]
     root = first / "export" / "sparsify"
     assert sorted(entry.name for entry in root.iterdir()) == TITLES[2:]
@@ -175,7 +176,7 @@ def test_a_field_that_the_format_needs_and_nobody_knows_is_named(tmp_path, comma
     assert (ran.code, ran.out) == (1, "")
     (line,) = ran.err.splitlines()
     assert f"needs {named}" in line
-    assert "Fix: format=sae_lens" in line
+    assert "Fix: set format=sae_lens" in line
 
 
 def test_saes_with_the_same_folder_name_do_not_overwrite_each_other(tmp_path, command, tiny_model):
@@ -322,7 +323,8 @@ def test_a_private_upload_to_a_public_repository_is_refused(first, command, api,
     monkeypatch.setattr(Api, "private", False)
     ran = command("task=publish", "name=first", "publish.repo=me/my-saes")
     assert (ran.code, api) == (1, [])
-    assert ran.err == "error: publish.private=True: me/my-saes exists and is public. Fix: publish.private=False\n"
+    problem = "the repository me/my-saes already exists and is public. Fix: set publish.private=False"
+    assert ran.err == f"error: publish.private=True: {problem}\n"
 
 
 def test_a_readme_of_the_user_is_not_overwritten(first, command, api, tmp_path):
@@ -331,9 +333,8 @@ def test_a_readme_of_the_user_is_not_overwritten(first, command, api, tmp_path):
     words = ["task=publish", "name=first", "publish.repo=me/my-saes", "publish.dry_run=true"]
     ran = command(*words, "export.folder=mine")
     assert (ran.code, api) == (1, [])
-    assert ran.err.startswith(
-        "error: export.folder=mine: contains a README.md that sae-sweeps did not write, and would overwrite it"
-    )
+    problem = "the folder contains a README.md that sae-sweeps did not write and must not overwrite"
+    assert ran.err.startswith(f"error: export.folder=mine: {problem}")
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["README.md"]
     assert (tmp_path / "mine" / "README.md").read_text() == "# Mine\n"
     assert [command(*words).code for _ in range(2)] == [0, 0]  # an overview of its own may be overwritten
