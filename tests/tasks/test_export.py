@@ -149,7 +149,7 @@ def test_saes_from_other_libraries_are_exported(tmp_path, command, tiny_model, f
     if theirs.architecture not in SUPPORTED[format]:
         assert ran.code == 1
         assert re.match(rf"export: {title}-[0-9a-f]{{8}}: format={format}: ", ran.err)
-        assert "Fix: format=sae_lens" in ran.err
+        assert "Fix: set format=sae_lens" in ran.err
         assert not (tmp_path / "out").exists()
         return
     assert (ran.code, ran.err) == (0, "")
