@@ -1,1 +1,1 @@
-"""What trained SAEs have found: pure functions of SAEs, activations and text."""
+"""Analysis of trained SAEs: stitching, meta-SAEs and the meaning of latents, from SAEs, activations and text."""

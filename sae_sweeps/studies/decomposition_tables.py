@@ -1,7 +1,8 @@
-"""The tables of a meta-SAE study: latents and meta-latents with what they mean, and some decompositions to read.
+"""Tables of a meta-SAE study: the meaning of latents and meta-latents, and some decompositions as text.
 
-latents.parquet        a row per latent of the SAE: the columns of latent_tables.py, and its meta-latents
-meta_latents.parquet   a row per meta-latent: the same columns, the latents that use it, its matches in smaller SAEs
+latents.parquet        a row per latent of the SAE: the columns of latent_tables.py, and the meta-latents it consists of
+meta_latents.parquet   a row per meta-latent: the columns of latent_tables.py, the latents that use the meta-latent, and
+                       the most similar latent of each smaller SAE
 examples.md            some decompositions as text
 """
 
@@ -20,9 +21,9 @@ from sae_sweeps.runtime.files import write_table, write_text
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import latent_tables
 
-USERS = 20  # latents listed per meta-latent, at most
-EXAMPLES = 12  # decompositions in each part of examples.md, at most
-MIN_ACTIVATIONS = 20  # activations on which a latent must be active to be in examples.md
+USERS = 20  # maximal number of latents listed per meta-latent
+EXAMPLES = 12  # maximal number of decompositions in each part of examples.md
+MIN_ACTIVATIONS = 20  # number of held-out tokens on which a latent must be active to be in examples.md
 
 PART = pa.struct([("meta_latent", pa.int32()), ("weight", pa.float32())])
 USER = pa.struct([("latent", pa.int32()), ("weight", pa.float32())])
@@ -37,11 +38,11 @@ LATENTS_FILE, META_LATENTS_FILE = "latents.parquet", "meta_latents.parquet"
 
 
 def write_latents(folder: Path, rows: Rows, decomposition: RowSparse, explained_F: Tensor) -> None:
-    """Write latents.parquet.
+    """Write latents.parquet: for each latent, examples, promoted tokens, meta-latents and the explained share.
 
-    rows: from `latent_tables.build_rows`
-    decomposition: the weights (F, M)
-    explained_F (F,): the share of each direction that its meta-latents explain, nan if it was left out
+    rows: columns by name for some latents at a time, from `latent_tables.build_rows`
+    decomposition: weight of each meta-latent in each latent's decoder direction, (F, M)
+    explained_F (F,): explained share of each decoder direction, nan for latents that were not decomposed
     """
     list_parts = _list_entries(decomposition, "meta_latent")
 
@@ -60,11 +61,11 @@ def write_latents(folder: Path, rows: Rows, decomposition: RowSparse, explained_
 def write_meta_latents(
     folder: Path, rows: Rows, decomposition: RowSparse, matches: Mapping[str, tuple[Tensor, Tensor]]
 ) -> None:
-    """Write meta_latents.parquet.
+    """Write meta_latents.parquet: for each meta-latent, examples, promoted tokens, users and matches.
 
-    rows: from `latent_tables.build_rows`, of the meta-latents
-    decomposition: the weights (F, M)
-    matches: by the name of a smaller SAE, the best match of each meta-latent in it: cosine (M,), latent (M,)
+    rows: columns by name for some meta-latents at a time, from `latent_tables.build_rows`
+    decomposition: weight of each meta-latent in each latent's decoder direction, (F, M)
+    matches: by name of a smaller SAE, the most similar latent for each meta-latent: cosine (M,), latent number (M,)
     """
     transposed = decomposition.transpose()
     list_users = _list_entries(transposed, "latent", USERS)
@@ -89,9 +90,9 @@ def write_meta_latents(
 
 
 def _list_entries(matrix: RowSparse, name: str, most: int | None = None) -> Callable[[int], list[dict[str, Any]]]:
-    """Return a function that lists the positive entries of a row, the largest first, `most` at most.
+    """Return a function that lists the positive entries of a matrix row, largest first, at most `most` (None: all).
 
-    name: what the columns are, the key of their numbers
+    The function takes the row number. An entry is a dict: the column number under the key `name`, and the `weight`.
     """
     starts, columns, values = matrix.crow_Bp1.tolist(), matrix.col_N.cpu(), matrix.value.cpu()
 
@@ -105,9 +106,11 @@ def _list_entries(matrix: RowSparse, name: str, most: int | None = None) -> Call
 
 
 def write_examples(folder: Path, name: str, activations: int, seed: int) -> None:
-    """Write examples.md from the two tables: the best explained decompositions, and some at random.
+    """Write examples.md: the best explained decompositions and a random sample, read from the two Parquet files.
 
-    activations: the number that frequencies are shares of
+    name: title of the page
+    activations: number of held-out tokens that each latent's `frequency` was measured on
+    seed: seed of the random sample
     """
     latents = pq.read_table(folder / LATENTS_FILE, columns=["latent", "frequency", "explained"])
     frequency = torch.tensor(latents["frequency"].to_numpy(), dtype=torch.float64)
@@ -136,7 +139,7 @@ def write_examples(folder: Path, name: str, activations: int, seed: int) -> None
 
 
 def _read_rows(file: Path, latents: set[int]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of these latents; the table is read batch by batch."""
+    """Yield the rows of the given latents from a Parquet file. The file is read in batches to save memory."""
     for batch in pq.ParquetFile(file).iter_batches():
         chosen = [index for index, latent in enumerate(batch["latent"].to_pylist()) if latent in latents]
         yield from batch.take(chosen).to_pylist()
@@ -145,7 +148,11 @@ def _read_rows(file: Path, latents: set[int]) -> Iterator[dict[str, Any]]:
 def _describe_decomposition(
     row: dict[str, Any], meta_rows: dict[int, dict[str, Any]], user_rows: dict[int, dict[str, Any]]
 ) -> list[str]:
-    """Return the lines of examples.md on one latent."""
+    """Return the Markdown lines on one latent: its examples, promoted tokens and meta-latents.
+
+    row: the latent's row of latents.parquet
+    meta_rows, user_rows: rows of meta_latents.parquet and of latents.parquet, by latent number
+    """
     lines = [
         f"### Latent {row['latent']}: {row['explained']:.0%} explained",
         "",
@@ -173,6 +180,6 @@ def _list_tokens(promoted: list[dict[str, Any]], most: int = 6) -> str:
 
 
 def _list_contexts(examples: list[dict[str, Any]], most: int = 6) -> str:
-    """Return the distinct tokens of the examples, each after the last two words before it."""
+    """Return the distinct tokens of the examples, each with the two preceding words, as one line of text."""
     contexts = [f"{' '.join(example['before'].split()[-2:])} ⟦{example['token'].strip()}⟧" for example in examples]
     return "; ".join(list(dict.fromkeys(contexts))[:most]).replace("\n", "⏎")

@@ -1,6 +1,6 @@
 """Decoder directions of two SAEs compared by cosine similarity: best matches, and families of similar directions."""
 
-# N directions on the left, M on the right, D model width, T rows of a tile, E pairs of a tile
+# N directions on the left, M on the right, D model width, T directions in a tile, E pairs of directions
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from torch import Tensor
 
 from sae_sweeps.runtime.progress import OnProgress
 
-TILE, TILE_CUDA = 1024, 8192  # rows of each side in one tile of cosines
-EDGES = 2**21  # pairs collected before they are joined into families
+TILE, TILE_CUDA = 1024, 8192  # directions of each side in one tile of cosines; the second on a GPU
+EDGES = 2**21  # number of similar pairs collected before they are joined into families
 
 Labels = npt.NDArray[np.int32]
 
 
 @dataclass
 class Matches:
-    """For each direction of one side, its best match on the other side.
+    """The best match for each of N directions: the most similar direction of the other SAE.
 
-    cosine (N,): the largest cosine
-    index (N,): the direction that has it, -1 before any was compared
+    cosine (N,): the largest cosine, -inf before any comparison
+    index (N,): row number of the direction with this cosine, -1 before any comparison
     """
 
     cosine: Tensor
@@ -33,11 +33,11 @@ class Matches:
 
     @classmethod
     def empty(cls, count: int, like: Tensor) -> "Matches":
-        """Return matches of `count` directions before any comparison, with the dtype and device of `like`."""
+        """Return the matches of `count` directions before any comparison, with the dtype and device of `like`."""
         return cls(like.new_full((count,), -torch.inf), torch.full((count,), -1, device=like.device))
 
     def improve(self, rows: slice, cosine_T: Tensor, index_T: Tensor) -> None:
-        """Replace the matches of these rows where a cosine is larger; the first of equal ones stays."""
+        """Replace the matches of `rows` (T,) where a new cosine is larger. Of equal cosines the first is kept."""
         better_T = cosine_T > self.cosine[rows]
         self.cosine[rows] = torch.where(better_T, cosine_T, self.cosine[rows])
         self.index[rows] = torch.where(better_T, index_T, self.index[rows])
@@ -45,9 +45,10 @@ class Matches:
 
 @dataclass
 class Families:
-    """Connected components of the bipartite graph of pairs whose cosine is at least a threshold.
+    """Families of similar directions: connected components of the graph that links left and right directions.
 
-    left (N,), right (M,): the number of each direction's family. A direction without a similar one is its own family.
+    Two directions are linked if their cosine is at least a threshold. A direction without links is its own family.
+    left (N,), right (M,): family number of each direction; a family has the same number on both sides
     """
 
     left: Labels
@@ -56,7 +57,7 @@ class Families:
 
 @dataclass
 class Comparison:
-    """Best matches of both sides, and the families at each threshold."""
+    """Result of `compare`: the best match of each direction of both sides, and the families by cosine threshold."""
 
     left: Matches
     right: Matches
@@ -64,9 +65,9 @@ class Comparison:
 
 
 class _FamilyBuilder:
-    """Families at one threshold, built from pairs that arrive tile by tile.
+    """Builds the families of one cosine threshold from pairs of directions that arrive tile by tile.
 
-    Memory: one label per direction, and EDGES pairs plus those of one tile.
+    Memory: one label per direction, EDGES pairs, and the pairs of one tile.
     """
 
     def __init__(self, threshold: float, left: int, right: int) -> None:
@@ -76,7 +77,10 @@ class _FamilyBuilder:
         self._edge_count = 0
 
     def add(self, cosine_E: Tensor, left_E: Tensor, right_E: Tensor) -> None:
-        """Add the pairs whose cosine reaches the threshold."""
+        """Add those of E pairs that reach the threshold; the others are ignored.
+
+        left_E, right_E: row numbers of each pair's left and right direction
+        """
         similar_E = cosine_E >= self.threshold
         if not similar_E.any():
             return
@@ -97,13 +101,13 @@ class _FamilyBuilder:
         self._labels = joined[self._labels]
 
     def build(self) -> Families:
-        """Return the families of all pairs added so far."""
+        """Return the families that all pairs added so far form."""
         self._join()
         return Families(self._labels[: self._left], self._labels[self._left :])
 
 
 def _split_tiles(rows_ND: Tensor, size: int) -> Iterator[tuple[slice, Tensor]]:
-    """Yield parts of `size` rows, scaled to unit norm, with their places in the whole."""
+    """Yield parts of `size` rows: the slice of row numbers, and the rows scaled to unit norm (T, D)."""
     for first in range(0, len(rows_ND), size):
         rows_TD = rows_ND[first : first + size]
         yield slice(first, first + len(rows_TD)), torch.nn.functional.normalize(rows_TD, dim=1)
@@ -116,16 +120,18 @@ def compare(
     thresholds: Sequence[float] = (),
     on_progress: OnProgress | None = None,
 ) -> Comparison:
-    """Compare all directions of one side with all of the other, and find the families at each threshold.
+    """Compare all left with all right directions by cosine, and return best matches and families of similar directions.
 
-    on_progress: called with (done, total) rows of the left side after each row of tiles
+    thresholds: cosines from which directions are similar; families are built for each
+    on_progress: called with (done, total) left directions compared, after each row of tiles
 
-    The N x M cosines are computed tile by tile and never held as a whole: beside the directions, this takes a few
-    numbers per direction and some tens of MB, however many pairs are similar.
-    Raises: ValueError if the two sides differ in width.
+    The N x M cosines are computed tile by tile and never stored as a whole. Memory besides the directions: a few
+    numbers per direction and some tens of MB, regardless of the number of similar pairs.
+    Raises: ValueError if left and right directions differ in width.
     """
     if left_ND.shape[1] != right_MD.shape[1]:
-        raise ValueError(f"directions of width {left_ND.shape[1]} and {right_MD.shape[1]} cannot be compared")
+        widths = f"the left ones have width {left_ND.shape[1]} and the right ones {right_MD.shape[1]}"
+        raise ValueError(f"all directions must have the same width, but {widths}")
     size = TILE_CUDA if left_ND.is_cuda else TILE
     left, right = Matches.empty(len(left_ND), left_ND), Matches.empty(len(right_MD), left_ND)
     builders = [_FamilyBuilder(threshold, len(left_ND), len(right_MD)) for threshold in thresholds]

@@ -1,4 +1,4 @@
-"""The figures of the studies, as PNG files."""
+"""Figures of the stitching and meta-SAE studies, as PNG files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,14 +15,14 @@ from sae_sweeps.runtime.files import write_atomically
 Array = npt.NDArray[Any]
 
 BLUE, ORANGE, GRAY, RED = "#2f6fb0", "#e08a1e", "#8a8a8a", "#b8383d"
-SCATTERED = 20_000  # dots in a scatter plot, at most
+SCATTERED = 20_000  # maximal number of dots in a scatter plot
 
 
 @contextmanager
 def _figure(file: Path, written: list[Path], title: str, panels: int = 1) -> Iterator[Any]:
-    """Yield axes to draw on (a sequence of them if there are several panels), and then write the figure.
+    """Yield axes to draw on (a sequence of axes if `panels` > 1), then write the figure to `file` as PNG.
 
-    written: the file is appended to it
+    written: list to which `file` is appended
     """
     figure = Figure(figsize=(6.2, 4.0 if panels == 1 else 2.3 * panels + 0.8), layout="constrained")
     axes = figure.subplots(panels, 1, sharex=panels > 1)
@@ -45,12 +45,12 @@ def plot_stitching(
     metrics: Mapping[str, Any],
     content: Mapping[str, Any],
 ) -> list[Path]:
-    """Write the figures of a stitching study. Returns their files.
+    """Write the figures of a stitching study and return the paths of the PNG files.
 
-    name: the title of the figures
-    threshold: cosine below which a latent is novel
-    latents: the columns of latents.parquet
-    metrics, content: of results.json
+    name: title of the figures
+    threshold: cosine with the small SAE's latents below which a latent of the large SAE is novel
+    latents: columns of latents.parquet, by name
+    metrics, content: the metrics of results.json, and the other entries
     """
     written: list[Path] = []
     with _figure(folder / "cosines.png", written, name) as axes:
@@ -72,10 +72,11 @@ def plot_stitching(
 def plot_meta_sae(
     folder: Path, name: str, metrics: Mapping[str, Any], content: Mapping[str, Any], cosines: Mapping[str, Array]
 ) -> list[Path]:
-    """Write the figures of a meta-SAE study. Returns their files.
+    """Write the figures of a meta-SAE study and return the paths of the PNG files.
 
-    metrics, content: of results.json
-    cosines: by the name of a smaller SAE, the largest cosine of each meta-latent with a latent of it, (M,)
+    name: title of the figures
+    metrics, content: the metrics of results.json, and the other entries
+    cosines: by name of a smaller SAE, each meta-latent's largest cosine with a decoder direction of that SAE, (M,)
     """
     written: list[Path] = []
     with _figure(folder / "explained_variance.png", written, name) as axes:
@@ -101,7 +102,7 @@ def plot_meta_sae(
 def _plot_explained_variance(axes: Axes, metrics: Mapping[str, Any], smaller: Mapping[str, Any]) -> None:
     bars = [
         ("meta-SAE", metrics["explained_variance"], BLUE),
-        ("its decoder,\nmatching\npursuit", metrics["explained_variance_pursuit"], BLUE),
+        ("meta-SAE's\ndecoder,\nmatching\npursuit", metrics["explained_variance_pursuit"], BLUE),
         *(
             (f"decoder of\n{one['dict_size']} latents,\nmatching\npursuit", one["explained_variance"], ORANGE)
             for one in smaller.values()

@@ -1,6 +1,7 @@
-"""What latents mean, as rows of a table: top tokens in their context, and the output tokens a direction promotes."""
+"""The meaning of latents as table rows: the tokens that activate a latent most, in context, and promoted tokens."""
 
-# N sequences read, S tokens of a sequence, F latents, D model width
+# N sequences read, n of them in a batch, S tokens of a sequence, B activations (one per token), D model width
+# F latents, E examples per latent
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,19 +17,19 @@ from sae_sweeps.saes import SAE
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies.top_activations import TopActivations
 
-ROWS = 2048  # latents per part of a table that is in memory at a time
+ROWS = 2048  # latents per part of a table; one part is in memory at a time
 
 CONTEXT = [("before", pa.string()), ("token", pa.string()), ("after", pa.string())]
-EXAMPLE = pa.struct([("activation", pa.float32()), *CONTEXT, ("place", pa.int64())])  # place: index in all text read
+EXAMPLE = pa.struct([("activation", pa.float32()), *CONTEXT, ("place", pa.int64())])  # place: see TopActivations
 PROMOTED = pa.struct([("token", pa.string()), ("logit", pa.float32())])
 SCHEMA = pa.schema(
     [
         ("latent", pa.int32()),
-        ("frequency", pa.float32()),  # share of the activations on which it is active
-        ("mean_activation", pa.float32()),  # over the activations on which it is active
+        ("frequency", pa.float32()),  # share of the held-out tokens on which the latent is active
+        ("mean_activation", pa.float32()),  # mean over the tokens on which the latent is active
         ("max_activation", pa.float32()),
-        ("examples", pa.list_(EXAMPLE)),  # the strongest first, each from another sequence
-        ("promoted", pa.list_(PROMOTED)),  # output tokens that the decoder direction raises most
+        ("examples", pa.list_(EXAMPLE)),  # strongest first, each from another sequence
+        ("promoted", pa.list_(PROMOTED)),  # output tokens with the largest logit-lens value
     ]
 )
 
@@ -40,19 +41,20 @@ def collect_top_activations(
     display: PointProgress,
     transform: Callable[[RowSparse], RowSparse] | None = None,
 ) -> tuple[TopActivations, Tensor]:
-    """Collect the top activations of the SAE's latents in one pass over held-out text.
+    """Collect the strongest activations of every latent, and the tokens read, (N, S), in one pass over held-out text.
 
-    settings: those of `latents.*`, by name
-    transform: makes other activations of the latents' (B, F); the top activations are those of its result (B, M)
+    settings: the settings `latents.*`, by name
+    transform: maps the latent activations (B, F) to those of other latents (B, M), such as meta-latents, which are
+        collected instead; None: no change
 
-    Returns them and the tokens that were read, (N, S).
+    Raises: Stopped on a stop signal.
     """
     read: list[Tensor] = []
     top: TopActivations | None = None
 
     for tokens_nS, x_BD in source.held_out_text(settings["tokens"], progress_callback(display, "sequences")):
         sequences, seq_len = tokens_nS.shape
-        positions = len(x_BD) // sequences  # per sequence, BOS left out
+        positions = len(x_BD) // sequences  # per sequence, without BOS
         kept = sae.find_active(sae.normalize(x_BD))
         kept = kept if transform is None else transform(kept)
         if top is None:
@@ -61,7 +63,7 @@ def collect_top_activations(
         place_nS = torch.arange(first, first + sequences * seq_len, device=x_BD.device).view(sequences, seq_len)
         top.update(kept, place_nS[:, seq_len - positions :].flatten())
         read.append(tokens_nS)
-    assert top is not None, "there is held-out text, or an error was raised"
+    assert top is not None, "held_out_text yields at least one batch, or raises an error"
     return top, torch.cat(read)
 
 
@@ -73,7 +75,12 @@ def build_rows(
     settings: Mapping[str, Any],
     display: PointProgress,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the columns of SCHEMA, ROWS latents at a time. Raises: Stopped on a stop signal."""
+    """Yield the columns of SCHEMA by name, for ROWS latents at a time. Raises: Stopped on a stop signal.
+
+    top, tokens_NS: from `collect_top_activations`
+    W_dec_FD: decoder directions of the latents
+    settings: the settings `latents.*`, by name
+    """
     sequences = tokens_NS.tolist()
     for first in range(0, len(W_dec_FD), ROWS):
         signals.raise_if_stopped()
@@ -96,7 +103,7 @@ def _quote_examples(
     sequences: list[list[int]],
     settings: Mapping[str, Any],
 ) -> list[list[dict[str, Any]]]:
-    """Return for each latent its top activations with the tokens around them, as text."""
+    """Return for each latent of `latents` a list of its strongest activations, each with token and context as text."""
     values, places = top.value[latents].tolist(), top.place[latents].tolist()
     found = [
         [(value, place) for value, place in zip(value_E, place_E, strict=True) if value > 0]
@@ -118,7 +125,12 @@ def _quote_examples(
 def _split_context(
     place: int, sequences: list[list[int]], first_position: int, settings: Mapping[str, Any]
 ) -> tuple[list[int], list[int], list[int]]:
-    """Return the ids of the tokens before a place in the text (without BOS), of the token there, and of those after."""
+    """Return the token ids before a token (without BOS), the token's own id, and the token ids after it.
+
+    place: index of the token in the concatenated sequences
+    first_position: first position in a sequence after BOS
+    settings: `before` and `after` are the numbers of context tokens
+    """
     seq_len = len(sequences[0])
     sequence, position = sequences[place // seq_len], place % seq_len
     return (
@@ -129,7 +141,10 @@ def _split_context(
 
 
 def find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> list[list[dict[str, Any]]]:
-    """Return for each direction the `count` output tokens whose logits it raises most, by the logit lens."""
+    """Return for each of N directions the `count` output tokens with the largest logit-lens value, largest first.
+
+    A token is a dict of its text (`token`) and the logit-lens value (`logit`).
+    """
     found: list[list[dict[str, Any]]] = []
     for part_ND in directions_ND.detach().split(source.model.logits_at_once):
         logits, ids = source.model.logit_lens(part_ND).topk(count, dim=1)

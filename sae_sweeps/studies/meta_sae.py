@@ -21,13 +21,13 @@ from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.training.streams import TensorStream
 from sae_sweeps.training.trainer import Trainer, train
 
-TILE_ENTRIES = 2**24  # correlations between directions and atoms in memory at a time
+TILE_ENTRIES = 2**24  # numbers in memory at a time: correlations of directions with atoms, or chosen atoms
 
 
 def build_trainer(directions_AD: Tensor, settings: MetaConfig) -> tuple[Trainer, TensorStream]:
-    """Build the trainer of an untrained meta-SAE, and the stream of directions, whose chunks are epochs.
+    """Build the trainer of an untrained meta-SAE, and the stream of directions to train on. A chunk is one epoch.
 
-    `settings.dict_size=None` means a quarter of the directions.
+    If `settings.dict_size` is None, the meta-SAE has a quarter as many meta-latents as there are directions.
     """
     count, width = directions_AD.shape
     batch_size = min(settings.batch_size, count)
@@ -47,10 +47,10 @@ def build_trainer(directions_AD: Tensor, settings: MetaConfig) -> tuple[Trainer,
 
 @torch.no_grad()
 def set_threshold(meta: BatchTopKSAE, directions_AD: Tensor) -> None:
-    """Set the inference threshold so that k x A entries are active on all directions together.
+    """Set the inference threshold of a meta-SAE so that k x A meta-latents are active on the A directions in total.
 
-    The running estimate of training is not needed: all data are at hand, as one batch. If fewer entries are positive,
-    all of those are active.
+    Training only gives a running estimate of the threshold. Here it is exact, as all directions are taken as one batch.
+    If fewer than k x A pre-activations are positive, the threshold is 0 and all positive ones are active.
     """
     normalized = meta.normalize(directions_AD)
     product = meta.product(meta.encoder_input(normalized.x_BD))
@@ -67,30 +67,38 @@ def set_threshold(meta: BatchTopKSAE, directions_AD: Tensor) -> None:
 
 @torch.no_grad()
 def decompose(meta: SAE, directions_AD: Tensor) -> RowSparse:
-    """Return the weights of each direction's meta-latents, as the entries of a matrix (A, M)."""
+    """Return the weight of each meta-latent in each direction: the meta-SAE's latent activations, sparse (A, M)."""
     return meta.find_active(meta.normalize(directions_AD))
 
 
 @torch.no_grad()
 def compute_explained_variance(directions_AD: Tensor, reconstructed_AD: Tensor) -> float:
-    """Return 1 - sum |d - d_hat|^2 / sum |d - mean|^2 over the directions (arXiv:2502.04878, section 5)."""
+    """Return the explained variance of the directions d by their reconstructions d_hat (arXiv:2502.04878, section 5).
+
+    It is 1 - sum |d - d_hat|^2 / sum |d - mean|^2, with sums over all directions.
+    """
     error = (directions_AD - reconstructed_AD).double().square().sum()
     return 1 - (error / (directions_AD - directions_AD.mean(0)).double().square().sum()).item()
 
 
 @torch.no_grad()
 def compute_explained_share(directions_AD: Tensor, reconstructed_AD: Tensor) -> Tensor:
-    """Return 1 - |d - d_hat|^2 / |d - mean|^2 for each direction, (A,)."""
+    """Return the explained share of each direction d, (A,): 1 - |d - d_hat|^2 / |d - mean|^2.
+
+    d_hat is the reconstruction of d, mean the mean of all directions.
+    """
     error_A = (directions_AD - reconstructed_AD).square().sum(1)
     return 1 - error_A / (directions_AD - directions_AD.mean(0)).square().sum(1)
 
 
 @torch.no_grad()
 def orthogonal_matching_pursuit(directions_AD: Tensor, atoms_MD: Tensor, k: int) -> Tensor:
-    """Reconstruct each direction (A, D) as the mean direction plus a sum of k atoms (M, D), of any norm.
+    """Reconstruct each direction as the mean direction plus a weighted sum of k atoms. Returns reconstructions (A, D).
+
+    atoms_MD: rows of any decoder, of any norm
 
     In each of k rounds the atom that correlates most with the remainder is added, and the weights of all atoms chosen
-    so far are fitted again by least squares. This needs no encoder, so any two dictionaries can be compared.
+    so far are fitted again by least squares. The method needs no encoder, so any two decoders can be compared.
     Memory: one tile of correlations, and k atoms per direction of the tile.
     """
     k = min(k, len(atoms_MD))
@@ -101,7 +109,7 @@ def orthogonal_matching_pursuit(directions_AD: Tensor, atoms_MD: Tensor, k: int)
 
 
 def _pursue_tile(target_TD: Tensor, unit_MD: Tensor, k: int) -> Tensor:
-    """Reconstruct the rows of a tile from k atoms of unit norm each."""
+    """Reconstruct each row of a tile (T, D) as a weighted sum of k of the atoms (M, D), which have unit norm."""
     chosen_TK = torch.empty(len(target_TD), 0, dtype=torch.int64, device=target_TD.device)
     fitted_TD = torch.zeros_like(target_TD)
     for _ in range(k):
@@ -117,7 +125,7 @@ def _pursue_tile(target_TD: Tensor, unit_MD: Tensor, k: int) -> Tensor:
 
 
 def shuffle_directions(directions_AD: Tensor, seed: int) -> Tensor:
-    """Permute each coordinate independently among the directions (A, D), then scale the rows to unit norm."""
+    """Return the directions with each coordinate permuted independently among them, scaled to unit norm, (A, D)."""
     generator = torch.Generator().manual_seed(seed)
     order_AD = torch.rand(directions_AD.shape, generator=generator).argsort(0)
     permuted_AD = directions_AD.gather(0, order_AD.to(directions_AD.device))
@@ -126,9 +134,10 @@ def shuffle_directions(directions_AD: Tensor, seed: int) -> Tensor:
 
 @torch.no_grad()
 def replace_directions(sae: SAE, latents_A: Tensor, directions_AD: Tensor) -> SAE:
-    """Return a copy of the SAE with the decoder directions of some latents replaced.
+    """Return a copy of the SAE with the decoder directions of the latents `latents_A` replaced by `directions_AD`.
 
-    The decoder rows keep their norms, which need not be 1 in SAEs from other libraries.
+    Each new direction is multiplied by the norm of the old decoder row, which need not be 1 in SAEs from other
+    libraries.
     """
     changed = copy.deepcopy(sae)
     changed.W_dec[latents_A] = directions_AD * sae.W_dec[latents_A].norm(dim=1, keepdim=True)
@@ -136,17 +145,17 @@ def replace_directions(sae: SAE, latents_A: Tensor, directions_AD: Tensor) -> SA
 
 
 def expand_to_all_latents(weights: RowSparse, latents_A: Tensor, dict_size: int) -> RowSparse:
-    """Expand the decompositions of some latents (A, M) to all latents (F, M); the other rows are empty."""
+    """Expand weights of the A decomposed latents, (A, M), to all F latents, (F, M). Rows of other latents are empty."""
     return RowSparse.from_sorted(latents_A[weights.row_N], weights.col_N, weights.value, (dict_size, weights.shape[1]))
 
 
 class MetaSAE:
-    """A trained meta-SAE with the decoder directions that it decomposes. `MetaSAE.train` makes one.
+    """A trained meta-SAE with the decoder directions that it decomposes. `MetaSAE.train` trains one.
 
-    sae: the meta-SAE, whose latents are the meta-latents; `sae.W_dec` (M, D) are their directions
-    latents_A: the latents of the original SAE that are decomposed
-    directions_AD: their decoder directions, of unit norm
-    settings: the settings of its training
+    sae: the meta-SAE; its latents are the meta-latents, and `sae.W_dec` (M, D) holds the meta-latents' directions
+    latents_A: numbers of the latents of the original SAE that are decomposed
+    directions_AD: decoder directions of these latents, of unit norm
+    settings: settings of the meta-SAE's training
     """
 
     def __init__(self, sae: BatchTopKSAE, latents_A: Tensor, directions_AD: Tensor, settings: MetaConfig) -> None:
@@ -162,14 +171,15 @@ class MetaSAE:
         on_progress: OnProgress | None = None,
         **values: Any,
     ) -> "MetaSAE":
-        """Train a BatchTopK SAE on the decoder directions of an SAE.
+        """Train a BatchTopK SAE on the decoder directions of an SAE, and return it as a MetaSAE.
 
         sae: the SAE, or any directions (F, D), which are scaled to unit norm
-        settings: a MetaConfig, or its values by name: dict_size (meta-latents; by default a quarter of the directions),
-            k (4: meta-latents per direction, on average), steps (2000), batch_size (1024), lr (0.004), seed (0)
-        latents: the latents to decompose, (A,); by default all. `task=meta_sae` leaves out latents that are never
-            active, whose directions have not been trained
-        on_progress: called with (done, total) steps
+        settings: a MetaConfig; or give its values as keyword arguments: dict_size (number of meta-latents; by default a
+            quarter of the directions), k (4: meta-latents per direction, on average), steps (2000), batch_size (1024),
+            lr (0.004), seed (0)
+        latents: numbers of the latents to decompose, (A,); by default all. `task=meta_sae` leaves out latents that are
+            never active, because training does not change their directions
+        on_progress: called with (done, total) training steps
 
         Raises: ConfigError if a setting is out of range, or if there are more meta-latents than directions.
         """
@@ -179,50 +189,58 @@ class MetaSAE:
         latents_A = latents_A.to(W_dec_FD.device)
         directions_AD = torch.nn.functional.normalize(W_dec_FD[latents_A], dim=1)
         if not 0 < (settings.dict_size or 1) <= len(directions_AD):
-            problem = f"there are only {len(directions_AD)} decoder directions to learn from"
-            raise ConfigError("meta.dict_size", settings.dict_size, problem, "give fewer meta-latents")
+            count = len(directions_AD)
+            problem = f"the number of meta-latents must be between 1 and {count}, the number of decoder directions"
+            raise ConfigError("meta.dict_size", settings.dict_size, problem, "give a dict_size in this range")
         return cls(_train(directions_AD, settings, on_progress), latents_A, directions_AD, settings)
 
     def control(self) -> "MetaSAE":
-        """Train the control, a meta-SAE with the same settings on shuffled directions; it takes as long as `train`.
+        """Train a control: a meta-SAE with the same settings on shuffled directions. It takes as long as `train`.
 
-        The difference between the two `explained_variance` is what is specific to the SAE's directions.
+        What the meta-SAE's `explained_variance` exceeds the control's by is specific to the SAE's directions.
         """
         shuffled_AD = shuffle_directions(self.directions_AD, self.settings.seed)
         return MetaSAE(_train(shuffled_AD, self.settings), self.latents_A, shuffled_AD, self.settings)
 
     @cached_property
     def weights(self) -> RowSparse:
-        """Return the weights of each direction's meta-latents as a sparse matrix; `dense()` gives the tensor (A, M)."""
+        """Return the weight of each meta-latent in each direction, sparse; `to_dense()` gives the tensor (A, M)."""
         return decompose(self.sae, self.directions_AD)
 
     @cached_property
     def reconstructed_AD(self) -> Tensor:
-        """Return the directions as sums of their meta-latents and the meta-SAE's decoder bias, (A, D)."""
+        """Return the meta-SAE's reconstructions of the directions, (A, D): weighted meta-latents plus decoder bias."""
         return self.sae(self.directions_AD)
 
     @property
     def explained_variance(self) -> float:
-        """Return 1 - sum |d - d_hat|^2 / sum |d - mean|^2 over the directions (arXiv:2502.04878, section 5)."""
+        """Return the variance of the directions that the meta-SAE explains (arXiv:2502.04878, section 5).
+
+        It is 1 - sum |d - d_hat|^2 / sum |d - mean|^2 over all directions d, with reconstructions d_hat.
+        """
         return compute_explained_variance(self.directions_AD, self.reconstructed_AD)
 
     @property
     def explained_A(self) -> Tensor:
-        """Return 1 - |d - d_hat|^2 / |d - mean|^2 for each direction, (A,)."""
+        """Return the explained share of each direction d, (A,): 1 - |d - d_hat|^2 / |d - mean|^2.
+
+        d_hat is the meta-SAE's reconstruction of d, mean the mean of all directions.
+        """
         return compute_explained_share(self.directions_AD, self.reconstructed_AD)
 
     def find_meta_latents(self, latent: int) -> list[tuple[int, float]]:
-        """Find the meta-latents of a latent's direction and their weights, the largest first.
+        """Return the meta-latents that a latent's direction consists of as (meta-latent, weight), largest weight first.
 
+        latent: the latent's number in the original SAE
         Raises: KeyError if the latent was not decomposed.
         """
         (row,) = (self.latents_A == latent).nonzero().squeeze(1).tolist() or (None,)
         if row is None:
-            raise KeyError(f"latent {latent} was not decomposed")
+            raise KeyError(f"latent {latent} was not decomposed; `latents_A` lists all decomposed latents")
         return _sort_entries(self.weights, row)
 
     def find_latents(self, meta_latent: int, most: int = 10) -> list[tuple[int, float]]:
-        """Find the latents that use a meta-latent and their weights, the largest first, `most` at most."""
+        """Return at most `most` latents that use a meta-latent, as (latent, weight), largest weight first."""
         found = _sort_entries(self._weights_by_meta_latent, meta_latent)[:most]
         return [(int(self.latents_A[row]), weight) for row, weight in found]
 
@@ -231,7 +249,7 @@ class MetaSAE:
         return self.weights.transpose()
 
     def replace_directions(self, sae: SAE) -> SAE:
-        """Return a copy of the SAE with its directions replaced by their reconstructions, to be evaluated."""
+        """Return a copy of the SAE with all decomposed directions replaced by reconstructions, for evaluation."""
         return replace_directions(sae, self.latents_A, self.reconstructed_AD)
 
 
@@ -241,13 +259,13 @@ def _train(directions_AD: Tensor, settings: MetaConfig, on_progress: OnProgress 
         for _ in steps:
             if on_progress is not None:
                 on_progress(trainer.steps_done, settings.steps)
-    assert isinstance(trainer.sae, BatchTopKSAE), "build_trainer makes one"
+    assert isinstance(trainer.sae, BatchTopKSAE), "build_trainer builds a BatchTopKSAE"
     set_threshold(trainer.sae, directions_AD)
     return trainer.sae
 
 
 def _sort_entries(matrix: RowSparse, row: int) -> list[tuple[int, float]]:
-    """Return the columns and values of a row, the largest value first."""
+    """Return the entries of a matrix row as (column, value), largest value first."""
     entries = slice(int(matrix.crow_Bp1[row]), int(matrix.crow_Bp1[row + 1]))
     value, order = matrix.value[entries].sort(descending=True)
     return list(zip(matrix.col_N[entries][order].tolist(), value.tolist(), strict=True))

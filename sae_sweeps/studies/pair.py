@@ -1,4 +1,4 @@
-"""A small and a large SAE compared: novel latents, the paths between the SAEs, and what is measured along them."""
+"""Comparison of a small and a large SAE: novel latents, and NMSE and L0 of the mixtures of latents between the SAEs."""
 
 # A activations, B of them in a batch, D model width, S latents of the small SAE, L of the large one
 
@@ -29,29 +29,32 @@ from sae_sweeps.studies.stitching import (
     measure_prediction,
 )
 
-ROC_POINTS = 500  # points of the ROC curve in results.json, at most
+ROC_POINTS = 500  # maximal number of points of the ROC curve in results.json
 
 
 class Pair:
-    """A small and a large SAE, stitched. Decoder directions are compared at once; `update` takes activations.
+    """A small and a large SAE with all measurements of stitching. Decoder directions are compared at construction.
 
-    A latent of the large SAE is *novel* if its largest cosine is below the threshold, else a *reconstruction* latent.
-    Four paths are measured:
+    Then `update` adds batches of activations to the measurements.
 
-    interpolation: from the small SAE to the large one
-    reconstruction, random: controls; insert the reconstruction latents, or all latents, in a random order
-    by_cosine: inserts at each position what the next of the thresholds calls novel
+    A latent of the large SAE is *novel* if its largest decoder cosine with a latent of the small SAE is below
+    `settings.threshold`, else a *reconstruction* latent. A *path* is a sequence of SAEs that starts with the small SAE;
+    at each next *position* latents are inserted or removed. Four paths are measured:
+
+    interpolation: ends with the large SAE; inserts novel latents, then swaps families of similar latents
+    reconstruction, random: controls; insert all reconstruction latents, or all latents, in a random order
+    by_cosine: contains at position i the latents with a cosine below the i-th threshold, in ascending order
 
     compared: best matches of the decoder directions of both SAEs, and the families at each threshold
-    cosine_L (L,): the largest cosine of each latent of the large SAE with one of the small SAE
-    novel_L (L,): which latents of the large SAE are novel
-    novel_in: the position of the interpolation at which all novel latents are inserted
+    cosine_L (L,): the largest cosine of each latent of the large SAE with a latent of the small SAE
+    novel_L (L,): which latents of the large SAE are novel, bool
+    novel_in: the position of the interpolation from which all novel latents are inserted
     """
 
     def __init__(self, small: SAE, large: SAE, settings: StitchConfig, on_progress: OnProgress | None = None) -> None:
-        """Compare the decoder directions and plan the paths.
+        """Compare the decoder directions of both SAEs and plan the four paths.
 
-        on_progress: called with (done, total) directions compared
+        on_progress: called with (done, total) directions of the small SAE compared
         Raises: ValueError if the two SAEs differ in d_in or in normalization.
         """
         self.settings = settings
@@ -78,36 +81,37 @@ class Pair:
         self.stitching = Stitching(small, large, list(self.paths.values()))
 
     def update(self, x_BD: Tensor) -> None:
-        """Add a batch of raw activations to the measurements."""
+        """Add a batch of raw activations (B, D) to the measurements."""
         self.stitching.update(x_BD)
 
     @property
     def ce_positions(self) -> list[int]:
-        """Return about `settings.ce_positions` positions of the interpolation for the CE degradation.
+        """Return about `settings.ce_positions` positions of the interpolation at which to measure the CE degradation.
 
-        Among them are its ends, where all novel latents are in, and where all families are swapped.
+        They include both ends of the path, and the positions after the last novel latent is inserted and after the
+        last family is swapped.
         """
         last = self.interpolation.length
         even = np.linspace(0, last, max(2, self.settings.ce_positions - 2)).round().astype(int)
         return sorted({*even.tolist(), self.novel_in, last - 1})
 
     def encode(self, x_AD: Tensor) -> PathReconstructions:
-        """Encode raw activations (A, D) by both SAEs, for their reconstructions along the interpolation."""
+        """Encode raw activations (A, D) with both SAEs, to reconstruct them at any position of the interpolation."""
         return PathReconstructions(self.interpolation, self.stitching.small, self.stitching.large, x_AD)
 
     @cached_property
     def prediction(self) -> Prediction:
-        """Return how well the cosine predicts the sign of the change in MSE."""
+        """Return how well a latent's decoder cosine predicts whether inserting the latent lowers the MSE."""
         return measure_prediction(self.cosine_L, self.stitching.change_L, self.stitching.fired_L)
 
     @cached_property
     def curves(self) -> dict[str, Curve]:
-        """Return the curve along each path, by its name."""
+        """Return the number of latents, NMSE and L0 at each position of each path, by path name."""
         return dict(zip(self.paths, self.stitching.compute_curves(), strict=True))
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Return the metrics of results.json (docs/studies.md), except for the CE degradation."""
+        """Return the metrics of a stitching study by name, as listed in docs/studies.md, without CE degradation."""
         active_L, lowers_L = self.stitching.fired_L > 0, self.stitching.change_L < 0
         curve = self.curves["interpolation"]
 
@@ -138,7 +142,7 @@ class Pair:
 
     @property
     def details(self) -> dict[str, Any]:
-        """Return what results.json holds beside the metrics: curves, thresholds, families, ROC curve."""
+        """Return the other entries of results.json: curves, a row per threshold, family sizes and the ROC curve."""
         predicted = asdict(self.prediction)
         for name, value in predicted.items():
             if isinstance(value, list) and len(value) > ROC_POINTS:
@@ -152,7 +156,11 @@ class Pair:
         }
 
     def _compare_thresholds(self) -> list[dict[str, Any]]:
-        """Return a row per threshold: novel latents, families, NMSE and L0 with the novel latents inserted, rates."""
+        """Return a row per threshold.
+
+        A row has the number of novel latents, the number and largest size of families, NMSE and L0 with all novel
+        latents inserted, and the true and false positive rates (see `compute_rates`).
+        """
         by_cosine = self.curves["by_cosine"]
         measured = (self.cosine_L, self.stitching.change_L, self.stitching.fired_L)
         rows = []
@@ -185,12 +193,13 @@ def stitch(
     """Measure what the latents of a large SAE add to a small one (arXiv:2502.04878, section 4).
 
     activations: raw activations (A, D) that neither SAE was trained on, or batches of them
-    settings: a StitchConfig, or its values by name: threshold (0.7: the decoder cosine from which latents are similar),
-        thresholds (others to compare), positions (20: of each part of a curve), seed (0: of the controls)
+    settings: a StitchConfig; or give its values as keyword arguments: threshold (0.7: the decoder cosine from which
+        latents are similar), thresholds (further cosines to evaluate), positions (20: positions in each part of a
+        curve), seed (0: seed of the random order in the controls)
 
     Returns a Pair. Per latent of the large SAE (L,): `cosine_L`, `novel_L` and `stitching.change_L`, the change in MSE
     when that latent alone is inserted. Overall: `metrics` (docs/studies.md), `prediction` with the AUROC, `curves` from
-    the small SAE to the large one, `compared.families`. `encode(x_AD).reconstruct(position)` gives reconstructions
+    the small SAE to the large one, `compared.families`. `encode(x_AD).reconstruct(position)` returns reconstructions
     along the interpolation, for the CE degradation with a language model.
 
     Raises: ConfigError if a setting is out of range, the SAEs differ in d_in or normalization, or there are no
@@ -202,15 +211,18 @@ def stitch(
         ("normalization", small.normalization, large.normalization),
     ):
         if small_value != large_value:
-            problem = f"the large SAE has {large_value}"
-            raise ConfigError(name, small_value, problem, "stitch SAEs of one hook, normalised in one way")
+            problem = f"the small SAE has this {name}, but the large SAE has {name}={large_value}"
+            fix = "give two SAEs of one hook that normalise activations in the same way"
+            raise ConfigError(name, small_value, problem, fix)
     pair = Pair(small, large, settings)
     for x_BD in activations.split(BATCH) if isinstance(activations, Tensor) else activations:
         if x_BD.shape[1:] != (small.d_in,):
-            problem = f"must have the shape (any number, {small.d_in})"
+            problem = f"the shape must be (any number, {small.d_in}), where {small.d_in} is d_in of both SAEs"
             raise ConfigError("activations", tuple(x_BD.shape), problem, "give raw activations of the SAEs' hook")
         if len(x_BD) > 0:
             pair.update(x_BD.to(large.W_dec.device))
     if pair.stitching.seen == 0:
-        raise ConfigError("activations", 0, "there are none", "give some thousands of activations")
+        raise ConfigError(
+            "activations", 0, "there must be at least one activation", "give some thousands of activations"
+        )
     return pair

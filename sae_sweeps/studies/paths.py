@@ -1,4 +1,4 @@
-"""Paths from one SAE to another: which latents are inserted and removed at each position on the way."""
+"""Paths from a small SAE towards a large one: which latents are inserted and removed at each position."""
 
 # B activations in a batch, D model width, S latents of the small SAE, L of the large one, P positions after the first
 
@@ -15,14 +15,14 @@ from sae_sweeps.studies.directions import Families
 
 @dataclass(frozen=True)
 class SAEPath:
-    """A path from the small SAE, at position 0, through SAEs with latents of both.
+    """A sequence of SAEs (positions) that starts with the small SAE; at each next one latents are inserted or removed.
 
-    A change at a position is in effect from that position on.
+    Position 0 is the small SAE. A change at a position also holds at all later positions.
 
     inserted_at (L,): the position at which each latent of the large SAE is inserted; `length + 1` if it never is
     removed_at (S,): the position at which each latent of the small SAE is removed; `length + 1` if it never is
     length: the last position, P
-    bias_switched_at: the position from which the decoder's bias is the large SAE's
+    bias_switched_at: the position from which the large SAE's decoder bias is used; `length + 1` if it never is
     """
 
     inserted_at: Tensor
@@ -38,13 +38,19 @@ class SAEPath:
         return len(self.removed_at) + (inserted - removed).cumsum(0)
 
     def count_active(self, fired_S: Tensor, fired_L: Tensor) -> Tensor:
-        """Sum how often the latents at each position are active, (P + 1,), from how often each latent is."""
+        """Return how many activations the latents at each position have in total, (P + 1,).
+
+        fired_S (S,), fired_L (L,): number of tokens on which each latent of the small and the large SAE is active
+        """
         inserted = torch.bincount(self.inserted_at, weights=fired_L.double(), minlength=self.length + 2)
         removed = torch.bincount(self.removed_at, weights=fired_S.double(), minlength=self.length + 2)
         return fired_S.sum() + (inserted - removed)[: self.length + 1].cumsum(0)
 
     def decode(self, position: int, small: SAE, kept_S: RowSparse, large: SAE, kept_L: RowSparse) -> Tensor:
-        """Return the reconstruction (B, D) at a position, in normalised space, from both SAEs' latent activations."""
+        """Return the reconstruction (B, D) at a position, in normalised space.
+
+        kept_S (B, S), kept_L (B, L): latent activations of the small and the large SAE
+        """
         present_S = kept_S.gather(self.removed_at > position)
         present_L = kept_L.gather(self.inserted_at <= position)
         bias_D = large.b_dec if position >= self.bias_switched_at else small.b_dec
@@ -53,10 +59,11 @@ class SAEPath:
 
 
 def insert_in_order(order: Tensor, small: int, large: int, positions: int) -> SAEPath:
-    """Return the path that inserts the latents of the large SAE listed in `order`, in about equal portions.
+    """Return the path that inserts latents of the large SAE in the given order, in about equal portions.
 
-    small, large: the sizes of the two SAEs
-    positions: the number of portions at most
+    order: numbers of the latents to insert
+    small, large: numbers of latents of the two SAEs
+    positions: maximal number of portions
     """
     length = min(positions, len(order))
     inserted_at = order.new_full((large,), length + 1)
@@ -65,10 +72,11 @@ def insert_in_order(order: Tensor, small: int, large: int, positions: int) -> SA
 
 
 def insert_by_value(value_L: Tensor, limits: list[float], small: int) -> SAEPath:
-    """Return the path with, at position i, all latents of the large SAE whose value is below `limits[i - 1]`.
+    """Return the path that contains, at position i, all latents of the large SAE with a value below `limits[i - 1]`.
 
-    limits: ascending
-    small: the size of the small SAE
+    All latents of the small SAE stay.
+    limits: upper limits of the values, ascending
+    small: number of latents of the small SAE
     """
     edges = torch.tensor(limits, dtype=value_L.dtype, device=value_L.device)
     inserted_at = torch.bucketize(value_L, edges, right=True) + 1
@@ -76,7 +84,7 @@ def insert_by_value(value_L: Tensor, limits: list[float], small: int) -> SAEPath
 
 
 def interpolate(novel: Tensor, families: Families, small: int, large: int, positions: int) -> tuple[SAEPath, int]:
-    """Return the path from the small SAE to the large one, and the position at which all novel latents are in it.
+    """Return the path from the small SAE to the large one, and the position from which all novel latents are inserted.
 
     Source: arXiv:2502.04878, section 4.
 
@@ -84,8 +92,10 @@ def interpolate(novel: Tensor, families: Families, small: int, large: int, posit
     position the family's latents of the small SAE are removed and those of the large SAE inserted. At the last
     position the small SAE's latents without a family are removed, and the decoder's bias is switched.
 
-    small, large: the sizes of the two SAEs
-    positions: of each of the two parts, at most
+    novel: numbers of the novel latents (latents of the large SAE that are similar to none of the small SAE), in order
+    families: groups of similar latents of both SAEs
+    small, large: numbers of latents of the two SAEs
+    positions: maximal number of positions to insert the novel latents, and also to swap the families
     """
     insertion = insert_in_order(novel, small, large, positions)
     inserted_at, removed_at = insertion.inserted_at.clone(), insertion.removed_at.clone()
@@ -109,5 +119,5 @@ def interpolate(novel: Tensor, families: Families, small: int, large: int, posit
 
 
 def _split_evenly(count: int, positions: int) -> Tensor:
-    """Return a position from 1 to `positions` for each of `count` items in order, about equally many at each."""
+    """Return an ascending position from 1 to `positions` for each of `count` items, about equally many at each."""
     return torch.arange(count) * positions // max(1, count) + 1

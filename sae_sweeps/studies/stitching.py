@@ -1,11 +1,11 @@
 """Stitching: what the latents of a large SAE add to a small one (arXiv:2502.04878, section 4).
 
-A latent of either SAE keeps the activations it has in its own SAE: those above its threshold, or among the k largest.
-So the reconstruction of any choice of latents from both SAEs is the sum of theirs, and the two ends of a path from one
-SAE to the other are exactly the two SAEs.
+Every latent keeps the activations of the SAE that it comes from: those above the threshold, or among the k largest.
+So any choice of latents from both SAEs reconstructs an activation by the sum of activation x decoder direction over
+these latents, plus a decoder bias. A path from one SAE to the other starts and ends with exactly these two SAEs.
 """
 
-# A, B activations in all and in a batch, D model width, S latents of the small SAE, L of the large one, F of either
+# A activations, B of them in a batch, D model width, S latents of the small SAE, L of the large one, F of either
 # N kept entries of a (B, F) matrix, P positions of a path after the first
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ from sae_sweeps.studies.directions import Families
 from sae_sweeps.studies.paths import SAEPath
 
 BATCH = 2048  # activations encoded at a time
-CHANGES_AT_ONCE = 2**23  # numbers in memory at a time for the changes of reconstructions along a path
+CHANGES_AT_ONCE = 2**23  # numbers in memory at a time for how reconstructions change along a path
 
 
 @dataclass
 class Curve:
-    """Latents, NMSE (as `evaluate` defines it) and L0 at each position of a path, (P + 1,) each."""
+    """Number of latents, NMSE (as `evaluate` defines it) and L0 at each position of a path between SAEs, (P + 1,)."""
 
     latents: list[int]
     nmse: list[float]
@@ -36,17 +36,18 @@ class Curve:
 
 
 class Stitching:
-    """Measurements of a large SAE's latents in a small SAE, accumulated over batches of activations by `update`.
+    """Measures how latents of a large SAE change the error of a small SAE; `update` adds batches of activations.
 
-    fired_S (S,), fired_L (L,): how often each latent was active so far
-    seen: activations so far
+    paths: sequences of SAEs between the two, along which NMSE and L0 are measured
+    fired_S (S,), fired_L (L,): number of activations so far on which each latent was active
+    seen: number of activations so far
 
     Raises: ValueError if the two SAEs differ in d_in or in normalization.
     """
 
     def __init__(self, small: SAE, large: SAE, paths: Sequence[SAEPath]) -> None:
         if (small.d_in, small.normalization) != (large.d_in, large.normalization):
-            raise ValueError("the two SAEs differ in d_in or in normalization")
+            raise ValueError("the two SAEs must have the same d_in and the same normalization")
         self.small, self.large, self._paths = small, large, paths
         device = large.W_dec.device
         self._squared_norm_L = large.W_dec.detach().double().square().sum(1)
@@ -59,7 +60,7 @@ class Stitching:
 
     @torch.no_grad()
     def update(self, x_BD: Tensor) -> None:
-        """Add a batch of raw activations to the measurements."""
+        """Add a batch of raw activations (B, D) to the measurements."""
         small, large = self.small, self.large
         normalized = small.normalize(x_BD)
         kept_S, kept_L = small.find_active(normalized), large.find_active(normalized)
@@ -73,7 +74,7 @@ class Stitching:
         self.fired_S += torch.bincount(kept_S.col_N[kept_S.active], minlength=small.dict_size)
         self.seen += len(x_BD)
 
-        # the error is measured against what maps back to exactly x: normalisation adds an epsilon that restoring keeps
+        # `restore` maps this target to exactly x; not so normalized.x_BD, as `normalize` divides by std plus an epsilon
         target_BD = (x_BD - normalized.mean_B1) / normalized.std_B1
         error_BD = target_BD - (normalized.x_BD - residual_BD)
         variance_B = (x_BD - x_BD.mean(1, keepdim=True)).square().sum(1).double()
@@ -87,20 +88,20 @@ class Stitching:
 
     @property
     def mse(self) -> float:
-        """Return the small SAE's mean of |x - x_hat|^2 over the activations, in normalised space."""
+        """Return the mean of |x - x_hat|^2 over the activations x, x_hat from the small SAE, in normalised space."""
         return self._squared_error_sum.item() / self.seen
 
     @property
     def change_L(self) -> Tensor:
         """Return the change in `mse` when each latent of the large SAE alone is inserted, (L,) float64.
 
-        It is mean(-2 z_j <r, d_j> + z_j^2 |d_j|^2), with r the small SAE's residual, z_j the activation of latent j and
-        d_j its decoder direction. This is exact, as the reconstruction changes by z_j d_j.
+        The change is mean(-2 z_j <r, d_j> + z_j^2 |d_j|^2), with r the small SAE's residual x - x_hat, and z_j and d_j
+        the activation and decoder direction of latent j. This is exact, as the reconstruction changes by z_j d_j.
         """
         return self._change_sum_L / self.seen
 
     def compute_curves(self) -> list[Curve]:
-        """Return the curve along each path."""
+        """Return the number of latents, NMSE and L0 at each position of each path, in the order of `paths`."""
         curves = []
         for path, nmse_sum_P in zip(self._paths, self._nmse_sums, strict=True):
             l0 = path.count_active(self.fired_S, self.fired_L) / self.seen
@@ -109,7 +110,7 @@ class Stitching:
 
 
 class _PathChanges:
-    """How the reconstructions of a batch change along a path."""
+    """Changes of a batch's reconstructions from position to position of a path between two SAEs."""
 
     def __init__(self, path: SAEPath, small: SAE, kept_S: RowSparse, large: SAE, kept_L: RowSparse) -> None:
         self._path = path
@@ -119,9 +120,9 @@ class _PathChanges:
             self._sides.append((kept_S.scale(-torch.ones_like(kept_S.value)), path.removed_at, small.W_dec.detach()))
 
     def compute_squared_errors(self, error_BD: Tensor, first: int) -> Tensor:
-        """Return |error|^2 at each position of the path, (P + 1, B).
+        """Return the squared error |x - x_hat|^2 of some rows at each position of the path, (P + 1, B).
 
-        error_BD: the error at position 0 of the batch's rows from `first` on
+        error_BD: x - x_hat at position 0, of B rows of the batch that start at row `first`
         """
         length, batch = self._path.length, len(error_BD)
         squared_PB = error_BD.new_empty(length + 1, batch, dtype=torch.float64)
@@ -138,14 +139,15 @@ class _PathChanges:
 
 
 def _decode_changes(kept: RowSparse, at_F: Tensor, W_dec_FD: Tensor, first: int, batch: int, length: int) -> Tensor:
-    """Decode, for rows `first` to `first + batch`, the entries that change at each position from 1 on, (P, B, D).
+    """Decode the latents that are inserted or removed at each position from 1 to `length`, (P, B, D).
 
-    at_F: the position at which each latent is inserted or removed; those beyond `length` never are
+    kept: latent activations, of which the `batch` rows from row `first` on are decoded
+    at_F: the position at which each latent is inserted or removed; a position beyond `length` means never
     """
     part = kept.slice_rows(first, batch)
     at_N = part.gather(at_F)
     changes_N = at_N <= length
-    row_N = ((at_N - 1) * batch + part.row_N)[changes_N]  # of a (P B, F) matrix, position by position
+    row_N = ((at_N - 1) * batch + part.row_N)[changes_N]  # rows of a (P x B, F) matrix, ordered by position
     row_N, order_N = row_N.to(torch.int32).sort(stable=True)
     col_N, value_N = part.col_N[changes_N][order_N], part.value[changes_N][order_N]
     by_position = RowSparse.from_sorted(row_N, col_N, value_N, (length * batch, len(W_dec_FD)))
@@ -153,7 +155,7 @@ def _decode_changes(kept: RowSparse, at_F: Tensor, W_dec_FD: Tensor, first: int,
 
 
 class PathReconstructions:
-    """The reconstructions of some raw activations (A, D) at any position of a path; they are encoded once."""
+    """Reconstructions of raw activations (A, D) at any position of a path. The activations are encoded only once."""
 
     @torch.no_grad()
     def __init__(self, path: SAEPath, small: SAE, large: SAE, x_AD: Tensor) -> None:
@@ -165,7 +167,7 @@ class PathReconstructions:
 
     @torch.no_grad()
     def reconstruct(self, position: int) -> Tensor:
-        """Return the reconstructions at a position, (A, D), mapped back to raw activations."""
+        """Return the reconstructions at a position of the path, (A, D), without normalisation."""
         small, large = self._small, self._large
         return torch.cat(
             [
@@ -176,9 +178,10 @@ class PathReconstructions:
 
 
 def count_families(families: Families) -> list[dict[str, int]]:
-    """Count the families by their numbers of latents in the small and in the large SAE.
+    """Count the families of similar latents by size: the number of latents in the small and in the large SAE.
 
-    Returns a row per pair of numbers, families with few latents first. A latent without a similar one is a family.
+    Returns a row (small, large, count) per pair of numbers, families with the fewest latents first. A latent without
+    a similar one counts as a family.
     """
     labels = int(max(families.left.max(), families.right.max())) + 1
     small, large = (np.bincount(side, minlength=labels) for side in (families.left, families.right))
@@ -193,17 +196,18 @@ def count_families(families: Families) -> list[dict[str, int]]:
 
 @dataclass
 class Prediction:
-    """How well a latent's largest cosine with the small SAE predicts whether it lowers the small SAE's MSE.
+    """How well the largest cosine with the small SAE's latents predicts which latents of the large SAE lower the MSE.
 
-    A latent is predicted to lower the MSE if its cosine is at most a threshold.
+    The MSE is the small SAE's, with one latent inserted. The prediction is "lowers the MSE" if the cosine is at most a
+    threshold.
 
-    latents: those that were active at all; the others are not counted
-    lowering: those of them that lower the MSE
+    latents: number of latents that were active at least once; other latents are not counted
+    lowering: number of these latents that lower the MSE
     auroc: the area under the ROC curve
     best_threshold: the threshold with the largest true positive rate minus false positive rate (Youden's J)
     thresholds, true_positive_rate, false_positive_rate: the ROC curve
 
-    If all latents lower the MSE or none does, there is no curve, and auroc and best_threshold are None.
+    If all latents lower the MSE or none does, the ROC curve is empty, and auroc and best_threshold are None.
     """
 
     latents: int
@@ -216,11 +220,11 @@ class Prediction:
 
 
 def measure_prediction(cosine_L: Tensor, change_L: Tensor, fired_L: Tensor) -> Prediction:
-    """Measure how well the cosine predicts the sign of the change in MSE (arXiv:2502.04878, figure 4).
+    """Measure how well decoder cosines predict which latents lower the MSE (arXiv:2502.04878, figure 4).
 
-    cosine_L (L,): the largest decoder cosine of each latent of the large SAE with the small one
-    change_L (L,): the change in MSE when it is inserted
-    fired_L (L,): how often it is active; latents that never are do not count
+    cosine_L (L,): the largest decoder cosine of each latent of the large SAE with a latent of the small SAE
+    change_L (L,): the change in the small SAE's MSE when that latent alone is inserted
+    fired_L (L,): number of activations on which each latent is active; latents that are never active are left out
     """
     alive_L = fired_L > 0
     cosine, lowers = cosine_L[alive_L].double().cpu().numpy(), (change_L[alive_L] < 0).cpu().numpy()
@@ -228,7 +232,7 @@ def measure_prediction(cosine_L: Tensor, change_L: Tensor, fired_L: Tensor) -> P
     if lowering in (0, alive):
         return Prediction(alive, lowering, None, None, [], [], [])
     false_rate, true_rate, threshold = roc_curve(lowers, -cosine)
-    best = 1 + (true_rate - false_rate)[1:].argmax()  # the first threshold is below all cosines, and no latent's own
+    best = 1 + (true_rate - false_rate)[1:].argmax()  # the first threshold of roc_curve is infinite
     return Prediction(
         latents=alive,
         lowering=lowering,
@@ -243,9 +247,11 @@ def measure_prediction(cosine_L: Tensor, change_L: Tensor, fired_L: Tensor) -> P
 def compute_rates(
     cosine_L: Tensor, change_L: Tensor, fired_L: Tensor, threshold: float
 ) -> tuple[float | None, float | None]:
-    """Return the true and the false positive rate at a threshold: the shares of latents with a cosine below it.
+    """Return the true and the false positive rate of predicting that latents below a cosine threshold lower the MSE.
 
-    The first is of the active latents that lower the MSE, the second of those that do not; None if there are none.
+    The true positive rate is the share of latents with a cosine below the threshold among the active latents that lower
+    the MSE, the false positive rate among the active latents that do not; None if there are no such latents.
+    cosine_L, change_L, fired_L (L,): as for `measure_prediction`
     """
     alive_L, below_L, lowers_L = fired_L > 0, cosine_L < threshold, change_L < 0
 

@@ -1,6 +1,6 @@
-"""The tokens on which latents are most active, and how often they are active at all."""
+"""The tokens on which each latent is most active, and the share of tokens on which the latent is active at all."""
 
-# B activations in a batch, F latents, M meta-latents, E examples per latent, N kept entries of a (B, F) matrix
+# B tokens in a batch, F latents, M meta-latents, E examples kept per latent, N kept entries of a (B, F) matrix
 
 import torch
 from torch import Tensor
@@ -9,16 +9,16 @@ from sae_sweeps.saes.sparse import RowSparse
 
 
 class TopActivations:
-    """The strongest activation of each latent in each of a few sequences, in one pass over any amount of text.
+    """The E tokens on which each latent is most active, each from another sequence, found in one pass over a text.
 
-    Memory: a few numbers per latent and example. Each call of `update` takes whole sequences, so that the strongest
-    activation in a sequence is known after one call.
+    Memory: a few numbers per latent and example. Each call of `update` takes whole sequences, so that the largest
+    value in a sequence is known after one call.
 
-    value (F, E): activations, the strongest first, 0 where there are fewer than E
-    place (F, E): their places in the text, sequence x seq_len + position; -1 where there are fewer than E
-    fired (F,): on how many activations each latent was active
-    total (F,): the sum of its activations
-    seen: activations so far
+    value (F, E): each latent's values on the E tokens, largest first; 0 where fewer than E tokens were found
+    place (F, E): index of each of these tokens in the text, sequence x seq_len + position; -1 where there is none
+    fired (F,): number of tokens on which each latent was active
+    total (F,): sum of each latent's values over all tokens
+    seen: number of tokens so far
     """
 
     def __init__(self, latents: int, examples: int, seq_len: int, device: torch.device) -> None:
@@ -31,16 +31,20 @@ class TopActivations:
 
     @property
     def frequency(self) -> Tensor:
-        """Return the share of the activations on which each latent is active, (F,)."""
+        """Return the share of tokens on which each latent is active, (F,)."""
         return self.fired / max(1, self.seen)
 
     @property
     def mean(self) -> Tensor:
-        """Return the mean of each latent's activations where it is active, (F,); 0 if it never is."""
+        """Return the mean value of each latent over the tokens on which it is active, (F,); 0 if it is never active."""
         return self.total / self.fired.clamp(min=1)
 
     def update(self, kept: RowSparse, place_B: Tensor) -> None:
-        """Add the latent activations (B, F) of whole sequences; place_B (B,) is each activation's place in the text."""
+        """Add the tokens of whole sequences.
+
+        kept: value of each latent on each of the B tokens, (B, F)
+        place_B: index of each token in the text
+        """
         active_N = kept.active
         row_N = kept.row_N[active_N]
         latent_N, value_N, place_N = kept.col_N[active_N].long(), kept.value[active_N], place_B[row_N]
@@ -67,19 +71,19 @@ class TopActivations:
 
 
 def _find_runs(sorted_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the distinct values of an ascending list, the start of each one's run, and each element's run (N,)."""
+    """Return the distinct values of a sorted list, the index where each value's run starts, and each element's run."""
     values, run_N, counts = sorted_N.unique_consecutive(return_inverse=True, return_counts=True)
     return values, counts.cumsum(0) - counts, run_N
 
 
 def _sort_by_key(key_N: Tensor, value_N: Tensor) -> Tensor:
-    """Return the order by ascending key, and by descending value where keys are equal."""
+    """Return the indices (N,) that sort by ascending key, and by descending value where keys are equal."""
     order = value_N.argsort(descending=True, stable=True)
     return order[key_N[order].argsort(stable=True)]
 
 
 def _find_largest_per_key(key_N: Tensor, value_N: Tensor) -> Tensor:
-    """Return the index of the largest value of each distinct key."""
+    """Return the index of the largest value of each distinct key, in ascending order of keys."""
     order = _sort_by_key(key_N, value_N)
     _, start, _ = _find_runs(key_N[order])
     return order[start]
@@ -88,8 +92,9 @@ def _find_largest_per_key(key_N: Tensor, value_N: Tensor) -> Tensor:
 def compute_meta_activations(kept: RowSparse, decomposition: RowSparse) -> RowSparse:
     """Return the activations of meta-latents (B, M): latent activations (B, F) times decomposition weights (F, M).
 
-    With every decoder direction replaced by its decomposition, the SAE decodes to sum_i z_i (sum_m w_im u_m). So
-    sum_i z_i w_im is the factor of the meta-latent's direction u_m.
+    Let z_i be the activation of latent i, and w_im the weight of meta-latent m, with direction u_m, in latent i. With
+    every decoder direction replaced by its decomposition, the SAE decodes to sum_i z_i (sum_m w_im u_m). So the factor
+    of u_m is sum_i z_i w_im.
     """
     batch, meta = kept.shape[0], decomposition.shape[1]
     parts_F = decomposition.crow_Bp1.diff()  # meta-latents per latent

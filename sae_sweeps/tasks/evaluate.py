@@ -1,4 +1,4 @@
-"""Task `evaluate`: the metrics of trained SAEs, from any library, on one text and by one definition."""
+"""Task `evaluate`: the same metrics, on the same held-out text, for trained SAEs of any library."""
 
 import logging
 
@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 
 
 def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
-    """Return the evaluations a command asks for, and why other SAEs are skipped (empty if none are).
+    """Return one evaluation per SAE that the command selects, and one sentence on skipped points (empty if none are).
 
-    Raises: ConfigError if the named SAE does not exist.
+    Raises: ConfigError if the SAE of `saved=` does not exist.
     """
     return plan_per_sae("evaluate", sweep, command, {})
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Evaluate the SAEs that `config` asks for and print their metrics. Returns one sentence per failure."""
+    """Evaluate the SAEs that `config` selects and print a table of metrics. Returns one sentence per failure."""
     studies, skipped_reason = plan_studies(sweep, config)
     failures = run_studies(studies, _evaluate, skipped_reason)
     labels = saved_labels([study.saved["sae"] for study in studies])
@@ -39,7 +39,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
 
 
 def _evaluate(study: Study, display: PointProgress) -> None:
-    """Evaluate one SAE and write results.json."""
+    """Evaluate one SAE on held-out text and write the metrics to results.json."""
     source = study.load_source()
     sae = study.load_sae("sae", source)
     display.show_stage("evaluating")

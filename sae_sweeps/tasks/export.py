@@ -25,7 +25,7 @@ CARD = "README.md"
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Write the SAEs that `config` asks for. Returns one sentence per SAE that could not be written."""
+    """Write the SAEs that `config` selects in another format. Returns one sentence per SAE that was not written."""
     saved, skipped_reason = find_saes(sweep, config)
     written, failures = export(saved, choose_folder(sweep, config), config)
     for folder in written.values():
@@ -34,9 +34,9 @@ def run(sweep: Sweep, config: Config) -> list[str]:
 
 
 def find_saes(sweep: Sweep, config: Config) -> tuple[list[SavedSAE], str]:
-    """Return the SAEs to export, and why points are skipped (empty if none are).
+    """Return the SAEs to export, and one sentence on skipped points (empty if there are none).
 
-    Raises: NotRunError if no point is done. ConfigError if the named SAE does not exist.
+    Raises: NotRunError if no point is finished. ConfigError if the SAE of `saved=` does not exist.
     """
     saved, skipped_reason = find_named_or_done(sweep, config)
     if not saved:
@@ -45,21 +45,21 @@ def find_saes(sweep: Sweep, config: Config) -> tuple[list[SavedSAE], str]:
 
 
 def choose_format(config: Config) -> str:
-    """Return the format to write; by default the first of EXPORTS."""
+    """Return the name of the format to write: `format=`, or by default the first of EXPORTS."""
     return config.format or EXPORTS[0]
 
 
 def choose_folder(sweep: Sweep, config: Config) -> Path:
-    """Return the folder for the folders of the SAEs: `export.folder`, or export/<format>/ in the sweep's folder."""
+    """Return the folder that gets a folder per SAE: `export.folder`, or export/<format>/ in the sweep's folder."""
     if config.export.folder is not None:
         return Path(config.export.folder).expanduser()
     return sweep.folder / "export" / choose_format(config)
 
 
 def name_folders(saved: Sequence[SavedSAE]) -> list[str]:
-    """Return a folder name per SAE.
+    """Return a distinct folder name per SAE.
 
-    Names of SAEs from other libraries end in a digest, as many of those have the same folder name.
+    The name of an SAE from another library ends in a digest of the SAE's files, as many have the same folder name.
     """
     return [
         f"{name}-{one.digest()[:8]}" if one.is_foreign else name
@@ -68,7 +68,7 @@ def name_folders(saved: Sequence[SavedSAE]) -> list[str]:
 
 
 def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[str, Path], list[str]]:
-    """Write SAEs into folders of `root`. Returns each one's folder by its name, and one sentence per failure."""
+    """Write each SAE into a folder in `root`. Returns the folder of each written SAE, and one sentence per failure."""
     written: dict[str, Path] = {}
     failures = []
     for one, name in zip(saved, name_folders(saved), strict=True):
@@ -80,9 +80,9 @@ def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[
 
 
 def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
-    """Write one SAE and its model card. Returns its folder.
+    """Write one SAE and a model card into the folder `name` in `root`. Returns the folder of the SAE's files.
 
-    Raises: ConfigError if the SAE cannot be read, or the format cannot represent it.
+    Raises: ConfigError if the SAE cannot be read, or the format cannot represent the SAE.
     """
     format = choose_format(config)
     sae, description = one.load(torch.device("cpu")), describe_saved(one, format)
@@ -92,7 +92,7 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
         if not config.export.normalized:
             library = WRITERS[format].library
             problem = f"the SAE normalises activations ({sae.normalization}), which {library} cannot represent"
-            fix = "train with sae.normalize_input=false, or set export.normalized=true and normalise its input"
+            fix = "train with sae.normalize_input=false, or set export.normalized=true and pass normalised activations"
             raise ConfigError("export.normalized", False, problem, fix)
         description = replace(description, input_normalization=sae.normalization)
         sae.normalization = "none"
@@ -101,7 +101,7 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
     try:
         folder = WRITERS[format].write(root / name, sae, description, metadata)
     except ValueError as error:
-        raise ConfigError("format", format, str(error), "format=sae_lens, which takes this SAE") from None
+        raise ConfigError("format", format, str(error), "set format=sae_lens, which supports this SAE") from None
     results = {} if description.directions_of else read_results(one)
     text = build_card(
         name,
@@ -118,26 +118,27 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
 
 
 def _require_architecture(architecture: str, format: str) -> None:
-    """Check that the library has SAEs of this architecture. Raises: ConfigError if it has not."""
+    """Require that the library of `format` supports this architecture. Raises: ConfigError if it does not."""
     writer = WRITERS[format]
     if writer.has_architecture(architecture):
         return
-    problem = f"{writer.library} has no architecture {architecture}; it has {', '.join(writer.architectures)}"
+    supported = ", ".join(writer.architectures)
+    problem = f"{writer.library} does not support the architecture {architecture}, but only {supported}"
     others = [name for name in EXPORTS if WRITERS[name].has_architecture(architecture)]
-    fix = f"format={others[0]}, which takes this SAE" if others else "read it with sae_sweeps.load_sae instead"
+    fix = f"set format={others[0]}, which supports this SAE" if others else "load the SAE with sae_sweeps.load_sae"
     raise ConfigError("format", format, problem, fix)
 
 
 def describe_saved(one: SavedSAE, format: str) -> Description:
-    """Return the description of an SAE from its files, and if it is a point's, from its configuration.
+    """Return the description of an SAE (model, hook, sizes) from the SAE's files and, for a point, its configuration.
 
-    A path of the model on this machine is cut to its last part.
+    If the model is a local path, only the last part of the path is given.
     """
     description, model = one.located.describe(), one.config.model
     if one.declared is None:
         needs_hub_name = format == "saebench" or is_local_path(model.name)
         name = model.aliases[0] if needs_hub_name and model.aliases else model.name
         description = replace(description, model=name, hook=model.hook, k=one.config.k)
-    if description.model is not None and is_local_path(description.model):  # a path here is private
+    if description.model is not None and is_local_path(description.model):  # a path on this machine is private
         return replace(description, model=Path(description.model).name)
     return description

@@ -1,4 +1,4 @@
-"""Task `latents`: what latents mean: top tokens in context, how often they are active, promoted tokens."""
+"""Task `latents`: the meaning of latents: most activating tokens in context, frequency, promoted output tokens."""
 
 import logging
 from dataclasses import asdict
@@ -14,21 +14,21 @@ log = logging.getLogger(__name__)
 
 
 def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
-    """Return the studies a command asks for, and why other SAEs are skipped (empty if none are).
+    """Return one study per SAE that the command selects, and one sentence on skipped points (empty if there are none).
 
-    Raises: ConfigError if the named SAE does not exist.
+    Raises: ConfigError if the SAE of `saved=` does not exist.
     """
     return plan_per_sae("latents", sweep, command, asdict(command.latents))
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Run the studies that `config` asks for. Returns one sentence per failure."""
+    """Describe the latents of each SAE that `config` selects. Returns one sentence per failure."""
     studies, skipped_reason = plan_studies(sweep, config)
     return run_studies(studies, _describe_latents, skipped_reason)
 
 
 def _describe_latents(study: Study, display: PointProgress) -> None:
-    """Find the latents' top tokens and write the study's files."""
+    """Find the most activating and promoted tokens of each latent of an SAE; write latents.parquet and results.json."""
     source, settings = study.load_source(), study.settings
     sae = study.load_sae("sae", source)
     top, tokens_NS = latent_tables.collect_top_activations(source, sae, settings, display)
@@ -42,5 +42,5 @@ def _describe_latents(study: Study, display: PointProgress) -> None:
     }
     study.write_results(metrics)
     log.info("%s: %d of %d latents are never active", study.name, metrics["never_active"], metrics["latents"])
-    log_frequencies = top.frequency.clamp(min=0.1 / top.seen).log10().cpu().numpy()  # clamped: never active is 0
+    log_frequencies = top.frequency.clamp(min=0.1 / top.seen).log10().cpu().numpy()  # log10(0) is -inf
     study.track("step", lambda run: run.histogram("log10_frequency", log_frequencies), metrics)

@@ -40,19 +40,19 @@ log = logging.getLogger(__name__)
 
 DECOMPOSED = "decomposed.json"
 
-# per smaller SAE, the best match of each meta-latent in it: cosine (M,), latent (M,)
+# by name of a smaller SAE, the most similar latent of that SAE for each of M meta-latents: cosine (M,), number (M,)
 Matches = dict[str, tuple[Tensor, Tensor]]
 
 
 def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
-    """Return the studies a command asks for, and why other SAEs are skipped (empty if none are).
+    """Return one study per SAE that the command selects, and one sentence on skipped points (empty if there are none).
 
-    Without `sae=`, a study of the largest SAE of each group of points that differ only in dict_size.
-    Raises: ConfigError if the named SAE does not exist.
+    Without `saved=`, the largest SAE of each group of points that differ only in dict_size is selected.
+    Raises: ConfigError if the SAE of `saved=` does not exist.
     """
     named, skipped_reason = find_named(command), ""
     if named:
-        own_sweep = Sweep(named[0].folder.parent.parent)  # if the SAE is a point: the smaller ones are there
+        own_sweep = Sweep(named[0].folder.parent.parent)  # if the SAE is a point, smaller SAEs are in this sweep
         candidates, unfinished = collect_saved(own_sweep) if own_sweep.exists() else ([], [])
         groups = [group for group in group_by_settings(candidates) if named[0].folder in [one.folder for one in group]]
         targets = [(named[0], groups[0] if groups else named)]
@@ -67,7 +67,8 @@ def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
             smaller = [one for one in below if one.name not in unfinished]
             if len(smaller) < len(below):
                 names = [one.name for one in below if one.name in unfinished]
-                log.warning("%s: not compared with smaller SAEs that are not done: %s", target.name, ", ".join(names))
+                message = "%s: the comparison leaves out smaller SAEs that are not trained yet: %s"
+                log.warning(message, target.name, ", ".join(names))
             studies.append(_plan_study(sweep, command, target, sorted(smaller, key=_get_size)))
     return studies, skipped_reason
 
@@ -84,13 +85,13 @@ def _plan_study(sweep: Sweep, command: Config, target: SavedSAE, smaller: list[S
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Run the studies that `config` asks for. Returns one sentence per failure."""
+    """Decompose each SAE that `config` selects with a meta-SAE. Returns one sentence per failure."""
     studies, skipped_reason = plan_studies(sweep, config)
     return run_studies(studies, _decompose, skipped_reason)
 
 
 def _decompose(study: Study, display: PointProgress) -> None:
-    """Train a meta-SAE on the SAE's decoder directions, measure it, and write the study's files."""
+    """Train and measure a meta-SAE on an SAE's decoder directions; write tables, figures and results.json."""
     started = time.perf_counter()
     source = study.load_source()
     sae = study.load_sae("sae", source)
@@ -106,7 +107,7 @@ def _decompose(study: Study, display: PointProgress) -> None:
     display.show_stage("reading the text for the meta-latents")
     _write_tables(study, source, sae, meta, (top, tokens_NS), matches, display)
 
-    latents_by_count = torch.bincount(meta.weights.crow_Bp1.diff().long()).tolist()  # with 0, 1, 2, ... meta-latents
+    latents_by_count = torch.bincount(meta.weights.crow_Bp1.diff().long()).tolist()  # index: number of meta-latents
     content = {
         "smaller": smaller,
         "meta_latents_per_latent": latents_by_count,
@@ -122,7 +123,7 @@ def _decompose(study: Study, display: PointProgress) -> None:
 
 
 def _measure(sae: SAE, top: TopActivations, meta: MetaSAE, control: MetaSAE) -> dict[str, Any]:
-    """Return the metrics of the decomposition itself, without a language model."""
+    """Return the metrics of the decomposition that need no language model: counts, L0 and explained variance."""
     pursued_AD = orthogonal_matching_pursuit(meta.directions_AD, meta.sae.W_dec.detach(), meta.settings.k)
     uses_M = torch.bincount(meta.weights.col_N, minlength=meta.sae.dict_size)
     return {
@@ -139,7 +140,10 @@ def _measure(sae: SAE, top: TopActivations, meta: MetaSAE, control: MetaSAE) -> 
 
 
 def _evaluate_replacement(study: Study, source: ActivationSource, sae: SAE, meta: MetaSAE) -> dict[str, float]:
-    """Return NMSE and CE degradation (nats per token) of the SAE before and after its directions are replaced."""
+    """Return NMSE and CE degradation (nats per token) of the SAE with its own and with replaced decoder directions.
+
+    Each decomposed direction is replaced by the meta-SAE's reconstruction. Keys end in `_before` and `_after`.
+    """
     data = source.held_out(study.config.evaluation.tokens)
     before, after = (evaluate(one, source.model, data) for one in (sae, meta.replace_directions(sae)))
     return {
@@ -158,9 +162,10 @@ def _write_tables(
     matches: Matches,
     display: PointProgress,
 ) -> None:
-    """Write the tables of the latents and the meta-latents, and examples.md.
+    """Write latents.parquet, meta_latents.parquet and examples.md.
 
-    activations: the latents' top activations and the tokens (N, S) that they were found in
+    activations: the latents' strongest activations, and the tokens of the text read, (N sequences, S tokens)
+    matches: the most similar latent of each smaller SAE for each meta-latent
     """
     top, tokens_NS = activations
     settings = study.settings["latents"]
@@ -178,7 +183,7 @@ def _write_tables(
 
 
 def summarize(metrics: dict[str, Any]) -> str:
-    """Return the main results in one line."""
+    """Return the main results of a meta-SAE study in one line, for the log."""
     explained, control = metrics["explained_variance"], metrics["explained_variance_shuffled"]
     return (
         f"{metrics['meta_latents']} meta-latents explain {explained:.1%} of the variance of {metrics['decomposed']} "
@@ -188,10 +193,12 @@ def summarize(metrics: dict[str, Any]) -> str:
 
 
 def _choose_latents(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
-    """Return the latents to decompose, (A,): those active in the text, or all with `meta.include_dead=true`.
+    """Return the numbers of the A latents to decompose: all that are active in the text, or with include_dead all.
 
-    They are saved by the first run and read by later ones: another device may find other latents active, and a
-    resumed training needs the same directions. Raises: ConfigError if no latent is active.
+    fired_F (F,): number of tokens on which each latent is active
+
+    The first run saves the list to decomposed.json, and later runs read it: another device may find other latents
+    active, and a resumed training needs the same directions. Raises: ConfigError if no latent is active.
     """
     file = study.folder / DECOMPOSED
     latents = read_json(file)
@@ -201,19 +208,19 @@ def _choose_latents(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
         write_json(file, latents)
     if not latents:
         tokens = study.settings["latents"]["tokens"]
-        problem = f"no latent of {study.saved['sae'].name} is active in that many tokens"
-        raise ConfigError("latents.tokens", tokens, problem, "give more tokens, or meta.include_dead=true")
+        problem = f"no latent of {study.saved['sae'].name} is active on any of these tokens, so none can be decomposed"
+        raise ConfigError("latents.tokens", tokens, problem, "set more tokens, or set meta.include_dead=true")
     if left_out := sae.dict_size - len(latents):
-        message = "%s: %s left out, never active in the text (meta.include_dead=true includes them)"
+        message = "%s: the meta-SAE leaves out %s, never active in the text (set meta.include_dead=true to include)"
         log.info(message, study.name, pluralize(left_out, "latent"))
     return torch.tensor(latents, device=fired_F.device)
 
 
 def _compare_smaller(study: Study, meta: MetaSAE) -> tuple[dict[str, dict[str, Any]], Matches]:
-    """Return results per smaller SAE, by the part it plays in the study, and each meta-latent's best match in it.
+    """Return results per smaller SAE (keys smaller_<dict_size>), and the most similar latents for each meta-latent.
 
-    The results: the variance that k of its decoder directions explain of each direction, and the mean cosine of the
-    best matches, of meta-latents and of shuffled ones.
+    The results: the variance of the decomposed directions that k decoder directions of the smaller SAE explain, and
+    the mean cosine of the best matches, both for meta-latents and for shuffled meta-latents.
     """
     found: dict[str, dict[str, Any]] = {}
     matches: Matches = {}
@@ -236,7 +243,7 @@ def _compare_smaller(study: Study, meta: MetaSAE) -> tuple[dict[str, dict[str, A
 
 
 def _log_run(run: Run, curve: list[Line], content: dict[str, Any], explained_A: Tensor, pictures: list[Path]) -> None:
-    """Log the study's curve, tables, histograms and figures to its W&B run."""
+    """Log the training curve, tables, a histogram and the figures of a meta-SAE study to a W&B run."""
     for line in curve:
         run.log(line)
     run.histogram("explained", explained_A.cpu().numpy())

@@ -1,9 +1,9 @@
-"""Training of a meta-SAE and of its control, which resumes from checkpoints.
+"""Training of a meta-SAE and of a control on shuffled directions. Both resume from checkpoints.
 
 <study>/sae/                      the meta-SAE, in SAELens' format
-<study>/checkpoint/               its newest resumable states
-<study>/metrics.jsonl             its training curve
-<study>/control/                  the same files of the control, which is not saved as an SAE
+<study>/checkpoint/               the newest training states of the meta-SAE, to resume from
+<study>/metrics.jsonl             the training curve of the meta-SAE
+<study>/control/                  checkpoint/ and metrics.jsonl of the control, which is not saved as an SAE
 """
 
 import logging
@@ -33,9 +33,13 @@ CONTROL, CHECKPOINT, CURVE = "control", "checkpoint", "metrics.jsonl"
 
 
 def train_with_control(study: Study, sae: SAE, latents_A: Tensor, display: PointProgress) -> tuple[MetaSAE, MetaSAE]:
-    """Train the meta-SAE and save it; train the control, the same on shuffled directions.
+    """Train a meta-SAE, save it, and train a control. Returns the meta-SAE and the control.
 
-    Raises: ConfigError if there are more meta-latents than directions. Stopped on a stop signal; the state is saved.
+    The control is a meta-SAE with the same settings on shuffled directions.
+    latents_A: numbers of the latents whose decoder directions are decomposed
+
+    Raises: ConfigError if there are more meta-latents than directions. Stopped on a stop signal, after saving the
+    training state.
     """
     directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
     values = {name: value for name, value in study.settings.items() if name != "latents"}
@@ -53,19 +57,23 @@ def train_with_control(study: Study, sae: SAE, latents_A: Tensor, display: Point
 
 
 def _choose_dict_size(directions_AD: Tensor, settings: dict[str, Any]) -> int:
-    """Return the number of meta-latents. Raises: ConfigError if there are more than directions."""
+    """Return the number of meta-latents: the setting dict_size, or by default a quarter of the directions.
+
+    Raises: ConfigError if dict_size is not between 1 and the number of directions.
+    """
     quarter = max(1, len(directions_AD) // 4)
     size = quarter if settings["dict_size"] is None else settings["dict_size"]
     if not 0 < size <= len(directions_AD):
-        problem = f"there are only {len(directions_AD)} decoder directions to learn from"
-        raise ConfigError("meta.dict_size", size, problem, f"meta.dict_size={quarter}")
+        count = len(directions_AD)
+        problem = f"the number of meta-latents must be between 1 and {count}, the number of decoder directions"
+        raise ConfigError("meta.dict_size", size, problem, f"set meta.dict_size={quarter}")
     return size
 
 
 def _train(folder: Path, directions_AD: Tensor, settings: MetaConfig, display: PointProgress) -> BatchTopKSAE:
-    """Return the trained meta-SAE; training resumes from the newest checkpoint in `folder`.
+    """Train a meta-SAE and return it. Training resumes from the newest checkpoint in `folder`.
 
-    Raises: Stopped on a stop signal, after the state is saved.
+    Raises: Stopped on a stop signal, after saving the training state.
     """
     trainer, stream = build_trainer(directions_AD, settings)
     steps, tokens = trainer.config.steps, trainer.config.tokens
@@ -91,6 +99,6 @@ def _train(folder: Path, directions_AD: Tensor, settings: MetaConfig, display: P
             except signals.Stopped:
                 checkpoints.save(states, done, trainer.state())
                 raise
-    assert isinstance(trainer.sae, BatchTopKSAE), "build_trainer makes one"
+    assert isinstance(trainer.sae, BatchTopKSAE), "build_trainer builds a BatchTopKSAE"
     set_threshold(trainer.sae, directions_AD)
     return trainer.sae

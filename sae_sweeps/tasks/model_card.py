@@ -1,4 +1,4 @@
-"""Model cards: the README.md of a folder with SAEs, for readers and for the Hugging Face hub."""
+"""Model cards: the README.md of a folder with SAEs, in the form that the Hugging Face hub reads."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.report.markdown import format_markdown_row
 
-WRITTEN = "Written by sae-sweeps."  # marks an overview, which may be overwritten
-CONFIG_GROUPS = ("sae", "training", "dataset", "evaluation")  # listed in a card
+WRITTEN = "Written by sae-sweeps."  # marks a README.md that may be overwritten
+CONFIG_GROUPS = ("sae", "training", "dataset", "evaluation")  # groups of settings listed in a card
 
 
 def build_card(
@@ -24,10 +24,10 @@ def build_card(
     folder: str,
     expects_normalized: bool = False,
 ) -> str:
-    """Return the README.md of one SAE.
+    """Return the text of the README.md of one SAE.
 
-    metrics, config, provenance: of results.json; empty for an SAE from another library
-    folder: relative path of the SAE's folder, for the code that loads it
+    metrics, config, provenance: entries of the point's results.json; empty for an SAE from another library
+    folder: relative path of the SAE's folder, for the code example that loads the SAE
     expects_normalized: whether activations must be normalised before they are passed to the SAE
     """
     target = WRITERS[format]
@@ -59,7 +59,7 @@ def build_card(
 
 
 def _introduce(description: Description) -> str:
-    """Describe the SAE in one sentence: architecture, size, what it was trained on."""
+    """Return one sentence on an SAE: architecture, number of latents, k, training data and width."""
     if description.directions_of:
         trained_on = f"the decoder directions of {description.directions_of}"
     else:
@@ -74,7 +74,7 @@ def _introduce(description: Description) -> str:
 
 
 def build_overview(title: str, format: str, model: str | None, metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the README.md of a repository with several SAEs; `metrics` by the names of their folders."""
+    """Return the text of the README.md of a repository with several SAEs. `metrics`: a mapping per folder name."""
     parts = [
         _build_front_matter(WRITERS[format].library, model),
         f"# {title}",
@@ -86,7 +86,7 @@ def build_overview(title: str, format: str, model: str | None, metrics: Mapping[
 
 
 def build_metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """Return a Markdown table with a row per SAE, the lowest NMSE first, SAEs without metrics last."""
+    """Return a Markdown table of metrics with a row per SAE, the lowest NMSE first, SAEs without metrics last."""
     rows = [["SAE", *(metric.title for metric in METRICS.values())]]
     for name, values in sorted(metrics.items(), key=lambda item: item[1].get("nmse", float("inf"))):
         rows.append([name, *(metric.text(values.get(key)) for key, metric in METRICS.items())])
@@ -94,7 +94,7 @@ def build_metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _build_front_matter(library: str, model: str | None) -> str:
-    """Return the YAML header that the hub reads."""
+    """Return the YAML header of a model card: library, tags and, for a hub model, the model's name."""
     lines = ["---", f"library_name: {library.lower()}", "tags:", "- sparse-autoencoder", "- interpretability"]
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model or ""):  # OWNER/NAME on the hub
         lines.append(f"base_model: {model}")
@@ -102,7 +102,7 @@ def _build_front_matter(library: str, model: str | None) -> str:
 
 
 def _format_setting(value: Any) -> str:
-    """Return a setting as text; paths on this machine are cut to their ends."""
+    """Return a setting's value as text. Local paths are private, so only the last two parts are given."""
     if isinstance(value, list):
         return ", ".join(map(_format_setting, value))
     return shorten_path(value)

@@ -1,4 +1,4 @@
-"""Task `publish`: upload trained SAEs to a repository on the Hugging Face hub, with a card for each and one for all."""
+"""Task `publish`: upload trained SAEs to a Hugging Face repository, with a model card per SAE and an overview."""
 
 from pathlib import Path
 
@@ -13,15 +13,16 @@ from sae_sweeps.tasks.model_card import WRITTEN, build_overview
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Write the SAEs with their cards and upload them. Returns one sentence per SAE that could not be written.
+    """Write SAEs with model cards and upload them. Returns one sentence per SAE that was not written.
 
-    Raises: ConfigError if the hub refuses them or cannot be reached, or a README.md of the user would be overwritten.
+    Raises: ConfigError if the hub refuses the upload or cannot be reached, or if the upload would overwrite a README.md
+    that sae-sweeps did not write.
     """
     saved, skipped_reason = find_saes(sweep, config)
     root, format = choose_folder(sweep, config), choose_format(config)
     if (root / CARD).exists() and WRITTEN not in (root / CARD).read_text(encoding="utf-8"):
-        problem = f"contains a {CARD} that sae-sweeps did not write, and would overwrite it"
-        raise ConfigError("export.folder", str(root), problem, "choose another folder")
+        problem = f"the folder contains a {CARD} that sae-sweeps did not write and must not overwrite"
+        raise ConfigError("export.folder", str(root), problem, "set export.folder to another folder")
     written, failures = export(saved, root, config)
     failures = [skipped_reason, *failures] if skipped_reason else failures
     if not written:
@@ -48,7 +49,7 @@ def _list_files(folder: Path) -> list[Path]:
 
 def _print_files(repo: str, root: Path, files: list[Path], config: Config) -> None:
     visibility = "private" if config.publish.private else "public"
-    action = "would be uploaded" if config.publish.dry_run else "to upload"
+    action = "would be uploaded" if config.publish.dry_run else "will be uploaded"
     size = sum(file.stat().st_size for file in files) / 2**20
     console.print(f"{pluralize(len(files), 'file')}, {size:.1f} MiB, {action} to {repo} ({visibility}):")
     for file in files:
@@ -63,8 +64,8 @@ def _upload(repo: str, root: Path, files: list[Path], private: bool) -> None:
     try:
         if api.repo_exists(repo) and api.repo_info(repo).private != private:
             visibility = "public" if private else "private"
-            problem = f"{repo} exists and is {visibility}"
-            raise ConfigError("publish.private", private, problem, f"publish.private={not private}")
+            problem = f"the repository {repo} already exists and is {visibility}"
+            raise ConfigError("publish.private", private, problem, f"set publish.private={not private}")
         api.create_repo(repo, private=private, exist_ok=True)
         names = [str(file.relative_to(root)) for file in files]
         url = api.upload_folder(
@@ -72,13 +73,13 @@ def _upload(repo: str, root: Path, files: list[Path], private: bool) -> None:
         )
     except ConfigError:
         raise
-    except Exception as error:  # any error of the client's transport
+    except Exception as error:  # the client passes on any error of its HTTP library
         is_refused = isinstance(error, HfHubHTTPError | LocalTokenNotFoundError)
         if is_refused:
-            problem, fix = "the hub refused the upload", "log in with `hf auth login` as a user who may write there"
+            problem, fix = "the hub refused the upload", "log in with `hf auth login` as a user who may write to it"
         else:
             problem, fix = "the hub cannot be reached", "check the network and try again"
         problem += f" ({type(error).__name__}: {first_line(error)})"
-        fix += "; publish.dry_run=true lists the files without the hub"
+        fix += "; set publish.dry_run=true to list the files without contacting the hub"
         raise ConfigError("publish.repo", repo, problem, fix) from None
     console.print(f"uploaded: {url}", markup=False, soft_wrap=True)

@@ -58,10 +58,7 @@ def load_plan_studies(name: str) -> PlanStudies:
 
 
 def _module(name: str) -> ModuleType:
-    """Import and return the module of a task. Raises: KeyError if there is no such task.
-
-    The imports are literal, so that mypy and import-linter see them.
-    """
+    """Import and return the module of a task, literally, so that tools see it. Raises: KeyError if there is none."""
     match name:
         case "train":
             from sae_sweeps.tasks import train

@@ -32,18 +32,18 @@ SCHEMA = pa.schema(
     [
         ("latent", pa.int32()),
         ("cosine", pa.float32()),  # the largest decoder cosine with a latent of the other SAE
-        ("nearest", pa.int32()),  # the latent of the other SAE that has it
-        ("family", pa.int32()),  # at stitch.threshold; a family has one number in both tables
-        ("frequency", pa.float32()),  # share of the activations on which it is active
+        ("nearest", pa.int32()),  # the latent of the other SAE with this cosine
+        ("family", pa.int32()),  # family number at stitch.threshold; a family has the same number in both tables
+        ("frequency", pa.float32()),  # share of the activations on which the latent is active
     ]
 )
 LARGE_SCHEMA = pa.schema([*SCHEMA, ("novel", pa.bool_()), ("mse_change", pa.float64())])
 
 
 def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
-    """Return the studies a command asks for, one per pair of SAEs, and why pairs are skipped (empty if none are).
+    """Return one study per pair of SAEs that the command selects, and one sentence on skipped pairs (empty if none).
 
-    Raises: ConfigError if named SAEs do not exist or are of different activations.
+    Raises: ConfigError if an SAE of `small=` or `large=` does not exist, or the two differ in model or hook.
     """
     unfinished: list[str] = []
     if command.small is not None or command.large is not None:
@@ -53,7 +53,8 @@ def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
         require_same_activation(*pairs[0])
         sizes = [one.config.dict_size for one in pairs[0]]
         if sizes[0] > sizes[1]:
-            log.warning("the SAE of small= has %d latents, more than the %d of large=", *sizes)
+            message = "the SAE of small= has %d latents, more than the %d latents of large=; if unintended, swap them"
+            log.warning(message, *sizes)
     else:
         saved, not_done = collect_saved(sweep)
         pairs = pair_neighbours(saved)
@@ -67,18 +68,21 @@ def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
         studies.append(Study.from_command("stitch", sweep, command, f"{small.title}--{large.title}", parts, settings))
     skipped_reason = describe_unfinished(unfinished)
     if not studies:
-        skipped_reason = skipped_reason or f"no two points of {sweep.name} differ in dict_size alone"
+        skipped_reason = (
+            skipped_reason
+            or f"no two points of sweep {sweep.name} differ only in dict_size, so no pair can be stitched"
+        )
     return studies, skipped_reason
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Run the studies that `config` asks for. Returns one sentence per failure."""
+    """Stitch each pair of SAEs that `config` selects. Returns one sentence per failure."""
     studies, skipped_reason = plan_studies(sweep, config)
     return run_studies(studies, _stitch, skipped_reason)
 
 
 def _stitch(study: Study, display: PointProgress) -> None:
-    """Measure a pair of SAEs and write the study's files."""
+    """Measure what the large SAE adds to the small one, and write tables, figures and results.json."""
     started = time.perf_counter()
     source, settings = study.load_source(), StitchConfig(**study.settings)
     small, large = (study.load_sae(part, source) for part in ("small", "large"))
@@ -100,8 +104,9 @@ def _stitch(study: Study, display: PointProgress) -> None:
 
 
 def measure_ce_degradation(pair: Pair, source: ActivationSource) -> list[float]:
-    """Measure the CE degradation, in nats per token, at the positions `pair.ce_positions` of the interpolation.
+    """Measure the CE degradation at the positions `pair.ce_positions` of the path from the small SAE to the large one.
 
+    Returns nats per token, a value per position.
     Raises: Stopped on a stop signal.
     """
     data = source.held_out(min(pair.settings.ce_tokens, pair.settings.tokens))
@@ -114,9 +119,13 @@ def measure_ce_degradation(pair: Pair, source: ActivationSource) -> list[float]:
 
 
 def summarize(metrics: dict[str, Any]) -> str:
-    """Return the main results in one line."""
+    """Return the main results of a stitching study in one line, for the log."""
     auroc, best = metrics["auroc"], metrics["best_threshold"]
-    prediction = "all active latents change the MSE in one direction" if auroc is None else f"AUROC {auroc:.3f}"
+    prediction = (
+        "AUROC undefined, as all active latents change the MSE in one direction"
+        if auroc is None
+        else f"AUROC {auroc:.3f}"
+    )
     return (
         f"{metrics['novel']} of {metrics['latents']} latents are novel; {prediction}"
         + (f", best threshold {best:.2f}" if best is not None else "")
@@ -126,16 +135,17 @@ def summarize(metrics: dict[str, Any]) -> str:
 
 
 def _require_same_normalization(study: Study, small: SAE, large: SAE) -> None:
-    """Check that both SAEs normalise activations in one way. Raises: ConfigError if they do not."""
+    """Require that both SAEs normalise activations in the same way. Raises: ConfigError if they do not."""
     if small.normalization != large.normalization:
         saved, other = study.saved["small"], study.saved["large"]
-        problem = f"normalises activations by {small.normalization!r}, but {other.folder} by {large.normalization!r}"
-        fix = "stitch SAEs that normalise activations in one way"
+        ways = f"this one uses {small.normalization!r} and {other.folder} uses {large.normalization!r}"
+        problem = f"both SAEs must normalise activations in the same way, but {ways}"
+        fix = "give two SAEs with the same normalisation"
         raise ConfigError(saved.setting, str(saved.folder), problem, fix)
 
 
 def _write_tables(study: Study, pair: Pair) -> dict[str, np.ndarray]:
-    """Write latents.parquet (large SAE) and small_latents.parquet. Returns the columns of the first."""
+    """Write latents.parquet (large SAE) and small_latents.parquet. Returns the columns of latents.parquet by name."""
     stitching, compared = pair.stitching, pair.compared
     families = compared.families[pair.settings.threshold]
 
@@ -157,7 +167,7 @@ def _write_tables(study: Study, pair: Pair) -> dict[str, np.ndarray]:
 
 
 def _log_run(run: Run, details: dict[str, Any], latents: dict[str, np.ndarray], pictures: list[Path]) -> None:
-    """Log the study's curves, tables, histograms and figures to its W&B run."""
+    """Log the curves, tables, histograms and figures of a stitching study to a W&B run."""
     curves = details["curves"]
     degradation = dict(zip(curves["ce_degradation"]["positions"], curves["ce_degradation"]["nats"], strict=True))
     for name in ("interpolation", "reconstruction", "random"):

@@ -1,7 +1,7 @@
-"""What the studies of trained SAEs share: their SAEs, a folder and a lock per study, failures, the table of results.
+"""Base of the tasks that study trained SAEs: loading SAEs, a folder and lock per study, failures, a table of results.
 
-outputs/<name>/<task>/<study>/results.json    written last: the study is done, and the same command skips it
-outputs/<name>/<task>/<study>/launch.log      and tables and figures, as listed in docs/studies.md
+outputs/<name>/<task>/<study>/results.json    written last; a study with this file is done, and the command skips it
+outputs/<name>/<task>/<study>/launch.log      the log; tables and figures beside it are listed in docs/studies.md
 outputs/<name>/<task>.csv                     a row per study
 """
 
@@ -39,17 +39,17 @@ from sae_sweeps.tracking.run import Run, start_run
 
 log = logging.getLogger(__name__)
 
-SETTINGS_WITHOUT_EFFECT = ("checkpoint_every",)  # on results, so they do not name a study
-LOCK_TIMEOUT, LOCK_TIMEOUT_IN_JOB = 5.0, 1800.0  # seconds; on a cluster a process may outlive its job
-VERSION = 1  # of the computations: when it changes, studies that are done are done again
+SETTINGS_WITHOUT_EFFECT = ("checkpoint_every",)  # do not change results, so the hash of a study omits them
+LOCK_TIMEOUT, LOCK_TIMEOUT_IN_JOB = 5.0, 1800.0  # seconds; longer in a Slurm job: a process may outlive the job
+VERSION = 1  # version of the computations; after a change, finished studies run again
 
 
 @dataclass(frozen=True)
 class Study:
-    """One study: its SAEs, settings and folder.
+    """A study of one or more trained SAEs: the task, the SAEs, the settings, and the folder of the results.
 
-    config: the first SAE's configuration, with the command's name, output root, device, tracking and task
-    saved: the SAEs by the parts they play in the study, such as "small" and "large"
+    config: configuration of the first SAE, with name, output_root, device, tracking and task of the command
+    saved: the SAEs by role in the study, such as "small" and "large"
     """
 
     task: str
@@ -60,17 +60,17 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Return the name of the study, its folder's."""
+        """Return the name of the study, which is also the name of the folder."""
         return self.folder.name
 
     @classmethod
     def from_command(
         cls, task: str, sweep: Sweep, command: Config, title: str, saved: dict[str, SavedSAE], settings: dict[str, Any]
     ) -> "Study":
-        """Return the study; its folder is named by `title` and a hash of its settings and of the SAEs' weights.
+        """Build a study in a folder named by `title` and a hash of the settings and the SAEs' weights.
 
-        Raises: ConfigError if the command line gives another model or hook than that of the SAEs, or would evaluate
-        them on documents they were trained on.
+        Raises: ConfigError if the command sets another model or hook than the SAEs were trained on, or text that
+        contains documents that the SAEs were trained on.
         """
         main = _apply_command(next(iter(saved.values())), command)
         hashed_settings = {name: value for name, value in settings.items() if name not in SETTINGS_WITHOUT_EFFECT}
@@ -85,28 +85,28 @@ class Study:
         return cls(task, sweep.folder / task / f"{title}-{digest}", config, saved, settings)
 
     def load_source(self) -> ActivationSource:
-        """Load the language model and the text. Raises: ConfigError if they cannot be used any more."""
+        """Load the language model and the text. Raises: ConfigError if the model or the text cannot be used."""
         for error in Preflight().find_problems(self.config):
             raise error
         return load_source(self.config, choose_device(self.config.device))
 
     def load_sae(self, part: str, source: ActivationSource) -> SAE:
-        """Load the SAE that plays a part in the study.
+        """Load the SAE with the role `part` in the study, such as "small".
 
-        Raises: ConfigError if its files cannot be read, or its width is not the activations'.
+        Raises: ConfigError if the files cannot be read, or d_in differs from the width of the activations.
         """
         saved = self.saved[part]
         sae = saved.load(source.device)
         if sae.d_in != source.d_in:
-            problem = f"takes activations of width {sae.d_in}, but those of {self.config.model.name} have {source.d_in}"
-            raise ConfigError(saved.setting, str(saved.folder), problem, "model=..., the model that it was trained on")
+            problem = f"d_in is {sae.d_in}, but activations of {self.config.model.name} have width {source.d_in}"
+            raise ConfigError(saved.setting, str(saved.folder), problem, "set model=... to the SAE's model")
         return sae
 
     def track(self, axis: str, fill: Callable[[Run], None], metrics: dict[str, Any]) -> None:
-        """Log the study to a W&B run in the group of its sweep, whose config names the points and their runs.
+        """Log the study to a new W&B run in the group of the sweep. The run's config names the SAEs and their W&B runs.
 
-        axis: the x-axis of the run's curves
-        fill: logs curves, tables and figures to the run; an error of W&B is logged, and does not fail the study
+        axis: name of the value on the x-axis of all curves, such as "step"
+        fill: logs curves, tables and figures to the run; a W&B error is logged, and the study still succeeds
         """
         config = {"study": self.describe(), "config": asdict(self.config), **provenance()}
         group, tracking, run = self.config.name, self.config.tracking, Run()
@@ -115,11 +115,11 @@ class Study:
             fill(run)
             run.finish(metrics)
         except Exception as error:
-            log.warning("%s: the W&B run is incomplete (%s)", self.name, describe_error(error))
+            log.warning("%s: the W&B run is incomplete, all files are written (%s)", self.name, describe_error(error))
             run.finish(failed=True)
 
     def describe(self) -> dict[str, Any]:
-        """Return the study as results.json names it: task, name, SAEs and settings."""
+        """Return the entry `study` of results.json: task, name, a description of each SAE, and settings."""
         return {
             "task": self.task,
             "name": self.name,
@@ -128,22 +128,22 @@ class Study:
         }
 
     def write_results(self, metrics: dict[str, Any], **more: Any) -> None:
-        """Write results.json. It marks the study as done, so it must be the last file."""
+        """Write results.json with metrics and further entries. It marks the study as done, so write it last."""
         content = {"study": self.describe(), "metrics": metrics, **more}
         content |= {"config": asdict(self.config), "provenance": provenance()}
         write_json(self.folder / point_state.RESULTS, content)
 
 
 def _apply_command(saved: SavedSAE, command: Config) -> Config:
-    """Return the configuration of an SAE with the command line's settings of text and model execution.
+    """Return an SAE's configuration with the command's settings for the text and for running the language model.
 
-    Raises: ConfigError, as `Study.from_command` does.
+    Raises: ConfigError if the command sets another model or hook, or documents that the SAE was trained on.
     """
     given = {"model.name" if setting == "model" else setting for setting in command.given}
     for setting in _find_unlike_settings(saved.config.model, command.model):
         if setting in given:
             problem = f"{saved.title} was trained with {setting}={get_setting(saved.config, setting)}"
-            fix = "leave it out: an SAE brings its model and hook"
+            fix = f"leave {setting} out; an SAE uses its own model and hook"
             raise ConfigError(setting, get_setting(command, setting), problem, fix)
     config = apply_command_settings(saved.config, command)
     _require_held_out(saved, config.dataset)
@@ -151,36 +151,36 @@ def _apply_command(saved: SavedSAE, command: Config) -> Config:
 
 
 def _require_held_out(saved: SavedSAE, dataset: DatasetConfig) -> None:
-    """Check that no document of the SAE's training text is evaluated on. Raises: ConfigError otherwise."""
+    """Require that the held-out documents of `dataset` are not training documents of the SAE. Raises: ConfigError."""
     trained_on = saved.config.dataset
     documents = [(each.format, each.name, each.subset, each.split, each.globs) for each in (dataset, trained_on)]
     if documents[0] == documents[1] and dataset.holdout_every % trained_on.holdout_every != 0:
-        problem = f"{saved.title} would be evaluated on documents that it was trained on"
-        fix = f"dataset.holdout_every={trained_on.holdout_every}, or a multiple of it"
+        problem = f"with this value, {saved.title} would be evaluated on documents that it was trained on"
+        fix = f"set dataset.holdout_every to {trained_on.holdout_every} or a multiple of {trained_on.holdout_every}"
         raise ConfigError("dataset.holdout_every", dataset.holdout_every, problem, fix)
 
 
 def collect_saved(sweep: Sweep) -> tuple[list[SavedSAE], list[str]]:
-    """Return the SAEs of all points of a sweep, and the names of the points that are not done."""
+    """Return the SAEs of all points of a sweep, and the names of unfinished points, which may have no SAE yet."""
     points = sweep.points()
     unfinished = [point.name for point in points if not point_state.is_done(point.folder)]
     return [from_point(point) for point in points], unfinished
 
 
 def describe_unfinished(names: Sequence[str]) -> str:
-    """Return the reason to skip points that are not done; empty if there are none."""
-    return f"not done: {', '.join(names)}" if names else ""
+    """Return a sentence that says which unfinished points are skipped; empty if `names` is empty."""
+    return f"points without a trained SAE are skipped: {', '.join(names)}" if names else ""
 
 
 def find_named(command: Config) -> list[SavedSAE]:
-    """Return the SAE that `saved=` names, if it is given. Raises: ConfigError if there is no such SAE."""
+    """Return a list of the SAE of `saved=`, empty if `saved` is unset. Raises: ConfigError if there is no such SAE."""
     return [] if command.saved is None else [find_saved_sae(command.saved, "saved", command)]
 
 
 def plan_per_sae(task: str, sweep: Sweep, command: Config, settings: dict[str, Any]) -> tuple[list[Study], str]:
-    """Return a study of each SAE that a command asks for, and why others are skipped (empty if none are).
+    """Return one study per SAE that the command selects, and one sentence on skipped points (empty if there are none).
 
-    Raises: ConfigError if the named SAE does not exist.
+    Raises: ConfigError if the SAE of `saved=` does not exist.
     """
     saved, skipped_reason = find_named_or_done(sweep, command)
     studies = [Study.from_command(task, sweep, command, one.title, {"sae": one}, settings) for one in saved]
@@ -188,9 +188,9 @@ def plan_per_sae(task: str, sweep: Sweep, command: Config, settings: dict[str, A
 
 
 def find_named_or_done(sweep: Sweep, command: Config) -> tuple[list[SavedSAE], str]:
-    """Return the SAE that a command names, or those of all done points, and why other points are skipped.
+    """Return the SAE of `saved=`, or by default the SAEs of all finished points, and one sentence on skipped points.
 
-    Raises: ConfigError if the named SAE does not exist.
+    Raises: ConfigError if the SAE of `saved=` does not exist.
     """
     if named := find_named(command):
         return named, ""
@@ -201,10 +201,10 @@ def find_named_or_done(sweep: Sweep, command: Config) -> tuple[list[SavedSAE], s
 def run_studies(
     studies: Sequence[Study], run_one: Callable[[Study, PointProgress], None], skipped_reason: str = ""
 ) -> list[str]:
-    """Run studies one after another; a failure does not stop the others. Returns one sentence per failure.
+    """Run studies one after another, also after a failure. Returns one sentence per failure.
 
-    skipped_reason: why other SAEs are not studied, one sentence; it counts as a failure unless it is empty
-    Raises: NotRunError if there is no study. Stopped on a stop signal.
+    skipped_reason: one sentence on SAEs that are not studied; it counts as a failure unless it is empty
+    Raises: NotRunError if `studies` is empty. Stopped on a stop signal.
     """
     if not studies:
         raise NotRunError(skipped_reason or NO_POINTS)
@@ -213,7 +213,7 @@ def run_studies(
         for study in studies:
             failure = None
             if point_state.is_done(study.folder):
-                log.info("%s: already done, skipped", study.name)
+                log.info("%s: this study is already done and is skipped", study.name)
             else:
                 failure = _run(study, run_one, display)
             if failure is not None:
@@ -224,13 +224,13 @@ def run_studies(
 
 
 def _run(study: Study, run_one: Callable[[Study, PointProgress], None], progress: SweepProgress) -> str | None:
-    """Run a study under its lock, with its log file. Returns why it failed, None if it did not."""
+    """Run a study while holding the lock of the study's folder. Returns the error in one line, None on success."""
     display = progress.add_point(study.name)
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
         with _hold_lock(study), logs.log_file(study.folder):
             if point_state.is_done(study.folder):
-                return None  # another process finished it while this one waited for the lock
+                return None  # another process finished the study while this process waited for the lock
             try:
                 run_one(study, display)
             except Exception as error:
@@ -246,9 +246,9 @@ def _run(study: Study, run_one: Callable[[Study, PointProgress], None], progress
 
 @contextmanager
 def _hold_lock(study: Study) -> Iterator[None]:
-    """Hold the study's lock, which the system releases when the process ends.
+    """Hold the lock file of the study. The operating system releases the lock when the process ends.
 
-    Raises: LockedError if another process still holds it after the timeout.
+    Raises: LockedError if another process still holds the lock after the timeout.
     """
     lock = FileLock(study.folder / point_state.LOCK)
     deadline = time.monotonic() + (LOCK_TIMEOUT if point_state.this_job() is None else LOCK_TIMEOUT_IN_JOB)
@@ -261,7 +261,7 @@ def _hold_lock(study: Study) -> Iterator[None]:
 
 
 def _write_csv(folder: Path) -> None:
-    """Write a row per study of a task, by name: its SAEs, settings, metrics, and the text settings that differ."""
+    """Write <task>.csv with a row per finished study: name, SAEs, settings, differing text settings and metrics."""
     rows = []
     found = {file: read_json(file) for file in sorted(folder.glob(f"*/{point_state.RESULTS}"))}
     texts = [select_text_settings(results["config"]) for results in found.values()]
@@ -284,15 +284,15 @@ def _write_csv(folder: Path) -> None:
 
 
 def require_same_activation(first: SavedSAE, second: SavedSAE) -> None:
-    """Check that two SAEs are of one hook of one model. Raises: ConfigError if they are not."""
+    """Require that two SAEs were trained at the same hook of the same model. Raises: ConfigError if they were not."""
     for setting in _find_unlike_settings(first.config.model, second.config.model):
         value, other = get_setting(first.config, setting), get_setting(second.config, setting)
-        problem = f"was trained with {setting}={value}, but {second.folder} with {setting}={other}"
-        raise ConfigError(first.setting, str(first.folder), problem, "compare SAEs of one hook of one model")
+        problem = f"the SAE was trained with {setting}={value}, but {second.folder} with {setting}={other}"
+        raise ConfigError(first.setting, str(first.folder), problem, "give two SAEs of the same model and hook")
 
 
 def _find_unlike_settings(model: ModelConfig, other: ModelConfig) -> list[str]:
-    """Return the settings by which two configurations have different activations."""
+    """Return which of `model.name` and `model.hook` make the activations of two models differ."""
     is_same = {
         "model.name": is_same_model(model.name, [other.name, *other.aliases]),
         "model.hook": is_same_activation(model.hook, other.hook),

@@ -30,15 +30,19 @@ def test_stitching_equals_the_commands_study(swept, stream, batches):
 def test_saes_that_do_not_fit_are_not_stitched():
     small, large, x_AD = TopKSAE(16, 32, k=4), TopKSAE(16, 48, k=4), torch.randn(10, 16)
     for arguments, change, problem in (
-        ((small, TopKSAE(8, 48, k=4), x_AD), {}, "d_in=16: the large SAE has 8"),
+        ((small, TopKSAE(8, 48, k=4), x_AD), {}, "d_in=16: the small SAE has this d_in, but the large SAE has d_in=8"),
         (
             (small, TopKSAE(16, 48, k=4, normalize_input=False), x_AD),
             {},
-            "normalization=layer_norm: the large SAE has",
+            "normalization=layer_norm: the small SAE has this normalization, but the large SAE has normalization=none",
         ),
-        ((small, large, x_AD[:, :8]), {}, "activations=(10, 8): must have the shape (any number, 16)"),
-        ((small, large, x_AD[:0]), {}, "activations=0: there are none"),
-        ((small, large, []), {}, "activations=0: there are none"),
+        (
+            (small, large, x_AD[:, :8]),
+            {},
+            "activations=(10, 8): the shape must be (any number, 16), where 16 is d_in of both SAEs",
+        ),
+        ((small, large, x_AD[:0]), {}, "activations=0: there must be at least one activation"),
+        ((small, large, []), {}, "activations=0: there must be at least one activation"),
         ((small, large, x_AD), {"threshold": 2.0}, "stitch.threshold=2.0: must be a cosine"),
     ):
         with pytest.raises(ConfigError) as refused:
@@ -90,9 +94,13 @@ def test_directions_alone_can_be_decomposed_and_unusable_settings_are_refused(de
     again = MetaSAE.train(3 * sae.W_dec, latents=meta.latents_A, steps=60, batch_size=16)
     assert again.explained_variance == pytest.approx(meta.explained_variance, rel=1e-3)
     left_out = next(latent for latent in range(49) if latent not in meta.latents_A.tolist())
-    with pytest.raises(KeyError, match=f"latent {left_out} was not decomposed"):
+    with pytest.raises(
+        KeyError, match=f"latent {left_out} was not decomposed; `latents_A` lists all decomposed latents"
+    ):
         meta.find_meta_latents(left_out)
-    with pytest.raises(ConfigError, match=r"meta\.dict_size=100: there are only 48 decoder directions"):
+    with pytest.raises(
+        ConfigError, match=r"meta\.dict_size=100: .* between 1 and 48, the number of decoder directions"
+    ):
         MetaSAE.train(sae, dict_size=100)
     with pytest.raises(ConfigError, match=r"meta\.k=5: must be at most meta.dict_size=4"):
         MetaSAE.train(sae, dict_size=4, k=5)

@@ -146,8 +146,8 @@ LISTED = ("sae=jumprelu", "model=gpt2-small")  # the model lists coefficients fo
 def test_jumprelu_uses_a_given_setting_then_a_listed_coefficient_then_k_as_target_l0():
     given = {"sparsity_coefficient": 0.5}
     for overrides, expected, source in (
-        ((*LISTED, "k=16"), {"sparsity_coefficient": 0.004}, "listed for k=16"),
-        ((*LISTED, "k=33"), {"target_l0": 33.0}, "sae.target_l0=33, for k=33"),
+        ((*LISTED, "k=16"), {"sparsity_coefficient": 0.004}, "which the model's configuration lists for k=16"),
+        ((*LISTED, "k=33"), {"target_l0": 33.0}, "sae.target_l0=33, which is k=33, because"),
         ((*LISTED, "k=16", "sae.target_l0=${k}"), {"target_l0": 16.0}, "as given"),
         ((*LISTED, "k=16", "sae.target_l0=20.5"), {"target_l0": 20.5}, "sae.target_l0=20.5, as given"),
         ((*LISTED, "k=33", "sae.sparsity_coefficient=0.5"), given, "as given"),

@@ -136,7 +136,7 @@ def test_family_labels_count_up_from_zero_without_gaps():
 
 
 def test_directions_of_different_widths_are_refused():
-    with pytest.raises(ValueError, match="width 8 and 5"):
+    with pytest.raises(ValueError, match="the left ones have width 8 and the right ones 5"):
         compare(torch.ones(3, 8), torch.ones(3, 5))
 
 

@@ -124,7 +124,7 @@ def test_float32_saes_give_the_same_measurements():
 
 
 def test_saes_of_other_width_or_normalization_are_refused():
-    with pytest.raises(ValueError, match="differ in d_in or in normalization"):
+    with pytest.raises(ValueError, match="the two SAEs must have the same d_in and the same normalization"):
         Stitching(TopKSAE(8, 20, 3), TopKSAE(8, 40, 3, normalize_input=False), [])
-    with pytest.raises(ValueError, match="differ in d_in or in normalization"):
+    with pytest.raises(ValueError, match="the two SAEs must have the same d_in and the same normalization"):
         Stitching(TopKSAE(8, 20, 3), TopKSAE(9, 40, 3), [])

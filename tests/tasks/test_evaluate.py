@@ -227,18 +227,16 @@ def test_another_model_or_hook_than_the_points_is_refused(first, command, tiny_m
             assert ran.code == 1
             (line,) = ran.err.splitlines()
             assert line.startswith(f"error: {setting}={value}: ")
-            assert (
-                f"-k4-seed0 was trained with {setting}={its}. Fix: leave it out: an SAE brings its model and hook"
-                in line
-            )
+            fix = f"leave {setting} out; an SAE uses its own model and hook"
+            assert f"-k4-seed0 was trained with {setting}={its}. Fix: {fix}" in line
 
 
 def test_evaluating_on_documents_of_the_training_text_is_refused(first, command):
     mine = point(first, "topk-32")
     every = results(mine)["config"]["dataset"]["holdout_every"]
     ran = command("task=evaluate", *GIVEN, f"sae={mine}", f"dataset.holdout_every={every - 1}")
-    problem = "topk-32-k4-seed0 would be evaluated on documents that it was trained on"
-    fix = f"dataset.holdout_every={every}, or a multiple of it"
+    problem = "with this value, topk-32-k4-seed0 would be evaluated on documents that it was trained on"
+    fix = f"set dataset.holdout_every to {every} or a multiple of {every}"
     assert (ran.code, ran.err) == (1, f"error: dataset.holdout_every={every - 1}: {problem}. Fix: {fix}\n")
     assert command("task=evaluate", *GIVEN, f"sae={mine}", f"dataset.holdout_every={2 * every}").code == 0
 

@@ -82,7 +82,8 @@ def test_architectures_a_format_lacks_are_refused_and_the_other_saes_are_written
     ran = command("task=export", "name=first", "format=sparsify", "export.normalized=true")
     assert ran.code == 1
     refused = ran.err.splitlines()
-    problem = "sparsify has no architecture batchtopk; it has topk. Fix: format=sae_lens, which takes this SAE"
+    problem = "sparsify does not support the architecture batchtopk, but only topk"
+    problem += ". Fix: set format=sae_lens, which supports this SAE"
     assert refused == [f"export: {title}: format=sparsify: {problem}" for title in TITLES[:2]]
     root = first / "export" / "sparsify"
     assert sorted(entry.name for entry in root.iterdir()) == TITLES[2:]
@@ -123,7 +124,7 @@ def test_saes_from_other_libraries_are_exported(tmp_path, command, tiny_model, f
     if theirs.architecture not in SUPPORTED[format]:
         assert ran.code == 1
         assert re.match(rf"export: {title}-[0-9a-f]{{8}}: format={format}: ", ran.err)
-        assert "Fix: format=sae_lens" in ran.err
+        assert "Fix: set format=sae_lens" in ran.err
         assert not (tmp_path / "out").exists()
         return
     assert (ran.code, ran.err) == (0, "")
@@ -150,7 +151,7 @@ def test_a_field_that_the_format_needs_and_nobody_knows_is_named(tmp_path, comma
     assert (ran.code, ran.out) == (1, "")
     (line,) = ran.err.splitlines()
     assert f"needs {named}" in line
-    assert "Fix: format=sae_lens" in line
+    assert "Fix: set format=sae_lens" in line
 
 
 def test_saes_with_the_same_folder_name_do_not_overwrite_each_other(tmp_path, command, tiny_model):

@@ -124,7 +124,7 @@ def test_an_sae_can_be_named_by_its_points_folder_or_its_own(first, command, tas
     sae = point(first, "batchtopk-48")
     for folder in (sae, sae / "sae"):
         ran = command(f"task={task}", *GIVEN, f"sae={folder}")
-        assert (ran.code, ran.out.count("already done, skipped")) == (0, 1)
+        assert (ran.code, ran.out.count("this study is already done and is skipped")) == (0, 1)
     assert contents(first) == before
 
 

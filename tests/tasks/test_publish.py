@@ -120,7 +120,8 @@ def test_a_private_upload_to_a_public_repository_is_refused(first, command, api,
     monkeypatch.setattr(Api, "private", False)
     ran = command("task=publish", "name=first", "publish.repo=me/my-saes")
     assert (ran.code, api) == (1, [])
-    assert ran.err == "error: publish.private=True: me/my-saes exists and is public. Fix: publish.private=False\n"
+    problem = "the repository me/my-saes already exists and is public. Fix: set publish.private=False"
+    assert ran.err == f"error: publish.private=True: {problem}\n"
 
 
 def test_a_readme_of_the_user_is_not_overwritten(first, command, api, tmp_path):
@@ -129,9 +130,8 @@ def test_a_readme_of_the_user_is_not_overwritten(first, command, api, tmp_path):
     words = ["task=publish", "name=first", "publish.repo=me/my-saes", "publish.dry_run=true"]
     ran = command(*words, "export.folder=mine")
     assert (ran.code, api) == (1, [])
-    assert ran.err.startswith(
-        "error: export.folder=mine: contains a README.md that sae-sweeps did not write, and would overwrite it"
-    )
+    problem = "the folder contains a README.md that sae-sweeps did not write and must not overwrite"
+    assert ran.err.startswith(f"error: export.folder=mine: {problem}")
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["README.md"]
     assert (tmp_path / "mine" / "README.md").read_text() == "# Mine\n"
     assert [command(*words).code for _ in range(2)] == [0, 0]  # an overview of its own may be overwritten

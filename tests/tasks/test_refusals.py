@@ -95,7 +95,8 @@ def test_more_meta_latents_than_directions_are_refused(first, command):
     ran = command("task=meta_sae", *GIVEN, "meta.dict_size=49", f"sae={point(first, 'topk-48')}")
     assert ran.code == 1
     (message,) = ran.err.splitlines()
-    assert "meta.dict_size=49: there are only 46 decoder directions to learn from. Fix: meta.dict_size=11" in message
+    problem = "the number of meta-latents must be between 1 and 46, the number of decoder directions"
+    assert f"meta.dict_size=49: {problem}. Fix: set meta.dict_size=11" in message
     assert "Traceback" not in ran.out
     assert not [
         name for name in contents(first / "meta_sae") if not name.endswith((".lock", "launch.log", "decomposed.json"))
@@ -109,7 +110,7 @@ def test_a_sweep_without_neighbouring_sizes_cannot_be_stitched(first, command):
     (first / "sweep.json").write_text(json.dumps(sweep))
     ran = command("task=stitch", *GIVEN)
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "stitch: no two points of first differ in dict_size alone\n"
+    assert ran.err == "stitch: no two points of sweep first differ only in dict_size, so no pair can be stitched\n"
 
 
 @pytest.mark.parametrize("task", ["meta_sae", "latents"])
@@ -147,7 +148,7 @@ def test_stitching_saes_with_different_normalization_is_refused(first, command):
     ran = command("task=stitch", *GIVEN, f"small={point(first, 'topk-32')}", f"large={sae}")
     assert ran.code == 1
     (message,) = ran.err.splitlines()
-    assert "normalises activations by 'layer_norm'" in message
+    assert "both SAEs must normalise activations in the same way, but this one uses 'layer_norm' and " in message
     assert "Fix: " in message
 
 
@@ -172,4 +173,7 @@ def test_an_unfinished_size_between_two_sizes_is_not_skipped_over(tmp_path):
     for name in ("of-32", "of-64"):
         (sweep.folder / name).mkdir()
         (sweep.folder / name / "results.json").write_text("{}")
-    assert stitch.plan_studies(sweep, configs["of-32"]) == ([], "not done: of-48")
+    assert stitch.plan_studies(sweep, configs["of-32"]) == (
+        [],
+        "points without a trained SAE are skipped: of-48",
+    )

@@ -89,4 +89,4 @@ def test_saes_of_two_architectures_can_be_named_by_folder(first, command, tmp_pa
         assert found["curves"]["interpolation"]["nmse"][end] == pytest.approx(own, rel=1e-5)
     swapped = command("task=stitch", *given, "name=swapped", f"small={large}", f"large={small}")
     assert swapped.code == 0
-    assert "the SAE of small= has 48 latents, more than the 32 of large=" in swapped.out + swapped.err
+    assert "the SAE of small= has 48 latents, more than the 32 latents of large=" in swapped.out + swapped.err

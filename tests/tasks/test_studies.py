@@ -63,7 +63,7 @@ def test_the_same_command_again_changes_nothing(first, command, task):
     before = contents(first)
     ran = command(f"task={task}", *GIVEN)
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.count("already done, skipped") == COUNTS[task]
+    assert ran.out.count("this study is already done and is skipped") == COUNTS[task]
     assert contents(first) == before
 
 
@@ -125,7 +125,10 @@ def test_finished_pairs_are_studied_and_unfinished_points_named(first, command):
     missing = point(first, "topk-48")
     (missing / "results.json").unlink()
     ran = command("task=stitch", *GIVEN)
-    assert (ran.code, ran.err) == (1, f"stitch: not done: {missing.name}\n")
+    assert (ran.code, ran.err) == (
+        1,
+        f"stitch: points without a trained SAE are skipped: {missing.name}\n",
+    )
     assert [folder.name.partition("-")[0] for folder in done(first, "stitch")] == ["batchtopk"]
 
 
@@ -135,7 +138,10 @@ def test_a_then_task_fails_if_points_are_missing(first):
     sweep, config = Sweep(first), composed(*GIVEN)
     assert not run_follow_up("stitch", sweep, config)
     noted = sweep.read()["followed"]["stitch"]
-    assert (noted["state"], noted["reason"]) == ("failed", f"not done: {missing.name}")
+    assert (noted["state"], noted["reason"]) == (
+        "failed",
+        f"points without a trained SAE are skipped: {missing.name}",
+    )
 
 
 def test_a_then_task_is_not_run_if_no_point_is_done(first):
@@ -148,4 +154,7 @@ def test_a_then_task_is_not_run_if_no_point_is_done(first):
         noted = sweep.read()["followed"][task]
         needed = [point.name for point in points if task != "meta_sae" or "-48-" in point.name]  # the largest
         names = ", ".join(needed)
-        assert (noted["state"], noted["reason"]) == ("not run", f"not done: {names}")
+        assert (noted["state"], noted["reason"]) == (
+            "not run",
+            f"points without a trained SAE are skipped: {names}",
+        )
