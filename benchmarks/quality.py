@@ -67,7 +67,7 @@ def measure(sae: SAE, x_AD: Tensor) -> dict[str, float]:
     error, active = 0.0, 0
     for x_BD in x_AD.split(2048):
         error += ((x_BD - sae(x_BD)).square().sum(1) / x_BD.square().sum(1)).double().sum().item()
-        active += int((sae.encode(x_BD) > 0).sum())
+        active += int((sae.encode(x_BD) != 0).sum())
     return {"nmse": error / len(x_AD), "l0": active / len(x_AD)}
 
 

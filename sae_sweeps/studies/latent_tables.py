@@ -106,7 +106,7 @@ def _quote_examples(
     """Return for each latent of `latents` a list of its strongest activations, each with token and context as text."""
     values, places = top.value[latents].tolist(), top.place[latents].tolist()
     found = [
-        [(value, place) for value, place in zip(value_E, place_E, strict=True) if value > 0]
+        [(value, place) for value, place in zip(value_E, place_E, strict=True) if place >= 0]
         for value_E, place_E in zip(values, places, strict=True)
     ]
     spans: list[list[int]] = []

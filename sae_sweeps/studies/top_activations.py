@@ -12,9 +12,9 @@ class TopActivations:
     """The E tokens on which each latent is most active, each from another sequence, found in one pass over a text.
 
     Memory: a few numbers per latent and example. Each call of `update` takes whole sequences, so that the largest
-    value in a sequence is known after one call.
+    magnitude in a sequence is known after one call.
 
-    value (F, E): each latent's values on the E tokens, largest first; 0 where fewer than E tokens were found
+    value (F, E): each latent's values on the E tokens, largest magnitude first; 0 where fewer than E were found
     place (F, E): index of each of these tokens in the text, sequence x seq_len + position; -1 where there is none
     fired (F,): number of tokens on which each latent was active
     total (F,): sum of each latent's values over all tokens
@@ -54,9 +54,9 @@ class TopActivations:
 
         sequence_N = place_N // self._seq_len
         sequences = int(place_B.max()) // self._seq_len + 1
-        strongest = _find_largest_per_key(latent_N * sequences + sequence_N, value_N)
+        strongest = _find_largest_per_key(latent_N * sequences + sequence_N, value_N.abs())
         latent_N, value_N, place_N = latent_N[strongest], value_N[strongest], place_N[strongest]
-        order = _sort_by_key(latent_N, value_N)
+        order = _sort_by_key(latent_N, value_N.abs())
         latent_N, value_N, place_N = latent_N[order], value_N[order], place_N[order]
         latents, start, run_N = _find_runs(latent_N)
         rank_N = torch.arange(len(latent_N), device=latent_N.device) - start[run_N]
@@ -65,9 +65,10 @@ class TopActivations:
         places = self.place.new_full(values.shape, -1)
         values[run_N[best_N], rank_N[best_N]] = value_N[best_N].to(values.dtype)
         places[run_N[best_N], rank_N[best_N]] = place_N[best_N]
-        values, chosen = torch.cat([self.value[latents], values], dim=1).topk(self._examples, dim=1)
+        values = torch.cat([self.value[latents], values], dim=1)
+        chosen = values.abs().topk(self._examples, dim=1).indices
         self.place[latents] = torch.cat([self.place[latents], places], dim=1).gather(1, chosen)
-        self.value[latents] = values
+        self.value[latents] = values.gather(1, chosen)
 
 
 def _find_runs(sorted_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -108,3 +108,13 @@ def test_latents_without_a_decomposition_have_no_meta_activations():
     none = RowSparse.from_flat(flat_N[:0], flat_N[:0].double(), (LATENTS, 9))
     assert len(compute_meta_activations(kept, none).value) == 0
     assert (compute_meta_activations(kept, none).to_dense() == 0).all()
+
+
+def test_signed_latents_are_ranked_by_magnitude_and_keep_their_sign():
+    """One latent, two sequences of two tokens: -3 and 1, then 2 and 0."""
+    top = TopActivations(1, 2, 2, torch.device("cpu"))
+    kept = RowSparse.from_flat(torch.arange(3), torch.tensor([-3.0, 1.0, 2.0]), (4, 1))
+    top.update(kept, torch.arange(4))
+    assert top.value.tolist() == [[-3.0, 2.0]]
+    assert top.place.tolist() == [[0, 2]]
+    assert top.fired.tolist() == [3]
