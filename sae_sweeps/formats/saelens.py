@@ -131,18 +131,7 @@ def read(path: Path) -> InferenceSAE:
     """
     config, weights = _config(path), load_file(path / WEIGHTS)
     architecture = config["architecture"]
-    if config["scale_is_lost"]:
-        log.warning(
-            "%s: cfg.json has normalize_activations=%s without the factor; the SAE is used without normalisation, "
-            "which is right only if the factor is in the weights, where SAELens puts it when it saves an SAE",
-            path,
-            TRAINING_ONLY,
-        )
-    for name in ("scaling_factor", "finetuning_scaling_factor"):
-        if name in weights and not torch.allclose(weights[name].float(), torch.ones(())):
-            raise ValueError(
-                f"the weights include {name}, a factor for each latent other than 1, which is not supported"
-            )
+    _check_scales(path, config, weights)
     parts: dict[str, Any] = {"W_dec": weights["W_dec"], "b_dec": weights["b_dec"], "b_enc": weights.get("b_enc")}
     W_enc_FD = weights["W_enc"].mT
     threshold = None
@@ -180,6 +169,22 @@ def read(path: Path) -> InferenceSAE:
         centers_input=bool(config.get("apply_b_dec_to_input", True)),
         normalization=config["normalize_activations"],
     )
+
+
+def _check_scales(path: Path, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Warn if the activations' scale is lost. Raises: ValueError if latents have factors, which are not supported."""
+    if config["scale_is_lost"]:
+        log.warning(
+            "%s: cfg.json has normalize_activations=%s without the factor; the SAE is used without normalisation, "
+            "which is right only if the factor is in the weights, where SAELens puts it when it saves an SAE",
+            path,
+            TRAINING_ONLY,
+        )
+    for name in ("scaling_factor", "finetuning_scaling_factor"):
+        if name in weights and not torch.allclose(weights[name].float(), torch.ones(())):
+            raise ValueError(
+                f"the weights include {name}, a factor for each latent other than 1, which is not supported"
+            )
 
 
 def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
