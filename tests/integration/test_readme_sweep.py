@@ -77,4 +77,4 @@ def test_the_report_is_one_file_below_15_megabytes(sweep):
     text = (sweep / "report.html").read_text()
     assert len(text.encode()) < 15e6
     assert text.count("block-plotly") == 1
-    assert all(f">{title}</h2>" in text for title in ("Points", "Stitching", "Meta-SAEs", "Explorer of latents"))
+    assert all(f">{title}</h2>" in text for title in ("Points", "Stitching", "Meta-SAEs", "Latent explorer"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sae_sweeps.report.loaded import load_sweep
+from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.sweep import Point, Sweep
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.sweep.point_state import FAILED, write_state
@@ -39,7 +40,7 @@ def sweep(tmp_path_factory, tiny) -> Path:
     folder = root / "outputs" / "first"
     failing = composed(*tiny, *GIVEN, "sae=jumprelu", "sae.sparsity_coefficient=0.01", "training.lr=1e38")
     Sweep(folder).add({"jumprelu-48-failing": failing})
-    train.run([Point(failing, folder / "jumprelu-48-failing")], Limits(), note_failure)
+    train.run([Point(failing, folder / "jumprelu-48-failing")], Limits(), SweepProgress(1), note_failure)
     write_page([load_sweep(Sweep(folder))], EXPLORER_MIB)
     return folder
 
