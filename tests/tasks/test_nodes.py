@@ -85,9 +85,9 @@ def test_a_study_killed_repeatedly_is_marked_failed(first, submission, monkeypat
             node.main(submission)
     assert node.main(submission) == 1
     noted = Sweep(first).read()["followed"][f"latents 2 of 2 in {submission.name}"]
-    assert (noted["state"], noted["reason"].split(". Its log")[0]) == (
+    assert (noted["state"], noted["reason"].split(". The job's log")[0]) == (
         "failed",
-        "gave up, because the job was killed or preempted too many times without",
+        "gave up, because the job was killed or preempted too many times without a new checkpoint",
     )
 
 

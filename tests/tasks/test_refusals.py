@@ -156,7 +156,7 @@ def test_settings_of_then_tasks_cannot_differ_among_the_points(command, tiny):
     ran = command("-m", *tiny, "meta.k=2,3", "then=[meta_sae]")
     problem = "runs once for all points, so the settings of these tasks must be equal in all points"
     assert (ran.code, ran.out) == (1, "")
-    fix = "train first, then run for example: -m task=meta_sae meta.k=2,4"
+    fix = "train without then, and after that run a task with several values, such as -m task=meta_sae meta.k=2,4"
     assert ran.err == f"error: then=[meta_sae]: {problem}. Fix: {fix}\n"
 
 

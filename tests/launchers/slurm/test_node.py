@@ -101,7 +101,9 @@ def test_a_job_gives_up_at_the_fourth_start_after_three_kills_without_progress(t
     assert len(packs_run) == 3
     state = point_state.read_state(task.parent.parent / "k4")
     assert state.state == "failed"
-    assert state.reason.startswith("gave up, because the job was killed or preempted too many times without")
+    assert state.reason.startswith(
+        "gave up, because the job was killed or preempted too many times without a new checkpoint."
+    )
     assert point_state.read_state(task.parent.parent / "k5").state == "done"
 
 
