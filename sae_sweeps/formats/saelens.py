@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sae_sweeps.config.saes import ARCHITECTURES
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.interface import Writer
 from sae_sweeps.formats.layout import CONFIG, DIRECTIONS_OF, WEIGHTS
@@ -49,15 +48,6 @@ NORMALIZATIONS = {
     "layer_norm": "layer_norm",
     "constant_norm_rescale": "constant_norm_rescale",
 }
-
-
-def has_architecture(name: str) -> bool:
-    """Return whether SAELens can compute the same as an SAE of the architecture `name`.
-
-    SAELens can for all SAEs read from other libraries: `InferenceSAE` selects latents by k, thresholds or gates, and
-    SAELens has all three.
-    """
-    return name in WRITTEN or name not in ARCHITECTURES
 
 
 def is_at(path: Path) -> bool:
@@ -144,7 +134,7 @@ def read(path: Path) -> InferenceSAE:
     elif architecture == "gated":
         parts |= convert_gate(weights["r_mag"], weights["b_gate"], weights["b_mag"])
         threshold = parts.pop("threshold")
-    elif not has_architecture(architecture):
+    elif not WRITER.has_architecture(architecture):
         threshold = weights.get("threshold")
         parts |= {name: weights.get(name) for name in ("gain", "shift")}
     elif architecture != "topk":
@@ -159,7 +149,9 @@ def read(path: Path) -> InferenceSAE:
     declared = describe(path)
     # an architecture of this project may have its own selection rule; those of other libraries do not. A name that
     # SAELens does not have is this project's, whatever the metadata say
-    is_ours = declared.architecture in TRAINABLE and (declared.trained_here or not has_architecture(architecture))
+    is_ours = declared.architecture in TRAINABLE and (
+        declared.trained_here or not WRITER.has_architecture(architecture)
+    )
     inference_class = TRAINABLE[declared.architecture].inference_class if is_ours else InferenceSAE
     return inference_class(
         declared.architecture,
@@ -206,7 +198,7 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
         "reshape_activations": "none",
     }
     b_enc_F = zero_F if sae.b_enc is None else sae.b_enc
-    if not has_architecture(sae.architecture):
+    if not WRITER.has_architecture(sae.architecture):
         config["architecture"] = sae.architecture
         if sae.k is not None:
             config["k"] = sae.k
