@@ -55,7 +55,7 @@ class GatedSAE(ReLUSAE):
     def keep(self, product: Product) -> Entries:
         """Select the entries with a positive gate and compute the magnitudes.
 
-        Returns every entry, `Dense`, if more than the share DENSE_FROM of the gates are positive.
+        Returns every entry, `Dense`, if more than the share `dense_from` of the gates are positive.
         """
         kept = super().keep(product)
         self._set_magnitudes(kept)

@@ -11,7 +11,7 @@ from sae_sweeps.config.saes import JumpReLUConfig
 from sae_sweeps.saes.encoder import Product, keep_above
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
-from sae_sweeps.saes.sparse import DENSE_FROM, Dense, Entries, LatentEntries, RowSparse
+from sae_sweeps.saes.sparse import Dense, Entries, LatentEntries, RowSparse, dense_from
 from sae_sweeps.saes.trainable import EntryGradients
 
 
@@ -51,9 +51,10 @@ class JumpReLUSAE(PenalizedSAE):
         """Select the entries above the latent's threshold, and the entries less than half a `bandwidth` below.
 
         Entries below the threshold have the activation 0, but contribute to the threshold's gradient. Returns every
-        entry, `Dense`, if more than the share DENSE_FROM are selected.
+        entry, `Dense`, if more than the share `dense_from` are selected.
         """
-        entries: Entries | None = keep_above(product, self.threshold - self.bandwidth / 2, at_most=DENSE_FROM)
+        at_most = dense_from(product.shape, product.input_BD.device)
+        entries: Entries | None = keep_above(product, self.threshold - self.bandwidth / 2, at_most)
         if entries is None:
             entries = Dense(product.to_dense().relu_())
         entries.value = entries.pre * (entries.pre > entries.gather(self.threshold))

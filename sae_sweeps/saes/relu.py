@@ -11,7 +11,7 @@ from sae_sweeps.config.saes import PenaltyConfig
 from sae_sweeps.saes.encoder import Product, keep_above
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
-from sae_sweeps.saes.sparse import DENSE_FROM, Dense, Entries, LatentEntries, RowSparse
+from sae_sweeps.saes.sparse import Dense, Entries, LatentEntries, RowSparse, dense_from
 from sae_sweeps.saes.trainable import EntryGradients
 
 GAIN = 3.0  # multiple of `L0Target`'s step for thresholds, because Adam moves biases further between two batches
@@ -81,8 +81,9 @@ class ReLUSAE(PenalizedSAE):
         self._shift_biases(self.l0_target.find_starting_level(pre_RF, self._norm_F, self.starting_l0_ratio))
 
     def keep(self, product: Product) -> Entries:
-        """Select the positive pre-activations; every entry, `Dense`, if more than the share DENSE_FROM are positive."""
-        return keep_positive(product, DENSE_FROM) or Dense(product.to_dense().relu_())
+        """Select the positive pre-activations; all entries, `Dense`, if more than `dense_from` of them are positive."""
+        at_most = dense_from(product.shape, product.input_BD.device)
+        return keep_positive(product, at_most) or Dense(product.to_dense().relu_())
 
     def keep_for_inference(self, product: Product) -> RowSparse:
         """Select the positive pre-activations."""

@@ -16,7 +16,13 @@ from torch import Tensor
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
-DENSE_FROM = 0.25  # share of kept entries above which the dense matrix is faster; measured on a CPU
+DENSE_FROM = {"cpu": 0.25, "cuda": 0.05}  # share of kept entries above which the dense matrix is faster, measured
+DENSE_LIMIT = 2**29  # entries of a dense matrix at most: a step holds up to eight such matrices of 2 GiB
+
+
+def dense_from(shape: tuple[int, int], device: torch.device) -> float:
+    """Return the share of kept entries of a matrix of this shape above which `Dense` is faster and fits in memory."""
+    return DENSE_FROM.get(device.type, DENSE_FROM["cpu"]) if shape[0] * shape[1] <= DENSE_LIMIT else 1.0
 
 
 def is_active(value: Tensor) -> Tensor:
@@ -72,7 +78,7 @@ class RowSparse:
 
     def find_fired(self) -> Tensor:
         """Return which latents are active in at least one row, bool (F,)."""
-        return torch.bincount(self.col_N[self.active], minlength=self.shape[1]) > 0
+        return _count(self.col_N, self.shape[1], self.active.to(torch.int32)) > 0
 
     def gather(self, vector_F: Tensor) -> Tensor:
         """Gather the values of a per-latent vector (F,) at the kept entries, (N,)."""
@@ -116,7 +122,9 @@ class RowSparse:
 
     def to_dense(self) -> Tensor:
         """Return the dense matrix of the activations, (B, F), with 0 where nothing was kept."""
-        return _csr(self.crow_Bp1, self.col_N, self.value, self.shape).to_dense()
+        dense_BF = self.value.new_zeros(self.shape)
+        dense_BF.view(-1)[self.row_N.long() * self.shape[1] + self.col_N] = self.value
+        return dense_BF
 
     def decode(self, W_dec_FD: Tensor) -> Tensor:
         """Return the decoded rows, activations @ W_dec, (B, D), without b_dec."""
@@ -181,6 +189,8 @@ class ColumnSparse:
 
     def latent_sums(self, entry_N: Tensor) -> Tensor:
         """Sum `entry_N` over the kept entries of each latent, (F,)."""
+        if entry_N.is_cuda:
+            return torch.segment_reduce(entry_N, "sum", offsets=self.start_Fp1.long(), unsafe=True)
         transposed = _csr(self.start_Fp1, self.row_N, entry_N, (self.shape[1], self.shape[0]))
         return transposed @ entry_N.new_ones(self.shape[0])
 
@@ -250,15 +260,13 @@ def _csr(start: Tensor, place_N: Tensor, value_N: Tensor, shape: tuple[int, int]
 def _multiply(start: Tensor, place_N: Tensor, value_N: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     """Return A @ right, (rows, D), for a CSR matrix A of row starts, column indices `place_N` and values `value_N`.
 
-    The result is written to `out` if given. On a CPU embedding_bag computes the same product in half the time of the
-    CSR product. But embedding_bag cannot write to existing memory, and for a large result allocating new memory costs
-    more than embedding_bag saves.
+    The result is written to `out` if given. embedding_bag adds each row's entries in order. CUDA's CSR product does
+    not, so that its results differ from run to run; a CPU's takes twice the time. But embedding_bag cannot write to
+    existing memory, and on a CPU allocating memory for a large result costs more than embedding_bag saves.
     """
-    shape = (len(start) - 1, len(right))
     if out is not None:
-        return torch.addmm(out, _csr(start, place_N, value_N, shape), right, beta=0.0, out=out)
-    if right.is_cuda:
-        return _csr(start, place_N, value_N, shape) @ right
+        matrix = _csr(start, place_N, value_N, (len(start) - 1, len(right)))
+        return torch.addmm(out, matrix, right, beta=0.0, out=out)
     return torch.nn.functional.embedding_bag(
         place_N, right, start, mode="sum", per_sample_weights=value_N, include_last_offset=True
     )
@@ -276,5 +284,13 @@ def _find_starts(sorted_N: Tensor, count: int) -> Tensor:
     Returns: int64 (count + 1,), as the row starts of a CSR matrix.
     """
     starts = torch.zeros(count + 1, dtype=torch.int64, device=sorted_N.device)
-    torch.cumsum(torch.bincount(sorted_N, minlength=count), 0, out=starts[1:])
+    torch.cumsum(_count(sorted_N, count, torch.ones_like(sorted_N, dtype=torch.int32)), 0, out=starts[1:])
     return starts
+
+
+def _count(index_N: Tensor, size: int, weight_N: Tensor) -> Tensor:
+    """Sum whole numbers `weight_N` by index, int32 (size,).
+
+    `bincount` would wait for the GPU twice, and takes many times longer on a CPU.
+    """
+    return torch.zeros(size, dtype=torch.int32, device=index_N.device).index_add_(0, index_N, weight_N)

@@ -10,7 +10,7 @@ from torch import Tensor
 from sae_sweeps.config.saes import TopKConfig
 from sae_sweeps.saes.encoder import Product, RowTopK, keep_top_per_row
 from sae_sweeps.saes.inference import InferenceSAE
-from sae_sweeps.saes.sparse import DENSE_FROM, Dense, Entries, RowSparse
+from sae_sweeps.saes.sparse import Dense, Entries, RowSparse, dense_from
 from sae_sweeps.saes.trainable import TrainableSAE
 
 
@@ -62,5 +62,6 @@ class TopKSAE(TrainableSAE):
         if len(dead_M) == 0 or self.aux_coefficient == 0:
             return None
         top = RowTopK(product, self.aux_latents, dead_M)
-        dense = self.aux_latents >= DENSE_FROM * len(dead_M)
+        shape = (product.shape[0], len(dead_M))
+        dense = self.aux_latents >= dense_from(shape, dead_M.device) * len(dead_M)
         return lambda: Dense(top.collect().to_dense()) if dense else top.collect()

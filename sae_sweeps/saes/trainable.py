@@ -212,9 +212,15 @@ class TrainableSAE(SAE):
         error_BD = kept.decode(self.W_dec).add_(self.b_dec).sub_(x_BD)
         return Fit(error_BD.square().mean(), error_BD, entries, error_BD * (2 / error_BD.numel()))
 
-    def _gradient_memory(self, name: str) -> Tensor:
-        """Return memory for the gradient of parameter `name`: the gradient of the previous step, or a new tensor."""
+    def _gradient_memory(self, name: str) -> Tensor | None:
+        """Return memory for the gradient of parameter `name`: the gradient of the previous step, or a new tensor.
+
+        Returns None on a GPU, where new memory costs nothing; the previous gradient's is then free to be reused.
+        """
         weight = self.get_parameter(name)
+        if weight.is_cuda:
+            weight.grad = None
+            return None
         return torch.empty_like(weight) if weight.grad is None else weight.grad
 
     def update_l0_target(self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None) -> None:

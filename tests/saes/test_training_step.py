@@ -13,9 +13,7 @@ from sae_sweeps.saes import (
     ReLUSAE,
     TopKSAE,
     encoder,
-    jumprelu,
-    relu,
-    topk,
+    sparse,
 )
 from sae_sweeps.saes.sparse import Dense
 from tests.reference import dense_step, derivatives_by_threshold_factor
@@ -89,7 +87,7 @@ def test_loss_and_gradients_equal_the_dense_definition(architecture, batch, k, d
 
 @pytest.mark.parametrize("dense_from", [0.0, 2.0])
 def test_the_coefficient_of_a_target_makes_the_slope_along_a_threshold_factor_0(dense_from, monkeypatch):
-    monkeypatch.setattr(jumprelu, "DENSE_FROM", dense_from)
+    monkeypatch.setitem(sparse.DENSE_FROM, "cpu", dense_from)
     sae, none_F = perturbed(JumpReLUSAE(D, F, target_l0=1, bandwidth=0.3), torch.float64), torch.zeros(F).bool()
     error_rises, l0_falls = [], []
     for batch in range(3):
@@ -110,8 +108,7 @@ def test_the_coefficient_of_a_target_makes_the_slope_along_a_threshold_factor_0(
 @pytest.mark.parametrize("dense_from", [0.0, 2.0])
 @pytest.mark.parametrize("architecture", SAES)
 def test_sparse_and_dense_entries_give_the_same_step(architecture, dense_from, monkeypatch):
-    for module in (jumprelu, relu, topk):
-        monkeypatch.setattr(module, "DENSE_FROM", dense_from)
+    monkeypatch.setitem(sparse.DENSE_FROM, "cpu", dense_from)
     sae = perturbed(SAES[architecture](4, D), torch.float64)
     x_BD, dead_F = torch.randn(17, D, dtype=torch.float64), torch.arange(F) % 3 == 0
     ways = set()
@@ -194,7 +191,7 @@ def test_bfloat16_proposes_and_float32_decides(architecture, dead, precision, de
 @pytest.mark.parametrize(("threshold", "scale"), [(2.0, 1.0), (2.0, 30.0), (0.05, 1.0)])
 def test_bfloat16_proposes_and_float32_decides_for_jumprelu(threshold, scale, monkeypatch):
     """Also for large activations, and for thresholds so small that rounding moves a product across them."""
-    monkeypatch.setattr(jumprelu, "DENSE_FROM", 1.0)
+    monkeypatch.setitem(sparse.DENSE_FROM, "cpu", 1.0)
     torch.manual_seed(3)
     sae = JumpReLUSAE(64, 512, 0.01, bandwidth=0.05, initial_threshold=threshold)
     with torch.no_grad():
@@ -205,13 +202,14 @@ def test_bfloat16_proposes_and_float32_decides_for_jumprelu(threshold, scale, mo
     assert_is_the_definition(sae, step, x_BD, torch.zeros(512, dtype=torch.bool))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("architecture", SAES)
-def test_a_batch_without_active_latents_has_finite_gradients(architecture):
-    sae = SAES[architecture](3, D)
+def test_a_batch_without_active_latents_has_finite_gradients(architecture, device):
+    sae = SAES[architecture](3, D).to(device)
     with torch.no_grad():
         sae.W_enc.zero_()
-    x_BD = torch.randn(4, D)
-    step = sae.training_step(x_BD, torch.zeros(F, dtype=torch.bool))
+    x_BD = torch.randn(4, D).to(device)
+    step = sae.training_step(x_BD, torch.zeros(F, dtype=torch.bool, device=device))
     assert step.l0 == 0
     assert not step.fired_F.any()
     assert_close(step.mse, x_BD.square().mean())

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -36,6 +38,33 @@ class Stream:
 def steps_of(trainer):
     for _, steps in train([trainer], Stream()):
         yield from steps
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")],
+        ),
+    ],
+)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", SAES)
+def test_the_same_steps_give_the_same_bytes(architecture, precision, device):
+    """Many entries in each latent's sum, so that any other order of adding would show."""
+    config = dataclasses.replace(CONFIG, batch_size=512, tokens=4 * 512, dead_after_tokens=512, precision=precision)
+    batches = [torch.randn(512, D, generator=torch.Generator().manual_seed(seed)).to(device) for seed in range(4)]
+    states = []
+    for _ in range(3):
+        trainer = Trainer(SAES[architecture]().to(device), config)
+        for x_BD in batches:
+            trainer.step(x_BD)
+        states.append({name: tensor.clone() for name, tensor in trainer.state().items()})
+    for state in states[1:]:
+        for name, tensor in states[0].items():
+            assert torch.equal(state[name], tensor), name
 
 
 @pytest.mark.parametrize("interrupted_at", [1, 4, 7, 22])
