@@ -4,6 +4,7 @@
 # make integration   slow tests: the README's sweep and studies, report.html in Chromium, SAEs of other libraries, a
 #                    W&B server: minutes (apt-get install chromium)
 # make slurm-demo    the README's sweep on a private Slurm cluster of two nodes (root; apt-get install slurm-wlm munge)
+# make gpu-check   on a GPU, in five minutes: is it right, the same to the byte, how fast
 # make bench   time steps and sweeps, and other libraries (forty minutes; five with BENCH_FLAGS=--quick)
 #
 # For a GPU, run make setup TORCH_BACKEND=auto once. It chooses the CUDA build of torch that fits the driver (or name
@@ -15,7 +16,7 @@ TORCH_BACKEND ?= $(shell cat .venv/backend 2>/dev/null || echo cpu)
 BIN := .venv/bin
 READY := .venv/ready-$(TORCH_BACKEND)
 
-.PHONY: setup sweep real-sweep slurm-demo test integration bench lint types format constraints model
+.PHONY: setup sweep real-sweep slurm-demo test integration gpu-check bench lint types format constraints model
 
 setup: $(READY)
 
@@ -80,6 +81,9 @@ integration: setup .venv-saelens/ready .venv-formats/ready .venv-openwandb/ready
 	  accelerate einops pillow pydantic 'python-socketio[client]' requests
 	$(@D)/bin/python -m pip install -q --no-deps dictionary-learning==0.1.0 nnsight==0.3.7
 	@touch $@
+
+gpu-check: setup
+	$(BIN)/python benchmarks/gpu_check.py $(CHECK_FLAGS)
 
 # A library that cannot be installed is left out. Each complete environment has a file `ready`.
 BENCH_ENVIRONMENTS := .venv-saelens .venv-bench/dictionary-learning .venv-bench/eai-sparsify .venv-bench/plot

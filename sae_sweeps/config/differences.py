@@ -48,8 +48,6 @@ def find_varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """
     values: dict[str, set[str]] = {}
     for config in configs:
-        # select_result_settings leaves out the precision if it is float32
-        precision = {"training.precision": config["training"]["precision"]}
-        for key, value in (flatten(select_result_settings(dict(config))) | precision).items():
+        for key, value in flatten(select_result_settings(dict(config))).items():
             values.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
     return [key for key, different in values.items() if len(different) > 1]

@@ -84,10 +84,8 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
     Only one setting of `sae` gives the sparsity: the setting that `sparsity.apply_precedence` chooses.
     """
     selected = copy.deepcopy({name: values[name] for name in RESULT_GROUPS})
-    for neutral in ("checkpoint_every", "log_every", "keep_states"):
-        selected["training"].pop(neutral)
-    if selected["training"]["precision"] == "float32":
-        selected["training"].pop("precision")  # points from before this setting existed keep their names
+    for neutral in ("checkpoint_every", "log_every", "keep_states", "precision"):
+        selected["training"].pop(neutral, None)
     selected["model"].pop("aliases", None)
     listed = selected["model"].pop("sparsity_coefficients")["values"]  # only the coefficient for this k matters
     sae = selected["sae"]

@@ -78,7 +78,7 @@ class TrainingConfig:
     initial_bias: str = "zero"  # initial decoder bias: zero, or mean (mean of the first chunk; fewer dead latents)
     decay_fraction: float = 0.0  # fraction of the steps at the end, over which the learning rate falls linearly to 0
     dead_after_tokens: int = 20_480  # a latent that has not fired for this many activations is dead
-    precision: str = "float32"  # precision of the encoder matmul: float32, bfloat16, or tf32 (CUDA only)
+    precision: str = "auto"  # of the encoder matmul that finds candidates: auto, float32, bfloat16, tf32 (CUDA)
     chunk_batches: int = 32  # batches per chunk; activations are shuffled within a chunk
     checkpoint_every: int = 1000  # steps between checkpoints
     log_every: int = 100  # steps between rows of the training curve

@@ -10,7 +10,7 @@ from sae_sweeps.runtime.errors import ConfigError
 DTYPES = ("float32", "bfloat16", "float16", "auto")  # a composed configuration no longer has "auto"
 FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
-PRECISIONS = ("float32", "tf32", "bfloat16")
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 FOLLOW_UPS = (*STUDY_TASKS, "report")  # tasks that can run when all points are done
 TRACKING_MODES = ("offline", "online", "off")
 

@@ -68,6 +68,20 @@ def require_precision(precision: str, device: "torch.device") -> None:
         raise ConfigError("training.precision", precision, "needs a CUDA device", fix)
 
 
+def resolve_precision(precision: str, device: "torch.device") -> str:
+    """Return the value of training.precision, with `auto` replaced by what is fast on the device.
+
+    That is bfloat16 where the device has instructions for it, else float32. The result of training is the same.
+    """
+    import torch
+
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    return native_dtype("cpu")
+
+
 def device_name(device: "torch.device") -> str:
     """Return the key of a device in calibration.json: the GPU's name, or the CPU with the number of threads."""
     import torch

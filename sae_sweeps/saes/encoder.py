@@ -1,8 +1,15 @@
-"""Blocked encoder matmul: the dense (B, F) matrix of pre-activations is never materialised."""
+"""Blocked encoder matmul: upper bounds of all pre-activations, and exact values of the few that are selected.
 
-# B activations in a batch, R of them in a block, D model width, F latents, M chosen latents, N kept entries, K entries
-# kept in each row
+The dense (B, F) matrix of pre-activations is never materialised. A fast product, possibly of operands rounded to
+bfloat16, gives each entry an upper bound; a selection recomputes the entries whose bound is high enough in float32,
+each as a dot product of its own in a fixed order, and decides by these values. So the selection is exact, and neither
+the precision nor the shape or order of the fast product changes a result.
+"""
 
+# B activations in a batch, R of them in a block, D model width, F latents, M chosen latents, N entries, J columns that
+# the operands of the product get in addition to their D
+
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,173 +20,181 @@ from sae_sweeps.saes.sparse import RowSparse
 
 BLOCK = 2**23  # entries of the product in one block, so that a block stays about in the cache while it is searched
 BLOCK_CUDA = 2**27  # the same number on a GPU
-SPARE = 8  # an approximate product proposes 1 / SPARE more entries than are kept
-ROUNDING = 2**-6  # several times a bfloat16 product's error, relative to |input| * |weights| / sqrt(D)
+TINY = 2.0**-62  # squares of smaller numbers underflow in a norm
+TF32_ROUNDING = 2.0**-10  # largest relative error of rounding or cutting a float32 to tf32
+ROWS = 128  # rows to round at a time on a CPU
+SAMPLE = 32  # rows by which to decide between sparse and dense entries
 
-OnBlock = Callable[[int, Tensor], None]  # is called with (index of the block's first row, pre-activations pre_RM)
+OnBlock = Callable[[int, Tensor], None]  # is called with (index of the block's first row, upper bounds upper_RM)
 
 
 class Product:
     """The pre-activations input @ W_enc^T + b_enc, (B, F), with only one block of rows in memory at a time.
 
-    With a `precision` of "tf32" or "bfloat16" the blocks are approximate and only propose entries to keep: `exact`
-    recomputes the kept entries in float32.
+    `blocks` yields upper bounds, `exact` computes entries. With a `precision` of "bfloat16" the bound of an entry is
+    the product of the rounded operands x^ and w^ plus the most that rounding can have changed,
+
+        |x.w - x^.w^| <= |x - x^| |w^| + |x| |w - w^| + 2 D eps |x| |w|,
+
+    where eps is float32's: the last term is for the order in which the product and `exact` add. The norms' own products
+    are columns that x^ and w^ get in addition, so that the bound costs no pass over the (B, F) matrix. With "float32"
+    and "tf32" the bound is the product plus the largest such error in the batch, `slack`.
     """
 
     def __init__(
         self, input_BD: Tensor, W_enc_FD: Tensor, b_enc_F: Tensor | None = None, *, precision: str = "float32"
     ) -> None:
-        self.input_BD, self._W_enc_FD, self.b_enc_F = input_BD, W_enc_FD, b_enc_F
-        self._precision = precision
+        self.input_BD, self.W_enc_FD, self.b_enc_F = input_BD, W_enc_FD, b_enc_F
         self.shape = (input_BD.shape[0], W_enc_FD.shape[0])
+        self._precision = precision
         self._callbacks: list[tuple[Tensor, OnBlock]] = []
-
-    @property
-    def is_exact(self) -> bool:
-        """Return whether blocks are computed in float32; otherwise they only propose entries to keep."""
-        return self._precision == "float32"
-
-    @property
-    def error_F(self) -> Tensor:
-        """Return an upper bound on the rounding error of each latent's pre-activations in a block, (F,)."""
-        if self.is_exact:
-            return self._W_enc_FD.new_zeros(self.shape[1])
-        largest = self.input_BD.norm(dim=1).max() / self.input_BD.shape[1] ** 0.5
-        return ROUNDING * largest * self._W_enc_FD.norm(dim=1)
 
     def add_callback(self, latents_M: Tensor, on_block: OnBlock) -> None:
         """Register `on_block` to be called for every block while `blocks` runs.
 
-        The arguments are the index of the block's first row and the pre-activations (R, M) of the latents `latents_M`,
-        without the bias.
+        The arguments are the index of the block's first row and the upper bounds (R, M) of the latents `latents_M`.
         """
         self._callbacks.append((latents_M, on_block))
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield each block: the index of the block's first row, and the pre-activations (R, F) without the bias.
+        """Yield each block: the index of the block's first row, and upper bounds (R, F) of the pre-activations.
 
-        The next block overwrites the memory of these pre-activations.
+        A pre-activation of at least `floor` has a bound of at least `lower(floor)`. The next block overwrites the
+        memory of these bounds.
         """
         batch, dict_size = self.shape
-        input_BD, W_enc_FD = self.input_BD, self._W_enc_FD
-        if self._precision == "bfloat16":
-            input_BD, W_enc_FD = input_BD.bfloat16(), W_enc_FD.bfloat16()
-        rows = max(1, min(batch, (BLOCK_CUDA if input_BD.is_cuda else BLOCK) // dict_size))
-        block_RF = input_BD.new_empty(rows, dict_size)
+        left, right, bias_F = self._operands
+        rows = max(1, min(batch, (BLOCK_CUDA if left.is_cuda else BLOCK) // dict_size))
+        block_RF = left.new_empty(rows, dict_size)
         for first in range(0, batch, rows):
-            chunk_RD = input_BD[first : first + rows]
-            pre_RF = block_RF[: len(chunk_RD)]
-            with _tensor_cores(self._precision == "tf32"):
-                torch.mm(chunk_RD, W_enc_FD.T, out=pre_RF)
+            chunk = left[first : first + rows]
+            upper_RF = block_RF[: len(chunk)]
+            with _float32_accumulation(tf32=self._precision == "tf32"):
+                torch.mm(chunk, right.T, out=upper_RF)
+            if bias_F is not None:
+                upper_RF += bias_F
             for latents_M, on_block in self._callbacks:
-                on_block(first, pre_RF.gather(1, latents_M.expand(len(chunk_RD), -1)))
-            yield first, pre_RF
+                on_block(first, upper_RF.gather(1, latents_M.expand(len(chunk), -1)))
+            yield first, upper_RF
 
-    def exact(self, kept: RowSparse, latents_M: Tensor | None = None) -> Tensor:
-        """Compute the pre-activations of the kept entries in float32 with the bias, (N,).
+    def lower(self, floor: Tensor) -> Tensor:
+        """Return what the bound of a pre-activation of at least `floor` reaches, in the shape and device of `floor`.
 
-        `kept.pre` holds the values from the blocks. With `latents_M`, column j of `kept` stands for latent
-        `latents_M[j]`.
+        The result has the dtype of the blocks and is rounded down: rounding a bound to this dtype keeps the order.
         """
-        pre_N = kept.pre
-        if not self.is_exact:
-            W_enc_FD = self._W_enc_FD if latents_M is None else self._W_enc_FD[latents_M]
-            pre_N = kept.sample_product(self.input_BD, W_enc_FD)
+        if self._precision == "bfloat16":
+            return torch.where(floor.abs() < TINY, floor.clamp(max=0), floor - floor.abs() * 2.0**-8).bfloat16()
+        return floor - floor.abs() * 2.0**-20 - self._slack_B.amax()
+
+    @functools.cached_property
+    def error_B(self) -> Tensor:
+        """Return for each activation how much its bounds may exceed the pre-activations, before rounding, (B,)."""
+        if self._precision != "bfloat16":
+            return 2 * self._slack_B
+        left, right, _ = self._operands
+        width = self.input_BD.shape[1]
+        largest_2 = right[:, width : width + 2].float().amax(0)
+        return 2.02 * (left[:, width : width + 2].float() @ largest_2)
+
+    @functools.cached_property
+    def _slack_B(self) -> Tensor:
+        """Return the largest error of the float32 or tf32 product of each activation, (B,)."""
+        rounding = self.input_BD.shape[1] * 2 * torch.finfo(self.input_BD.dtype).eps
+        if self._precision == "tf32":
+            rounding += 2.01 * TF32_ROUNDING
+        slack_B = rounding * _upper_norm(self.input_BD) * _upper_norm(self.W_enc_FD).amax()
+        return slack_B if self.b_enc_F is None else slack_B + 2.0**-20 * self.b_enc_F.abs().amax()
+
+    @functools.cached_property
+    def _operands(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the factors of the product, (B, D + J) and (F, D + J), and the bias (F,) to add to each row, if any.
+
+        In bfloat16 the additional columns hold the norms of the error bound and the bias, each rounded up.
+        """
+        input_BD, W_enc_FD = self.input_BD, self.W_enc_FD
+        if self._precision != "bfloat16":
+            return input_BD, W_enc_FD, self.b_enc_F
+        rounding = 2 * input_BD.shape[1] * torch.finfo(torch.float32).eps
+        x_BD, x_norm_B, x_error_B = _round_rows(input_BD)
+        w_FD, w_norm_F, w_error_F = _round_rows(W_enc_FD)
+        left = [x_error_B[:, None], x_norm_B[:, None]]
+        right = [(w_norm_F + w_error_F)[:, None], (w_error_F + rounding * w_norm_F)[:, None]]
+        if self.b_enc_F is not None:
+            bias_F1 = self.b_enc_F[:, None]
+            left += [torch.ones_like(left[0]), torch.ones_like(left[0])]
+            right += [bias_F1.bfloat16(), _round_up(bias_F1 - bias_F1.bfloat16())]
+        padding = -sum(part.shape[1] for part in (x_BD, *left)) % 8  # matrix units take whole groups of columns
+        return _append_columns(x_BD, left, padding), _append_columns(w_FD, right, padding), None
+
+    def exact(self, entries: RowSparse, latents_M: Tensor | None = None) -> Tensor:
+        """Compute the pre-activations at the places of `entries` in the inputs' precision with the bias, (N,).
+
+        Each is a dot product of its own; its bits do not depend on the other entries. With `latents_M`, column j of
+        `entries` stands for latent `latents_M[j]`.
+        """
+        W_enc_FD = self.W_enc_FD if latents_M is None else self.W_enc_FD[latents_M]
+        pre_N = entries.sample_product(self.input_BD, W_enc_FD)
         if self.b_enc_F is None:
             return pre_N
-        return pre_N + kept.gather(self.b_enc_F if latents_M is None else self.b_enc_F[latents_M])
+        return pre_N + entries.gather(self.b_enc_F if latents_M is None else self.b_enc_F[latents_M])
+
+    def take(self, rows: Tensor | slice, latents_M: Tensor | None = None) -> "Product":
+        """Return the exact product of some rows only, and of all latents or only `latents_M`."""
+        W_enc_FD = self.W_enc_FD if latents_M is None else self.W_enc_FD[latents_M]
+        b_enc_F = self.b_enc_F if latents_M is None or self.b_enc_F is None else self.b_enc_F[latents_M]
+        return Product(self.input_BD[rows], W_enc_FD, b_enc_F)
 
     def to_dense(self) -> Tensor:
-        """Compute the whole matrix of pre-activations in float32 with the bias, (B, F)."""
-        pre_BF = self.input_BD @ self._W_enc_FD.T
+        """Compute the whole matrix of pre-activations in the inputs' precision with the bias, (B, F)."""
+        pre_BF = self.input_BD @ self.W_enc_FD.T
         return pre_BF if self.b_enc_F is None else pre_BF.add_(self.b_enc_F)
 
-
-class RowTopK:
-    """A search for the k largest pre-activations of each row, block by block."""
-
-    def __init__(self, product: Product, k: int, latents_M: Tensor | None = None) -> None:
-        """Prepare to search all columns, or only the latents `latents_M` (M,).
-
-        With `latents_M`, a callback on `product` passes the blocks on; otherwise the caller gives each to `add_block`.
-        """
-        self._product, self._latents_M = product, latents_M
-        self._width = product.shape[1] if latents_M is None else len(latents_M)
-        self._k = min(k, self._width)
-        # an approximate product proposes a few more entries than are kept
-        self._proposed = self._k if product.is_exact else min(self._k + self._k // SPARE + 1, self._width)
-        self._tops: dict[int, tuple[Tensor, Tensor]] = {}
-        self._bias_M = product.b_enc_F
-        if latents_M is not None:
-            self._bias_M = None if self._bias_M is None else self._bias_M[latents_M]
-            product.add_callback(latents_M, self.add_block)
-
-    def add_block(self, first: int, pre_RF: Tensor) -> None:
-        """Find the largest entries in each row of a block (R, F); `first` is the index of the block's first row."""
-        if self._proposed == self._width:
-            col_F = torch.arange(self._width, device=pre_RF.device)
-            self._tops[first] = pre_RF.clone(), col_F.expand_as(pre_RF)
-        else:
-            # the blocks have no bias; `exact` adds it to the chosen entries
-            biased_RF = pre_RF if self._bias_M is None else pre_RF + self._bias_M
-            col_RK = biased_RF.topk(self._proposed, dim=1, sorted=False).indices
-            self._tops[first] = pre_RF.gather(1, col_RK), col_RK
-
-    def collect(self) -> RowSparse:
-        """Return the k largest entries of each row as sparse entries, with 0 in place of negative values.
-
-        The matrix is (B, F), or (B, M) if only the latents `latents_M` were searched.
-        """
-        pre_BK, col_BK = (torch.cat(parts) for parts in zip(*self._tops.values(), strict=True))
-        proposed = RowSparse.from_rows(col_BK, pre_BK, self._width)
-        pre_BK = self._product.exact(proposed, self._latents_M).view_as(col_BK)
-        if self._proposed > self._k:
-            pre_BK, index_BK = pre_BK.topk(self._k, dim=1, sorted=False)
-            col_BK = col_BK.gather(1, index_BK)
-        return RowSparse.from_rows(col_BK, pre_BK.relu(), self._width)
+    def share_above(self, floor_F: Tensor) -> float:
+        """Return the share of the first rows' pre-activations that are above the latent's value in `floor_F`."""
+        pre_RF = self.take(torch.arange(min(SAMPLE, self.shape[0]), device=floor_F.device)).to_dense()
+        return (pre_RF > floor_F).float().mean().item()
 
 
-def keep_top_per_row(product: Product, k: int) -> RowSparse:
-    """Return the k largest pre-activations of each row (B, F) as sparse entries, with 0 in place of negative values."""
-    top = RowTopK(product, k)
-    for first, pre_RF in product.blocks():
-        top.add_block(first, pre_RF)
-    return top.collect()
+def _upper_norm(rows: Tensor) -> Tensor:
+    """Return an upper bound of the norm of each row (R, D), (R,), although the squares of small numbers underflow."""
+    return rows.norm(dim=1) * (1 + 2.0**-10) + rows.shape[1] ** 0.5 * TINY
 
 
-def keep_above(product: Product, floor_F: Tensor, at_most: float = 1.0) -> RowSparse | None:
-    """Return the pre-activations that are positive and above the latent's value in `floor_F`, as sparse entries (B, F).
+def _round_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Round rows (R, D) to bfloat16; return them, and upper bounds of the norms of rows and of rounding errors, (R,).
 
-    Returns None if more than the share `at_most` of the first block's entries are above: a dense matrix is then faster.
+    On a CPU few rows are taken at a time, which stay in the cache meanwhile.
     """
-    dict_size = product.shape[1]
-    bias_F = torch.zeros_like(floor_F) if product.b_enc_F is None else product.b_enc_F
-    floor_F = floor_F.clamp(min=0)
-    # the blocks have no bias, and may be rounded: propose a few more entries than are kept
-    slack_F = 8 * torch.finfo(floor_F.dtype).eps * (floor_F + bias_F.abs()) + product.error_F
-    proposed_F = floor_F - bias_F - slack_F
-    flats: list[Tensor] = []
-    pres: list[Tensor] = []
-    for first, pre_RF in product.blocks():
-        flat_N = (pre_RF > proposed_F).view(-1).nonzero().squeeze(1)
-        if first == 0 and len(flat_N) > at_most * pre_RF.numel():
-            return None
-        pres.append(pre_RF.view(-1)[flat_N])
-        flats.append(flat_N.add_(first * dict_size))
-    flat_N = torch.cat(flats)
-    proposed = RowSparse.from_flat(flat_N, torch.cat(pres), product.shape)
-    pre_N = product.exact(proposed)
-    kept_N = pre_N > proposed.gather(floor_F)
-    return RowSparse.from_flat(flat_N[kept_N], pre_N[kept_N], product.shape)
+    if rows.is_cuda:
+        rounded = rows.bfloat16()
+        return rounded, _upper_norm(rows), _upper_norm(rows - rounded)
+    rounded, norm, error = torch.empty_like(rows, dtype=torch.bfloat16), rows[:, 0].clone(), rows[:, 0].clone()
+    for first in range(0, len(rows), ROWS):
+        part = slice(first, first + ROWS)
+        rounded[part] = rows[part]
+        norm[part] = _upper_norm(rows[part])
+        error[part] = _upper_norm(rounded[part].to(rows.dtype).sub_(rows[part]))
+    return rounded, norm, error
+
+
+def _round_up(values: Tensor) -> Tensor:
+    """Round to bfloat16, never down."""
+    return (values + values.abs() * 2.0**-8).bfloat16()
+
+
+def _append_columns(matrix: Tensor, columns: list[Tensor], padding: int) -> Tensor:
+    """Append columns (R, 1), rounded up to the dtype of `matrix` (R, D), and `padding` columns of zeros."""
+    rounded = [column if column.dtype == matrix.dtype else _round_up(column) for column in columns]
+    return torch.cat([matrix, *rounded, matrix.new_zeros(len(matrix), padding)], dim=1)
 
 
 @contextmanager
-def _tensor_cores(on: bool) -> Iterator[None]:
-    """Allow or forbid, within the context, that float32 products on CUDA round both factors to TF32."""
+def _float32_accumulation(*, tf32: bool) -> Iterator[None]:
+    """Have CUDA's products add in float32, and round float32 factors to tf32 or not, within the context."""
     settings = torch.backends.cuda.matmul
-    before = settings.fp32_precision
-    settings.fp32_precision = "tf32" if on else "ieee"
+    before = settings.fp32_precision, settings.allow_bf16_reduced_precision_reduction
+    settings.fp32_precision, settings.allow_bf16_reduced_precision_reduction = "tf32" if tf32 else "ieee", False
     try:
         yield
     finally:
-        settings.fp32_precision = before
+        settings.fp32_precision, settings.allow_bf16_reduced_precision_reduction = before

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sae_sweeps.saes.base import NORMALIZATIONS, SAE
-from sae_sweeps.saes.encoder import Product, keep_above, keep_top_per_row
+from sae_sweeps.saes.encoder import Product
+from sae_sweeps.saes.selection import keep_above, keep_top_per_row
 from sae_sweeps.saes.sparse import RowSparse
 
 WEIGHTS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold", "gain", "shift")

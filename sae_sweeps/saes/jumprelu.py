@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sae_sweeps.config.saes import JumpReLUConfig
-from sae_sweeps.saes.encoder import Product, keep_above
+from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
+from sae_sweeps.saes.selection import keep_above
 from sae_sweeps.saes.sparse import Dense, Entries, LatentEntries, RowSparse, dense_from
 from sae_sweeps.saes.trainable import EntryGradients
 

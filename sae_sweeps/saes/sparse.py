@@ -8,15 +8,14 @@ are kept, the same operations on the whole matrix are faster: `Dense` has the in
 # B activations in a batch, D model width, F latents, N kept entries
 
 import copy
-import warnings
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+from sae_sweeps.saes.products import find_starts, multiply, sample_product, sum_by_index, sum_rows
 
-DENSE_FROM = {"cpu": 0.25, "cuda": 0.05}  # share of kept entries above which the dense matrix is faster, measured
+DENSE_FROM = {"cpu": 0.1, "cuda": 0.05}  # share of kept entries above which the dense matrix is faster, measured
 DENSE_LIMIT = 2**29  # entries of a dense matrix at most: a step holds up to eight such matrices of 2 GiB
 
 
@@ -63,7 +62,7 @@ class RowSparse:
     @classmethod
     def from_sorted(cls, row_N: Tensor, col_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> "RowSparse":
         """Build the matrix from pre-activations (N,) at the ascending rows `row_N` and the columns `col_N`."""
-        return cls(_find_starts(row_N, shape[0]), col_N, pre_N, shape)
+        return cls(find_starts(row_N, shape[0]), col_N, pre_N, shape)
 
     @property
     def active(self) -> Tensor:
@@ -78,11 +77,19 @@ class RowSparse:
 
     def find_fired(self) -> Tensor:
         """Return which latents are active in at least one row, bool (F,)."""
-        return _count(self.col_N, self.shape[1], self.active.to(torch.int32)) > 0
+        return sum_by_index(self.col_N, self.shape[1], self.active.to(torch.int32)) > 0
 
     def gather(self, vector_F: Tensor) -> Tensor:
         """Gather the values of a per-latent vector (F,) at the kept entries, (N,)."""
         return vector_F[self.col_N]
+
+    def select(self, place_N: Tensor) -> "RowSparse":
+        """Return the matrix of the kept entries at the ascending places `place_N` of `col_N` only."""
+        row_N = self.row_N[place_N]
+        chosen = RowSparse.from_sorted(row_N, self.col_N[place_N], self.pre[place_N], self.shape)
+        if self.value is not self.pre:
+            chosen.value = self.value[place_N]
+        return chosen
 
     def slice_rows(self, first: int, count: int) -> "RowSparse":
         """Return rows `first` to `first + count - 1` as a matrix of `count` rows."""
@@ -128,11 +135,11 @@ class RowSparse:
 
     def decode(self, W_dec_FD: Tensor) -> Tensor:
         """Return the decoded rows, activations @ W_dec, (B, D), without b_dec."""
-        return _multiply(self.crow_Bp1, self.col_N, self.value, W_dec_FD)
+        return multiply(self.crow_Bp1, self.col_N, self.value, W_dec_FD)
 
     def sample_product(self, left_BD: Tensor, right_FD: Tensor) -> Tensor:
         """Compute left @ right^T at the kept entries only, (N,)."""
-        return _sample_product(self.crow_Bp1, self.col_N, left_BD, right_FD)
+        return sample_product(self.crow_Bp1, self.col_N, left_BD, right_FD)
 
     def to_columns(self) -> "ColumnSparse":
         """Return the same entries in column-major (CSC) order."""
@@ -149,7 +156,7 @@ class ColumnSparse:
     def __init__(self, kept: RowSparse) -> None:
         self.shape = kept.shape
         self._col_N, order_N = kept.col_N.sort(stable=True)
-        self.start_Fp1 = _find_starts(self._col_N, self.shape[1]).to(torch.int32)
+        self.start_Fp1 = find_starts(self._col_N, self.shape[1]).to(torch.int32)
         self.row_N = kept.row_N[order_N]
         self.pre = kept.pre[order_N]
         self.value = self.pre if kept.value is kept.pre else kept.value[order_N]
@@ -178,21 +185,18 @@ class ColumnSparse:
 
         The result is grad @ W_dec^T at the kept entries.
         """
-        return _sample_product(self.start_Fp1, self.row_N, W_dec_FD, grad_BD)
+        return sample_product(self.start_Fp1, self.row_N, W_dec_FD, grad_BD)
 
     def weight_gradient(self, entry_N: Tensor, right_BD: Tensor, out: Tensor | None = None) -> Tensor:
         """Compute A^T @ right, (F, D), for the (B, F) matrix A with the values `entry_N` at the kept entries.
 
         The result is written to `out` if given.
         """
-        return _multiply(self.start_Fp1, self.row_N, entry_N, right_BD, out)
+        return multiply(self.start_Fp1, self.row_N, entry_N, right_BD, out)
 
     def latent_sums(self, entry_N: Tensor) -> Tensor:
         """Sum `entry_N` over the kept entries of each latent, (F,)."""
-        if entry_N.is_cuda:
-            return torch.segment_reduce(entry_N, "sum", offsets=self.start_Fp1.long(), unsafe=True)
-        transposed = _csr(self.start_Fp1, self.row_N, entry_N, (self.shape[1], self.shape[0]))
-        return transposed @ entry_N.new_ones(self.shape[0])
+        return sum_rows(self.start_Fp1, self.row_N, entry_N, self.shape[0])
 
 
 class Dense:
@@ -251,46 +255,3 @@ class Dense:
 
 Entries: TypeAlias = RowSparse | Dense  # entries in the order in which they are selected and decoded
 LatentEntries: TypeAlias = ColumnSparse | Dense  # entries in the order in which gradients are computed
-
-
-def _csr(start: Tensor, place_N: Tensor, value_N: Tensor, shape: tuple[int, int]) -> Tensor:
-    return torch.sparse_csr_tensor(start, place_N, value_N, shape, check_invariants=False)
-
-
-def _multiply(start: Tensor, place_N: Tensor, value_N: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """Return A @ right, (rows, D), for a CSR matrix A of row starts, column indices `place_N` and values `value_N`.
-
-    The result is written to `out` if given. embedding_bag adds each row's entries in order. CUDA's CSR product does
-    not, so that its results differ from run to run; a CPU's takes twice the time. But embedding_bag cannot write to
-    existing memory, and on a CPU allocating memory for a large result costs more than embedding_bag saves.
-    """
-    if out is not None:
-        matrix = _csr(start, place_N, value_N, (len(start) - 1, len(right)))
-        return torch.addmm(out, matrix, right, beta=0.0, out=out)
-    return torch.nn.functional.embedding_bag(
-        place_N, right, start, mode="sum", per_sample_weights=value_N, include_last_offset=True
-    )
-
-
-def _sample_product(start: Tensor, place_N: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Compute left @ right^T only at the entries of a CSR pattern: row starts and column indices `place_N`, (N,)."""
-    pattern = _csr(start, place_N, left.new_zeros(len(place_N)), (len(left), len(right)))
-    return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
-
-
-def _find_starts(sorted_N: Tensor, count: int) -> Tensor:
-    """Return the index where each of 0, 1, ..., count - 1 starts in an ascending list (N,), then the list's length.
-
-    Returns: int64 (count + 1,), as the row starts of a CSR matrix.
-    """
-    starts = torch.zeros(count + 1, dtype=torch.int64, device=sorted_N.device)
-    torch.cumsum(_count(sorted_N, count, torch.ones_like(sorted_N, dtype=torch.int32)), 0, out=starts[1:])
-    return starts
-
-
-def _count(index_N: Tensor, size: int, weight_N: Tensor) -> Tensor:
-    """Sum whole numbers `weight_N` by index, int32 (size,).
-
-    `bincount` would wait for the GPU twice, and takes many times longer on a CPU.
-    """
-    return torch.zeros(size, dtype=torch.int32, device=index_N.device).index_add_(0, index_N, weight_N)

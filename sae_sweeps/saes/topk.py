@@ -1,17 +1,21 @@
 """TopK SAEs: the k largest latents of each activation are active (arXiv:2406.04093)."""
 
-# B activations in a batch, D model width, F latents (dict_size), M dead latents
+# B activations in a batch, M dead latents
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sae_sweeps.config.saes import TopKConfig
-from sae_sweeps.saes.encoder import Product, RowTopK, keep_top_per_row
+from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
-from sae_sweeps.saes.sparse import Dense, Entries, RowSparse, dense_from
+from sae_sweeps.saes.selection import RowTopK, keep_top_per_row
+from sae_sweeps.saes.sparse import DENSE_LIMIT, Dense, Entries, RowSparse, dense_from
 from sae_sweeps.saes.trainable import TrainableSAE
+
+SEARCHED = 0.02  # share of the dead latents below which searching for candidates is faster than a dense product
 
 
 class TopKSAE(TrainableSAE):
@@ -61,7 +65,16 @@ class TopKSAE(TrainableSAE):
         """
         if len(dead_M) == 0 or self.aux_coefficient == 0:
             return None
-        top = RowTopK(product, self.aux_latents, dead_M)
-        shape = (product.shape[0], len(dead_M))
-        dense = self.aux_latents >= dense_from(shape, dead_M.device) * len(dead_M)
-        return lambda: Dense(top.collect().to_dense()) if dense else top.collect()
+        batch, dead = product.shape[0], len(dead_M)
+        if self.aux_latents < SEARCHED * dead or batch * dead > DENSE_LIMIT:
+            return RowTopK(product, self.aux_latents, dead_M).collect
+        return lambda: _keep_top(product.take(slice(None), dead_M).to_dense(), self.aux_latents)
+
+
+def _keep_top(pre_BM: Tensor, k: int) -> Entries:
+    """Return the k largest pre-activations of each row of a dense matrix, with 0 in place of negative values."""
+    batch, width = pre_BM.shape
+    top = pre_BM.topk(min(k, width), dim=1, sorted=False)
+    if k >= dense_from((batch, width), pre_BM.device) * width:
+        return Dense(torch.zeros_like(pre_BM).scatter_(1, top.indices, top.values.relu()))
+    return RowSparse.from_rows(top.indices, top.values.relu(), width)

@@ -16,7 +16,7 @@ from sae_sweeps.config.studies import MetaConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.saes import SAE, BatchTopKSAE
-from sae_sweeps.saes.batchtopk import keep_top_of_batch
+from sae_sweeps.saes.selection import keep_top_of_batch
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.training.streams import TensorStream
 from sae_sweeps.training.trainer import Trainer, train

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.config import TrainingConfig
+from sae_sweeps.runtime.devices import resolve_precision
 from sae_sweeps.runtime.errors import TrainingError
 from sae_sweeps.saes import PenalizedSAE, Step, TrainableSAE
 from sae_sweeps.training.streams import Stream
@@ -22,6 +23,7 @@ class Trainer:
 
     def __init__(self, sae: TrainableSAE, config: TrainingConfig) -> None:
         self.sae, self.config = sae, config
+        self._precision = resolve_precision(config.precision, sae.W_dec.device)
         self.steps_done = 0
         self.stopped = False
         self.idle_tokens_F = torch.zeros(sae.dict_size, dtype=torch.int64, device=sae.W_dec.device)
@@ -64,7 +66,7 @@ class Trainer:
         Raises: TrainingError if the loss is not finite; the parameters are then not updated.
         """
         sae = self.sae
-        step = sae.training_step(sae.normalize(x_BD).x_BD, self.dead_F, self.config.precision)
+        step = sae.training_step(sae.normalize(x_BD).x_BD, self.dead_F, self._precision)
         if not torch.isfinite(step.loss):
             raise TrainingError(
                 f"the loss is {step.loss.item()} at step {self.steps_done + 1}, so training stops; lower training.lr"

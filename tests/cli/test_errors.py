@@ -42,7 +42,7 @@ from tests.conftest import launch
         (["sae=topk,batchtopk"], "sae=topk,batchtopk", ["add -m"]),
         (["-m", "name=a,b", "k=16,32"], "name=outputs/a, outputs/b", ["one sweep"]),
         (["device=abacus"], "device=abacus", ["is not a known device"]),
-        (["training.precision=half"], "training.precision=half", ["float32, tf32, bfloat16"]),
+        (["training.precision=half"], "training.precision=half", ["auto, float32, tf32, bfloat16"]),
         (["training.precision=tf32", "device=cpu"], "training.precision=tf32", ["needs a CUDA device"]),
         (["activations.cache=short.txt"], "activations.cache=short.txt", ["cannot be written"]),
         (["activations.cache_gib=0"], "activations.cache_gib=0", ["greater than 0"]),

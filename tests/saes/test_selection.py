@@ -5,9 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE, encoder
-from sae_sweeps.saes.batchtopk import keep_top_of_batch
 from sae_sweeps.saes.encoder import Product
-from sae_sweeps.saes.topk import keep_top_per_row
+from sae_sweeps.saes.selection import keep_top_of_batch, keep_top_per_row
 
 PRE_BF = torch.tensor([[5.0, 4.0, 3.0, 0.0], [2.0, 1.0, 0.0, 0.0]])
 

@@ -5,8 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from sae_sweeps.saes.encoder import Product
+from sae_sweeps.saes.selection import keep_top_per_row
 from sae_sweeps.saes.sparse import Dense, RowSparse
-from sae_sweeps.saes.topk import keep_top_per_row
 
 B, F, D = 13, 29, 6
 

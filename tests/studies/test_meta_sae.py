@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.saes import BatchTopKSAE, TopKSAE, encoder
-from sae_sweeps.saes.batchtopk import keep_top_of_batch
+from sae_sweeps.saes.selection import keep_top_of_batch
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import meta_sae
 from sae_sweeps.studies.directions import compare

@@ -5,8 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from sae_sweeps.saes.encoder import Product
+from sae_sweeps.saes.selection import keep_top_per_row
 from sae_sweeps.saes.sparse import RowSparse
-from sae_sweeps.saes.topk import keep_top_per_row
 from sae_sweeps.studies.top_activations import TopActivations, compute_meta_activations
 
 SEQUENCES, SEQ_LEN, LATENTS, NEVER = 29, 12, 20, 7

@@ -87,9 +87,10 @@ def test_a_label_omits_settings_that_its_architecture_lacks():
     assert found[1:] == [f"BatchTopK 3072, k 32, sae.threshold_momentum {value}" for value in (0.8, 0.9)]
 
 
-def test_a_precision_other_than_the_default_is_in_the_label():
-    found = labels(*(compared(f"training.precision={precision}") for precision in ("float32", "bfloat16")))
-    assert found == ["BatchTopK 3072, k 32", "BatchTopK 3072, k 32, training.precision bfloat16"]
+def test_the_precision_changes_neither_names_nor_labels():
+    points = [compared(f"training.precision={precision}") for precision in ("auto", "float32", "bfloat16")]
+    assert len({point.name for point in points}) == 1
+    assert find_varying([point.config for point in points]) == []
 
 
 def test_a_coefficient_is_in_the_label_unless_k_determines_it():
@@ -112,7 +113,7 @@ def test_points_of_several_sweeps_are_never_one_group():
 
 
 def test_no_two_groups_have_the_same_label():
-    words = [f"training.{one}" for one in ("lr=0.001", "precision=bfloat16", "betas=[0.5,0.9]", "initial_bias=zero")]
+    words = [f"training.{one}" for one in ("lr=0.001", "batch_size=512", "betas=[0.5,0.9]", "initial_bias=zero")]
     words += ["sae.normalize_input=false", "evaluation.tokens=99", "dataset.seq_len=64", "model.dtype=bfloat16", "k=2"]
     found = labels(compared(), *map(compared, words))
     assert len(set(found)) == len(words) + 1

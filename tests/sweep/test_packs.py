@@ -29,7 +29,7 @@ def point(*overrides: str) -> Point:
         ["training.lr=1e-3"],
         ["training.batch_size=2048", "training.chunk_batches=16"],  # the same chunk in other batches
         ["evaluation.tokens=1000"],
-        ["training.precision=bfloat16"],
+        ["seed=1", "training.precision=bfloat16"],
         ["sae=jumprelu", "sae.sparsity_coefficient=0.01"],
     ],
 )

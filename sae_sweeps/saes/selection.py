@@ -1,0 +1,198 @@
+"""Selection of pre-activations: above thresholds, the largest of each row, or the largest of the whole batch.
+
+Every selection finds candidates by their upper bounds, computes these exactly and decides among the exact values; of
+equal values the first are taken. So the result is the same for every precision of the encoder's product.
+"""
+
+# B activations in a batch, R of them in a block, F latents, M chosen latents, N entries, K entries kept in each row
+
+import torch
+from torch import Tensor
+
+from sae_sweeps.saes.encoder import Product
+from sae_sweeps.saes.search import find_at_least, find_kth_largest, find_true, pick_large
+from sae_sweeps.saes.sparse import RowSparse
+
+GROUP = 64  # latents at most whose largest bound stands for all of them in the search for a row's floor
+FEWEST_GROUPS = 4  # least number of groups in a row, in multiples of k; with fewer the floor would be low
+GUESS = 0.52  # the first floor of a row is the k-th largest bound less this share of the largest error
+WIDEST = 8  # most candidates of a row, in multiples of k, to search together with the other rows
+MOST_CANDIDATES = 4  # limit of a batch's candidates, in multiples of the number wanted, before the floor is raised
+
+
+def keep_above(product: Product, floor_F: Tensor, at_most: float = 1.0) -> RowSparse | None:
+    """Return the pre-activations that are positive and above the latent's value in `floor_F`, as sparse entries (B, F).
+
+    Returns None if more than the share `at_most` of the first rows' entries are above: a dense matrix is then faster.
+    """
+    floor_F = floor_F.clamp(min=0)
+    if at_most < 1 and product.share_above(floor_F) > at_most:
+        return None
+    lower_F = product.lower(floor_F)
+    width = product.shape[1]
+    flat_N = torch.cat([find_at_least(upper_RF, lower_F) + first * width for first, upper_RF in product.blocks()])
+    candidates = _compute(product, flat_N)
+    return candidates.select(find_true(candidates.pre > candidates.gather(floor_F)))
+
+
+def keep_top_per_row(product: Product, k: int) -> RowSparse:
+    """Return the k largest pre-activations of each row (B, F) as sparse entries, with 0 in place of negative values."""
+    top = RowTopK(product, k)
+    for first, upper_RF in product.blocks():
+        top.add_block(first, upper_RF)
+    return top.collect()
+
+
+def keep_top_of_batch(product: Product, k: int, guess: float = 0.0) -> RowSparse:
+    """Return the k x B largest pre-activations of the (B, F) matrix as sparse entries; fewer if fewer are positive.
+
+    `guess` is a lower bound to try first, 0 for none. It saves time and does not change the result: entries below
+    `guess` are ignored if enough lie above.
+    """
+    budget = min(k, product.shape[1]) * product.shape[0]
+    for floor in (guess, 0.0):
+        candidates = _find_candidates(product, budget, floor)
+        if floor > 0 and (candidates.pre >= floor).sum() >= budget:
+            break
+    return candidates.select(find_true(_is_largest(candidates.pre, budget) & (candidates.pre > 0)))
+
+
+class RowTopK:
+    """A search for the k largest pre-activations of each row, block by block.
+
+    A row's floor is the k-th largest bound among groups of latents, less a part of the error bound. If k exact values
+    reach the floor, no entry below it is among the k largest; otherwise the row is searched again with a floor that k
+    exact values are certain to reach.
+    """
+
+    def __init__(self, product: Product, k: int, latents_M: Tensor | None = None, *, certain: bool = False) -> None:
+        """Prepare to search all columns, or only the latents `latents_M` (M,).
+
+        With `latents_M`, a callback on `product` passes the blocks on; otherwise the caller gives each to `add_block`.
+        With `certain`, the floor is one that k exact values are certain to reach.
+        """
+        self._product, self._latents_M, self._certain = product, latents_M, certain
+        self._width = product.shape[1] if latents_M is None else len(latents_M)
+        self._k = min(k, self._width)
+        self._group = GROUP
+        while self._group > 1 and self._width // self._group < FEWEST_GROUPS * self._k:
+            self._group //= 2
+        self._floors: list[Tensor] = []
+        self._flats: list[Tensor] = []
+        if latents_M is not None:
+            product.add_callback(latents_M, self.add_block)
+
+    def add_block(self, first: int, upper_RF: Tensor) -> None:
+        """Find the candidates in a block of upper bounds (R, F); `first` is the index of the block's first row."""
+        largest_R = self._find_kth_bound(upper_RF)
+        error_R = self._product.error_B[first : first + len(upper_RF)]
+        share = 1 if self._certain else GUESS
+        floor_R = largest_R - share * error_R - largest_R.abs() * 2.0**-8 * self._certain
+        self._floors.append(floor_R)
+        candidates = find_at_least(upper_RF, self._product.lower(floor_R)[:, None])
+        self._flats.append(candidates + first * self._width)
+
+    def _find_kth_bound(self, upper_RF: Tensor) -> Tensor:
+        """Return a value that at least k bounds of each row reach: the k-th largest of the groups' maxima, (R,)."""
+        groups = self._width // self._group
+        whole = groups * self._group
+        chosen = pick_large(upper_RF[:, :whole], groups) if self._group > 1 else upper_RF
+        if self._group > 1 and whole < self._width:
+            chosen = torch.cat([chosen, upper_RF[:, whole:]], dim=1)
+        return find_kth_largest(chosen, self._k).to(self._product.input_BD.dtype)
+
+    def collect(self) -> RowSparse:
+        """Return the k largest entries of each row as sparse entries, with 0 in place of negative values.
+
+        The matrix is (B, F), or (B, M) if only the latents `latents_M` were searched. All values are nan if a row has
+        pre-activations that are no numbers.
+        """
+        candidates = _compute(self._product, torch.cat(self._flats), self._latents_M, self._width)
+        count_B = candidates.crow_Bp1.diff()
+        most = int(count_B.max())
+        limit = most if self._certain else min(most, WIDEST * self._k)
+        kept_N, kth_B = _find_largest_in_rows(candidates, self._k, max(limit, self._k))
+        if len(kept_N) < len(count_B) * self._k:
+            col_BK = torch.arange(self._k, device=kth_B.device).expand(len(count_B), -1)
+            return RowSparse.from_rows(col_BK, candidates.pre.new_full(col_BK.shape, torch.nan), self._width)
+        col_BK, pre_BK = (values_N[kept_N].view(-1, self._k) for values_N in (candidates.col_N, candidates.pre))
+        if not self._certain:
+            self._search_again(find_true((kth_B < torch.cat(self._floors)) | (count_B > limit)), col_BK, pre_BK)
+        return RowSparse.from_rows(col_BK, pre_BK.relu(), self._width)
+
+    def _search_again(self, rows_R: Tensor, col_BK: Tensor, pre_BK: Tensor) -> None:
+        """Write the k largest entries of the rows `rows_R`, with a floor that is certain, to `col_BK` and `pre_BK`."""
+        if len(rows_R) > 0:
+            product = self._product.take(rows_R, self._latents_M)
+            top = RowTopK(product, self._k, certain=True)
+            for first, upper_RF in product.blocks():
+                top.add_block(first, upper_RF)
+            found = top.collect()
+            col_BK[rows_R], pre_BK[rows_R] = found.col_N.view(-1, self._k), found.pre.view(-1, self._k)
+
+
+def _compute(product: Product, flat_N: Tensor, latents_M: Tensor | None = None, width: int | None = None) -> RowSparse:
+    """Compute the pre-activations at the ascending places `flat_N` of the flattened (B, F) or (B, M) matrix."""
+    shape = (product.shape[0], product.shape[1] if width is None else width)
+    entries = RowSparse.from_flat(flat_N, product.input_BD.new_empty(0), shape)
+    entries.pre = entries.value = product.exact(entries, latents_M)
+    return entries
+
+
+def _find_candidates(product: Product, wanted: int, floor: float) -> RowSparse:
+    """Find entries above `floor`: at least the `wanted` largest, or all if there are fewer; with exact values."""
+    flats: list[Tensor] = []
+    uppers: list[Tensor] = []
+    floor_1 = product.input_BD.new_tensor(floor)
+    for first, upper_RF in product.blocks():
+        upper_M = upper_RF.view(-1)
+        flat_N = find_at_least(upper_M, product.lower(floor_1))
+        uppers.append(upper_M[flat_N])
+        flats.append(flat_N + first * product.shape[1])
+        if sum(map(len, flats)) > MOST_CANDIDATES * wanted:
+            flat_N, upper_N = torch.cat(flats), torch.cat(uppers)
+            least_N = _lower_bounds(product, flat_N, upper_N)  # no pre-activation lies below
+            floor_1 = torch.maximum(floor_1, find_kth_largest(least_N, wanted))
+            kept = find_at_least(upper_N, product.lower(floor_1))
+            flats, uppers = [flat_N[kept]], [upper_N[kept]]
+    return _compute(product, torch.cat(flats))
+
+
+def _lower_bounds(product: Product, flat_N: Tensor, upper_N: Tensor) -> Tensor:
+    """Return values that the exact pre-activations at the places `flat_N`, of upper bounds `upper_N`, reach, (N,)."""
+    upper_N = upper_N.to(product.input_BD.dtype)
+    return upper_N - product.error_B[flat_N // product.shape[1]] - upper_N.abs() * 2.0**-8
+
+
+def _is_largest(pre_N: Tensor, count: int) -> Tensor:
+    """Return which values are among the `count` largest, the first ones of equal values, bool (N,)."""
+    if len(pre_N) <= count:
+        return torch.ones_like(pre_N, dtype=torch.bool)
+    smallest = find_kth_largest(pre_N, count)
+    above_N, equal_N = pre_N > smallest, pre_N == smallest
+    return above_N | (equal_N & (equal_N.cumsum(0) <= count - above_N.sum()))
+
+
+def _find_largest_in_rows(entries: RowSparse, k: int, limit: int) -> tuple[Tensor, Tensor]:
+    """Find the k largest of the first `limit` entries of each row, the first ones of equal values.
+
+    Returns: their places among the entries, ascending, and the k-th largest of each row, (B,).
+    """
+    row_N, start_B = entries.row_N, entries.crow_Bp1[:-1]
+    place_N = torch.arange(len(row_N), device=row_N.device) - start_B[row_N]
+    padded_BL = entries.pre.new_full((entries.shape[0], limit + 1), -torch.inf)
+    padded_BL[row_N, place_N.clamp(max=limit)] = entries.pre
+    kth_B = find_kth_largest(padded_BL[:, :limit], k)
+    searched_N = place_N < limit
+    above_N, equal_N = ((compare(entries.pre, kth_B[row_N])) & searched_N for compare in (torch.gt, torch.eq))
+    above_Np1, equal_Np1 = _running_count(above_N), _running_count(equal_N)
+    left_B = k - (above_Np1[entries.crow_Bp1[1:]] - above_Np1[start_B])
+    equal_so_far_N = equal_Np1[1:] - equal_Np1[start_B[row_N]]
+    return find_true(above_N | (equal_N & (equal_so_far_N <= left_B[row_N]))), kth_B
+
+
+def _running_count(mask_N: Tensor) -> Tensor:
+    """Return how many values are true before each place and in all, int32 (N + 1,)."""
+    counts = torch.zeros(len(mask_N) + 1, dtype=torch.int32, device=mask_N.device)
+    torch.cumsum(mask_N, 0, dtype=torch.int32, out=counts[1:])
+    return counts
