@@ -117,9 +117,9 @@ def _train_and_hash(architecture: str, spec: Spec, precision: str, resume_after:
 
 def _make_any_trainer(architecture: str, spec: Spec, precision: str) -> Trainer:
     """Return a trainer of any architecture, whose latents count as dead after one batch."""
-    limits = {"k": spec.k} if issubclass(TRAINABLE[architecture], TopKSAE) else {"target_l0": spec.k}
+    limits: dict[str, Any] = {"k": spec.k} if issubclass(TRAINABLE[architecture], TopKSAE) else {"target_l0": spec.k}
     sae = TRAINABLE[architecture](spec.d, spec.dict_size, **limits).to(spec.device)
-    values = {"tokens": 4 * spec.batch, "batch_size": spec.batch, "dead_after_tokens": spec.batch}
+    values: dict[str, Any] = {"tokens": 4 * spec.batch, "batch_size": spec.batch, "dead_after_tokens": spec.batch}
     return Trainer(sae, TrainingConfig(**values, lr=1e-3, initial_bias="zero", precision=precision))
 
 

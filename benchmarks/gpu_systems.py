@@ -1,6 +1,7 @@
 """Parts of `gpu_check.py` that run other programs or models: tests, a language model, eai-sparsify, a whole sweep."""
 
 import contextlib
+import functools
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from gpu_parts import Check, Rows, time_calls
 from plan import PROJECT
 from steps.common import batches
 
+from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.config.schema import ModelConfig
 from sae_sweeps.runtime.files import read_json
 
@@ -24,9 +26,7 @@ def time_language_model(check: Check) -> Rows:
     from tokenizers import Tokenizer, models
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-    from sae_sweeps.activations.language_model import LanguageModel
-
-    shape = {"n_layer": 4, "n_embd": 64, "n_head": 4, "vocab_size": 1000} if check.small else {}
+    shape: dict[str, Any] = {"n_layer": 4, "n_embd": 64, "n_head": 4, "vocab_size": 1000} if check.small else {}
     config, folder = GPT2Config(bos_token_id=0, eos_token_id=0, **shape), tempfile.mkdtemp()
     GPT2LMHeadModel(config).save_pretrained(folder)
     words = Tokenizer(models.WordLevel({"<e>": 0, "a": 1}, unk_token="<e>"))
@@ -38,9 +38,13 @@ def time_language_model(check: Check) -> Rows:
             hook = f"blocks.{config.n_layer * 2 // 3}.hook_resid_pre"
             settings = ModelConfig(name=folder, hook=hook, dtype=dtype, batch_sequences=sequences)
             model = LanguageModel(settings, torch.device(check.device))
-            seconds = time_calls(check, lambda i, model=model: model.activations(tokens), 2)
+            seconds = time_calls(check, functools.partial(_run_model, model, tokens), 2)
             rows.append({"dtype": dtype, "sequences": sequences, "tokens/s": tokens.numel() / seconds})
     return rows
+
+
+def _run_model(model: LanguageModel, tokens: torch.Tensor, _: int) -> None:
+    model.activations(tokens)
 
 
 def time_sparsify(check: Check) -> Rows:

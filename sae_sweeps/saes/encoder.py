@@ -190,7 +190,7 @@ def _append_columns(matrix: Tensor, columns: list[Tensor], padding: int) -> Tens
 
 @contextmanager
 def _float32_accumulation(*, tf32: bool) -> Iterator[None]:
-    """Have CUDA's products add in float32, and round float32 factors to tf32 or not, within the context."""
+    """Make CUDA's products add in float32, and round float32 factors to tf32 or not, within the context."""
     settings = torch.backends.cuda.matmul
     before = settings.fp32_precision, settings.allow_bf16_reduced_precision_reduction
     settings.fp32_precision, settings.allow_bf16_reduced_precision_reduction = "tf32" if tf32 else "ieee", False
