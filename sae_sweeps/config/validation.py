@@ -152,6 +152,8 @@ def _check_dataset(checks: Checks) -> None:
     leaves_some = dataset.holdout_every >= 2
     problem = "must be at least 2, because every document would be held out from training"
     checks.require("dataset.holdout_every", leaves_some, problem, "dataset.holdout_every=20")
+    is_wait = 0 <= dataset.retry_seconds < math.inf
+    checks.require("dataset.retry_seconds", is_wait, "must be at least 0 seconds", "dataset.retry_seconds=300")
     if dataset.format == "hub":
         problem = "must name a data set on the Hugging Face hub, because dataset.format=hub"
         checks.require("dataset.name", bool(dataset.name), problem, "dataset.name=NAME")
