@@ -151,7 +151,9 @@ ROWS = [f"row {row}" for row in range(10)]
 
 def test_a_reading_goes_on_at_the_row_where_it_broke_off(waits, caplog):
     caplog.set_level(logging.INFO)
-    source = Source((0, ConnectionError("a")), (3, TimeoutError("b")), (2, TimeoutError("c")), (9, ConnectionError("d")))
+    source = Source(
+        (0, ConnectionError("a")), (3, TimeoutError("b")), (2, TimeoutError("c")), (9, ConnectionError("d"))
+    )
     assert list(read(source)) == ROWS
     assert source.readings == 5
     assert waits == [1, 1, 1, 1]
@@ -164,7 +166,9 @@ def test_a_reading_goes_on_at_the_row_where_it_broke_off(waits, caplog):
 def test_waits_grow_and_end(waits):
     source = Source(*[(5, ConnectionError("gone"))] * 50)
     found = []
-    with pytest.raises(BrokenTextError, match=r"broke off at row 5 of the/set: ConnectionError: gone\. .* 300 s.*rerun"):
+    with pytest.raises(
+        BrokenTextError, match=r"broke off at row 5 of the/set: ConnectionError: gone\. .* 300 s.*rerun"
+    ):
         found += read(source, 300.0)
     assert waits == [1, 1, 2, 4, 8, 16, 32, 60, 60, 60, 56]
     assert sum(waits) == 300
