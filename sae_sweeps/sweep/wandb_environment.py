@@ -4,6 +4,7 @@ W&B itself reads them when a run starts, and a run that could not start is missi
 there is something to check.
 """
 
+import configparser
 import os
 import re
 import tempfile
@@ -112,13 +113,16 @@ def _find_wandb_problem(variables: dict[str, str]) -> str | None:
 
 
 def _find_file_problem(file: Path) -> str | None:
-    """Return why W&B refuses its settings file; None if it reads the file."""
+    """Return why W&B refuses its settings file, which it would only leave unread; None if it reads the file."""
     from wandb import Settings
 
+    parser = configparser.ConfigParser(interpolation=None)
     try:
-        settings = Settings()
-        settings.settings_system = str(file)
-        settings.update_from_system_settings()
+        parser.read(file, encoding="utf-8")
+        for section in parser.sections():
+            for name, value in parser[section].items():
+                if name in Settings.model_fields and name not in ("anonymous", "ignore_globs"):
+                    Settings(**{name: value})
     except Exception as error:
         return f"W&B refuses it: {describe_wandb_error(error)}"
     return None

@@ -125,8 +125,8 @@ def _describe_reasons(runs: Sequence[Path], reasons: Mapping[Path, str]) -> list
 
 def _find_fix(reason: str, folder: Path) -> str:
     """Return a way out for the reason why the run in a folder was not uploaded."""
-    status = (re.findall(r"HTTP (?:error )?(\d{3})", reason) or [""])[0]
     words = reason.lower()
+    status = (re.findall(r"(?:http|error|status|code)\D{0,3}([45]\d\d)\b", words) or [""])[0]
     if status == "409" or "deleted" in words:
         return f"to upload it as a new run, {_find_renewal(folder)}"
     if status in ("401", "403") or "api key" in words or "not authenticated" in words or "permission" in words:
