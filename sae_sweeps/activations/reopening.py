@@ -52,7 +52,7 @@ class ReopenedRows:
             try:
                 for text in self._open():
                     if waited:
-                        log.info("the text goes on at row %d of %s", self._row, self._source)
+                        log.info("the text continues at row %d of %s", self._row, self._source)
                     self._row, self._last, waited = self._row + 1, text, 0.0
                     yield text
                 return

@@ -1,4 +1,4 @@
-"""Tells errors of the network, which may pass, from all others. The libraries that raise them are not imported."""
+"""Separates errors of the network, which may pass, from all others. The libraries that raise them are not imported."""
 
 import errno
 from collections.abc import Iterator

@@ -121,8 +121,9 @@ def _find_file_problem(file: Path) -> str | None:
         parser.read(file, encoding="utf-8")
         for section in parser.sections():
             for name, value in parser[section].items():
+                given: dict[str, Any] = {name: value}
                 if name in Settings.model_fields and name not in ("anonymous", "ignore_globs"):
-                    Settings(**{name: value})
+                    Settings(**given)
     except Exception as error:
         return f"W&B refuses it: {describe_wandb_error(error)}"
     return None

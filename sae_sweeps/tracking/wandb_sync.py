@@ -78,7 +78,7 @@ class Upload:
     With `live`, runs may still be written, and W&B tries again for as long as it likes. Otherwise it gives up after a
     few failed requests (IMPATIENT).
 
-    reasons: run -> what the server or W&B said about it; filled by `close`
+    reasons: run -> the answer of the server or of W&B about it; filled by `close`
     """
 
     def __init__(self, runs: Sequence[Path], *, live: bool = False) -> None:

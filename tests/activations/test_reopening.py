@@ -38,7 +38,7 @@ def requests_error(status: int) -> Exception:
     return requests.HTTPError("no", response=response)
 
 
-def of_library(module: str, base: str, **attributes: object) -> Exception:
+def make_library_error(module: str, base: str, **attributes: object) -> Exception:
     """Return an error of a library that need not be installed: of a subclass of its class `base`."""
     parent = type(base, (Exception,), {"__module__": module})
     return type("Another", (parent,), {"__module__": module, **attributes})("broken")
@@ -69,10 +69,10 @@ PASSING = [
     requests.exceptions.ReadTimeout("slow"),
     httpx.ReadTimeout("The read operation timed out"),
     httpx.RemoteProtocolError("peer closed connection"),
-    of_library("aiohttp.client_exceptions", "ClientConnectionError"),
-    of_library("aiohttp.client_exceptions", "ClientResponseError", status=502),
-    of_library("botocore.exceptions", "HTTPClientError"),
-    of_library("gcsfs.retry", "HttpError", code=503),
+    make_library_error("aiohttp.client_exceptions", "ClientConnectionError"),
+    make_library_error("aiohttp.client_exceptions", "ClientResponseError", status=502),
+    make_library_error("botocore.exceptions", "HTTPClientError"),
+    make_library_error("gcsfs.retry", "HttpError", code=503),
     fsspec.exceptions.FSTimeoutError(),
     FileNotFoundError("https://host/part-17.parquet"),
     http_error(429),
@@ -94,8 +94,8 @@ LASTING = [
     http_error(401),
     http_error(404),
     requests_error(403),
-    of_library("aiohttp.client_exceptions", "ClientResponseError", status=416),
-    of_library("mine", "ConnectionError"),
+    make_library_error("aiohttp.client_exceptions", "ClientResponseError", status=416),
+    make_library_error("mine", "ConnectionError"),
     MemoryError(),
 ]
 
@@ -149,7 +149,7 @@ def read(source, seconds=100.0):
 ROWS = [f"row {row}" for row in range(10)]
 
 
-def test_a_reading_goes_on_at_the_row_where_it_broke_off(waits, caplog):
+def test_a_reading_continues_at_the_row_where_it_broke_off(waits, caplog):
     caplog.set_level(logging.INFO)
     source = Source(
         (0, ConnectionError("a")), (3, TimeoutError("b")), (2, TimeoutError("c")), (9, ConnectionError("d"))
@@ -160,7 +160,7 @@ def test_a_reading_goes_on_at_the_row_where_it_broke_off(waits, caplog):
     warned = [record.getMessage() for record in caplog.records]
     assert warned[0].startswith("the text the/set cannot be opened (ConnectionError: a); trying again in 1 s; 0 of at ")
     assert warned[2].startswith("the text broke off at row 3 of the/set (TimeoutError: b)")
-    assert warned[-1] == "the text goes on at row 9 of the/set"
+    assert warned[-1] == "the text continues at row 9 of the/set"
 
 
 def test_waits_grow_and_end(waits):

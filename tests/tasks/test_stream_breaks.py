@@ -21,7 +21,7 @@ ROW = 90  # a row in the middle of the training
 
 @pytest.fixture(autouse=True)
 def new_source(monkeypatch):
-    """Points load the model and the text anew, as in another process."""
+    """Points load the model and the text again, as in another process."""
     monkeypatch.setattr(source, "_latest", {})
 
 
