@@ -1,4 +1,4 @@
-"""Measures free memory, of a GPU or of this machine within the control groups' limits, and detects when it is used up."""
+"""Measures free memory, of a GPU or of this machine within its control groups' limits; detects when it is used up."""
 
 from pathlib import Path
 

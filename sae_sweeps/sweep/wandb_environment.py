@@ -41,6 +41,11 @@ def find_problem(environment: Mapping[str, str] | None = None) -> ConfigError | 
     file = Path(variables.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser() / "settings"
     if not variables and not file.is_file():
         return None
+    try:
+        import wandb  # noqa: F401  a broken installation raises errors of any kind
+    except Exception as error:
+        broken = f"the package wandb cannot be imported ({first_line(error)})"
+        return ConfigError("tracking", "offline or online", broken, "pip install --upgrade wandb, or tracking=off")
     for name, value in sorted(variables.items()):
         if (problem := _find_problem_of(name, value)) is not None:
             fix = FIXES.get(name, f"correct it, or run `unset {name}`")

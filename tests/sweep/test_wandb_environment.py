@@ -1,6 +1,7 @@
 """W&B's environment variables and settings file: those that it cannot use are refused before the first point."""
 
 import os
+import sys
 
 import pytest
 
@@ -132,3 +133,13 @@ def test_an_error_of_wandb_is_described_in_one_line():
     assert describe_wandb_error(raised.value).startswith("Tag 'xxx")
     assert describe_wandb_error(wandb.Error("first\nsecond")) == "first"
     assert describe_wandb_error(ConfigError("a", 1, "b", "c")) == "a=1: b. Fix: c"
+
+
+def test_a_broken_installation_of_wandb_is_one_error(tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("raise TypeError('Descriptors cannot be created directly')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name == "wandb" or name.startswith("wandb.")]:
+        monkeypatch.delitem(sys.modules, name)
+    error = find_problem({"WANDB_MODE": "offline"})
+    assert error is not None
+    assert "cannot be imported (Descriptors cannot be created directly)" in str(error)
