@@ -10,6 +10,8 @@ from torch import Tensor
 
 from sae_sweeps.activations.cache import ActivationCache
 from sae_sweeps.activations.tokens import TokenSource
+from sae_sweeps.runtime.errors import TrainingError, first_line
+from sae_sweeps.runtime.memory import is_out_of_memory
 from sae_sweeps.runtime.progress import OnProgress
 
 
@@ -56,14 +58,15 @@ class ActivationChunks:
     def chunk(self, index: int) -> Tensor:
         """Return chunk `index`: shuffled activations (A, D), A = `chunk_size`; on the CPU if they come from the cache.
 
-        Raises: ConfigError if the training text does not fill one sequence.
+        Raises: ConfigError if the training text does not fill one sequence; BrokenTextError if the text breaks off;
+        TrainingError if the language model runs out of memory.
         """
         began = time.perf_counter()
         tokens_NS = self._tokens.training(index * self.sequences_per_chunk, self.sequences_per_chunk)
         if self.cache is None:
-            acts_NSD = self._model.activations(tokens_NS, self._on_progress)
+            acts_NSD = self._compute(tokens_NS, index)
         else:
-            acts_NSD = self.cache.get(tokens_NS, lambda: self._model.activations(tokens_NS, self._on_progress))
+            acts_NSD = self.cache.get(tokens_NS, lambda: self._compute(tokens_NS, index))
         sequences, positions = acts_NSD.shape[0], acts_NSD.shape[1] - self.first_position
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
         order_A = torch.randperm(sequences * positions, generator=generator)[: self.chunk_size]
@@ -71,3 +74,16 @@ class ActivationChunks:
         chunk_AD = acts_NSD.flatten(0, 1)[place_A.to(acts_NSD.device)]
         self.seconds += time.perf_counter() - began
         return chunk_AD
+
+    def _compute(self, tokens_NS: Tensor, index: int) -> Tensor:
+        """Run the model on the sequences of chunk `index`. Raises: TrainingError if the memory is too small for it."""
+        try:
+            return self._model.activations(tokens_NS, self._on_progress)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"the language model ran out of memory in chunk {index} of the text, which has {len(tokens_NS)} "
+                f"sequences ({first_line(error)}). Fix: lower model.batch_sequences, or train fewer points side by "
+                "side (hydra.launcher.max_points), then rerun the command, which resumes every point where it is now"
+            ) from error

@@ -11,10 +11,12 @@ import glob
 import gzip
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+from sae_sweeps.activations.reopening import ReopenedRows
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError, first_line
 
@@ -45,9 +47,15 @@ def read_documents(dataset: DatasetConfig) -> Iterator[str]:
 
     A text file is one document. JSON, JSON Lines and Parquet files and hub data sets have one document per row, in the
     column `dataset.text_column`.
-    Raises: ConfigError if a file, the data set or the column does not exist or cannot be read.
+    Raises: ConfigError if a file, the data set or the column does not exist or cannot be read; BrokenTextError if a row
+    after the first cannot be read.
     """
-    rows = _read_text_files(find_files(dataset)) if dataset.format == "text" else _read_rows(dataset)
+    rows: Iterable[str]
+    if dataset.format == "text":
+        files = find_files(dataset)
+        rows = ReopenedRows(lambda: _read_text_files(files), str, ", ".join(dataset.globs), dataset.retry_seconds)
+    else:
+        rows = _read_rows(dataset)
     return (text for text in rows if text.strip())
 
 
@@ -66,27 +74,35 @@ def _read_text_files(files: list[str]) -> Iterator[str]:
 
 
 def _read_rows(dataset: DatasetConfig) -> Iterator[str]:
-    from datasets import load_dataset
+    from datasets import config, load_dataset
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
     from datasets.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    for name in ("READ_MAX_RETRIES", "OPEN_MAX_RETRIES"):  # ReopenedRows waits longer, and ends at a signal
+        setattr(config, f"STREAMING_{name}", 2)
+    for name in ("READ", "OPEN", "READ_SERVER_UNAVAILABLE", "READ_RATE_LIMIT"):
+        setattr(config, f"STREAMING_{name}_RETRY_INTERVAL", 1)
     hub = dataset.format == "hub"
     setting, value = ("dataset.name", dataset.name) if hub else ("dataset.files", dataset.files)
-    try:
+
+    def load() -> Any:
         if hub:
-            rows = load_dataset(dataset.name, dataset.subset, split=dataset.split, streaming=dataset.streaming)
-        else:
-            rows = load_dataset(dataset.format, data_files=find_files(dataset), split="train", streaming=True)
-        for row in rows:
-            if dataset.text_column not in row:
-                raise ConfigError(
-                    "dataset.text_column",
-                    dataset.text_column,
-                    f"the text has no such column; the columns are {', '.join(row)}",
-                    f"dataset.text_column={next(iter(row), 'text')}",
-                )
-            yield str(row[dataset.text_column])
+            return load_dataset(dataset.name, dataset.subset, split=dataset.split, streaming=dataset.streaming)
+        return load_dataset(dataset.format, data_files=find_files(dataset), split="train", streaming=True)
+
+    def read_text(row: Mapping[str, Any]) -> str:
+        if dataset.text_column not in row:
+            raise ConfigError(
+                "dataset.text_column",
+                dataset.text_column,
+                f"the text has no such column; the columns are {', '.join(row)}",
+                f"dataset.text_column={next(iter(row), 'text')}",
+            )
+        return str(row[dataset.text_column])
+
+    try:
+        yield from ReopenedRows(load, read_text, str(value), dataset.retry_seconds)
     except ConfigError:
         raise
     except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:

@@ -92,9 +92,10 @@ class TokenSource:
         return self._orders[epoch]
 
     def _streamed(self, start: int, count: int) -> Tensor:
-        if self._position < 0 or start < self._position:
-            self._stream, self._position = self._endless(), 0
-        rows = list(islice(self._stream, start - self._position, start - self._position + count))
+        position, self._position = self._position, -1  # a stream that fails below cannot be read on
+        if position < 0 or start < position:
+            self._stream, position = self._endless(), 0
+        rows = list(islice(self._stream, start - position, start - position + count))
         self._position = start + count
         return torch.from_numpy(np.stack(rows)).long()
 

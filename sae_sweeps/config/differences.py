@@ -27,9 +27,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def select_text_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the held-out text and of the language model's dtype, as full name -> value."""
-    return flatten(
-        {"dataset": config["dataset"], "evaluation": config["evaluation"], "model.dtype": config["model"]["dtype"]}
-    )
+    dataset = {name: value for name, value in config["dataset"].items() if name != "retry_seconds"}
+    return flatten({"dataset": dataset, "evaluation": config["evaluation"], "model.dtype": config["model"]["dtype"]})
 
 
 def find_differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -36,6 +36,7 @@ def select_study_settings(config: Config, task: str) -> dict[str, Any]:
     These are the settings that TASKS lists for `task`, and the text settings that the command line names.
     """
     values, names = asdict(config), (*TASKS[task].settings, *_find_named_text_settings(config))
+    names = tuple(name for name in names if name != "dataset.retry_seconds")
     return {name: functools.reduce(operator.getitem, name.split("."), values) for name in names}
 
 
@@ -86,6 +87,7 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
     selected = copy.deepcopy({name: values[name] for name in RESULT_GROUPS})
     for neutral in ("checkpoint_every", "log_every", "keep_states", "precision"):
         selected["training"].pop(neutral, None)
+    selected["dataset"].pop("retry_seconds", None)
     selected["model"].pop("aliases", None)
     listed = selected["model"].pop("sparsity_coefficients")["values"]  # only the coefficient for this k matters
     sae = selected["sae"]
@@ -102,4 +104,5 @@ def select_stream_settings(config: Config) -> dict[str, Any]:
     settings: dict[str, Any] = {"model": asdict(config.model), "dataset": asdict(config.dataset)}
     for unused in ("sparsity_coefficients", "aliases"):
         settings["model"].pop(unused)
+    settings["dataset"].pop("retry_seconds")
     return settings

@@ -52,6 +52,7 @@ class DatasetConfig:
     prepend_bos: bool = True  # start each sequence with a BOS token
     holdout_every: int = 20  # one of this many documents is held out for evaluation
     seed: int = 0  # random seed for the order of the sequences and of the activations within a chunk
+    retry_seconds: float = 300.0  # longest wait for a text that the network interrupts, in seconds; 0: no wait
 
     @property
     def first_position(self) -> int:

@@ -92,7 +92,15 @@ def _check_model(checks: Checks) -> None:
 
 
 def _check_tracking(checks: Checks) -> None:
+    tracking = checks.config.tracking
     checks.require_one_of("tracking.mode", TRACKING_MODES)
+    is_project = 0 < len(tracking.project) <= 128 and not set(tracking.project) & set("/\\#?%:")
+    is_project = is_project and tracking.project.isprintable() and tracking.project == tracking.project.strip()
+    problem = "must be the name of a W&B project: at most 128 characters, none of them one of / \\ # ? % :"
+    checks.require("tracking.project", is_project, problem, "tracking.project=NAME tracking.entity=TEAM")
+    is_entity = tracking.entity is None or re.fullmatch(r"[\w.-]+", tracking.entity) is not None
+    problem = "must be the name of a W&B user or team, of letters, digits, - and _"
+    checks.require("tracking.entity", is_entity, problem, "tracking.entity=TEAM, or null for the account's default")
 
 
 def _check_outputs(checks: Checks) -> None:
@@ -152,6 +160,8 @@ def _check_dataset(checks: Checks) -> None:
     leaves_some = dataset.holdout_every >= 2
     problem = "must be at least 2, because every document would be held out from training"
     checks.require("dataset.holdout_every", leaves_some, problem, "dataset.holdout_every=20")
+    is_wait = 0 <= dataset.retry_seconds < math.inf
+    checks.require("dataset.retry_seconds", is_wait, "must be at least 0 seconds", "dataset.retry_seconds=300")
     if dataset.format == "hub":
         problem = "must name a data set on the Hugging Face hub, because dataset.format=hub"
         checks.require("dataset.name", bool(dataset.name), problem, "dataset.name=NAME")

@@ -30,6 +30,10 @@ class TrainingError(RuntimeError):
     """Raised when a point cannot be trained further, for example because the loss is not finite."""
 
 
+class BrokenTextError(TrainingError):
+    """Raised when a text breaks off while it is read. The message says at which row of what, why, and what to do."""
+
+
 class LockedError(TrainingError):
     """Raised for a point that another process is training."""
 

@@ -1,4 +1,4 @@
-"""Measures free memory: of a GPU, or of this machine within the control groups' limits (batch job, container)."""
+"""Measures free memory, of a GPU or of this machine within its control groups' limits; detects when it is used up."""
 
 from pathlib import Path
 
@@ -14,6 +14,12 @@ def free_bytes(device: torch.device) -> float:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return min([psutil.virtual_memory().available, *_list_cgroup_free()])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of torch or Python means that the memory of the GPU or of this machine is used up."""
+    is_named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return is_named or any(words in str(error) for words in ("out of memory", "can't allocate memory"))
 
 
 def _list_cgroup_free() -> list[float]:

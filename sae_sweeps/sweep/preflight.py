@@ -20,6 +20,7 @@ from sae_sweeps.activations.model_info import is_local_path, read_model_info
 from sae_sweeps.config import Config
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
+from sae_sweeps.sweep.wandb_environment import find_problem
 
 SMALL_TEXT_BYTES = 2**18  # texts below this size are tokenized, to check that they fill a sequence
 
@@ -169,6 +170,8 @@ def _check_tracking(config: Config) -> None:
             "the package wandb is needed, but it is not installed",
             "pip install wandb, or tracking=off",
         )
+    if config.tracking.mode != "off" and (problem := find_problem()) is not None:
+        raise problem
 
 
 def _check_device(config: Config) -> None:

@@ -25,7 +25,8 @@ from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
 from sae_sweeps.sweep import Point, point_state
-from sae_sweeps.tracking.run import Run, start_run
+from sae_sweeps.tasks.wandb_run import CURVE, log_results, start_point_run, wandb_metrics
+from sae_sweeps.tracking.run import Run
 from sae_sweeps.training import checkpoints
 from sae_sweeps.training.curve import CurveFile
 from sae_sweeps.training.trainer import Trainer, curve_line
@@ -95,12 +96,8 @@ class PointRun:
             self.trainer.load_state(state)
             self._log.info("%s: resuming at step %d of %d", self.point.name, self.trainer.steps_done, training.steps)
         self._saved_steps = self._first_step = self.trainer.steps_done
-        self._curve = CurveFile(folder / "metrics.jsonl", self.trainer.steps_done)
-        run_config = {**asdict(config), **provenance()}
-        history = [wandb_metrics(line) for line in self._curve.lines]
-        self._tracker = start_run(
-            config.tracking, folder, group=config.name, job_type="train", config=run_config, history=history
-        )
+        self._curve = CurveFile(folder / CURVE, self.trainer.steps_done)
+        self._tracker = start_point_run(self.point, self._curve.lines, provenance())
 
     @property
     def has_taken_every_step(self) -> bool:
@@ -167,12 +164,7 @@ class PointRun:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self._log.info("%s: %s", self.point.name, numbers)
         saelens.write(folder / "sae", self.trainer.sae.for_inference(), sae_metadata(config))
-        final = {f"eval/{name}": value for name, value in metrics.items()}
-        self._tracker.log({"tokens": self.trainer.tokens_done, **final})
-        self._tracker.summary(final)
-        if config.tracking.artifacts:
-            metadata = {**metrics, "config": asdict(config)}
-            self._tracker.artifact(self.point.name, "model", folder / "sae", metadata)
+        log_results(self._tracker, self.point, self.trainer.tokens_done, metrics)
         seconds = self._curve.total("seconds")
         write_json(folder / point_state.RESULTS, describe_results(config, self.trainer, metrics, seconds))
         self._tracker.finish()
@@ -188,11 +180,6 @@ class PointRun:
         finally:
             self._display.close()
             self._lock.release()
-
-
-def wandb_metrics(line: dict[str, float]) -> dict[str, float]:
-    """Return a line of the training curve with the names that W&B shows: "loss" becomes "train/loss"."""
-    return {name if name == "tokens" else f"train/{name}": value for name, value in line.items()}
 
 
 def describe_results(config: Config, trainer: Trainer, metrics: dict[str, float], seconds: float) -> dict[str, Any]:

@@ -13,14 +13,16 @@ from sae_sweeps.activations.source import ActivationSource, load_source
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.devices import choose_device, describe_unused_gpu, device_name, require_precision
+from sae_sweeps.runtime.errors import BrokenTextError, describe_error
 from sae_sweeps.runtime.memory import free_bytes
 from sae_sweeps.runtime.progress import SweepProgress, progress_callback
+from sae_sweeps.saes import Step
 from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.sweep.calibration import record_run
 from sae_sweeps.sweep.packs import Limits, split_to_fit
 from sae_sweeps.sweep.point import OnFinished
 from sae_sweeps.tasks.point import FinishedElsewhere, PointRun
-from sae_sweeps.training.trainer import train
+from sae_sweeps.training.trainer import Trainer, train
 
 log = logging.getLogger(__name__)
 
@@ -121,12 +123,29 @@ def _train_side_by_side(
 ) -> None:
     """Train all points on each chunk of activations in turn, and evaluate each point after its last step."""
     by_trainer = {run.trainer: run for run in runs}
-    for trainer, steps in train(list(by_trainer), stream):
+    turns = train(list(by_trainer), stream)
+    while (turn := _next_turn(turns, runs)) is not None:
+        trainer, steps = turn
         run = by_trainer[trainer]
         with _isolated(run.point, on_finished, run):
             run.train(steps)
             if trainer.finished:
                 _finish(run, source, on_finished)
+
+
+def _next_turn(
+    turns: Iterator[tuple[Trainer, Iterator[Step]]], runs: Sequence[PointRun]
+) -> tuple[Trainer, Iterator[Step]] | None:
+    """Return the next trainer with an iterator of its steps, for which a chunk may have to be made; None at the end.
+
+    An error of the text or the language model, or Ctrl-C, is raised after saving a checkpoint of every unfinished
+    point: no point is in the middle of a step here.
+    """
+    try:
+        return next(turns, None)
+    except (Exception, KeyboardInterrupt) as error:
+        _save_all(runs, describe_error(error) if isinstance(error, Exception) else "Ctrl-C")
+        raise
 
 
 def _finish(run: PointRun, source: ActivationSource, on_finished: OnFinished) -> None:
@@ -185,13 +204,16 @@ def _isolated(point: Point, on_finished: OnFinished, run: PointRun | None = None
     """Record an error in this context as a failure of one point, so that the other points of the pack continue.
 
     run: the point's run, which is closed after an error; None: the point has not started
-    Raises: Stopped if a signal has asked the process to stop. The signal reaches all processes of a job, so the error
-    may come from a helper process (such as W&B's) that ended first, and is no failure of the point.
+    Raises: BrokenTextError, because all points need the text. Stopped if a signal has asked the process to stop. The
+    signal reaches all processes of a job, so the error may come from a helper process (such as W&B's) that ended first,
+    and is no failure of the point.
     """
     try:
         yield
     except FinishedElsewhere:
         on_finished(point, None)
+    except BrokenTextError:
+        raise
     except Exception as error:
         signals.raise_if_stopped()
         logs.log_failure(logs.point_log(point.name), point.name, error)

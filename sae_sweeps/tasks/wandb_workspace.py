@@ -8,6 +8,7 @@ from sae_sweeps.config import Config
 from sae_sweeps.runtime.errors import NO_POINTS, NotRunError, first_line
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.wandb_environment import find_problem
 from sae_sweeps.tracking.comparison_run import GROUPS, PARETO, POINTS, combine_tracking
 from sae_sweeps.tracking.wandb_sync import unreachable_reason
 
@@ -42,6 +43,8 @@ def run(sweep: Sweep, config: Config) -> list[str]:
             "task=wandb_workspace needs the package wandb-workspaces, which is not installed. "
             "Fix: pip install wandb-workspaces"
         )
+    if (problem := find_problem()) is not None:
+        raise NotRunError(str(problem))
     import wandb
 
     server = wandb.setup().settings.base_url

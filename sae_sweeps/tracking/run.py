@@ -16,11 +16,11 @@ from typing import Any
 
 from sae_sweeps.config import TrackingConfig
 from sae_sweeps.evaluation.metrics import METRICS
-from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep.point import IDENTITY
+from sae_sweeps.sweep.wandb_environment import describe_wandb_error
 from sae_sweeps.tracking.background_sync import Uploads, block_signal
-from sae_sweeps.tracking.wandb_sync import offline_runs
+from sae_sweeps.tracking.wandb_sync import mark_incomplete, offline_runs
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +49,11 @@ class Run:
         try:
             action(self._run)
         except Exception as error:
+            _mark_incomplete(self._run)
             self._run = None
             log.warning(
                 "W&B: logging stopped for this run (%s). Work continues, and the results are still written to disk",
-                first_line(error),
+                describe_wandb_error(error),
             )
             return False
         return True
@@ -186,8 +187,9 @@ def start_run(
     """
     if tracking.mode == "off":
         return Run()
-    run_id = _load_run_id(folder / identity, tracking)
+    run: Any = None
     try:
+        run_id = _load_run_id(folder / identity, tracking)
         run = _init_run(tracking, folder, run_id, group, job_type, config)
         _define_metrics(run, axis)
         offline_run = Path(run.dir).resolve().parent
@@ -199,12 +201,20 @@ def start_run(
         if tracking.mode == "online":
             uploads.add(run.settings.base_url, offline_run, sync_command(folder, group))
     except Exception as error:
+        _mark_incomplete(run)
         log.warning(
-            "W&B: could not start the run of %s (%s). W&B will not show this run; results are still written to disk",
-            *(folder.name, first_line(error)),
+            "W&B: could not start the run of %s (%s). W&B will not show this run; results are still written to disk. "
+            "task=sync makes the run of a finished point from them",
+            *(folder.name, describe_wandb_error(error)),
         )
         return Run()
     return Run(run)
+
+
+def _mark_incomplete(run: Any) -> None:
+    """Mark the files of a wandb run object as incomplete, if there are any, so that task=sync makes them again."""
+    with contextlib.suppress(Exception):  # W&B has failed already
+        mark_incomplete(Path(run.dir).resolve().parent)
 
 
 def _load_run_id(file: Path, tracking: TrackingConfig) -> str:

@@ -10,19 +10,27 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 MARK = ".synced"  # suffix of the file that W&B writes next to a .wandb file once that file has been sent
+INCOMPLETE = "incomplete"  # file in the folder of a run that W&B stopped writing
 PARALLEL_RUNS = 20  # runs that one command sends in parallel
 SILENT = "does not answer"  # end of the message about a timeout
 ANSWER_SECONDS = 5.0  # timeout of a request to a server, in seconds
 LOGGED_ERROR = "wandb: ERROR "  # start of an error line in the output of `wandb beta sync`
 PIPE_SECONDS = 0.2  # wait for the last output: W&B's service closes the pipe a moment after the command ends
 LONGEST_MESSAGE = 300  # characters to which an error from W&B's log is cut
+# settings of an upload that a person waits for: by default W&B tries again for hours, whatever the server answers
+IMPATIENT = {
+    f"WANDB__{part}_{name}": value
+    for part in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
+    for name, value in (("RETRY_MAX", "3"), ("RETRY_WAIT_MAX_SECONDS", "4"))
+}
+IMPATIENT |= {f"WANDB__{part}_TIMEOUT_SECONDS": "10" for part in ("GRAPHQL", "FILE_STREAM")}
 
 
 def offline_runs(folder: Path) -> list[Path]:
@@ -33,6 +41,16 @@ def offline_runs(folder: Path) -> list[Path]:
 def is_uploaded(run: Path) -> bool:
     """Return whether the offline W&B run in this folder was uploaded completely."""
     return any(run.glob(f"*.wandb{MARK}"))
+
+
+def mark_incomplete(run: Path) -> None:
+    """Mark the run in this folder as incomplete, because W&B stopped writing it."""
+    (run / INCOMPLETE).touch()
+
+
+def is_incomplete(run: Path) -> bool:
+    """Return whether W&B stopped writing the run in this folder."""
+    return (run / INCOMPLETE).exists()
 
 
 def unreachable_reason(server: str, seconds: float = ANSWER_SECONDS) -> str | None:
@@ -55,15 +73,22 @@ def unreachable_reason(server: str, seconds: float = ANSWER_SECONDS) -> str | No
 
 
 class Upload:
-    """A process `wandb beta sync` that uploads runs (folders). With `live`, also runs that are still being written."""
+    """A process `wandb beta sync` that uploads runs (folders).
+
+    With `live`, runs may still be written, and W&B tries again for as long as it likes. Otherwise it gives up after a
+    few failed requests (IMPATIENT).
+
+    reasons: run -> the answer of the server or of W&B about it; filled by `close`
+    """
 
     def __init__(self, runs: Sequence[Path], *, live: bool = False) -> None:
         self.runs, self._error = runs, ""
+        self.reasons: dict[Path, str] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="wandb-sync-", ignore_cleanup_errors=True)
         options = ["--skip-synced", "-n", str(len(runs) if live else PARALLEL_RUNS), *(["--live"] if live else [])]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "wandb", "beta", "sync", *options, *map(str, runs)],
-            env={**os.environ, "WANDB_DIR": self._scratch.name},
+            env={**({} if live else IMPATIENT), **os.environ, "WANDB_DIR": self._scratch.name},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -100,24 +125,39 @@ class Upload:
             self._process.kill()
         self._process.wait()
         self._reader.join(PIPE_SECONDS)
-        errors = _read_errors(Path(self._scratch.name).glob("wandb/logs/debug-sync*.log"))
+        errors, retries = _read_log(self._scratch.name)
         for run in self.runs:
-            for file, message in errors.items():
-                if Path(file).parent.resolve() == run.resolve():
-                    self._error = self._error or message
-                    for mark in run.glob(f"*.wandb{MARK}"):
-                        mark.unlink(missing_ok=True)
+            if (message := _find_message(errors, run)) is not None:
+                self._error = self._error or message
+                self.reasons[run] = message
+                for mark in run.glob(f"*.wandb{MARK}"):
+                    mark.unlink(missing_ok=True)
+            elif not is_uploaded(run) and (message := _find_message(retries, run)) is not None:
+                self._error = self._error or message
+                self.reasons[run] = message
         self._scratch.cleanup()
         return self._error or None
 
+    def is_refused(self) -> bool:
+        """Return whether a request of the running command has failed."""
+        return any(_read_log(self._scratch.name))
 
-def _read_errors(logs: Iterable[Path]) -> dict[str, str]:
-    """Return the errors in W&B's log files: path of the .wandb file that was not sent completely -> message.
 
-    Examples: the quota is full, or the server refused an artifact.
+def _find_message(messages: dict[str, str], run: Path) -> str | None:
+    """Return the message about the run in a folder; None if there is none. `messages`: path of a .wandb file -> text"""
+    return next((text for file, text in messages.items() if Path(file).parent.resolve() == run.resolve()), None)
+
+
+def _read_log(folder: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return two dictionaries, path of a .wandb file -> message: errors, and failed requests that W&B repeats.
+
+    A file with an error was not sent completely. Examples: the quota is full, the run was deleted on the server.
+
+    folder: the value of WANDB_DIR of the process that uploads
     """
     errors: dict[str, str] = {}
-    for log in logs:
+    retries: dict[str, str] = {}
+    for log in Path(folder).glob("wandb/logs/debug-sync*.log"):
         for line in log.read_text(errors="replace").splitlines():
             try:
                 record = json.loads(line)
@@ -126,5 +166,13 @@ def _read_errors(logs: Iterable[Path]) -> dict[str, str]:
                 continue
             # errors of single requests ("api:") may be retried; if they matter, another error follows
             if level.startswith("ERROR") and not message.startswith("api:"):
-                errors[file] = " ".join(message.split())[:LONGEST_MESSAGE]
-    return errors
+                errors.setdefault(file, _shorten(str(record.get("error") or message)))
+            elif message.startswith("api: retrying"):
+                status, text = record.get("status"), record.get("body") or record.get("error") or message
+                retries[file] = _shorten(f"HTTP {status}: {text}" if status else str(text))
+    return errors, retries
+
+
+def _shorten(message: str) -> str:
+    """Return an error of W&B in one line, without what it says about its own attempts before the server's answer."""
+    return " ".join(message.rpartition("while retrying: ")[2].split())[:LONGEST_MESSAGE]

@@ -50,7 +50,7 @@ def test_an_error_in_any_stage_of_a_point_fails_that_point_alone(points, monkeyp
 
 
 def test_an_error_of_wandb_fails_no_point(points, monkeypatch):
-    start = point_module.start_run
+    start = point_module.start_point_run
 
     class Broken:
         def log(self, metrics):
@@ -58,10 +58,10 @@ def test_an_error_of_wandb_fails_no_point(points, monkeypatch):
 
         finish = log
 
-    def start_run(tracking, folder, **options):
-        return point_module.Run(Broken()) if folder.name == "k3" else start(tracking, folder, **options)
+    def start_point_run(point, *arguments):
+        return point_module.Run(Broken()) if point.name == "k3" else start(point, *arguments)
 
-    monkeypatch.setattr(point_module, "start_run", start_run)
+    monkeypatch.setattr(point_module, "start_point_run", start_point_run)
     assert run(points) == {"k3": "done", "k4": "done", "k5": "done"}
 
 
