@@ -103,7 +103,10 @@ class Trainer:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Restore SAE, optimizer and counters from the tensors that `state` returned."""
-        self.sae.load_state_dict({name[4:]: tensor for name, tensor in state.items() if name.startswith("sae.")})
+        weights = {name[4:]: tensor for name, tensor in state.items() if name.startswith("sae.")}
+        if not self.sae.centers_input:  # checkpoints from before this buffer existed have all of it in b_enc
+            weights.setdefault("input_center", torch.zeros_like(self.sae.input_center))
+        self.sae.load_state_dict(weights)
         for name, parameter in self.sae.named_parameters():
             prefix = f"adam.{name}."
             slots = {key[len(prefix) :]: tensor for key, tensor in state.items() if key.startswith(prefix)}
