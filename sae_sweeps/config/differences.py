@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sae_sweeps.config.identity import select_result_settings
+from sae_sweeps.config.identity import EXCLUDE_DEFAULT, select_result_settings
 
 
 def shorten_path(value: Any) -> str:
@@ -48,8 +48,11 @@ def find_varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """
     values: dict[str, set[str]] = {}
     for config in configs:
-        # select_result_settings leaves out the precision if it is float32
-        precision = {"training.precision": config["training"]["precision"]}
-        for key, value in (flatten(select_result_settings(dict(config))) | precision).items():
+        # select_result_settings leaves out these two if they have their defaults
+        always = {
+            "training.precision": config["training"]["precision"],
+            "dataset.exclude": config["dataset"].get("exclude", EXCLUDE_DEFAULT),
+        }
+        for key, value in (flatten(select_result_settings(dict(config))) | always).items():
             values.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
     return [key for key, different in values.items() if len(different) > 1]

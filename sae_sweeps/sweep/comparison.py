@@ -29,17 +29,18 @@ class ComparedPoint:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Return the metrics of the point by name; empty if the point has no results."""
-        return {} if self.results is None else self.results["metrics"]
+        """Return the metrics of the point that have a value, by name; empty if the point has no results."""
+        found = {} if self.results is None else self.results["metrics"]
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Group:
     """Points of a sweep that differ only in their seed.
 
-    mean: metric name -> mean over the finished points
+    mean: metric name -> mean over the finished points in which the metric has a value; none, no entry
     spread: metric name -> sample standard deviation over the finished points; None if there are fewer than two values
-        or a value is not finite
+        or they are too large
     """
 
     label: str

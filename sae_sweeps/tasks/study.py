@@ -24,6 +24,7 @@ from sae_sweeps.config import Config, DatasetConfig, ModelConfig
 from sae_sweeps.config.differences import find_differing, select_text_settings
 from sae_sweeps.config.identity import apply_command_settings, select_stream_settings
 from sae_sweeps.config.schema import get_setting
+from sae_sweeps.evaluation.ratios import explain_missing, require_numbers
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.devices import choose_device
@@ -128,8 +129,12 @@ class Study:
         }
 
     def write_results(self, metrics: dict[str, Any], **more: Any) -> None:
-        """Write results.json with metrics and further entries. It marks the study as done, so write it last."""
-        content = {"study": self.describe(), "metrics": metrics, **more}
+        """Write results.json with metrics and further entries. It marks the study as done, so write it last.
+
+        Raises: TrainingError if a metric is NaN or infinite.
+        """
+        require_numbers(metrics, "Check the weights of the SAE")
+        content = {"study": self.describe(), "metrics": metrics, "missing": explain_missing(metrics), **more}
         content |= {"config": asdict(self.config), "provenance": provenance()}
         write_json(self.folder / point_state.RESULTS, content)
 
