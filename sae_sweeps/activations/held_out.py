@@ -69,10 +69,10 @@ def measure_held_out(model: LanguageModel, tokens_NS: Tensor, positions: Positio
     Raises: ConfigError if an activation or a cross-entropy is not finite.
     """
     acts_NSD, is_data_NS = model.activations(tokens_NS), positions.find(tokens_NS)
-    left_out, starts_at_hook = positions.count_left_out(tokens_NS), _starts_at_hook(model, tokens_NS)
-    data = HeldOut(tokens_NS, acts_NSD, is_data_NS, left_out, starts_at_hook)
+    require_finite(model.config, acts_NSD[is_data_NS.to(acts_NSD.device)], "held-out activations")
+    starts_at_hook = _starts_at_hook(model, tokens_NS)
+    data = HeldOut(tokens_NS, acts_NSD, is_data_NS, positions.count_left_out(tokens_NS), starts_at_hook)
     acts_AD = data.acts_AD
-    require_finite(model.config, acts_AD, "held-out activations")
     data.ce = model.cross_entropy(tokens_NS, counted_NS=is_data_NS)
     data.ce_zero = data.cross_entropy_with(model, torch.zeros_like(acts_AD))
     data.ce_mean = data.cross_entropy_with(model, acts_AD.mean(0).expand_as(acts_AD))

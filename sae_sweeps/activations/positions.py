@@ -7,13 +7,14 @@ enormous: a separator that is also the BOS token is an attention sink in the mid
 
 # N sequences, S positions in a sequence
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sae_sweeps.activations.excluded import find_special_ids, find_token_id
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError
 
@@ -37,9 +38,14 @@ class Positions:
         Raises: ConfigError if `dataset.exclude` names a token that the tokenizer does not have.
         """
         if dataset.exclude == "special":
-            special = _find_special_ids(tokenizer) | {token for token in known if token is not None}
+            special = find_special_ids(tokenizer) | {token for token in known if token is not None}
             return cls(tuple(sorted(special)), dataset.first_position)
-        ids = {_find_id(token, dataset.exclude, tokenizer) for token in dataset.excluded_tokens}
+
+        def encode(text: str) -> list[int]:
+            return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+        named, vocabulary = dataset.excluded_tokens, tokenizer.get_vocab()
+        ids = {find_token_id(token, dataset.exclude, vocabulary, encode) for token in named}
         return cls(tuple(sorted(ids)), dataset.first_position)
 
     def find(self, tokens_NS: Tensor) -> Tensor:
@@ -60,33 +66,3 @@ class Positions:
         if not self.find(tokens_NS).any():
             problem = f"leaves out every position of {len(tokens_NS)} sequences, so that there are no activations"
             raise ConfigError("dataset.exclude", setting, problem, "exclude fewer tokens, or check the text")
-
-
-def _find_special_ids(tokenizer: Any) -> set[int]:
-    """Return the ids of the tokenizer's special tokens, but for a token that only stands for unknown text."""
-    roles = {role: token for role, token in tokenizer.special_tokens_map.items() if role != "unk_token"}
-    tokens: set[str] = set()
-    for token in roles.values():
-        tokens |= {token} if isinstance(token, str) else set(token)
-    only_unknown = {tokenizer.unk_token_id} - set(tokenizer.convert_tokens_to_ids(sorted(tokens)))
-    return set(tokenizer.all_special_ids) - only_unknown
-
-
-def _find_id(token: int | str, setting: Any, tokenizer: Any) -> int:
-    """Return the id of a token that is given as an id, as its entry in the vocabulary, or as text of one token.
-
-    Raises: ConfigError if the tokenizer does not have it.
-    """
-    vocabulary = tokenizer.get_vocab()
-    if isinstance(token, int):
-        if 0 <= token < len(tokenizer):
-            return token
-        problem = f"the tokenizer has no token {token}: its ids go from 0 to {len(tokenizer) - 1}"
-        raise ConfigError("dataset.exclude", setting, problem, "give ids in this range, or special or none")
-    if token in vocabulary:
-        return int(vocabulary[token])
-    ids: Sequence[int] = tokenizer(token, add_special_tokens=False, verbose=False)["input_ids"]
-    if len(ids) == 1:
-        return ids[0]
-    problem = f"{token!r} is not one token of the tokenizer, but {len(ids)}"
-    raise ConfigError("dataset.exclude", setting, problem, "give special, none, entries of the vocabulary or ids")
