@@ -34,7 +34,7 @@ class HeldOut:
     is_data_NS: Tensor
     left_out: int
     from_hook: bool  # whether the model resumes at the hook, without the layers below, when activations are replaced
-    ce: float = 0.0
+    ce: float
     ce_zero: float = 0.0
     ce_mean: float = 0.0
 
@@ -70,14 +70,15 @@ def measure_held_out(model: LanguageModel, tokens_NS: Tensor, positions: Positio
     """
     acts_NSD, is_data_NS = model.activations(tokens_NS), positions.find(tokens_NS)
     require_finite(model.config, acts_NSD[is_data_NS.to(acts_NSD.device)], "held-out activations")
+    ce = model.cross_entropy(tokens_NS, counted_NS=is_data_NS)
+    require_finite(model.config, torch.tensor(ce), "model's cross-entropy with the activations")
     starts_at_hook = _starts_at_hook(model, tokens_NS)
-    data = HeldOut(tokens_NS, acts_NSD, is_data_NS, positions.count_left_out(tokens_NS), starts_at_hook)
+    data = HeldOut(tokens_NS, acts_NSD, is_data_NS, positions.count_left_out(tokens_NS), starts_at_hook, ce)
     acts_AD = data.acts_AD
-    data.ce = model.cross_entropy(tokens_NS, counted_NS=is_data_NS)
     data.ce_zero = data.cross_entropy_with(model, torch.zeros_like(acts_AD))
     data.ce_mean = data.cross_entropy_with(model, acts_AD.mean(0).expand_as(acts_AD))
-    cross_entropies = torch.tensor([data.ce, data.ce_zero, data.ce_mean])
-    require_finite(model.config, cross_entropies, "model's cross-entropies, with and without ablation")
+    ablated = torch.tensor([data.ce_zero, data.ce_mean])
+    require_finite(model.config, ablated, "model's cross-entropies with zeros or the mean in place of the activations")
     return data
 
 

@@ -56,7 +56,7 @@ def test_what_is_left_out_need_not_be_finite(tiny_model, monkeypatch):
 def test_a_cross_entropy_that_is_not_finite_is_an_error(tiny_model, monkeypatch):
     model = load(tiny_model, "blocks.1.hook_resid_pre")
     monkeypatch.setattr(type(model), "cross_entropy", lambda self, *arguments, **options: math.nan)
-    with pytest.raises(ConfigError, match="cross-entropies"):
+    with pytest.raises(ConfigError, match="cross-entropy"):
         measure_held_out(model, TOKENS_NS, Positions(first=1))
 
 
