@@ -109,7 +109,8 @@ class ActivationSource:
             done += len(tokens_nS)
             x_BD = acts_nSD[self.positions.find(tokens_nS).to(acts_nSD.device)]
             require_finite(self.model.config, x_BD, "held-out activations")
-            yield tokens_nS, x_BD
+            if len(x_BD) > 0:
+                yield tokens_nS, x_BD
             if on_progress is not None:
                 on_progress(done, len(tokens_NS))
 

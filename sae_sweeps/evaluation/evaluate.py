@@ -36,8 +36,7 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float |
     A ratio is None where there is nothing to divide by (ratios.py has the reasons).
     """
     reconstructions: list[Tensor] = []
-    ratio_sum = active_sum = 0.0
-    with_spread = 0
+    ratio_sum, active_sum, with_spread = 0.0, 0.0, 0
     fired_F = torch.zeros(sae.dict_size, dtype=torch.bool, device=sae.W_dec.device)
     acts_AD = data.acts_AD
     for x_BD in acts_AD.split(BATCH):
@@ -51,8 +50,7 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float |
         active_sum += kept.active.sum().item()
         fired_F |= kept.find_fired()
         reconstructions.append(recon_BD)
-    recon_AD = torch.cat(reconstructions)
-    count = len(acts_AD)
+    recon_AD, count = torch.cat(reconstructions), len(acts_AD)
     ce = data.cross_entropy_with(model, recon_AD)
     rounding = CE_ROUNDING * data.ce
     return {

@@ -42,7 +42,7 @@ METRICS = {
         Metric("top_variance_share", "variance in 1 %", "%", 3, None, TOP),
     )
 }
-CONCENTRATED = 0.5  # share of the variance from which on 1 % of the activations are said to decide the FVU
+CONCENTRATED = 0.5  # share of the variance from which on 1 % of the activations count as deciding the FVU
 COLUMNS = {metric.name: metric.column for metric in METRICS.values() if metric.column is not None}
 
 

@@ -104,7 +104,7 @@ def test_ce_recovered_is_none_where_ablation_changes_nothing(given, missing):
 
 
 @pytest.mark.parametrize("share", [0.005, 0.01])
-def test_few_activations_with_most_of_the_variance_are_told(share):
+def test_few_activations_with_most_of_the_variance_are_named(share):
     acts_AD = torch.randn(400, D, generator=torch.Generator().manual_seed(0))
     metrics = evaluate(make_sae("none"), *held_out(acts_AD[None]))
     assert metrics["top_variance_share"] < 0.1

@@ -1,4 +1,4 @@
-"""A point is never done on numbers that are none, and positions that are left out are told and resumed as such."""
+"""A point is never done on numbers that are none, and positions that are left out are counted."""
 
 import json
 import logging
@@ -74,7 +74,7 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path, tiny, monkeypatch, 
     assert run([point]) == {"point": "done"}
 
 
-def test_the_numbers_of_positions_left_out_are_told(tmp_path, tiny, caplog):
+def test_the_results_and_the_log_have_the_numbers_of_positions_left_out(tmp_path, tiny, caplog):
     caplog.set_level(logging.INFO)
     special, none = (
         make_point(tmp_path / exclude, tiny, "evaluation.tokens=1000", f"dataset.exclude={exclude}")
@@ -85,8 +85,8 @@ def test_the_numbers_of_positions_left_out_are_told(tmp_path, tiny, caplog):
     assert found["metrics"]["held_out_left_out"] > 0 == other["metrics"]["held_out_left_out"]
     assert found["training"]["left_out"] > 0 == other["training"]["left_out"]
     assert found["metrics"]["nmse"] != other["metrics"]["nmse"]
-    told = f"left out {found['training']['left_out']:,} positions of the training text"
-    assert told in caplog.text
+    line = f"left out {found['training']['left_out']:,} positions of the training text"
+    assert line in caplog.text
     assert f"left out {found['metrics']['held_out_left_out']} of" in caplog.text
 
 
