@@ -43,8 +43,8 @@ class ActivationStream:
     """A language model's activations at one hook: shuffled chunks of training text, and held-out text to measure on.
 
     Chunk i depends on the settings and i alone, so any number of SAEs can train on a stream, any number of times.
-    Activations of the BOS token are left out. `ActivationStream.from_model` makes a stream from a few settings; the
-    constructor takes a whole configuration, as the command composes it for one SAE of a sweep.
+    Activations of BOS and other special tokens are left out (`DatasetConfig.exclude`). `ActivationStream.from_model`
+    makes a stream from a few settings; the constructor takes a whole configuration, as the command composes it.
 
     model: the language model, with its `tokenizer`, `encode` and `cross_entropy`
     d_in: the width of an activation
@@ -136,9 +136,9 @@ class ActivationStream:
     def held_out(self, activations: int = CHUNK) -> HeldOut:
         """Return about `activations` held-out activations (all if the text has fewer), for `evaluate` and `stitch`.
 
-        `acts_AD` are the activations (A, D), `tokens_NS` the tokens, `first_position` the first position of a sequence
-        that is in `acts_AD`, `ce` the model's own cross-entropy in nats per token. Each number of activations is
-        measured once. Raises: ConfigError if the held-out text does not fill one sequence.
+        `acts_AD` are the activations (A, D), `tokens_A` their tokens, `is_data_NS` the places of both in the sequences
+        `tokens_NS`, `ce` the model's own cross-entropy in nats per token. Each number of activations is measured once.
+        Raises: ConfigError if the held-out text does not fill one sequence, or if a number is not finite.
         """
         return self._source.held_out(activations)
 

@@ -35,7 +35,7 @@ def top_mask(values: Tensor, count: int) -> Tensor:
 
 def jumprelu_error(sae: JumpReLUSAE, p: dict[str, Tensor], x_BD: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean squared error and L0 with the parameters `p`."""
-    pre_BF = torch.relu(x_BD @ p["W_enc"].T + p["b_enc"])
+    pre_BF = torch.relu((x_BD - sae.input_center) @ p["W_enc"].T + p["b_enc"])
     # z = pre * H(pre - threshold): with the value held fixed, d z / d threshold is threshold * d H / d threshold
     active_BF = StepWithKernel.apply(pre_BF, p["threshold"], sae.bandwidth)
     z_BF = pre_BF * active_BF.detach() + p["threshold"].detach() * (active_BF - active_BF.detach())

@@ -3,12 +3,14 @@
 # N sequences, S positions, D model width, A activations in a chunk
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sae_sweeps.activations.cache import ActivationCache
+from sae_sweeps.activations.positions import Positions
 from sae_sweeps.activations.tokens import TokenSource
 from sae_sweeps.runtime.errors import TrainingError, first_line
 from sae_sweeps.runtime.memory import is_out_of_memory
@@ -26,9 +28,9 @@ class ActivationChunks:
     """Activations of training text in chunks of `chunk_size` activations.
 
     Chunk i holds the activations of consecutive sequences, in a random order drawn from the seed and i, so a run that
-    resumes at any step sees the same activations as one that was never interrupted. Positions that hold BOS are left
-    out: the activation there is the same for every sequence, and in many models very large. Activations that are in
-    the cache are not computed again.
+    resumes at any step sees the same activations as one that was never interrupted. Only positions that are data are
+    in a chunk (positions.py), so chunk i takes as many sequences as it needs, from the first that chunk i - 1 did not
+    take. Activations that are in the cache are not computed again.
     """
 
     def __init__(
@@ -38,40 +40,48 @@ class ActivationChunks:
         *,
         chunk_size: int,
         seed: int,
+        positions: Positions | None = None,
         cache: ActivationCache | None = None,
+        check: Callable[[Tensor, str], None] | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         """Prepare chunks of the training text in `tokens`. Nothing is computed yet.
 
         seed: for the order of activations inside a chunk
+        positions: which positions are data; None: all but a prepended BOS
         cache: where activations are looked up and stored; None computes every chunk
+        check: called with each chunk and a phrase for it, to raise an error if the chunk cannot be trained on
         on_progress: called with the number of sequences of a chunk that the model has processed, and their total
         """
         self._model, self._tokens, self._seed, self._on_progress = model, tokens, seed, on_progress
-        self.cache = cache
+        self.cache, self._check = cache, check
         self.chunk_size = chunk_size
-        self.first_position = tokens.dataset.first_position
-        per_sequence = tokens.dataset.seq_len - self.first_position
-        self.sequences_per_chunk = -(-chunk_size // per_sequence)
+        self._positions = positions or Positions(first=tokens.dataset.first_position)
+        per_sequence = tokens.dataset.seq_len - self._positions.first
+        self.sequences_per_chunk = -(-chunk_size // per_sequence)  # more if positions are left out
+        self._starts = [0]  # the first sequence of each chunk that has been read, and of the one after
+        self._left_out = [0]  # positions left out in all chunks before each of these
         self.seconds = 0.0  # seconds spent on making chunks so far
 
     def chunk(self, index: int) -> Tensor:
         """Return chunk `index`: shuffled activations (A, D), A = `chunk_size`; on the CPU if they come from the cache.
 
-        Raises: ConfigError if the training text does not fill one sequence; BrokenTextError if the text breaks off;
-        TrainingError if the language model runs out of memory.
+        Raises: ConfigError if the training text does not fill one sequence, if all of its positions are left out, or
+        if an activation is not finite; BrokenTextError if the text breaks off; TrainingError if the language model runs
+        out of memory.
         """
         began = time.perf_counter()
-        tokens_NS = self._tokens.training(index * self.sequences_per_chunk, self.sequences_per_chunk)
+        tokens_NS = self._read_tokens(index)
         if self.cache is None:
             acts_NSD = self._compute(tokens_NS, index)
         else:
             acts_NSD = self.cache.get(tokens_NS, lambda: self._compute(tokens_NS, index))
-        sequences, positions = acts_NSD.shape[0], acts_NSD.shape[1] - self.first_position
+        place_M = self._positions.find(tokens_NS).flatten().nonzero().squeeze(1)  # of M positions that are data
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
-        order_A = torch.randperm(sequences * positions, generator=generator)[: self.chunk_size]
-        place_A = order_A // positions * acts_NSD.shape[1] + self.first_position + order_A % positions
+        place_A = place_M[torch.randperm(len(place_M), generator=generator)[: self.chunk_size]]
         chunk_AD = acts_NSD.flatten(0, 1)[place_A.to(acts_NSD.device)]
+        if self._check is not None:
+            self._check(chunk_AD, f"activations of chunk {index}")
         self.seconds += time.perf_counter() - began
         return chunk_AD
 
@@ -87,3 +97,34 @@ class ActivationChunks:
                 f"sequences ({first_line(error)}). Fix: lower model.batch_sequences, or train fewer points side by "
                 "side (hydra.launcher.max_points), then rerun the command, which resumes every point where it is now"
             ) from error
+
+    def count_left_out(self, activations: int) -> int:
+        """Return how many positions were left out of the text in which the first `activations` activations are.
+
+        A prepended BOS is not counted. Chunks that have not been made yet are read as tokens, without the model.
+        """
+        chunks = -(-activations // self.chunk_size)
+        self._find_starts(chunks)
+        return self._left_out[chunks] if self._positions.excluded else 0
+
+    def _read_tokens(self, index: int) -> Tensor:
+        """Return the token ids (N, S) of chunk `index`, after reading those of all chunks before."""
+        self._find_starts(index)
+        if not self._positions.excluded:
+            return self._tokens.training(index * self.sequences_per_chunk, self.sequences_per_chunk)
+        start = self._starts[index]
+        tokens_NS = self._tokens.training(start, self.sequences_per_chunk)
+        while (found := int(self._positions.find(tokens_NS).sum())) < self.chunk_size:
+            self._positions.require_some(tokens_NS, self._tokens.dataset.exclude)
+            more = -(-(self.chunk_size - found) * len(tokens_NS) // found)
+            tokens_NS = torch.cat([tokens_NS, self._tokens.training(start + len(tokens_NS), more)])
+        if index + 1 == len(self._starts):
+            self._starts.append(start + len(tokens_NS))
+            self._left_out.append(self._left_out[index] + self._positions.count_left_out(tokens_NS))
+        return tokens_NS
+
+    def _find_starts(self, index: int) -> None:
+        """Read the tokens of all chunks before chunk `index` that have not been read, to know where it starts."""
+        if self._positions.excluded:
+            while len(self._starts) <= index:
+                self._read_tokens(len(self._starts) - 1)

@@ -1,5 +1,7 @@
 """Held-out activations, and the language model's own cross-entropy on them."""
 
+# N sequences, S positions, A activations at positions that are data, D model width
+
 import logging
 import math
 from dataclasses import dataclass
@@ -7,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sae_sweeps.activations.finite import require_finite
 from sae_sweeps.activations.language_model import LanguageModel
+from sae_sweeps.activations.positions import Positions
 from sae_sweeps.runtime.errors import first_line
 
 log = logging.getLogger(__name__)
@@ -19,46 +23,62 @@ SEQUENCES_TRIED = 4  # sequences on which resuming the forward pass at the hook 
 class HeldOut:
     """Held-out sequences with activations, and the language model's cross-entropy on them, in nats per token.
 
-    acts_NSD: the activations at the hook, BOS included
-    first_position: the first position of a sequence that counts; positions before it hold BOS
+    acts_NSD: the activations at the hook, at all positions
+    is_data_NS: which positions are data (see positions.py); only these are counted and replaced
+    left_out: number of positions that hold an excluded token, besides the prepended BOS
     ce, ce_zero, ce_mean: the cross-entropy with the activations unchanged, replaced by zeros, and by their mean
     """
 
     tokens_NS: Tensor
     acts_NSD: Tensor
-    first_position: int
+    is_data_NS: Tensor
+    left_out: int
     from_hook: bool  # whether the model resumes at the hook, without the layers below, when activations are replaced
-    ce: float = 0.0
+    ce: float
     ce_zero: float = 0.0
     ce_mean: float = 0.0
 
     @property
     def acts_AD(self) -> Tensor:
-        """Return the held-out activations (A, D): the positions from `first_position` on, of all sequences."""
-        return self.acts_NSD[:, self.first_position :].flatten(0, 1)
+        """Return the held-out activations (A, D): the positions of all sequences that are data."""
+        return self.acts_NSD[self.is_data_NS.to(self.acts_NSD.device)]
+
+    @property
+    def tokens_A(self) -> Tensor:
+        """Return the token id of each held-out activation, (A,)."""
+        return self.tokens_NS[self.is_data_NS]
 
     def cross_entropy_with(self, model: LanguageModel, acts_AD: Tensor) -> float:
         """Return the language model's cross-entropy, in nats per token, with `acts_AD` (A, D) as activations."""
-        per_sequence = acts_AD.unflatten(0, (len(self.tokens_NS), -1))
+        per_sequence = acts_AD.split(self.is_data_NS.sum(1).tolist())
 
         def replace(original: Tensor, first: int) -> Tensor:
             sequences = slice(first, first + len(original))
-            return torch.cat([self.acts_NSD[sequences, : self.first_position], per_sequence[sequences]], dim=1)
+            replaced_nSD = self.acts_NSD[sequences].clone()
+            replaced_nSD[self.is_data_NS[sequences].to(replaced_nSD.device)] = torch.cat(per_sequence[sequences])
+            return replaced_nSD
 
-        return model.cross_entropy(self.tokens_NS, replace, self.first_position, from_hook=self.from_hook)
+        return model.cross_entropy(self.tokens_NS, replace, self.is_data_NS, from_hook=self.from_hook)
 
 
-def measure_held_out(model: LanguageModel, tokens_NS: Tensor, first_position: int) -> HeldOut:
+def measure_held_out(model: LanguageModel, tokens_NS: Tensor, positions: Positions) -> HeldOut:
     """Return the activations of held-out sequences, and the cross-entropy of the model alone and under ablation.
 
     Ablation replaces all activations at the hook by zeros, or by the mean activation.
-    Positions before `first_position`, which hold BOS, are neither counted nor replaced.
+    positions: which positions are data; the others are neither counted nor replaced
+    Raises: ConfigError if an activation or a cross-entropy is not finite.
     """
-    data = HeldOut(tokens_NS, model.activations(tokens_NS), first_position, _starts_at_hook(model, tokens_NS))
+    acts_NSD, is_data_NS = model.activations(tokens_NS), positions.find(tokens_NS)
+    require_finite(model.config, acts_NSD[is_data_NS.to(acts_NSD.device)], "held-out activations")
+    ce = model.cross_entropy(tokens_NS, counted_NS=is_data_NS)
+    require_finite(model.config, torch.tensor(ce), "model's cross-entropy with the activations")
+    starts_at_hook = _starts_at_hook(model, tokens_NS)
+    data = HeldOut(tokens_NS, acts_NSD, is_data_NS, positions.count_left_out(tokens_NS), starts_at_hook, ce)
     acts_AD = data.acts_AD
-    data.ce = model.cross_entropy(tokens_NS, first_position=first_position)
     data.ce_zero = data.cross_entropy_with(model, torch.zeros_like(acts_AD))
     data.ce_mean = data.cross_entropy_with(model, acts_AD.mean(0).expand_as(acts_AD))
+    ablated = torch.tensor([data.ce_zero, data.ce_mean])
+    require_finite(model.config, ablated, "model's cross-entropies with zeros or the mean in place of the activations")
     return data
 
 

@@ -123,26 +123,28 @@ class LanguageModel:
         self,
         tokens_NS: Tensor,
         replace: Callable[[Tensor, int], Tensor] | None = None,
-        first_position: int = 0,
+        counted_NS: Tensor | None = None,
         *,
         from_hook: bool = False,
     ) -> float:
-        """Return the mean cross-entropy, in nats per token, of the predictions at `first_position` and after it.
+        """Return the mean cross-entropy, in nats per token, of the predictions of the next token.
 
         replace: called for each batch as `replace(acts_nSD, first)` with the activations at the hook of n sequences,
             the first of which is number `first`; returns the activations that the model continues with
+        counted_NS: the positions whose predictions are counted, bool (N, S); None counts all
         from_hook: skip the layers below the hook. `replace` then receives other values of the same shape, so it may
             only use the shape. Requires `can_start_at_hook`
         """
+        counted_NS = torch.ones_like(tokens_NS, dtype=torch.bool) if counted_NS is None else counted_NS
         if not from_hook:
-            return self._cross_entropy(tokens_NS, self.hook, replace, first_position)
+            return self._cross_entropy(tokens_NS, self.hook, replace, counted_NS)
         layer = self._first_layer_above
         assert layer is not None, "from_hook requires can_start_at_hook"
         below = list(self._bridge.blocks)[:layer]
         for block in below:
             vars(block)["forward"] = _pass_through  # setattr would set it on the wrapped component
         try:
-            return self._cross_entropy(tokens_NS, f"blocks.{layer}.hook_resid_pre", replace, first_position)
+            return self._cross_entropy(tokens_NS, f"blocks.{layer}.hook_resid_pre", replace, counted_NS)
         finally:
             for block in below:
                 del vars(block)["forward"]
@@ -164,7 +166,7 @@ class LanguageModel:
         return layer if between else None
 
     def _cross_entropy(
-        self, tokens_NS: Tensor, hook: str, replace: Callable[[Tensor, int], Tensor] | None, first_position: int
+        self, tokens_NS: Tensor, hook: str, replace: Callable[[Tensor, int], Tensor] | None, counted_NS: Tensor
     ) -> float:
         nats, first = 0.0, 0
         per_batch = max(1, self.logits_at_once // tokens_NS.shape[1])
@@ -178,11 +180,11 @@ class LanguageModel:
                 hooks = [(hook, substitute)]
             batch_NS = batch_NS.to(self.device)
             logits_NSV = self._bridge.run_with_hooks(batch_NS, fwd_hooks=hooks, return_type="logits")
-            predicted = logits_NSV[:, first_position:-1].float().flatten(0, 1)
-            target = batch_NS[:, first_position + 1 :].flatten()
+            is_counted = counted_NS[first : first + len(batch_NS), :-1].to(self.device)
+            predicted, target = logits_NSV[:, :-1][is_counted].float(), batch_NS[:, 1:][is_counted]
             nats += torch.nn.functional.cross_entropy(predicted, target, reduction="sum").item()
             first += len(batch_NS)
-        return nats / (tokens_NS.shape[0] * (tokens_NS.shape[1] - 1 - first_position))
+        return nats / int(counted_NS[:, :-1].sum())
 
 
 def _pass_through(hidden_NSD: Tensor, *others: Any, **options: Any) -> Tensor:

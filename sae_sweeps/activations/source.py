@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from sae_sweeps.activations.cache import ActivationCache
 from sae_sweeps.activations.chunks import ActivationChunks
+from sae_sweeps.activations.finite import require_finite
 from sae_sweeps.activations.held_out import HeldOut, measure_held_out
 from sae_sweeps.activations.language_model import LanguageModel
+from sae_sweeps.activations.positions import Positions
 from sae_sweeps.activations.tokens import TokenSource
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import select_stream_settings
@@ -29,7 +32,8 @@ class ActivationSource:
     def __init__(self, config: Config, device: torch.device) -> None:
         """Load the language model on a device. The text is read later, when it is needed.
 
-        Raises: ConfigError if the model cannot be loaded, or if `dataset.prepend_bos` is set and there is no BOS token.
+        Raises: ConfigError if the model cannot be loaded, if `dataset.prepend_bos` is set and there is no BOS token, or
+        if `dataset.exclude` names a token that the tokenizer does not have.
         """
         dataset = config.dataset
         self.device = device
@@ -39,6 +43,7 @@ class ActivationSource:
             raise ConfigError("dataset.prepend_bos", True, "the model's tokenizer has no BOS token", fix)
         bos = self.model.bos if dataset.prepend_bos else None
         self.tokens = TokenSource(dataset, self.model.encode, bos, self.model.eos)
+        self.positions = Positions.from_settings(dataset, self.model.tokenizer, (self.model.bos, self.model.eos))
         self._dataset = dataset
         self._held_out: dict[int, HeldOut] = {}
 
@@ -60,32 +65,52 @@ class ActivationSource:
         Raises: ConfigError if the held-out text does not fill one sequence.
         """
         if activations not in self._held_out:
-            per_sequence = self._dataset.seq_len - self._dataset.first_position
-            tokens_NS = self.tokens.held_out_tokens(-(-activations // per_sequence))
-            found = len(tokens_NS) * per_sequence
+            tokens_NS = self._read_held_out(activations)
+            found = int(self.positions.find(tokens_NS).sum())
             note = (
                 f": the held-out text has {found:,} tokens, fewer than the requested {activations:,}"
                 if found < activations
                 else ""
             )
             log.info("computing the model's baseline cross-entropy on %d held-out sequences%s", len(tokens_NS), note)
-            self._held_out[activations] = measure_held_out(self.model, tokens_NS, self._dataset.first_position)
+            self._held_out[activations] = data = measure_held_out(self.model, tokens_NS, self.positions)
+            if data.left_out:
+                message = "left out %s of %s held-out positions, because of their tokens (dataset.exclude=%s)"
+                total = f"{found + data.left_out:,}"
+                log.info(message, f"{data.left_out:,}", total, self._dataset.exclude)
         return self._held_out[activations]
 
-    def held_out_text(self, activations: int, on_progress: OnProgress | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches of n held-out sequences: the tokens (n, S), and the raw activations (n x positions, D).
+    def _read_held_out(self, activations: int) -> Tensor:
+        """Return the fewest held-out sequences (N, S) with `activations` positions that are data; all if fewer exist.
 
-        BOS has no activation here. All batches have about `activations` activations together, or all if the text has
-        fewer. `on_progress` is called with the number of sequences that are done, and their total.
-        Raises: ConfigError if the held-out text does not fill one sequence.
+        Raises: ConfigError if the held-out text does not fill one sequence, or has no position that is data.
         """
-        per_sequence = self._dataset.seq_len - self._dataset.first_position
-        tokens_NS = self.tokens.held_out_tokens(-(-activations // per_sequence))
+        count = -(-activations // (self._dataset.seq_len - self.positions.first))
+        while True:
+            tokens_NS = self.tokens.held_out_tokens(count)
+            self.positions.require_some(tokens_NS[:, :-1], self._dataset.exclude)
+            found_N = self.positions.find(tokens_NS).sum(1).cumsum(0)
+            if found_N[-1] >= activations or len(tokens_NS) < count:
+                return tokens_NS[: int((found_N < activations).sum()) + 1]
+            count = -(-count * activations // int(found_N[-1]))
+
+    def held_out_text(self, activations: int, on_progress: OnProgress | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches of n held-out sequences: the tokens (n, S), and the raw activations (B, D).
+
+        The activations are those of the positions that are data, `positions.find(tokens)`. All batches have about
+        `activations` activations together, or all if the text has fewer. `on_progress` is called with the number of
+        sequences that are done, and their total.
+        Raises: ConfigError if the held-out text does not fill one sequence, or if an activation is not finite.
+        """
+        tokens_NS = self._read_held_out(activations)
         done = 0
         for tokens_nS in tokens_NS.split(max(1, BATCH_TOKENS // self._dataset.seq_len)):
             acts_nSD = self.model.activations(tokens_nS)
             done += len(tokens_nS)
-            yield tokens_nS, acts_nSD[:, self._dataset.first_position :].flatten(0, 1)
+            x_BD = acts_nSD[self.positions.find(tokens_nS).to(acts_nSD.device)]
+            require_finite(self.model.config, x_BD, "held-out activations")
+            if len(x_BD) > 0:
+                yield tokens_nS, x_BD
             if on_progress is not None:
                 on_progress(done, len(tokens_NS))
 
@@ -108,7 +133,14 @@ class ActivationSource:
         chunk_size = training.batch_size * training.chunk_batches
         seed = self._dataset.seed
         return ActivationChunks(
-            self.model, self.tokens, chunk_size=chunk_size, seed=seed, cache=cache, on_progress=on_progress
+            self.model,
+            self.tokens,
+            chunk_size=chunk_size,
+            seed=seed,
+            positions=self.positions,
+            cache=cache,
+            check=partial(require_finite, self.model.config),
+            on_progress=on_progress,
         )
 
 

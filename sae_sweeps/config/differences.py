@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sae_sweeps.config.identity import select_result_settings
+from sae_sweeps.config.identity import EXCLUDE_DEFAULT, select_result_settings
 
 
 def shorten_path(value: Any) -> str:
@@ -47,6 +47,8 @@ def find_varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """
     values: dict[str, set[str]] = {}
     for config in configs:
-        for key, value in flatten(select_result_settings(dict(config))).items():
+        # select_result_settings leaves this one out if it has its default
+        always = {"dataset.exclude": config["dataset"].get("exclude", EXCLUDE_DEFAULT)}
+        for key, value in (flatten(select_result_settings(dict(config))) | always).items():
             values.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
     return [key for key, different in values.items() if len(different) > 1]

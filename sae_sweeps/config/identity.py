@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sae_sweeps.config.conversion import to_config
 from sae_sweeps.config.saes import SAE_SCHEMAS, JumpReLUConfig
-from sae_sweeps.config.schema import Config, get_setting
+from sae_sweeps.config.schema import Config, DatasetConfig, get_setting
 from sae_sweeps.config.sparsity import apply_precedence
 from sae_sweeps.config.tasks import SWEEP_TASKS, TASKS
 from sae_sweeps.config.wheel_models import MODELS
@@ -25,6 +25,8 @@ from sae_sweeps.runtime.provenance import PROJECT
 
 # groups and top-level settings that the results of a point depend on
 RESULT_GROUPS = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]
+
+EXCLUDE_DEFAULT = DatasetConfig.exclude
 
 # settings that a study takes from the points of the SAEs, unless the study's command line names them
 TEXT_SETTINGS = ("dataset", "evaluation", "model.batch_sequences", "model.dtype")
@@ -88,6 +90,7 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
     for neutral in ("checkpoint_every", "log_every", "keep_states", "precision"):
         selected["training"].pop(neutral, None)
     selected["dataset"].pop("retry_seconds", None)
+    selected["dataset"] = _name_excluded(selected["dataset"])
     selected["model"].pop("aliases", None)
     listed = selected["model"].pop("sparsity_coefficients")["values"]  # only the coefficient for this k matters
     sae = selected["sae"]
@@ -101,8 +104,20 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
 
 def select_stream_settings(config: Config) -> dict[str, Any]:
     """Return the settings of the activation stream, by group. Points with equal ones can train on one stream."""
-    settings: dict[str, Any] = {"model": asdict(config.model), "dataset": asdict(config.dataset)}
+    settings: dict[str, Any] = {"model": asdict(config.model), "dataset": _name_excluded(asdict(config.dataset))}
     for unused in ("sparsity_coefficients", "aliases"):
         settings["model"].pop(unused)
     settings["dataset"].pop("retry_seconds")
     return settings
+
+
+def _name_excluded(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Return a data set's settings with one spelling of `exclude`: a list, or nothing for the default.
+
+    So points from before this setting existed keep their names.
+    """
+    dataset = dict(dataset)
+    exclude = dataset.pop("exclude", EXCLUDE_DEFAULT)
+    if exclude == EXCLUDE_DEFAULT:
+        return dataset
+    return {**dataset, "exclude": DatasetConfig(exclude=exclude).excluded_tokens}

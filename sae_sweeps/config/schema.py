@@ -50,6 +50,9 @@ class DatasetConfig:
     streaming: bool = False  # read the data set from the hub as needed instead of downloading it first
     seq_len: int = 128  # tokens per sequence, including BOS
     prepend_bos: bool = True  # start each sequence with a BOS token
+    # tokens whose positions are left out: special (BOS, end of text and the tokenizer's other special tokens), none, or
+    # a list of ids and tokens
+    exclude: Any = "special"
     holdout_every: int = 20  # one of this many documents is held out for evaluation
     seed: int = 0  # random seed for the order of the sequences and of the activations within a chunk
     retry_seconds: float = 300.0  # longest wait for a text that the network interrupts, in seconds; 0: no wait
@@ -58,6 +61,13 @@ class DatasetConfig:
     def first_position(self) -> int:
         """Return the index of the first token of a sequence that is used: BOS is neither trained on nor evaluated."""
         return 1 if self.prepend_bos else 0
+
+    @property
+    def excluded_tokens(self) -> list[int | str]:
+        """Return the ids and tokens that `exclude` lists; an empty list for special and none."""
+        if self.exclude in ("special", "none", None):
+            return []
+        return list(self.exclude) if isinstance(self.exclude, list) else [self.exclude]
 
     @property
     def globs(self) -> list[str]:

@@ -157,6 +157,9 @@ def _check_dataset(checks: Checks) -> None:
     dataset = checks.config.dataset
     checks.require_one_of("dataset.format", FORMATS)
     checks.require("dataset.seq_len", dataset.seq_len >= 3, "must be at least 3 tokens", "dataset.seq_len=128")
+    are_tokens = dataset.exclude in ("special", "none", None) or all(map(_is_token, dataset.excluded_tokens))
+    problem = "must be special, none, or a list of token ids and tokens"
+    checks.require("dataset.exclude", are_tokens, problem, "dataset.exclude=special")
     leaves_some = dataset.holdout_every >= 2
     problem = "must be at least 2, because every document would be held out from training"
     checks.require("dataset.holdout_every", leaves_some, problem, "dataset.holdout_every=20")
@@ -169,6 +172,13 @@ def _check_dataset(checks: Checks) -> None:
         are_paths = bool(dataset.globs) and all(isinstance(glob, str) and glob for glob in dataset.globs)
         problem = "must be a path or a glob, or a list of paths and globs"
         checks.require("dataset.files", are_paths, problem, "'dataset.files=texts/*.txt'")
+
+
+def _is_token(value: object) -> bool:
+    """Return whether a value can be the id or the text of a token."""
+    if isinstance(value, str):
+        return value != ""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _check_training(checks: Checks) -> None:

@@ -1,6 +1,7 @@
 """The table of metrics: title, number format, and whether low or high is better. evaluate.py computes the values."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -25,6 +26,7 @@ class Metric:
 
 NMSE = "squared error divided by the variance of the activation, mean over activations"
 RISE = "1: the cross-entropy does not rise; 0: it rises as much as with activations replaced by"
+TOP = "share of the total variance that the 1 % of the activations farthest from the mean hold; they decide the FVU"
 
 # in the order of the columns of all tables
 METRICS = {
@@ -37,6 +39,18 @@ METRICS = {
         Metric("ce_recovered_mean", "CE recovered (mean)", "", 4, "max", f"{RISE} the mean", "CE rec. (mean)"),
         Metric("ce_recovered_zero", "CE recovered (zero)", "", 4, "max", f"{RISE} zeros"),
         Metric("fvu", "FVU", "", 4, "min", "total squared error divided by the total variance of the activations"),
+        Metric("top_variance_share", "variance in 1 %", "%", 3, None, TOP),
     )
 }
+CONCENTRATED = 0.5  # share of the variance from which on 1 % of the activations count as deciding the FVU
 COLUMNS = {metric.name: metric.column for metric in METRICS.values() if metric.column is not None}
+
+
+def find_concentration(metrics: Mapping[str, float | None]) -> str | None:
+    """Return a sentence if the 1 % of the activations farthest from the mean hold most of the variance, else None."""
+    share = metrics.get("top_variance_share")
+    if share is None or share < CONCENTRATED:
+        return None
+    fvu = METRICS["fvu"].text(metrics.get("fvu"))
+    decided = f"1 % of the activations hold {share:.0%} of the variance, so they decide the FVU of {fvu}"
+    return f"{decided}. The NMSE counts all activations alike"

@@ -3,10 +3,11 @@
 import base64
 import gzip
 import html
-import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
+
+from sae_sweeps.runtime.files import to_json
 
 DIGITS = 5  # significant digits of numbers that are only plotted, not printed
 
@@ -19,7 +20,7 @@ class Blocks:
 
     def add(self, name: str, value: Any) -> str:
         """Store a JSON value, or a string as plain text, as the compressed block `name`. Returns `name`."""
-        text = value if isinstance(value, str) else to_json(value)
+        text = value if isinstance(value, str) else to_json(value, compact=True)
         self.encoded[name] = base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
         return name
 
@@ -34,28 +35,6 @@ class Blocks:
             f'<script type="application/gzip" id="block-{html.escape(name)}">{text}</script>'
             for name, text in self.encoded.items()
         )
-
-
-def to_json(value: Any) -> str:
-    """Return a value as compact JSON. NaN and infinities become null, because JSON has neither."""
-    try:
-        return _dumps(value)
-    except ValueError:
-        return _dumps(_replace_non_finite(value))
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def _replace_non_finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _replace_non_finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_replace_non_finite(item) for item in value]
-    return value
 
 
 def round_digits(value: float | None, digits: int = DIGITS) -> float | None:

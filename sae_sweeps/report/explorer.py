@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sae_sweeps.evaluation.ratios import divide
 from sae_sweeps.report.blocks import Blocks, round_digits
 from sae_sweeps.report.cards import CardSet, encode_cards
 from sae_sweeps.report.page_saes import PageSAE, find_saes
@@ -150,7 +151,7 @@ def _add_stitching(large: CardSet, study: FinishedStudy, small: int) -> None:
     table = study.read_table("latents", ["novel", "mse_change"]).to_pydict()
     mse_small, threshold = study.results["metrics"]["mse_small"], study.settings["threshold"]
     for facts, novel, change in zip(large.facts, table["novel"], table["mse_change"], strict=True):
-        facts.setdefault("s", []).append([small, int(novel), round_digits(change / mse_small, 3), threshold])
+        facts.setdefault("s", []).append([small, int(novel), round_digits(divide(change, mse_small), 3), threshold])
 
 
 def _add_decompositions(sae: CardSet, study: FinishedStudy, meta: int) -> None:

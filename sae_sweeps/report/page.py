@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.config.saes import ARCHITECTURES, TITLES
-from sae_sweeps.report.blocks import Blocks, to_json
+from sae_sweeps.report.blocks import Blocks
 from sae_sweeps.report.explorer import build_explorer
 from sae_sweeps.report.points import (
     describe_points,
@@ -21,6 +21,7 @@ from sae_sweeps.report.points import (
     summarise,
 )
 from sae_sweeps.report.studies import collect_studies, find_finished, list_evaluated
+from sae_sweeps.runtime.files import to_json
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.sweep import Sweep
@@ -90,7 +91,7 @@ def build_page(
         "evaluated": _evaluated_section(list_evaluated(studies)),
         "failures": _list("failures", list_failures(points, outcomes)),
         "written": html.escape(_describe_origin()),
-        "data": to_json(content).replace("<", "\\u003c"),
+        "data": to_json(content, compact=True).replace("<", "\\u003c"),
         "blocks": blocks.html(),
     }
     return _fill_template(parts)

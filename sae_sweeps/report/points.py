@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sae_sweeps.config.identity import select_result_settings
-from sae_sweeps.evaluation.metrics import METRICS
+from sae_sweeps.evaluation.metrics import CONCENTRATED, METRICS
 from sae_sweeps.report.blocks import round_digits
 from sae_sweeps.sweep import comparison
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, finite_or_inf
@@ -18,6 +18,7 @@ from sae_sweeps.training.curve import read_lines
 SMALL_LEAD = 0.02  # relative difference of the two lowest NMSEs, with one seed each (caution if lower)
 UNEQUAL_L0 = 0.05  # relative difference between the highest and the lowest L0
 MANY_DEAD = 0.3  # fraction of dead latents
+LISTED = 4  # points that a caution names
 
 MAX_CURVE_LINES = 300  # number of lines to which training curves are thinned
 CURVES = ("loss", "mse", "aux_loss", "l0", "dead_fraction", "threshold_mean", "lr")
@@ -149,7 +150,10 @@ def _describe_best(ranked: Sequence[Group]) -> str:
 
 
 def list_cautions(groups: Sequence[Group]) -> list[str]:
-    """Return a sentence for each problem of the comparison: noise, unequal L0 or training lengths, dead latents."""
+    """Return a sentence for each problem of the comparison: noise, unequal L0 or training lengths, dead latents.
+
+    Others are about what the metrics were measured on: few activations with most of the variance, excluded tokens.
+    """
     cautions = []
     comparable = _group_comparable(groups)
     if len(comparable) > 1:
@@ -164,9 +168,34 @@ def list_cautions(groups: Sequence[Group]) -> list[str]:
             cautions.append(f"Training lengths differ: {tokens[0]:,} to {tokens[-1]:,} activations.")
         dead = [group for group in ranked if group.mean.get("dead_fraction", 0.0) > MANY_DEAD]
         if dead:
-            names = "; ".join(f"{group.label} ({format_mean('dead_fraction', group)})" for group in dead[:4])
-            cautions.append(f"Many latents are dead: {names}" + f" and {len(dead) - 4} more" * (len(dead) > 4) + ".")
+            cautions.append(f"Many latents are dead: {_list_labels(dead, 'dead_fraction')}.")
+        cautions += _list_number_cautions(ranked)
     return list(dict.fromkeys(cautions))
+
+
+def _list_labels(groups: Sequence[Group], metric: str) -> str:
+    """Return the labels of the first LISTED groups, each with the mean of a metric, and the number of the others."""
+    names = "; ".join(f"{group.label} ({format_mean(metric, group)})" for group in groups[:LISTED])
+    return names + f" and {len(groups) - LISTED} more" * (len(groups) > LISTED)
+
+
+def _list_number_cautions(ranked: Sequence[Group]) -> list[str]:
+    """Return a sentence on each reason to read the metrics of groups with care: what they were measured on."""
+    cautions = []
+    concentrated = [group for group in ranked if group.mean.get("top_variance_share", 0.0) >= CONCENTRATED]
+    if concentrated:
+        cautions.append(
+            "1 % of the held-out activations hold most of the variance and so decide the FVU; the NMSE counts all "
+            f"activations alike: {_list_labels(concentrated, 'top_variance_share')}."
+        )
+    done = [point for group in ranked for point in group.points if point.results is not None]
+    earlier = [point for point in done if "held_out_left_out" not in point.metrics]
+    if earlier and len(earlier) < len(done):
+        cautions.append(
+            f"{len(earlier)} of {len(done)} points were trained and evaluated before dataset.exclude existed, also on "
+            "special tokens inside the text; their metrics may differ for that reason."
+        )
+    return cautions
 
 
 def _list_cautions_at_k(k: int, ranked: Sequence[Group]) -> list[str]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from sae_sweeps.config.differences import find_differing, flatten, select_text_settings, shorten_path
 from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.evaluation.metrics import METRICS
+from sae_sweeps.evaluation.ratios import divide
 from sae_sweeps.report.blocks import round_digits
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import read_json
@@ -190,6 +191,6 @@ def _sample_changes(latents: dict[str, list[Any]], mse_small: float) -> dict[str
     return {
         "latent": sample.tolist(),
         "cosine": [round_digits(latents["cosine"][at]) for at in sample],
-        "change": [round_digits(latents["mse_change"][at] / mse_small) for at in sample],
+        "change": [round_digits(divide(latents["mse_change"][at], mse_small)) for at in sample],
         "total": len(active),
     }

@@ -25,9 +25,8 @@ def points_table(name: str, points: Sequence[ComparedPoint]) -> Table:
     table.add_column("MSE", no_wrap=True, min_width=WIDTH)
     table.add_column("own tok/s", justify="right", no_wrap=True)
 
-    done = sorted(
-        (point for point in points if point.results is not None), key=lambda point: finite_or_inf(point.metrics["nmse"])
-    )
+    finished = [point for point in points if point.results is not None]
+    done = sorted(finished, key=lambda point: finite_or_inf(point.metrics.get("nmse")))
     groups = [Group(point.name, [point], point.metrics, dict.fromkeys(point.metrics)) for point in done]
     curves = [_sample_mse(point) for point in done]
     values = [value for curve in curves for value in curve]
@@ -49,15 +48,16 @@ def seeds_table(name: str, points: Sequence[ComparedPoint]) -> Table | None:
         return None
     table = _new_table(f"sweep {name}: mean ± standard deviation over seeds", "")
     table.add_column("seeds", justify="right", no_wrap=True)
-    for group in sorted(groups, key=lambda group: finite_or_inf(group.mean["nmse"])):
+    for group in sorted(groups, key=lambda group: finite_or_inf(group.mean.get("nmse"))):
         table.add_row(escape(group.label), *_format_cells(group, groups), str(len(group.points)))
     return table
 
 
-def saes_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> Table:
+def saes_table(title: str, metrics: Mapping[str, Mapping[str, float | None]]) -> Table:
     """Build a table of SAEs, lowest NMSE first. `metrics`: label of the SAE -> metric name -> value."""
     table = _new_table(title, "SAE")
-    groups = [Group(name, [], dict(values), dict.fromkeys(values)) for name, values in metrics.items()]
+    known = {name: {key: value for key, value in each.items() if value is not None} for name, each in metrics.items()}
+    groups = [Group(name, [], values, dict.fromkeys(values)) for name, values in known.items()]
     for group in sorted(groups, key=lambda group: finite_or_inf(group.mean.get("nmse"))):
         table.add_row(escape(group.label), *_format_cells(group, groups))
     return table
@@ -80,7 +80,7 @@ def _format_cells(group: Group, groups: Sequence[Group]) -> list[str]:
 def _sample_mse(point: ComparedPoint) -> list[float]:
     """Return WIDTH values of the training MSE of a point at equal distances; empty if there is no training curve."""
     lines = read_lines(point.sweep.folder / point.name / "metrics.jsonl")
-    values = [line["mse"] for line in lines if 0 < line["mse"] < math.inf]
+    values = [line["mse"] for line in lines if line["mse"] is not None and line["mse"] > 0]
     if not values:
         return []
     return [values[round(at * (len(values) - 1) / (WIDTH - 1))] for at in range(WIDTH)]

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,12 +41,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV file atomically, with a row per mapping. The columns are all keys, in order of first appearance."""
+    """Write a CSV file atomically, with a row per mapping. The columns are all keys, in order of first appearance.
+
+    None, NaN and infinities become empty cells.
+    """
     text = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: replace_non_finite(value) for key, value in row.items()} for row in rows)
     write_text(path, text.getvalue())
 
 
@@ -58,16 +62,52 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def to_json(value: Any, *, indent: int | None = None, compact: bool = False) -> str:
+    """Return a value as JSON text. NaN and infinities become null, because JSON has neither.
+
+    indent: spaces per level, on lines of their own; None for a single line
+    compact: leave out blanks, and do not escape characters beyond ASCII
+    """
+    options: dict[str, Any] = {"separators": (",", ":"), "ensure_ascii": False} if compact else {"indent": indent}
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:  # found only by trying: a search of each value would take longer than writing it
+        return json.dumps(replace_non_finite(value), allow_nan=False, **options)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text. NaN, infinities and numbers too large for a float, such as 1e999, become None.
+
+    Raises: json.JSONDecodeError, a ValueError, if the text is not JSON.
+    """
+    return json.loads(text, parse_constant=lambda name: None, parse_float=lambda digits: _finite(float(digits)))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def replace_non_finite(value: Any) -> Any:
+    """Return a JSON value with None in place of every NaN and infinity, at any depth."""
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, Mapping):
+        return {key: replace_non_finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [replace_non_finite(item) for item in value]
+    return value
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write a value to a JSON file, completely or not at all. An existing file is replaced."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    """Write a value to a JSON file, completely or not at all, as `to_json` does. An existing file is replaced."""
+    write_text(path, to_json(value, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Return the JSON value in `path`, or None if the file does not exist or is not JSON."""
+    """Return the JSON value in `path`, as `parse_json` does, or None if the file does not exist or is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return parse_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -60,14 +60,15 @@ class SAE(nn.Module, ABC):
     def normalize(self, x_BD: Tensor) -> Normalized:
         """Normalise raw activations (B, D) by the method that `self.normalization` names.
 
-        The method "layer_norm" is from arXiv:2412.06410, appendix. With "none", the mean is 0 and the deviation 1.
+        The method "layer_norm" is from arXiv:2412.06410, appendix. With "none", the mean is 0 and the deviation 1. An
+        activation without spread (or, rescaled, of norm 0) becomes 0, and its reconstruction is the activation itself.
         """
         zero_B1 = torch.zeros_like(x_BD[..., :1])
         if self.normalization == "none":
             return Normalized(x_BD, zero_B1, zero_B1 + 1)
         if self.normalization == "constant_norm_rescale":
             scale_B1 = x_BD.norm(dim=-1, keepdim=True) / x_BD.shape[-1] ** 0.5
-            return Normalized(x_BD / scale_B1, zero_B1, scale_B1)
+            return Normalized(x_BD / scale_B1.where(scale_B1 > 0, 1.0), zero_B1, scale_B1)
         mean_B1 = x_BD.mean(-1, keepdim=True)
         centered_BD = x_BD - mean_B1
         std_B1 = centered_BD.norm(dim=-1, keepdim=True) / (x_BD.shape[-1] - 1) ** 0.5

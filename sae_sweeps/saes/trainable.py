@@ -64,11 +64,16 @@ class TrainableSAE(SAE):
     """An SAE whose loss and gradients `training_step` computes by hand on the kept entries (see `sparse.py`).
 
     The rows of W_dec have unit norm.
+
+    An encoder that does not subtract b_dec subtracts the constant `input_center` (D,) instead, zero until `center` sets
+    it. `for_inference` moves it into b_enc. Without it, each step of Adam would move all pre-activations together, by
+    an amount that grows with the mean activation, and silence most latents.
     """
 
     inference_class: ClassVar[type[InferenceSAE]] = InferenceSAE  # a subclass for another selection rule
     aux_coefficient: float = 0.0  # weight of the auxiliary loss on dead latents
     has_bias: ClassVar[bool]  # whether the encoder has a bias b_enc
+    input_center: Tensor
 
     def __init__(
         self, d_in: int, dict_size: int, *, normalize_input: bool = SAEConfig.normalize_input, seed: int = 0
@@ -85,17 +90,23 @@ class TrainableSAE(SAE):
         self.W_dec = nn.Parameter(nn.functional.normalize(self.W_enc.detach(), dim=1))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.register_parameter("b_enc", nn.Parameter(torch.zeros(dict_size)) if self.has_bias else None)
+        if not self.centers_input:
+            self.register_buffer("input_center", torch.zeros(d_in))
         self.normalization = "layer_norm" if normalize_input else "none"
+
+    def encoder_input(self, x_BD: Tensor) -> Tensor:
+        """Return the encoder's input (B, D): normalised activations (B, D), minus b_dec or `input_center`."""
+        return x_BD - (self.b_dec if self.centers_input else self.input_center)
 
     @torch.no_grad()
     def center(self, mean_D: Tensor) -> None:
-        """Set the biases so that b_dec reconstructs the mean activation and the encoder encodes the deviations.
+        """Set b_dec to the mean activation, so that the encoder encodes the deviations from it.
 
         `mean_D` (D,) is the mean of normalised activations.
         """
         self.b_dec.copy_(mean_D)
         if self.b_enc is not None and not self.centers_input:
-            self.b_enc.copy_(-self.W_enc @ mean_D)
+            self.input_center.copy_(mean_D)
 
     @abstractmethod
     def for_inference(self) -> InferenceSAE:
@@ -107,11 +118,14 @@ class TrainableSAE(SAE):
         `selection` holds the arguments that define the selection rule: `k`, or `threshold` and, in a gated SAE, `gain`
         and `shift`; a subclass of InferenceSAE may take others.
         """
+        b_enc_F = self.b_enc
+        if b_enc_F is not None and not self.centers_input:
+            b_enc_F = b_enc_F - self.W_enc @ self.input_center
         return self.inference_class(
             self.architecture,
             W_enc=self.W_enc,
             W_dec=self.W_dec,
-            b_enc=self.b_enc,
+            b_enc=b_enc_F,
             b_dec=self.b_dec,
             centers_input=self.centers_input,
             normalization=self.normalization,

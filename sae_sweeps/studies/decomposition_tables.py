@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from sae_sweeps.runtime.files import write_table, write_text
+from sae_sweeps.runtime.files import replace_non_finite, write_table, write_text
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import latent_tables
 
@@ -42,7 +42,7 @@ def write_latents(folder: Path, rows: Rows, decomposition: RowSparse, explained_
 
     rows: columns by name for some latents at a time, from `latent_tables.build_rows`
     decomposition: weight of each meta-latent in each latent's decoder direction, (F, M)
-    explained_F (F,): explained share of each decoder direction, nan for latents that were not decomposed
+    explained_F (F,): explained share of each decoder direction, NaN for latents without one
     """
     list_parts = _list_entries(decomposition, "meta_latent")
 
@@ -51,7 +51,7 @@ def write_latents(folder: Path, rows: Rows, decomposition: RowSparse, explained_
             latents = columns["latent"]
             explained = explained_F[latents].tolist()
             yield columns | {
-                "explained": [None if value != value else value for value in explained],  # nan to null
+                "explained": replace_non_finite(explained),
                 "meta_latents": [list_parts(latent) for latent in latents],
             }
 

@@ -109,10 +109,16 @@ def _plot_explained_variance(axes: Axes, metrics: Mapping[str, Any], smaller: Ma
         ),
         ("meta-SAE of\nshuffled\ndirections", metrics["explained_variance_shuffled"], GRAY),
     ]
+    bars = [bar for bar in bars if bar[1] is not None]
     drawn = axes.bar([label for label, _, _ in bars], [value for _, value, _ in bars], color=[bar[2] for bar in bars])
     axes.bar_label(drawn, fmt="{:.1%}", fontsize=8)
     axes.set(ylabel="explained variance of the decoder directions", ylim=(0, 1))
     axes.tick_params(axis="x", labelsize=8)
+
+
+def _to_array(values: Sequence[float | None]) -> Array:
+    """Return numbers as an array, with NaN, which is not drawn, in place of None."""
+    return np.array(values, dtype=float)
 
 
 def _draw_threshold(axes: Axes, threshold: float, label: str) -> None:
@@ -130,7 +136,7 @@ def _plot_cosines(axes: Axes, cosines: Array, threshold: float) -> None:
 
 def _plot_mse_changes(axes: Axes, latents: Mapping[str, Array], metrics: Mapping[str, Any], threshold: float) -> None:
     active = latents["frequency"] > 0
-    relative = latents["mse_change"][active] / metrics["mse_small"]
+    relative = latents["mse_change"][active] / (metrics["mse_small"] or np.nan)  # nothing to divide by: no dots
     cosine = latents["cosine"][active]
     shown = np.random.default_rng(0).permutation(len(cosine))[:SCATTERED]
     lowers = relative[shown] < 0
@@ -141,7 +147,8 @@ def _plot_mse_changes(axes: Axes, latents: Mapping[str, Array], metrics: Mapping
         label = f"best threshold {metrics['best_threshold']:.2f} (AUROC {metrics['auroc']:.3f})"
         axes.axvline(metrics["best_threshold"], color=GRAY, linewidth=1, linestyle=":", label=label)
     axes.axhline(0, color="black", linewidth=0.6)
-    axes.set_yscale("symlog", linthresh=max(1e-9, float(np.median(np.abs(relative))) if len(relative) else 1e-9))
+    sizes = np.abs(relative[np.isfinite(relative)])
+    axes.set_yscale("symlog", linthresh=max(1e-9, float(np.median(sizes)) if len(sizes) else 1e-9))
     axes.set(
         xlabel="largest cosine with a decoder direction of the small SAE",
         ylabel="change in MSE / MSE of the small SAE",
@@ -167,7 +174,7 @@ def _plot_interpolation(axes: Sequence[Axes], curves: Mapping[str, Any]) -> None
         (axes[0], curve["nmse"], "NMSE"),
         (axes[1], curve["l0"], "L0, latents/token"),
     ):
-        one.plot(positions, values, color=BLUE, marker=".", markersize=4)
+        one.plot(positions, _to_array(values), color=BLUE, marker=".", markersize=4)
         one.set_ylabel(label)
     axes[2].plot(degradation["positions"], degradation["nats"], color=BLUE, marker=".", markersize=4)
     axes[2].set(ylabel="CE degradation, nats/token", xlabel="position, from the small SAE (0) to the large SAE")
@@ -191,8 +198,10 @@ def _plot_insertion(axes: Axes, curves: Mapping[str, Any]) -> None:
         curve = curves[name]
         until = curves["novel_in"] + 1 if name == "interpolation" else None
         inserted = [latents - small for latents in curve["latents"][:until]]
-        axes.plot(inserted, curve["nmse"][:until], color=color, marker=".", markersize=4, label=label)
-    axes.axhline(curves["interpolation"]["nmse"][-1], color=RED, linewidth=1, linestyle="--", label="large SAE")
+        axes.plot(inserted, _to_array(curve["nmse"][:until]), color=color, marker=".", markersize=4, label=label)
+    last = curves["interpolation"]["nmse"][-1]
+    if last is not None:
+        axes.axhline(last, color=RED, linewidth=1, linestyle="--", label="large SAE")
     axes.set(xlabel="latents of the large SAE inserted into the small SAE", ylabel="NMSE")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8)

@@ -54,14 +54,13 @@ def collect_top_activations(
 
     for tokens_nS, x_BD in source.held_out_text(settings["tokens"], progress_callback(display, "sequences")):
         sequences, seq_len = tokens_nS.shape
-        positions = len(x_BD) // sequences  # per sequence, without BOS
         kept = sae.find_active(sae.normalize(x_BD))
         kept = kept if transform is None else transform(kept)
         if top is None:
             top = TopActivations(kept.shape[1], settings["examples"], seq_len, x_BD.device)
         first = sum(map(len, read)) * seq_len
         place_nS = torch.arange(first, first + sequences * seq_len, device=x_BD.device).view(sequences, seq_len)
-        top.update(kept, place_nS[:, seq_len - positions :].flatten())
+        top.update(kept, place_nS[source.positions.find(tokens_nS).to(x_BD.device)])
         read.append(tokens_nS)
     assert top is not None, "held_out_text yields at least one batch, or raises an error"
     return top, torch.cat(read)

@@ -13,6 +13,7 @@ from torch import Tensor
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.config.presets import build_settings
 from sae_sweeps.config.studies import MetaConfig
+from sae_sweeps.evaluation.ratios import NO_SPREAD, complement, divide
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.saes import SAE, BatchTopKSAE
@@ -72,23 +73,25 @@ def decompose(meta: SAE, directions_AD: Tensor) -> RowSparse:
 
 
 @torch.no_grad()
-def compute_explained_variance(directions_AD: Tensor, reconstructed_AD: Tensor) -> float:
+def compute_explained_variance(directions_AD: Tensor, reconstructed_AD: Tensor) -> float | None:
     """Return the explained variance of the directions d by their reconstructions d_hat (arXiv:2502.04878, section 5).
 
-    It is 1 - sum |d - d_hat|^2 / sum |d - mean|^2, with sums over all directions.
+    It is 1 - sum |d - d_hat|^2 / sum |d - mean|^2, with sums over all directions, or None if all directions are equal.
     """
-    error = (directions_AD - reconstructed_AD).double().square().sum()
-    return 1 - (error / (directions_AD - directions_AD.mean(0)).double().square().sum()).item()
+    error = (directions_AD - reconstructed_AD).double().square().sum().item()
+    variance = (directions_AD - directions_AD.mean(0)).double().square().sum().item()
+    return complement(divide(error, variance, NO_SPREAD * directions_AD.double().square().sum().item()))
 
 
 @torch.no_grad()
 def compute_explained_share(directions_AD: Tensor, reconstructed_AD: Tensor) -> Tensor:
     """Return the explained share of each direction d, (A,): 1 - |d - d_hat|^2 / |d - mean|^2.
 
-    d_hat is the reconstruction of d, mean the mean of all directions.
+    d_hat is the reconstruction of d, mean the mean of all directions. It is NaN for a direction that is the mean.
     """
     error_A = (directions_AD - reconstructed_AD).square().sum(1)
-    return 1 - error_A / (directions_AD - directions_AD.mean(0)).square().sum(1)
+    spread_A = (directions_AD - directions_AD.mean(0)).square().sum(1)
+    return 1 - (error_A / spread_A).where(spread_A > NO_SPREAD * directions_AD.square().sum(1), torch.nan)
 
 
 @torch.no_grad()
@@ -213,10 +216,11 @@ class MetaSAE:
         return self.sae(self.directions_AD)
 
     @property
-    def explained_variance(self) -> float:
+    def explained_variance(self) -> float | None:
         """Return the variance of the directions that the meta-SAE explains (arXiv:2502.04878, section 5).
 
-        It is 1 - sum |d - d_hat|^2 / sum |d - mean|^2 over all directions d, with reconstructions d_hat.
+        It is 1 - sum |d - d_hat|^2 / sum |d - mean|^2 over all directions d, with reconstructions d_hat; None if all
+        directions are equal.
         """
         return compute_explained_variance(self.directions_AD, self.reconstructed_AD)
 
@@ -224,7 +228,7 @@ class MetaSAE:
     def explained_A(self) -> Tensor:
         """Return the explained share of each direction d, (A,): 1 - |d - d_hat|^2 / |d - mean|^2.
 
-        d_hat is the meta-SAE's reconstruction of d, mean the mean of all directions.
+        d_hat is the meta-SAE's reconstruction of d, mean the mean of all directions; NaN if d is the mean.
         """
         return compute_explained_share(self.directions_AD, self.reconstructed_AD)
 

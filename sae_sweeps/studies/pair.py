@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sae_sweeps.config.presets import build_settings
 from sae_sweeps.config.studies import StitchConfig
+from sae_sweeps.evaluation.ratios import divide
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.saes import SAE
@@ -114,12 +115,14 @@ class Pair:
         """Return the metrics of a stitching study by name, as listed in docs/studies.md, without CE degradation."""
         active_L, lowers_L = self.stitching.fired_L > 0, self.stitching.change_L < 0
         curve = self.curves["interpolation"]
+        before = curve.nmse[: self.novel_in + 1]
 
         def compute_lowering_share(chosen_L: Tensor) -> float | None:
-            return lowers_L[chosen_L].double().mean().item() if chosen_L.any() else None
+            return divide(lowers_L[chosen_L].sum().item(), chosen_L.sum().item())
 
         return {
             "activations": self.stitching.seen,
+            "without_spread": self.stitching.seen - self.stitching.with_spread,
             "latents": len(self.cosine_L),
             "latents_active": self.prediction.latents,
             "novel": int(self.novel_L.sum()),
@@ -131,7 +134,7 @@ class Pair:
             "mse_small": self.stitching.mse,
             "nmse_small": curve.nmse[0],
             "nmse_novel_in": curve.nmse[self.novel_in],
-            "nmse_lowest_on_the_way": min(curve.nmse[: self.novel_in + 1]),
+            "nmse_lowest_on_the_way": min((nmse for nmse in before if nmse is not None), default=None),
             "nmse_reconstruction_in": self.curves["reconstruction"].nmse[-1],
             "nmse_all_in": self.curves["random"].nmse[-1],
             "nmse_large": curve.nmse[-1],

@@ -16,6 +16,7 @@ import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
+from sae_sweeps.evaluation.ratios import compute_spread, divide
 from sae_sweeps.saes import SAE
 from sae_sweeps.saes.base import Normalized
 from sae_sweeps.saes.sparse import RowSparse
@@ -28,10 +29,13 @@ CHANGES_AT_ONCE = 2**23  # numbers in memory at a time for how reconstructions c
 
 @dataclass
 class Curve:
-    """Number of latents, NMSE (as `evaluate` defines it) and L0 at each position of a path between SAEs, (P + 1,)."""
+    """Number of latents, NMSE (as `evaluate` defines it) and L0 at each position of a path between SAEs, (P + 1,).
+
+    Without any activation that has a spread, each NMSE is None.
+    """
 
     latents: list[int]
-    nmse: list[float]
+    nmse: list[float | None]
     l0: list[float]
 
 
@@ -41,6 +45,7 @@ class Stitching:
     paths: sequences of SAEs between the two, along which NMSE and L0 are measured
     fired_S (S,), fired_L (L,): number of activations so far on which each latent was active
     seen: number of activations so far
+    with_spread: number of those that have a spread over their entries; NMSE leaves out the others
 
     Raises: ValueError if the two SAEs differ in d_in or in normalization.
     """
@@ -56,7 +61,7 @@ class Stitching:
         self.fired_S = torch.zeros(small.dict_size, dtype=torch.int64, device=device)
         self._squared_error_sum = torch.zeros((), dtype=torch.float64, device=device)
         self._nmse_sums = [torch.zeros(path.length + 1, dtype=torch.float64, device=device) for path in paths]
-        self.seen = 0
+        self.seen = self.with_spread = 0
 
     @torch.no_grad()
     def update(self, x_BD: Tensor) -> None:
@@ -74,11 +79,13 @@ class Stitching:
         self.fired_S += torch.bincount(kept_S.col_N[kept_S.active], minlength=small.dict_size)
         self.seen += len(x_BD)
 
+        spread_B, has_spread_B = compute_spread(x_BD)
+        self.with_spread += int(has_spread_B.sum())
         # `restore` maps this target to exactly x; not so normalized.x_BD, as `normalize` divides by std plus an epsilon
         target_BD = (x_BD - normalized.mean_B1) / normalized.std_B1
-        error_BD = target_BD - (normalized.x_BD - residual_BD)
-        variance_B = (x_BD - x_BD.mean(1, keepdim=True)).square().sum(1).double()
-        weight_B = normalized.std_B1.squeeze(1).double().square() / variance_B  # from a squared error to NMSE
+        error_BD = (target_BD - (normalized.x_BD - residual_BD)).where(has_spread_B[:, None], 0.0)
+        weight_B = normalized.std_B1.squeeze(1).double().square() / spread_B  # from a squared error to NMSE
+        weight_B = weight_B.where(has_spread_B, 0.0)
         for path, nmse_sum_P in zip(self._paths, self._nmse_sums, strict=True):
             changes = _PathChanges(path, small, kept_S, large, kept_L)
             at_once = max(1, CHANGES_AT_ONCE // (max(1, path.length) * x_BD.shape[1]))
@@ -105,7 +112,8 @@ class Stitching:
         curves = []
         for path, nmse_sum_P in zip(self._paths, self._nmse_sums, strict=True):
             l0 = path.count_active(self.fired_S, self.fired_L) / self.seen
-            curves.append(Curve(path.latent_count.tolist(), (nmse_sum_P / self.seen).tolist(), l0.tolist()))
+            nmse = [divide(total, self.with_spread) for total in nmse_sum_P.tolist()]
+            curves.append(Curve(path.latent_count.tolist(), nmse, l0.tolist()))
         return curves
 
 
@@ -256,6 +264,6 @@ def compute_rates(
     alive_L, below_L, lowers_L = fired_L > 0, cosine_L < threshold, change_L < 0
 
     def compute_share(chosen_L: Tensor) -> float | None:
-        return below_L[chosen_L].double().mean().item() if chosen_L.any() else None
+        return divide(below_L[chosen_L].sum().item(), chosen_L.sum().item())
 
     return compute_share(alive_L & lowers_L), compute_share(alive_L & ~lowers_L)

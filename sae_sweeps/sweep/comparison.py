@@ -29,17 +29,25 @@ class ComparedPoint:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Return the metrics of the point by name; empty if the point has no results."""
-        return {} if self.results is None else self.results["metrics"]
+        """Return the metrics of the point that have a value, by name; empty if the point has no results."""
+        found = {} if self.results is None else self.results["metrics"]
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def missing(self) -> list[str]:
+        """Return the names of the metrics that have no value."""
+        return (
+            [] if self.results is None else [name for name, value in self.results["metrics"].items() if value is None]
+        )
 
 
 @dataclass(frozen=True)
 class Group:
     """Points of a sweep that differ only in their seed.
 
-    mean: metric name -> mean over the finished points
+    mean: metric name -> mean over the finished points; no entry if the metric has no value in one of them
     spread: metric name -> sample standard deviation over the finished points; None if there are fewer than two values
-        or a value is not finite
+        or they are too large
     """
 
     label: str
@@ -99,6 +107,8 @@ def _group(label: str, points: list[ComparedPoint]) -> Group:
     for point in points:
         for name, value in point.metrics.items():
             values.setdefault(name, []).append(value)
+    for name in {name for point in points for name in point.missing}:
+        values.pop(name, None)  # a mean over some of the seeds would not be that of the group
     return Group(
         label,
         points,

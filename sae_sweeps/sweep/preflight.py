@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.activations.documents import fill_sequences, find_files, read_split, too_short_error
+from sae_sweeps.activations.excluded import find_token_id
 from sae_sweeps.activations.hooks import check_hook
 from sae_sweeps.activations.hub import require_repository
 from sae_sweeps.activations.model_info import is_local_path, read_model_info
@@ -162,6 +163,26 @@ def _require_full_sequence(config: Config) -> None:
             raise too_short_error(config.dataset, held_out)
 
 
+def _check_excluded(config: Config) -> None:
+    """Check that the tokens of `dataset.exclude` exist, if the model's folder has a tokenizer.json.
+
+    Raises: ConfigError for the first that does not.
+    """
+    tokens, file = config.dataset.excluded_tokens, Path(config.model.name).expanduser() / "tokenizer.json"
+    if not tokens or not file.is_file():
+        return
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    for token in tokens:
+        find_token_id(
+            token,
+            config.dataset.exclude,
+            tokenizer.get_vocab(),
+            lambda text: tokenizer.encode(text, add_special_tokens=False).ids,
+        )
+
+
 def _check_tracking(config: Config) -> None:
     if config.tracking.mode != "off" and importlib.util.find_spec("wandb") is None:
         raise ConfigError(
@@ -185,6 +206,7 @@ INPUT_CHECKS: dict[Check, tuple[str, ...]] = {  # for commands that read activat
     _check_cache: ("activations.",),
     _check_model: ("model.name",),
     _check_dataset: ("dataset.",),
+    _check_excluded: ("dataset.exclude", "model.name"),
     _check_device: ("device",),
 }
 CHECKS: dict[Check, tuple[str, ...]] = {

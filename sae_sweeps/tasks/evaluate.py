@@ -4,6 +4,8 @@ import logging
 
 from sae_sweeps.config import Config
 from sae_sweeps.evaluation.evaluate import evaluate
+from sae_sweeps.evaluation.metrics import find_concentration
+from sae_sweeps.evaluation.ratios import describe_metrics
 from sae_sweeps.report.terminal import saes_table
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.files import read_json
@@ -35,6 +37,9 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     if metrics:
         model = studies[0].config.model
         console.print(saes_table(f"{model.name} at {model.hook}", metrics))
+        for label, values in metrics.items():
+            if (concentration := find_concentration(values)) is not None:
+                console.print(f"{label}: {concentration}", markup=False, soft_wrap=True)
     return failures
 
 
@@ -45,6 +50,5 @@ def _evaluate(study: Study, display: PointProgress) -> None:
     display.show_stage("evaluating")
     metrics = evaluate(sae, source.model, source.held_out(study.config.evaluation.tokens))
     study.write_results(metrics)
-    numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    log.info("%s: %s", study.name, numbers)
+    log.info("%s: %s", study.name, describe_metrics(metrics))
     study.track("step", lambda run: None, metrics)

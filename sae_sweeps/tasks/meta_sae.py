@@ -14,6 +14,7 @@ from torch import Tensor
 from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.config import Config
 from sae_sweeps.evaluation.evaluate import evaluate
+from sae_sweeps.evaluation.ratios import format_number
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import read_json, write_json
@@ -139,7 +140,7 @@ def _measure(sae: SAE, top: TopActivations, meta: MetaSAE, control: MetaSAE) -> 
     }
 
 
-def _evaluate_replacement(study: Study, source: ActivationSource, sae: SAE, meta: MetaSAE) -> dict[str, float]:
+def _evaluate_replacement(study: Study, source: ActivationSource, sae: SAE, meta: MetaSAE) -> dict[str, float | None]:
     """Return NMSE and CE degradation (nats per token) of the SAE with its own and with replaced decoder directions.
 
     Each decomposed direction is replaced by the meta-SAE's reconstruction. Keys end in `_before` and `_after`.
@@ -184,10 +185,10 @@ def _write_tables(
 
 def summarize(metrics: dict[str, Any]) -> str:
     """Return the main results of a meta-SAE study in one line, for the log."""
-    explained, control = metrics["explained_variance"], metrics["explained_variance_shuffled"]
+    explained, control = (format_number(metrics[f"explained_variance{of}"], ".1%") for of in ("", "_shuffled"))
     return (
-        f"{metrics['meta_latents']} meta-latents explain {explained:.1%} of the variance of {metrics['decomposed']} "
-        f"directions (shuffled directions: {control:.1%}); CE degradation {metrics['ce_degradation_before']:+.3f} -> "
+        f"{metrics['meta_latents']} meta-latents explain {explained} of the variance of {metrics['decomposed']} "
+        f"directions (shuffled directions: {control}); CE degradation {metrics['ce_degradation_before']:+.3f} -> "
         f"{metrics['ce_degradation_after']:+.3f} nats with the directions replaced"
     )
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.config.studies import MetaConfig
+from sae_sweeps.evaluation.ratios import complement, divide
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.layout import DIRECTIONS_OF
 from sae_sweeps.runtime import signals
@@ -90,7 +91,7 @@ def _train(folder: Path, directions_AD: Tensor, settings: MetaConfig, display: P
             done = trainer.steps_done
             display.show_step(trainer.tokens_done, tokens, step.loss, step.l0, "directions")
             if done % LOG_EVERY == 0 or trainer.finished:
-                explained = 1 - step.mse.item() / variance
+                explained = complement(divide(step.mse.item(), variance))
                 curve.append({"step": done, "explained_variance": explained, "l0": step.l0.item()})
             if done % settings.checkpoint_every == 0 or trainer.finished:
                 checkpoints.save(states, done, trainer.state())

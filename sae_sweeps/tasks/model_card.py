@@ -9,6 +9,7 @@ from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.report.markdown import format_markdown_row
+from sae_sweeps.sweep.comparison import finite_or_inf
 
 WRITTEN = "Written by sae-sweeps."  # marks a README.md that may be overwritten
 CONFIG_GROUPS = ("sae", "training", "dataset", "evaluation")  # groups of settings listed in a card
@@ -18,7 +19,7 @@ def build_card(
     title: str,
     format: str,
     description: Description,
-    metrics: Mapping[str, float],
+    metrics: Mapping[str, float | None],
     config: Mapping[str, Any],
     provenance: Mapping[str, Any],
     folder: str,
@@ -73,7 +74,9 @@ def _introduce(description: Description) -> str:
     )
 
 
-def build_overview(title: str, format: str, model: str | None, metrics: Mapping[str, Mapping[str, float]]) -> str:
+def build_overview(
+    title: str, format: str, model: str | None, metrics: Mapping[str, Mapping[str, float | None]]
+) -> str:
     """Return the text of the README.md of a repository with several SAEs. `metrics`: a mapping per folder name."""
     parts = [
         _build_front_matter(WRITERS[format].library, model),
@@ -85,10 +88,10 @@ def build_overview(title: str, format: str, model: str | None, metrics: Mapping[
     return "\n\n".join(parts) + "\n"
 
 
-def build_metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
+def build_metrics_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
     """Return a Markdown table of metrics with a row per SAE, the lowest NMSE first, SAEs without metrics last."""
     rows = [["SAE", *(metric.title for metric in METRICS.values())]]
-    for name, values in sorted(metrics.items(), key=lambda item: item[1].get("nmse", float("inf"))):
+    for name, values in sorted(metrics.items(), key=lambda item: finite_or_inf(item[1].get("nmse"))):
         rows.append([name, *(metric.text(values.get(key)) for key, metric in METRICS.items())])
     return _build_table(rows)
 

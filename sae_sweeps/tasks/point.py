@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from filelock import FileLock
 
+from sae_sweeps.activations.chunks import ActivationChunks
 from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.config import Config
 from sae_sweeps.config.saes import PenaltyConfig
 from sae_sweeps.config.sparsity import explain_sparsity, resolve_sparsity
 from sae_sweeps.evaluation.evaluate import evaluate
+from sae_sweeps.evaluation.metrics import find_concentration
+from sae_sweeps.evaluation.ratios import describe_metrics, explain_missing, require_numbers
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import sae_metadata
 from sae_sweeps.runtime import logs, signals
@@ -31,6 +34,9 @@ from sae_sweeps.training import checkpoints
 from sae_sweeps.training.curve import CurveFile
 from sae_sweeps.training.trainer import Trainer, curve_line
 
+LEFT_OUT = "left_out"  # in a checkpoint: positions left out of the text so far, because of their token
+ADVICE = "The SAE has diverged: lower training.lr, or set sae.normalize_input=true"
+
 
 class FinishedElsewhere(Exception):  # noqa: N818  not an error
     """Raised when another process has finished the point while this process waited for the lock."""
@@ -39,16 +45,25 @@ class FinishedElsewhere(Exception):  # noqa: N818  not an error
 class PointRun:
     """A point in training, from the start or from the newest intact checkpoint. Call `close` in the end."""
 
-    def __init__(self, point: Point, d_in: int, device: torch.device, deadline: float, progress: SweepProgress) -> None:
+    def __init__(
+        self,
+        point: Point,
+        d_in: int,
+        device: torch.device,
+        stream: ActivationChunks,
+        deadline: float,
+        progress: SweepProgress,
+    ) -> None:
         """Lock the point, build the SAE, load the newest checkpoint and start the W&B run.
 
         d_in: width of the activations
+        stream: the activations to train on, which count the positions that are left out
         deadline: time (of time.monotonic, in seconds) until which to wait for the lock of another process
         progress: the display to which the point adds a line
         Raises: LockedError if another process still has the lock at the deadline; FinishedElsewhere if another process
         has finished the point; Stopped if a signal arrives during the wait.
         """
-        self.point, self.config = point, point.config
+        self.point, self.config, self._stream = point, point.config, stream
         self.trainer = Trainer(build_sae(self.config, d_in).to(device), self.config.training)
         point.folder.mkdir(parents=True, exist_ok=True)
         self._log = logs.point_log(point.name)
@@ -86,7 +101,7 @@ class PointRun:
         """Load the newest checkpoint if there is one, open the file of the training curve, and start the W&B run."""
         config, folder, training = self.config, self.point.folder, self.config.training
         point_state.write_state(folder, point_state.RUNNING, describe_unused_gpu(device))
-        state = checkpoints.load_newest(folder / "checkpoint")
+        state = self._load_checkpoint()
         if isinstance(config.sae, PenaltyConfig):
             self._log.info("%s: %s", self.point.name, explain_sparsity(config))
         if state is None:
@@ -98,6 +113,30 @@ class PointRun:
         self._saved_steps = self._first_step = self.trainer.steps_done
         self._curve = CurveFile(folder / CURVE, self.trainer.steps_done)
         self._tracker = start_point_run(self.point, self._curve.lines, provenance())
+
+    def _load_checkpoint(self) -> dict[str, torch.Tensor] | None:
+        """Return the newest intact checkpoint, or None if there is none that belongs to the point's activations.
+
+        Checkpoints from before `dataset.exclude` existed do not hold LEFT_OUT. They belong to other activations if
+        positions are left out of the text that they were trained on, and are removed.
+        """
+        folder = self.point.folder / "checkpoint"
+        state = checkpoints.load_newest(folder)
+        self._left_out = int(state.pop(LEFT_OUT, torch.tensor(-1))) if state is not None else 0
+        if state is None or self._left_out >= 0:
+            return state
+        steps = int(state["steps_done"])
+        self._left_out = self._stream.count_left_out(steps * self.config.training.batch_size)
+        if self._left_out == 0:
+            return state
+        self._log.warning(
+            "%s: the checkpoint of step %d is from a version that also trained on the %s positions which "
+            "dataset.exclude=%s leaves out; training starts again from step 0",
+            *(self.point.name, steps, f"{self._left_out:,}", self.config.dataset.exclude),
+        )
+        shutil.rmtree(folder)
+        self._left_out = 0
+        return None
 
     @property
     def has_taken_every_step(self) -> bool:
@@ -129,12 +168,18 @@ class PointRun:
             since = time.perf_counter()
 
     def _save(self) -> None:
-        """Write a checkpoint of the trainer. Raises: LockedError if another process has taken over the point."""
+        """Write a checkpoint of the trainer.
+
+        Raises: LockedError if another process has taken over the point; TrainingError if the state is not finite.
+        """
         known = point_state.read_note(self.point.folder)
         if known is not None and known.owner != point_state.Owner.current():
             raise LockedError(f"{known.owner} has taken over this point")
+        self.trainer.require_finite()
         self._saved_steps = self.trainer.steps_done
-        checkpoints.save(self.point.folder / "checkpoint", self.trainer.steps_done, self.trainer.state())
+        self._left_out = self._stream.count_left_out(self.trainer.tokens_done)
+        state = {**self.trainer.state(), LEFT_OUT: torch.tensor(self._left_out)}
+        checkpoints.save(self.point.folder / "checkpoint", self.trainer.steps_done, state)
 
     def stop(self, reason: str) -> None:
         """Write a checkpoint and mark the point as interrupted, so that it can be resumed.
@@ -159,14 +204,21 @@ class PointRun:
         config, folder = self.config, self.point.folder
         self._display.show_stage("evaluating")
         began = time.perf_counter()
-        metrics = evaluate(self.trainer.sae, model, data)
+        sae = self.trainer.sae.for_inference()
+        metrics = evaluate(sae, model, data)
         self.evaluation_seconds = time.perf_counter() - began
-        numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        self._log.info("%s: %s", self.point.name, numbers)
-        saelens.write(folder / "sae", self.trainer.sae.for_inference(), sae_metadata(config))
+        require_numbers(metrics, ADVICE)
+        self._log.info("%s: %s", self.point.name, describe_metrics(metrics))
+        if self._left_out:
+            message = "%s: left out %s positions of the training text, because of their tokens (dataset.exclude=%s)"
+            self._log.info(message, self.point.name, f"{self._left_out:,}", config.dataset.exclude)
+        if (concentration := find_concentration(metrics)) is not None:
+            self._log.warning("%s: %s", self.point.name, concentration)
+        saelens.write(folder / "sae", sae, sae_metadata(config))
         log_results(self._tracker, self.point, self.trainer.tokens_done, metrics)
         seconds = self._curve.total("seconds")
-        write_json(folder / point_state.RESULTS, describe_results(config, self.trainer, metrics, seconds))
+        results = describe_results(config, self.trainer, metrics, seconds, self._left_out)
+        write_json(folder / point_state.RESULTS, results)
         self._tracker.finish()
         if not config.training.keep_states:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
@@ -182,10 +234,13 @@ class PointRun:
             self._lock.release()
 
 
-def describe_results(config: Config, trainer: Trainer, metrics: dict[str, float], seconds: float) -> dict[str, Any]:
+def describe_results(
+    config: Config, trainer: Trainer, metrics: dict[str, float | None], seconds: float, left_out: int = 0
+) -> dict[str, Any]:
     """Return the content of results.json: the point, the metrics, the training speed, the configuration, the versions.
 
     seconds: time of the training steps of this point, summed over all processes that trained it
+    left_out: positions of the training text that were left out because of their token
     """
     return {
         "point": {
@@ -197,9 +252,11 @@ def describe_results(config: Config, trainer: Trainer, metrics: dict[str, float]
             "hook": config.model.hook,
         },
         "metrics": metrics,
+        "missing": explain_missing(metrics),
         "training": {
             "tokens": trainer.tokens_done,
             "steps": trainer.steps_done,
+            "left_out": left_out,
             "seconds": seconds,
             "tokens_per_second": trainer.tokens_done / seconds if seconds > 0 else None,
         },

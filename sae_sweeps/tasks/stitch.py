@@ -13,6 +13,7 @@ from torch import Tensor
 from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.config import Config
 from sae_sweeps.config.studies import StitchConfig
+from sae_sweeps.evaluation.ratios import REASONS, format_number
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import write_table
@@ -121,16 +122,12 @@ def measure_ce_degradation(pair: Pair, source: ActivationSource) -> list[float]:
 def summarize(metrics: dict[str, Any]) -> str:
     """Return the main results of a stitching study in one line, for the log."""
     auroc, best = metrics["auroc"], metrics["best_threshold"]
-    prediction = (
-        "AUROC undefined, as all active latents change the MSE in one direction"
-        if auroc is None
-        else f"AUROC {auroc:.3f}"
-    )
+    prediction = f"AUROC none, because {REASONS['auroc']}" if auroc is None else f"AUROC {auroc:.3f}"
     return (
         f"{metrics['novel']} of {metrics['latents']} latents are novel; {prediction}"
         + (f", best threshold {best:.2f}" if best is not None else "")
-        + f"; NMSE {metrics['nmse_small']:.4f} -> {metrics['nmse_novel_in']:.4f} with the novel latents inserted"
-        + f" -> {metrics['nmse_large']:.4f}"
+        + f"; NMSE {format_number(metrics['nmse_small'], '.4f')} -> {format_number(metrics['nmse_novel_in'], '.4f')} "
+        + f"with the novel latents inserted -> {format_number(metrics['nmse_large'], '.4f')}"
     )
 
 

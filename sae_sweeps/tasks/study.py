@@ -24,6 +24,7 @@ from sae_sweeps.config import Config, DatasetConfig, ModelConfig
 from sae_sweeps.config.differences import find_differing, select_text_settings
 from sae_sweeps.config.identity import apply_command_settings, select_stream_settings
 from sae_sweeps.config.schema import get_setting
+from sae_sweeps.evaluation.ratios import explain_missing, require_numbers
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.devices import choose_device
@@ -128,8 +129,9 @@ class Study:
         }
 
     def write_results(self, metrics: dict[str, Any], **more: Any) -> None:
-        """Write results.json with metrics and further entries. It marks the study as done, so write it last."""
-        content = {"study": self.describe(), "metrics": metrics, **more}
+        """Write results.json, which marks the study as done. Raises: TrainingError if a metric is NaN or infinite."""
+        require_numbers(metrics, "Check the weights of the SAE")
+        content = {"study": self.describe(), "metrics": metrics, "missing": explain_missing(metrics), **more}
         content |= {"config": asdict(self.config), "provenance": provenance()}
         write_json(self.folder / point_state.RESULTS, content)
 
@@ -262,15 +264,12 @@ def _hold_lock(study: Study) -> Iterator[None]:
 
 def _write_csv(folder: Path) -> None:
     """Write <task>.csv with a row per finished study: name, SAEs, settings, differing text settings and metrics."""
-    rows = []
-    found = {file: read_json(file) for file in sorted(folder.glob(f"*/{point_state.RESULTS}"))}
+    rows, found = [], {file: read_json(file) for file in sorted(folder.glob(f"*/{point_state.RESULTS}"))}
     texts = [select_text_settings(results["config"]) for results in found.values()]
     differing = find_differing(texts) if texts else []
     for (file, results), text in zip(found.items(), texts, strict=True):
-        row: dict[str, Any] = {"study": file.parent.name}
-        for part, value in results["study"].items():
-            if isinstance(value, dict) and "point" in value:
-                row |= {part: value["point"]}
+        saes = {part: one for part, one in results["study"].items() if isinstance(one, dict) and "point" in one}
+        row: dict[str, Any] = {"study": file.parent.name, **{part: one["point"] for part, one in saes.items()}}
         settings = results["study"]["settings"]
         row |= {name: value for name, value in settings.items() if not isinstance(value, (list, dict))}
         row |= {name: text.get(name) for name in differing}

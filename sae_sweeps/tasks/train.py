@@ -106,7 +106,7 @@ def _train_pack(
         try:
             for point in points:
                 with _isolated(point, on_finished):
-                    run = PointRun(point, source.d_in, source.device, deadline, progress)
+                    run = PointRun(point, source.d_in, source.device, stream, deadline, progress)
                     closing.callback(run.close)
                     runs.append(run)
                     if run.trainer.finished:  # an earlier process was stopped before the evaluation

@@ -6,6 +6,7 @@ tracking=online a background process uploads the run while it is written (backgr
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -59,12 +60,12 @@ class Run:
         return True
 
     def log(self, metrics: dict[str, Any]) -> None:
-        """Log the metrics (name -> value) of one step to W&B."""
-        self._try(lambda run: run.log(metrics))
+        """Log the metrics (name -> value) of one step to W&B. Metrics without a value are left out."""
+        self._try(lambda run: run.log(_drop_missing(metrics)))
 
     def summary(self, values: dict[str, Any]) -> None:
-        """Set values (name -> value) in the summary of the W&B run."""
-        self._try(lambda run: run.summary.update(values))
+        """Set values (name -> value) in the summary of the W&B run. Values that are None are left out."""
+        self._try(lambda run: run.summary.update(_drop_missing(values)))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Log a table to W&B under a name. Rows after the first TABLE_ROWS are left out."""
@@ -92,12 +93,15 @@ class Run:
         self._try(draw)
 
     def histogram(self, name: str, values: Any) -> None:
-        """Log a histogram of an array of numbers to W&B under a name."""
+        """Log a histogram of the finite numbers in an array to W&B under a name; nothing if there are none."""
 
         def draw(run: Any) -> None:
+            import numpy as np
             import wandb
 
-            run.log({name: wandb.Histogram(values)})
+            finite = np.asarray(values)[np.isfinite(values)]
+            if len(finite):
+                run.log({name: wandb.Histogram(finite)})
 
         self._try(draw)
 
@@ -157,6 +161,15 @@ class Run:
             self.finish(failed=True)
 
 
+def _drop_missing(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that are not None, NaN or infinite: W&B would show these as text."""
+    return {
+        name: value
+        for name, value in values.items()
+        if value is not None and not (isinstance(value, float) and not math.isfinite(value))
+    }
+
+
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     import wandb
 
@@ -197,7 +210,7 @@ def start_run(
             if earlier != offline_run:
                 shutil.rmtree(earlier)
         for metrics in history:
-            run.log(metrics)
+            run.log(_drop_missing(metrics))
         if tracking.mode == "online":
             uploads.add(run.settings.base_url, offline_run, sync_command(folder, group))
     except Exception as error:

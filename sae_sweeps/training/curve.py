@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.runtime.files import write_text
+from sae_sweeps.runtime.files import parse_json, to_json, write_text
 
 Line = dict[str, Any]
 TAIL_BYTES = 4096  # bytes read from the end of the file to find the last line; several lines long
@@ -17,17 +17,17 @@ class CurveFile:
         self._path = path
         self.lines = [line for line in read_lines(path) if line["step"] <= step]
         if path.exists():
-            write_text(path, "".join(json.dumps(line) + "\n" for line in self.lines))
+            write_text(path, "".join(to_json(line) + "\n" for line in self.lines))
 
     def append(self, line: Line) -> None:
         """Append a line to the file and to `lines`."""
         self.lines.append(line)
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(to_json(line) + "\n")
 
     def total(self, name: str) -> float:
         """Return the sum over all lines of the value called `name`."""
-        return sum(line[name] for line in self.lines)
+        return sum(line[name] or 0.0 for line in self.lines)
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -39,7 +39,7 @@ def read_lines(path: Path) -> list[Line]:
     if path.exists():
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
-                lines.append(json.loads(text))
+                lines.append(parse_json(text))
             except json.JSONDecodeError:
                 break
     return lines
@@ -59,7 +59,7 @@ def last_line(path: Path) -> Line | None:
         return None
     for text in reversed(tail):
         try:
-            return json.loads(text)
+            return parse_json(text)
         except json.JSONDecodeError:
             continue
     return None

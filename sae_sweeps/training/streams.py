@@ -29,13 +29,16 @@ class TensorStream:
 
         A chunk holds as many whole batches as fit into `chunk_size` activations, and at least one.
 
-        Raises: ValueError if `x_AD` is not a matrix, or if `batch_size` is not between 1 and A.
+        Raises: ValueError if `x_AD` is not a matrix or has numbers that are not finite, or if `batch_size` is not
+        between 1 and A.
         """
         if x_AD.ndim != 2 or not 0 < batch_size <= len(x_AD):
             raise ValueError(
                 f"activations of shape {tuple(x_AD.shape)} do not fill a batch of {batch_size}: give a matrix of one "
                 "activation per row, and a batch size between 1 and the number of rows"
             )
+        if not bool((finite := x_AD.isfinite()).all()):
+            raise ValueError(f"activations must be finite, but {int((~finite).sum())} of {x_AD.numel()} are not")
         self._x_AD, self._seed = x_AD, seed
         self.chunk_size = max(1, min(chunk_size, len(x_AD)) // batch_size) * batch_size
         self._chunks = len(x_AD) // self.chunk_size  # chunks per epoch

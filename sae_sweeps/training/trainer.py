@@ -2,6 +2,7 @@
 
 # A activations in a chunk, B in a batch, D model width, F latents
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -12,6 +13,10 @@ from sae_sweeps.runtime.devices import resolve_precision
 from sae_sweeps.runtime.errors import TrainingError
 from sae_sweeps.saes import PenalizedSAE, Step, TrainableSAE
 from sae_sweeps.training.streams import Stream
+
+log = logging.getLogger(__name__)
+
+LARGE_MEAN = 1.0  # norm of the mean over the spread of activations, above which zero is a bad start of the biases
 
 
 class Trainer:
@@ -85,13 +90,33 @@ class Trainer:
 
         At the first step of all, `initial_bias=mean` sets the biases from the mean of the chunk.
         """
-        if self.steps_done == 0 and self.config.initial_bias == "mean":
-            self.sae.center(self.sae.normalize(chunk_AD).x_BD.mean(0))
+        if self.steps_done == 0:
+            self._start_biases(self.sae.normalize(chunk_AD).x_BD)
         batches = chunk_AD.split(self.config.batch_size)
         for x_BD in batches[self.steps_done % len(batches) :]:
             if self.finished:
                 return
             yield self.step(x_BD)
+
+    def _start_biases(self, x_AD: Tensor) -> None:
+        """Set the biases from the mean of normalised activations (A, D), or warn that zero is a bad start for them."""
+        if self.config.initial_bias == "mean":
+            self.sae.center(x_AD.mean(0))
+        elif (ratio := measure_mean(x_AD)) > LARGE_MEAN:
+            log.warning(
+                "training.initial_bias=zero: the mean of the %sactivations is %.1f times their spread, so most latents "
+                "of this %s SAE may die; training.initial_bias=mean starts from the mean",
+                *("normalised " if self.sae.normalization != "none" else "", ratio, self.sae.architecture),
+            )
+
+    def require_finite(self) -> None:
+        """Check that all tensors of the state are finite. Raises: TrainingError that names those that are not."""
+        wrong = [name for name, tensor in self.state().items() if not bool(tensor.isfinite().all())]
+        if wrong:
+            raise TrainingError(
+                f"after step {self.steps_done} these are not finite: {', '.join(wrong)}. Training stops and keeps the "
+                "checkpoint before; lower training.lr"
+            )
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that the coming steps depend on as tensors by name: SAE, Adam's moments and counters."""
@@ -105,13 +130,26 @@ class Trainer:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Restore SAE, optimizer and counters from the tensors that `state` returned."""
-        self.sae.load_state_dict({name[4:]: tensor for name, tensor in state.items() if name.startswith("sae.")})
+        weights = {name[4:]: tensor for name, tensor in state.items() if name.startswith("sae.")}
+        if not self.sae.centers_input:  # checkpoints from before this buffer existed have all of it in b_enc
+            weights.setdefault("input_center", torch.zeros_like(self.sae.input_center))
+        self.sae.load_state_dict(weights)
         for name, parameter in self.sae.named_parameters():
             prefix = f"adam.{name}."
             slots = {key[len(prefix) :]: tensor for key, tensor in state.items() if key.startswith(prefix)}
             self._optimizer.state[parameter] = {slot: tensor.to(parameter.device) for slot, tensor in slots.items()}
         self.idle_tokens_F = state["idle_tokens"].to(self.idle_tokens_F.device)
         self.steps_done = int(state["steps_done"])
+
+
+def measure_mean(x_AD: Tensor) -> float:
+    """Return the norm of the mean of activations (A, D) over their spread, the root of the mean of |x - mean|^2.
+
+    It is 0 where no activation differs from the mean.
+    """
+    mean_D = x_AD.mean(0)
+    spread = (x_AD - mean_D).square().sum(1).mean().sqrt().item()
+    return mean_D.norm().item() / spread if spread > 0 else 0.0
 
 
 def curve_line(trainer: Trainer, step: Step) -> dict[str, float]:

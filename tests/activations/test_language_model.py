@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from transformers import GPT2LMHeadModel
 
 from sae_sweeps.activations.language_model import LanguageModel
+from sae_sweeps.activations.positions import Positions
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.runtime.errors import ConfigError
 
@@ -38,7 +39,9 @@ def test_cross_entropy_is_the_loss_of_transformers(tiny_model):
     with torch.no_grad():
         logits_NSV = reference(TOKENS_NS).logits[:, 3:-1]
     later = torch.nn.functional.cross_entropy(logits_NSV.flatten(0, 1), TOKENS_NS[:, 4:].flatten()).item()
-    assert model.cross_entropy(TOKENS_NS, first_position=3) == pytest.approx(later, rel=1e-5)
+    assert model.cross_entropy(TOKENS_NS, counted_NS=Positions(first=3).find(TOKENS_NS)) == pytest.approx(
+        later, rel=1e-5
+    )
     assert model.cross_entropy(TOKENS_NS, lambda acts, first: acts) == pytest.approx(loss, rel=1e-5)
     assert model.cross_entropy(TOKENS_NS, lambda acts, first: 0 * acts) != pytest.approx(loss, rel=1e-3)
 

@@ -12,6 +12,7 @@ from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import meta_sae
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meta_sae import (
+    compute_explained_share,
     compute_explained_variance,
     decompose,
     expand_to_all_latents,
@@ -258,3 +259,19 @@ def test_planted_meta_directions_are_found():
     assert matches.left.cosine.min() > 0.99
     assert matches.right.cosine.min() > 0.99
     assert sorted(matches.left.index.tolist()) == list(range(len(hidden_MD)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("row", [torch.zeros(D), torch.full((D,), D**-0.5), torch.eye(D)[3]])
+def test_equal_directions_have_no_explained_variance(count, row):
+    equal_AD = row.expand(count, D)
+    for reconstructed_AD in (equal_AD, torch.zeros(count, D), equal_AD + 1):
+        assert compute_explained_variance(equal_AD, reconstructed_AD) is None
+        assert compute_explained_share(equal_AD, reconstructed_AD).isnan().all()
+
+
+def test_a_direction_that_is_the_mean_has_no_explained_share():
+    directions_AD = torch.stack([torch.eye(D)[0], -torch.eye(D)[0], torch.zeros(D)])
+    assert compute_explained_share(directions_AD, directions_AD).tolist()[:2] == [1, 1]
+    assert compute_explained_share(directions_AD, directions_AD)[2].isnan()
+    assert compute_explained_variance(directions_AD, directions_AD) == 1

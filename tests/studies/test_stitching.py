@@ -128,3 +128,21 @@ def test_saes_of_other_width_or_normalization_are_refused():
         Stitching(TopKSAE(8, 20, 3), TopKSAE(8, 40, 3, normalize_input=False), [])
     with pytest.raises(ValueError, match="the two SAEs must have the same d_in and the same normalization"):
         Stitching(TopKSAE(8, 20, 3), TopKSAE(9, 40, 3), [])
+
+
+@pytest.mark.parametrize("normalization", ["none", "layer_norm", "constant_norm_rescale"])
+@pytest.mark.parametrize("value", [0.0, 0.25, -70.0])
+def test_activations_without_spread_are_left_out_of_nmse_and_counted(normalization, value):
+    x_AD = activations(A).float()
+    small, large = (random_sae("topk", size, seed).float() for size, seed in ((SMALL, 1), (LARGE, 2)))
+    small.normalization = large.normalization = normalization
+    flat_AD = torch.full((3, x_AD.shape[1]), value)
+    with_flat, without, alone = ([random_path(0)] for _ in range(3))
+    measured = [Stitching(small, large, paths) for paths in (with_flat, without, alone)]
+    for stitching, x in zip(measured, (torch.cat([flat_AD, x_AD]), x_AD, flat_AD), strict=True):
+        stitching.update(x)
+    assert [(one.seen, one.with_spread) for one in measured] == [(A + 3, A), (A, A), (3, 0)]
+    (found,), (expected,), (none,) = (one.compute_curves() for one in measured)
+    assert found.nmse == pytest.approx(expected.nmse, rel=1e-6)
+    assert set(none.nmse) == {None}
+    assert all(one.change_L.isfinite().all() for one in measured)

@@ -53,3 +53,10 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_setting():
     assert str(error) == (
         "output_root=/locked/sweep: cannot be written (Permission denied). Fix: set output_root to a writable folder"
     )
+
+
+@pytest.mark.parametrize("exclude", ["[300]", "[0,99999]", "[of a]", "[no such token]"])
+def test_an_excluded_token_that_the_tokenizer_does_not_have_is_found_before_the_model_is_loaded(tiny, exclude):
+    (error,) = Preflight().find_problems(composed(*tiny, f"dataset.exclude={exclude}"))
+    assert str(error).startswith("dataset.exclude=[")
+    assert not Preflight().find_problems(composed(*tiny, "dataset.exclude=[0, of, '<|endoftext|>']"))

@@ -22,7 +22,7 @@ function describeMetaSAE({ metrics, settings, sweep, sae }) {
   let text =
     `${formatCount(metrics.meta_latents)} meta-latents, on average ${settings.k} per latent, explain ` +
     `${formatPercent(explained)} of the variance of the decoder directions of ${findLabel(sweep, sae.point)}`;
-  if (shuffled != null) {
+  if (explained != null && shuffled != null) {
     const points = (100 * Math.abs(explained - shuffled)).toFixed(1);
     const comparison = explained < shuffled ? "less" : "more";
     text += `: ${points} percentage points ${comparison} than for shuffled directions (${formatPercent(shuffled)})`;

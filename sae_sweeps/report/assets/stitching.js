@@ -65,7 +65,7 @@ function showStitching(content, study) {
 function describeStitching(study) {
   const { metrics, settings } = study;
   const [large, small] = [findLabel(study.sweep, study.large.point), findLabel(study.sweep, study.small.point)];
-  const [before, after] = [metrics.nmse_small.toFixed(4), metrics.nmse_novel_in.toFixed(4)];
+  const [before, after] = [formatMetric("nmse", metrics.nmse_small), formatMetric("nmse", metrics.nmse_novel_in)];
   const sentences = [];
   if (metrics.auroc != null)
     sentences.push(
@@ -77,12 +77,12 @@ function describeStitching(study) {
   sentences.push(
     `At the chosen threshold of ${settings.threshold}, ${formatCount(metrics.novel)} latents are novel${active}.`,
     `Inserting all of them changes the NMSE from ${before} to ${after}; ` +
-      `the NMSE of the large SAE is ${metrics.nmse_large.toFixed(4)}.`,
+      `the NMSE of the large SAE is ${formatMetric("nmse", metrics.nmse_large)}.`,
   );
   if (metrics.nmse_novel_in > metrics.nmse_small)
     sentences.push(
       "At this threshold, inserting all novel latents raises the error; " +
-        `the lowest NMSE during insertion is ${metrics.nmse_lowest_on_the_way.toFixed(4)}.`,
+        `the lowest NMSE during insertion is ${formatMetric("nmse", metrics.nmse_lowest_on_the_way)}.`,
     );
   return sentences.join(" ");
 }

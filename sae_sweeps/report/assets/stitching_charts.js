@@ -67,8 +67,8 @@ function addChanges(charts, study) {
       (cardSet >= 0 ? " Click a latent to open its card." : ""),
     () => {
       const signs = [
-        ["lowers the MSE", (value) => value < 0, "lower"],
-        ["raises the MSE", (value) => value >= 0, "raise"],
+        ["lowers the MSE", (value) => value != null && value < 0, "lower"],
+        ["raises the MSE", (value) => value != null && value >= 0, "raise"],
       ];
       const traces = signs.map(([name, hasSign, colorName]) => {
         const members = latent.map((_, i) => i).filter((i) => hasSign(change[i]));

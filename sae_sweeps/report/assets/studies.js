@@ -129,9 +129,9 @@ function addStudies() {
       ["AUROC", (metrics) => formatNumber(metrics.auroc)],
       ["best threshold", (metrics) => formatNumber(metrics.best_threshold)],
       ["novel latents", (metrics) => formatNumber(metrics.novel)],
-      ["NMSE, small SAE", (metrics) => metrics.nmse_small.toFixed(4)],
-      ["NMSE, novel latents inserted", (metrics) => metrics.nmse_novel_in.toFixed(4)],
-      ["NMSE, large SAE", (metrics) => metrics.nmse_large.toFixed(4)],
+      ["NMSE, small SAE", (metrics) => formatMetric("nmse", metrics.nmse_small)],
+      ["NMSE, novel latents inserted", (metrics) => formatMetric("nmse", metrics.nmse_novel_in)],
+      ["NMSE, large SAE", (metrics) => formatMetric("nmse", metrics.nmse_large)],
     ],
     showStitching,
   );
