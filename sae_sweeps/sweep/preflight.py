@@ -16,6 +16,7 @@ from typing import Any
 from sae_sweeps.activations.documents import fill_sequences, find_files, read_split, too_short_error
 from sae_sweeps.activations.hooks import check_hook
 from sae_sweeps.activations.hub import require_repository
+from sae_sweeps.activations.model_files import check_model_files
 from sae_sweeps.activations.model_info import is_local_path, read_model_info
 from sae_sweeps.config import Config
 from sae_sweeps.config.validation import find_problems
@@ -114,6 +115,7 @@ def unwritable_error(folder: Path | str, error: OSError, setting: str = "output_
 def _check_model(config: Config) -> None:
     facts = read_model_info(config.model.name, to_plan=_is_plan(config))
     check_hook(config.model.hook, facts)
+    check_model_files(config.model.name)
     if facts.context is not None and config.dataset.seq_len > facts.context:
         raise ConfigError(
             "dataset.seq_len",
