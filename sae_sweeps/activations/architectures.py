@@ -25,10 +25,10 @@ OTHER_HEADS = {
     "ForCTC": "transcribes speech",
     "Model": "has no language-model head, so it predicts no tokens",
 }
-ENCODERS = (
-    "albert bert camembert deberta deberta-v2 distilbert electra modernbert mpnet nomic_bert roberta "
-    "roberta-prelayernorm xlm-roberta xlm-roberta-xl xlnet"
-).split()
+ENCODERS = {
+    *("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet"),
+    *("nomic_bert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xlnet"),
+}
 
 
 def find_other_purpose(config: Mapping[str, Any]) -> str | None:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from sae_sweeps.runtime.errors import ConfigError
-from sae_sweeps.runtime.file_faults import FETCH_AGAIN, find_file_fault
+from sae_sweeps.runtime.file_faults import FETCH_AGAIN, find_file_fault, list_tensors
 from sae_sweeps.runtime.files import read_json
 
 INDEX = ".index.json"  # end of the name of the file that says which shard has which weight
@@ -58,6 +58,27 @@ def check_model_files(name: str) -> None:
         raise ConfigError("model.name", name, problem, fix)
 
 
+def lacks_bos(name: str) -> bool:
+    """Return whether the files of a local model say that its tokenizer has no BOS token; False if they do not tell."""
+    folder = Path(name).expanduser()
+    settings, special = (read_json(folder / file) for file in ("tokenizer_config.json", "special_tokens_map.json"))
+    if not isinstance(settings, dict) or settings.get("bos_token") is not None:
+        return False
+    if isinstance(special, dict) and special.get("bos_token") is not None:
+        return False
+    # other classes have a BOS token of their own unless the file has null for it
+    return "bos_token" in settings or settings.get("tokenizer_class") in (
+        "PreTrainedTokenizerFast",
+        "TokenizersBackend",
+    )
+
+
+def no_bos_error() -> ConfigError:
+    """Return the error to raise if sequences are to start with BOS, but the tokenizer has no such token."""
+    problem = "the model's tokenizer has no BOS token"
+    return ConfigError("dataset.prepend_bos", True, problem, "dataset.prepend_bos=false")
+
+
 def explain_refusal(name: str, error: BaseException, problem: str) -> ConfigError:
     """Return the error to raise where a library could not load the model `name`, with the cause and a fix for it.
 
@@ -82,21 +103,34 @@ def explain_refusal(name: str, error: BaseException, problem: str) -> ConfigErro
 def _find_fault(name: str, folder: Path) -> ConfigError | None:
     """Return an error for the first file of a model that is missing, cut, unreadable or no more than an LFS pointer."""
     weights = [folder / file for file in WEIGHTS if (folder / file).exists()][:1]  # transformers takes the first
-    shards = [shard for index in weights for shard in _list_shards(index)]
+    named = {weight: shard for index in weights for weight, shard in _read_index(index).items()}
+    shards = [folder / shard for shard in sorted(set(named.values()))]
     for path in (folder / "config.json", *map(folder.joinpath, TOKENIZER_FILES), *weights, *shards):
         if path in shards and not path.exists():
             problem = f"{weights[0].name} names {path.name}, which is missing"
             return ConfigError("model.name", name, problem, FETCH_AGAIN)
         if path.exists() and (fault := find_file_fault(path)) is not None:
             return ConfigError("model.name", name, f"its file {path.name} {fault[0]}", fault[1])
+    if named and (problem := _find_unnamed(weights[0], named)) is not None:
+        return ConfigError("model.name", name, problem, FETCH_AGAIN)
     return None
 
 
-def _list_shards(index: Path) -> list[Path]:
-    """Return the paths of the shards that an index of weights names; none for any other file."""
-    if not index.name.endswith(INDEX):
-        return []
-    found = read_json(index)
-    shards = found.get("weight_map") if isinstance(found, dict) else None
-    names = set(shards.values()) if isinstance(shards, dict) else set()
-    return sorted(index.parent / name for name in names if isinstance(name, str))
+def _read_index(index: Path) -> dict[str, str]:
+    """Return weight -> file name of its shard, from an index of weights; nothing for any other file."""
+    found = read_json(index) if index.name.endswith(INDEX) else None
+    named = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(named, dict):
+        return {}
+    return {weight: shard for weight, shard in named.items() if isinstance(shard, str)}
+
+
+def _find_unnamed(index: Path, named: dict[str, str]) -> str | None:
+    """Return what is wrong if an index and its shards do not have the same weights; None if they have."""
+    for shard in sorted(set(named.values())):
+        if shard.endswith(".safetensors"):
+            held = set(list_tensors(index.parent / shard))
+            listed = {weight for weight, file in named.items() if file == shard}
+            if different := sorted(held ^ listed):
+                return f"{index.name} and {shard} do not have the same weights: only one of them has {different[0]}"
+    return None

@@ -36,6 +36,13 @@ def find_file_fault(path: Path) -> tuple[str, str] | None:
     return None
 
 
+def list_tensors(path: Path) -> list[str]:
+    """Return the names of the tensors in a safetensors file in which `find_file_fault` finds nothing wrong."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return [name for name in header if name != "__metadata__"]
+
+
 def _find_cut_safetensors(file: BinaryIO, size: int) -> tuple[str, str] | None:
     length = int.from_bytes(file.read(8), "little")
     if length > LONGEST_HEADER or size < 8:

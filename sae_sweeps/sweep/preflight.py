@@ -16,7 +16,7 @@ from typing import Any
 from sae_sweeps.activations.documents import fill_sequences, find_files, read_split, too_short_error
 from sae_sweeps.activations.hooks import check_hook
 from sae_sweeps.activations.hub import require_repository
-from sae_sweeps.activations.model_files import check_model_files
+from sae_sweeps.activations.model_files import check_model_files, lacks_bos, no_bos_error
 from sae_sweeps.activations.model_info import is_local_path, read_model_info
 from sae_sweeps.config import Config
 from sae_sweeps.config.validation import find_problems
@@ -116,6 +116,8 @@ def _check_model(config: Config) -> None:
     facts = read_model_info(config.model.name, to_plan=_is_plan(config))
     check_hook(config.model.hook, facts)
     check_model_files(config.model.name)
+    if config.dataset.prepend_bos and lacks_bos(config.model.name):
+        raise no_bos_error()
     if facts.context is not None and config.dataset.seq_len > facts.context:
         raise ConfigError(
             "dataset.seq_len",
