@@ -67,12 +67,14 @@ class HookedModel:
 
         Raises: ConfigError if the hook is not called exactly once, or with another shape.
         """
+        shape = (*tokens_nS.shape, int(self._bridge.cfg.d_model))
         calls: list[tuple[int, ...]] = []
         hooks = []
         if replace is not None:
 
-            def substitute(acts: Tensor, hook: object) -> Tensor:
+            def substitute(acts: Tensor, hook: object, name: str = hook) -> Tensor:
                 calls.append(tuple(acts.shape))
+                _require_one_call(name, calls, shape)  # `replace` expects this shape
                 replaced = replace(acts.float()).to(acts.dtype)
                 assert replaced.shape == acts.shape, "a replacement has the shape of the activations"
                 return replaced
@@ -82,7 +84,7 @@ class HookedModel:
             tokens_nS.to(self._device), fwd_hooks=hooks, return_type="logits"
         )
         if replace is not None:
-            _require_one_call(hook, calls, (*tokens_nS.shape, int(self._bridge.cfg.d_model)))
+            _require_one_call(hook, calls, shape)
         return logits_nSV
 
     def require_hook(self, name: str, hook: str, trial: Trial) -> None:

@@ -111,8 +111,8 @@ def _find_fault(name: str, folder: Path) -> ConfigError | None:
             return ConfigError("model.name", name, problem, FETCH_AGAIN)
         if path.exists() and (fault := find_file_fault(path)) is not None:
             return ConfigError("model.name", name, f"its file {path.name} {fault[0]}", fault[1])
-    if named and (problem := _find_unnamed(weights[0], named)) is not None:
-        return ConfigError("model.name", name, problem, FETCH_AGAIN)
+    if named and (difference := _find_unnamed(weights[0], named)) is not None:
+        return ConfigError("model.name", name, difference, FETCH_AGAIN)
     return None
 
 
