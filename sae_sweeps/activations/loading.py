@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.model_files import check_model_files, explain_refusal
+from sae_sweeps.activations.model_files import check_model_files, explain_refusal, find_model_file
 from sae_sweeps.activations.model_info import read_model_info
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.config.wheel_models import describe_weights
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.files import read_json
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ def _load(config: ModelConfig, device: torch.device) -> LoadedModel:
     if not tokenizer("The first words, 1 2 3", add_special_tokens=False)["input_ids"]:
         fix = "add its tokenizer.json to the folder"
         raise ConfigError("model.name", config.name, "the tokenizer has no vocabulary: it turns text into nothing", fix)
+    _forget_made_up_tokens(config.name, tokenizer)
     loader = _CheckedLoader(config.name, device)
     try:
         bridge = TransformerBridge.boot_transformers(
@@ -106,6 +108,28 @@ def _load(config: ModelConfig, device: torch.device) -> LoadedModel:
         parameter.requires_grad_(False)
     assert loader.trial is not None, "TransformerLens has loaded the model in another way"
     return LoadedModel(bridge, tokenizer, loader.trial)
+
+
+def _forget_made_up_tokens(name: str, tokenizer: Any) -> None:
+    """Leave out a BOS or EOS token that is named, but not in the vocabulary: transformers gives it an id of its own.
+
+    The row of the embedding with that id, if there is one, is untrained.
+    """
+    from tokenizers import Tokenizer
+
+    added = [role for role in ("bos", "eos") if (getattr(tokenizer, f"{role}_token_id") or 0) >= tokenizer.vocab_size]
+    path = find_model_file(name, "tokenizer.json") if added else None
+    if path is None:
+        return
+    vocabulary = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    settings = read_json(path.with_name("tokenizer_config.json"))
+    listed = settings.get("added_tokens_decoder") if isinstance(settings, dict) else None
+    ids = set(listed) if isinstance(listed, dict) else set()
+    for role in added:
+        token, number = getattr(tokenizer, f"{role}_token"), getattr(tokenizer, f"{role}_token_id")
+        if token not in vocabulary and str(number) not in ids:
+            setattr(tokenizer, f"{role}_token", None)
+            log.warning("the vocabulary of %s lacks its %s token %r, so it has none", name, role.upper(), token)
 
 
 class _CheckedLoader:

@@ -58,6 +58,17 @@ def check_model_files(name: str) -> None:
         raise ConfigError("model.name", name, problem, fix)
 
 
+def find_model_file(name: str, file: str) -> Path | None:
+    """Return the path of a file of a local model, or of a model in the hub's cache; None if it is not there."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder / file if (folder / file).is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, file)
+    return Path(cached) if isinstance(cached, str) else None
+
+
 def lacks_bos(name: str) -> bool:
     """Return whether the files of a local model say that its tokenizer has no BOS token; False if they do not tell."""
     folder = Path(name).expanduser()

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, BertLMHeadModel, GPT2ForSequenceClassification, GPT2Model
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertLMHeadModel, GPT2ForSequenceClassification, GPT2Model
 
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.activations.model_info import read_model_info
@@ -172,11 +172,38 @@ def test_a_token_id_above_the_embedding_is_refused(tmp_path):
     assert model.encode([""]) == [[]]
     with pytest.raises(ConfigError, match=r"gives the id .* but the model's embedding has 100 rows"):
         model.encode(["the people of a great nation"])
-    change_json(folder / "tokenizer_config.json", bos_token="<s>", eos_token="</s>")
+
+
+def test_a_bos_token_above_the_embedding_is_refused_once_it_is_asked_for(tmp_path):
+    folder = write_model(tmp_path, "llama", vocab_size=VOCABULARY)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})
+    tokenizer.save_pretrained(folder)
     model = load(folder)
     for token in ("bos", "eos"):
-        with pytest.raises(ConfigError, match="embedding has 100 rows"):
+        with pytest.raises(ConfigError, match=r"gives the id 30\d .* but the model's embedding has 300 rows"):
             getattr(model, token)
+
+
+@pytest.mark.parametrize("role", ["bos", "eos"])
+def test_a_token_that_the_vocabulary_lacks_is_none_even_if_the_embedding_has_a_row_for_it(tmp_path, caplog, role):
+    folder = write_model(tmp_path, "llama", vocab_size=VOCABULARY + 20)
+    change_json(folder / "tokenizer_config.json", **{f"{role}_token": "<made-up>"})
+    model = load(folder)
+    assert getattr(model, role) is None
+    assert {"bos": model.eos, "eos": model.bos}[role] == 0
+    assert f"lacks its {role.upper()} token '<made-up>'" in caplog.text
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_bos_token_that_was_added_to_the_vocabulary_is_kept(tmp_path, listed):
+    folder = write_model(tmp_path, "llama", special=None, vocab_size=VOCABULARY + 20)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    tokenizer.save_pretrained(folder)
+    if listed:
+        change_json(folder / "tokenizer_config.json", added_tokens_decoder={"300": {"content": "<s>"}})
+    assert load(folder).bos == VOCABULARY
 
 
 def test_a_folder_without_a_vocabulary_is_refused(tmp_path):
