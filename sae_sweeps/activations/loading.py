@@ -79,11 +79,12 @@ def load_model(config: ModelConfig, device: torch.device) -> LoadedModel:
 def _load(config: ModelConfig, device: torch.device) -> LoadedModel:
     import transformers
     from transformer_lens.model_bridge import TransformerBridge
-    from transformer_lens.model_bridge.sources.transformers import helpers
+    from transformer_lens.model_bridge.sources import transformers as bridge_source
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    helpers._ensure_torchvision = lambda: False  # it would pip install torchvision, for images that nobody reads
+    if hasattr(bridge_source, "helpers"):  # since version 4; it would pip install torchvision, to read images
+        bridge_source.helpers._ensure_torchvision = lambda: False
     folder = os.path.expanduser(config.name)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not tokenizer("The first words, 1 2 3", add_special_tokens=False)["input_ids"]:

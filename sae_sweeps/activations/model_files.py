@@ -32,7 +32,7 @@ CAUSES = {
     "gated repo": ("is gated", "accept its terms on the hub, and log in with `hf auth login`"),
     "couldn't instantiate the backend tokenizer": (
         "has a tokenizer that cannot be loaded",
-        "add its tokenizer.json to the folder",
+        "add its tokenizer.json to the folder, or pip install sentencepiece",
     ),
     "no file named model.safetensors": NO_WEIGHTS,
     "model type": (
