@@ -1,4 +1,4 @@
-"""What a model's config.json tells of its architecture: whether it predicts the next token, and which hooks it has."""
+"""What a model's config.json shows of its architecture: whether it predicts the next token, and which hooks it has."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,7 +34,7 @@ ENCODERS = {
 def find_other_purpose(config: Mapping[str, Any]) -> str | None:
     """Return what a model is, as a phrase, if its config.json says that it is no decoder with a language-model head.
 
-    The result is None for a decoder, and for a config.json that does not tell.
+    The result is None for a decoder, and for a config.json that does not show it.
     """
     if config.get("is_encoder_decoder") is True:
         return "is an encoder-decoder, which does not continue one text"

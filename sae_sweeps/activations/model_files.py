@@ -70,7 +70,7 @@ def find_model_file(name: str, file: str) -> Path | None:
 
 
 def lacks_bos(name: str) -> bool:
-    """Return whether the files of a local model say that its tokenizer has no BOS token; False if they do not tell."""
+    """Return whether the files of a local model say that its tokenizer has no BOS token; False if they do not."""
     folder = Path(name).expanduser()
     settings, special = (read_json(folder / file) for file in ("tokenizer_config.json", "special_tokens_map.json"))
     if not isinstance(settings, dict) or settings.get("bos_token") is not None:

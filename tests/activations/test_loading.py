@@ -145,7 +145,7 @@ def test_a_model_without_a_language_model_head_is_refused_before_loading(tmp_pat
     assert message in str(caught.value)
 
 
-def test_a_model_that_sees_later_tokens_is_refused_whatever_its_config_json_tells(llama, tmp_path, monkeypatch):
+def test_a_model_that_sees_later_tokens_is_refused_whatever_its_config_json_has(llama, tmp_path, monkeypatch):
     from transformers import BertConfig
 
     import sae_sweeps.activations.architectures as architectures

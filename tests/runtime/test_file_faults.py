@@ -59,7 +59,7 @@ def test_cut_json_is_found_whether_it_is_small_or_large(tmp_path, size):
     assert find_file_fault(path)[1] == "fetch the file again"
 
 
-def test_longer_weights_than_the_header_tells_are_damaged(weights):
+def test_longer_weights_than_the_header_has_are_damaged(weights):
     with open(weights, "ab") as file:
         file.write(b"more")
     assert "is cut or damaged: it has" in find_file_fault(weights)[0]
