@@ -2,12 +2,11 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 
+from sae_sweeps.activations.architectures import WIDE_HOOKS
 from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.runtime.errors import ConfigError
-
-# hooks in a transformer block whose activations have the width of the residual stream, d_model
-WIDE_HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
 
 
 def split_hook(hook: str | None) -> tuple[int, str] | None:
@@ -25,18 +24,33 @@ def hook_layer(hook: str) -> int:
 
 def check_hook(hook: str, info: ModelInfo) -> None:
     """Check that the model has the hook `hook`, with width d_model. Raises: ConfigError, with similar hooks, if not."""
-    known = [f"blocks.{layer}.{name}" for layer in range(info.n_layers) for name in WIDE_HOOKS]
+    known = [f"blocks.{layer}.{name}" for layer in range(info.n_layers) for name in info.hooks]
     if hook in known:
         return
-    near = difflib.get_close_matches(hook, known, n=3, cutoff=0.3)
-    parts = split_hook(hook)
-    if parts and parts[1] in WIDE_HOOKS:
+    _, name = split_hook(hook) or (0, "")
+    if name in info.hooks:
         problem = f"the model has layers 0 to {info.n_layers - 1}"
-        near = [f"blocks.{info.n_layers - 1}.{parts[1]}", *near][:3]
+    elif name in WIDE_HOOKS:
+        problem = f"the blocks of this architecture have only {', '.join(info.hooks)}"
     else:
         problem = f"the model has no hook of this name with width d_model = {info.d_model}"
-    near = list(dict.fromkeys(near)) or [f"blocks.{info.n_layers // 2}.hook_resid_pre"]
-    raise ConfigError("model.hook", hook, f"{problem}; similar hooks: {', '.join(near)}", f"model.hook={near[0]}")
+    raise unknown_hook_error(hook, known, problem)
+
+
+def unknown_hook_error(hook: str, known: Sequence[str], problem: str) -> ConfigError:
+    """Return the error to raise for a hook that cannot be used, with similar hooks out of those in `known`.
+
+    They are of the layer that the hook names; of the last one, if it names a layer that the model does not have.
+    """
+    candidates = list(known)
+    if parts := split_hook(hook):
+        layers = [layer for layer, _ in filter(None, map(split_hook, known))]
+        layer = parts[0] if parts[0] in layers else max(layers)
+        candidates = [name for name in known if hook_layer(name) == layer]
+    similar = difflib.get_close_matches(hook, candidates, n=3, cutoff=0.3) or [known[len(known) // 2]]
+    return ConfigError(
+        "model.hook", hook, f"{problem}; similar hooks: {', '.join(similar)}", f"model.hook={similar[0]}"
+    )
 
 
 def is_same_activation(hook: str, other: str) -> bool:

@@ -8,24 +8,19 @@ same hook names.
 
 import hashlib
 import json
-import logging
-import os
-import warnings
 from collections.abc import Callable
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.hooks import as_block_output, hook_layer
+from sae_sweeps.activations.hooked_model import HookedModel
+from sae_sweeps.activations.hooks import hook_layer
+from sae_sweeps.activations.loading import load_model
 from sae_sweeps.config import ModelConfig
-from sae_sweeps.config.wheel_models import describe_weights
-from sae_sweeps.runtime.errors import ConfigError, first_line
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import OnProgress
-
-log = logging.getLogger(__name__)
 
 LOGITS_IN_MEMORY = 2**23  # elements of the logits (N, S, V) of a batch on a CPU; more is slower
 LOGITS_IN_MEMORY_CUDA = 2**26  # the same on CUDA
@@ -37,19 +32,25 @@ class LanguageModel:
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         """Load the model and the tokenizer on a device, with frozen weights.
 
-        Raises: ConfigError if the folder or hub name cannot be loaded, or if the model has no hook `config.hook`.
+        Raises: ConfigError if the folder or hub name cannot be loaded, if the model is no decoder with all its weights,
+        or if `config.hook` does not work in it.
         """
         self.config, self.device = config, device
         self.hook = config.hook
-        self._bridge = _load(config, device)
-        if self.hook not in self._bridge.hook_dict:
-            fix = "choose a hook in a transformer block, such as blocks.0.hook_resid_post"
-            raise ConfigError("model.hook", self.hook, "the model has no such hook", fix)
-        self.tokenizer = self._bridge.tokenizer
+        loaded = load_model(config, device)
+        self._bridge, self.tokenizer, self._trial = loaded.bridge, loaded.tokenizer, loaded.trial
+        self._hooked = HookedModel(self._bridge, device)
+        self._lens_works = False  # it is tried at the first use
+        self._hooked.require_hook(config.name, self.hook, self._trial)
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Return the token ids of each text, without special tokens such as BOS."""
-        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        """Return the token ids of each text, without special tokens such as BOS.
+
+        Raises: ConfigError if the model's embedding has no row for an id.
+        """
+        found: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        self._require_row(max((max(ids) for ids in found if ids), default=0))
+        return found
 
     @property
     def d_model(self) -> int:
@@ -58,32 +59,39 @@ class LanguageModel:
 
     @property
     def bos(self) -> int | None:
-        """Return the id of the BOS token; None if the tokenizer has no BOS token."""
-        return self.tokenizer.bos_token_id
+        """Return the id of the BOS token; None if the tokenizer has no BOS token.
+
+        Raises: ConfigError if it has no embedding.
+        """
+        return self._require_row(self.tokenizer.bos_token_id)
 
     @property
     def eos(self) -> int | None:
-        """Return the id of the end-of-text token; None if the tokenizer has no end-of-text token."""
-        return self.tokenizer.eos_token_id
+        """Return the id of the end-of-text token; None if the tokenizer has no end-of-text token.
 
-    @torch.no_grad()
+        Raises: ConfigError if it has no embedding.
+        """
+        return self._require_row(self.tokenizer.eos_token_id)
+
+    def _require_row(self, token: int | None) -> int | None:
+        if token is not None and token >= self._trial.rows:
+            text = self.tokenizer.convert_ids_to_tokens(token)
+            problem = (
+                f"the tokenizer gives the id {token} ({text!r}), but the model's embedding has {self._trial.rows} rows"
+            )
+            raise ConfigError("model.name", self.config.name, problem, "use the tokenizer of this model")
+        return token
+
     def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor:
         """Return the activations at the hook, (N, S, D) in float32, for the token ids `tokens_NS`.
 
         Layers above the hook are not run. `on_progress` is called with the number of sequences that are done, and N.
+        Raises: ConfigError if the model does not call the hook exactly once for each batch.
         """
-        hook = as_block_output(self.hook)  # a block's input is the output of the block before: one block less is run
-        stop = hook_layer(hook) + 1
         acts_NSD = torch.empty(*tokens_NS.shape, self.d_model, device=self.device)
         done = 0
-
-        def collect(acts: Tensor, hook: object) -> None:
-            acts_NSD[done : done + len(acts)] = acts
-
         for batch_NS in tokens_NS.split(self.config.batch_sequences):
-            self._bridge.run_with_hooks(
-                batch_NS.to(self.device), fwd_hooks=[(hook, collect)], return_type=None, stop_at_layer=stop
-            )
+            self._hooked.read(batch_NS, self.hook, acts_NSD[done : done + len(batch_NS)])
             done += len(batch_NS)
             if on_progress is not None:
                 on_progress(done, len(tokens_NS))
@@ -107,16 +115,25 @@ class LanguageModel:
         in_memory = LOGITS_IN_MEMORY_CUDA if self.device.type == "cuda" else LOGITS_IN_MEMORY
         return max(1, in_memory // int(self._bridge.cfg.d_vocab))
 
-    @torch.no_grad()
     def logit_lens(self, directions_ND: Tensor) -> Tensor:
         """Return the logit lens (N, V) of N directions in the residual stream.
 
-        For a direction d it is unembed(ln_final(d)) - unembed(ln_final(0)).
+        For a direction d it is logits(d) - logits(0), where logits(x) is what the model computes if x leaves its last
+        block: with its own final norm, projection, scale and soft cap.
+        Raises: ConfigError if the output of the last block cannot be replaced.
         """
-        directions_ND = torch.cat([directions_ND, torch.zeros_like(directions_ND[:1])])
-        directions_ND = directions_ND.to(self.device, getattr(torch, self.config.dtype))
-        logits_NV = self._bridge.unembed(self._bridge.ln_final(directions_ND)).float()
-        return logits_NV[:-1] - logits_NV[-1]
+        hook = f"blocks.{self._hooked.n_layers - 1}.hook_resid_post"
+        if not self._lens_works:
+            self._hooked.require_hook(self.config.name, hook, self._trial)
+            self._lens_works = True
+        tokens_S = self._trial.tokens_PS[0]  # any tokens will do: their activations are replaced
+        padding = -(len(directions_ND) + 1) % len(tokens_S)
+        zeros_ND = directions_ND.new_zeros(1 + padding, self.d_model)
+        directions_nSD = torch.cat([directions_ND, zeros_ND]).unflatten(0, (-1, len(tokens_S)))
+        directions_nSD = directions_nSD.detach().to(self.device, torch.float32)
+        tokens_nS = tokens_S.expand(len(directions_nSD), -1)
+        logits_NV = self._hooked.logits(tokens_nS, hook, lambda acts: directions_nSD).float().flatten(0, 1)
+        return logits_NV[: len(directions_ND)] - logits_NV[len(directions_ND)]
 
     @torch.no_grad()
     def cross_entropy(
@@ -171,15 +188,9 @@ class LanguageModel:
         nats, first = 0.0, 0
         per_batch = max(1, self.logits_at_once // tokens_NS.shape[1])
         for batch_NS in tokens_NS.split(min(per_batch, self.config.batch_sequences)):
-            hooks = []
-            if replace is not None:
-
-                def substitute(acts: Tensor, hook: object, first: int = first) -> Tensor:
-                    return replace(acts.float(), first).to(acts.dtype)
-
-                hooks = [(hook, substitute)]
             batch_NS = batch_NS.to(self.device)
-            logits_NSV = self._bridge.run_with_hooks(batch_NS, fwd_hooks=hooks, return_type="logits")
+            replace_batch = None if replace is None else partial(_call_with_first, replace, first)
+            logits_NSV = self._hooked.logits(batch_NS, hook, replace_batch)
             is_counted = counted_NS[first : first + len(batch_NS), :-1].to(self.device)
             predicted, target = logits_NSV[:, :-1][is_counted].float(), batch_NS[:, 1:][is_counted]
             nats += torch.nn.functional.cross_entropy(predicted, target, reduction="sum").item()
@@ -187,33 +198,10 @@ class LanguageModel:
         return nats / int(counted_NS[:, :-1].sum())
 
 
+def _call_with_first(replace: Callable[[Tensor, int], Tensor], first: int, acts_nSD: Tensor) -> Tensor:
+    return replace(acts_nSD, first)
+
+
 def _pass_through(hidden_NSD: Tensor, *others: Any, **options: Any) -> Tensor:
     """Return the residual stream unchanged. This replaces the forward pass of a skipped transformer block."""
     return hidden_NSD
-
-
-def _load(config: ModelConfig, device: torch.device) -> Any:
-    weights = describe_weights(Path(config.name).expanduser())
-    log.info("loading the language model %s in %s%s", config.name, config.dtype, f": {weights}" if weights else "")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    import transformers
-    from transformer_lens.model_bridge import TransformerBridge
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        bridge = TransformerBridge.boot_transformers(
-            os.path.expanduser(config.name), device=str(device), dtype=getattr(torch, config.dtype)
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            "model.name",
-            config.name,
-            f"cannot be loaded ({first_line(error)})",
-            "check the files in the folder, or the hub name",
-        ) from error
-    bridge.eval()
-    for parameter in bridge.parameters():
-        parameter.requires_grad_(False)
-    return bridge

@@ -14,11 +14,11 @@ from sae_sweeps.activations.chunks import ActivationChunks
 from sae_sweeps.activations.finite import require_finite
 from sae_sweeps.activations.held_out import HeldOut, measure_held_out
 from sae_sweeps.activations.language_model import LanguageModel
+from sae_sweeps.activations.model_files import no_bos_error
 from sae_sweeps.activations.positions import Positions
 from sae_sweeps.activations.tokens import TokenSource
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import select_stream_settings
-from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import OnProgress
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,7 @@ class ActivationSource:
         self.device = device
         self.model = LanguageModel(config.model, device)
         if dataset.prepend_bos and self.model.bos is None:
-            fix = "dataset.prepend_bos=false"
-            raise ConfigError("dataset.prepend_bos", True, "the model's tokenizer has no BOS token", fix)
+            raise no_bos_error()
         bos = self.model.bos if dataset.prepend_bos else None
         self.tokens = TokenSource(dataset, self.model.encode, bos, self.model.eos)
         self.positions = Positions.from_settings(dataset, self.model.tokenizer, (self.model.bos, self.model.eos))

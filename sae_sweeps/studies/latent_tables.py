@@ -3,6 +3,7 @@
 # N sequences read, n of them in a batch, S tokens of a sequence, B activations (one per token), D model width
 # F latents, E examples per latent
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,10 +13,13 @@ from torch import Tensor
 
 from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.runtime import signals
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import PointProgress, progress_callback
 from sae_sweeps.saes import SAE
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies.top_activations import TopActivations
+
+log = logging.getLogger(__name__)
 
 ROWS = 2048  # latents per part of a table; one part is in memory at a time
 
@@ -142,11 +146,21 @@ def _split_context(
 def find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> list[list[dict[str, Any]]]:
     """Return for each of N directions the `count` output tokens with the largest logit-lens value, largest first.
 
-    A token is a dict of its text (`token`) and the logit-lens value (`logit`).
+    A token is a dict of its text (`token`) and the logit-lens value (`logit`). All lists are empty, with a warning, for
+    a model whose output cannot be computed from a direction.
     """
+    try:
+        return _find_promoted_tokens(source, directions_ND, count)
+    except ConfigError as error:
+        log.warning("the tokens that latents promote are left out: %s", error)
+        return [[] for _ in directions_ND]
+
+
+def _find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> list[list[dict[str, Any]]]:
     found: list[list[dict[str, Any]]] = []
     for part_ND in directions_ND.detach().split(source.model.logits_at_once):
-        logits, ids = source.model.logit_lens(part_ND).topk(count, dim=1)
+        logits_NV = source.model.logit_lens(part_ND)[:, : len(source.model.tokenizer)]  # the rest is padding
+        logits, ids = logits_NV.topk(min(count, logits_NV.shape[1]), dim=1)
         words = source.model.tokenizer.batch_decode(ids.reshape(-1, 1).tolist(), clean_up_tokenization_spaces=False)
         texts = iter(words)
         found += [[{"token": next(texts), "logit": logit} for logit in row] for row in logits.tolist()]

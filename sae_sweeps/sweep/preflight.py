@@ -17,10 +17,12 @@ from sae_sweeps.activations.documents import fill_sequences, find_files, read_sp
 from sae_sweeps.activations.excluded import find_token_id
 from sae_sweeps.activations.hooks import check_hook
 from sae_sweeps.activations.hub import require_repository
+from sae_sweeps.activations.model_files import check_model_files, explain_refusal, lacks_bos, no_bos_error
 from sae_sweeps.activations.model_info import is_local_path, read_model_info
 from sae_sweeps.config import Config
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
+from sae_sweeps.runtime.file_faults import find_file_fault
 from sae_sweeps.sweep.wandb_environment import find_problem
 
 SMALL_TEXT_BYTES = 2**18  # texts below this size are tokenized, to check that they fill a sequence
@@ -116,6 +118,9 @@ def unwritable_error(folder: Path | str, error: OSError, setting: str = "output_
 def _check_model(config: Config) -> None:
     facts = read_model_info(config.model.name, to_plan=_is_plan(config))
     check_hook(config.model.hook, facts)
+    check_model_files(config.model.name)
+    if config.dataset.prepend_bos and lacks_bos(config.model.name):
+        raise no_bos_error()
     if facts.context is not None and config.dataset.seq_len > facts.context:
         raise ConfigError(
             "dataset.seq_len",
@@ -147,11 +152,14 @@ def _require_full_sequence(config: Config) -> None:
     Raises: ConfigError if the training documents or the held-out documents are too short.
     """
     tokenizer_file = Path(config.model.name).expanduser() / "tokenizer.json"
-    if not is_local_path(config.model.name) or not tokenizer_file.is_file():
-        return
+    if not is_local_path(config.model.name) or not tokenizer_file.is_file() or find_file_fault(tokenizer_file):
+        return  # the check of the model names the fault
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    try:
+        tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    except Exception as error:  # the library raises no other type
+        raise explain_refusal(config.model.name, error, "its tokenizer.json cannot be read") from None
 
     def encode(texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]

@@ -66,7 +66,7 @@ def test_activations_are_float32_whatever_the_model_computes_in(tiny_model):
 
 def test_a_folder_without_weights_is_refused(tiny_model, tmp_path):
     (tmp_path / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
-    with pytest.raises(ConfigError, match=r"model.name=.*cannot be loaded"):
+    with pytest.raises(ConfigError, match=r"model.name=.*the folder has no weights"):
         load(tmp_path, "blocks.1.hook_resid_pre")
 
 

@@ -1,5 +1,7 @@
 """The checks before a sweep: made once for points with equal settings, and skipped where a problem is known."""
 
+import shutil
+
 import pytest
 
 from sae_sweeps.runtime.errors import ConfigError
@@ -46,6 +48,42 @@ def test_a_file_that_cannot_be_read_is_a_problem_of_the_checks_setting(monkeypat
     assert str(error) == (
         "dataset=/secret/text: cannot be read (Permission denied). Fix: make sure that it exists and is readable"
     )
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", POINTER, "its file model.safetensors is a Git LFS pointer"),
+        ("model.safetensors", None, "the folder has no weights"),
+        ("model.safetensors", b"\x08\0\0\0\0\0\0\0{", "its file model.safetensors is cut"),
+        ("tokenizer.json", POINTER, "its file tokenizer.json is a Git LFS pointer"),
+        ("tokenizer.json", b'{"model": ', "its file tokenizer.json is not JSON"),
+        ("tokenizer.json", b'{"model": 3}', "its tokenizer.json cannot be read"),
+        ("config.json", POINTER, "its config.json is a Git LFS pointer"),
+        ("config.json", b'{"architectures": ["BertForMaskedLM"]}', "fills in masked tokens"),
+    ],
+)
+def test_a_damaged_model_is_one_error_before_anything_is_loaded(tiny_model, tiny, tmp_path, file, content, message):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    (error,) = Preflight().find_problems(composed(*tiny, f"model.name={folder}"), preflight.INPUT_CHECKS)
+    assert message in str(error)
+
+
+def test_a_tokenizer_without_bos_is_refused_only_if_bos_is_wanted(tiny_model, tiny, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "tokenizer_config.json").write_text('{"bos_token": null, "tokenizer_class": "Qwen2Tokenizer"}')
+    words = [*tiny, f"model.name={folder}"]
+    (error,) = Preflight().find_problems(composed(*words), preflight.INPUT_CHECKS)
+    assert str(error) == (
+        "dataset.prepend_bos=True: the model's tokenizer has no BOS token. Fix: dataset.prepend_bos=false"
+    )
+    assert not Preflight().find_problems(composed(*words, "dataset.prepend_bos=false"), preflight.INPUT_CHECKS)
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_its_setting():
