@@ -7,19 +7,39 @@ The documents of a split are joined, each followed by an end-of-text token if th
 sequences. With `dataset.prepend_bos` a sequence is a BOS token and `seq_len - 1` tokens of text.
 """
 
-import glob
-import gzip
-import os
-import zlib
+import functools
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from pathlib import Path
+from typing import NamedTuple
 
+from sae_sweeps.activations.hub_rows import read_hub_rows
+from sae_sweeps.activations.pieces import Cut, Piece, cut_nothing
+from sae_sweeps.activations.rows import Row, name_type, read_file_rows, wrong_column_error
+from sae_sweeps.activations.text_files import find_files
 from sae_sweeps.config import DatasetConfig
-from sae_sweeps.runtime.errors import ConfigError, first_line
+from sae_sweeps.runtime.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 Encode = Callable[[list[str]], list[list[int]]]  # texts -> the token ids of each text
 DOCUMENTS_PER_CALL = 64  # documents in one call of the tokenizer
+CHARACTERS_PER_CALL = 2**19  # characters in one call of the tokenizer, which takes about 150 bytes of memory for each
+ROWS_WITHOUT_COLUMN = 10_000  # rows at the start of a text in which the text column must occur
+
+
+class Place(NamedTuple):
+    """Where a document is: the file, or the name of the data set on the hub, and the row in it, counted from 0."""
+
+    source: str
+    row: int
+
+
+class Document(NamedTuple):
+    """A document, and where it is."""
+
+    text: str
+    place: Place
 
 
 def is_held_out(index: int, holdout_every: int) -> bool:
@@ -27,82 +47,90 @@ def is_held_out(index: int, holdout_every: int) -> bool:
     return index % holdout_every == 0
 
 
-def find_files(dataset: DatasetConfig) -> list[str]:
-    """Return the sorted paths of the files in `dataset.files`. Raises: ConfigError if a glob matches no file."""
-    found: list[str] = []
-    for pattern in dataset.globs:
-        matches = [path for path in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(path)]
-        if not matches:
-            raise ConfigError(
-                "dataset.files", pattern, "matches no file", "check the path, and quote the glob in the shell"
-            )
-        found += matches
-    return sorted(set(found))
-
-
 def read_documents(dataset: DatasetConfig) -> Iterator[str]:
     """Yield the text of each document of a data set, always in the same order, without documents of only whitespace.
 
     A text file is one document. JSON, JSON Lines and Parquet files and hub data sets have one document per row, in the
-    column `dataset.text_column`.
-    Raises: ConfigError if a file, the data set or the column does not exist or cannot be read.
+    column `dataset.text_column`; a row that has null there, or no such column, is an empty document.
+    Raises: ConfigError if a file, the data set or the column does not exist or cannot be read, if a row holds anything
+        but a string, or if there is no document.
     """
-    rows = _read_text_files(find_files(dataset)) if dataset.format == "text" else _read_rows(dataset)
-    return (text for text in rows if text.strip())
+    return (document.text for document in locate_documents(dataset))
 
 
-def _read_text_files(files: list[str]) -> Iterator[str]:
-    for file in files:
-        try:
-            data = gzip.decompress(Path(file).read_bytes()) if file.endswith(".gz") else Path(file).read_bytes()
-            yield data.decode("utf-8")
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ConfigError(
-                "dataset.files",
-                file,
-                f"is not UTF-8 text, plain or gzipped ({error})",
-                "convert the file to UTF-8, or narrow the glob",
-            ) from None
+def locate_documents(dataset: DatasetConfig, start: Place | None = None) -> Iterator[Document]:
+    """Yield each document of a data set as `read_documents` does, with its place.
+
+    start: the place of a row to begin with, so that a text can be reopened where it broke off; None: the beginning
+    """
+    found = False
+    rows = _read_rows(dataset, start)
+    for row in _check_columns(dataset, rows) if start is None else rows:
+        text = take_text(row, dataset.text_column)
+        if text and not text.isspace():
+            found = True
+            yield Document(text, Place(row.source, row.number))
+    if not found and start is None:
+        raise _no_document_error(dataset)
 
 
-def _read_rows(dataset: DatasetConfig) -> Iterator[str]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
-    from datasets.utils.logging import disable_progress_bar
+def _read_rows(dataset: DatasetConfig, start: Place | None) -> Iterator[Row]:
+    if dataset.format == "hub":
+        yield from read_hub_rows(dataset, 0 if start is None else start.row)
+        return
+    files = find_files(dataset)
+    for file in files if start is None else files[files.index(start.source) :]:
+        rows = read_file_rows(dataset, file)
+        yield from islice(rows, start.row, None) if start is not None and file == start.source else rows
 
-    disable_progress_bar()
-    hub = dataset.format == "hub"
-    setting, value = ("dataset.name", dataset.name) if hub else ("dataset.files", dataset.files)
+
+def _check_columns(dataset: DatasetConfig, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield rows unchanged. Raises: ConfigError if the first rows, or all if there are few, lack the text column."""
+    row = None
+    for number, row in enumerate(rows, start=1):
+        if row.has_column:
+            yield row
+            yield from rows
+            return
+        if number == ROWS_WITHOUT_COLUMN:
+            break
+    if row is not None:
+        raise wrong_column_error(row.source, dataset.text_column, row.columns())
+
+
+def take_text(row: Row, column: str) -> str:
+    """Return the text of a row; empty for null. Raises: ConfigError if it is anything else but a string.
+
+    Half a surrogate pair, which a JSON escape can spell and no encoding can hold, becomes U+FFFD.
+    """
+    if row.value is None:
+        return ""
+    if not isinstance(row.value, str):
+        strings = [name for name, held in row.columns().items() if held == "a string" and name != column]
+        other = f", or choose a column of strings: dataset.text_column={strings[0]}" if strings else ""
+        problem = f"{row.place} holds {name_type(row.value)} in this column, and text must be a string"
+        raise ConfigError("dataset.text_column", column, problem, f"mend or remove the row{other}")
     try:
-        if hub:
-            rows = load_dataset(dataset.name, dataset.subset, split=dataset.split, streaming=dataset.streaming)
-        else:
-            rows = load_dataset(dataset.format, data_files=find_files(dataset), split="train", streaming=True)
-        for row in rows:
-            if dataset.text_column not in row:
-                raise ConfigError(
-                    "dataset.text_column",
-                    dataset.text_column,
-                    f"the text has no such column; the columns are {', '.join(row)}",
-                    f"dataset.text_column={next(iter(row), 'text')}",
-                )
-            yield str(row[dataset.text_column])
-    except ConfigError:
-        raise
-    except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
-        raise ConfigError(
-            setting,
-            value,
-            f"cannot be loaded ({first_line(error)})",
-            "check the name and the network, or use local files: dataset=text 'dataset.files=folder/*.txt'",
-        ) from None
-    except (DatasetGenerationError, ValueError) as error:
-        raise ConfigError(
-            setting,
-            value,
-            f"cannot be read as {dataset.format} ({first_line(error)})",
-            "check the files, or set the format that they have: dataset=text, json or parquet",
-        ) from None
+        row.value.encode()
+        return row.value
+    except UnicodeEncodeError:
+        _warn_of_surrogates(row.source, row.number)
+        return row.value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@functools.cache
+def _warn_of_surrogates(source: str, row: int) -> None:
+    log.warning("%s, row %d: half a surrogate pair is no character, and is read as U+FFFD", source, row)
+
+
+def _no_document_error(dataset: DatasetConfig) -> ConfigError:
+    """Return the ConfigError for a data set of empty files, or of rows without text."""
+    if dataset.format == "hub":
+        return ConfigError("dataset.name", dataset.name, "holds no document with text", "choose another data set")
+    files = find_files(dataset)
+    names = ", ".join(files[:3]) + (f" and {len(files) - 3} more files" if files[3:] else "")
+    value = dataset.files if isinstance(dataset.files, str) else ", ".join(dataset.globs)
+    return ConfigError("dataset.files", value, f"there is no document with text in {names}", "choose files with text")
 
 
 def split_single(documents: Iterator[str], holdout_every: int) -> Iterator[str]:
@@ -136,25 +164,44 @@ def read_split(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
 
 
 def fill_sequences(
-    documents: Iterable[str], encode: Encode, bos: int | None, eos: int | None, seq_len: int
+    documents: Iterable[str],
+    encode: Encode,
+    bos: int | None,
+    eos: int | None,
+    seq_len: int,
+    cut: Cut = cut_nothing,
 ) -> Iterator[list[int]]:
     """Yield sequences of exactly `seq_len` token ids, cut from the joined documents.
 
     Each sequence starts with `bos` and each document ends with `eos`, unless these are None. Tokens at the end that do
     not fill a sequence are dropped.
+    cut: cuts a document into pieces with the same tokens, so that a large one is not tokenized as a whole
     """
     start = [] if bos is None else [bos]
     end = [] if eos is None else [eos]
     width = seq_len - len(start)
     pending: list[int] = []
-    iterator = iter(documents)
-    while texts := list(islice(iterator, DOCUMENTS_PER_CALL)):
-        for tokens in encode(texts):
-            pending += tokens + end
+    for pieces in _group(piece for document in documents for piece in cut(document)):
+        for piece, tokens in zip(pieces, encode([piece.text for piece in pieces]), strict=True):
+            pending += tokens[piece.skip :] + (end if piece.is_last else [])
         full = len(pending) // width * width
         for at in range(0, full, width):
             yield start + pending[at : at + width]
         pending = pending[full:]
+
+
+def _group(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Yield the pieces of documents in groups, each for one call of the tokenizer."""
+    group: list[Piece] = []
+    characters = 0
+    for piece in pieces:
+        group.append(piece)
+        characters += len(piece.text)
+        if len(group) == DOCUMENTS_PER_CALL or characters >= CHARACTERS_PER_CALL:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
 
 
 def too_short_error(dataset: DatasetConfig, held_out: bool) -> ConfigError:

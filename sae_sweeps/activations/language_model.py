@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.activations.hooks import as_block_output, hook_layer
+from sae_sweeps.activations.pieces import LARGE, Cut, Piece, cut_nothing, make_cutter
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.config.wheel_models import describe_weights
 from sae_sweeps.runtime.errors import ConfigError, first_line
@@ -48,8 +49,20 @@ class LanguageModel:
         self.tokenizer = self._bridge.tokenizer
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Return the token ids of each text, without special tokens such as BOS."""
-        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        """Return the token ids of each text, without special tokens such as BOS.
+
+        Characters that spell a special token are text: they have the ids of their letters.
+        """
+        options = {"add_special_tokens": False, "split_special_tokens": True, "return_attention_mask": False}
+        return self.tokenizer(texts, verbose=False, **options)["input_ids"]
+
+    def cut(self, text: str) -> Iterator[Piece]:
+        """Yield the pieces in which a document is given to the tokenizer: several for a large one."""
+        return self._cut(text) if len(text) >= LARGE else cut_nothing(text)
+
+    @cached_property
+    def _cut(self) -> Cut:
+        return make_cutter(self.tokenizer, self.encode)
 
     @property
     def d_model(self) -> int:

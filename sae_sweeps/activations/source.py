@@ -38,7 +38,7 @@ class ActivationSource:
             fix = "dataset.prepend_bos=false"
             raise ConfigError("dataset.prepend_bos", True, "the model's tokenizer has no BOS token", fix)
         bos = self.model.bos if dataset.prepend_bos else None
-        self.tokens = TokenSource(dataset, self.model.encode, bos, self.model.eos)
+        self.tokens = TokenSource(dataset, self.model.encode, bos, self.model.eos, self.model.cut)
         self._dataset = dataset
         self._held_out: dict[int, HeldOut] = {}
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.activations.documents import Encode, fill_sequences, read_split, too_short_error
+from sae_sweeps.activations.pieces import Cut, cut_nothing
 from sae_sweeps.config import DatasetConfig
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,11 @@ class TokenSource:
     when a run resumes, it is read again from the beginning.
     """
 
-    def __init__(self, dataset: DatasetConfig, encode: Encode, bos: int | None, eos: int | None) -> None:
-        self.dataset, self._encode, self._bos, self._eos = dataset, encode, bos, eos
+    def __init__(
+        self, dataset: DatasetConfig, encode: Encode, bos: int | None, eos: int | None, cut: Cut = cut_nothing
+    ) -> None:
+        """Prepare the sequences of a data set. Nothing is read yet. The parameters are those of `fill_sequences`."""
+        self.dataset, self._encode, self._bos, self._eos, self._cut = dataset, encode, bos, eos, cut
         self._finite: Tensor | None = None
         self._finite_held_out: Tensor | None = None
         self._stream: Iterator[Row] = iter(())
@@ -36,9 +40,8 @@ class TokenSource:
         self._orders: dict[int, Tensor] = {}
 
     def _rows(self, held_out: bool) -> Iterator[Row]:
-        rows = fill_sequences(
-            read_split(self.dataset, held_out), self._encode, self._bos, self._eos, self.dataset.seq_len
-        )
+        documents = read_split(self.dataset, held_out)
+        rows = fill_sequences(documents, self._encode, self._bos, self._eos, self.dataset.seq_len, self._cut)
         return (np.array(row, dtype=np.int32) for row in rows)  # 4 bytes per token; a list takes ten times as much
 
     def held_out_tokens(self, count: int) -> Tensor:
