@@ -87,7 +87,7 @@ class Cutter:
 
     def _is_exact(self, text: str, at: int, kind: Break, tokens: int) -> bool:
         """Return whether the tokens around a cut are those of the uncut text, for `CHECKED` characters on both sides."""
-        left, right = text[at - CHECKED : at], text[at : at + CHECKED]
+        left, right = text[max(0, at - CHECKED) : at], text[at : at + CHECKED]
         whole, first, second = self.encode([left + right, left, kind.before + right])
         return whole == first + second[tokens:]
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from sae_sweeps.activations.quoting import decode_each, find_window, quote
 from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.progress import PointProgress, progress_callback
@@ -109,35 +110,27 @@ def _quote_examples(
         [(value, place) for value, place in zip(value_E, place_E, strict=True) if place >= 0]
         for value_E, place_E in zip(values, places, strict=True)
     ]
-    spans: list[list[int]] = []
-    for _, place in (example for examples in found for example in examples):
-        spans += _split_context(place, sequences, source.first_position, settings)
-    texts = iter(source.model.tokenizer.batch_decode(spans, clean_up_tokenization_spaces=False))
+    seq_len = len(sequences[0])
+    windows = [
+        find_window(
+            sequences[place // seq_len],
+            place % seq_len,
+            source.first_position,
+            settings["before"],
+            settings["after"],
+            separators=(source.model.bos, source.model.eos),
+        )
+        for examples in found
+        for _, place in examples
+    ]
+    quotes = iter(quote(source.model.tokenizer, windows))
     return [
         [
-            {"activation": value, "before": next(texts), "token": next(texts), "after": next(texts), "place": place}
+            {"activation": value, **dict(zip(("before", "token", "after"), next(quotes), strict=True)), "place": place}
             for value, place in examples
         ]
         for examples in found
     ]
-
-
-def _split_context(
-    place: int, sequences: list[list[int]], first_position: int, settings: Mapping[str, Any]
-) -> tuple[list[int], list[int], list[int]]:
-    """Return the token ids before a token (without BOS), the token's own id, and the token ids after it.
-
-    place: index of the token in the concatenated sequences
-    first_position: first position in a sequence after BOS
-    settings: `before` and `after` are the numbers of context tokens
-    """
-    seq_len = len(sequences[0])
-    sequence, position = sequences[place // seq_len], place % seq_len
-    return (
-        sequence[max(first_position, position - settings["before"]) : position],
-        sequence[position : position + 1],
-        sequence[position + 1 : position + 1 + settings["after"]],
-    )
 
 
 def find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> list[list[dict[str, Any]]]:
@@ -148,7 +141,6 @@ def find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count:
     found: list[list[dict[str, Any]]] = []
     for part_ND in directions_ND.detach().split(source.model.logits_at_once):
         logits, ids = source.model.logit_lens(part_ND).topk(count, dim=1)
-        words = source.model.tokenizer.batch_decode(ids.reshape(-1, 1).tolist(), clean_up_tokenization_spaces=False)
-        texts = iter(words)
+        texts = iter(decode_each(source.model.tokenizer, source.model.encode, ids.flatten().tolist()))
         found += [[{"token": next(texts), "logit": logit} for logit in row] for row in logits.tolist()]
     return found
