@@ -7,20 +7,16 @@ The documents of a split are joined, each followed by an end-of-text token if th
 sequences. With `dataset.prepend_bos` a sequence is a BOS token and `seq_len - 1` tokens of text.
 """
 
-import functools
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
 from sae_sweeps.activations.hub_rows import read_hub_rows
 from sae_sweeps.activations.pieces import Cut, Piece, cut_nothing
-from sae_sweeps.activations.rows import Row, name_type, read_file_rows, wrong_column_error
+from sae_sweeps.activations.rows import Row, read_file_rows, take_text, wrong_column_error
 from sae_sweeps.activations.text_files import find_files
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError
-
-log = logging.getLogger(__name__)
 
 Encode = Callable[[list[str]], list[list[int]]]  # texts -> the token ids of each text
 DOCUMENTS_PER_CALL = 64  # documents in one call of the tokenizer
@@ -96,31 +92,6 @@ def _check_columns(dataset: DatasetConfig, rows: Iterator[Row]) -> Iterator[Row]
             break
     if row is not None:
         raise wrong_column_error(row.source, dataset.text_column, row.columns())
-
-
-def take_text(row: Row, column: str) -> str:
-    """Return the text of a row; empty for null. Raises: ConfigError if it is anything else but a string.
-
-    Half a surrogate pair, which a JSON escape can spell and no encoding can hold, becomes U+FFFD.
-    """
-    if row.value is None:
-        return ""
-    if not isinstance(row.value, str):
-        strings = [name for name, held in row.columns().items() if held == "a string" and name != column]
-        other = f", or choose a column of strings: dataset.text_column={strings[0]}" if strings else ""
-        problem = f"{row.place} holds {name_type(row.value)} in this column, and text must be a string"
-        raise ConfigError("dataset.text_column", column, problem, f"mend or remove the row{other}")
-    try:
-        row.value.encode()
-        return row.value
-    except UnicodeEncodeError:
-        _warn_of_surrogates(row.source, row.number)
-        return row.value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-@functools.cache
-def _warn_of_surrogates(source: str, row: int) -> None:
-    log.warning("%s, row %d: half a surrogate pair is no character, and is read as U+FFFD", source, row)
 
 
 def _no_document_error(dataset: DatasetConfig) -> ConfigError:

@@ -3,10 +3,12 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
-from sae_sweeps.activations.rows import Row, name_type, wrong_column_error
+from sae_sweeps.activations.rows import Row, name_type, take_text, wrong_column_error
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError, first_line, is_disk_full
 
@@ -70,7 +72,7 @@ def explain_failure(dataset: DatasetConfig, error: Exception) -> ConfigError:
         return _choice_error("dataset.split", dataset.split, "the data set has no such split", text)
     if "Dataset scripts are no longer supported" in text:
         problem = "is a program that makes a data set, and such programs are not run"
-        fix = "name a copy of it that holds files such as Parquet; the hub has a branch: --revision refs/convert/parquet"
+        fix = "choose a copy of it that holds files such as Parquet, or download its files and use dataset=parquet"
         return ConfigError("dataset.name", dataset.name, problem, fix)
     if os.path.isdir(str(dataset.name)):
         return folder_error(dataset, f"cannot be read as a data set ({first_line(error)})")
@@ -102,6 +104,22 @@ def _choice_error(setting: str, value: str | None, problem: str, text: str) -> C
         return ConfigError(setting, value, problem, f"set {setting} to one that the page of the data set lists")
     shown = ", ".join(names[:20]) + (", ..." if names[20:] else "")
     return ConfigError(setting, value, f"{problem}; it has {shown}", f"{setting}={names[0]}")
+
+
+def check_local_hub_name(dataset: DatasetConfig) -> None:
+    """Check a data set of format hub whose name is a path here: that it is a folder, and that its first row is text.
+
+    Raises: ConfigError.
+    """
+    name = str(dataset.name)
+    if os.path.isfile(name):
+        fix = f"dataset=json, text or parquet, with 'dataset.files={name}'"
+        raise ConfigError("dataset.name", name, "is a file, and not a data set on the hub", fix)
+    if not os.path.isdir(name):
+        raise ConfigError("dataset.name", name, "there is no such folder", "check the path, or give a name on the hub")
+    if re.fullmatch(r"[\w.\-]+", dataset.split):  # a part of a split cannot be streamed
+        for row in islice(read_hub_rows(replace(dataset, streaming=True)), 1):
+            take_text(row, dataset.text_column)
 
 
 def folder_error(dataset: DatasetConfig, problem: str) -> ConfigError:

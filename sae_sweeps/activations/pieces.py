@@ -1,7 +1,7 @@
 """Cuts a large document into pieces for the tokenizer, whose tokens together are exactly those of the whole.
 
-A tokenizer takes hundreds of bytes of memory per character, and no time limit. A document is cut where no token can
-reach across: before a blank or line break that follows a letter or digit, or after a line break before one. Whether that holds for a
+A tokenizer takes more than a hundred bytes of memory per character. A document is cut where no token can reach across:
+before a blank or line break that follows a letter or digit, or after a line break before one. Whether that holds for a
 tokenizer is found in its vocabulary, and checked again at every cut. A document without such a place stays whole.
 """
 
@@ -86,7 +86,7 @@ class Cutter:
         return None
 
     def _is_exact(self, text: str, at: int, kind: Break, tokens: int) -> bool:
-        """Return whether the tokens around a cut are those of the uncut text, for `CHECKED` characters on both sides."""
+        """Return whether `CHECKED` characters on both sides of a cut have the tokens of the uncut text."""
         left, right = text[max(0, at - CHECKED) : at], text[at : at + CHECKED]
         whole, first, second = self.encode([left + right, left, kind.before + right])
         return whole == first + second[tokens:]

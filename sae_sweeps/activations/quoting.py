@@ -4,82 +4,119 @@ Tokens are never decoded apart: SentencePiece tokenizers drop the blank before t
 a character may be spread over several tokens.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
-REACH = 4  # tokens around a context that are decoded too: a character has at most 4 bytes, so it ends within them
-HALF = "\ufffd"  # what the decoder writes for bytes that are no whole character
+STRETCH = 64  # tokens that are decoded together, besides the context around them
+REACH = 4  # more tokens on both sides: a character has at most 4 bytes, so one that a side cuts ends within them
+HALF = "\ufffd"  # what a tokenizer writes for bytes that are no whole character
 
 
-class Window(NamedTuple):
-    """The tokens around an example. `ids` is a part of one document; the other numbers are indices into `ids`.
+class DecodedText:
+    """The text of a stretch of tokens, and where each token is in it.
 
-    begin, at, end: the first token of the context, the token itself, and the index after the last token of the context
-    is_start, is_end: whether `ids` starts or ends where the sequence or the document does, maybe within a character
+    A token that is a part of a character stands for the whole character. Tokens at the ends whose character is cut off
+    have no text.
     """
 
-    ids: list[int]
-    begin: int
-    at: int
-    end: int
-    is_start: bool
-    is_end: bool
+    def __init__(self, tokenizer: Any, ids: Sequence[int]) -> None:
+        first, last = _find_whole(tokenizer, ids)
+        parts = tokenizer.batch_decode(
+            [ids[first:end] for end in range(first, last + 1)], clean_up_tokenization_spaces=False
+        )
+        self.text = parts[-1]
+        self._first, self._last = first, last
+        # a character is complete after a token if the text up to there is the start of the whole text
+        ends = [len(part) if self.text.startswith(part) else None for part in parts]
+        whole = range(len(self.text) - len(self.text.lstrip(HALF)), len(self.text.rstrip(HALF)) + 1)
+        self._start = _fill(ends[:-1], whole)
+        self._stop = _fill(ends[:0:-1], whole)[::-1]
+
+    def slice(self, begin: int, at: int, end: int) -> tuple[str, str, str]:
+        """Return the text from token `begin` to before token `at`, of token `at`, and from there to before token `end`.
+
+        The three together are a part of `text`. A token without text is shown as U+FFFD.
+        """
+        begin, at, end = max(begin - self._first, 0), at - self._first, min(end, self._last) - self._first
+        if not begin <= at < end:
+            return "", HALF, ""
+        start, stop = self._start[at], self._stop[at]
+        token = self.text[start:stop] or (HALF if self.text.strip(HALF) != self.text else "")
+        return self.text[self._start[begin] : start], token, self.text[stop : self._stop[end - 1]]
 
 
-def find_window(
-    sequence: Sequence[int], at: int, first: int, before: int, after: int, separators: Collection[int | None]
-) -> Window:
-    """Return the tokens around the token at index `at` of a sequence. The context ends where its document does.
-
-    first: index of the first token of the sequence that is text
-    before, after: number of tokens of context
-    separators: ids of tokens that stand between documents
-    """
-    start = next((n + 1 for n in range(at - 1, first - 1, -1) if sequence[n] in separators), min(first, at))
-    if sequence[at] in separators:
-        stop = at + 1
-    else:
-        stop = next((n for n in range(at + 1, len(sequence)) if sequence[n] in separators), len(sequence))
-    begin, end = max(start, at - before), min(stop, at + 1 + after)
-    left, right = max(start, begin - REACH), min(stop, end + REACH)
-    ids = list(sequence[left:right])
-    return Window(ids, begin - left, at - left, end - left, begin == start, end == stop)
+def _fill(ends: Iterable[int | None], whole: range) -> list[int]:
+    """Return numbers, each None replaced by the number before it, and all moved into a range."""
+    filled, latest = [], 0
+    for end in ends:
+        latest = latest if end is None else end
+        filled.append(max(whole.start, min(latest, whole.stop - 1)))
+    return filled
 
 
-def quote(tokenizer: Any, windows: Sequence[Window]) -> list[tuple[str, str, str]]:
-    """Return for each window the text before the token, the token and the text after it.
+def _find_whole(tokenizer: Any, ids: Sequence[int]) -> tuple[int, int]:
+    """Return the range of `ids` without tokens at either end whose character is cut off there."""
 
-    The three together are a part of the decoded text. A token that is a part of a character is shown as the character.
-    """
-    parts: list[list[int]] = []
-    for ids, begin, at, end, *_ in windows:
-        parts += [ids, ids[:begin], ids[:at], ids[: at + 1], ids[:end]]
-    texts = iter(tokenizer.batch_decode(parts, clean_up_tokenization_spaces=False))
-    quotes = []
-    for window in windows:
-        text = next(texts)
-        (begin, _), (start, _), (whole, is_whole), (end, _) = (_find_end(text, next(texts)) for _ in range(4))
-        stop = whole if is_whole else whole + 1
-        before, token, after = text[begin:start], text[start:stop], text[stop : max(stop, end)]
-        if window.is_start:  # the first bytes may be the end of a character that another sequence has
-            before, token = before.lstrip(HALF), token if before else token.lstrip(HALF) or token
-        if window.is_end:
-            after, token = after.rstrip(HALF), token if after else token.rstrip(HALF) or token
-        quotes.append((before, token, after))
-    return quotes
+    def decode(parts: list[Sequence[int]]) -> list[str]:
+        texts: list[str] = tokenizer.batch_decode(parts, clean_up_tokenization_spaces=False)
+        return texts
+
+    drops = range(min(REACH, len(ids)))
+    starts = decode([ids[drop:] for drop in drops])
+    if starts and not starts[0].strip(HALF):
+        return 0, 0  # parts of one character
+    first = next((drop for drop in drops if not starts[drop].startswith(HALF)), 0)
+    drops = range(min(REACH, len(ids) - first))
+    ends = decode([ids[first : len(ids) - drop] for drop in drops])
+    return first, len(ids) - next((drop for drop in drops if not ends[drop].endswith(HALF)), 0)
 
 
-def _find_end(text: str, part: str) -> tuple[int, bool]:
-    """Return how many characters of `text` the decoded first tokens hold in full, and whether they end with the last.
+class Quoter:
+    """Quotes tokens of sequences in their context, which ends where the token's document does."""
 
-    part: the text of the first tokens alone, whose last character may be half of one in `text`
-    """
-    if text.startswith(part):
-        return len(part), True
-    whole = part.rstrip(HALF)
-    while not text.startswith(whole):
-        whole = whole[:-1]
-    return len(whole), False
+    def __init__(
+        self,
+        tokenizer: Any,
+        sequences: Sequence[Sequence[int]],
+        *,
+        first: int,
+        separators: Collection[int | None],
+        before: int,
+        after: int,
+    ) -> None:
+        """Prepare quotes. Nothing is decoded yet.
+
+        sequences: token ids, all of one length
+        first: index of the first token of a sequence that is text
+        separators: ids of tokens that stand between documents
+        before, after: number of tokens of context
+        """
+        self._tokenizer, self._sequences, self._first, self._separators = tokenizer, sequences, first, separators
+        self._before, self._after = before, after
+        self._decoded: dict[tuple[int, int, int], DecodedText] = {}
+
+    def quote(self, place: int) -> tuple[str, str, str]:
+        """Return the text before a token, the token and the text after it: slices of one decoded text.
+
+        place: index of the token in the concatenated sequences
+        """
+        number, at = divmod(place, len(self._sequences[0]))
+        start, stop = self._find_document(number, at)
+        stretch = start + (at - start) // STRETCH * STRETCH
+        left = max(start, stretch - self._before - REACH)
+        right = min(stop, stretch + STRETCH + self._after + REACH)
+        key = (number, left, right)
+        if key not in self._decoded:
+            self._decoded[key] = DecodedText(self._tokenizer, self._sequences[number][left:right])
+        begin, end = max(start, at - self._before), min(stop, at + 1 + self._after)
+        return self._decoded[key].slice(begin - left, at - left, end - left)
+
+    def _find_document(self, number: int, at: int) -> tuple[int, int]:
+        """Return the range of tokens in sequence `number` that belong to the document of the token at index `at`."""
+        sequence = self._sequences[number]
+        start = next((n + 1 for n in range(at - 1, self._first - 1, -1) if sequence[n] in self._separators), None)
+        stop = next((n for n in range(at, len(sequence)) if sequence[n] in self._separators), len(sequence))
+        return min(self._first, at) if start is None else start, max(stop, at + 1)
 
 
 def decode_each(tokenizer: Any, encode: Callable[[list[str]], list[list[int]]], ids: Sequence[int]) -> list[str]:

@@ -3,16 +3,21 @@
 Only the text column is looked at, so whatever else a row holds, such as images, neither matters nor costs anything.
 """
 
+import functools
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 from sae_sweeps.activations.text_files import SETTING, check_parquet_magic, explain_failures, open_file
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError, first_line
+
+log = logging.getLogger(__name__)
 
 PARQUET_ROWS = 256  # rows of a Parquet file that are decoded at once
 LONGEST_VALUE = 2**26  # bytes of a JSON value that is written over several lines
@@ -48,6 +53,43 @@ def name_type(value: object) -> str:
     if type(value) in (int, float):
         return f"a number ({value})"
     return names.get(type(value), f"a value of type {type(value).__name__}")
+
+
+def take_text(row: Row, column: str) -> str:
+    """Return the text of a row; empty for null. Raises: ConfigError if it is anything else but a string.
+
+    Half a surrogate pair, which a JSON escape can spell and no encoding can hold, becomes U+FFFD.
+    """
+    if row.value is None:
+        return ""
+    if not isinstance(row.value, str):
+        strings = [name for name, held in row.columns().items() if held == "a string" and name != column]
+        other = f", or choose a column of strings: dataset.text_column={strings[0]}" if strings else ""
+        problem = f"{row.place} holds {name_type(row.value)} in this column, and text must be a string"
+        raise ConfigError("dataset.text_column", column, problem, f"mend or remove the row{other}")
+    try:
+        row.value.encode()
+        return row.value
+    except UnicodeEncodeError:
+        _warn_of_surrogates(row.source, row.number)
+        return row.value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@functools.cache
+def _warn_of_surrogates(source: str, row: int) -> None:
+    log.warning("%s, row %d: half a surrogate pair is no character, and is read as U+FFFD", source, row)
+
+
+def check_file(dataset: DatasetConfig, file: str) -> None:
+    """Check what the start of a file, and a Parquet file's schema, show. Raises: ConfigError as `read_file_rows` does."""
+    if dataset.format == "parquet":
+        with explain_failures(file):
+            if os.path.getsize(file) > 0:
+                with _open_parquet(file, dataset.text_column):
+                    return
+    else:
+        with open_file(file):
+            return
 
 
 def read_file_rows(dataset: DatasetConfig, file: str) -> Iterator[Row]:
@@ -104,7 +146,7 @@ DECODER = json.JSONDecoder(parse_int=float)
 SPACES = re.compile(r"[ \t\r\n]*")
 
 
-class _Incomplete(Exception):
+class _IncompleteError(Exception):
     """Raised for a JSON value that may continue on the next line."""
 
 
@@ -121,7 +163,7 @@ def _read_json_values(file: str) -> Iterator[tuple[Any, int | None]]:
                 return
             try:
                 values = _parse(data, file, row, line)
-            except _Incomplete:
+            except _IncompleteError:
                 for _, more in lines:
                     data += more
                     if more.startswith((b"}", b"{", b"]")) or len(data) > LONGEST_VALUE:
@@ -138,7 +180,7 @@ def _parse(data: bytes, file: str, row: int, line: int, *, is_last: bool = False
     row, line: numbers of the first value and of the line, for messages
     is_last: no value may continue on the next line
 
-    Raises: ConfigError for what is not JSON; _Incomplete for the begin of a value, unless `is_last`.
+    Raises: ConfigError for what is not JSON; _IncompleteError for the begin of a value, unless `is_last`.
     """
     text = _decode(data, file, f"row {row} (line {line}) ")
     values: list[Any] = []
@@ -148,7 +190,7 @@ def _parse(data: bytes, file: str, row: int, line: int, *, is_last: bool = False
             value, at = DECODER.raw_decode(text, at)
         except json.JSONDecodeError as error:
             if not is_last and not values and error.pos >= len(text.rstrip()):
-                raise _Incomplete from None
+                raise _IncompleteError from None
             raise _not_json(file, f"row {row + len(values)} (line {line})", error) from None
         except RecursionError as error:
             raise _not_json(file, f"row {row + len(values)} (line {line})", error) from None
@@ -188,24 +230,33 @@ def _not_json(file: str, place: str, error: Exception) -> ConfigError:
 
 
 def _read_parquet(file: str, column: str) -> Iterator[Row]:
+    with _open_parquet(file, column) as (parquet, types):
+        if column not in types:
+            for number in range(parquet.metadata.num_rows):
+                yield Row(file, number, None, False, types.copy)
+            return
+        number = 0
+        for batch in parquet.iter_batches(PARQUET_ROWS, columns=[column]):
+            for value in batch.column(0):
+                yield Row(file, number, _decode_scalar(value, file, number), True, types.copy)
+                number += 1
+
+
+@contextmanager
+def _open_parquet(file: str, column: str) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Open a Parquet file for reading, with what each of its columns holds, by name.
+
+    Raises: ConfigError, also while the file is read, if it cannot be read, or if `column` holds no strings.
+    """
     import pyarrow.parquet as pq
 
     check_parquet_magic(file)
     try:
         with pq.ParquetFile(file) as parquet:
             types = {field.name: name_arrow_type(field.type) for field in parquet.schema_arrow}
-            columns, has_column = partial(dict, types), column in types
             if types.get(column, "a string") not in ("a string", "null"):
                 raise wrong_column_error(file, column, types)
-            if not has_column:
-                for number in range(parquet.metadata.num_rows):
-                    yield Row(file, number, None, False, columns)
-                return
-            number = 0
-            for batch in parquet.iter_batches(PARQUET_ROWS, columns=[column]):
-                for value in batch.column(0):
-                    yield Row(file, number, _decode_scalar(value, file, number), True, columns)
-                    number += 1
+            yield parquet, types
     except ConfigError:
         raise
     except Exception as error:  # of any type, since damaged files reach every part of the library

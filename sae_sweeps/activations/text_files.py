@@ -6,14 +6,14 @@ Every failure is one ConfigError that names the file, the cause and a fix.
 import bz2
 import glob
 import gzip
-import io
 import lzma
 import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, NamedTuple
+from io import BufferedIOBase, BufferedReader
+from typing import NamedTuple
 
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError, first_line
@@ -60,10 +60,10 @@ def _match(pattern: str) -> list[str]:
     return []
 
 
-def _open_zstd(file: str) -> IO[bytes]:
+def _open_zstd(file: str) -> BufferedIOBase:
     import pyarrow as pa
 
-    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(open(file, "rb")), "zstd"))
+    return BufferedReader(pa.CompressedInputStream(pa.PythonFile(open(file, "rb")), "zstd"))
 
 
 class Compression(NamedTuple):
@@ -71,14 +71,14 @@ class Compression(NamedTuple):
 
     ending: str
     magic: re.Pattern[bytes]
-    open: Callable[[str], IO[bytes]]
+    open: Callable[[str], BufferedIOBase]
 
 
 # no file that begins like this is UTF-8 text; that of bzip2 is, so more than its first letters are compared
 COMPRESSIONS = (
-    Compression(".gz", re.compile(rb"\x1f\x8b"), lambda file: gzip.open(file, "rb")),
-    Compression(".bz2", re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), lambda file: bz2.open(file, "rb")),
-    Compression(".xz", re.compile(rb"\xfd7zXZ\x00"), lambda file: lzma.open(file, "rb")),
+    Compression(".gz", re.compile(rb"\x1f\x8b"), gzip.GzipFile),
+    Compression(".bz2", re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.BZ2File),
+    Compression(".xz", re.compile(rb"\xfd7zXZ\x00"), lzma.LZMAFile),
     Compression(".zst", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), _open_zstd),
 )
 
@@ -104,7 +104,7 @@ def strip_compression(name: str) -> str:
 
 
 @contextmanager
-def open_file(file: str) -> Iterator[IO[bytes]]:
+def open_file(file: str) -> Iterator[BufferedIOBase]:
     """Open a file for reading its bytes, decompressed if it is compressed, whatever its name.
 
     Raises: ConfigError, also while the file is read, if it cannot be read, is cut off or damaged, has the ending of a
@@ -154,7 +154,6 @@ def _damaged(file: str, error: Exception) -> ConfigError:
     return ConfigError(SETTING, file, f"is cut off or damaged ({first_line(error)})", "fetch the file again")
 
 
-
 def check_parquet_magic(file: str) -> None:
     """Check that a file begins like a Parquet file. Raises: ConfigError."""
     with explain_failures(file), open(file, "rb") as stream:
@@ -164,5 +163,5 @@ def check_parquet_magic(file: str) -> None:
     _refuse_foreign(file, head)
     is_compressed = any(kind.magic.match(head) for kind in COMPRESSIONS)
     problem = "is compressed as a whole, as Parquet files are not" if is_compressed else "is not a Parquet file"
-    fix = "decompress it" if is_compressed else "fetch the file again, or set the format that it has, such as dataset=json"
+    fix = "decompress it" if is_compressed else "fetch it again, or set the format that it has, such as dataset=json"
     raise ConfigError(SETTING, file, problem, fix)

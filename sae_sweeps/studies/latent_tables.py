@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.quoting import decode_each, find_window, quote
+from sae_sweeps.activations.quoting import Quoter, decode_each
 from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.progress import PointProgress, progress_callback
@@ -82,7 +82,14 @@ def build_rows(
     W_dec_FD: decoder directions of the latents
     settings: the settings `latents.*`, by name
     """
-    sequences = tokens_NS.tolist()
+    quoter = Quoter(
+        source.model.tokenizer,
+        tokens_NS.tolist(),
+        first=source.first_position,
+        separators=(source.model.bos, source.model.eos),
+        before=settings["before"],
+        after=settings["after"],
+    )
     for first in range(0, len(W_dec_FD), ROWS):
         signals.raise_if_stopped()
         latents = slice(first, min(first + ROWS, len(W_dec_FD)))
@@ -91,46 +98,24 @@ def build_rows(
             "frequency": top.frequency[latents].tolist(),
             "mean_activation": top.mean[latents].tolist(),
             "max_activation": top.value[latents, 0].tolist(),
-            "examples": _quote_examples(source, top, latents, sequences, settings),
+            "examples": _quote_examples(top, latents, quoter),
             "promoted": find_promoted_tokens(source, W_dec_FD[latents], settings["promoted"]),
         }
         display.show_count(latents.stop, len(W_dec_FD), "latents written")
 
 
-def _quote_examples(
-    source: ActivationSource,
-    top: TopActivations,
-    latents: slice,
-    sequences: list[list[int]],
-    settings: Mapping[str, Any],
-) -> list[list[dict[str, Any]]]:
+def _quote_examples(top: TopActivations, latents: slice, quoter: Quoter) -> list[list[dict[str, Any]]]:
     """Return for each latent of `latents` a list of its strongest activations, each with token and context as text."""
-    values, places = top.value[latents].tolist(), top.place[latents].tolist()
-    found = [
-        [(value, place) for value, place in zip(value_E, place_E, strict=True) if place >= 0]
-        for value_E, place_E in zip(values, places, strict=True)
-    ]
-    seq_len = len(sequences[0])
-    windows = [
-        find_window(
-            sequences[place // seq_len],
-            place % seq_len,
-            source.first_position,
-            settings["before"],
-            settings["after"],
-            separators=(source.model.bos, source.model.eos),
-        )
-        for examples in found
-        for _, place in examples
-    ]
-    quotes = iter(quote(source.model.tokenizer, windows))
-    return [
-        [
-            {"activation": value, **dict(zip(("before", "token", "after"), next(quotes), strict=True)), "place": place}
-            for value, place in examples
-        ]
-        for examples in found
-    ]
+    quoted = []
+    for value_E, place_E in zip(top.value[latents].tolist(), top.place[latents].tolist(), strict=True):
+        examples = []
+        for value, place in zip(value_E, place_E, strict=True):
+            if place >= 0:
+                before, token, after = quoter.quote(place)
+                example = {"activation": value, "before": before, "token": token, "after": after, "place": place}
+                examples.append(example)
+        quoted.append(examples)
+    return quoted
 
 
 def find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> list[list[dict[str, Any]]]:

@@ -10,18 +10,23 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.activations.documents import fill_sequences, find_files, read_split, too_short_error
+from sae_sweeps.activations.documents import fill_sequences, read_documents, read_split, too_short_error
 from sae_sweeps.activations.hooks import check_hook
 from sae_sweeps.activations.hub import require_repository
+from sae_sweeps.activations.hub_rows import check_local_hub_name
 from sae_sweeps.activations.model_info import is_local_path, read_model_info
+from sae_sweeps.activations.rows import check_file
+from sae_sweeps.activations.text_files import find_files
 from sae_sweeps.config import Config
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
 
-SMALL_TEXT_BYTES = 2**18  # texts below this size are tokenized, to check that they fill a sequence
+SMALL_TEXT_BYTES = 2**18  # texts below this size are read and tokenized, to check that they fill a sequence
+CHECKED_FILES = 1000  # files of a text whose starts are looked at
 
 
 Check = Callable[[Config], None]
@@ -126,16 +131,22 @@ def _check_model(config: Config) -> None:
 def _check_dataset(config: Config) -> None:
     dataset = config.dataset
     if dataset.format == "hub":
-        if not Path(str(dataset.name)).exists():
-            try:
-                require_repository("dataset.name", str(dataset.name), "dataset")
-            except OutOfReachError:
-                if not _is_plan(config):
-                    raise
+        if is_local_path(str(dataset.name)):
+            check_local_hub_name(dataset)
+            return
+        try:
+            require_repository("dataset.name", str(dataset.name), "dataset")
+        except OutOfReachError:
+            if not _is_plan(config):
+                raise
         return
     files = find_files(dataset)
-    size = sum(os.path.getsize(file) for file in files)
-    if dataset.format == "text" and size < SMALL_TEXT_BYTES:
+    for file in files[:CHECKED_FILES]:
+        check_file(dataset, file)
+    is_small = sum(os.path.getsize(file) for file in files) < SMALL_TEXT_BYTES
+    for _ in islice(read_documents(dataset), None if is_small else 1):
+        pass
+    if is_small:
         _require_full_sequence(config)
 
 
@@ -150,6 +161,7 @@ def _require_full_sequence(config: Config) -> None:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.encode_special_tokens = True  # characters that spell a special token are text
 
     def encode(texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]

@@ -9,9 +9,7 @@ SENTENCES = [
     f"Document {n}. The number {n * 37 % 97} comes before the café, and it isn't “{n}”: naïve 漢字 — x{n}_y.\n  Then\t{n}!\n"
     for n in range(60)
 ]
-LLAMA_3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+LLAMA_3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPLIT_LLAMA_3 = [
     pre_tokenizers.Split(Regex(LLAMA_3), "isolated"),
     pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
@@ -47,7 +45,9 @@ def _sentence_piece(kind: str) -> Tokenizer:
         tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
         trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=[*SPECIAL, *bytes_], limit_alphabet=90)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first" if kind == "first" else "always")
-    tokenizer.decoder = decoders.Metaspace()
+    scheme = "first" if kind == "first" else "always"
+    steps = [decoders.Metaspace(prepend_scheme=scheme), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence(steps)
     tokenizer.train_from_iterator(SENTENCES, trainer)
     if kind in ("llama2", "gemma"):  # the whole text is one word
         steps = [normalizers.Prepend("▁")] * (kind == "llama2") + [normalizers.Replace(" ", "▁")]
