@@ -4,23 +4,21 @@ Only the text column is looked at, so whatever else a row holds, such as images,
 """
 
 import functools
-import json
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-from sae_sweeps.activations.text_files import SETTING, check_parquet_magic, explain_failures, open_file
+from sae_sweeps.activations.json_values import read_json_values
+from sae_sweeps.activations.text_files import SETTING, check_parquet_magic, decode_utf8, explain_failures, open_file
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError, first_line
 
 log = logging.getLogger(__name__)
 
 PARQUET_ROWS = 256  # rows of a Parquet file that are decoded at once
-LONGEST_VALUE = 2**26  # bytes of a JSON value that is written over several lines
 
 
 class Row(NamedTuple):
@@ -50,8 +48,10 @@ class Row(NamedTuple):
 def name_type(value: object) -> str:
     """Return what a value is, for a message: "a string", "a list", "a number", ..."""
     names = {str: "a string", list: "a list", dict: "an object", bool: "a boolean", bytes: "bytes", type(None): "null"}
+    if isinstance(value, float) and value != value:
+        return "NaN"
     if type(value) in (int, float):
-        return f"a number ({value})"
+        return "a number"
     return names.get(type(value), f"a value of type {type(value).__name__}")
 
 
@@ -67,21 +67,26 @@ def take_text(row: Row, column: str) -> str:
         other = f", or choose a column of strings: dataset.text_column={strings[0]}" if strings else ""
         problem = f"{row.place} holds {name_type(row.value)} in this column, and text must be a string"
         raise ConfigError("dataset.text_column", column, problem, f"mend or remove the row{other}")
+    return replace_surrogates(row.value, row.place)
+
+
+def replace_surrogates(text: str, place: str) -> str:
+    """Return a text with U+FFFD for each half of a surrogate pair, and warn of it once. `place`: where the text is."""
     try:
-        row.value.encode()
-        return row.value
+        text.encode()
+        return text
     except UnicodeEncodeError:
-        _warn_of_surrogates(row.source, row.number)
-        return row.value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        _warn_once(f"{place} has half a surrogate pair, which is no character, and is read as U+FFFD")
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @functools.cache
-def _warn_of_surrogates(source: str, row: int) -> None:
-    log.warning("%s, row %d: half a surrogate pair is no character, and is read as U+FFFD", source, row)
+def _warn_once(message: str) -> None:
+    log.warning(message)
 
 
 def check_file(dataset: DatasetConfig, file: str) -> None:
-    """Check what the start of a file, and a Parquet file's schema, show. Raises: ConfigError as `read_file_rows` does."""
+    """Check the start of a file, and a Parquet file's schema. Raises: ConfigError as `read_file_rows` does."""
     if dataset.format == "parquet":
         with explain_failures(file):
             if os.path.getsize(file) > 0:
@@ -107,16 +112,7 @@ def read_file_rows(dataset: DatasetConfig, file: str) -> Iterator[Row]:
 def _read_text(file: str, column: str) -> Iterator[Row]:
     with open_file(file) as stream:
         data = stream.read()
-    yield Row(file, 0, _decode(data, file, "").removeprefix("\ufeff"), True, dict)
-
-
-def _decode(data: bytes, file: str, where: str) -> str:
-    """Return UTF-8 text. `where`: the row in the file, for the message of an error. Raises: ConfigError."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        problem = f"{where}is not UTF-8 text ({error.reason}, 0x{data[error.start]:02x}, at byte {error.start})"
-        raise ConfigError(SETTING, file, problem, "convert the file to UTF-8, or narrow the glob") from None
+    yield Row(file, 0, decode_utf8(data, file).removeprefix("\ufeff"), True, dict)
 
 
 def _read_json(file: str, column: str) -> Iterator[Row]:
@@ -124,7 +120,7 @@ def _read_json(file: str, column: str) -> Iterator[Row]:
 
     A row is an object. A string in the place of an object is a document if `column` is "text", the column's default.
     """
-    for number, (value, line) in enumerate(_read_json_values(file)):
+    for number, (value, line) in enumerate(read_json_values(file)):
         if isinstance(value, dict):
             yield Row(file, number, value.get(column), column in value, partial(_name_types, value), line)
         elif value is None:
@@ -139,94 +135,6 @@ def _read_json(file: str, column: str) -> Iterator[Row]:
 
 def _name_types(row: Mapping[str, object]) -> dict[str, str]:
     return {name: name_type(value) for name, value in row.items()}
-
-
-# other columns may hold whole numbers of any length, which Python refuses to convert to an int
-DECODER = json.JSONDecoder(parse_int=float)
-SPACES = re.compile(r"[ \t\r\n]*")
-
-
-class _IncompleteError(Exception):
-    """Raised for a JSON value that may continue on the next line."""
-
-
-def _read_json_values(file: str) -> Iterator[tuple[Any, int | None]]:
-    """Yield each JSON value of a file, or each item of one array, with the number of the line on which it begins."""
-    with open_file(file) as stream:
-        row = 0
-        lines = enumerate(stream, start=1)
-        for line, data in lines:
-            if line == 1:
-                data = data.removeprefix(b"\xef\xbb\xbf")
-            if row == 0 and data.lstrip().startswith(b"["):
-                yield from _read_array(data + stream.read(), file)
-                return
-            try:
-                values = _parse(data, file, row, line)
-            except _IncompleteError:
-                for _, more in lines:
-                    data += more
-                    if more.startswith((b"}", b"{", b"]")) or len(data) > LONGEST_VALUE:
-                        break  # an indented value ends here, or another begins
-                values = _parse(data, file, row, line, is_last=True)
-            for value in values:
-                yield value, line
-            row += len(values)
-
-
-def _parse(data: bytes, file: str, row: int, line: int, *, is_last: bool = False) -> list[Any]:
-    """Return the JSON values of a line, usually one; of a blank line none.
-
-    row, line: numbers of the first value and of the line, for messages
-    is_last: no value may continue on the next line
-
-    Raises: ConfigError for what is not JSON; _IncompleteError for the begin of a value, unless `is_last`.
-    """
-    text = _decode(data, file, f"row {row} (line {line}) ")
-    values: list[Any] = []
-    at = SPACES.match(text).end()  # type: ignore[union-attr]  # it matches anywhere
-    while at < len(text):
-        try:
-            value, at = DECODER.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            if not is_last and not values and error.pos >= len(text.rstrip()):
-                raise _IncompleteError from None
-            raise _not_json(file, f"row {row + len(values)} (line {line})", error) from None
-        except RecursionError as error:
-            raise _not_json(file, f"row {row + len(values)} (line {line})", error) from None
-        values.append(value)
-        at = SPACES.match(text, at).end()  # type: ignore[union-attr]
-    return values
-
-
-def _read_array(data: bytes, file: str) -> Iterator[tuple[Any, None]]:
-    """Yield the items of a file that is one JSON array. Raises: ConfigError."""
-    text, row = _decode(data, file, ""), 0
-    at = text.index("[") + 1
-    end = re.compile(r"[ \t\r\n]*\][ \t\r\n]*$")
-    try:
-        while not end.match(text, at):
-            if row:
-                at = _skip(",", text, at)
-            value, at = DECODER.raw_decode(text, SPACES.match(text, at).end())  # type: ignore[union-attr]
-            yield value, None
-            row += 1
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise _not_json(file, f"row {row}", error) from None
-
-
-def _skip(mark: str, text: str, at: int) -> int:
-    """Return the index after a mark and spaces before it. Raises: JSONDecodeError if the mark is not there."""
-    at = SPACES.match(text, at).end()  # type: ignore[union-attr]
-    if not text.startswith(mark, at):
-        raise json.JSONDecodeError(f"Expecting {mark!r}", text, at)
-    return at + len(mark)
-
-
-def _not_json(file: str, place: str, error: Exception) -> ConfigError:
-    reason = error.msg if isinstance(error, json.JSONDecodeError) else "it is nested too deeply"
-    fix = 'mend the row, or fetch the file again; JSON lines are rows such as {"text": "..."}'
-    return ConfigError(SETTING, file, f"{place} is not JSON ({reason})", fix)
 
 
 def _read_parquet(file: str, column: str) -> Iterator[Row]:

@@ -154,6 +154,15 @@ def _damaged(file: str, error: Exception) -> ConfigError:
     return ConfigError(SETTING, file, f"is cut off or damaged ({first_line(error)})", "fetch the file again")
 
 
+def decode_utf8(data: bytes, file: str, where: str = "") -> str:
+    """Return UTF-8 text. `where`: the row in the file, for the message of an error. Raises: ConfigError."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problem = f"{where}is not UTF-8 text ({error.reason}, 0x{data[error.start]:02x}, at byte {error.start})"
+        raise ConfigError(SETTING, file, problem, "convert the file to UTF-8, or narrow the glob") from None
+
+
 def check_parquet_magic(file: str) -> None:
     """Check that a file begins like a Parquet file. Raises: ConfigError."""
     with explain_failures(file), open(file, "rb") as stream:

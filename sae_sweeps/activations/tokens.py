@@ -3,6 +3,7 @@
 # N sequences, S positions in a sequence (dataset.seq_len)
 
 import logging
+import time
 from collections.abc import Iterator
 from itertools import islice
 
@@ -14,10 +15,24 @@ from torch import Tensor
 from sae_sweeps.activations.documents import Encode, fill_sequences, read_split, too_short_error
 from sae_sweeps.activations.pieces import Cut, cut_nothing
 from sae_sweeps.config import DatasetConfig
+from sae_sweeps.runtime.progress import SECONDS_BETWEEN_LINES
 
 log = logging.getLogger(__name__)
 
+SECONDS_TO_FIRST_LINE = 3.0  # seconds of tokenizing until the log says how far it is
+
 Row = npt.NDArray[np.int32]  # the token ids of one sequence
+
+
+def _log_progress(rows: Iterator[list[int]]) -> Iterator[list[int]]:
+    """Yield sequences unchanged, and log how much text is tokenized: after a few seconds, then at regular intervals."""
+    logged, wait, tokens = time.monotonic(), SECONDS_TO_FIRST_LINE, 0
+    for row in rows:
+        yield row
+        tokens += len(row)
+        if time.monotonic() - logged >= wait:
+            log.info("tokenized %s tokens of the text so far", f"{tokens:,}")
+            logged, wait = time.monotonic(), SECONDS_BETWEEN_LINES
 
 
 class TokenSource:
@@ -42,6 +57,8 @@ class TokenSource:
     def _rows(self, held_out: bool) -> Iterator[Row]:
         documents = read_split(self.dataset, held_out)
         rows = fill_sequences(documents, self._encode, self._bos, self._eos, self.dataset.seq_len, self._cut)
+        if not self.dataset.streaming:
+            rows = _log_progress(rows)
         return (np.array(row, dtype=np.int32) for row in rows)  # 4 bytes per token; a list takes ten times as much
 
     def held_out_tokens(self, count: int) -> Tensor:
