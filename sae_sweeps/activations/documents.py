@@ -8,12 +8,11 @@ sequences. With `dataset.prepend_bos` a sequence is a BOS token and `seq_len - 1
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import NamedTuple
 
 from sae_sweeps.activations.hub_rows import read_hub_rows
 from sae_sweeps.activations.pieces import Cut, Piece, cut_nothing
-from sae_sweeps.activations.rows import Row, read_file_rows, take_text, wrong_column_error
+from sae_sweeps.activations.rows import Row, read_file_rows, take_text, warn_once, wrong_column_error
 from sae_sweeps.activations.text_files import find_files
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError
@@ -75,9 +74,17 @@ def _read_rows(dataset: DatasetConfig, start: Place | None) -> Iterator[Row]:
         yield from read_hub_rows(dataset, 0 if start is None else start.row)
         return
     files = find_files(dataset)
+    lacking = None  # the first file of which no row has the text column
     for file in files if start is None else files[files.index(start.source) :]:
-        rows = read_file_rows(dataset, file)
-        yield from islice(rows, start.row, None) if start is not None and file == start.source else rows
+        rows, have_column = 0, False
+        for row in read_file_rows(dataset, file):
+            rows, have_column = rows + 1, have_column or row.has_column
+            if start is None or file != start.source or row.number >= start.row:
+                yield row
+        if rows and not have_column and lacking is None:
+            lacking = file
+    if lacking is not None:
+        warn_once(f"{lacking} has no column {dataset.text_column!r}, and therefore no document")
 
 
 def _check_columns(dataset: DatasetConfig, rows: Iterator[Row]) -> Iterator[Row]:
@@ -166,11 +173,11 @@ def _group(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
     group: list[Piece] = []
     characters = 0
     for piece in pieces:
-        group.append(piece)
-        characters += len(piece.text)
-        if len(group) == DOCUMENTS_PER_CALL or characters >= CHARACTERS_PER_CALL:
+        if len(group) == DOCUMENTS_PER_CALL or (group and characters + len(piece.text) > CHARACTERS_PER_CALL):
             yield group
             group, characters = [], 0
+        group.append(piece)
+        characters += len(piece.text)
     if group:
         yield group
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
-LARGE = 2**20  # characters of the shortest document that is cut
-PIECE = 2**18  # characters of a piece, at least
+LARGE = 2**18  # characters of the shortest document that is cut
+PIECE = 2**17  # characters of a piece, at least
 CHECKED = 100  # characters on both sides of a cut whose tokens are compared
 TRIES = 100  # places at which a cut is tried
 

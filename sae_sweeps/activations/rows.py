@@ -76,12 +76,13 @@ def replace_surrogates(text: str, place: str) -> str:
         text.encode()
         return text
     except UnicodeEncodeError:
-        _warn_once(f"{place} has half a surrogate pair, which is no character, and is read as U+FFFD")
+        warn_once(f"{place} has half a surrogate pair, which is no character, and is read as U+FFFD")
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @functools.cache
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Log a warning, unless this process has logged it before: a text is read several times."""
     log.warning(message)
 
 

@@ -9,11 +9,12 @@ import gzip
 import lzma
 import os
 import re
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase, BufferedReader
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError, first_line
@@ -66,6 +67,18 @@ def _open_zstd(file: str) -> BufferedIOBase:
     return BufferedReader(pa.CompressedInputStream(pa.PythonFile(open(file, "rb")), "zstd"))
 
 
+def _open_zip(file: str) -> BufferedIOBase:
+    """Open the file that a zip archive holds. Raises: ConfigError if it holds several, or a password is needed."""
+    archive = zipfile.ZipFile(file)
+    names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    if len(names) != 1:
+        raise ConfigError(SETTING, file, f"is a zip archive of {len(names)} files", "unzip it, and name its files")
+    try:
+        return cast(BufferedIOBase, archive.open(names[0]))
+    except (RuntimeError, NotImplementedError) as error:
+        raise ConfigError(SETTING, file, f"cannot be unzipped ({first_line(error)})", "unzip it yourself") from None
+
+
 class Compression(NamedTuple):
     """A kind of compressed file: the ending of its name, the bytes it begins with, and how it is opened."""
 
@@ -80,6 +93,7 @@ COMPRESSIONS = (
     Compression(".bz2", re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.BZ2File),
     Compression(".xz", re.compile(rb"\xfd7zXZ\x00"), lzma.LZMAFile),
     Compression(".zst", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), _open_zstd),
+    Compression(".zip", re.compile(rb"PK(\x03\x04|\x05\x06)"), _open_zip),
 )
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -87,10 +101,9 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 FOREIGN = (
     (LFS_POINTER, "is a Git LFS pointer, not the file itself", "git lfs pull"),
     (b"PAR1", "is a Parquet file", "dataset=parquet"),
-    (b"PK\x03\x04", "is a zip archive", "unzip it, and name the files that it holds"),
     (b"7z\xbc\xaf\x27\x1c", "is a 7z archive", "unpack it, and name the files that it holds"),
     (b"Rar!\x1a\x07", "is a rar archive", "unpack it, and name the files that it holds"),
-    (b"\x04\x22\x4d\x18", "is compressed with lz4", "decompress it, or compress it with zstd, gzip, bzip2 or xz"),
+    (b"\x04\x22\x4d\x18", "is compressed with lz4", "decompress it, or compress it with gzip, bzip2, xz or zstd"),
     (b"%PDF-", "is a PDF file", "convert it to UTF-8 text"),
     (b"\xff\xfe", "is UTF-16 or UTF-32 text", "convert it to UTF-8: iconv -f UTF-16 -t UTF-8"),
     (b"\xfe\xff", "is UTF-16 text", "convert it to UTF-8: iconv -f UTF-16 -t UTF-8"),
@@ -141,7 +154,7 @@ def explain_failures(file: str) -> Iterator[None]:
     """Turn the errors of reading or decompressing a file into a ConfigError. Raises: ConfigError."""
     try:
         yield
-    except (EOFError, zlib.error, lzma.LZMAError) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise _damaged(file, error) from None
     except OSError as error:
         if error.errno is None:  # from a library that decompresses
