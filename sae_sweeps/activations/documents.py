@@ -74,17 +74,20 @@ def _read_rows(dataset: DatasetConfig, start: Place | None) -> Iterator[Row]:
         yield from read_hub_rows(dataset, 0 if start is None else start.row)
         return
     files = find_files(dataset)
-    lacking = None  # the first file of which no row has the text column
+    lacking: list[str] = []  # files of which no row has the text column
+    having = 0
     for file in files if start is None else files[files.index(start.source) :]:
         rows, have_column = 0, False
         for row in read_file_rows(dataset, file):
             rows, have_column = rows + 1, have_column or row.has_column
             if start is None or file != start.source or row.number >= start.row:
                 yield row
-        if rows and not have_column and lacking is None:
-            lacking = file
-    if lacking is not None:
-        warn_once(f"{lacking} has no column {dataset.text_column!r}, and therefore no document")
+        having += have_column
+        if rows and not have_column:
+            lacking.append(file)
+    if having and lacking:
+        more = f", like {len(lacking) - 1} other files," if lacking[1:] else ""
+        warn_once(f"{lacking[0]}{more} has no column {dataset.text_column!r}, and therefore no document")
 
 
 def _check_columns(dataset: DatasetConfig, rows: Iterator[Row]) -> Iterator[Row]:

@@ -32,8 +32,9 @@ def find_files(dataset: DatasetConfig) -> list[str]:
     """
     found: list[str] = []
     for pattern in dataset.globs:
-        matches = _match(os.path.expanduser(pattern))
-        if not matches and os.path.isdir(os.path.expanduser(pattern)):
+        path = pattern if os.path.exists(pattern) else os.path.expanduser(pattern)
+        matches = _match(path)
+        if not matches and os.path.isdir(path):
             fix = f"name its files: '{SETTING}={os.path.join(pattern, '*')}'"
             raise ConfigError(SETTING, pattern, "is a folder", fix)
         if not matches:

@@ -6,10 +6,14 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 
 SENTENCES = [
-    f"Document {n}. The number {n * 37 % 97} comes before the café, and it isn't “{n}”: naïve 漢字 — x{n}_y.\n  Then\t{n}!\n"
+    f"Document {n}. The number {n * 37 % 97} comes before the café, and it isn't “{n}”: naïve 漢字 — x{n}_y.\n"
+    f"  Then\t{n}!\n"
     for n in range(60)
 ]
-LLAMA_3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 SPLIT_LLAMA_3 = [
     pre_tokenizers.Split(Regex(LLAMA_3), "isolated"),
     pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
