@@ -21,6 +21,7 @@ from sae_sweeps.activations.hub_rows import check_local_hub_name
 from sae_sweeps.activations.model_info import is_local_path, read_model_info
 from sae_sweeps.activations.rows import check_file
 from sae_sweeps.activations.text_files import find_files
+from sae_sweeps.activations.tokenizer_files import check_tokenizer_files, read_tokenizer
 from sae_sweeps.config import Config
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
@@ -47,7 +48,8 @@ class Preflight:
         for check, settings in (CHECKS if checks is None else checks).items():
             if any(problem.setting.startswith(settings) for problem in problems):
                 continue  # the check would fail because of a problem that is already in the list
-            if (error := self._outcome(check, config)) is not None:
+            error = self._outcome(check, config)
+            if error is not None and str(error) not in map(str, problems):  # two checks may read one file
                 problems.append(error)
         return problems
 
@@ -128,6 +130,10 @@ def _check_model(config: Config) -> None:
         )
 
 
+def _check_tokenizer(config: Config) -> None:
+    check_tokenizer_files(config.model.name)
+
+
 def _check_dataset(config: Config) -> None:
     dataset = config.dataset
     if dataset.format == "hub":
@@ -155,13 +161,9 @@ def _require_full_sequence(config: Config) -> None:
 
     Raises: ConfigError if the training documents or the held-out documents are too short.
     """
-    tokenizer_file = Path(config.model.name).expanduser() / "tokenizer.json"
-    if not is_local_path(config.model.name) or not tokenizer_file.is_file():
+    tokenizer = read_tokenizer(config.model.name)
+    if tokenizer is None:
         return
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    tokenizer.encode_special_tokens = True  # characters that spell a special token are text
 
     def encode(texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
@@ -193,6 +195,7 @@ def _check_device(config: Config) -> None:
 INPUT_CHECKS: dict[Check, tuple[str, ...]] = {  # for commands that read activations
     _check_cache: ("activations.",),
     _check_model: ("model.name",),
+    _check_tokenizer: ("model.name",),
     _check_dataset: ("dataset.",),
     _check_device: ("device",),
 }

@@ -1,10 +1,12 @@
 """The checks before a sweep: made once for points with equal settings, and skipped where a problem is known."""
 
+import gzip
+
 import pytest
 
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep import preflight
-from sae_sweeps.sweep.preflight import Preflight, unwritable_error
+from sae_sweeps.sweep.preflight import INPUT_CHECKS, Preflight, unwritable_error
 from tests.conftest import composed
 
 
@@ -53,3 +55,34 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_setting():
     assert str(error) == (
         "output_root=/locked/sweep: cannot be written (Permission denied). Fix: set output_root to a writable folder"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "content", "problem"),
+    [
+        ("a.jsonl", "json", b'{"text": "fine"}\n{"text": ["a", "list"]}\n', "row 1 (line 2) holds a list"),
+        ("a.jsonl", "json", b'{"body": "x"}\n', "has no such column; the columns are body"),
+        ("a.jsonl", "json", b"", "there is no document with text"),
+        ("a.jsonl.gz", "json", gzip.compress(b'{"text": "fine"}\n' * 500)[:40], "is cut off or damaged"),
+        ("a.txt.zst", "text", b"no zstd", "has the ending .zst, but is not compressed"),
+        ("a.txt", "text", b"caf\xe9 " * 200, "is not UTF-8 text"),
+        ("a.parquet", "parquet", b"PAR1 and no more", "cannot be read as Parquet"),
+        ("a.txt", "text", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
+    ],
+)
+def test_text_that_cannot_be_read_is_found_before_a_model_is_loaded(tmp_path, name, format, content, problem):
+    (tmp_path / name).write_bytes(content)
+    config = composed(f"dataset={format}", f"dataset.files={tmp_path}/{name}")
+    (error,) = Preflight().find_problems(config, INPUT_CHECKS)
+    assert problem in str(error)
+
+
+def test_only_the_start_of_a_large_text_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "SMALL_TEXT_BYTES", 10)
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"text": 5}\n')
+    (tmp_path / "b.jsonl").write_text("")
+    settings = ("dataset=json", f"dataset.files={tmp_path}/*.jsonl")
+    assert Preflight().find_problems(composed(*settings), INPUT_CHECKS) == []
+    (tmp_path / "c.jsonl").write_bytes(b"%PDF-1.7")
+    (error,) = Preflight().find_problems(composed(*settings), INPUT_CHECKS)
+    assert "c.jsonl: is a PDF file" in str(error)
