@@ -115,7 +115,7 @@ def test_rows_that_are_strings_have_no_other_column(tmp_path):
         read(written(tmp_path, '"a"\n"b"'), text_column="body")
 
 
-def test_half_a_surrogate_pair_is_replaced_and_said(tmp_path, caplog):
+def test_half_a_surrogate_pair_is_replaced_with_a_warning(tmp_path, caplog):
     lines = [r'{"text": "a\ud83d b"}', r'{"text": "\ude00\ud83d"}', r'{"text": "smile \ud83d\ude00"}']
     assert read(written(tmp_path, "\n".join(lines))) == ["a\ufffd b", "\ufffd\ufffd", "smile \U0001f600"]
     assert "a.jsonl, row 0 (line 1) has half a surrogate pair" in caplog.text

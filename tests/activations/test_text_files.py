@@ -166,7 +166,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 14
         (b"a.txt" + bytes(252) + b"ustar\x0000" + bytes(600), "is a tar archive"),
     ],
 )
-def test_files_that_are_no_text_are_said_to_be_what_they_are(tmp_path, format, content, message):
+def test_files_that_are_no_text_are_named_for_what_they_are(tmp_path, format, content, message):
     file = tmp_path / "a"
     dataset = DatasetConfig(format=format, files=str(file))
     file.write_bytes(content)

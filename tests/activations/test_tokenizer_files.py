@@ -17,7 +17,7 @@ def model(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model"])
-def test_a_file_that_is_a_pointer_is_said_to_be_one(model, file):
+def test_a_file_that_is_a_pointer_is_named_as_one(model, file):
     check_tokenizer_files(str(model))
     (model / file).write_bytes(POINTER)
     with pytest.raises(ConfigError, match=rf"{file} is a Git LFS pointer, not the file itself\. Fix: git lfs pull$"):
