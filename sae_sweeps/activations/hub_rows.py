@@ -106,8 +106,10 @@ def _choice_error(setting: str, value: str | None, problem: str, text: str) -> C
     return ConfigError(setting, value, f"{problem}; it has {shown}", f"{setting}={names[0]}")
 
 
-def check_local_hub_name(dataset: DatasetConfig) -> None:
+def check_local_hub_name(dataset: DatasetConfig, *, read: bool = True) -> None:
     """Check a data set of format hub whose name is a path here: that it is a folder, and that its first row is text.
+
+    read: whether to look at the first row, for which `datasets` imports torch
 
     Raises: ConfigError.
     """
@@ -117,7 +119,7 @@ def check_local_hub_name(dataset: DatasetConfig) -> None:
         raise ConfigError("dataset.name", name, "is a file, and not a data set on the hub", fix)
     if not os.path.isdir(name):
         raise ConfigError("dataset.name", name, "there is no such folder", "check the path, or give a name on the hub")
-    if re.fullmatch(r"[\w.\-]+", dataset.split):  # a part of a split cannot be streamed
+    if read and re.fullmatch(r"[\w.\-]+", dataset.split):  # a part of a split cannot be streamed
         for row in islice(read_hub_rows(replace(dataset, streaming=True)), 1):
             take_text(row, dataset.text_column)
 

@@ -138,7 +138,7 @@ def _check_dataset(config: Config) -> None:
     dataset = config.dataset
     if dataset.format == "hub":
         if is_local_path(str(dataset.name)):
-            check_local_hub_name(dataset)
+            check_local_hub_name(dataset, read=not _is_plan(config))
             return
         try:
             require_repository("dataset.name", str(dataset.name), "dataset")
