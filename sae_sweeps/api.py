@@ -6,7 +6,6 @@ equal SAEs, to the byte. docs/library.md walks through it.
 
 # A activations in a chunk, D model width
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -21,6 +20,7 @@ from torch import Tensor
 from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.activations.source import ActivationSource
+from sae_sweeps.activations.texts import choose_text
 from sae_sweeps.config import ActivationsConfig, Config, DatasetConfig, ModelConfig, TrackingConfig, TrainingConfig
 from sae_sweeps.config.presets import build_config, build_settings, list_presets, load_preset
 from sae_sweeps.formats import saelens
@@ -34,7 +34,6 @@ from sae_sweeps.training.streams import TensorStream
 from sae_sweeps.training.trainer import Step, Trainer, curve_line, train
 
 CHUNK = 32_768  # activations that are shuffled together, by default
-FORMATS = {".txt": "text", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}  # of a text, by file suffix
 
 Curve = list[dict[str, float]]
 
@@ -70,7 +69,7 @@ class ActivationStream:
         hook: str | None = None,
         *,
         texts: Sequence[str] | None = None,
-        files: str | Sequence[str] | None = None,
+        files: str | Path | Sequence[str | Path] | None = None,
         dataset: str | DatasetConfig | None = None,
         seq_len: int | None = None,
         seed: int | None = None,
@@ -85,7 +84,7 @@ class ActivationStream:
         hook: TransformerLens' name, e.g. "blocks.8.hook_resid_pre"; None takes the hook in conf/model
         texts: the documents themselves, each a string
         files: one or several globs of .txt (a document each), .jsonl or .parquet files (a document per row, in the
-            column `text`); .txt and .jsonl files may be gzipped
+            column `text`); .txt and .jsonl files may be compressed: .gz, .bz2, .xz, .zst
         dataset: a name in conf/dataset ("embedded", "openwebtext"), or a DatasetConfig for further settings
         seq_len: tokens per sequence, BOS included; None takes the length that the data set has, 128 by default
         seed: for the order of sequences and activations; None takes the seed that the data set has, 0 by default
@@ -95,7 +94,7 @@ class ActivationStream:
 
         One document in 20 (`DatasetConfig.holdout_every`) is held out. Raises: ConfigError as the constructor does.
         """
-        text, folder = _choose_text(texts, files, dataset)
+        text, folder = choose_text(texts, files, dataset)
         changes: dict[str, Any] = {"seq_len": seq_len, "seed": seed}
         decoder = _choose_model(model, hook)
         config = build_config(
@@ -259,41 +258,3 @@ def _choose_model(given: str | Path | ModelConfig, hook: str | None) -> ModelCon
     if config.hook == MISSING:
         raise ConfigError("hook", None, "this model has no default hook", "hook=blocks.LAYER.hook_resid_pre")
     return config
-
-
-def _choose_text(
-    texts: Sequence[str] | None, files: str | Sequence[str] | None, dataset: str | DatasetConfig | None
-) -> tuple[DatasetConfig, TemporaryDirectory[str] | None]:
-    """Return the text as a data set, and the temporary folder that holds `texts`; None for `files` and `dataset`.
-    Raises: ConfigError if not exactly one of the three is given, or if the format is not known."""
-    values = {"texts": texts, "files": files, "dataset": dataset}
-    given = [name for name, value in values.items() if value is not None]
-    if len(given) != 1:
-        fix = "give exactly one of texts=, files= and dataset="
-        raise ConfigError("text", " and ".join(given) or None, "a stream needs exactly one text", fix)
-    if texts is not None:
-        return _write_texts(texts)
-    if files is not None:
-        patterns = [files] if isinstance(files, str) else list(files)
-        return DatasetConfig(format=_find_format(patterns), files=files if isinstance(files, str) else patterns), None
-    assert dataset is not None, "exactly one of texts, files and dataset is given"
-    return dataset if isinstance(dataset, DatasetConfig) else load_preset("dataset", dataset, DatasetConfig), None
-
-
-def _write_texts(texts: Sequence[str]) -> tuple[DatasetConfig, TemporaryDirectory[str]]:
-    """Write documents to a temporary folder, and return the data set. Raises: ConfigError if not all are strings."""
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise ConfigError("texts", type(texts).__name__, "must be a list of strings", "texts=[document, another, ...]")
-    folder = TemporaryDirectory(prefix="sae-sweeps-")
-    file = Path(folder.name) / "texts.jsonl"
-    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    return DatasetConfig(format="json", files=str(file)), folder
-
-
-def _find_format(patterns: Sequence[str]) -> str:
-    """Return the format of files by suffix. Raises: ConfigError if the suffix is unknown or not the same for all."""
-    suffixes = {Path(pattern.removesuffix(".gz")).suffix for pattern in patterns}
-    if len(suffixes) != 1 or (suffix := suffixes.pop()) not in FORMATS:
-        fix = "dataset=DatasetConfig(format=..., files=...)"
-        raise ConfigError("files", ", ".join(patterns), f"must all end in the same one of {', '.join(FORMATS)}", fix)
-    return FORMATS[suffix]

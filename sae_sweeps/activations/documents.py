@@ -7,21 +7,35 @@ The documents of a split are joined, each followed by an end-of-text token if th
 sequences. With `dataset.prepend_bos` a sequence is a BOS token and `seq_len - 1` tokens of text.
 """
 
-import glob
-import gzip
-import os
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
-from sae_sweeps.activations.reopening import ReopenedRows
+from sae_sweeps.activations.hub_rows import read_hub_rows
+from sae_sweeps.activations.pieces import Cut, Piece, cut_nothing
+from sae_sweeps.activations.reopening import ReopenedRows, take_row
+from sae_sweeps.activations.rows import Row, read_file_rows, take_text, warn_once, wrong_column_error
+from sae_sweeps.activations.text_files import find_files
 from sae_sweeps.config import DatasetConfig
-from sae_sweeps.runtime.errors import ConfigError, first_line
+from sae_sweeps.runtime.errors import ConfigError
 
 Encode = Callable[[list[str]], list[list[int]]]  # texts -> the token ids of each text
 DOCUMENTS_PER_CALL = 64  # documents in one call of the tokenizer
+CHARACTERS_PER_CALL = 2**19  # characters in one call of the tokenizer, which takes about 150 bytes of memory for each
+ROWS_WITHOUT_COLUMN = 10_000  # rows at the start of a text in which the text column must occur
+
+
+class Place(NamedTuple):
+    """Where a document is: the file, or the name of the data set on the hub, and the row in it, counted from 0."""
+
+    source: str
+    row: int
+
+
+class Document(NamedTuple):
+    """A document, and where it is."""
+
+    text: str
+    place: Place
 
 
 def is_held_out(index: int, holdout_every: int) -> bool:
@@ -29,96 +43,75 @@ def is_held_out(index: int, holdout_every: int) -> bool:
     return index % holdout_every == 0
 
 
-def find_files(dataset: DatasetConfig) -> list[str]:
-    """Return the sorted paths of the files in `dataset.files`. Raises: ConfigError if a glob matches no file."""
-    found: list[str] = []
-    for pattern in dataset.globs:
-        matches = [path for path in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(path)]
-        if not matches:
-            raise ConfigError(
-                "dataset.files", pattern, "matches no file", "check the path, and quote the glob in the shell"
-            )
-        found += matches
-    return sorted(set(found))
-
-
 def read_documents(dataset: DatasetConfig) -> Iterator[str]:
     """Yield the text of each document of a data set, always in the same order, without documents of only whitespace.
 
     A text file is one document. JSON, JSON Lines and Parquet files and hub data sets have one document per row, in the
-    column `dataset.text_column`.
-    Raises: ConfigError if a file, the data set or the column does not exist or cannot be read; BrokenTextError if a row
-    after the first cannot be read.
+    column `dataset.text_column`; a row that has null there, or no such column, is an empty document.
+    Raises: ConfigError if a file, the data set or the column does not exist or cannot be read, if a row holds anything
+        but a string, or if there is no document; BrokenTextError if a row after the first cannot be read.
     """
-    rows: Iterable[str]
-    if dataset.format == "text":
-        files = find_files(dataset)
-        rows = ReopenedRows(lambda: _read_text_files(files), str, ", ".join(dataset.globs), dataset.retry_seconds)
-    else:
-        rows = _read_rows(dataset)
-    return (text for text in rows if text.strip())
+    return (document.text for document in locate_documents(dataset))
 
 
-def _read_text_files(files: list[str]) -> Iterator[str]:
+def locate_documents(dataset: DatasetConfig) -> Iterator[Document]:
+    """Yield each document of a data set as `read_documents` does, with its place."""
+    found = False
+    for row in _check_columns(dataset, _read_rows(dataset)):
+        text = take_text(row, dataset.text_column)
+        if text and not text.isspace():
+            found = True
+            yield Document(text, Place(row.source, row.number))
+    if not found:
+        raise _no_document_error(dataset)
+
+
+def _read_rows(dataset: DatasetConfig) -> Iterator[Row]:
+    """Yield all rows of a data set. After a failure of the network it is opened again at the row."""
+    if dataset.format == "hub":
+        return read_hub_rows(dataset)
+    files, seconds = find_files(dataset), dataset.retry_seconds
+    return iter(ReopenedRows(lambda: _read_file_rows(dataset, files), take_row, ", ".join(dataset.globs), seconds))
+
+
+def _read_file_rows(dataset: DatasetConfig, files: list[str]) -> Iterator[Row]:
+    lacking: list[str] = []  # files of which no row has the text column
+    having = 0
     for file in files:
-        try:
-            data = gzip.decompress(Path(file).read_bytes()) if file.endswith(".gz") else Path(file).read_bytes()
-            yield data.decode("utf-8")
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ConfigError(
-                "dataset.files",
-                file,
-                f"is not UTF-8 text, plain or gzipped ({error})",
-                "convert the file to UTF-8, or narrow the glob",
-            ) from None
+        rows, have_column = 0, False
+        for row in read_file_rows(dataset, file):
+            rows, have_column = rows + 1, have_column or row.has_column
+            yield row
+        having += have_column
+        if rows and not have_column:
+            lacking.append(file)
+    if having and lacking:
+        more = f", like {len(lacking) - 1} other files," if lacking[1:] else ""
+        warn_once(f"{lacking[0]}{more} has no column {dataset.text_column!r}, and therefore no document")
 
 
-def _read_rows(dataset: DatasetConfig) -> Iterator[str]:
-    from datasets import config, load_dataset
-    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
-    from datasets.utils.logging import disable_progress_bar
+def _check_columns(dataset: DatasetConfig, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield rows unchanged. Raises: ConfigError if the first rows, or all if there are few, lack the text column."""
+    row = None
+    for number, row in enumerate(rows, start=1):
+        if row.has_column:
+            yield row
+            yield from rows
+            return
+        if number == ROWS_WITHOUT_COLUMN:
+            break
+    if row is not None:
+        raise wrong_column_error(row.source, dataset.text_column, row.columns())
 
-    disable_progress_bar()
-    for name in ("READ_MAX_RETRIES", "OPEN_MAX_RETRIES"):  # ReopenedRows waits longer, and ends at a signal
-        setattr(config, f"STREAMING_{name}", 2)
-    for name in ("READ", "OPEN", "READ_SERVER_UNAVAILABLE", "READ_RATE_LIMIT"):
-        setattr(config, f"STREAMING_{name}_RETRY_INTERVAL", 1)
-    hub = dataset.format == "hub"
-    setting, value = ("dataset.name", dataset.name) if hub else ("dataset.files", dataset.files)
 
-    def load() -> Any:
-        if hub:
-            return load_dataset(dataset.name, dataset.subset, split=dataset.split, streaming=dataset.streaming)
-        return load_dataset(dataset.format, data_files=find_files(dataset), split="train", streaming=True)
-
-    def read_text(row: Mapping[str, Any]) -> str:
-        if dataset.text_column not in row:
-            raise ConfigError(
-                "dataset.text_column",
-                dataset.text_column,
-                f"the text has no such column; the columns are {', '.join(row)}",
-                f"dataset.text_column={next(iter(row), 'text')}",
-            )
-        return str(row[dataset.text_column])
-
-    try:
-        yield from ReopenedRows(load, read_text, str(value), dataset.retry_seconds)
-    except ConfigError:
-        raise
-    except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
-        raise ConfigError(
-            setting,
-            value,
-            f"cannot be loaded ({first_line(error)})",
-            "check the name and the network, or use local files: dataset=text 'dataset.files=folder/*.txt'",
-        ) from None
-    except (DatasetGenerationError, ValueError) as error:
-        raise ConfigError(
-            setting,
-            value,
-            f"cannot be read as {dataset.format} ({first_line(error)})",
-            "check the files, or set the format that they have: dataset=text, json or parquet",
-        ) from None
+def _no_document_error(dataset: DatasetConfig) -> ConfigError:
+    """Return the ConfigError for a data set of empty files, or of rows without text."""
+    if dataset.format == "hub":
+        return ConfigError("dataset.name", dataset.name, "holds no document with text", "choose another data set")
+    files = find_files(dataset)
+    names = ", ".join(files[:3]) + (f" and {len(files) - 3} more files" if files[3:] else "")
+    value = dataset.files if isinstance(dataset.files, str) else ", ".join(dataset.globs)
+    return ConfigError("dataset.files", value, f"there is no document with text in {names}", "choose files with text")
 
 
 def split_single(documents: Iterator[str], holdout_every: int) -> Iterator[str]:
@@ -152,25 +145,44 @@ def read_split(dataset: DatasetConfig, held_out: bool) -> Iterator[str]:
 
 
 def fill_sequences(
-    documents: Iterable[str], encode: Encode, bos: int | None, eos: int | None, seq_len: int
+    documents: Iterable[str],
+    encode: Encode,
+    bos: int | None,
+    eos: int | None,
+    seq_len: int,
+    cut: Cut = cut_nothing,
 ) -> Iterator[list[int]]:
     """Yield sequences of exactly `seq_len` token ids, cut from the joined documents.
 
     Each sequence starts with `bos` and each document ends with `eos`, unless these are None. Tokens at the end that do
     not fill a sequence are dropped.
+    cut: cuts a document into pieces with the same tokens, so that a large one is not tokenized as a whole
     """
     start = [] if bos is None else [bos]
     end = [] if eos is None else [eos]
     width = seq_len - len(start)
     pending: list[int] = []
-    iterator = iter(documents)
-    while texts := list(islice(iterator, DOCUMENTS_PER_CALL)):
-        for tokens in encode(texts):
-            pending += tokens + end
+    for pieces in _group(piece for document in documents for piece in cut(document)):
+        for piece, tokens in zip(pieces, encode([piece.text for piece in pieces]), strict=True):
+            pending += tokens[piece.skip :] + (end if piece.is_last else [])
         full = len(pending) // width * width
         for at in range(0, full, width):
             yield start + pending[at : at + width]
         pending = pending[full:]
+
+
+def _group(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Yield the pieces of documents in groups, each for one call of the tokenizer."""
+    group: list[Piece] = []
+    characters = 0
+    for piece in pieces:
+        if len(group) == DOCUMENTS_PER_CALL or (group and characters + len(piece.text) > CHARACTERS_PER_CALL):
+            yield group
+            group, characters = [], 0
+        group.append(piece)
+        characters += len(piece.text)
+    if group:
+        yield group
 
 
 def too_short_error(dataset: DatasetConfig, held_out: bool) -> ConfigError:

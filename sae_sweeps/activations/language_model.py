@@ -8,7 +8,7 @@ same hook names.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from sae_sweeps.activations.hooked_model import HookedModel
 from sae_sweeps.activations.hooks import hook_layer
 from sae_sweeps.activations.loading import load_model
+from sae_sweeps.activations.pieces import LARGE, Cut, Piece, cut_nothing, make_cutter
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import OnProgress
@@ -46,11 +47,21 @@ class LanguageModel:
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens such as BOS.
 
+        Characters that spell a special token are text: they have the ids of their letters.
         Raises: ConfigError if the model's embedding has no row for an id.
         """
-        found: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        options = {"add_special_tokens": False, "split_special_tokens": True, "return_attention_mask": False}
+        found: list[list[int]] = self.tokenizer(texts, verbose=False, **options)["input_ids"]
         self._require_row(max((max(ids) for ids in found if ids), default=0))
         return found
+
+    def cut(self, text: str) -> Iterator[Piece]:
+        """Yield the pieces in which a document is given to the tokenizer: several for a large one."""
+        return self._cut(text) if len(text) >= LARGE else cut_nothing(text)
+
+    @cached_property
+    def _cut(self) -> Cut:
+        return make_cutter(self.tokenizer, self.encode)
 
     @property
     def d_model(self) -> int:

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.errors import BrokenTextError, ConfigError, describe_error
@@ -17,8 +17,11 @@ SIGNAL_SECONDS = 0.5  # seconds between two checks for a signal while waiting
 RERUN = "rerun the command, which resumes every point where it is now"
 
 
-class ReopenedRows:
-    """The texts of a data set, row by row. After a failure of the network the data set is opened again at its row.
+T = TypeVar("T")  # what is made of a row
+
+
+class ReopenedRows(Generic[T]):
+    """The rows of a data set, one by one. After a failure of the network the data set is opened again at its row.
 
     A data set that has `state_dict` (the streamed ones of `datasets`) is opened at its row at once; of any other, the
     rows before are read again and left out. The last row before a failure is read a second time and compared, so that
@@ -26,22 +29,22 @@ class ReopenedRows:
     """
 
     def __init__(
-        self, load: Callable[[], Iterable[Any]], read_text: Callable[[Any], str], source: str, retry_seconds: float
+        self, load: Callable[[], Iterable[Any]], read: Callable[[Any, int], T], source: str, retry_seconds: float
     ) -> None:
         """Prepare to read. Nothing is opened yet.
 
         load: opens the data set at its first row
-        read_text: returns the text of a row
+        read: returns what is yielded of a row; its arguments are the row and the row's number, from 0
         source: name of the data set or file, for messages
         retry_seconds: longest total wait for one row, in seconds (dataset.retry_seconds)
         """
-        self._load, self._read_text, self._source, self._retry_seconds = load, read_text, source, retry_seconds
+        self._load, self._read, self._source, self._retry_seconds = load, read, source, retry_seconds
         self._row = 0  # number of the next row, from 0; all rows before it have been yielded
-        self._last = ""  # the text of the row before
+        self._last: T | None = None  # what was yielded of the row before
         self._state: Any = None  # the data set's state before that row, if it has states
 
-    def __iter__(self) -> Iterator[str]:
-        """Yield the text of each row.
+    def __iter__(self) -> Iterator[T]:
+        """Yield what `read` returns of each row.
 
         Raises: BrokenTextError if a row cannot be read, for the network after `retry_seconds`; Stopped if a signal
         arrives while the network is waited for. An error at the first row that another attempt cannot mend is raised
@@ -50,17 +53,17 @@ class ReopenedRows:
         waited = 0.0
         while True:
             try:
-                for text in self._open():
+                for found in self._open():
                     if waited:
                         log.info("the text continues at row %d of %s", self._row, self._source)
-                    self._row, self._last, waited = self._row + 1, text, 0.0
-                    yield text
+                    self._row, self._last, waited = self._row + 1, found, 0.0
+                    yield found
                 return
             except Exception as error:
                 waited += self._wait(error, waited)
 
-    def _open(self) -> Iterator[str]:
-        """Yield the texts from the next row on. Raises: BrokenTextError if the row before is not the same any more."""
+    def _open(self) -> Iterator[T]:
+        """Yield the rows from the next row on. Raises: BrokenTextError if the row before is not the same any more."""
         rows: Any = self._load()
         has_states = hasattr(rows, "state_dict") and hasattr(rows, "load_state_dict")
         iterator = iter(rows) if self._row == 0 else self._reopen(rows)
@@ -70,9 +73,9 @@ class ReopenedRows:
                 row = next(iterator)
             except StopIteration:
                 return
-            text = self._read_text(row)
+            found = self._read(row, self._row)
             self._state = state
-            yield text
+            yield found
 
     def _reopen(self, rows: Any) -> Iterator[Any]:
         """Return an iterator of `rows` from the next row on, after comparing the row before with the one known."""
@@ -82,7 +85,7 @@ class ReopenedRows:
         else:
             iterator = islice(iter(rows), self._row - 1, None)
         again = next(iterator, None)
-        if again is None or self._read_text(again) != self._last:
+        if again is None or self._read(again, self._row - 1) != self._last:
             raise BrokenTextError(
                 f"the text broke off at row {self._row} of {self._source}, and another reading gives other rows: the "
                 f"data set has changed. Fix: restore it, then {RERUN}; or train under another name"
@@ -116,6 +119,11 @@ class ReopenedRows:
         log.warning("%s (%s); trying again in %.0f s; %s", where, cause, seconds, limit)
         pause(seconds)
         return seconds
+
+
+def take_row(row: T, number: int) -> T:
+    """Return the row itself, for data sets whose rows need no reading."""
+    return row
 
 
 def pause(seconds: float) -> None:

@@ -41,7 +41,7 @@ class ActivationSource:
         if dataset.prepend_bos and self.model.bos is None:
             raise no_bos_error()
         bos = self.model.bos if dataset.prepend_bos else None
-        self.tokens = TokenSource(dataset, self.model.encode, bos, self.model.eos)
+        self.tokens = TokenSource(dataset, self.model.encode, bos, self.model.eos, self.model.cut)
         self.positions = Positions.from_settings(dataset, self.model.tokenizer, (self.model.bos, self.model.eos))
         self._dataset = dataset
         self._held_out: dict[int, HeldOut] = {}

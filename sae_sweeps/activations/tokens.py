@@ -3,6 +3,7 @@
 # N sequences, S positions in a sequence (dataset.seq_len)
 
 import logging
+import time
 from collections.abc import Iterator
 from itertools import islice
 
@@ -12,11 +13,26 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.activations.documents import Encode, fill_sequences, read_split, too_short_error
+from sae_sweeps.activations.pieces import Cut, cut_nothing
 from sae_sweeps.config import DatasetConfig
+from sae_sweeps.runtime.progress import SECONDS_BETWEEN_LINES
 
 log = logging.getLogger(__name__)
 
+SECONDS_TO_FIRST_LINE = 3.0  # seconds of tokenizing until the log says how far it is
+
 Row = npt.NDArray[np.int32]  # the token ids of one sequence
+
+
+def _log_progress(rows: Iterator[list[int]]) -> Iterator[list[int]]:
+    """Yield sequences unchanged, and log how much text is tokenized: after a few seconds, then at regular intervals."""
+    logged, wait, tokens = time.monotonic(), SECONDS_TO_FIRST_LINE, 0
+    for row in rows:
+        yield row
+        tokens += len(row)
+        if time.monotonic() - logged >= wait:
+            log.info("tokenized %s tokens of the text so far", f"{tokens:,}")
+            logged, wait = time.monotonic(), SECONDS_BETWEEN_LINES
 
 
 class TokenSource:
@@ -27,8 +43,11 @@ class TokenSource:
     when a run resumes, it is read again from the beginning.
     """
 
-    def __init__(self, dataset: DatasetConfig, encode: Encode, bos: int | None, eos: int | None) -> None:
-        self.dataset, self._encode, self._bos, self._eos = dataset, encode, bos, eos
+    def __init__(
+        self, dataset: DatasetConfig, encode: Encode, bos: int | None, eos: int | None, cut: Cut = cut_nothing
+    ) -> None:
+        """Prepare the sequences of a data set. Nothing is read yet. The parameters are those of `fill_sequences`."""
+        self.dataset, self._encode, self._bos, self._eos, self._cut = dataset, encode, bos, eos, cut
         self._finite: Tensor | None = None
         self._finite_held_out: Tensor | None = None
         self._stream: Iterator[Row] = iter(())
@@ -36,9 +55,10 @@ class TokenSource:
         self._orders: dict[int, Tensor] = {}
 
     def _rows(self, held_out: bool) -> Iterator[Row]:
-        rows = fill_sequences(
-            read_split(self.dataset, held_out), self._encode, self._bos, self._eos, self.dataset.seq_len
-        )
+        documents = read_split(self.dataset, held_out)
+        rows = fill_sequences(documents, self._encode, self._bos, self._eos, self.dataset.seq_len, self._cut)
+        if not self.dataset.streaming:
+            rows = _log_progress(rows)
         return (np.array(row, dtype=np.int32) for row in rows)  # 4 bytes per token; a list takes ten times as much
 
     def held_out_tokens(self, count: int) -> Tensor:

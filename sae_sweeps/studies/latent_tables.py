@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from sae_sweeps.activations.quoting import Quoter, decode_each
 from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.errors import ConfigError
@@ -84,7 +85,14 @@ def build_rows(
     W_dec_FD: decoder directions of the latents
     settings: the settings `latents.*`, by name
     """
-    sequences = tokens_NS.tolist()
+    quoter = Quoter(
+        source.model.tokenizer,
+        tokens_NS.tolist(),
+        first=source.first_position,
+        separators=(source.model.bos, source.model.eos),
+        before=settings["before"],
+        after=settings["after"],
+    )
     for first in range(0, len(W_dec_FD), ROWS):
         signals.raise_if_stopped()
         latents = slice(first, min(first + ROWS, len(W_dec_FD)))
@@ -93,54 +101,24 @@ def build_rows(
             "frequency": top.frequency[latents].tolist(),
             "mean_activation": top.mean[latents].tolist(),
             "max_activation": top.value[latents, 0].tolist(),
-            "examples": _quote_examples(source, top, latents, sequences, settings),
+            "examples": _quote_examples(top, latents, quoter),
             "promoted": find_promoted_tokens(source, W_dec_FD[latents], settings["promoted"]),
         }
         display.show_count(latents.stop, len(W_dec_FD), "latents written")
 
 
-def _quote_examples(
-    source: ActivationSource,
-    top: TopActivations,
-    latents: slice,
-    sequences: list[list[int]],
-    settings: Mapping[str, Any],
-) -> list[list[dict[str, Any]]]:
+def _quote_examples(top: TopActivations, latents: slice, quoter: Quoter) -> list[list[dict[str, Any]]]:
     """Return for each latent of `latents` a list of its strongest activations, each with token and context as text."""
-    values, places = top.value[latents].tolist(), top.place[latents].tolist()
-    found = [
-        [(value, place) for value, place in zip(value_E, place_E, strict=True) if place >= 0]
-        for value_E, place_E in zip(values, places, strict=True)
-    ]
-    spans: list[list[int]] = []
-    for _, place in (example for examples in found for example in examples):
-        spans += _split_context(place, sequences, source.first_position, settings)
-    texts = iter(source.model.tokenizer.batch_decode(spans, clean_up_tokenization_spaces=False))
-    return [
-        [
-            {"activation": value, "before": next(texts), "token": next(texts), "after": next(texts), "place": place}
-            for value, place in examples
-        ]
-        for examples in found
-    ]
-
-
-def _split_context(
-    place: int, sequences: list[list[int]], first_position: int, settings: Mapping[str, Any]
-) -> tuple[list[int], list[int], list[int]]:
-    """Return the token ids before a token (without BOS), the token's own id, and the token ids after it.
-
-    place: index of the token in the concatenated sequences
-    first_position: first position in a sequence after BOS
-    settings: `before` and `after` are the numbers of context tokens
-    """
-    seq_len = len(sequences[0])
-    sequence, position = sequences[place // seq_len], place % seq_len
-    return (
-        sequence[max(first_position, position - settings["before"]) : position],
-        sequence[position : position + 1],
-        sequence[position + 1 : position + 1 + settings["after"]],
-    )
+    quoted = []
+    for value_E, place_E in zip(top.value[latents].tolist(), top.place[latents].tolist(), strict=True):
+        examples = []
+        for value, place in zip(value_E, place_E, strict=True):
+            if place >= 0:
+                before, token, after = quoter.quote(place)
+                example = {"activation": value, "before": before, "token": token, "after": after, "place": place}
+                examples.append(example)
+        quoted.append(examples)
+    return quoted
 
 
 def find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> list[list[dict[str, Any]]]:
@@ -161,7 +139,6 @@ def _find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count
     for part_ND in directions_ND.detach().split(source.model.logits_at_once):
         logits_NV = source.model.logit_lens(part_ND)[:, : len(source.model.tokenizer)]  # the rest is padding
         logits, ids = logits_NV.topk(min(count, logits_NV.shape[1]), dim=1)
-        words = source.model.tokenizer.batch_decode(ids.reshape(-1, 1).tolist(), clean_up_tokenization_spaces=False)
-        texts = iter(words)
+        texts = iter(decode_each(source.model.tokenizer, source.model.encode, ids.flatten().tolist()))
         found += [[{"token": next(texts), "logit": logit} for logit in row] for row in logits.tolist()]
     return found

@@ -10,22 +10,27 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.activations.documents import fill_sequences, find_files, read_split, too_short_error
+from sae_sweeps.activations.documents import fill_sequences, read_documents, read_split, too_short_error
 from sae_sweeps.activations.excluded import find_token_id
 from sae_sweeps.activations.hooks import check_hook
 from sae_sweeps.activations.hub import require_repository
-from sae_sweeps.activations.model_files import check_model_files, explain_refusal, lacks_bos, no_bos_error
+from sae_sweeps.activations.hub_rows import check_local_hub_name
+from sae_sweeps.activations.model_files import check_model_files, lacks_bos, no_bos_error
 from sae_sweeps.activations.model_info import is_local_path, read_model_info
+from sae_sweeps.activations.rows import check_file
+from sae_sweeps.activations.text_files import find_files
+from sae_sweeps.activations.tokenizer_files import check_tokenizer_files, read_tokenizer
 from sae_sweeps.config import Config
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
-from sae_sweeps.runtime.file_faults import find_file_fault
 from sae_sweeps.sweep.wandb_environment import find_problem
 
-SMALL_TEXT_BYTES = 2**18  # texts below this size are tokenized, to check that they fill a sequence
+SMALL_TEXT_BYTES = 2**18  # texts below this size are read and tokenized, to check that they fill a sequence
+CHECKED_FILES = 1000  # files of a text whose starts are looked at
 
 
 Check = Callable[[Config], None]
@@ -46,7 +51,8 @@ class Preflight:
         for check, settings in (CHECKS if checks is None else checks).items():
             if any(problem.setting.startswith(settings) for problem in problems):
                 continue  # the check would fail because of a problem that is already in the list
-            if (error := self._outcome(check, config)) is not None:
+            error = self._outcome(check, config)
+            if error is not None and str(error) not in map(str, problems):  # two checks may read one file
                 problems.append(error)
         return problems
 
@@ -130,19 +136,29 @@ def _check_model(config: Config) -> None:
         )
 
 
+def _check_tokenizer(config: Config) -> None:
+    check_tokenizer_files(config.model.name)
+
+
 def _check_dataset(config: Config) -> None:
     dataset = config.dataset
     if dataset.format == "hub":
-        if not Path(str(dataset.name)).exists():
-            try:
-                require_repository("dataset.name", str(dataset.name), "dataset")
-            except OutOfReachError:
-                if not _is_plan(config):
-                    raise
+        if is_local_path(str(dataset.name)):
+            check_local_hub_name(dataset, read=not _is_plan(config))
+            return
+        try:
+            require_repository("dataset.name", str(dataset.name), "dataset")
+        except OutOfReachError:
+            if not _is_plan(config):
+                raise
         return
     files = find_files(dataset)
-    size = sum(os.path.getsize(file) for file in files)
-    if dataset.format == "text" and size < SMALL_TEXT_BYTES:
+    for file in files[:CHECKED_FILES]:
+        check_file(dataset, file)
+    is_small = sum(os.path.getsize(file) for file in files) < SMALL_TEXT_BYTES
+    for _ in islice(read_documents(dataset), None if is_small else 1):
+        pass
+    if is_small:
         _require_full_sequence(config)
 
 
@@ -151,15 +167,9 @@ def _require_full_sequence(config: Config) -> None:
 
     Raises: ConfigError if the training documents or the held-out documents are too short.
     """
-    tokenizer_file = Path(config.model.name).expanduser() / "tokenizer.json"
-    if not is_local_path(config.model.name) or not tokenizer_file.is_file() or find_file_fault(tokenizer_file):
-        return  # the check of the model names the fault
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    except Exception as error:  # the library raises no other type
-        raise explain_refusal(config.model.name, error, "its tokenizer.json cannot be read") from None
+    tokenizer = read_tokenizer(config.model.name)
+    if tokenizer is None:
+        return
 
     def encode(texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
@@ -176,12 +186,10 @@ def _check_excluded(config: Config) -> None:
 
     Raises: ConfigError for the first that does not.
     """
-    tokens, file = config.dataset.excluded_tokens, Path(config.model.name).expanduser() / "tokenizer.json"
-    if not tokens or not file.is_file():
+    tokens = config.dataset.excluded_tokens
+    tokenizer = read_tokenizer(config.model.name) if tokens else None
+    if tokenizer is None:
         return
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
     for token in tokens:
         find_token_id(
             token,
@@ -213,6 +221,7 @@ def _check_device(config: Config) -> None:
 INPUT_CHECKS: dict[Check, tuple[str, ...]] = {  # for commands that read activations
     _check_cache: ("activations.",),
     _check_model: ("model.name",),
+    _check_tokenizer: ("model.name",),
     _check_dataset: ("dataset.",),
     _check_excluded: ("dataset.exclude", "model.name"),
     _check_device: ("device",),

@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from sae_sweeps.activations.documents import fill_sequences, find_files, read_documents, read_split, split_single
+from sae_sweeps.activations.documents import fill_sequences, locate_documents, read_documents, read_split, split_single
+from sae_sweeps.activations.text_files import find_files
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError
 
@@ -85,30 +86,72 @@ def test_errors_name_the_problem(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere/\*\.txt: matches no file"):
         find_files(DatasetConfig(format="text", files=f"{tmp_path}/nowhere/*.txt"))
     (tmp_path / "a.jsonl").write_text('{"body": "x"}\n')
-    with pytest.raises(ConfigError, match="the text has no such column; the columns are body"):
+    with pytest.raises(
+        ConfigError, match=r"a\.jsonl has no such column; the columns are body\. Fix: dataset\.text_column=body"
+    ):
         list(read_documents(DatasetConfig(format="json", files=str(tmp_path / "a.jsonl"))))
-    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "b.txt").write_bytes(b"\xff\xff\x00")
     with pytest.raises(ConfigError, match="is not UTF-8"):
         list(read_documents(DatasetConfig(format="text", files=str(tmp_path / "b.txt"))))
     (tmp_path / "d.txt.gz").write_bytes(gzip.compress(b"text " * 1000)[:-20])
-    with pytest.raises(ConfigError, match="is not UTF-8"):
+    with pytest.raises(ConfigError, match=r"d\.txt\.gz: is cut off or damaged"):
         list(read_documents(DatasetConfig(format="text", files=str(tmp_path / "d.txt.gz"))))
     (tmp_path / "c.parquet").write_bytes(b"not parquet")
-    with pytest.raises(ConfigError, match="cannot be read as parquet"):
+    with pytest.raises(ConfigError, match=r"c\.parquet: is not a Parquet file"):
         list(read_documents(DatasetConfig(format="parquet", files=str(tmp_path / "c.parquet"))))
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_local_folder_is_loaded_like_a_hub_data_set(tmp_path, streaming, monkeypatch):
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "set"
-    folder.mkdir()
-    (folder / "train.jsonl").write_text("".join(json.dumps({"text": f"row {number}"}) + "\n" for number in range(5)))
-    dataset = DatasetConfig(format="hub", name=str(folder), streaming=streaming)
-    assert list(read_documents(dataset)) == [f"row {number}" for number in range(5)]
+def test_a_text_is_reopened_at_the_place_of_a_document(tmp_path):
+    for name in "abc":
+        lines = [json.dumps({"text": f"{name} {number}" if number % 3 else None}) for number in range(7)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    dataset = DatasetConfig(format="json", files=f"{tmp_path}/*.jsonl")
+    documents = list(locate_documents(dataset))
+    assert [document.text for document in documents] == list(read_documents(dataset))
+    assert documents[5].place == (f"{tmp_path}/b.jsonl", 2)
+    for number, document in enumerate(documents):
+        assert list(locate_documents(dataset, document.place)) == documents[number:]
 
 
-def test_a_hub_data_set_that_cannot_be_loaded_is_one_error(monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match=r"dataset\.name=nobody/nothing: cannot be loaded"):
-        list(read_documents(DatasetConfig(format="hub", name="nobody/nothing", streaming=True)))
+@pytest.mark.parametrize(
+    "content",
+    [b"", b" \n\t\n", b'{"text": null}\n{"text": ""}', b"[]", b"\xef\xbb\xbf", b'"  "', b"null\nnull"],
+    ids=["empty", "blanks", "nulls", "array", "bom", "string", "rows"],
+)
+def test_a_text_without_documents_is_one_error_that_names_the_files(tmp_path, content):
+    (tmp_path / "a.jsonl").write_bytes(content)
+    dataset = DatasetConfig(format="json", files=f"{tmp_path}/*.jsonl")
+    with pytest.raises(ConfigError, match=r"there is no document with text in .*a\.jsonl"):
+        list(read_documents(dataset))
+    (tmp_path / "b.jsonl").write_text('{"text": "word"}')
+    assert list(read_documents(dataset)) == ["word"]
+
+
+def test_empty_files_of_every_format_are_skipped(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"text": ["word"]}), tmp_path / "b.parquet")
+    (tmp_path / "b.txt").write_text("word")
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"word"))
+    for name, format in (("a.parquet", "parquet"), ("a.txt", "text"), ("a.txt.gz", "text")):
+        (tmp_path / name).write_bytes(b"")
+        dataset = DatasetConfig(format=format, files=f"{tmp_path}/*{name[1:]}")
+        assert list(read_documents(dataset)) == ["word"]
+
+
+def test_a_file_without_the_column_among_others_is_warned_of(tmp_path, caplog):
+    (tmp_path / "a.jsonl").write_text('{"text": "word"}')
+    (tmp_path / "b.jsonl").write_text('{"body": "more"}')
+    assert list(read_documents(DatasetConfig(format="json", files=f"{tmp_path}/*.jsonl"))) == ["word"]
+    assert f"{tmp_path}/b.jsonl has no column 'text'" in caplog.text
+
+
+def test_a_text_whose_first_rows_lack_the_column_is_refused_without_reading_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("sae_sweeps.activations.documents.ROWS_WITHOUT_COLUMN", 3)
+    rows = ['{"body": "x", "n": 1}'] * 3
+    (tmp_path / "a.jsonl").write_text("\n".join([*rows, "not JSON"]))
+    with pytest.raises(ConfigError, match=r"no such column; the columns are body, n\. Fix: dataset\.text_column=body$"):
+        list(read_documents(DatasetConfig(format="json", files=f"{tmp_path}/a.jsonl")))
+    (tmp_path / "a.jsonl").write_text("\n".join([*rows[:2], '{"text": "word"}', rows[0]]))
+    assert list(read_documents(DatasetConfig(format="json", files=f"{tmp_path}/a.jsonl"))) == ["word"]

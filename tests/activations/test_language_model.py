@@ -98,3 +98,30 @@ def test_the_logit_lens_is_float32_whatever_the_model_computes_in(tiny_model):
     )
     assert found.dtype == torch.float32
     assert_close(found, exact, rtol=0.05, atol=0.05)
+
+
+def test_characters_that_spell_a_special_token_are_text(tiny_model):
+    model = load(tiny_model, "blocks.0.hook_resid_pre")
+    ids = model.encode(["a <|endoftext|> b", "<|endoftext|>", "plain"])
+    assert not any(model.eos in each for each in ids)
+    assert "".join(model.tokenizer.convert_ids_to_tokens(ids[1])) == "<|endoftext|>"
+
+
+def test_a_large_document_is_given_to_the_tokenizer_in_pieces(tiny_model, monkeypatch):
+    model = load(tiny_model, "blocks.0.hook_resid_pre")
+    for name, size in (
+        ("sae_sweeps.activations.language_model.LARGE", 90),
+        ("sae_sweeps.activations.pieces.LARGE", 90),
+    ):
+        monkeypatch.setattr(name, size)
+    monkeypatch.setattr("sae_sweeps.activations.pieces.PIECE", 30)
+    text = "the people of a great nation\n" * 20
+    parts = list(model.cut(text))
+    assert len(parts) > 10
+    tokens = [
+        id
+        for part, ids in zip(parts, model.encode([part.text for part in parts]), strict=True)
+        for id in ids[part.skip :]
+    ]
+    assert tokens == model.encode([text])[0]
+    assert [part.text for part in model.cut(text[:80])] == [text[:80]]

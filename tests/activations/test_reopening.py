@@ -20,7 +20,7 @@ import urllib3
 
 from sae_sweeps.activations import reopening
 from sae_sweeps.activations.documents import read_documents
-from sae_sweeps.activations.reopening import ReopenedRows
+from sae_sweeps.activations.reopening import ReopenedRows, take_row
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.errors import BrokenTextError, ConfigError
@@ -143,7 +143,7 @@ class Source:
 
 
 def read(source, seconds=100.0):
-    return ReopenedRows(source.load, str, "the/set", seconds)
+    return ReopenedRows(source.load, take_row, "the/set", seconds)
 
 
 ROWS = [f"row {row}" for row in range(10)]
@@ -202,7 +202,7 @@ def test_a_data_set_that_has_changed_in_the_meantime_is_not_read_on(waits, chang
     source = Source((4, ConnectionError("a")))
     readings = iter([source.load(), iter(change(ROWS))])
     with pytest.raises(BrokenTextError, match=r"row 4 of the/set, and another reading gives other rows"):
-        list(ReopenedRows(lambda: next(readings), str, "the/set", 10.0))
+        list(ReopenedRows(lambda: next(readings), take_row, "the/set", 10.0))
 
 
 def test_a_signal_ends_the_wait():

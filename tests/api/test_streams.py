@@ -56,6 +56,12 @@ def test_activations_are_kept_in_a_cache(tiny_model, texts, tmp_path):
         ({"texts": None}, "text=None: a stream needs exactly one text"),
         ({"files": "x/*.txt"}, "text=texts and files: a stream needs exactly one text"),
         ({"texts": "a document"}, "texts=str: must be a list of strings"),
+        ({"texts": b"a document"}, "texts=bytes: must be a list of strings"),
+        ({"texts": ["a", None]}, "texts=list: must be a list of strings, but texts[1] is null"),
+        ({"texts": ["a", "b", ["c"]]}, "texts=list: must be a list of strings, but texts[2] is a list"),
+        ({"texts": ("a", float("nan"))}, "texts=list: must be a list of strings, but texts[1] is NaN"),
+        ({"texts": []}, "texts=list: no text in 0 documents"),
+        ({"texts": ["", " "]}, "texts=list: no text in 2 documents"),
         ({"texts": None, "files": "x/*.csv"}, "files=x/*.csv: must all end in the same one of .txt, .json"),
         ({"texts": None, "files": "nowhere/*.txt"}, "dataset.files=nowhere/*.txt: matches no file"),
         ({"texts": None, "dataset": "wikipedia"}, "dataset=wikipedia: must be one of the files in conf/dataset: emb"),
@@ -71,7 +77,13 @@ def test_activations_are_kept_in_a_cache(tiny_model, texts, tmp_path):
 )
 def test_unusable_settings_are_refused_before_the_model_is_loaded(tiny_model, monkeypatch, settings, problem):
     monkeypatch.setattr("sae_sweeps.activations.source.LanguageModel", None)
-    usual = {"model": tiny_model, "hook": HOOK, "texts": ["a", "b"], "seq_len": 16, "device": "cpu"}
+    usual = {
+        "model": tiny_model,
+        "hook": HOOK,
+        "texts": [sentence(n) for n in range(40)],
+        "seq_len": 16,
+        "device": "cpu",
+    }
     with pytest.raises(ConfigError) as refused:
         ActivationStream.from_model(**{**usual, **settings})
     assert problem in str(refused.value)

@@ -1,12 +1,13 @@
 """The checks before a sweep: made once for points with equal settings, and skipped where a problem is known."""
 
+import gzip
 import shutil
 
 import pytest
 
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep import preflight
-from sae_sweeps.sweep.preflight import Preflight, unwritable_error
+from sae_sweeps.sweep.preflight import INPUT_CHECKS, Preflight, unwritable_error
 from tests.conftest import composed
 
 
@@ -98,3 +99,34 @@ def test_an_excluded_token_that_the_tokenizer_does_not_have_is_found_before_the_
     (error,) = Preflight().find_problems(composed(*tiny, f"dataset.exclude={exclude}"))
     assert str(error).startswith("dataset.exclude=[")
     assert not Preflight().find_problems(composed(*tiny, "dataset.exclude=[0, of, '<|endoftext|>']"))
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "content", "problem"),
+    [
+        ("a.jsonl", "json", b'{"text": "fine"}\n{"text": ["a", "list"]}\n', "row 1 (line 2) holds a list"),
+        ("a.jsonl", "json", b'{"body": "x"}\n', "has no such column; the columns are body"),
+        ("a.jsonl", "json", b"", "there is no document with text"),
+        ("a.jsonl.gz", "json", gzip.compress(b'{"text": "fine"}\n' * 500)[:40], "is cut off or damaged"),
+        ("a.txt.zst", "text", b"no zstd", "has the ending .zst, but is not compressed"),
+        ("a.txt", "text", b"caf\xe9 " * 200, "is not UTF-8 text"),
+        ("a.parquet", "parquet", b"PAR1 and no more", "cannot be read as Parquet"),
+        ("a.txt", "text", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
+    ],
+)
+def test_text_that_cannot_be_read_is_found_before_a_model_is_loaded(tmp_path, name, format, content, problem):
+    (tmp_path / name).write_bytes(content)
+    config = composed(f"dataset={format}", f"dataset.files={tmp_path}/{name}")
+    (error,) = Preflight().find_problems(config, INPUT_CHECKS)
+    assert problem in str(error)
+
+
+def test_only_the_start_of_a_large_text_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "SMALL_TEXT_BYTES", 10)
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"text": 5}\n')
+    (tmp_path / "b.jsonl").write_text("")
+    settings = ("dataset=json", f"dataset.files={tmp_path}/*.jsonl")
+    assert Preflight().find_problems(composed(*settings), INPUT_CHECKS) == []
+    (tmp_path / "c.jsonl").write_bytes(b"%PDF-1.7")
+    (error,) = Preflight().find_problems(composed(*settings), INPUT_CHECKS)
+    assert "c.jsonl: is a PDF file" in str(error)
