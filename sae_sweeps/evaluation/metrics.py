@@ -1,7 +1,9 @@
 """The table of metrics: title, number format, and whether low or high is better. evaluate.py computes the values."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -40,3 +42,14 @@ METRICS = {
     )
 }
 COLUMNS = {metric.name: metric.column for metric in METRICS.values() if metric.column is not None}
+
+
+def remark_on(metrics: Mapping[str, Any]) -> str | None:
+    """Return a remark on metrics that suggest that an SAE is not of these activations; None if there is none."""
+    nmse = metrics.get("nmse")
+    if nmse is None or not nmse >= 1:
+        return None
+    return (
+        f"NMSE {nmse:.3g}: the reconstructions are no better than the mean of each activation's entries; is the SAE of "
+        "this model and hook, with this normalisation?"
+    )

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import itertools
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,9 +26,12 @@ from sae_sweeps.sweep.point import IDENTITY, Point
 if TYPE_CHECKING:  # importing torch takes a second, and finding SAEs does not need it
     import torch
 
+    from sae_sweeps.activations.source import ActivationSource
     from sae_sweeps.formats.description import Description
     from sae_sweeps.formats.reading import Located
     from sae_sweeps.saes import InferenceSAE
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,46 @@ class SavedSAE:
         try:
             return self.located.read().to(device)
         except ValueError as error:
-            raise ConfigError(self.setting, str(self.folder), str(error), "name the folder of a trained SAE") from None
+            fix = getattr(error, "fix", None) or "name the folder of a trained SAE"
+            raise ConfigError(self.setting, str(self.folder), str(error), fix) from None
+
+    def load_for(self, source: "ActivationSource", config: Config) -> "InferenceSAE":
+        """Load the SAE to use it on activations of `source`, and log what `list_remarks` returns.
+
+        config: configuration of the source
+        Raises: ConfigError if the files cannot be read or do not contain a valid SAE.
+        """
+        sae = self.load(source.device)
+        for remark in self.list_remarks(config):
+            log.warning("%s: %s", self.name, remark)
+        if sae.normalization == "center" and not source.model.has_layer_norm:
+            log.warning("%s: the model has no LayerNorm, so TransformerLens has not centred it either", self.name)
+            sae.normalization = "none"
+        return sae
+
+    def list_remarks(self, config: Config) -> list[str]:
+        """Return sentences on what the SAE's files leave open or declare otherwise than the command; empty if nothing.
+
+        config: configuration with which activations of the SAE are computed
+        """
+        declared, model, dataset = self.declared, config.model, config.dataset
+        if declared is None:
+            return []
+        remarks = []
+        missing = [name for name, value in (("model", declared.model), ("hook", declared.hook)) if value is None]
+        if missing:
+            remarks.append(
+                f"its files name no {' and no '.join(missing)}; the command's are assumed to be the SAE's: "
+                f"model.name={model.name}, model.hook={model.hook}"
+            )
+        if declared.is_centered:
+            remarks.append(
+                "it was trained on a centred residual stream (center_writing_weights); the mean over the width is "
+                "subtracted from each activation, and added to the reconstruction"
+            )
+        if declared.prepend_bos not in (None, dataset.prepend_bos):
+            remarks.append(f"it was trained with prepend_bos={declared.prepend_bos}, unlike dataset.prepend_bos here")
+        return remarks
 
     def digest(self) -> str:
         """Return the SHA-256 of the weights; for an SAE of another library, of its description and all files."""
@@ -141,8 +184,8 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     except FileNotFoundError as error:
         problem = str(error).removeprefix(f"{path}: ")
         raise ConfigError(setting, path, problem, example) from None
-    except ValueError as error:
-        raise ConfigError(setting, path, str(error), example) from None
+    except (ValueError, OSError) as error:
+        raise ConfigError(setting, path, str(error), getattr(error, "fix", None) or example) from None
     k, size = declared.k, declared.dict_size
     if k is not None and size is not None and not 0 < k <= size:
         raise ConfigError(
@@ -157,6 +200,8 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
         dict_size=declared.dict_size or command.dict_size,
         k=declared.k or command.k,
     )
+    if declared.prepend_bos is not None and "dataset.prepend_bos" not in command.given:
+        config = replace(config, dataset=replace(config.dataset, prepend_bos=declared.prepend_bos))
     name = located.folder.parent.name if located.folder.name == SAE_FOLDER else located.folder.name
     if not declared.trained_here:
         name = f"{declared.architecture}-{declared.dict_size}-{name}"

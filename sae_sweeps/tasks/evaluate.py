@@ -4,6 +4,7 @@ import logging
 
 from sae_sweeps.config import Config
 from sae_sweeps.evaluation.evaluate import evaluate
+from sae_sweeps.evaluation.metrics import remark_on
 from sae_sweeps.report.terminal import saes_table
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.files import read_json
@@ -35,6 +36,9 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     if metrics:
         model = studies[0].config.model
         console.print(saes_table(f"{model.name} at {model.hook}", metrics))
+    for label, found in metrics.items():
+        if (remark := remark_on(found)) is not None:
+            log.warning("%s: %s", label, remark)
     return failures
 
 

@@ -96,7 +96,7 @@ class Study:
         Raises: ConfigError if the files cannot be read, or d_in differs from the width of the activations.
         """
         saved = self.saved[part]
-        sae = saved.load(source.device)
+        sae = saved.load_for(source, self.config)
         if sae.d_in != source.d_in:
             problem = f"d_in is {sae.d_in}, but activations of {self.config.model.name} have width {source.d_in}"
             raise ConfigError(saved.setting, str(saved.folder), problem, "set model=... to the SAE's model")
