@@ -191,7 +191,8 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
     origin = {"architecture": sae.architecture, **metadata.get("sae_sweeps", {})}
     config["metadata"] = {"sae_lens_version": FORMAT_VERSION, **metadata, "sae_sweeps": origin}
     if sae.normalization == "center":  # SAELens leaves it to the model, which must be loaded with this argument
-        config["metadata"] |= {"model_from_pretrained_kwargs": {CENTERING: True}}
+        arguments = metadata.get("model_from_pretrained_kwargs") or {}
+        config["metadata"] |= {"model_from_pretrained_kwargs": {**arguments, CENTERING: True}}
 
     with write_atomically(folder / WEIGHTS) as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
@@ -200,7 +201,9 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
 
 def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
     """Write an SAE to `folder` for SAELens, with the model and hook of `description`, and return `folder`."""
-    write(folder, sae, {**metadata, "model_name": description.model, "hook_name": description.hook})
+    sequences = {"prepend_bos": description.prepend_bos, "context_size": description.context_size}
+    known = {name: value for name, value in sequences.items() if value is not None}
+    write(folder, sae, {**known, **metadata, "model_name": description.model, "hook_name": description.hook})
     return folder
 
 

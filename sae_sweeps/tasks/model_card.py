@@ -71,12 +71,12 @@ def explain_normalization(normalization: str) -> str:
 
 
 CENTERED = (
-    "**It expects a centred residual stream**: load the model with `center_writing_weights=True` in TransformerLens, or "
-    "subtract from each activation the mean of its entries, and add it to the reconstruction."
+    "**It expects a centred residual stream**: load the model with `center_writing_weights=True` in TransformerLens, "
+    "or subtract from each activation the mean of its entries, and add it to the reconstruction."
 )
 NORMS_DIFFER = (
-    "**Its decoder rows do not have norm 1**: activations of different latents are in different units. Multiply each by "
-    "the norm of its decoder row to compare them."
+    "**Its decoder rows do not have norm 1**: activations of different latents are in different units. Multiply each "
+    "by the norm of its decoder row to compare them."
 )
 
 
