@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sae_sweeps.activations.hooks import WIDE_HOOKS, is_same_activation
 from sae_sweeps.activations.model_info import is_same_model, read_model_info
 from sae_sweeps.config import Config, from_json
-from sae_sweeps.config.identity import select_result_settings
+from sae_sweeps.config.identity import apply_command_settings, select_result_settings
 from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
@@ -68,6 +68,13 @@ class SavedSAE:
         from sae_sweeps.formats.reading import Located
 
         return Located(self.format, self.folder)
+
+    def configure(self, command: Config) -> Config:
+        """Return the SAE's configuration with the text settings that a study's command line names.
+
+        That of an SAE without a point is the command's already, but for what the SAE's files declare.
+        """
+        return apply_command_settings(self.config, command) if self.declared is None else self.config
 
     def load(self, device: "torch.device") -> "InferenceSAE":
         """Load the SAE onto a device. Raises: ConfigError if the files cannot be read or do not contain a valid SAE."""

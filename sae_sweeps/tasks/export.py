@@ -19,7 +19,7 @@ from sae_sweeps.runtime.files import read_json, write_text
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import SavedSAE, read_results, saved_labels
-from sae_sweeps.tasks.model_card import CENTERED, NORMS_DIFFER, build_card, explain_normalization
+from sae_sweeps.tasks.model_card import CENTERED, NORMS_DIFFER, NORMS_RESCALED, build_card, explain_normalization
 from sae_sweeps.tasks.study import find_named_or_done
 
 CARD = "README.md"
@@ -123,11 +123,14 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
 
 
 def _rescale(sae: InferenceSAE) -> tuple[InferenceSAE, list[str]]:
-    """Return the SAE with decoder rows of norm 1 where that changes nothing, and else a note for the card."""
+    """Return the SAE with decoder rows of norm 1 where that changes no reconstruction, and a note for the card.
+
+    There is no note for an SAE that has such rows already, as all SAEs of this project.
+    """
     if sae.has_unit_rows():
         return sae, []
     rescaled = sae.with_unit_rows()
-    return (sae, [NORMS_DIFFER]) if rescaled is None else (rescaled, [])
+    return (sae, [NORMS_DIFFER]) if rescaled is None else (rescaled, [NORMS_RESCALED])
 
 
 def _require_architecture(architecture: str, format: str) -> None:

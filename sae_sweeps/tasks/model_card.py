@@ -79,6 +79,11 @@ NORMS_DIFFER = (
     "by the norm of its decoder row to compare them."
 )
 
+NORMS_RESCALED = (
+    "**Its decoder rows were rescaled to norm 1**, and their norms multiplied into the encoder: each latent's "
+    "activation is that of the original SAE times the norm. Reconstructions are the same."
+)
+
 
 def _introduce(description: Description) -> str:
     """Return one sentence on an SAE: architecture, number of latents, k, training data and width."""

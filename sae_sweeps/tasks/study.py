@@ -22,7 +22,7 @@ from sae_sweeps.activations.model_info import is_same_model
 from sae_sweeps.activations.source import ActivationSource, load_source
 from sae_sweeps.config import Config, DatasetConfig, ModelConfig
 from sae_sweeps.config.differences import find_differing, select_text_settings
-from sae_sweeps.config.identity import apply_command_settings, select_stream_settings
+from sae_sweeps.config.identity import select_stream_settings
 from sae_sweeps.config.schema import get_setting
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import console
@@ -145,7 +145,7 @@ def _apply_command(saved: SavedSAE, command: Config) -> Config:
             problem = f"{saved.title} was trained with {setting}={get_setting(saved.config, setting)}"
             fix = f"leave {setting} out; an SAE uses its own model and hook"
             raise ConfigError(setting, get_setting(command, setting), problem, fix)
-    config = apply_command_settings(saved.config, command)
+    config = saved.configure(command)
     _require_held_out(saved, config.dataset)
     return config
 
