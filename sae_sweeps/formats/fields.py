@@ -75,7 +75,9 @@ class Fields:
         """
         for name, reason in reasons.items():
             value = reprlib.repr(self.values[name])
-            raise SAEFileError(f"{self.file} sets {name}={value} ({reason}), which is not supported")
+            raise SAEFileError(
+                f"{self.file} sets {name}={value} ({reason}), which is not supported", "name another SAE"
+            )
 
     def refuse_unknown(self, known: Collection[str], everything: bool = True) -> None:
         """Refuse settings that are set and not known, because they may change what the SAE computes.

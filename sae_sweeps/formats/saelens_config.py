@@ -49,6 +49,13 @@ KNOWN = {  # settings of SAEs in version 6, most of them of training only
     *("jumprelu_ste_to_input", "l0_coefficient", "l0_warm_up_steps", "pre_act_loss_coefficient", "target_l0"),
     "finetuning_scaling_factor",  # the weights have the factors, which are checked there
 }
+# entries of the metadata that say what the SAE is of; some files have them beside the metadata instead
+ABOUT_MODEL = {
+    *("model_name", "model_class_name", "model_from_pretrained_kwargs", "hook_name", "hook_layer", "hf_hook_name"),
+    *("hook_head_index", "hook_name_out", "hf_hook_name_out", "hook_head_index_out", "seqpos_slice", "prepend_bos"),
+    *("exclude_special_tokens", "context_size", "dataset_path", "dataset_trust_remote_code", "neuronpedia_id"),
+    *("sae_lens_version", "sae_lens_training_version"),
+}
 # settings of SAEs and of training in older versions, and entries of the metadata, whose names speak of a normalisation
 WITHOUT_EFFECT = {"normalize_sae_decoder", "normalize_decoder", "mse_loss_normalization"}
 
@@ -105,7 +112,12 @@ def read_saelens_config(path: Path) -> SAELensConfig:
     given = {RENAMED.get(name, name): value for name, value in content.items()}
     is_older = not isinstance(given.get("metadata"), dict)  # before version 6, all settings are on one level
     fields = Fields(CONFIG, _convert_older(given) if is_older else given)
-    metadata = Fields(CONFIG, {**given, ORIGIN: None}) if is_older else fields.section("metadata")
+    if is_older:
+        metadata = Fields(CONFIG, {**given, ORIGIN: None})
+    else:
+        beside = {name: value for name, value in given.items() if name in ABOUT_MODEL}
+        inside = {name: value for name, value in given["metadata"].items() if value is not None}
+        metadata = Fields(CONFIG, beside | inside)
     architecture, d_in, d_sae = fields.text("architecture"), fields.whole("d_in"), fields.whole("d_sae")
     if missing := [name for name in ("architecture", "d_in", "d_sae") if name not in fields]:
         raise SAEFileError(f"{CONFIG} has no {', '.join(missing)}")
@@ -113,7 +125,7 @@ def read_saelens_config(path: Path) -> SAELensConfig:
     for level in (fields, metadata):
         level.refuse({name: reason for name, reason in HEADS.items() if name in level})
         level.refuse({name: reason for name, reason in UNSUPPORTED.items() if level.is_set(name)})
-        level.refuse_unknown(KNOWN | WITHOUT_EFFECT, everything=level is fields and not is_older)
+        level.refuse_unknown(KNOWN | ABOUT_MODEL | WITHOUT_EFFECT, everything=level is fields and not is_older)
     normalization = fields.text("normalize_activations") or "none"
     if normalization not in NORMALIZATIONS:
         raise SAEFileError(f"{CONFIG} has normalize_activations={normalization!r}, which is not supported")

@@ -46,6 +46,16 @@ def test_a_centred_residual_stream(tmp_path, normalization):
     torch.testing.assert_close(found(x_BD), expected(x_BD - mean_B1) + mean_B1)
 
 
+@pytest.mark.parametrize("name", ["model_name", "hook_name", "prepend_bos", "model_from_pretrained_kwargs"])
+def test_what_an_sae_is_of_may_stand_beside_the_metadata(tmp_path, name):
+    about = {"model_name": "gpt2", "hook_name": "blocks.7.hook_resid_pre", "prepend_bos": False, **CENTERED}
+    inside = {key: value for key, value in about.items() if key != name}
+    config = {"architecture": "standard", "metadata": {**inside, name: None}, name: about[name]}
+    found = locate(str(published(tmp_path, config, weights()))).describe()
+    assert (found.model, found.hook, found.prepend_bos) == ("gpt2", "blocks.7.hook_resid_pre", False)
+    assert found.is_centered
+
+
 def test_a_centred_sae_is_written_so_that_it_is_read_back_centred(tmp_path):
     arguments = {"model_from_pretrained_kwargs": {**CENTERED["model_from_pretrained_kwargs"], "fold_ln": True}}
     given = {"architecture": "standard", "metadata": {"model_name": "gpt2", **arguments}}
