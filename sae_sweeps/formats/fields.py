@@ -25,10 +25,10 @@ class Fields:
         return iter(self.values)
 
     def text(self, name: str) -> str | None:
-        """Return a text, None if it is absent or null. Raises: SAEFileError if the value is no text."""
+        """Return a text, None if it is absent, null or empty. Raises: SAEFileError if the value is no text."""
         value = self.values.get(name)
         if value is None or isinstance(value, str):
-            return value
+            return value or None
         raise self.mistyped(name, "must be text")
 
     def whole(self, name: str) -> int | None:

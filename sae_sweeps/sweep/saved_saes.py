@@ -11,16 +11,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_sweeps.activations.hooks import WIDE_HOOKS, is_same_activation
-from sae_sweeps.activations.model_info import is_same_model, read_model_info
 from sae_sweeps.config import Config, from_json
 from sae_sweeps.config.identity import apply_command_settings, select_result_settings
 from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
-from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import read_json, sha256
 from sae_sweeps.sweep import point_state
+from sae_sweeps.sweep.declared import list_remarks, require_match
 from sae_sweeps.sweep.point import IDENTITY, Point
 
 if TYPE_CHECKING:  # importing torch takes a second, and finding SAEs does not need it
@@ -99,28 +98,8 @@ class SavedSAE:
         return sae
 
     def list_remarks(self, config: Config) -> list[str]:
-        """Return sentences on what the SAE's files leave open or declare otherwise than the command; empty if nothing.
-
-        config: configuration with which activations of the SAE are computed
-        """
-        declared, model, dataset = self.declared, config.model, config.dataset
-        if declared is None:
-            return []
-        remarks = []
-        missing = [name for name, value in (("model", declared.model), ("hook", declared.hook)) if value is None]
-        if missing:
-            remarks.append(
-                f"its files name no {' and no '.join(missing)}; the command's are assumed to be the SAE's: "
-                f"model.name={model.name}, model.hook={model.hook}"
-            )
-        if declared.is_centered:
-            remarks.append(
-                "it was trained on a centred residual stream (center_writing_weights); the mean over the width is "
-                "subtracted from each activation, and added to the reconstruction"
-            )
-        if declared.prepend_bos not in (None, dataset.prepend_bos):
-            remarks.append(f"it was trained with prepend_bos={declared.prepend_bos}, unlike dataset.prepend_bos here")
-        return remarks
+        """Return sentences on what the SAE's files leave open or declare otherwise than `config`, its configuration."""
+        return [] if self.declared is None else list_remarks(self.declared, config)
 
     def digest(self) -> str:
         """Return the SHA-256 of the weights; for an SAE of another library, of its description and all files."""
@@ -176,11 +155,19 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     command uses.
     """
     folder = Path(path).expanduser().resolve()
-    if (folder / SAE_FOLDER / CONFIG).is_file():
-        folder = folder / SAE_FOLDER
-    if (results := _read_point_results(folder)) and (folder / WEIGHTS).is_file():
-        point = folder.parent
-        return SavedSAE(point.name, folder, from_json(results["config"]), _run(point), setting)
+    try:
+        if (folder / SAE_FOLDER / CONFIG).is_file():
+            folder = folder / SAE_FOLDER
+        results = _read_point_results(folder)
+        if results and (folder / WEIGHTS).is_file():
+            point = folder.parent
+            return SavedSAE(point.name, folder, from_json(results["config"]), _run(point), setting)
+    except OSError as error:
+        problem, fix = f"cannot be read ({error.strerror})", "ask the owner for permission to read it"
+        raise ConfigError(setting, path, problem, fix) from None
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"the {point_state.RESULTS} of the point holds no configuration ({first_line(error)})"
+        raise ConfigError(setting, path, problem, "name a copy of the folder sae alone") from None
 
     from sae_sweeps.formats.reading import locate
 
@@ -199,7 +186,7 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
             setting, path, f"declares k={k}, but has only {size} latents", "correct its configuration file"
         )
     if command.task.name not in EXPORT_TASKS:  # export tasks need neither the model nor the text
-        _require_match(setting, path, declared, command)
+        require_match(setting, path, declared, command)
     schema = SAE_SCHEMAS.get(declared.architecture, SAEConfig)
     config = replace(
         command,
@@ -213,38 +200,6 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     if not declared.trained_here:
         name = f"{declared.architecture}-{declared.dict_size}-{name}"
     return SavedSAE(name, located.folder, config, None, setting, located.format, declared)
-
-
-def _require_match(setting: str, path: str, declared: "Description", command: Config) -> None:
-    """Check that the SAE at `path` was trained on the command's model, hook and activation width.
-
-    Raises: ConfigError if one of them differs, or if the SAE is a meta-SAE (trained on decoder directions).
-    """
-    model = command.model
-    if declared.directions_of is not None:
-        problem = "is a meta-SAE, trained on decoder directions instead of activations"
-        raise ConfigError(setting, path, problem, "name an SAE that was trained on activations")
-    if declared.model is not None and not is_same_model(declared.model, [model.name, *model.aliases]):
-        problem = f"was trained on {declared.model}, but the command uses {model.name}"
-        fix = f"set model=... to its model, or add 'model.aliases=[{declared.model}]' if both are the same model"
-        raise ConfigError(setting, path, problem, fix)
-    if declared.hook is not None and not declared.hook.endswith(WIDE_HOOKS):
-        problem = f"was trained at {declared.hook}, which is not supported"
-        raise ConfigError(setting, path, problem, f"name an SAE of one of these hooks: {', '.join(WIDE_HOOKS)}")
-    if declared.hook is not None and not is_same_activation(declared.hook, model.hook):
-        problem = f"was trained at {declared.hook}, but the command uses {model.hook}"
-        raise ConfigError(setting, path, problem, f"model.hook={declared.hook}")
-    if declared.d_in is not None and (width := _width(model.name)) not in (None, declared.d_in):
-        problem = f"takes activations of width {declared.d_in}, but the activations of {model.name} have width {width}"
-        raise ConfigError(setting, path, problem, "set model=... to the model that it was trained on")
-
-
-def _width(model: str) -> int | None:
-    """Return the activation width (d_model) of a model; None if the model cannot be read."""
-    try:
-        return read_model_info(model).d_model
-    except ConfigError:
-        return None  # preflight reports the error of the model
 
 
 def saved_labels(saved: Sequence[SavedSAE]) -> list[str]:
@@ -288,4 +243,4 @@ def _sha256(file: Path, size: int, changed: int) -> str:
 def _run(point: Path) -> str | None:
     """Return the id of the W&B run of the point in this folder; None if the point has no run."""
     identity = read_json(point / IDENTITY)
-    return None if identity is None else identity["id"]
+    return identity.get("id") if isinstance(identity, dict) else None
