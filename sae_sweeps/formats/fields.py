@@ -25,11 +25,11 @@ class Fields:
         return iter(self.values)
 
     def text(self, name: str) -> str | None:
-        """Return a text, None if it is absent, null or empty. Raises: SAEFileError if the value is no text."""
+        """Return a text, None if it is absent, null or empty. Raises: SAEFileError for any other value."""
         value = self.values.get(name)
-        if value is None or isinstance(value, str):
+        if value is None or (isinstance(value, str) and value.isprintable()):
             return value or None
-        raise self.mistyped(name, "must be text")
+        raise self.mistyped(name, "must be text in one line" if isinstance(value, str) else "must be text")
 
     def whole(self, name: str) -> int | None:
         """Return a whole number of at least 1, None if it is absent or null.

@@ -143,6 +143,8 @@ def test_a_model_that_was_loaded_otherwise_is_refused(tmp_path, arguments, probl
         ({"architecture": 3}, "architecture in cfg.json must be text, but it is 3"),
         ({"normalize_activations": {"a": 1}}, "normalize_activations in cfg.json must be text"),
         ({"metadata": {"hook_name": ["h"]}}, "hook_name in cfg.json must be text, but it is ['h']"),
+        ({"metadata": {"hook_name": "a\nb"}}, "hook_name in cfg.json must be text in one line, but it is 'a\\nb'"),
+        ({"metadata": {"model_name": "\ud800"}}, "model_name in cfg.json must be text in one line, but it is "),
         ({"metadata": {"prepend_bos": 1}}, "prepend_bos in cfg.json must be true or false, but it is 1"),
         ({"metadata": {"context_size": 12.5}}, "context_size in cfg.json must be a whole number"),
         ({"metadata": {"sae_sweeps": "x"}}, "sae_sweeps in cfg.json must be a JSON object, but it is 'x'"),
