@@ -143,6 +143,27 @@ def from_point(point: Point) -> SavedSAE:
     return SavedSAE(point.name, (point.folder / SAE_FOLDER).resolve(), point.config, _run(point.folder))
 
 
+def _find_point(folder: Path, path: str, setting: str) -> SavedSAE | None:
+    """Return the SAE of a point in its own folder or the folder sae in it; None if there is no point.
+
+    Raises: ConfigError if a file cannot be read, or results.json holds no configuration.
+    """
+    try:
+        if (folder / SAE_FOLDER / CONFIG).is_file():
+            folder = folder / SAE_FOLDER
+        results = _read_point_results(folder)
+        if not results or not (folder / WEIGHTS).is_file():
+            return None
+        point = folder.parent
+        return SavedSAE(point.name, folder, from_json(results["config"]), _run(point), setting)
+    except OSError as error:
+        problem, fix = f"cannot be read ({error.strerror})", "ask the owner for permission to read it"
+        raise ConfigError(setting, path, problem, fix) from None
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"the {point_state.RESULTS} of the point holds no configuration ({first_line(error)})"
+        raise ConfigError(setting, path, problem, "name a copy of the folder sae alone") from None
+
+
 def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     """Find the SAE at `path`: in a point's folder, in any other folder, or on the hub (see `formats.reading`).
 
@@ -155,19 +176,8 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     command uses.
     """
     folder = Path(path).expanduser().resolve()
-    try:
-        if (folder / SAE_FOLDER / CONFIG).is_file():
-            folder = folder / SAE_FOLDER
-        results = _read_point_results(folder)
-        if results and (folder / WEIGHTS).is_file():
-            point = folder.parent
-            return SavedSAE(point.name, folder, from_json(results["config"]), _run(point), setting)
-    except OSError as error:
-        problem, fix = f"cannot be read ({error.strerror})", "ask the owner for permission to read it"
-        raise ConfigError(setting, path, problem, fix) from None
-    except (KeyError, TypeError, ValueError) as error:
-        problem = f"the {point_state.RESULTS} of the point holds no configuration ({first_line(error)})"
-        raise ConfigError(setting, path, problem, "name a copy of the folder sae alone") from None
+    if (found := _find_point(folder, path, setting)) is not None:
+        return found
 
     from sae_sweeps.formats.reading import locate
 
