@@ -69,6 +69,11 @@ class LanguageModel:
         return int(self._bridge.cfg.d_model)
 
     @property
+    def has_layer_norm(self) -> bool:
+        """Return whether the model normalises with LayerNorm, which ignores the mean of an activation, D entries."""
+        return self._bridge.cfg.normalization_type in ("LN", "LNPre") and not self._bridge.cfg.final_rms
+
+    @property
     def bos(self) -> int | None:
         """Return the id of the BOS token; None if the tokenizer has no BOS token.
 

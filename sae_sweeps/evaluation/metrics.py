@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -54,3 +55,14 @@ def find_concentration(metrics: Mapping[str, float | None]) -> str | None:
     fvu = METRICS["fvu"].text(metrics.get("fvu"))
     decided = f"1 % of the activations hold {share:.0%} of the variance, so they decide the FVU of {fvu}"
     return f"{decided}. The NMSE counts all activations alike"
+
+
+def remark_on(metrics: Mapping[str, Any]) -> str | None:
+    """Return a remark on metrics that suggest that an SAE is not of these activations; None if there is none."""
+    nmse = metrics.get("nmse")
+    if nmse is None or not nmse >= 1:
+        return None
+    return (
+        f"NMSE {nmse:.3g}: the reconstructions are no better than the mean of each activation's entries; is the SAE of "
+        "this model and hook, with this normalisation?"
+    )

@@ -5,6 +5,9 @@ tensors; a file with anything else is refused, and none of its code is run.
 """
 
 import pickle
+import re
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,12 @@ from torch import Tensor
 
 from sae_sweeps.activations.hooks import as_block_output, split_hook
 from sae_sweeps.formats.description import NORMALIZATION_KEY, Description
+from sae_sweeps.formats.fields import Fields
+from sae_sweeps.formats.files import SAEFileError, read_config, read_or_explain, require_tensors
 from sae_sweeps.formats.interface import Writer
-from sae_sweeps.runtime.files import read_json, write_atomically, write_json
+from sae_sweeps.formats.places import find_hook
+from sae_sweeps.runtime.files import write_atomically, write_json
+from sae_sweeps.runtime.unreadable import FETCH_AGAIN, explain_unreadable
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.saes.inference import convert_gate
 
@@ -38,8 +45,24 @@ DICT_CLASSES = {  # the dict_class that each architecture is written as
     "matryoshka": "BatchTopKSAE",
     "jumprelu": "JumpReluAutoEncoder",
 }
-# outputs that submodule_name contains, e.g. resid_post_layer_8; without that key, the SAE is of a layer's output
-PLACES = ("resid_post", "resid_mid", "resid_pre", "attn_out", "mlp_out")
+# outputs that submodule_name names, e.g. resid_post_layer_8; without that key, the SAE is of a layer's output
+PLACE = re.compile(r"(resid_post|resid_mid|resid_pre|attn_out|mlp_out)(?:_layer_?(\d+))?", re.ASCII)
+LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight")
+MATRICES = ("W_enc", "b_enc", "W_dec", "b_dec")
+TENSORS = {  # the tensors that an SAE of each class consists of
+    "AutoEncoder": (*LINEAR, "bias"),
+    "AutoEncoderNew": (*LINEAR, "decoder.bias"),
+    "GatedAutoEncoder": ("encoder.weight", "decoder.weight", "decoder_bias", "r_mag", "gate_bias", "mag_bias"),
+    "AutoEncoderTopK": (*LINEAR, "b_dec"),
+    "BatchTopKSAE": (*LINEAR, "b_dec", "threshold"),
+    "MatryoshkaBatchTopKSAE": (*MATRICES, "threshold"),
+    "JumpReluAutoEncoder": (*MATRICES, "threshold"),
+}
+OPTIONAL = {  # tensors that inference does not use, or that the configuration has as well
+    "AutoEncoderTopK": ("k", "threshold"),
+    "BatchTopKSAE": ("k",),
+    "MatryoshkaBatchTopKSAE": ("k", "group_sizes"),
+}
 
 
 def is_at(path: Path) -> bool:
@@ -50,53 +73,91 @@ def is_at(path: Path) -> bool:
 def describe(path: Path) -> Description:
     """Return the architecture, sizes, k, model and hook that config.json declares.
 
-    Raises: ValueError if config.json has no trainer, or if the dict_class is not supported.
+    Raises: SAEFileError if config.json has no trainer, if a value is of another type, if the dict_class is not
+    supported, or if ae.pt is no file of torch.
     """
-    trainer = _trainer(path)
-    submodule, layer = trainer.get("submodule_name"), trainer.get("layer")
-    place = "resid_post" if submodule is None else next((name for name in PLACES if name in submodule), None)
+    config, trainer = _config(path)
+    with read_or_explain(path / WEIGHTS), open(path / WEIGHTS, "rb") as stream:
+        if stream.read(2) == b"PK":  # files of torch are zip archives, or pickles if torch is very old
+            zipfile.ZipFile(stream).close()
+        elif stream.seek(0) == 0 and stream.read(1) != pickle.PROTO:
+            raise ValueError("it begins neither as a zip archive nor as a pickle")
     return Description(
-        architecture=ARCHITECTURES[trainer["dict_class"]],
-        d_in=trainer.get("activation_dim"),
-        dict_size=trainer.get("dict_size"),
-        k=trainer.get("k"),
-        model=trainer.get("lm_name"),
-        hook=f"blocks.{layer}.hook_{place}" if isinstance(layer, int) and place is not None else None,
+        architecture=ARCHITECTURES[trainer.text("dict_class") or ""],
+        d_in=trainer.whole("activation_dim"),
+        dict_size=trainer.whole("dict_size"),
+        k=trainer.whole("k"),
+        model=trainer.text("lm_name"),
+        hook=_find_declared_hook(trainer, config.section("buffer")),
     )
 
 
-def _trainer(path: Path) -> dict[str, Any]:
-    config = read_json(path / CONFIG)
-    trainer = config.get("trainer") if isinstance(config, dict) else None
-    if not isinstance(trainer, dict):
-        raise ValueError(f"{CONFIG} has no JSON object named trainer")
-    if (dict_class := trainer.get("dict_class")) not in ARCHITECTURES:
-        raise ValueError(f"dict_class in {CONFIG} must be one of {', '.join(ARCHITECTURES)}, but it is {dict_class!r}")
-    return trainer
+def _config(path: Path) -> tuple[Fields, Fields]:
+    """Return config.json, and the settings of its trainer. Raises: SAEFileError if there are none."""
+    config = Fields(CONFIG, read_config(path / CONFIG))
+    if not isinstance(config.values.get("trainer"), dict):
+        raise SAEFileError(f"{CONFIG} has no JSON object named trainer")
+    trainer = config.section("trainer")
+    if (dict_class := trainer.text("dict_class")) not in ARCHITECTURES:
+        supported = ", ".join(ARCHITECTURES)
+        raise SAEFileError(f"dict_class in {CONFIG} must be one of {supported}, but it is {dict_class!r}")
+    for level in (trainer, config.section("buffer")):
+        level.refuse_unknown((NORMALIZATION_KEY,), everything=False)
+    return config, trainer
+
+
+def _find_declared_hook(trainer: Fields, buffer: Fields) -> str | None:
+    """Return the hook that the trainer's submodule and layer name; None if neither is declared.
+
+    A place that is not understood is returned in its own words, which are no hook.
+    """
+    submodule, layer = trainer.text("submodule_name"), trainer.values.get("layer")
+    if submodule is None and layer is None:
+        return None
+    side = buffer.text("io") or "out"  # whether activations are the submodule's input or its output
+    number = layer if isinstance(layer, int) and not isinstance(layer, bool) else None
+    named = PLACE.fullmatch("resid_post" if submodule is None else submodule)
+    hook = None
+    if submodule is not None and named is None:
+        hook = find_hook(submodule)
+        if number is not None and not (hook or "").startswith(f"blocks.{number}."):
+            hook = None  # the two contradict each other, or the submodule is not understood
+    elif named is not None and number is not None and named[2] in (None, str(number)):
+        hook = f"blocks.{number}.hook_{named[1]}"
+    if hook is not None and side == "in" and hook.endswith("hook_resid_post"):
+        return hook.replace("hook_resid_post", "hook_resid_pre")
+    if hook is not None and side == "out":
+        return hook
+    return f"the {side}put of {submodule or 'a block'} of layer {layer!r}"
 
 
 def read(path: Path) -> InferenceSAE:
     """Return the SAE in the folder `path`, on the CPU.
 
-    Raises: ValueError if the dict_class is not supported, or if ae.pt holds more than tensors.
+    Raises: SAEFileError if the dict_class is not supported, if a tensor is missing or left over, or if ae.pt holds more
+    than tensors.
     """
-    trainer, state = _trainer(path), _state(path / WEIGHTS)
-    dict_class = trainer["dict_class"]
+    (_, trainer), state = _config(path), _state(path / WEIGHTS)
+    dict_class = trainer.text("dict_class") or ""
+    require_tensors(WEIGHTS, state, TENSORS[dict_class], OPTIONAL.get(dict_class, ()))
+    k = _require_one_k(trainer, state)
     parts: dict[str, Any] = {"centers_input": dict_class not in ("AutoEncoderNew", "JumpReluAutoEncoder")}
-    parts["normalization"] = trainer.get(NORMALIZATION_KEY, "none")
+    parts["normalization"] = trainer.text(NORMALIZATION_KEY) or "none"
     if "W_enc" in state:
         parts |= {"W_enc": state["W_enc"].mT, "W_dec": state["W_dec"], "b_enc": state["b_enc"], "b_dec": state["b_dec"]}
     else:
-        biases = ("b_dec", "bias", "decoder.bias", "decoder_bias")
+        (b_dec,) = {"b_dec", "bias", "decoder.bias", "decoder_bias"} & set(state)
         parts |= {
             "W_enc": state["encoder.weight"],
             "W_dec": state["decoder.weight"].mT,
-            "b_enc": None if dict_class == "GatedAutoEncoder" else state["encoder.bias"],
-            "b_dec": state[next((name for name in biases if name in state), "b_dec")],
+            "b_enc": state.get("encoder.bias"),
+            "b_dec": state[b_dec],
         }
     dict_size = len(parts["W_dec"])
     if dict_class == "AutoEncoderTopK":
-        parts["k"] = int(state["k"]) if "k" in state else int(trainer["k"])
+        if k is None:
+            raise SAEFileError(f"neither {CONFIG} nor {WEIGHTS} has k, which a TopK SAE needs")
+        parts["k"] = k
     elif dict_class == "GatedAutoEncoder":
         parts |= convert_gate(state["r_mag"], state["gate_bias"], state["mag_bias"])
     elif ARCHITECTURES[dict_class] == "relu":
@@ -106,13 +167,28 @@ def read(path: Path) -> InferenceSAE:
     return InferenceSAE(ARCHITECTURES[dict_class], **parts)
 
 
+def _require_one_k(trainer: Fields, state: Mapping[str, Tensor]) -> int | None:
+    """Return the k of the configuration or the weights; None if there is none. Raises: SAEFileError if they differ."""
+    declared = trainer.whole("k")
+    if "k" not in state:
+        return declared
+    found = Fields(WEIGHTS, {"k": state["k"].item() if state["k"].numel() == 1 else "several numbers"}).whole("k")
+    if declared not in (None, found):
+        raise SAEFileError(f"the configuration file declares k = {declared}, but the weights have {found}")
+    return found
+
+
 def _state(file: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ValueError(f"{WEIGHTS} is damaged or holds more than tensors; no code in it was run") from None
+    with read_or_explain(file):
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            if explain_unreadable(file, ValueError())[1] != FETCH_AGAIN:
+                raise  # it is something else altogether
+            problem = f"{WEIGHTS} is damaged or holds more than tensors; no code in it was run"
+            raise SAEFileError(problem, "download or copy it again, or save a dictionary of tensors alone") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{WEIGHTS} does not hold a dictionary of named tensors")
+        raise SAEFileError(f"{WEIGHTS} does not hold a dictionary of named tensors")
     return state
 
 

@@ -4,12 +4,15 @@ google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82/params.npz
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sae_sweeps.formats.description import Description
+from sae_sweeps.formats.files import UNIT_SCALES, SAEFileError, read_or_explain, require_tensors, require_unit_scales
 from sae_sweeps.saes import InferenceSAE
 
 WEIGHTS = "params.npz"
@@ -27,16 +30,19 @@ def is_at(path: Path) -> bool:
 def describe(path: Path) -> Description:
     """Return the sizes of an SAE from the header of W_dec, and the model and hook that the path names.
 
-    Raises: ValueError if the file has no matrix W_dec, or if the path names a transcoder or token embeddings.
+    Raises: SAEFileError if an array is missing or left over, if W_dec is no matrix, or if the path names a transcoder
+    or token embeddings.
     """
     dict_size, d_in = _shape_of_decoder(path)
     where = str(path.absolute())
     model = re.search(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att)", where)
     layer = re.search(r"layer_(\d+)", where)
     if "embedding" in path.absolute().parts:
-        raise ValueError("the SAE was trained on token embeddings, but only hooks in transformer blocks are supported")
+        raise SAEFileError(
+            "the SAE was trained on token embeddings, but only hooks in transformer blocks are supported"
+        )
     if re.search(r"gemma-scope-\d+b-(pt|it)-transcoders", where):
-        raise ValueError("transcoders are not supported: they reconstruct other activations than they encode")
+        raise SAEFileError("transcoders are not supported: they reconstruct other activations than they encode")
     return Description(
         architecture="jumprelu",
         d_in=d_in,
@@ -49,14 +55,23 @@ def describe(path: Path) -> Description:
 def read(path: Path) -> InferenceSAE:
     """Return the SAE in the folder `path`, on the CPU in float32.
 
-    Raises: ValueError if an array is missing or does not hold numbers.
+    Raises: SAEFileError if an array is missing or left over, or does not hold numbers.
     """
-    with np.load(path / WEIGHTS, allow_pickle=False) as file:
-        # some published files spell W_enc and W_dec in lower case
-        names = {name.replace("w_", "W_", 1) if name.startswith("w_") else name: name for name in file.files}
-        if missing := [key for key in KEYS if key not in names]:
-            raise ValueError(f"{WEIGHTS} has no {', '.join(missing)}, which a JumpReLU SAE needs")
-        weights = {key: torch.from_numpy(np.asarray(file[names[key]], dtype=np.float32)) for key in KEYS}
+    with read_or_explain(path / WEIGHTS), np.load(path / WEIGHTS, allow_pickle=False) as file:
+        names = name_arrays(file.files)
+        require_tensors(WEIGHTS, names, KEYS, UNIT_SCALES)
+        weights = {key: torch.from_numpy(np.asarray(file[name], dtype=np.float32)) for key, name in names.items()}
+    return build_jumprelu(weights)
+
+
+def name_arrays(names: Iterable[str]) -> dict[str, str]:
+    """Return the names in a file by their usual spelling: some published files have W_enc and W_dec in lower case."""
+    return {name.replace("w_", "W_", 1) if name.startswith("w_") else name: name for name in names}
+
+
+def build_jumprelu(weights: Mapping[str, Tensor]) -> InferenceSAE:
+    """Build the JumpReLU SAE of the tensors in KEYS. Raises: ValueError if they do not fit each other."""
+    require_unit_scales(weights)
     return InferenceSAE(
         "jumprelu",
         W_enc=weights["W_enc"].mT,
@@ -69,14 +84,13 @@ def read(path: Path) -> InferenceSAE:
 
 
 def _shape_of_decoder(path: Path) -> tuple[int, int]:
-    with np.load(path / WEIGHTS, allow_pickle=False) as file:
-        name = "W_dec" if "W_dec" in file.files else "w_dec"
-        if name not in file.files:
-            raise ValueError(f"{WEIGHTS} has no W_dec, which a JumpReLU SAE needs")
-        with file.zip.open(f"{name}.npy") as array:
+    with read_or_explain(path / WEIGHTS), np.load(path / WEIGHTS, allow_pickle=False) as file:
+        names = name_arrays(file.files)
+        require_tensors(WEIGHTS, names, KEYS, UNIT_SCALES)
+        with file.zip.open(f"{names['W_dec']}.npy") as array:
             version = np.lib.format.read_magic(array)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, _ = header(array)
     if len(shape) != 2:
-        raise ValueError(f"W_dec must be a matrix of latents by width, but it has the shape {shape}")
+        raise SAEFileError(f"W_dec must be a matrix of latents by width, but it has the shape {shape}")
     return shape

@@ -16,9 +16,9 @@ import torch
 from sae_sweeps.activations.hub import fetch_folder
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.description import Description
+from sae_sweeps.formats.files import SAEFileError, in_one_line
 from sae_sweeps.formats.layout import SAE_FOLDER
 from sae_sweeps.formats.registry import READERS
-from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.saes import InferenceSAE
 
 T = TypeVar("T")
@@ -39,15 +39,15 @@ class Located:
     def describe(self) -> Description:
         """Return the architecture, sizes, model and hook that the files declare, without loading the weights.
 
-        Raises: ValueError if the files hold no SAE.
+        Raises: SAEFileError if the files hold no SAE.
         """
         return self._try_to_read(READERS[self.format].describe)
 
     def read(self) -> InferenceSAE:
         """Return the SAE in the folder, on the CPU.
 
-        Raises: ValueError if the files do not hold an SAE, if a number is not finite, or if the shapes do not fit each
-        other or the declared sizes.
+        Raises: SAEFileError if the files do not hold an SAE, if a number is not finite, or if the shapes do not fit
+        each other or the declared sizes.
         """
         reader = READERS[self.format]
         return self._try_to_read(lambda folder: _check_sizes(reader.read(folder), reader.describe(folder)))
@@ -56,16 +56,16 @@ class Located:
         try:
             return read(self.folder)
         except Exception as error:  # readers of JSON, zip and pickle have no common exception
-            problem = f"the files have no entry {error}" if isinstance(error, KeyError) else first_line(error)
-            raise ValueError(f"cannot be read as {self.format} ({problem})") from error
+            found = in_one_line(error)
+            raise SAEFileError(f"cannot be read as {self.format} ({found})", found.fix) from error
 
 
 def _check_sizes(sae: InferenceSAE, description: Description) -> InferenceSAE:
-    """Return `sae`. Raises: ValueError if d_in, dict_size or k differs between weights and configuration file."""
+    """Return `sae`. Raises: SAEFileError if d_in, dict_size or k differs between weights and configuration file."""
     for name in ("d_in", "dict_size", "k"):
         declared, found = getattr(description, name), getattr(sae, name)
         if None not in (declared, found) and declared != found:
-            raise ValueError(f"the configuration file declares {name} = {declared}, but the weights have {found}")
+            raise SAEFileError(f"the configuration file declares {name} = {declared}, but the weights have {found}")
     return sae
 
 
@@ -73,9 +73,17 @@ def locate(spec: str) -> Located:
     """Return the folder and format of an SAE. `spec` is FOLDER or FORMAT:FOLDER, on this machine or on the hub.
 
     The folder of a point of a sweep and a file inside the SAE's folder are accepted as well.
-    Raises: ValueError if the folder holds no SAE, or none in FORMAT; FileNotFoundError if there is no such folder.
+    Raises: SAEFileError if the folder holds no SAE, or none in FORMAT, or cannot be entered; FileNotFoundError if there
+    is no such folder.
     """
     format, path = split_spec(spec)
+    try:
+        return _locate(format, path)
+    except PermissionError as error:
+        raise SAEFileError(f"cannot be read ({error.strerror})", "ask the owner for permission to read it") from None
+
+
+def _locate(format: str | None, path: str) -> Located:
     readers = READERS if format is None else {format: READERS[format]}
     folder = Path(path).expanduser()
     if folder.is_file():
@@ -92,7 +100,9 @@ def locate(spec: str) -> Located:
     found = [name for name, reader in readers.items() if reader.is_at(folder)]
     if not found:
         expected = "; ".join(f"{name}: {' and '.join(reader.FILES)}" for name, reader in readers.items())
-        raise ValueError(f"holds no SAE; the folder must contain the files of one of these formats ({expected})")
+        problem = f"holds no SAE; the folder must contain the files of one of these formats ({expected})"
+        others = [name for name, reader in READERS.items() if reader.is_at(folder)]
+        raise SAEFileError(problem, f"write {others[0]}: instead of {format}:" if others else None)
     return Located(found[0], folder)
 
 
@@ -115,4 +125,5 @@ def load_sae(spec: str | Path, device: str | torch.device = "cpu") -> InferenceS
     try:
         return locate(str(spec)).read().to(device)
     except ValueError as error:
-        raise ValueError(f"{spec}: {error}") from error
+        fix = getattr(error, "fix", None)
+        raise ValueError(f"{spec}: {error}" + (f". Fix: {fix}" if fix else "")) from error

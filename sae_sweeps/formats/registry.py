@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sae_sweeps.formats import dictionary_learning, gemma_scope, saebench, saelens, sparsify
+from sae_sweeps.formats import dictionary_learning, gemma_scope, gemma_scope_2, saebench, saelens, sparsify
 from sae_sweeps.formats.interface import Reader, Writer
 
 
@@ -18,6 +18,7 @@ class Format:
 FORMATS = {
     "sae_lens": Format(saelens, saelens.WRITER),
     "gemma_scope": Format(gemma_scope),
+    "gemma_scope_2": Format(gemma_scope_2),
     "dictionary_learning": Format(dictionary_learning, dictionary_learning.WRITER),
     "sparsify": Format(sparsify, sparsify.WRITER),
     "saebench": Format(writer=saebench.WRITER),

@@ -5,23 +5,39 @@ as a JumpReLU SAE with the same threshold for every latent. `metadata.sae_sweeps
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sae_sweeps.formats.description import Description
+from sae_sweeps.formats.files import (
+    UNIT_SCALES,
+    SAEFileError,
+    read_shapes,
+    read_tensors,
+    require_shape,
+    require_tensors,
+    require_unit_scales,
+)
 from sae_sweeps.formats.interface import Writer
-from sae_sweeps.formats.layout import CONFIG, DIRECTIONS_OF, WEIGHTS
-from sae_sweeps.runtime.files import read_json, write_atomically, write_json
+from sae_sweeps.formats.layout import CONFIG, WEIGHTS
+from sae_sweeps.formats.places import find_hook
+from sae_sweeps.formats.saelens_config import CENTERING, TRAINING_ONLY, SAELensConfig, read_saelens_config
+from sae_sweeps.runtime.files import write_atomically, write_json
 from sae_sweeps.saes import TRAINABLE, InferenceSAE
 from sae_sweeps.saes.inference import convert_gate
 
 log = logging.getLogger(__name__)
 
 FILES = (CONFIG, WEIGHTS)
+SCALE_IS_LOST = (
+    "%s: cfg.json has normalize_activations=%s without the factor; the SAE is used without normalisation, which is "
+    "right only if the factor is in the weights, where SAELens puts it when it saves an SAE"
+)
 FORMAT_VERSION = "6.0.0"  # without a version, SAELens assumes an older layout and drops the metadata
 
 # the architecture in SAELens that computes the same at inference, for each of `config.saes.ARCHITECTURES`. An
@@ -34,20 +50,17 @@ WRITTEN = {
     "relu": "standard",
     "gated": "gated",
 }
-# keys of cfg.json in older versions, and in version 6
-RENAMED = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
 # SAELens' architectures that have another name here
 NAMES_HERE = {"standard": "relu", "matryoshka_batchtopk": "matryoshka"}
-RESCALING = ("topk", "batchtopk", "matryoshka_batchtopk")  # architectures with rescale_acts_by_decoder_norm
-# scales activations by a factor that SAELens multiplies into the weights when saving, and ignores when loading
-TRAINING_ONLY = "expected_average_only_in"
-# `InferenceSAE.normalization`, by normalize_activations in cfg.json
-NORMALIZATIONS = {
-    "none": "none",
-    TRAINING_ONLY: "none",
-    "layer_norm": "layer_norm",
-    "constant_norm_rescale": "constant_norm_rescale",
+TENSORS = {  # the tensors that an SAE of each of SAELens' architectures consists of, besides W_enc, W_dec and b_dec
+    "standard": ("b_enc",),
+    "topk": ("b_enc",),
+    "jumprelu": ("b_enc", "threshold"),
+    "gated": ("b_gate", "b_mag", "r_mag"),
+    "batchtopk": ("b_enc", "topk_threshold"),  # only training checkpoints have this architecture, and the next
+    "matryoshka_batchtopk": ("b_enc", "topk_threshold"),
 }
+OWN_TENSORS = ("b_enc", "threshold", "gain", "shift")  # that an architecture without a name in SAELens may have
 
 
 def is_at(path: Path) -> bool:
@@ -58,125 +71,84 @@ def is_at(path: Path) -> bool:
 def describe(path: Path) -> Description:
     """Return the architecture, sizes, k, model and hook that cfg.json declares.
 
-    Raises: ValueError if cfg.json lacks the architecture or a size, or has a setting that is not supported.
+    Raises: SAEFileError if cfg.json or the header of the weights describes no SAE that is supported.
     """
-    config = _config(path)
-    metadata = config["metadata"]
-    origin = metadata.get("sae_sweeps") or {}
-    k = origin.get("k", config.get("k"))
+    config = read_saelens_config(path)
+    _require_weights(config, read_shapes(path / WEIGHTS))
+    metadata, origin = config.metadata, config.origin
+    architecture = NAMES_HERE.get(config.architecture, config.architecture)
     return Description(
-        architecture=origin.get("architecture") or NAMES_HERE.get(config["architecture"], config["architecture"]),
-        d_in=int(config["d_in"]),
-        dict_size=int(config["d_sae"]),
-        k=None if k is None else int(k),
-        model=metadata.get("model_name"),
-        hook=metadata.get("hook_name"),
-        trained_here=bool(origin),
-        directions_of=metadata.get(DIRECTIONS_OF),
+        architecture=origin.text("architecture") or architecture,
+        d_in=config.d_in,
+        dict_size=config.d_sae,
+        k=origin.whole("k") or config.k,
+        model=metadata.text("model_name"),
+        hook=find_hook(metadata.text("hook_name") or metadata.text("hf_hook_name")),
+        trained_here=bool(origin.values),
+        directions_of=config.directions_of,
+        is_centered=config.normalization == "center",
+        prepend_bos=metadata.flag("prepend_bos") if "prepend_bos" in metadata else None,
+        context_size=metadata.whole("context_size"),
     )
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """Return the settings in cfg.json under the keys of SAELens 6.
-
-    The key `scale_is_lost` is added: whether training scaled activations by a factor that the files do not name.
-    Raises: ValueError if cfg.json lacks the architecture or a size, or has a setting that is not supported.
-    """
-    config = read_json(path / CONFIG)
-    if not isinstance(config, dict):
-        raise ValueError(
-            f"{CONFIG} must hold a JSON object with the settings of an SAE, but the content is not a JSON object"
+def _require_weights(config: SAELensConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Require that the file has the weights of the architecture, of the declared size. Raises: SAEFileError."""
+    architecture = config.architecture
+    if architecture not in TENSORS and WRITER.has_architecture(architecture):
+        raise SAEFileError(
+            f"the architecture in {CONFIG} must be one of {', '.join(TENSORS)}, but it is {architecture!r}"
         )
-    config = {RENAMED.get(name, name): value for name, value in config.items()}
-    if not isinstance(config.get("metadata"), dict):  # before version 6, all settings are on one level
-        named = {name: config.get(name) for name in ("model_name", "hook_name")}
-        config["metadata"] = {name: value for name, value in named.items() if value is not None}
-        config.setdefault("architecture", "standard")
-        config.setdefault("apply_b_dec_to_input", True)
-        arguments = config.get("activation_fn_kwargs") or {}
-        if config.get("activation_fn", "relu") == "topk":
-            config |= {"architecture": "topk", "k": arguments.get("k")}
-        elif config.get("activation_fn", "relu") != "relu":
-            raise ValueError(
-                f"{CONFIG} has the activation function {config['activation_fn']!r}, which is neither relu nor topk"
-            )
-        if isinstance(config.get("normalize_activations"), bool):
-            config["normalize_activations"] = TRAINING_ONLY if config["normalize_activations"] else "none"
-    missing = [name for name in ("architecture", "d_in", "d_sae") if config.get(name) is None]
-    if missing:
-        raise ValueError(f"{CONFIG} has no {', '.join(missing)}")
-    normalization = config.get("normalize_activations") or "none"
-    if normalization not in NORMALIZATIONS:
-        raise ValueError(f"{CONFIG} has normalize_activations={normalization!r}, which is not supported")
-    if config.get("reshape_activations", "none") not in ("none", None):
-        raise ValueError(f"{CONFIG} has reshape_activations={config['reshape_activations']!r}, which is not supported")
-    lost = {"scale_is_lost": normalization == TRAINING_ONLY}
-    return {**config, **lost, "normalize_activations": NORMALIZATIONS[normalization]}
+    is_own = architecture not in TENSORS
+    more, optional = ((), OWN_TENSORS) if is_own else (TENSORS[architecture], UNIT_SCALES)
+    require_tensors(WEIGHTS, shapes, ("W_enc", "W_dec", "b_dec", *more), optional)
+    require_shape("W_dec", shapes["W_dec"], (config.d_sae, config.d_in))
+    if architecture == "topk" and config.k is None:
+        raise SAEFileError(f"{CONFIG} has no k, which a TopK SAE needs")
 
 
 def read(path: Path) -> InferenceSAE:
     """Return the SAE in the folder `path`, on the CPU.
 
-    Raises: ValueError if the architecture or a setting in cfg.json is not supported.
+    Raises: SAEFileError if the architecture, a setting in cfg.json or a tensor is not supported.
     """
-    config, weights = _config(path), load_file(path / WEIGHTS)
-    architecture = config["architecture"]
-    _check_scales(path, config, weights)
+    config, weights = read_saelens_config(path), read_tensors(path / WEIGHTS)
+    architecture = config.architecture
+    _require_weights(config, {name: tuple(tensor.shape) for name, tensor in weights.items()})
+    require_unit_scales(weights)
+    if config.scale_is_lost:
+        log.warning(SCALE_IS_LOST, path, TRAINING_ONLY)
     parts: dict[str, Any] = {"W_dec": weights["W_dec"], "b_dec": weights["b_dec"], "b_enc": weights.get("b_enc")}
     W_enc_FD = weights["W_enc"].mT
-    threshold = None
+    threshold = weights.get("threshold")
     if architecture == "standard":
         threshold = torch.zeros(len(W_enc_FD))
-    elif architecture == "jumprelu":
-        threshold = weights["threshold"]
     elif architecture in ("batchtopk", "matryoshka_batchtopk"):
-        threshold = weights["topk_threshold"].expand(len(W_enc_FD))  # only training checkpoints have this architecture
+        threshold = weights["topk_threshold"].expand(len(W_enc_FD))
     elif architecture == "gated":
         parts |= convert_gate(weights["r_mag"], weights["b_gate"], weights["b_mag"])
         threshold = parts.pop("threshold")
-    elif not WRITER.has_architecture(architecture):
-        threshold = weights.get("threshold")
+    elif architecture not in TENSORS:
         parts |= {name: weights.get(name) for name in ("gain", "shift")}
-    elif architecture != "topk":
-        known = "standard, topk, jumprelu, gated, batchtopk, matryoshka_batchtopk"
-        raise ValueError(f"the architecture in {CONFIG} must be one of {known}, but it is {architecture!r}")
-    if config.get("rescale_acts_by_decoder_norm") and architecture in RESCALING:
+    if config.rescales:
         # SAELens multiplies pre-activations by the decoder's norms and divides activations by them
         norm_F1 = weights["W_dec"].norm(dim=1, keepdim=True).clamp(min=1e-8)
         W_enc_FD, parts["W_dec"] = W_enc_FD * norm_F1, weights["W_dec"] / norm_F1
-        parts["b_enc"] = None if parts["b_enc"] is None else parts["b_enc"] * norm_F1.squeeze(1)
-    selection = {"k": int(config["k"])} if threshold is None else {"threshold": threshold}
+        parts["b_enc"] = parts["b_enc"] * norm_F1.squeeze(1)
+    selection = {"k": config.k} if threshold is None else {"threshold": threshold}
     declared = describe(path)
     # an architecture of this project may have its own selection rule; those of other libraries do not. A name that
     # SAELens does not have is this project's, whatever the metadata say
-    is_ours = declared.architecture in TRAINABLE and (
-        declared.trained_here or not WRITER.has_architecture(architecture)
-    )
+    is_ours = declared.architecture in TRAINABLE and (declared.trained_here or architecture not in TENSORS)
     inference_class = TRAINABLE[declared.architecture].inference_class if is_ours else InferenceSAE
     return inference_class(
         declared.architecture,
         W_enc=W_enc_FD,
         **parts,
         **selection,
-        centers_input=bool(config.get("apply_b_dec_to_input", True)),
-        normalization=config["normalize_activations"],
+        centers_input=config.centers_input,
+        normalization=config.normalization,
     )
-
-
-def _check_scales(path: Path, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
-    """Warn if the activations' scale is lost. Raises: ValueError if latents have factors, which are not supported."""
-    if config["scale_is_lost"]:
-        log.warning(
-            "%s: cfg.json has normalize_activations=%s without the factor; the SAE is used without normalisation, "
-            "which is right only if the factor is in the weights, where SAELens puts it when it saves an SAE",
-            path,
-            TRAINING_ONLY,
-        )
-    for name in ("scaling_factor", "finetuning_scaling_factor"):
-        if name in weights and not torch.allclose(weights[name].float(), torch.ones(())):
-            raise ValueError(
-                f"the weights include {name}, a factor for each latent other than 1, which is not supported"
-            )
 
 
 def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
@@ -194,7 +166,7 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": sae.centers_input,
-        "normalize_activations": sae.normalization,
+        "normalize_activations": "none" if sae.normalization == "center" else sae.normalization,
         "reshape_activations": "none",
     }
     b_enc_F = zero_F if sae.b_enc is None else sae.b_enc
@@ -218,6 +190,9 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
         weights |= {"b_enc": b_enc_F, "threshold": sae.threshold}
     origin = {"architecture": sae.architecture, **metadata.get("sae_sweeps", {})}
     config["metadata"] = {"sae_lens_version": FORMAT_VERSION, **metadata, "sae_sweeps": origin}
+    if sae.normalization == "center":  # SAELens leaves it to the model, which must be loaded with this argument
+        arguments = metadata.get("model_from_pretrained_kwargs") or {}
+        config["metadata"] |= {"model_from_pretrained_kwargs": {**arguments, CENTERING: True}}
 
     with write_atomically(folder / WEIGHTS) as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
@@ -226,7 +201,9 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
 
 def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
     """Write an SAE to `folder` for SAELens, with the model and hook of `description`, and return `folder`."""
-    write(folder, sae, {**metadata, "model_name": description.model, "hook_name": description.hook})
+    sequences = {"prepend_bos": description.prepend_bos, "context_size": description.context_size}
+    known = {name: value for name, value in sequences.items() if value is not None}
+    write(folder, sae, {**known, **metadata, "model_name": description.model, "hook_name": description.hook})
     return folder
 
 

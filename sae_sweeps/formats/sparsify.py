@@ -1,26 +1,39 @@
 """sparsify's folders (eai-sparsify): cfg.json and sae.safetensors of a TopK SAE. The folder is named after a module."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from sae_sweeps.activations.hooks import as_block_output, split_hook
 from sae_sweeps.formats.description import NORMALIZATION_KEY, Description
+from sae_sweeps.formats.fields import Fields
+from sae_sweeps.formats.files import (
+    SAEFileError,
+    read_config,
+    read_shapes,
+    read_tensors,
+    require_shape,
+    require_tensors,
+)
 from sae_sweeps.formats.interface import Writer
+from sae_sweeps.formats.places import find_hook, names_a_place
 from sae_sweeps.runtime.files import read_json, write_atomically, write_json
 from sae_sweeps.saes import InferenceSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 FILES = (CONFIG, WEIGHTS)
-MODULES = {  # hooks by the module in a transformer block whose output they see; "" is the block itself
-    "": "hook_resid_post",
-    ".mlp": "hook_mlp_out",
-    ".attn": "hook_attn_out",
-    ".self_attn": "hook_attn_out",
-    ".attention": "hook_attn_out",
+RUN_CONFIG = "config.json"  # in the folder above; it names the model
+TENSORS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+UNSUPPORTED = {
+    "skip_connection": "a linear path around the latents",
+    "transcode": "a transcoder, which reconstructs other activations than it encodes",
+    "signed": "latents of both signs",
+}
+KNOWN = {  # settings of which the SAE as saved depends on none, or that are read below
+    *("activation", "expansion_factor", "normalize_decoder", "num_latents", "k", "multi_topk", "d_in"),
+    *("skip_connection", "transcode", "signed", NORMALIZATION_KEY),
 }
 
 
@@ -32,52 +45,64 @@ def is_at(path: Path) -> bool:
 def describe(path: Path) -> Description:
     """Return the sizes and k in cfg.json, the hook in the folder's name, and the model in config.json one folder above.
 
-    Raises: ValueError if cfg.json does not describe a TopK SAE.
+    Raises: SAEFileError if cfg.json does not describe a TopK SAE, or the header of the weights another one.
     """
     config = _config(path)
-    run = read_json(path.absolute().parent / "config.json")
-    module = re.fullmatch(r"(?:layers|h|blocks)[._](\d+)(\.\w+)?", path.absolute().name)
-    place = MODULES.get(module[2] or "") if module else None
+    sizes = dict_size, d_in = _sizes(config)
+    shapes = read_shapes(path / WEIGHTS)
+    require_tensors(WEIGHTS, shapes, TENSORS)
+    require_shape("W_dec", shapes["W_dec"], sizes)
+    run = read_json(path.absolute().parent / RUN_CONFIG)  # may be of anything else, which then names no model
+    model, name = run.get("model") if isinstance(run, dict) else None, path.absolute().name
     return Description(
         architecture="topk",
-        d_in=config["d_in"],
-        dict_size=config.get("num_latents") or config["d_in"] * config["expansion_factor"],
-        k=config["k"],
-        model=run.get("model") if isinstance(run, dict) else None,
-        hook=f"blocks.{module[1]}.{place}" if module and place else None,
+        d_in=d_in,
+        dict_size=dict_size,
+        k=config.whole("k"),
+        model=model if isinstance(model, str) else None,
+        hook=find_hook(name) if names_a_place(name) else None,
     )
 
 
-def _config(path: Path) -> dict[str, Any]:
-    config = read_json(path / CONFIG)
-    if not isinstance(config, dict) or not isinstance(config.get("k"), int) or not isinstance(config.get("d_in"), int):
-        raise ValueError(f"{CONFIG} must contain k and d_in, both whole numbers")
-    if not config.get("num_latents") and not config.get("expansion_factor"):
-        raise ValueError(f"{CONFIG} has neither num_latents nor expansion_factor")
-    activation = config.get("activation", "topk")
+def _config(path: Path) -> Fields:
+    """Return the settings in cfg.json. Raises: SAEFileError if they do not describe a TopK SAE."""
+    config = Fields(CONFIG, read_config(path / CONFIG))
+    if config.whole("k") is None or config.whole("d_in") is None:
+        raise SAEFileError(f"{CONFIG} must contain k and d_in, both whole numbers")
+    activation = config.text("activation") or "topk"
     if activation != "topk":
-        raise ValueError(f"the activation in {CONFIG} must be topk, but it is {activation!r}")
-    for unsupported in ("skip_connection", "transcode", "signed"):
-        if config.get(unsupported):
-            raise ValueError(f"{CONFIG} sets {unsupported}, which is not supported")
+        raise SAEFileError(f"the activation in {CONFIG} must be topk, but it is {activation!r}")
+    config.refuse({name: reason for name, reason in UNSUPPORTED.items() if config.is_set(name)})
+    config.refuse_unknown(KNOWN)
     return config
+
+
+def _sizes(config: Fields) -> tuple[int, int]:
+    """Return the number of latents and the width. Raises: SAEFileError if cfg.json does not declare the number."""
+    d_in = config.whole("d_in") or 0
+    if config.is_set("num_latents"):  # 0 stands for the expansion factor
+        return config.whole("num_latents") or 0, d_in
+    if not config.is_set("expansion_factor"):
+        raise SAEFileError(f"{CONFIG} has neither num_latents nor expansion_factor")
+    return (config.whole("expansion_factor") or 0) * d_in, d_in
 
 
 def read(path: Path) -> InferenceSAE:
     """Return the SAE in the folder `path`, on the CPU.
 
-    Raises: ValueError if cfg.json does not describe a TopK SAE.
+    Raises: SAEFileError if cfg.json does not describe a TopK SAE, or if a tensor is missing or left over.
     """
-    config, weights = _config(path), load_file(path / WEIGHTS)
+    config, weights = _config(path), read_tensors(path / WEIGHTS)
+    require_tensors(WEIGHTS, weights, TENSORS)
     return InferenceSAE(
         "topk",
         W_enc=weights["encoder.weight"],
         W_dec=weights["W_dec"],
         b_enc=weights["encoder.bias"],
         b_dec=weights["b_dec"],
-        k=config["k"],
+        k=config.whole("k"),
         centers_input=True,
-        normalization=config.get(NORMALIZATION_KEY, "none"),
+        normalization=config.text(NORMALIZATION_KEY) or "none",
     )
 
 
@@ -114,7 +139,7 @@ def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
     with write_atomically(folder / WEIGHTS) as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
     write_json(folder / CONFIG, config)
-    write_json(folder.parent / "config.json", {"model": description.model})
+    write_json(folder.parent / RUN_CONFIG, {"model": description.model})
 
 
 def folder_name(hook: str | None) -> str:

@@ -20,7 +20,7 @@ from sae_sweeps.report.points import (
     split_shared_settings,
     summarise,
 )
-from sae_sweeps.report.studies import collect_studies, find_finished, list_evaluated
+from sae_sweeps.report.studies import collect_studies, find_finished, list_evaluated, list_remarks
 from sae_sweeps.runtime.files import to_json
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.provenance import provenance
@@ -88,7 +88,7 @@ def build_page(
         "summary": html.escape(summarise(groups)),
         "cautions": _list("cautions", list_cautions(groups)),
         "about": _list("about", describe_points(points)),
-        "evaluated": _evaluated_section(list_evaluated(studies)),
+        "evaluated": _evaluated_section(list_evaluated(studies), list_remarks(studies)),
         "failures": _list("failures", list_failures(points, outcomes)),
         "written": html.escape(_describe_origin()),
         "data": to_json(content, compact=True).replace("<", "\\u003c"),
@@ -120,10 +120,11 @@ def _list(kind: str, lines: Sequence[str]) -> str:
     return f'<ul id="{kind}" class="{kind}">{items}</ul>' if items else ""
 
 
-def _evaluated_section(rows: Sequence[Sequence[str]]) -> str:
+def _evaluated_section(rows: Sequence[Sequence[str]], remarks: Sequence[str]) -> str:
     """Return the HTML section with the table of SAEs evaluated by `task=evaluate`; empty if there are none.
 
     rows: cells of the table; the first row has the column titles
+    remarks: sentences above the table
     """
     if len(rows) < 2:
         return ""
@@ -139,7 +140,7 @@ def _evaluated_section(rows: Sequence[Sequence[str]]) -> str:
     about = "SAEs evaluated on their own with task=evaluate, on the same metrics as the points above."
     return (
         '<section id="evaluated" aria-labelledby="evaluated-title"><h2 id="evaluated-title">Evaluated SAEs</h2>'
-        f"<p>{about}</p><div {region}>{table}</div></section>"
+        f"<p>{about}</p>{_list('remarks', remarks)}<div {region}>{table}</div></section>"
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sae_sweeps.config.identity import select_result_settings
-from sae_sweeps.evaluation.metrics import CONCENTRATED, METRICS
+from sae_sweeps.evaluation.metrics import CONCENTRATED, METRICS, remark_on
 from sae_sweeps.report.blocks import round_digits
 from sae_sweeps.sweep import comparison
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, finite_or_inf
@@ -158,6 +158,9 @@ def list_cautions(groups: Sequence[Group]) -> list[str]:
     comparable = _group_comparable(groups)
     if len(comparable) > 1:
         cautions.append("Points differ in model, hook or text; metrics can be compared only where all three are equal.")
+    for group in (group for ranked in comparable.values() for group in ranked):
+        if (remark := remark_on(group.mean)) is not None:
+            cautions.append(f"{group.label}: {remark}")
     for ranked in comparable.values():
         for k in sorted({_k(group) for group in ranked}):
             cautions += _list_cautions_at_k(k, [group for group in ranked if _k(group) == k])

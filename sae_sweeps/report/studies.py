@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from sae_sweeps.config.differences import find_differing, flatten, select_text_settings, shorten_path
 from sae_sweeps.config.tasks import STUDY_TASKS
-from sae_sweeps.evaluation.metrics import METRICS
+from sae_sweeps.evaluation.metrics import METRICS, remark_on
 from sae_sweeps.evaluation.ratios import divide
 from sae_sweeps.report.blocks import round_digits
 from sae_sweeps.runtime.errors import first_line
@@ -100,6 +100,14 @@ def list_evaluated(studies: Sequence[FinishedStudy]) -> list[list[str]]:
         label = f"{name} ({sae['point']}{describe_differences(study, studies)})"
         rows.append([label, f"{shorten_path(model['name'])}, {model['hook']}", *numbers])
     return rows
+
+
+def list_remarks(studies: Sequence[FinishedStudy]) -> list[str]:
+    """Return a sentence for each SAE that `task=evaluate` found to be no better than the mean of an activation."""
+    evaluated = [study for study in studies if study.task == "evaluate"]
+    found = {study.results["study"]["sae"]["point"]: study.results["metrics"] for study in evaluated}
+    remarks = {name: remark_on(metrics) for name, metrics in found.items()}
+    return [f"{name}: {remark}" for name, remark in remarks.items() if remark is not None]
 
 
 def _common_data(study: FinishedStudy, studies: Sequence[FinishedStudy]) -> dict[str, Any]:

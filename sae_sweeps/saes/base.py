@@ -13,9 +13,10 @@ from sae_sweeps.saes.sparse import RowSparse
 
 NORMALIZE_EPSILON = 1e-5  # as in SAELens' "layer_norm", so that a saved SAE gives the same results in SAELens
 
-# how activations are normalised: not at all; to mean 0 and standard deviation 1 over D, as in the papers; or to
-# norm sqrt(D). The names are those of SAELens.
-NORMALIZATIONS = ("none", "layer_norm", "constant_norm_rescale")
+# how activations are normalised: not at all; to mean 0 and standard deviation 1 over D, as in the papers; to norm
+# sqrt(D); or to mean 0 over D, like a residual stream that TransformerLens has centred. The first three names are those
+# of SAELens.
+NORMALIZATIONS = ("none", "layer_norm", "constant_norm_rescale", "center")
 
 
 @dataclass
@@ -71,6 +72,8 @@ class SAE(nn.Module, ABC):
             return Normalized(x_BD / scale_B1.where(scale_B1 > 0, 1.0), zero_B1, scale_B1)
         mean_B1 = x_BD.mean(-1, keepdim=True)
         centered_BD = x_BD - mean_B1
+        if self.normalization == "center":
+            return Normalized(centered_BD, mean_B1, zero_B1 + 1)
         std_B1 = centered_BD.norm(dim=-1, keepdim=True) / (x_BD.shape[-1] - 1) ** 0.5
         return Normalized(centered_BD / (std_B1 + NORMALIZE_EPSILON), mean_B1, std_B1)
 

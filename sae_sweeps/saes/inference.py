@@ -11,6 +11,8 @@ from sae_sweeps.saes.selection import keep_above, keep_top_per_row
 from sae_sweeps.saes.sparse import RowSparse
 
 WEIGHTS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold", "gain", "shift")
+PER_LATENT = ("relu", "jumprelu", "gated")  # architectures whose latents are selected independently of each other
+PER_LATENT_WEIGHTS = ("b_enc", "threshold", "shift")  # in the unit of pre-activations or activations
 
 
 class InferenceSAE(SAE):
@@ -88,6 +90,32 @@ class InferenceSAE(SAE):
         """
         b_enc_F = torch.zeros_like(self.W_dec[:, 0]) if self.b_enc is None else self.b_enc.detach()
         return b_enc_F + (int(centered) - int(self.centers_input)) * (self.W_enc.detach() @ self.b_dec.detach())
+
+    def has_unit_rows(self) -> bool:
+        """Return whether all decoder rows have norm 1, up to the rounding of training."""
+        return bool((self.W_dec.norm(dim=1) - 1).abs().max() < 1e-3)
+
+    def with_unit_rows(self) -> "InferenceSAE | None":
+        """Return an SAE with decoder rows of norm 1 that computes the same reconstructions and active latents.
+
+        The norms are multiplied into the encoder, the thresholds and so the activations. Rows of zeros stay as they
+        are. None if that would change which latents are active, or give one threshold for all latents several values.
+        """
+        if type(self) is not InferenceSAE or self.threshold is None or self.architecture not in PER_LATENT:
+            return None
+        norm_F = self.W_dec.norm(dim=1)
+        norm_F = torch.where(norm_F > 0, norm_F, 1)
+        scaled = {name: weight * norm_F for name in PER_LATENT_WEIGHTS if (weight := getattr(self, name)) is not None}
+        return InferenceSAE(
+            self.architecture,
+            W_enc=self.W_enc * norm_F[:, None],
+            W_dec=self.W_dec / norm_F[:, None],
+            b_dec=self.b_dec,
+            **scaled,
+            gain=self.gain,
+            centers_input=self.centers_input,
+            normalization=self.normalization,
+        )
 
 
 def convert_gate(r_mag_F: Tensor, b_gate_F: Tensor, b_mag_F: Tensor) -> dict[str, Tensor]:

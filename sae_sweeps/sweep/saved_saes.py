@@ -4,30 +4,33 @@ import functools
 import hashlib
 import itertools
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_sweeps.activations.hooks import WIDE_HOOKS, is_same_activation
-from sae_sweeps.activations.model_info import is_same_model, read_model_info
 from sae_sweeps.config import Config, from_json
-from sae_sweeps.config.identity import select_result_settings
+from sae_sweeps.config.identity import apply_command_settings, select_result_settings
 from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
-from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import read_json, sha256
 from sae_sweeps.sweep import point_state
+from sae_sweeps.sweep.declared import list_remarks, require_match
 from sae_sweeps.sweep.point import IDENTITY, Point
 
 if TYPE_CHECKING:  # importing torch takes a second, and finding SAEs does not need it
     import torch
 
+    from sae_sweeps.activations.source import ActivationSource
     from sae_sweeps.formats.description import Description
     from sae_sweeps.formats.reading import Located
     from sae_sweeps.saes import InferenceSAE
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,38 @@ class SavedSAE:
 
         return Located(self.format, self.folder)
 
+    def configure(self, command: Config) -> Config:
+        """Return the SAE's configuration with the text settings that a study's command line names.
+
+        That of an SAE without a point is the command's already, but for what the SAE's files declare.
+        """
+        return apply_command_settings(self.config, command) if self.declared is None else self.config
+
     def load(self, device: "torch.device") -> "InferenceSAE":
         """Load the SAE onto a device. Raises: ConfigError if the files cannot be read or do not contain a valid SAE."""
         try:
             return self.located.read().to(device)
         except ValueError as error:
-            raise ConfigError(self.setting, str(self.folder), str(error), "name the folder of a trained SAE") from None
+            fix = getattr(error, "fix", None) or "name the folder of a trained SAE"
+            raise ConfigError(self.setting, str(self.folder), str(error), fix) from None
+
+    def load_for(self, source: "ActivationSource", config: Config) -> "InferenceSAE":
+        """Load the SAE to use it on activations of `source`, and log what `list_remarks` returns.
+
+        config: configuration of the source
+        Raises: ConfigError if the files cannot be read or do not contain a valid SAE.
+        """
+        sae = self.load(source.device)
+        for remark in self.list_remarks(config):
+            log.warning("%s: %s", self.name, remark)
+        if sae.normalization == "center" and not source.model.has_layer_norm:
+            log.warning("%s: the model has no LayerNorm, so TransformerLens has not centred it either", self.name)
+            sae.normalization = "none"
+        return sae
+
+    def list_remarks(self, config: Config) -> list[str]:
+        """Return sentences on what the SAE's files leave open or declare otherwise than `config`, its configuration."""
+        return [] if self.declared is None else list_remarks(self.declared, config)
 
     def digest(self) -> str:
         """Return the SHA-256 of the weights; for an SAE of another library, of its description and all files."""
@@ -114,6 +143,27 @@ def from_point(point: Point) -> SavedSAE:
     return SavedSAE(point.name, (point.folder / SAE_FOLDER).resolve(), point.config, _run(point.folder))
 
 
+def _find_point(folder: Path, path: str, setting: str) -> SavedSAE | None:
+    """Return the SAE of a point in its own folder or the folder sae in it; None if there is no point.
+
+    Raises: ConfigError if a file cannot be read, or results.json holds no configuration.
+    """
+    try:
+        if (folder / SAE_FOLDER / CONFIG).is_file():
+            folder = folder / SAE_FOLDER
+        results = _read_point_results(folder)
+        if not results or not (folder / WEIGHTS).is_file():
+            return None
+        point = folder.parent
+        return SavedSAE(point.name, folder, from_json(results["config"]), _run(point), setting)
+    except OSError as error:
+        problem, fix = f"cannot be read ({error.strerror})", "ask the owner for permission to read it"
+        raise ConfigError(setting, path, problem, fix) from None
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"the {point_state.RESULTS} of the point holds no configuration ({first_line(error)})"
+        raise ConfigError(setting, path, problem, "name a copy of the folder sae alone") from None
+
+
 def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     """Find the SAE at `path`: in a point's folder, in any other folder, or on the hub (see `formats.reading`).
 
@@ -126,11 +176,8 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     command uses.
     """
     folder = Path(path).expanduser().resolve()
-    if (folder / SAE_FOLDER / CONFIG).is_file():
-        folder = folder / SAE_FOLDER
-    if (results := _read_point_results(folder)) and (folder / WEIGHTS).is_file():
-        point = folder.parent
-        return SavedSAE(point.name, folder, from_json(results["config"]), _run(point), setting)
+    if (found := _find_point(folder, path, setting)) is not None:
+        return found
 
     from sae_sweeps.formats.reading import locate
 
@@ -141,15 +188,15 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     except FileNotFoundError as error:
         problem = str(error).removeprefix(f"{path}: ")
         raise ConfigError(setting, path, problem, example) from None
-    except ValueError as error:
-        raise ConfigError(setting, path, str(error), example) from None
+    except (ValueError, OSError) as error:
+        raise ConfigError(setting, path, str(error), getattr(error, "fix", None) or example) from None
     k, size = declared.k, declared.dict_size
     if k is not None and size is not None and not 0 < k <= size:
         raise ConfigError(
             setting, path, f"declares k={k}, but has only {size} latents", "correct its configuration file"
         )
     if command.task.name not in EXPORT_TASKS:  # export tasks need neither the model nor the text
-        _require_match(setting, path, declared, command)
+        require_match(setting, path, declared, command)
     schema = SAE_SCHEMAS.get(declared.architecture, SAEConfig)
     config = replace(
         command,
@@ -157,42 +204,12 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
         dict_size=declared.dict_size or command.dict_size,
         k=declared.k or command.k,
     )
+    if declared.prepend_bos is not None and "dataset.prepend_bos" not in command.given:
+        config = replace(config, dataset=replace(config.dataset, prepend_bos=declared.prepend_bos))
     name = located.folder.parent.name if located.folder.name == SAE_FOLDER else located.folder.name
     if not declared.trained_here:
         name = f"{declared.architecture}-{declared.dict_size}-{name}"
     return SavedSAE(name, located.folder, config, None, setting, located.format, declared)
-
-
-def _require_match(setting: str, path: str, declared: "Description", command: Config) -> None:
-    """Check that the SAE at `path` was trained on the command's model, hook and activation width.
-
-    Raises: ConfigError if one of them differs, or if the SAE is a meta-SAE (trained on decoder directions).
-    """
-    model = command.model
-    if declared.directions_of is not None:
-        problem = "is a meta-SAE, trained on decoder directions instead of activations"
-        raise ConfigError(setting, path, problem, "name an SAE that was trained on activations")
-    if declared.model is not None and not is_same_model(declared.model, [model.name, *model.aliases]):
-        problem = f"was trained on {declared.model}, but the command uses {model.name}"
-        fix = f"set model=... to its model, or add 'model.aliases=[{declared.model}]' if both are the same model"
-        raise ConfigError(setting, path, problem, fix)
-    if declared.hook is not None and not declared.hook.endswith(WIDE_HOOKS):
-        problem = f"was trained at {declared.hook}, which is not supported"
-        raise ConfigError(setting, path, problem, f"name an SAE of one of these hooks: {', '.join(WIDE_HOOKS)}")
-    if declared.hook is not None and not is_same_activation(declared.hook, model.hook):
-        problem = f"was trained at {declared.hook}, but the command uses {model.hook}"
-        raise ConfigError(setting, path, problem, f"model.hook={declared.hook}")
-    if declared.d_in is not None and (width := _width(model.name)) not in (None, declared.d_in):
-        problem = f"takes activations of width {declared.d_in}, but the activations of {model.name} have width {width}"
-        raise ConfigError(setting, path, problem, "set model=... to the model that it was trained on")
-
-
-def _width(model: str) -> int | None:
-    """Return the activation width (d_model) of a model; None if the model cannot be read."""
-    try:
-        return read_model_info(model).d_model
-    except ConfigError:
-        return None  # preflight reports the error of the model
 
 
 def saved_labels(saved: Sequence[SavedSAE]) -> list[str]:
@@ -236,4 +253,4 @@ def _sha256(file: Path, size: int, changed: int) -> str:
 def _run(point: Path) -> str | None:
     """Return the id of the W&B run of the point in this folder; None if the point has no run."""
     identity = read_json(point / IDENTITY)
-    return None if identity is None else identity["id"]
+    return identity.get("id") if isinstance(identity, dict) else None

@@ -4,7 +4,7 @@ import logging
 
 from sae_sweeps.config import Config
 from sae_sweeps.evaluation.evaluate import evaluate
-from sae_sweeps.evaluation.metrics import find_concentration
+from sae_sweeps.evaluation.metrics import find_concentration, remark_on
 from sae_sweeps.evaluation.ratios import describe_metrics
 from sae_sweeps.report.terminal import saes_table
 from sae_sweeps.runtime.console import console
@@ -37,9 +37,10 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     if metrics:
         model = studies[0].config.model
         console.print(saes_table(f"{model.name} at {model.hook}", metrics))
-        for label, values in metrics.items():
-            if (concentration := find_concentration(values)) is not None:
-                console.print(f"{label}: {concentration}", markup=False, soft_wrap=True)
+    for label, values in metrics.items():
+        for note in (find_concentration(values), remark_on(values)):
+            if note is not None:
+                log.warning("%s: %s", label, note)
     return failures
 
 

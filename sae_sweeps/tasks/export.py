@@ -16,9 +16,10 @@ from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError
 from sae_sweeps.runtime.files import read_json, write_text
+from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import SavedSAE, read_results, saved_labels
-from sae_sweeps.tasks.model_card import build_card
+from sae_sweeps.tasks.model_card import CENTERED, NORMS_DIFFER, NORMS_RESCALED, build_card, explain_normalization
 from sae_sweeps.tasks.study import find_named_or_done
 
 CARD = "README.md"
@@ -87,6 +88,7 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
     format = choose_format(config)
     sae, description = one.load(torch.device("cpu")), describe_saved(one, format)
     _require_architecture(sae.architecture, format)
+    sae, notes = _rescale(sae)
     expects_normalized = sae.normalization != "none" and not WRITERS[format].normalizes
     if expects_normalized:
         if not config.export.normalized:
@@ -95,7 +97,10 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
             fix = "train with sae.normalize_input=false, or set export.normalized=true and pass normalised activations"
             raise ConfigError("export.normalized", False, problem, fix)
         description = replace(description, input_normalization=sae.normalization)
+        notes.append(explain_normalization(sae.normalization))
         sae.normalization = "none"
+    elif sae.normalization == "center":
+        notes.append(CENTERED)
     metadata = read_json(one.folder / CONFIG).get("metadata", {}) if one.format == "sae_lens" else {}
     metadata = {key: shorten_path(value) if isinstance(value, str) else value for key, value in metadata.items()}
     try:
@@ -111,10 +116,21 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
         results.get("config", {}),
         results.get("provenance", {}),
         str(folder.relative_to(root)),
-        expects_normalized,
+        notes,
     )
     write_text(folder / CARD, text)
     return folder
+
+
+def _rescale(sae: InferenceSAE) -> tuple[InferenceSAE, list[str]]:
+    """Return the SAE with decoder rows of norm 1 where that changes no reconstruction, and a note for the card.
+
+    There is no note for an SAE that has such rows already, as all SAEs of this project.
+    """
+    if sae.has_unit_rows():
+        return sae, []
+    rescaled = sae.with_unit_rows()
+    return (sae, [NORMS_DIFFER]) if rescaled is None else (rescaled, [NORMS_RESCALED])
 
 
 def _require_architecture(architecture: str, format: str) -> None:

@@ -23,13 +23,13 @@ def build_card(
     config: Mapping[str, Any],
     provenance: Mapping[str, Any],
     folder: str,
-    expects_normalized: bool = False,
+    notes: Sequence[str] = (),
 ) -> str:
     """Return the text of the README.md of one SAE.
 
     metrics, config, provenance: entries of the point's results.json; empty for an SAE from another library
     folder: relative path of the SAE's folder, for the code example that loads the SAE
-    expects_normalized: whether activations must be normalised before they are passed to the SAE
+    notes: paragraphs on how the SAE must be used
     """
     target = WRITERS[format]
     parts = [
@@ -38,11 +38,7 @@ def build_card(
         f"{_introduce(description)} Saved in the format of {target.library} (`pip install '{target.pip}'`):",
         f"```python\n{target.imports}\n\n{target.load.format(folder=folder)}\n```",
     ]
-    if expects_normalized:
-        parts.append(
-            "**It expects normalised activations**: pass (x - mean) / std, with the mean and standard deviation of "
-            "each activation over its own coordinates, and map the reconstruction back with the same two numbers."
-        )
+    parts += notes
     if metrics:
         tokens = f"On {metrics['held_out_tokens']:,.0f} held-out activations" if "held_out_tokens" in metrics else ""
         parts += ["## Metrics", tokens, build_metrics_table({title: metrics})]
@@ -57,6 +53,37 @@ def build_card(
         commit = f"Trained by sae-sweeps at commit {provenance['commit']}{changed}, Python {provenance['python']}"
         parts += ["## Provenance", f"{commit}; {versions}."]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def explain_normalization(normalization: str) -> str:
+    """Return the note for an SAE that takes activations that were normalised before: how to do it.
+
+    normalization: one of `saes.base.NORMALIZATIONS`, except "none"
+    """
+    passed, back = {
+        "layer_norm": ("(x - mean) / std, with the mean and standard deviation of", "with the same two numbers"),
+        "constant_norm_rescale": ("x / scale, where scale is 1 / sqrt(d) times the norm of", "with the same number"),
+        "center": ("x - mean, with the mean of", "with the same number"),
+    }[normalization]
+    return (
+        f"**It expects normalised activations**: pass {passed} each activation over its own coordinates, and map the "
+        f"reconstruction back {back}."
+    )
+
+
+CENTERED = (
+    "**It expects a centred residual stream**: load the model with `center_writing_weights=True` in TransformerLens, "
+    "or subtract from each activation the mean of its entries, and add it to the reconstruction."
+)
+NORMS_DIFFER = (
+    "**Its decoder rows do not have norm 1**: activations of different latents are in different units. Multiply each "
+    "by the norm of its decoder row to compare them."
+)
+
+NORMS_RESCALED = (
+    "**Its decoder rows were rescaled to norm 1**, and their norms multiplied into the encoder: each latent's "
+    "activation is that of the original SAE times the norm. Reconstructions are the same."
+)
 
 
 def _introduce(description: Description) -> str:

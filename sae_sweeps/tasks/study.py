@@ -22,7 +22,7 @@ from sae_sweeps.activations.model_info import is_same_model
 from sae_sweeps.activations.source import ActivationSource, load_source
 from sae_sweeps.config import Config, DatasetConfig, ModelConfig
 from sae_sweeps.config.differences import find_differing, select_text_settings
-from sae_sweeps.config.identity import apply_command_settings, select_stream_settings
+from sae_sweeps.config.identity import select_stream_settings
 from sae_sweeps.config.schema import get_setting
 from sae_sweeps.evaluation.ratios import explain_missing, require_numbers
 from sae_sweeps.runtime import logs, signals
@@ -97,7 +97,7 @@ class Study:
         Raises: ConfigError if the files cannot be read, or d_in differs from the width of the activations.
         """
         saved = self.saved[part]
-        sae = saved.load(source.device)
+        sae = saved.load_for(source, self.config)
         if sae.d_in != source.d_in:
             problem = f"d_in is {sae.d_in}, but activations of {self.config.model.name} have width {source.d_in}"
             raise ConfigError(saved.setting, str(saved.folder), problem, "set model=... to the SAE's model")
@@ -147,7 +147,7 @@ def _apply_command(saved: SavedSAE, command: Config) -> Config:
             problem = f"{saved.title} was trained with {setting}={get_setting(saved.config, setting)}"
             fix = f"leave {setting} out; an SAE uses its own model and hook"
             raise ConfigError(setting, get_setting(command, setting), problem, fix)
-    config = apply_command_settings(saved.config, command)
+    config = saved.configure(command)
     _require_held_out(saved, config.dataset)
     return config
 

@@ -101,7 +101,7 @@ def test_errors_name_the_problem(tmp_path):
         list(read_documents(DatasetConfig(format="parquet", files=str(tmp_path / "c.parquet"))))
 
 
-def test_a_text_is_reopened_at_the_place_of_a_document(tmp_path):
+def test_documents_know_their_file_and_row(tmp_path):
     for name in "abc":
         lines = [json.dumps({"text": f"{name} {number}" if number % 3 else None}) for number in range(7)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
@@ -109,8 +109,6 @@ def test_a_text_is_reopened_at_the_place_of_a_document(tmp_path):
     documents = list(locate_documents(dataset))
     assert [document.text for document in documents] == list(read_documents(dataset))
     assert documents[5].place == (f"{tmp_path}/b.jsonl", 2)
-    for number, document in enumerate(documents):
-        assert list(locate_documents(dataset, document.place)) == documents[number:]
 
 
 @pytest.mark.parametrize(

@@ -76,11 +76,10 @@ def test_a_column_of_nulls_holds_no_document(tmp_path):
         list(read_documents(folder_of(tmp_path / "set", text=pa.array([None, None], pa.string()))))
 
 
-def test_a_data_set_is_reopened_at_a_row(tmp_path):
+def test_documents_know_their_rows(tmp_path):
     dataset = folder_of(tmp_path / "set", text=["zero", None, "two", "three"])
     documents = list(locate_documents(dataset))
     assert [document.place.row for document in documents] == [0, 2, 3]
-    assert list(locate_documents(dataset, documents[1].place)) == documents[1:]
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_transcoders_and_saes_of_embeddings_are_refused(tmp_path, path, problem)
 def test_weights_that_are_missing_misshapen_or_not_finite_are_refused(tmp_path, name):
     w = params()
     write(tmp_path, {key: value for key, value in w.items() if key != name})
-    with pytest.raises(ValueError, match=f"params.npz has no {name}, which a JumpReLU SAE needs"):
+    with pytest.raises(ValueError, match=f"params.npz has no {name}, which an SAE of this architecture needs"):
         load_sae(tmp_path)
     write(tmp_path, {**w, name: torch.cat([w[name], w[name]])})
     with pytest.raises(ValueError, match=r"has the shape \("):

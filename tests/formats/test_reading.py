@@ -19,6 +19,7 @@ from sae_sweeps.sweep.saved_saes import find_saved_sae
 from tests.conftest import composed
 from tests.formats.published import D, F, weights
 from tests.formats.test_gemma_scope import write as write_gemma_scope
+from tests.formats.test_gemma_scope_2 import write as write_gemma_scope_2
 
 DESCRIPTION = Description("topk", D, F, 3, "owner/model", "blocks.2.hook_resid_post")
 
@@ -30,6 +31,8 @@ def write(format: str, folder: Path) -> Path:
         saelens.write(folder, sae, {"model_name": DESCRIPTION.model, "hook_name": DESCRIPTION.hook})
     elif format == "gemma_scope":
         write_gemma_scope(folder, {**weights(), "threshold": torch.ones(F)})
+    elif format == "gemma_scope_2":
+        write_gemma_scope_2(folder)
     elif format == "dictionary_learning":
         dictionary_learning.write(folder, sae, DESCRIPTION)
     else:
@@ -37,10 +40,11 @@ def write(format: str, folder: Path) -> Path:
     return folder
 
 
-FORMATS = ["sae_lens", "gemma_scope", "dictionary_learning", "sparsify"]
+FORMATS = ["sae_lens", "gemma_scope", "gemma_scope_2", "dictionary_learning", "sparsify"]
 FILES = {
     "sae_lens": "sae_lens: cfg.json and sae_weights.safetensors",
     "gemma_scope": "gemma_scope: params.npz",
+    "gemma_scope_2": "gemma_scope_2: config.json and params.safetensors",
     "dictionary_learning": "dictionary_learning: config.json and ae.pt",
     "sparsify": "sparsify: cfg.json and sae.safetensors",
 }
@@ -113,8 +117,11 @@ def test_declared_sizes_are_checked_against_the_weights(tmp_path, format, keys, 
     inner[keys[-1]] += 1
     file.write_text(json.dumps(config))
     declared = inner[keys[-1]]
-    problem = f"the configuration file declares {name} = {declared}, but the weights have {declared - 1}"
-    with pytest.raises(ValueError, match=re.escape(problem)):
+    problems = [f"the configuration file declares {name} = {declared}, but the weights have {declared - 1}"]
+    sizes = {"dict_size": F, "d_in": D, name: declared}  # in safetensors, the header has the shapes
+    declaration = f"declares {sizes['dict_size']} latents and activations of width {sizes['d_in']}"
+    problems.append(f"W_dec has the shape {(F, D)}, but the configuration file {declaration}")
+    with pytest.raises(ValueError, match="|".join(map(re.escape, problems))):
         load_sae(folder)
 
 

@@ -83,9 +83,10 @@ def test_a_written_sae_is_read_back_the_same(architecture, tmp_path):
 
 
 def test_folders_without_an_sae_are_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match="must hold a JSON object with the settings of an SAE, but the content is not a JSON object"
-    ):
+    with pytest.raises(ValueError, match=r"there is no file cfg\.json"):
+        saelens.read(tmp_path)
+    (tmp_path / "cfg.json").write_text("[]")
+    with pytest.raises(ValueError, match="must hold a JSON object with the settings of an SAE"):
         saelens.read(tmp_path)
     (tmp_path / "cfg.json").write_text('{"architecture": "topk"}')
     with pytest.raises(ValueError, match="has no d_in, d_sae"):

@@ -180,20 +180,23 @@ OLDER = {  # cfg.json of the GPT-2 feature-splitting SAEs
 @pytest.mark.parametrize("factor", [None, 1.0])
 def test_the_older_layout(tmp_path, factor):
     w, x_BD = weights(), activations()
-    acts_BF = ((x_BD - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).relu()
+    mean_B1 = x_BD.mean(1, keepdim=True)  # these versions always centred the model
+    acts_BF = ((x_BD - mean_B1 - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).relu()
     more = {} if factor is None else {"scaling_factor": torch.full((F,), factor)}
     write(tmp_path, OLDER, {**w, **more})
     save_file({"sparsity": torch.zeros(F)}, tmp_path / "sparsity.safetensors")
-    assert_computes(tmp_path, acts_BF, acts_BF @ w["W_dec"] + w["b_dec"])
+    assert_computes(tmp_path, acts_BF, acts_BF @ w["W_dec"] + w["b_dec"] + mean_B1)
     found = locate(str(tmp_path)).describe()
     assert (found.architecture, found.model, found.hook) == ("relu", "gpt2-small", "blocks.8.hook_resid_pre")
+    assert (found.is_centered, found.prepend_bos, found.context_size) == (True, None, 128)
 
 
 def test_the_older_layout_of_topk(tmp_path):
     w, x_BD = weights(), activations()
-    acts_BF = topk((x_BD - w["b_dec"]) @ w["W_enc"] + w["b_enc"], 3)
+    mean_B1 = x_BD.mean(1, keepdim=True)
+    acts_BF = topk((x_BD - mean_B1 - w["b_dec"]) @ w["W_enc"] + w["b_enc"], 3)
     config = {**OLDER, "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}, "normalize_activations": False}
-    assert_computes(write(tmp_path, config, w), acts_BF, acts_BF @ w["W_dec"] + w["b_dec"])
+    assert_computes(write(tmp_path, config, w), acts_BF, acts_BF @ w["W_dec"] + w["b_dec"] + mean_B1)
     assert locate(str(tmp_path)).describe().k == 3
 
 
@@ -204,14 +207,20 @@ def test_the_older_layout_of_topk(tmp_path):
         ({"architecture": "standard", "normalize_activations": "covariance_whitening"}, "'covariance_whitening'"),
         ({"architecture": "standard", "reshape_activations": "hook_z"}, "reshape_activations='hook_z'"),
         ({"architecture": "standard", "d_in": None}, "cfg.json has no d_in"),
-        ({"architecture": "topk"}, "the files have no entry 'k'"),
+        ({"architecture": "topk"}, "cfg.json has no k, which a TopK SAE needs"),
         (
             {"architecture": "topk", "k": F + 1},
             f"k must be between 1 and {F}, the number of latents, but it is {F + 1}",
         ),
-        ({"architecture": "jumprelu"}, "the files have no entry 'threshold'"),
-        ({"architecture": "batchtopk", "k": 3}, "the files have no entry 'topk_threshold'"),
-        ({"architecture": "gated"}, "the files have no entry 'r_mag'"),
+        (
+            {"architecture": "jumprelu"},
+            "sae_weights.safetensors has no threshold, which an SAE of this architecture needs",
+        ),
+        (
+            {"architecture": "batchtopk", "k": 3},
+            "sae_weights.safetensors has no topk_threshold, which an SAE of this architecture needs",
+        ),
+        ({"architecture": "gated"}, "sae_weights.safetensors has no b_gate, b_mag, r_mag, which an SAE"),
     ],
 )
 def test_unsupported_and_missing_settings_are_refused(tmp_path, config, problem):
@@ -238,8 +247,7 @@ SHAPES = {"W_enc": (F, D), "W_dec": (F + 1, D), "b_enc": (F - 1,), "b_dec": (F,)
 def test_a_weight_of_another_shape_is_refused(tmp_path, name):
     tensors = {**weights(), "threshold": threshold(), name: torch.zeros(SHAPES[name])}
     published(tmp_path, {"architecture": "jumprelu"}, tensors)
-    named = "W_enc" if name == "W_dec" else name  # all shapes are checked against W_dec
-    with pytest.raises(ValueError, match=rf"{named} has the shape \("):
+    with pytest.raises(ValueError, match=rf"{name} has the shape \("):
         load_sae(tmp_path)
 
 
@@ -253,20 +261,23 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, name, bad):
         load_sae(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["W_enc", "W_dec", "b_dec"])
-def test_a_missing_weight_is_named(tmp_path, name):
+@pytest.mark.parametrize("name", ["W_enc", "W_dec", "b_enc", "b_dec"])
+@pytest.mark.parametrize("look", [load_sae, lambda folder: locate(str(folder)).describe()])
+def test_a_missing_weight_is_named(tmp_path, look, name):
     published(tmp_path, {"architecture": "standard"}, {key: value for key, value in weights().items() if key != name})
-    with pytest.raises(ValueError, match=f"the files have no entry '{name}'"):
-        load_sae(tmp_path)
+    with pytest.raises(ValueError, match=rf"sae_weights\.safetensors has no {name}, which an SAE of this architecture"):
+        look(tmp_path)
 
 
 @pytest.mark.parametrize("left", [0, 5, 100, -1])
 def test_truncated_weights_are_refused(tmp_path, left):
     file = published(tmp_path, {"architecture": "standard"}, weights()) / "sae_weights.safetensors"
     file.write_bytes(file.read_bytes()[:left])
-    assert Located("sae_lens", tmp_path).describe().d_in == D
-    with pytest.raises(ValueError, match=r"cannot be read as sae_lens \(.+\)"):
-        load_sae(tmp_path)
+    for look in (Located("sae_lens", tmp_path).describe, lambda: load_sae(tmp_path)):
+        with pytest.raises(
+            ValueError, match=r"cannot be read as sae_lens \(sae_weights\.safetensors is (empty|damaged)"
+        ):
+            look()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"metadata": {"sae_sweeps": "x"}, "d_in": 8, "d_sae": 2}'])

@@ -69,8 +69,12 @@ def test_half_precision(tmp_path):
         ("layers.2.self_attn", "blocks.2.hook_attn_out"),
         ("h.2.attn", "blocks.2.hook_attn_out"),
         ("layers.2.attention", "blocks.2.hook_attn_out"),
-        ("layers.2.input_layernorm", None),
-        ("embed_tokens", None),
+        ("model.layers.2", "blocks.2.hook_resid_post"),
+        ("my_sae", None),
+        # places that are declared, and not understood
+        ("layers.2.input_layernorm", "layers.2.input_layernorm"),
+        ("layers.2.self_attn.o_proj", "layers.2.self_attn.o_proj"),
+        ("embed_tokens", "embed_tokens"),
     ],
 )
 def test_the_hook_is_read_from_the_folder_name(tmp_path, name, hook):
@@ -89,20 +93,29 @@ def test_the_hook_is_read_back_from_the_name_of_a_written_folder(tmp_path, hook)
 
 
 @pytest.mark.parametrize("hook", ["blocks.0.hook_resid_pre", "blocks.2.hook_resid_mid", None])
-def test_a_hook_on_no_module_is_not_read_back(tmp_path, hook):
-    assert locate(str(write(tmp_path / folder_name(hook)))).describe().hook is None
+def test_a_hook_on_no_module_is_read_back_from_its_own_name(tmp_path, hook):
+    assert locate(str(write(tmp_path / folder_name(hook)))).describe().hook == hook
 
 
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        ({"skip_connection": True}, "cfg.json sets skip_connection, which is not supported"),
+        ({"skip_connection": True}, "cfg.json sets skip_connection=True (a linear path around the latents), which"),
         ({"transcode": True}, "cfg.json sets transcode"),
         ({"signed": True}, "cfg.json sets signed"),
         ({"activation": "groupmax"}, "the activation in cfg.json must be topk, but it is 'groupmax'"),
         ({"k": None}, "cfg.json must contain k and d_in, both whole numbers"),
         ({"d_in": None}, "cfg.json must contain k and d_in, both whole numbers"),
         ({"num_latents": 0, "expansion_factor": 0}, "has neither num_latents nor expansion_factor"),
+        ({"k": 4.5}, "k in cfg.json must be a whole number of at least 1, but it is 4.5"),
+        ({"k": True}, "k in cfg.json must be a whole number of at least 1, but it is True"),
+        ({"d_in": "8"}, "d_in in cfg.json must be a whole number of at least 1, but it is '8'"),
+        ({"num_latents": [24]}, "num_latents in cfg.json must be a whole number"),
+        (
+            {"num_latents": F + 1},
+            f"W_dec has the shape ({F}, {D}), but the configuration file declares {F + 1} latents",
+        ),
+        ({"hadamard": 2}, "cfg.json sets hadamard=2, which is not known here and may change what the SAE computes"),
         ({"k": F + 1}, f"k must be between 1 and {F}, the number of latents, but it is {F + 1}"),
     ],
 )
@@ -117,7 +130,10 @@ def test_unsupported_and_missing_settings_are_refused(tmp_path, config, problem)
 def test_weights_that_are_missing_misshapen_or_not_finite_are_refused(tmp_path, name):
     w = tensors()
     write(tmp_path, CONFIG, {key: value for key, value in w.items() if key != name})
-    with pytest.raises(ValueError, match=f"the files have no entry '{name}'"):
+    with pytest.raises(ValueError, match=rf"sae\.safetensors has no {name}, which an SAE of this arch"):
+        load_sae(tmp_path)
+    write(tmp_path, CONFIG, {**w, "W_skip": torch.zeros(D, D)})
+    with pytest.raises(ValueError, match=r"sae\.safetensors has W_skip, which no SAE of this architecture has"):
         load_sae(tmp_path)
     write(tmp_path, CONFIG, {**w, name: torch.cat([w[name], w[name]])})
     with pytest.raises(ValueError, match=r"has the shape \("):

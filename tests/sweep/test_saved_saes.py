@@ -105,6 +105,52 @@ def test_truncated_weights_are_refused_in_one_line_when_loaded(point, left):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("config", [None, 3, {"sae": 3}, {"model": None, "extra": 1}])
+def test_a_point_without_a_configuration_is_refused_in_one_line(point, config):
+    content = {"point": {}} if config is None else {"point": {}, "config": config}
+    (point / "results.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"^saved=.*the results\.json of the point holds no configuration") as refused:
+        find_saved_sae(str(point), "saved", composed())
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("identity", ["[]", "{}", "3", "{"])
+def test_a_point_whose_run_is_not_noted_has_none(point, identity):
+    (point / "wandb_run.json").write_text(identity)
+    assert find_saved_sae(str(point), "saved", composed()).run is None
+
+
+def test_a_folder_that_may_not_be_entered_is_refused_in_one_line(point, monkeypatch):
+    """Tests may run as root, who may enter every folder, so the refusal of the operating system is imitated."""
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    command = composed()
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(ConfigError, match=r"cannot be read \(Permission denied\)\. Fix: ask the owner for permission"):
+        find_saved_sae(str(point), "saved", command)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "remark"),
+    [
+        ({"context_size": 1024}, "it was trained on sequences of 1024 tokens, but dataset.seq_len=128"),
+        ({"context_size": 128}, None),
+        ({"hook_name": ""}, "its files name no hook; the command's are assumed to be the SAE's"),
+        ({"model_name": None}, "its files name no model; the command's are assumed to be the SAE's"),
+        ({"prepend_bos": True}, None),
+        ({"model_from_pretrained_kwargs": {"center_writing_weights": True}}, "it was trained on a centred residual"),
+    ],
+)
+def test_what_files_leave_open_or_declare_otherwise_is_remarked_on(tmp_path, metadata, remark):
+    folder = tmp_path / "mine"
+    sae = TopKSAE(192, 24, 3, normalize_input=False).for_inference()
+    saelens.write(folder, sae, {"model_name": "embedded/model", "hook_name": HOOK, **metadata})
+    found = find_saved_sae(str(folder), "saved", composed(f"model.hook={HOOK}", "dataset.seq_len=128"))
+    assert [each[: len(remark or "")] for each in found.list_remarks(found.config)] == ([remark] if remark else [])
+
+
 def test_the_digest_depends_on_the_weights(point, tmp_path):
     torch.manual_seed(0)
     digests = [

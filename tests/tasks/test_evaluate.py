@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 from sae_sweeps.activations.source import load_source
@@ -121,16 +122,24 @@ def test_an_sae_that_cannot_be_read_does_not_stop_the_others(tmp_path, tiny_mode
     folders = {}
     for number, name in enumerate(("first", "broken", "last")):
         folders[name] = saved("sae_lens", tmp_path / name, foreign("relu", seed=number), str(tiny_model))
-    weights = folders["broken"] / "sae_weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-9])
-    given = ",".join(map(str, folders.values()))
-    ran = command("-m", "task=evaluate", *ELSEWHERE, *model_settings, f"sae={given}")
+    file = folders["broken"] / "sae_weights.safetensors"
+    whole = file.read_bytes()
+    save_file({**load_file(file), "b_dec": torch.full((16,), torch.nan)}, file)  # found when the weights are loaded
+    words = ["-m", "task=evaluate", *ELSEWHERE, *model_settings, f"sae={','.join(map(str, folders.values()))}"]
+    ran = command(*words)
     assert ran.code == 1
     (line,) = ran.err.splitlines()
-    assert f"saved={folders['broken']}: cannot be read as sae_lens (" in line
+    assert f"saved={folders['broken']}: cannot be read as sae_lens (b_dec must hold only finite numbers" in line
     assert "Fix: name the folder of a trained SAE" in line
     sweep = tmp_path / "outputs" / "elsewhere"
     assert [row["sae"] for row in rows(sweep / "evaluate.csv")] == ["relu-40-first", "relu-40-last"]
+
+    file.write_bytes(whole[:-9])  # found before anything runs
+    ran = command(*words)
+    assert (ran.code, ran.out) == (1, "")
+    (line,) = ran.err.splitlines()
+    assert f"saved={folders['broken']}: cannot be read as sae_lens (sae_weights.safetensors is damaged, cut" in line
+    assert "Fix: download or copy it again" in line
 
 
 @pytest.mark.parametrize("format", ["sae_lens", "dictionary_learning", "sparsify"])
