@@ -13,7 +13,6 @@ import os
 import warnings
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from sae_sweeps.activations.hooks import as_block_output, hook_layer
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.config.wheel_models import describe_weights
 from sae_sweeps.runtime.errors import ConfigError, first_line
+from sae_sweeps.runtime.paths import expand, expand_folder
 from sae_sweeps.runtime.progress import OnProgress
 
 log = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ def _pass_through(hidden_NSD: Tensor, *others: Any, **options: Any) -> Tensor:
 
 
 def _load(config: ModelConfig, device: torch.device) -> Any:
-    weights = describe_weights(Path(config.name).expanduser())
+    weights = describe_weights(expand_folder(config.name, "model.name"))
     log.info("loading the language model %s in %s%s", config.name, config.dtype, f": {weights}" if weights else "")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -202,7 +202,7 @@ def _load(config: ModelConfig, device: torch.device) -> Any:
     transformers.utils.logging.disable_progress_bar()
     try:
         bridge = TransformerBridge.boot_transformers(
-            os.path.expanduser(config.name), device=str(device), dtype=getattr(torch, config.dtype)
+            expand(config.name, "model.name"), device=str(device), dtype=getattr(torch, config.dtype)
         )
     except (OSError, ValueError) as error:
         raise ConfigError(

@@ -12,6 +12,7 @@ from typing import Any
 from sae_sweeps.activations.hub import require_repository
 from sae_sweeps.config.wheel_models import find_fetch_command
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
+from sae_sweeps.runtime.paths import expand_folder
 
 
 @dataclass
@@ -70,7 +71,7 @@ def read_model_info(name: str, to_plan: bool = False) -> ModelInfo:
 
 def _read_info(name: str) -> ModelInfo:
     if is_local_path(name):
-        folder = Path(name).expanduser()
+        folder = expand_folder(name, "model.name")
         if not folder.is_dir():
             fix = find_fetch_command(folder) or "give the path of a Hugging Face model folder"
             raise ConfigError("model.name", name, "there is no such folder", fix)

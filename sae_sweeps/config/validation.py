@@ -3,6 +3,7 @@
 import math
 import re
 
+from sae_sweeps.config.names import NAME_FIX, find_names_problem, find_project_problem
 from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS
 from sae_sweeps.runtime.errors import ConfigError
@@ -71,8 +72,8 @@ def _check_sweep(checks: Checks) -> None:
     problem = f"must be at most dict_size={config.dict_size}, the number of latents"
     checks.require("k", not exceeds, problem, "lower k or raise dict_size")
     checks.require("seed", config.seed >= 0, "must be at least 0", "seed=0")
-    is_folder_name = bool(config.name) and config.name not in (".", "..") and "/" not in config.name
-    checks.require("name", is_folder_name, "must be a folder name without /", "name=my-sweep")
+    bad_name = find_names_problem(config.name, config.task.name)
+    checks.require("name", bad_name is None, str(bad_name), NAME_FIX)
     checks.require_one_of("task.name", POINT_TASKS + SWEEP_TASKS)
     unknown = sorted(set(config.then) - set(FOLLOW_UPS))
     fix = f"then=[report], or any of {', '.join(FOLLOW_UPS)}"
@@ -93,6 +94,9 @@ def _check_model(checks: Checks) -> None:
 
 def _check_tracking(checks: Checks) -> None:
     checks.require_one_of("tracking.mode", TRACKING_MODES)
+    if checks.config.tracking.mode != "off":
+        problem = find_project_problem(checks.config.tracking.project)
+        checks.require("tracking.project", problem is None, str(problem), "tracking.project=sae-sweeps")
 
 
 def _check_outputs(checks: Checks) -> None:

@@ -79,7 +79,7 @@ def _check_output(config: Config) -> None:
 
 def _check_cache(config: Config) -> None:
     if config.activations.cache is not None:
-        _require_writable(Path(config.activations.cache).expanduser(), "activations.cache")
+        _require_writable(Path(config.activations.cache), "activations.cache")
 
 
 def _require_writable(folder: Path, setting: str) -> None:
@@ -144,7 +144,7 @@ def _require_full_sequence(config: Config) -> None:
 
     Raises: ConfigError if the training documents or the held-out documents are too short.
     """
-    tokenizer_file = Path(config.model.name).expanduser() / "tokenizer.json"
+    tokenizer_file = Path(config.model.name) / "tokenizer.json"
     if not is_local_path(config.model.name) or not tokenizer_file.is_file():
         return
     from tokenizers import Tokenizer

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from sae_sweeps.activations.hooks import WIDE_HOOKS, is_same_activation
 from sae_sweeps.activations.model_info import is_same_model, read_model_info
 from sae_sweeps.config import Config, from_json
+from sae_sweeps.config.commands import format_setting
 from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import read_json, sha256
+from sae_sweeps.runtime.paths import expand_folder
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.point import IDENTITY, Point
 
@@ -125,7 +127,7 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     Raises: ConfigError if there is no SAE at `path`, or if its files declare another model, hook or width than the
     command uses.
     """
-    folder = Path(path).expanduser().resolve()
+    folder = expand_folder(path, setting).resolve()
     if (folder / SAE_FOLDER / CONFIG).is_file():
         folder = folder / SAE_FOLDER
     if (results := _read_point_results(folder)) and (folder / WEIGHTS).is_file():
@@ -174,7 +176,8 @@ def _require_match(setting: str, path: str, declared: "Description", command: Co
         raise ConfigError(setting, path, problem, "name an SAE that was trained on activations")
     if declared.model is not None and not is_same_model(declared.model, [model.name, *model.aliases]):
         problem = f"was trained on {declared.model}, but the command uses {model.name}"
-        fix = f"set model=... to its model, or add 'model.aliases=[{declared.model}]' if both are the same model"
+        alias = format_setting("model.aliases", [declared.model])
+        fix = f"set model=... to its model, or add {alias} if both are the same model"
         raise ConfigError(setting, path, problem, fix)
     if declared.hook is not None and not declared.hook.endswith(WIDE_HOOKS):
         problem = f"was trained at {declared.hook}, which is not supported"

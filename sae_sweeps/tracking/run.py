@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.config import TrackingConfig
+from sae_sweeps.config.commands import format_command
+from sae_sweeps.config.names import shorten, to_artifact_name
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import read_json, write_json
@@ -129,7 +131,7 @@ class Run:
         def add(run: Any) -> None:
             import wandb
 
-            artifact = wandb.Artifact(name, kind, metadata=metadata)
+            artifact = wandb.Artifact(to_artifact_name(name), kind, metadata=metadata)
             if path.is_dir():
                 artifact.add_dir(str(path), policy="immutable")
             else:
@@ -232,7 +234,7 @@ def _init_run(
             entity=tracking.entity,
             id=run_id,
             name=folder.name,
-            group=group,
+            group=shorten(group),
             job_type=job_type,
             config=config,
             dir=str(folder),
@@ -265,5 +267,4 @@ def sync_command(folder: Path, sweep: str) -> str:
     sweep: name of the sweep
     """
     root = next((path.parent for path in (folder, *folder.parents) if path.name == sweep), None)
-    is_default = root is None or root.absolute() == Path("outputs").absolute()
-    return f"python launch.py task=sync name={sweep}" + ("" if is_default else f" output_root={root}")
+    return format_command("sync", sweep) if root is None else format_command("sync", sweep, root)

@@ -37,7 +37,7 @@ from tests.conftest import launch
         (["dataset=text", "dataset.files=short.txt", "-m", "k=8,16"], "dataset.seq_len=128", ["shorter"]),
         (["output_root=short.txt"], "output_root=short.txt", ["cannot be written"]),
         (["model.name="], "model.name=", ["must be a folder or a name"]),
-        (["dataset=text", "dataset.files=3"], "dataset.files=3", ["path or a glob"]),
+        (["dataset=text", "dataset.files=3"], "dataset.files=3", ["matches no file"]),
         (["dataset=hub", "dataset.name="], "dataset.name=", ["must name a data set on the Hugging Face hub"]),
         (["sae=topk,batchtopk"], "sae=topk,batchtopk", ["add -m"]),
         (["-m", "name=a,b", "k=16,32"], "name=outputs/a, outputs/b", ["one sweep"]),
