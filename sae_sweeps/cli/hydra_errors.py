@@ -20,8 +20,11 @@ LAUNCHER_SETTINGS = [f"hydra.launcher.{field.name}" for field in dataclasses.fie
 
 def translate_error(error: HydraException | OmegaConfBaseException) -> ConfigError | None:
     """Return a ConfigError that explains an error of Hydra or OmegaConf; None for an error without an explanation."""
-    if isinstance(error.__cause__, ConfigError):
-        return error.__cause__  # raised by one of our resolvers
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConfigError):
+            return cause  # raised by one of our resolvers
+        cause = cause.__cause__ or cause.__context__
     if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
         return _explain_unknown_choice(str(error.missing_cfg_file), sorted(error.options))
     if isinstance(error, OverrideParseException):
