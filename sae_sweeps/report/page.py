@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from sae_sweeps.config.commands import format_command
 from sae_sweeps.config.saes import ARCHITECTURES, TITLES
 from sae_sweeps.report.blocks import Blocks, to_json
 from sae_sweeps.report.explorer import build_explorer
@@ -26,6 +27,7 @@ from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ComparedPoint, group_by_seed
 
+SHOWN_TASKS = ("report", "stitch", "meta_sae", "latents")  # tasks whose commands the page shows
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
     "basics",
@@ -74,6 +76,9 @@ def build_page(
     content = {
         "title": title,
         "sweeps": [sweep.name for sweep in sweeps],
+        "commands": {
+            task: format_command(task, sweep.name, sweep.folder.parent) for sweep in sweeps[:1] for task in SHOWN_TASKS
+        },
         "architectures": TITLES,
         "metrics": list_metrics(),
         "groups": list_groups(groups),
