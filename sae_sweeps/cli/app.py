@@ -1,5 +1,6 @@
 """The command line around Hydra: rewrites arguments, prints errors in one line, sets exit codes, handles Ctrl-C."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -33,6 +34,7 @@ def run_command_line(main: Callable[[], None]) -> None:
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # with this, Hydra raises errors instead of printing them
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting slows processes that share cores several times
+    _refuse_other_encodings(sys.argv[1:])
     sys.argv[1:] = rewrite_arguments(sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
     try:
@@ -52,6 +54,18 @@ def run_command_line(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
+def _refuse_other_encodings(arguments: Sequence[str]) -> None:
+    """Exit with an error for an argument that is not UTF-8, because no file of a sweep could name it."""
+    bad = [ascii(argument)[1:-1] for argument in arguments if not is_utf8(argument)]
+    if bad:
+        _exit_with_errors([f"{argument}: is not UTF-8. Fix: rename the file, or use a glob" for argument in bad])
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether text holds no byte that the shell passed on undecoded."""
+    return text.encode("utf-8", errors="ignore").decode() == text
+
+
 def _exit_with_errors(lines: Sequence[str]) -> None:
     for line in lines:
         print(f"error: {line}", file=sys.stderr)
@@ -69,7 +83,9 @@ def run(cfg: DictConfig) -> None:
     is_new = is_point and [entry.name for entry in folder.iterdir()] == [".hydra"]  # created by Hydra just now
     try:
         launch([to_named_config(cfg, hydra.overrides.task)], instantiate(hydra.launcher))
-    except RefusedError as refused:
+    except (RefusedError, ConfigError) as refused:
         if is_new:
             shutil.rmtree(folder)
-        _exit_with_errors(refused.lines)
+            with contextlib.suppress(OSError):  # the sweep has other points
+                folder.parent.rmdir()
+        _exit_with_errors(refused.lines if isinstance(refused, RefusedError) else [str(refused)])

@@ -11,7 +11,8 @@ class ConfigError(ValueError):
         super().__init__(setting, value, problem, fix)
 
     def __str__(self) -> str:
-        return f"{self.setting}={self.value}: {self.problem}. Fix: {self.fix}"
+        line = f"{self.setting}={self.value}: {self.problem}. Fix: {self.fix}"
+        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 class OutOfReachError(ConfigError):
