@@ -46,6 +46,13 @@ from tests.conftest import launch
         (["training.precision=tf32", "device=cpu"], "training.precision=tf32", ["needs a CUDA device"]),
         (["activations.cache=short.txt"], "activations.cache=short.txt", ["cannot be written"]),
         (["activations.cache_gib=0"], "activations.cache_gib=0", ["greater than 0"]),
+        (["name=-x"], "name=-x", ["must not begin with -"]),
+        (["name=a\nb"], r"name=a\nb", ["cannot be seen"]),
+        (["name='a,b'"], "name=a,b", ["must not contain a comma"]),
+        (["model.name=~nosuchuser/m"], "model.name=~nosuchuser/m", ["no user nosuchuser"]),
+        (["output_root=$NO_SUCH/x"], "output_root=$NO_SUCH/x", ["NO_SUCH is not set"]),
+        (["-m", "output_root=~nosuchuser", "k=8,16"], "output_root=~nosuchuser", ["no user nosuchuser"]),
+        (["tracking.project=a/b"], "tracking.project=a/b", ["must not contain /"]),
         (["-m", "sae=topk,unknown"], "sae=unknown", ["batchtopk, gated, jumprelu, matryoshka, relu, topk"]),
     ],
 )
