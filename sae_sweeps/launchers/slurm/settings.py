@@ -1,6 +1,7 @@
 """Defines and validates the settings of hydra/launcher=slurm."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,21 +84,22 @@ class Settings:
             leaves_time = minutes * 60 >= self.warning + 60  # Slurm checks time limits once a minute
             problem = f"must be at least a minute longer than hydra.launcher.warning={self.warning} s"
             require("time", leaves_time, problem, "raise hydra.launcher.time, or lower hydra.launcher.warning")
-        for key in sorted(self.sbatch if has_options else {}):
+        return [*found, *self._find_option_problems()] if has_options else found
+
+    def _find_option_problems(self) -> Iterator[ConfigError]:
+        """Yield an error for every further option of sbatch that cannot be given here."""
+        for key in sorted(self.sbatch):
             name = key.replace("_", "-")
             if name in RESERVED or name in RENAMED:
                 problem = "must not be given here, because the launcher sets this option"
                 fix = f"use hydra.launcher.{RENAMED[name]}=..." if name in RENAMED else "leave the setting out"
-                found.append(ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], problem, fix))
+                yield ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], problem, fix)
             elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name):
                 problem = "is no option of sbatch: letters, digits and dashes"
-                found.append(
-                    ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], problem, "see sbatch --help")
-                )
+                yield ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], problem, "see sbatch --help")
             elif (unreadable := find_unreadable(str(self.sbatch[key]), "\\")) is not None:
                 fix = "give the option another value"
-                found.append(ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], unreadable, fix))
-        return found
+                yield ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], unreadable, fix)
 
 
 def find_unreadable(text: str, special: str) -> str | None:
