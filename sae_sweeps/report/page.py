@@ -76,9 +76,7 @@ def build_page(
     content = {
         "title": title,
         "sweeps": [sweep.name for sweep in sweeps],
-        "commands": {
-            task: format_command(task, sweep.name, sweep.folder.parent) for sweep in sweeps[:1] for task in SHOWN_TASKS
-        },
+        "commands": _list_commands(sweeps),
         "architectures": TITLES,
         "metrics": list_metrics(),
         "groups": list_groups(groups),
@@ -99,6 +97,11 @@ def build_page(
         "blocks": blocks.html(),
     }
     return _fill_template(parts)
+
+
+def _list_commands(sweeps: Sequence[Sweep]) -> dict[str, str]:
+    """Return the commands that the page shows, by task, for the first sweep; empty if there is no sweep."""
+    return {task: format_command(task, sweep.name, sweep.folder.parent) for sweep in sweeps[:1] for task in SHOWN_TASKS}
 
 
 def _fill_template(parts: Mapping[str, str]) -> str:
