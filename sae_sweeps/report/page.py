@@ -72,7 +72,6 @@ def build_page(
     studies = [study for sweep in sweeps for study in find_finished(sweep)]
     by_task = collect_studies(studies)
     blocks.add("studies", by_task)
-    shared = split_shared_settings(rows)
     content = {
         "title": title,
         "sweeps": [sweep.name for sweep in sweeps],
@@ -81,7 +80,7 @@ def build_page(
         "metrics": list_metrics(),
         "groups": list_groups(groups),
         "points": rows,
-        "shared": shared,
+        "shared": split_shared_settings(rows),
         "studies": {task: len(found) for task, found in by_task.items()},
         "explorer": build_explorer(blocks, labelled_points, studies, max_bytes, on_progress),
     }
