@@ -27,6 +27,7 @@ from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import text_metadata
 from sae_sweeps.runtime.devices import choose_device, require_precision, resolve_dtype
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.paths import expand_folder
 from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.saes import InferenceSAE, TopKSAE, TrainableSAE
 from sae_sweeps.sweep.preflight import INPUT_CHECKS, Preflight
@@ -195,7 +196,7 @@ def save_sae(sae: TrainableSAE | InferenceSAE, folder: str | Path, stream: Activ
     if stream is not None and stream._texts is not None:
         metadata.pop("dataset_path")  # the temporary folder is deleted with the stream
     saved = sae.for_inference() if isinstance(sae, TrainableSAE) else sae
-    saelens.write(Path(folder).expanduser(), saved, {"sae_sweeps": origin, **metadata})
+    saelens.write(expand_folder(folder, "folder"), saved, {"sae_sweeps": origin, **metadata})
 
 
 def _make_trainers(

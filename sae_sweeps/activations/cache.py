@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sae_sweeps.runtime.errors import first_line
+from sae_sweeps.runtime.paths import expand_folder
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class ActivationCache:
         `origin`, a JSON object, is everything that determines activations besides the tokens: files of another origin
         are not used.
         """
-        self._folder = Path(folder).expanduser()
+        self._folder = expand_folder(folder, "activations.cache")
         self._max_bytes = max_bytes
         self._origin = json.dumps(origin, sort_keys=True).encode()
         self._in_use: set[Path] = set()

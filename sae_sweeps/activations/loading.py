@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from sae_sweeps.config import ModelConfig
 from sae_sweeps.config.wheel_models import describe_weights
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import read_json
+from sae_sweeps.runtime.paths import expand, expand_folder
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def load_model(config: ModelConfig, device: torch.device) -> LoadedModel:
     """
     check_model_files(config.name)
     read_model_info(config.name)
-    weights = describe_weights(Path(config.name).expanduser())
+    weights = describe_weights(expand_folder(config.name, "model.name"))
     log.info("loading the language model %s in %s%s", config.name, config.dtype, f": {weights}" if weights else "")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -85,7 +85,7 @@ def _load(config: ModelConfig, device: torch.device) -> LoadedModel:
     transformers.utils.logging.disable_progress_bar()
     if hasattr(bridge_source, "helpers"):  # since version 4; it would pip install torchvision, to read images
         bridge_source.helpers._ensure_torchvision = lambda: False
-    folder = os.path.expanduser(config.name)
+    folder = expand(config.name, "model.name")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not tokenizer("The first words, 1 2 3", add_special_tokens=False)["input_ids"]:
         fix = "add its tokenizer.json to the folder"

@@ -6,6 +6,7 @@ from pathlib import Path
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.file_faults import FETCH_AGAIN, find_file_fault, list_tensors
 from sae_sweeps.runtime.files import read_json
+from sae_sweeps.runtime.paths import expand_folder
 
 INDEX = ".index.json"  # end of the name of the file that says which shard has which weight
 WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
@@ -48,7 +49,7 @@ def check_model_files(name: str) -> None:
     Raises: ConfigError if the folder lacks the weights or a shard, or if a file is a Git LFS pointer, cut or
     unreadable.
     """
-    folder = Path(name).expanduser()
+    folder = expand_folder(name, "model.name")
     if not folder.is_dir():
         return
     if (error := _find_fault(name, folder)) is not None:
@@ -60,7 +61,7 @@ def check_model_files(name: str) -> None:
 
 def find_model_file(name: str, file: str) -> Path | None:
     """Return the path of a file of a local model, or of a model in the hub's cache; None if it is not there."""
-    folder = Path(name).expanduser()
+    folder = expand_folder(name, "model.name")
     if folder.is_dir():
         return folder / file if (folder / file).is_file() else None
     from huggingface_hub import try_to_load_from_cache
@@ -71,7 +72,7 @@ def find_model_file(name: str, file: str) -> Path | None:
 
 def lacks_bos(name: str) -> bool:
     """Return whether the files of a local model say that its tokenizer has no BOS token; False if they do not."""
-    folder = Path(name).expanduser()
+    folder = expand_folder(name, "model.name")
     settings, special = (read_json(folder / file) for file in ("tokenizer_config.json", "special_tokens_map.json"))
     if not isinstance(settings, dict) or settings.get("bos_token") is not None:
         return False
@@ -95,7 +96,7 @@ def explain_refusal(name: str, error: BaseException, problem: str) -> ConfigErro
 
     problem: says what could not be done, if the library's message has no known cause
     """
-    folder = Path(name).expanduser()
+    folder = expand_folder(name, "model.name")
     if folder.is_dir() and (found := _find_fault(name, folder)) is not None:
         return found
     text = " ".join(str(error).split()) or type(error).__name__

@@ -15,6 +15,8 @@ from sae_sweeps.activations.model_files import explain_refusal
 from sae_sweeps.config.wheel_models import find_fetch_command
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
 from sae_sweeps.runtime.file_faults import find_file_fault
+from sae_sweeps.runtime.files import parse_json
+from sae_sweeps.runtime.paths import expand_folder
 
 
 @dataclass
@@ -112,7 +114,7 @@ def _find_config(name: str) -> Path:
     """Return the path of a model's config.json. Raises: ConfigError if there is none."""
     if not is_local_path(name):
         return _hub_config(name)
-    folder = Path(name).expanduser()
+    folder = expand_folder(name, "model.name")
     if folder.is_file():
         raise ConfigError("model.name", name, "is a file, not a folder", f"model.name={folder.parent}")
     if not folder.is_dir():
@@ -130,7 +132,7 @@ def _read_config(name: str, path: Path) -> dict[str, Any]:
     """Return the JSON object in a config.json. Raises: ConfigError if it cannot be read or is no JSON object."""
     if (fault := find_file_fault(path)) is not None:
         raise ConfigError("model.name", name, f"its config.json {fault[0]}", fault[1])
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = parse_json(path.read_text(encoding="utf-8"))
     if not isinstance(config, dict):
         problem = f"the config.json does not describe a transformer: it is a {type(config).__name__}, not an object"
         raise ConfigError("model.name", name, problem, "choose a decoder language model")

@@ -1,11 +1,11 @@
 """The tokenizer's files in a model's folder: checked before the model is loaded."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sae_sweeps.activations.model_info import is_local_path
 from sae_sweeps.activations.text_files import HEAD, LFS_POINTER
 from sae_sweeps.runtime.errors import ConfigError, first_line
+from sae_sweeps.runtime.paths import expand_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -19,7 +19,7 @@ def check_tokenizer_files(name: str) -> None:
 
     Raises: ConfigError that names the file.
     """
-    folder = Path(name).expanduser()
+    folder = expand_folder(name, "model.name")
     if not is_local_path(name) or not folder.is_dir():
         return
     found = [file for file in (*JSON_FILES, *OTHER_FILES) if (folder / file).is_file()]
@@ -45,7 +45,7 @@ def read_tokenizer(name: str) -> "Tokenizer | None":
     """
     from tokenizers import Tokenizer
 
-    file = Path(name).expanduser() / "tokenizer.json"
+    file = expand_folder(name, "model.name") / "tokenizer.json"
     if not is_local_path(name) or not file.is_file():
         return None
     check_tokenizer_files(name)

@@ -1,5 +1,6 @@
 """The command line around Hydra: rewrites arguments, prints errors in one line, sets exit codes, handles Ctrl-C."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from sae_sweeps.config.identity import to_named_config
 from sae_sweeps.config.resolvers import register
 from sae_sweeps.config.tasks import SWEEP_TASKS
 from sae_sweeps.launchers.launch import launch
-from sae_sweeps.runtime.errors import RefusedError
+from sae_sweeps.runtime.errors import ConfigError, RefusedError
 from sae_sweeps.sweep.preflight import unwritable_error
 
 register()
@@ -33,12 +34,15 @@ def run_command_line(main: Callable[[], None]) -> None:
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # with this, Hydra raises errors instead of printing them
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting slows processes that share cores several times
+    _refuse_other_encodings(sys.argv[1:])
     sys.argv[1:] = rewrite_arguments(sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
     try:
         main()
     except RefusedError as refused:
         _exit_with_errors(refused.lines)
+    except ConfigError as error:
+        _exit_with_errors([str(error)])
     except (HydraException, OmegaConfBaseException) as error:
         _exit_with_errors([str(translate_error(error) or " ".join(str(error).split()))])
     except OSError as error:  # Hydra creates the point's folder before our checks
@@ -48,6 +52,18 @@ def run_command_line(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
+
+
+def _refuse_other_encodings(arguments: Sequence[str]) -> None:
+    """Exit with an error for an argument that is not UTF-8, because no file of a sweep could name it."""
+    bad = [ascii(argument)[1:-1] for argument in arguments if not is_utf8(argument)]
+    if bad:
+        _exit_with_errors([f"{argument}: is not UTF-8. Fix: rename the file, or use a glob" for argument in bad])
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether text holds no byte that the shell passed on undecoded."""
+    return text.encode("utf-8", errors="ignore").decode() == text
 
 
 def _exit_with_errors(lines: Sequence[str]) -> None:
@@ -67,7 +83,9 @@ def run(cfg: DictConfig) -> None:
     is_new = is_point and [entry.name for entry in folder.iterdir()] == [".hydra"]  # created by Hydra just now
     try:
         launch([to_named_config(cfg, hydra.overrides.task)], instantiate(hydra.launcher))
-    except RefusedError as refused:
+    except (RefusedError, ConfigError) as refused:
         if is_new:
             shutil.rmtree(folder)
-        _exit_with_errors(refused.lines)
+            with contextlib.suppress(OSError):  # the sweep has other points
+                folder.parent.rmdir()
+        _exit_with_errors(refused.lines if isinstance(refused, RefusedError) else [str(refused)])

@@ -3,13 +3,16 @@
 import re
 from collections.abc import Sequence
 
+from sae_sweeps.cli.quoting import quote_argument, split_values, unquote_values
+from sae_sweeps.config.commands import quote
+
 
 def rewrite_arguments(arguments: Sequence[str]) -> list[str]:
     """Return the command-line arguments in the form that Hydra needs: `-m` first, ambiguous values rewritten."""
     flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
     arguments = [*dict.fromkeys(flags), *(argument for argument in arguments if argument not in flags)]
     rewrite = quote_sweep_names if "task=report" in arguments else rename_saved_sae
-    arguments = [rewrite(argument) for argument in arguments]
+    arguments = [quote_argument(rewrite(argument), is_sweep=bool(flags)) for argument in arguments]
     if any(re.match(r"sae=[^=]*,", argument) for argument in arguments):
         arguments = [make_choice(argument) for argument in arguments]
     return arguments
@@ -40,6 +43,6 @@ def quote_sweep_names(argument: str) -> str:
     With the quotes Hydra makes one report on several sweeps instead of running one command per name.
     """
     setting, _, value = argument.partition("=")
-    if setting != "name" or "," not in value or value.startswith(("'", '"')):
+    if setting != "name" or len(split_values(value)) == 1:
         return argument
-    return "name='{}'".format(value.replace("'", "\\'"))
+    return f"name={quote(','.join(unquote_values(value)))}"

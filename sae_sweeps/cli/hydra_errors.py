@@ -3,12 +3,14 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator
+import shlex
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from sae_sweeps.config import Config
+from sae_sweeps.cli.quoting import find_kind, unquote_values
+from sae_sweeps.config.commands import format_setting
+from sae_sweeps.config.fields import list_settings
 from sae_sweeps.config.saes import SAE_SCHEMAS
 from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.runtime.errors import ConfigError
@@ -18,6 +20,11 @@ LAUNCHER_SETTINGS = [f"hydra.launcher.{field.name}" for field in dataclasses.fie
 
 def translate_error(error: HydraException | OmegaConfBaseException) -> ConfigError | None:
     """Return a ConfigError that explains an error of Hydra or OmegaConf; None for an error without an explanation."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConfigError):
+            return cause  # raised by one of our resolvers
+        cause = cause.__cause__ or cause.__context__
     if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
         return _explain_unknown_choice(str(error.missing_cfg_file), sorted(error.options))
     if isinstance(error, OverrideParseException):
@@ -26,11 +33,20 @@ def translate_error(error: HydraException | OmegaConfBaseException) -> ConfigErr
         return ConfigError(setting, value, "cannot be parsed by Hydra", fix)
     if ambiguous := re.match(r"Ambiguous value for argument '([^=']+)=(.*)'", str(error)):
         setting, value = ambiguous.groups()
-        fix = f"add -m to sweep over them, or {setting}=[{value}] for a list"
-        return ConfigError(setting, value, "must be one value, but has several", fix)
+        return ConfigError(setting, value, "must be one value, but has several", _fix_several_values(setting, value))
     if isinstance(error, ConfigCompositionException):
         return _explain_override(error)
     return None
+
+
+def _fix_several_values(setting: str, value: str) -> str:
+    """Return the fix for a setting with commas in a command without -m."""
+    if setting == "name":
+        return "give one name; task=report takes several"
+    kind = find_kind(setting)
+    if kind is not None and not kind.lists:
+        return f"add -m to sweep over them, or {format_setting(setting, ','.join(unquote_values(value)))} for one text"
+    return f"add -m to sweep over them, or {shlex.quote(f'{setting}=[{value}]')} for a list"
 
 
 def _explain_unknown_choice(file: str, options: list[str]) -> ConfigError:
@@ -41,7 +57,8 @@ def _explain_unknown_choice(file: str, options: list[str]) -> ConfigError:
     """
     group, _, choice = file.rpartition("/")
     near = difflib.get_close_matches(choice, options, n=1, cutoff=0) or options
-    fix = f"{group}={near[0]}" + f", or sae=./{choice} for an SAE in that folder" * (group == "sae")
+    saved = f", or {format_setting('sae', f'./{choice}')} for an SAE in that folder"
+    fix = f"{group}={near[0]}" + saved * (group == "sae")
     return ConfigError(group, choice, f"must be one of {', '.join(options)}", fix)
 
 
@@ -71,10 +88,10 @@ def _explain_unknown_setting(setting: str, value: str) -> ConfigError:
 
     The fix is a + for an option of sbatch, another architecture that has the setting, or the list of all settings.
     """
-    known = list(dict.fromkeys([*list_settings(), *LAUNCHER_SETTINGS]))
+    known = list(dict.fromkeys([*(name for name, _ in list_settings()), *LAUNCHER_SETTINGS]))
     if setting.startswith("hydra.launcher.sbatch."):
         problem = "is not in conf/hydra/launcher/slurm.yaml; to add an option of sbatch, write + in front of it"
-        return ConfigError(setting, value, problem, f"+{setting}={value}")
+        return ConfigError(setting, value, problem, format_setting(f"+{setting}", value))
     if setting in known and setting.startswith("sae."):
         owners = [name for name, schema in SAE_SCHEMAS.items() if hasattr(schema(), setting.removeprefix("sae."))]
         problem = f"can be used only with sae={' or sae='.join(owners)}"
@@ -82,18 +99,3 @@ def _explain_unknown_setting(setting: str, value: str) -> ConfigError:
     near = difflib.get_close_matches(setting, known, n=3, cutoff=0.4)
     problem = "there is no such setting" + (f"; similar names are {', '.join(near)}" if near else "")
     return ConfigError(setting, value, problem, "see python launch.py --help for a list of all settings")
-
-
-def list_settings(schema: type = Config, prefix: str = "") -> Iterator[str]:
-    """Yield the full names of all settings of a dataclass, for `sae` the settings of every architecture.
-
-    prefix: start of every full name, for example "training."
-    """
-    for field in dataclasses.fields(schema):
-        if field.name == "sae":
-            for architecture in SAE_SCHEMAS.values():
-                yield from list_settings(architecture, "sae.")
-        elif dataclasses.is_dataclass(field.type):
-            yield from list_settings(field.type, f"{prefix}{field.name}.")  # type: ignore[arg-type]
-        else:
-            yield f"{prefix}{field.name}"

@@ -7,14 +7,23 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sae_sweeps.config.saes import SAE_SCHEMAS
-from sae_sweeps.config.schema import Config
+from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.runtime.devices import resolve_dtype
+from sae_sweeps.runtime.paths import expand
+
+# settings that are paths, or may be: a model and a data set have names on the hub as well
+PATHS = (
+    "output_root", "model.name", "dataset.name", "dataset.files", "activations.cache", "export.folder", "small",
+    "large", "saved",
+)  # fmt: skip
 
 
 def to_config(cfg: DictConfig) -> Config:
     """Convert a configuration that Hydra composed to a `Config`.
 
-    `sae` becomes the dataclass of the chosen architecture, and model.dtype=auto the dtype for this machine.
+    `sae` becomes the dataclass of the chosen architecture, model.dtype=auto the dtype for this machine, and `~` and
+    environment variables in paths are expanded.
+    Raises: ConfigError if a path cannot be expanded.
     """
     cfg = cfg.copy()
     with open_dict(cfg):
@@ -22,7 +31,19 @@ def to_config(cfg: DictConfig) -> Config:
         cfg.model.dtype = resolve_dtype(cfg.model.dtype, cfg.device)
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config), "conf/config.yaml must start from the schema"
+    _expand_paths(config)
     return config
+
+
+def _expand_paths(config: Config) -> None:
+    for setting in PATHS:
+        group, _, name = setting.rpartition(".")
+        holder = get_setting(config, group) if group else config
+        value = getattr(holder, name)
+        if isinstance(value, list):
+            setattr(holder, name, [expand(one, setting) if isinstance(one, str) else one for one in value])
+        elif isinstance(value, str):
+            setattr(holder, name, expand(value, setting))
 
 
 def from_json(values: dict[str, Any]) -> Config:

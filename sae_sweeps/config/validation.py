@@ -3,6 +3,7 @@
 import math
 import re
 
+from sae_sweeps.config.names import NAME_FIX, find_names_problem, find_project_problem
 from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS
 from sae_sweeps.runtime.errors import ConfigError
@@ -71,8 +72,8 @@ def _check_sweep(checks: Checks) -> None:
     problem = f"must be at most dict_size={config.dict_size}, the number of latents"
     checks.require("k", not exceeds, problem, "lower k or raise dict_size")
     checks.require("seed", config.seed >= 0, "must be at least 0", "seed=0")
-    is_folder_name = bool(config.name) and config.name not in (".", "..") and "/" not in config.name
-    checks.require("name", is_folder_name, "must be a folder name without /", "name=my-sweep")
+    bad_name = find_names_problem(config.name, config.task.name)
+    checks.require("name", bad_name is None, str(bad_name), NAME_FIX)
     checks.require_one_of("task.name", POINT_TASKS + SWEEP_TASKS)
     unknown = sorted(set(config.then) - set(FOLLOW_UPS))
     fix = f"then=[report], or any of {', '.join(FOLLOW_UPS)}"
@@ -94,10 +95,10 @@ def _check_model(checks: Checks) -> None:
 def _check_tracking(checks: Checks) -> None:
     tracking = checks.config.tracking
     checks.require_one_of("tracking.mode", TRACKING_MODES)
-    is_project = 0 < len(tracking.project) <= 128 and not set(tracking.project) & set("/\\#?%:")
-    is_project = is_project and tracking.project.isprintable() and tracking.project == tracking.project.strip()
-    problem = "must be the name of a W&B project: at most 128 characters, none of them one of / \\ # ? % :"
-    checks.require("tracking.project", is_project, problem, "tracking.project=NAME tracking.entity=TEAM")
+    if tracking.mode == "off":
+        return
+    problem = find_project_problem(tracking.project)
+    checks.require("tracking.project", problem is None, str(problem), "tracking.project=sae-sweeps")
     is_entity = tracking.entity is None or re.fullmatch(r"[\w.-]+", tracking.entity) is not None
     problem = "must be the name of a W&B user or team, of letters, digits, - and _"
     checks.require("tracking.entity", is_entity, problem, "tracking.entity=TEAM, or null for the account's default")

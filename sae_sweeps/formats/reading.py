@@ -19,6 +19,7 @@ from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.files import SAEFileError, in_one_line
 from sae_sweeps.formats.layout import SAE_FOLDER
 from sae_sweeps.formats.registry import READERS
+from sae_sweeps.runtime.paths import expand_folder
 from sae_sweeps.saes import InferenceSAE
 
 T = TypeVar("T")
@@ -85,7 +86,7 @@ def locate(spec: str) -> Located:
 
 def _locate(format: str | None, path: str) -> Located:
     readers = READERS if format is None else {format: READERS[format]}
-    folder = Path(path).expanduser()
+    folder = expand_folder(path, "saved")
     if folder.is_file():
         folder = folder.parent
     if not folder.is_dir():

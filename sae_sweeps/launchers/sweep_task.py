@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sae_sweeps.config import Config
+from sae_sweeps.config.commands import format_setting
 from sae_sweeps.config.tasks import EXPORT_TASKS, STUDY_TASKS
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.launchers.checks import distinct_studies, refuse_several_sweeps
@@ -70,7 +71,9 @@ def _check_sweeps(config: Config) -> Iterator[ConfigError]:
             existing = sorted(file.parent.name for file in root.glob("*/sweep.json"))
             others = f"the sweeps there are: {', '.join(existing)}" if existing else "there are no sweeps yet"
             problem = f"no such sweep in {root}; {others}"
-            yield ConfigError("name", name, problem, f"name={existing[0]}" if existing else "train one first")
+            yield ConfigError(
+                "name", name, problem, format_setting("name", existing[0]) if existing else "train one first"
+            )
             return
 
 

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from sae_sweeps.config.commands import format_command
 from sae_sweeps.config.saes import ARCHITECTURES, TITLES
 from sae_sweeps.report.blocks import Blocks
 from sae_sweeps.report.explorer import build_explorer
@@ -27,6 +28,7 @@ from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ComparedPoint, group_by_seed
 
+SHOWN_TASKS = ("report", "stitch", "meta_sae", "latents")  # tasks whose commands the page shows
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
     "basics",
@@ -71,15 +73,15 @@ def build_page(
     studies = [study for sweep in sweeps for study in find_finished(sweep)]
     by_task = collect_studies(studies)
     blocks.add("studies", by_task)
-    shared = split_shared_settings(rows)
     content = {
         "title": title,
         "sweeps": [sweep.name for sweep in sweeps],
+        "commands": _list_commands(sweeps),
         "architectures": TITLES,
         "metrics": list_metrics(),
         "groups": list_groups(groups),
         "points": rows,
-        "shared": shared,
+        "shared": split_shared_settings(rows),
         "studies": {task: len(found) for task, found in by_task.items()},
         "explorer": build_explorer(blocks, labelled_points, studies, max_bytes, on_progress),
     }
@@ -95,6 +97,11 @@ def build_page(
         "blocks": blocks.html(),
     }
     return _fill_template(parts)
+
+
+def _list_commands(sweeps: Sequence[Sweep]) -> dict[str, str]:
+    """Return the commands that the page shows, by task, for the first sweep; empty if there is no sweep."""
+    return {task: format_command(task, sweep.name, sweep.folder.parent) for sweep in sweeps[:1] for task in SHOWN_TASKS}
 
 
 def _fill_template(parts: Mapping[str, str]) -> str:

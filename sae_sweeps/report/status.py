@@ -5,6 +5,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from sae_sweeps.config.commands import format_command
 from sae_sweeps.runtime import logs
 from sae_sweeps.runtime.console import console, pluralize
 from sae_sweeps.sweep import Sweep
@@ -17,8 +18,7 @@ COLORS = {DONE: "green", RUNNING: "cyan", FAILED: "red", INTERRUPTED: "yellow"}
 
 def command(sweep: Sweep) -> str:
     """Return the task=status command that prints the states of the sweep's points."""
-    root = "" if str(sweep.folder.parent) == "outputs" else f" output_root={sweep.folder.parent}"
-    return f"python launch.py task=status name={sweep.name}{root}"
+    return format_command("status", sweep.name, sweep.folder.parent)
 
 
 def summary(seen: SweepStates) -> str:

@@ -11,7 +11,8 @@ class ConfigError(ValueError):
         super().__init__(setting, value, problem, fix)
 
     def __str__(self) -> str:
-        return f"{self.setting}={self.value}: {self.problem}. Fix: {self.fix}"
+        line = f"{self.setting}={self.value}: {self.problem}. Fix: {self.fix}"
+        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 class OutOfReachError(ConfigError):
@@ -46,7 +47,14 @@ class NotRunError(RuntimeError):
 
 
 class SlurmError(RuntimeError):
-    """Raised if Slurm does not answer or refuses a request. The message comes from Slurm."""
+    """Raised if Slurm does not answer or refuses a request. The message is one line: `cause. Fix: fix`."""
+
+    def __init__(self, cause: str, fix: str) -> None:
+        self.cause, self.fix = cause, fix
+        super().__init__(cause, fix)
+
+    def __str__(self) -> str:
+        return f"{self.cause}. Fix: {self.fix}"
 
 
 EXPECTED_ERRORS = (ConfigError, TrainingError, SlurmError)  # errors that are logged without a traceback

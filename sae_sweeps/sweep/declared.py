@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from sae_sweeps.activations.hooks import WIDE_HOOKS, is_same_activation
 from sae_sweeps.activations.model_info import is_same_model, read_model_info
 from sae_sweeps.config import Config
+from sae_sweeps.config.commands import format_setting
 from sae_sweeps.runtime.errors import ConfigError
 
 if TYPE_CHECKING:  # importing it takes torch, which takes a second
@@ -22,7 +23,8 @@ def require_match(setting: str, path: str, declared: "Description", command: Con
         raise ConfigError(setting, path, problem, "name an SAE that was trained on activations")
     if declared.model is not None and not is_same_model(declared.model, [model.name, *model.aliases]):
         problem = f"was trained on {declared.model}, but the command uses {model.name}"
-        fix = f"set model=... to its model, or add 'model.aliases=[{declared.model}]' if both are the same model"
+        alias = format_setting("model.aliases", [declared.model])
+        fix = f"set model=... to its model, or add {alias} if both are the same model"
         raise ConfigError(setting, path, problem, fix)
     if declared.hook is not None and not declared.hook.endswith(WIDE_HOOKS):
         problem = f"was trained at {declared.hook}, which is not supported"

@@ -89,7 +89,7 @@ def _check_output(config: Config) -> None:
 
 def _check_cache(config: Config) -> None:
     if config.activations.cache is not None:
-        _require_writable(Path(config.activations.cache).expanduser(), "activations.cache")
+        _require_writable(Path(config.activations.cache), "activations.cache")
 
 
 def _require_writable(folder: Path, setting: str) -> None:

@@ -18,6 +18,7 @@ from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
 from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import read_json, sha256
+from sae_sweeps.runtime.paths import expand_folder
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.declared import list_remarks, require_match
 from sae_sweeps.sweep.point import IDENTITY, Point
@@ -175,7 +176,7 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     Raises: ConfigError if there is no SAE at `path`, or if its files declare another model, hook or width than the
     command uses.
     """
-    folder = Path(path).expanduser().resolve()
+    folder = expand_folder(path, setting).resolve()
     if (found := _find_point(folder, path, setting)) is not None:
         return found
 

@@ -1,13 +1,19 @@
-"""Queries to Slurm about a sweep's jobs, and requests to requeue or cancel one."""
+"""Queries to Slurm about a sweep's jobs, and requests to submit, requeue or cancel one.
+
+Slurm's lines are recognised by their form. Anything else that a command prints (a banner of the site, the name of a
+cluster, an empty line) is passed over.
+"""
 
 import functools
 import os
-import subprocess
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from sae_sweeps.runtime.errors import SlurmError, first_line
+from sae_sweeps.runtime.errors import SlurmError
+from sae_sweeps.sweep.slurm_command import call, shorten_message
 
 # squeue's names of the states of a job that has not ended
 LIVE = {
@@ -16,8 +22,12 @@ LIVE = {
 }  # fmt: skip
 COLUMNS = {"JobArrayID": 40, "Name": 100, "State": 24, "RestartCnt": 10, "Reason": 60}  # squeue's columns, characters
 ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 4, 10.0  # attempts to requeue: slurmctld can be unreachable for a moment
-SECONDS = 60  # timeout in seconds of one Slurm command; slurmctld can be slow under load
 DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's default
+SUBMITTED = re.compile(r"Submitted batch job (\d+)(?: on cluster \S+)?")
+LISTED = re.compile(r"(\d+(?:_\d+)?) +(\S+) +([A-Z_]+)(?: +(\d+))?(?: +(.*))?")  # COLUMNS of squeue
+ENDED = re.compile(r"(\d+(?:_\d+)?)\|([A-Z_]+)(?: .*)?")  # sacct's JobID and State
+ARRAY_SIZE = re.compile(r"MaxArraySize\s*=\s*(\d{1,9})")
+SHOWN = re.compile(r"JobId=\d+ .*")  # scontrol show job --oneliner
 
 
 @dataclass(frozen=True)
@@ -49,17 +59,12 @@ def find_jobs(names: Iterable[str]) -> dict[str, Job]:
     if not (wanted := sorted(set(names))):
         return {}
     columns = ",".join(f"{column}:{width}" for column, width in COLUMNS.items())
-    output = _call(
-        "squeue", "--noheader", "--array", "--all", "--states=all", f"--name={','.join(wanted)}", f"--Format={columns}"
-    )
+    options = ("--noheader", "--array", "--all", "--states=all", f"--name={','.join(wanted)}", f"--Format={columns}")
     jobs = {}
-    for line in output.splitlines():
-        start, cells = 0, []
-        for width in COLUMNS.values():
-            cells.append(line[start : start + width].strip())
-            start += width
-        id, name, state, restarts, reason = cells
-        jobs[id] = Job(id, name, state, int(restarts or 0), None if reason == "None" else reason)
+    for match in _match_lines(LISTED, call("squeue", *options)):
+        id, name, state, restarts, reason = match.groups()
+        if name in wanted:
+            jobs[id] = Job(id, name, state, int(restarts or 0), None if reason in (None, "", "None") else reason)
     return jobs
 
 
@@ -71,15 +76,28 @@ def find_end_states(ids: tuple[str, ...]) -> dict[str, str]:
     """
     options = ("--noheader", "--parsable2", "--allocations", "--format=JobID,State")
     try:
-        output = _call("sacct", *options, "-j", ",".join(ids))
+        output = call("sacct", *options, "-j", ",".join(ids))
     except SlurmError:
         return {}  # this cluster keeps no accounts
-    return {id: state.split()[0] for id, _, state in (line.partition("|") for line in output.splitlines()) if state}
+    return {match[1]: match[2] for match in _match_lines(ENDED, output) if match[1] in ids}
+
+
+def submit(script: Path) -> str:
+    """Submit a batch script and return the job's id.
+
+    Raises: SlurmError if Slurm does not answer, refuses the job, or does not say its id.
+    """
+    output = call("sbatch", str(script))
+    for match in _match_lines(SUBMITTED, output):
+        return match[1]
+    said = f"printed {shorten_message(output)!r}" if output.strip() else "printed nothing"
+    fix = "see with squeue --me whether the job is there, and ask the cluster's administrators what sbatch does"
+    raise SlurmError(f"sbatch: {said}, and no line 'Submitted batch job ID'", fix)
 
 
 def cancel(id: str) -> None:
     """Cancel the Slurm job with this id. Raises: SlurmError if Slurm does not answer or refuses."""
-    _call("scancel", id)
+    call("scancel", id)
 
 
 def requeue(id: str) -> str | None:
@@ -101,38 +119,34 @@ def requeue(id: str) -> str | None:
 
 
 def _requeue(id: str) -> str | None:
-    words = _call("scontrol", "show", "job", "--oneliner", id).split()
-    fields = dict(word.split("=", 1) for word in words if "=" in word)
-    if int(fields.get("Restarts", 0)) != int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+    shown = [match[0] for match in _match_lines(SHOWN, call("scontrol", "show", "job", "--oneliner", id))]
+    fields = dict(word.split("=", 1) for word in " ".join(shown).split() if "=" in word)
+    restarts = fields.get("Restarts", "0")
+    if "JobState" not in fields or not restarts.isdecimal():
+        raise SlurmError(f"scontrol: did not describe the job {id}", f"see scontrol show job {id}")
+    if int(restarts) != int(os.environ.get("SLURM_RESTART_COUNT", 0)):
         return "Slurm has requeued the job"
-    if fields.get("JobState") != "RUNNING" and fields.get("Reason") != "TimeLimit":
+    if fields["JobState"] != "RUNNING" and fields.get("Reason") != "TimeLimit":
         return "the job was cancelled"
-    _call("scontrol", "requeue", id)
+    call("scontrol", "requeue", id)
     return None
 
 
 def max_array_size() -> int:
-    """Return MaxArraySize of the cluster, the limit on tasks in a job array. Raises: SlurmError without an answer."""
-    for line in _call("scontrol", "show", "config").splitlines():
-        name, _, value = line.partition("=")
-        if name.strip() == "MaxArraySize":
-            return int(value)
-    return DEFAULT_MAX_ARRAY_SIZE
+    """Return MaxArraySize of the cluster, the limit on tasks in a job array: at least 1.
 
-
-def _call(*command: str) -> str:
-    """Run a Slurm command and return the text on stdout.
-
-    Raises: SlurmError if the command is not installed, fails, or takes longer than SECONDS.
+    Raises: SlurmError if Slurm does not answer, or the cluster allows no job arrays.
     """
-    # SQUEUE_* variables set a user's default filters, which could hide jobs
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True, env=environment)
-    except FileNotFoundError:
-        raise SlurmError(f"there is no {command[0]} on this machine") from None
-    except subprocess.TimeoutExpired:
-        raise SlurmError(f"{command[0]} did not answer within {SECONDS} s") from None
-    except subprocess.CalledProcessError as error:
-        raise SlurmError(f"{command[0]}: {first_line(ValueError(error.stderr))}") from None
-    return done.stdout
+    sizes = [int(match[1]) for match in _match_lines(ARRAY_SIZE, call("scontrol", "show", "config"))]
+    size = sizes[0] if sizes else DEFAULT_MAX_ARRAY_SIZE
+    if size < 1:
+        fix = "ask the cluster's administrators for job arrays, or train with hydra/launcher=pack in a job of your own"
+        raise SlurmError("the cluster allows no job arrays (MaxArraySize = 0 in scontrol show config)", fix)
+    return size
+
+
+def _match_lines(form: re.Pattern[str], output: str) -> Iterator[re.Match[str]]:
+    """Yield a match for each line of a command's output that has the form as a whole."""
+    for line in output.splitlines():
+        if (match := form.fullmatch(line.strip())) is not None:
+            yield match

@@ -49,7 +49,7 @@ class SweepStates:
     points: dict[str, State]
     content: Mapping[str, Any]
     follow_ups: dict[str, State] = field(default_factory=dict)
-    slurm_error: str | None = None
+    slurm_error: SlurmError | None = None
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ def read_states(sweep: Sweep) -> SweepStates:
     content = sweep.read()
     submissions: list[dict[str, Any]] = content["jobs"]
     jobs: dict[str, Job] = {}
-    error = None
+    error: SlurmError | None = None
     try:
         jobs = slurm_queue.find_jobs(submission["name"] for submission in submissions)
     except SlurmError as no_answer:
-        error = str(no_answer)
+        error = no_answer
     tasks, follow_ups = _latest_tasks(submissions, jobs)
 
     points = {name: point_state.read_state(sweep.folder / name) for name in content["points"]}
@@ -117,7 +117,7 @@ def _latest_tasks(
 
 
 def _merge_with_job(
-    state: State, note: point_state.Note | None, task: _Task, end_state: str | None, error: str | None
+    state: State, note: point_state.Note | None, task: _Task, end_state: str | None, error: SlurmError | None
 ) -> State:
     """Return the state of an unfinished point that was submitted to Slurm.
 
@@ -157,7 +157,7 @@ def _describe_end(task: _Task, goal: str, end_state: str | None) -> str:
 
 
 def _read_follow_ups(
-    outcomes: Mapping[str, Mapping[str, Any]], latest: Mapping[str, _Task], error: str | None
+    outcomes: Mapping[str, Mapping[str, Any]], latest: Mapping[str, _Task], error: SlurmError | None
 ) -> dict[str, State]:
     """Return the state of each follow-up task by label: the outcome in sweep.json, else the state of the Slurm job.
 

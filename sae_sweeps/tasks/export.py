@@ -53,7 +53,7 @@ def choose_format(config: Config) -> str:
 def choose_folder(sweep: Sweep, config: Config) -> Path:
     """Return the folder that gets a folder per SAE: `export.folder`, or export/<format>/ in the sweep's folder."""
     if config.export.folder is not None:
-        return Path(config.export.folder).expanduser()
+        return Path(config.export.folder)
     return sweep.folder / "export" / choose_format(config)
 
 

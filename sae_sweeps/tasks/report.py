@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sae_sweeps.config import Config
+from sae_sweeps.config.commands import format_command
 from sae_sweeps.report.loaded import LoadedSweep, load_sweep
 from sae_sweeps.report.markdown import format_markdown_table
 from sae_sweeps.report.page import build_page
@@ -74,10 +75,10 @@ def refresh(sweep: Sweep, config: Config, loaded: LoadedSweep | None = None) -> 
             _publish([loaded], config)
     except Exception as error:
         log.warning(
-            "%s was not written (%s); to try again: python launch.py task=report name=%s",
+            "%s was not written (%s); to try again: %s",
             PAGE,
             describe_error(error),
-            sweep.name,
+            format_command("report", sweep.name, sweep.folder.parent),
         )
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.config import TrackingConfig
+from sae_sweeps.config.commands import format_command
+from sae_sweeps.config.names import shorten, to_artifact_name
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep.point import IDENTITY
@@ -134,7 +136,7 @@ class Run:
         def add(run: Any) -> None:
             import wandb
 
-            artifact = wandb.Artifact(name, kind, metadata=metadata)
+            artifact = wandb.Artifact(to_artifact_name(name), kind, metadata=metadata)
             if path.is_dir():
                 artifact.add_dir(str(path), policy="immutable")
             else:
@@ -255,7 +257,7 @@ def _init_run(
             entity=tracking.entity,
             id=run_id,
             name=folder.name,
-            group=group,
+            group=shorten(group),
             job_type=job_type,
             config=config,
             dir=str(folder),
@@ -288,5 +290,4 @@ def sync_command(folder: Path, sweep: str) -> str:
     sweep: name of the sweep
     """
     root = next((path.parent for path in (folder, *folder.parents) if path.name == sweep), None)
-    is_default = root is None or root.absolute() == Path("outputs").absolute()
-    return f"python launch.py task=sync name={sweep}" + ("" if is_default else f" output_root={root}")
+    return format_command("sync", sweep) if root is None else format_command("sync", sweep, root)

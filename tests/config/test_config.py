@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
-from sae_sweeps.config import identity, point_name, wheel_models
+from sae_sweeps.config import point_name
 from sae_sweeps.config.differences import find_varying
 from sae_sweeps.config.identity import select_stream_settings
 from sae_sweeps.config.sparsity import explain_sparsity, resolve_sparsity
@@ -262,9 +262,9 @@ def test_relu_and_gated_saes_without_a_coefficient_train_to_an_l0_of_k(architect
 def test_the_name_of_a_point_does_not_depend_on_the_folder_of_fetched_models(tmp_path, monkeypatch):
     fetched = ["model=smollm2-135m", "model.dtype=float32"]
     names = {compose_name(*fetched)}
-    for module in (identity, wheel_models):
-        monkeypatch.setattr(module, "MODELS", tmp_path)
-    assert composed("model=smollm2-135m").model.name == str(tmp_path / "smollm2-135m-instruct-q4_1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "sae-sweeps" / "models" / "smollm2-135m-instruct-q4_1"
+    assert composed("model=smollm2-135m").model.name == str(folder)
     names.add(compose_name(*fetched))
     assert len(names) == 1
     assert compose_name(*fetched, "model.name=HuggingFaceTB/SmolLM2-135M") not in names

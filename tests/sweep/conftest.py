@@ -19,7 +19,7 @@ def read_sweep(tmp_path, monkeypatch):
     def read(*submissions: dict, jobs=(), ended=(), error=None, followed=()):
         def find_jobs(names):
             if error is not None:
-                raise SlurmError(error)
+                raise SlurmError(error, "wait")
             wanted = set(names)
             return {job.id: job for job in jobs if job.name in wanted}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from sae_sweeps.runtime.errors import SlurmError
-from sae_sweeps.sweep import slurm_queue
+from sae_sweeps.sweep import slurm_command, slurm_queue
 from sae_sweeps.sweep.slurm_queue import Job
 from tests.fake_slurm import line
 
@@ -50,7 +50,9 @@ def test_a_job_is_live_until_it_has_ended(state, is_live):
 
 def test_an_error_of_squeue_is_in_the_exception(slurm):
     slurm.does("squeue", "printf 'slurm_load_jobs error: Unable to contact slurm controller\\nmore\\n' >&2; exit 1")
-    with pytest.raises(SlurmError, match=r"^squeue: slurm_load_jobs error: Unable to contact slurm controller$"):
+    with pytest.raises(
+        SlurmError, match=r"^squeue: slurm_load_jobs error: Unable to contact slurm controller\. Fix: wait until"
+    ):
         slurm_queue.find_jobs(["first.aa"])
 
 
@@ -61,7 +63,7 @@ def test_a_machine_without_slurm_raises_a_clear_error(slurm):
 
 
 def test_a_slurm_that_does_not_answer_times_out(slurm, monkeypatch):
-    monkeypatch.setattr(slurm_queue, "SECONDS", 0.2)
+    monkeypatch.setattr(slurm_command, "SECONDS", 0.2)
     slurm.does("squeue", "exec sleep 20")
     with pytest.raises(SlurmError, match="squeue did not answer within"):
         slurm_queue.find_jobs(["first.aa"])
@@ -125,13 +127,14 @@ def test_a_refused_requeue_returns_the_reason(slurm, monkeypatch):
     (slurm.folder / "scontrol.says").rename(slurm.folder / "shows.says")
     refuses = "echo 'slurm_requeue error: Requested operation is presently disabled' >&2; exit 1"
     slurm.does("scontrol", f'if [ "$1" = show ]; then exec "${{0%scontrol}}shows"; fi\n{refuses}')
-    assert slurm_queue.requeue("12_3") == "scontrol: slurm_requeue error: Requested operation is presently disabled"
+    refusal = slurm_queue.requeue("12_3")
+    assert refusal.startswith("scontrol: slurm_requeue error: Requested operation is presently disabled. Fix: ")
 
 
 def test_requeueing_an_unknown_job_returns_the_reason(slurm, monkeypatch):
     monkeypatch.setattr(slurm_queue, "SECONDS_BETWEEN_ATTEMPTS", 0.0)
     slurm.does("scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    assert slurm_queue.requeue("12_3") == "scontrol: slurm_load_jobs error: Invalid job id specified"
+    assert slurm_queue.requeue("12_3").startswith("scontrol: slurm_load_jobs error: Invalid job id specified. Fix: ")
 
 
 def test_the_largest_array_is_read_from_the_slurm_configuration(slurm):

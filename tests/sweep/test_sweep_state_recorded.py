@@ -41,7 +41,7 @@ def test_states_come_from_the_folders_while_slurm_does_not_answer(read_sweep):
     (read_sweep.sweep.folder / "c").mkdir()
     (read_sweep.sweep.folder / "c" / "results.json").write_text("{}")
     states = read_sweep(submission(), error="squeue: no")
-    assert states.slurm_error == "squeue: no"
+    assert str(states.slurm_error) == "squeue: no. Fix: wait"
     assert states.points == {
         "a": State("queued", "Slurm does not answer"),
         "b": State("interrupted", "Slurm does not answer", "7_1", 1, 3),

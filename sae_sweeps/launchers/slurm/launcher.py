@@ -1,16 +1,18 @@
 """`hydra/launcher=slurm`: submits packs of points as job arrays, and with `wait` shows progress until the jobs end."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from sae_sweeps.config import Config
+from sae_sweeps.config.tasks import POINT_TASKS, STUDY_TASKS
 from sae_sweeps.launchers.hydra_launcher import SweepLauncher
-from sae_sweeps.launchers.slurm.settings import Settings
+from sae_sweeps.launchers.slurm.settings import Settings, find_unreadable
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import ConfigError, RefusedError, SlurmError
-from sae_sweeps.sweep import Point, Sweep
+from sae_sweeps.sweep import Point, Sweep, slurm_queue
 
 
 class SlurmLauncher(SweepLauncher):
@@ -25,13 +27,25 @@ class SlurmLauncher(SweepLauncher):
         self.max_points = self.settings.max_points
 
     def find_problems(self, config: Config) -> list[ConfigError]:
-        """Return an error for every launcher setting that cannot work, and for an output_root with a %."""
+        """Return an error for every launcher setting that cannot work, a folder that sbatch misreads, and no arrays."""
         found = self.settings.find_problems()
         folder = str(Sweep.from_config(config).folder.absolute())
-        if "%" in folder:
-            problem = "must not have a %, which sbatch replaces in paths"
-            found.append(ConfigError("output_root", folder, problem, "choose a path without %"))
+        if (problem := find_unreadable(folder, "%\\")) is not None:
+            setting = "name" if find_unreadable(config.name, "%\\") is not None else "output_root"
+            fix = f"choose a {'name' if setting == 'name' else 'path'} without it"
+            found.append(ConfigError(setting, folder, problem, fix))
+        if config.task.name in POINT_TASKS + STUDY_TASKS and (error := self._cluster_problem) is not None:
+            found.append(error)
         return found
+
+    @functools.cached_property
+    def _cluster_problem(self) -> ConfigError | None:
+        """Return an error if the cluster does not answer or allows no job arrays; None otherwise."""
+        try:
+            slurm_queue.max_array_size()
+        except SlurmError as error:
+            return ConfigError("hydra/launcher", "slurm", error.cause, error.fix)
+        return None
 
     def submit_task(self, sweep: Sweep, task: str, configs: Sequence[Config]) -> None:
         """Submit a study task as a job, once per configuration, and print the job's id.

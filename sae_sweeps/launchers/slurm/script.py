@@ -1,14 +1,13 @@
 """Writes the batch script of a job with submitit, and submits it with sbatch.
 
 submitit's own command would unpickle a function and save its state inside a signal handler, in the middle of a step.
-Our command runs node.py, which reads JSON and stops between two steps.
+Our command runs node.py, which reads JSON and stops between two steps. submitit's own submission takes any number
+after "job" in the output of sbatch for the job's id, also one in a banner.
 """
 
 import contextlib
-import io
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 
 from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.runtime.errors import SlurmError
+from sae_sweeps.runtime.files import write_text
+from sae_sweeps.sweep import slurm_queue
 
 # Without the trap, Slurm's signals would end the script. The trap sends USR1 to srun, which forwards it to the process;
 # a TERM would make srun kill the process. A process that is killed without such a signal is started again.
@@ -45,23 +46,18 @@ def submit(folder: Path, code: Path, name: str, tasks: int, settings: Settings, 
     name: the job's name
     tasks: the number of array tasks
     after: ids of the jobs that must end first, whether they succeed or fail
-    Raises: SlurmError if there is no sbatch or Slurm refuses the job.
+    Raises: SlurmError if the script cannot be written, there is no sbatch, or Slurm refuses the job.
     """
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    if shutil.which("sbatch") is None:
-        raise SlurmError("there is no sbatch on this machine; submit from a login node of the cluster")
-    executor = _build_executor(folder, name, tasks, settings, after)
+    script = folder / "submission.sh"
     try:
-        with (
-            contextlib.redirect_stderr(io.StringIO()),
-            _hide_outer_job(),
-        ):  # submitit prints what it raises
-            return executor._submit_command(_build_command(folder, code, settings)).job_id
-    except (FailedJobError, FailedSubmissionError, OSError) as error:
-        lines = str(error).splitlines()
-        message = " ".join([line for line in lines if line.startswith("sbatch:")] or lines)
-        raise SlurmError(message or "sbatch failed and printed no message") from None
+        write_text(script, render(folder, code, name, tasks, settings, after))
+        with _hide_outer_job():
+            job = slurm_queue.submit(script)
+        script.rename(folder / f"{job}_submission.sh")
+    except OSError as error:
+        problem = f"the batch script {script} cannot be written ({error.strerror})"
+        raise SlurmError(problem, "make room in output_root, or choose another one") from None
+    return job
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Defines and validates the settings of hydra/launcher=slurm."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,9 +60,14 @@ class Settings:
             is_valid = value is None or (type(value) is int and value >= 1)
             fix = f"hydra.launcher.{setting}=2, or leave the setting out"
             require(setting, is_valid, "must be a whole number from 1 on", fix)
-        for setting in ("partition", "gres", "qos", "account", "constraint", "python"):
+        for setting in ("partition", "gres", "qos", "account", "constraint", "memory", "python"):
             value = getattr(self, setting)
-            require(setting, value is None or isinstance(value, str), "must be text", f"hydra.launcher.{setting}=NAME")
+            is_text = value is None or isinstance(value, str) or (setting == "memory" and type(value) is int)
+            fix = f"hydra.launcher.{setting}=NAME; in a file, a value of digits needs quotes"
+            require(setting, is_text, "must be text", fix)
+            unreadable = find_unreadable(str(value), "" if setting == "python" else "\\")
+            require(setting, unreadable is None, str(unreadable), fix)
+            require(setting, value != "", "must not be empty", f"hydra.launcher.{setting}=null to leave it out")
         has_lines = isinstance(self.setup, list) and all(isinstance(line, str) for line in self.setup)
         require("setup", has_lines, "must be a list of shell lines", "'hydra.launcher.setup=[module load cuda]'")
         has_options = isinstance(self.sbatch, dict)
@@ -78,13 +84,35 @@ class Settings:
             leaves_time = minutes * 60 >= self.warning + 60  # Slurm checks time limits once a minute
             problem = f"must be at least a minute longer than hydra.launcher.warning={self.warning} s"
             require("time", leaves_time, problem, "raise hydra.launcher.time, or lower hydra.launcher.warning")
-        for key in sorted(self.sbatch if has_options else {}):
+        return [*found, *self._find_option_problems()] if has_options else found
+
+    def _find_option_problems(self) -> Iterator[ConfigError]:
+        """Yield an error for every further option of sbatch that cannot be given here."""
+        for key in sorted(self.sbatch):
             name = key.replace("_", "-")
             if name in RESERVED or name in RENAMED:
                 problem = "must not be given here, because the launcher sets this option"
                 fix = f"use hydra.launcher.{RENAMED[name]}=..." if name in RENAMED else "leave the setting out"
-                found.append(ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], problem, fix))
-        return found
+                yield ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], problem, fix)
+            elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name):
+                problem = "is no option of sbatch: letters, digits and dashes"
+                yield ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], problem, "see sbatch --help")
+            elif (unreadable := find_unreadable(str(self.sbatch[key]), "\\")) is not None:
+                fix = "give the option another value"
+                yield ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], unreadable, fix)
+
+
+def find_unreadable(text: str, special: str) -> str | None:
+    """Return what sbatch would misread in a line of the batch script with this text; None if it reads it as it is.
+
+    special: characters that mean something to sbatch there. It reads quotes, blanks, $ and # as they are.
+    """
+    for letter in text:
+        if letter in special:
+            return f"must not have a {letter}, which sbatch {'replaces in paths' if letter == '%' else 'removes'}"
+        if not letter.isprintable():
+            return f"must not have {letter!a}, which a line of a batch script cannot hold"
+    return None
 
 
 def parse_minutes(time: str | int | None) -> float | None:

@@ -83,7 +83,7 @@ def submit(sweep: Sweep, points: Sequence[Point], then: Sequence[str], settings:
             follow_ups = _submit_follow_ups(sweep, code, points[0].config, then, settings, seen, jobs)
         except SlurmError as error:
             accepted = f" (Slurm accepted job {', '.join(jobs)} before that)" if jobs else ""
-            raise SlurmError(f"{error}{accepted}") from None
+            raise SlurmError(f"{error.cause}{accepted}", error.fix) from None
     states = [seen.points[point.name].state for point in points]
     under_way = states.count(QUEUED) + states.count(RUNNING)
     return Submitted(jobs, [len(pack) for pack in packs], follow_ups, states.count(DONE), under_way)
@@ -119,7 +119,7 @@ def _read_states(sweep: Sweep) -> SweepStates:
     """
     seen = read_states(sweep)
     if seen.slurm_error is not None:
-        raise SlurmError(seen.slurm_error)
+        raise seen.slurm_error
     return seen
 
 

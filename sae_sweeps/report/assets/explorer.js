@@ -212,7 +212,7 @@ function makeResultList() {
 function addExplorer() {
   const body = document.getElementById("explorer-body");
   if (!report.explorer) {
-    const command = make("code", {}, `python launch.py task=latents name=${report.sweeps[0]}`);
+    const command = make("code", {}, report.commands.latents);
     body.append(
       make("p.note", {}, "No examples of the latents yet. To find them in held-out text, run ", command, "."),
     );

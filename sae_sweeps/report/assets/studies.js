@@ -19,7 +19,7 @@ function addStudySection(id, task, command, makeTitle, columns, show) {
         "No finished studies. Run ",
         make("code", {}, command),
         ", then ",
-        make("code", {}, `python launch.py task=report name=${report.sweeps[0]}`),
+        make("code", {}, report.commands.report),
         ".",
       ),
     );
@@ -117,11 +117,10 @@ function plotHistograms(histograms, x, y, marks = []) {
 }
 
 function addStudies() {
-  const name = report.sweeps[0];
   addStudySection(
     "stitching-body",
     "stitch",
-    `python launch.py task=stitch name=${name}`,
+    report.commands.stitch,
     (study) =>
       `${findLabel(study.sweep, study.small.point)} → ${findLabel(study.sweep, study.large.point)}, ` +
       `threshold ${study.settings.threshold}${study.differences}`,
@@ -138,7 +137,7 @@ function addStudies() {
   addStudySection(
     "meta-body",
     "meta_sae",
-    `python launch.py task=meta_sae name=${name}`,
+    report.commands.meta_sae,
     (study) =>
       `${study.metrics.meta_latents} meta-latents, k ${study.settings.k}, of ` +
       `${findLabel(study.sweep, study.sae.point)}${study.differences}`,

@@ -136,7 +136,10 @@ def test_the_script_keeps_an_omp_wait_policy_from_its_environment(tmp_path):
 def test_the_message_of_sbatch_is_in_the_error_and_not_printed(slurm, tmp_path, capfd):
     message = "sbatch: error: invalid partition specified: gpu\\nsbatch: error: Batch job submission failed"
     slurm.does("sbatch", f"printf 'noise\\n{message}\\n' >&2; exit 1")
-    with pytest.raises(SlurmError, match=r"^sbatch: error: invalid partition specified: gpu sbatch: error: Batch job"):
+    with pytest.raises(
+        SlurmError,
+        match=r"^sbatch: error: invalid partition specified: gpu error: Batch job .* Fix: hydra.launcher.partition",
+    ):
         script.submit(tmp_path, CODE, "first.0a1b", 1, Settings())
     assert capfd.readouterr().err == ""
 
