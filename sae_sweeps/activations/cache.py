@@ -17,10 +17,10 @@ from pathlib import Path
 
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sae_sweeps.runtime.errors import first_line
+from sae_sweeps.runtime.files import save_tensors
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class ActivationCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
         try:
-            save_file({"activations": acts_NSD}, partial, metadata={"sha256": _digest(acts_NSD)})
+            save_tensors({"activations": acts_NSD}, partial, {"sha256": _digest(acts_NSD)})
             with FileLock(self._folder / ".lock"):  # so that only one process at a time counts, evicts and adds files
                 if self._make_room(partial.stat().st_size):
                     os.replace(partial, path)

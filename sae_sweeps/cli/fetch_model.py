@@ -18,8 +18,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from sae_sweeps.config.wheel_models import MODELS, SOURCE, WHEEL_MODELS, WheelModel, format_fetch_command, wheel_folder
+from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.errors import ConfigError, first_line
-from sae_sweeps.runtime.files import sha256, sync, write_json
+from sae_sweeps.runtime.files import apply_umask, sha256, sync, write_json
 
 
 def fetch(name: str, *, accept_terms: bool = False) -> Path:
@@ -49,6 +50,7 @@ def fetch(name: str, *, accept_terms: bool = False) -> Path:
             print(f"{name}: converting {model.weights} to a Hugging Face folder", flush=True)
             _convert(gguf, partial / "model", model)
             for file in (partial / "model").iterdir():
+                apply_umask(file)
                 sync(file)
             (partial / "model").rename(target)
         finally:
@@ -147,4 +149,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    prepare_output()
     main()

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.interface import Writer
 from sae_sweeps.formats.layout import CONFIG, DIRECTIONS_OF, WEIGHTS
-from sae_sweeps.runtime.files import read_json, write_atomically, write_json
+from sae_sweeps.runtime.files import read_json, save_tensors, write_atomically, write_json
 from sae_sweeps.saes import TRAINABLE, InferenceSAE
 from sae_sweeps.saes.inference import convert_gate
 
@@ -220,7 +220,7 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
     config["metadata"] = {"sae_lens_version": FORMAT_VERSION, **metadata, "sae_sweeps": origin}
 
     with write_atomically(folder / WEIGHTS) as partial:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
+        save_tensors(weights, partial)
     write_json(folder / CONFIG, config)
 
 

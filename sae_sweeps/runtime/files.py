@@ -8,10 +8,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_IMODE
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from torch import Tensor
 
 
 @contextmanager
@@ -78,6 +80,30 @@ def sha256(path: Path) -> str:
         while block := stream.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def save_tensors(tensors: "Mapping[str, Tensor]", path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors from any device to a safetensors file, which can be read by whoever the umask allows to.
+
+    The file may be left incomplete by an error, so write to a temporary path.
+    """
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata)
+    apply_umask(path)
+
+
+def apply_umask(path: Path) -> None:
+    """Give a file the permissions that a new file in its folder gets, by the umask or by the folder's default ACL.
+
+    Some libraries write through a temporary file that only the user may read, and leave it so.
+    """
+    probe = path.with_name(f".{path.name}.{os.getpid()}.mode")
+    try:
+        probe.touch()
+        path.chmod(S_IMODE(probe.stat().st_mode))
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def write_table(path: Path, schema: "pa.Schema", parts: Iterable[Mapping[str, Any]]) -> None:
