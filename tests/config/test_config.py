@@ -239,7 +239,7 @@ def test_the_name_of_a_point_does_not_depend_on_the_folder_of_fetched_models(tmp
     fetched = ["model=smollm2-135m", "model.dtype=float32"]
     names = {compose_name(*fetched)}
     for module in (identity, wheel_models):
-        monkeypatch.setattr(module, "MODELS", tmp_path)
+        monkeypatch.setattr(module, "models_folder", lambda: tmp_path)
     assert composed("model=smollm2-135m").model.name == str(tmp_path / "smollm2-135m-instruct-q4_1")
     names.add(compose_name(*fetched))
     assert len(names) == 1

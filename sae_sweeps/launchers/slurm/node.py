@@ -16,6 +16,7 @@ from sae_sweeps.config import from_json
 from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.launchers.slurm.submission import SUBMISSION
 from sae_sweeps.runtime import logs, signals
+from sae_sweeps.runtime.caches import provide_caches
 from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep import Point, Sweep, point_state, slurm_queue
@@ -140,4 +141,5 @@ def _describe_giving_up(starts_file: Path) -> str:
 
 if __name__ == "__main__":
     prepare_output()
+    provide_caches()
     sys.exit(main(Path(sys.argv[1])))
