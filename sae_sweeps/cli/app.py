@@ -22,6 +22,7 @@ from sae_sweeps.launchers.launch import launch
 from sae_sweeps.runtime.caches import provide_caches
 from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.errors import RefusedError
+from sae_sweeps.runtime.storage import explain_storage
 from sae_sweeps.sweep.preflight import unwritable_error
 
 register()
@@ -48,7 +49,7 @@ def run_command_line(main: Callable[[], None]) -> None:
     except OSError as error:  # Hydra creates the point's folder before our checks
         if error.filename is None:
             raise
-        _exit_with_errors([str(unwritable_error(error.filename, error))])
+        _exit_with_errors([explain_storage(error) or str(unwritable_error(error.filename, error))])
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)

@@ -11,6 +11,8 @@ from pathlib import Path
 from stat import S_IMODE
 from typing import TYPE_CHECKING, Any
 
+from sae_sweeps.runtime.storage import error_number
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
@@ -25,14 +27,34 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with naming_file(path):
+        try:
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)  # the new name is in the folder, which must be synced as well
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Put `path` into a system error of this context that names no file, so that its message names the full disk.
+
+    Writing to an open file raises such errors. Another error that has only the system error's number in its message, as
+    those of safetensors, is raised as the system error.
+    """
     try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)  # the new name is in the folder, which must be synced as well
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
         raise
+    except Exception as error:
+        if (number := error_number(error)) is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -89,8 +111,9 @@ def save_tensors(tensors: "Mapping[str, Tensor]", path: Path, metadata: dict[str
     """
     from safetensors.torch import save_file
 
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata)
-    apply_umask(path)
+    with naming_file(path):
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata)
+        apply_umask(path)
 
 
 def apply_umask(path: Path) -> None:

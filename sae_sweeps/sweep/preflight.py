@@ -20,6 +20,7 @@ from sae_sweeps.activations.model_info import is_local_path, read_model_info
 from sae_sweeps.config import Config
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
+from sae_sweeps.runtime.storage import explain_storage
 
 SMALL_TEXT_BYTES = 2**18  # texts below this size are tokenized, to check that they fill a sequence
 
@@ -107,8 +108,9 @@ def _require_locks(file: int, folder: Path, setting: str) -> None:
 
 def unwritable_error(folder: Path | str, error: OSError, setting: str = "output_root") -> ConfigError:
     """Return the error to raise for a folder that cannot be written. `setting`: the setting that names the folder."""
-    problem, fix = f"cannot be written ({error.strerror})", f"set {setting} to a writable folder"
-    return ConfigError(setting, str(folder), problem, fix)
+    named = OSError(error.errno, error.strerror, str(folder))
+    reason = (explain_storage(named) or str(error.strerror)).partition(". ")[0]
+    return ConfigError(setting, str(folder), f"cannot be written ({reason})", f"set {setting} to a writable folder")
 
 
 def _check_model(config: Config) -> None:

@@ -76,7 +76,7 @@ class Sweep:
             for name in content["points"].keys() & set(names):
                 content["points"][name] |= {"state": state, "reason": reason}
 
-        self._try_to_update(change)
+        self.try_to_update(change)
 
     def record_states(self, states: Mapping[str, State], content: Mapping[str, Any] | None = None) -> None:
         """Write to sweep.json the states of points (by folder name) that have changed.
@@ -95,9 +95,9 @@ class Sweep:
                 content["points"][name] |= fields
 
         if changed:
-            self._try_to_update(change)
+            self.try_to_update(change)
 
-    def _try_to_update(self, change: Callable[[dict[str, Any]], None]) -> None:
+    def try_to_update(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Apply `change` to sweep.json; log a warning if the file cannot be written.
 
         A point must not fail because of that, as the folder of the point has the current state.

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_sweeps.runtime.files import save_tensors, sha256, sync
+from sae_sweeps.runtime.files import naming_file, save_tensors, sha256, sync
 
 if TYPE_CHECKING:  # listing checkpoints needs no torch, which takes a second to import
     from torch import Tensor
@@ -34,7 +34,8 @@ def save(folder: Path, step: int, state: dict[str, "Tensor"]) -> None:
     partial.mkdir(parents=True)
     try:
         save_tensors(state, partial / STATE)
-        (partial / CHECKSUM).write_text(_checksum_line(partial / STATE))
+        with naming_file(partial / CHECKSUM):
+            (partial / CHECKSUM).write_text(_checksum_line(partial / STATE))
         for file in (partial / STATE, partial / CHECKSUM, partial):
             sync(file)
     except BaseException:

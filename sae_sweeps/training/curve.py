@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.runtime.files import write_text
+from sae_sweeps.runtime.files import naming_file, write_text
 
 Line = dict[str, Any]
 TAIL_BYTES = 4096  # bytes read from the end of the file to find the last line; several lines long
@@ -22,7 +22,7 @@ class CurveFile:
     def append(self, line: Line) -> None:
         """Append a line to the file and to `lines`."""
         self.lines.append(line)
-        with open(self._path, "a", encoding="utf-8") as file:
+        with naming_file(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def total(self, name: str) -> float:

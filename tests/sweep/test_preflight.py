@@ -50,6 +50,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_of_the_checks_setting(monkeypat
 
 def test_a_folder_that_cannot_be_written_is_named_with_its_setting():
     error = unwritable_error("/locked/sweep", PermissionError(13, "Permission denied"))
-    assert str(error) == (
-        "output_root=/locked/sweep: cannot be written (Permission denied). Fix: set output_root to a writable folder"
+    assert str(error).startswith(
+        "output_root=/locked/sweep: cannot be written (no permission to use /locked/sweep: the folder / belongs to "
     )
+    assert str(error).endswith(" Fix: set output_root to a writable folder")
