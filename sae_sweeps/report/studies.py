@@ -17,6 +17,7 @@ from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.blocks import round_digits
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import read_json
+from sae_sweeps.runtime.seeds import mix_seed
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import display_name, finite_or_inf
 
@@ -186,7 +187,7 @@ def _sample_changes(latents: dict[str, list[Any]], mse_small: float) -> dict[str
     latents: columns of the table of a stitching study; mse_small: MSE of the small SAE, by which changes are divided
     """
     active = np.flatnonzero(np.asarray(latents["frequency"]) > 0)
-    sample = np.sort(np.random.default_rng(0).permutation(active)[:MAX_SCATTER_POINTS])
+    sample = np.sort(np.random.default_rng(mix_seed(0, "latents in the report")).permutation(active)[:MAX_SCATTER_POINTS])
     return {
         "latent": sample.tolist(),
         "cosine": [round_digits(latents["cosine"][at]) for at in sample],
