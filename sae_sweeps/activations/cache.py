@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Size, Tensor
 
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import save_tensors
@@ -57,7 +57,7 @@ class ActivationCache:
         The result comes from a file, on the CPU, or else from `compute()`; it is then also written to a file.
         """
         path = self._path(tokens_NS)
-        acts_NSD = _read(path)
+        acts_NSD = _read(path, tokens_NS.shape)
         if acts_NSD is not None:
             self.hits += 1
             self._in_use.add(path)
@@ -116,18 +116,21 @@ class ActivationCache:
         return True
 
 
-def _read(path: Path) -> Tensor | None:
+def _read(path: Path, shape_NS: Size) -> Tensor | None:
+    """Return the activations (N, S, D) in a file; None without a file, and with a warning if it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             acts_NSD: Tensor = file.get_tensor("activations")
             if file.metadata()["sha256"] != _digest(acts_NSD):
                 raise SafetensorError("the checksum in the file does not match the activations")
+            if acts_NSD.shape[:-1] != shape_NS or not acts_NSD.is_floating_point():
+                raise SafetensorError("the file has another shape or type than the activations")
         with suppress(OSError):  # the file may belong to another user
             os.utime(path)  # marks the file as just used
         return acts_NSD
     except FileNotFoundError:
         return None
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+    except Exception as error:  # a damaged header can fail in any way
         log.warning(
             "activations.cache: the file %s is damaged (%s); the model computes the activations again, which is slower",
             path.name[:12],

@@ -17,7 +17,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sae_sweeps.config.wheel_models import SOURCE, WHEEL_MODELS, WheelModel, format_fetch_command, models_folder, wheel_folder
+from sae_sweeps.config.wheel_models import (
+    SOURCE,
+    WHEEL_MODELS,
+    WheelModel,
+    format_fetch_command,
+    models_folder,
+    wheel_folder,
+)
 from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import apply_umask, sha256, sync, write_json

@@ -81,7 +81,7 @@ def _format_cells(group: Group, groups: Sequence[Group]) -> list[str]:
 def _sample_mse(point: ComparedPoint) -> list[float]:
     """Return WIDTH values of the training MSE of a point at equal distances; empty if there is no training curve."""
     lines = read_lines(point.sweep.folder / point.name / "metrics.jsonl")
-    values = [line["mse"] for line in lines if 0 < line["mse"] < math.inf]
+    values = [mse for line in lines if (mse := line.get("mse")) is not None and 0 < mse < math.inf]
     if not values:
         return []
     return [values[round(at * (len(values) - 1) / (WIDTH - 1))] for at in range(WIDTH)]

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+from typing import Any
 
 from rich.console import Console
 
@@ -33,9 +34,9 @@ def prepare_output() -> None:
         stream = getattr(sys, name)
         with contextlib.suppress(AttributeError, OSError):  # closed, or replaced by an object without a file
             stream.flush()
-            buffer = io.BufferedWriter(_Output(stream.fileno(), "wb", closefd=False))
+            output: Any = _Output(stream.fileno(), "wb", closefd=False)
             options = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
-            setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, ERRORS, **options))
+            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(output), stream.encoding, ERRORS, **options))
 
 
 class _Output(io.FileIO):
@@ -78,7 +79,8 @@ def to_printable(text: str) -> str:
     try:
         text.encode(console.encoding)
     except UnicodeEncodeError:
-        return text.translate(str.maketrans(PLAIN)).encode(console.encoding, "replace").decode(console.encoding)
+        plain = "".join(PLAIN.get(one, one) for one in text)
+        return plain.encode(console.encoding, "replace").decode(console.encoding)
     return text
 
 

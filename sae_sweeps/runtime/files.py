@@ -134,6 +134,17 @@ def write_table(path: Path, schema: "pa.Schema", parts: Iterable[Mapping[str, An
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with write_atomically(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with write_atomically(path) as partial, pq.ParquetWriter(partial, schema, **options) as writer:
         for part in parts:
             writer.write_table(pa.table(dict(part), schema=schema))
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
+    """Read a Parquet file and check it by its checksums. `columns`: None for all.
+
+    Raises: OSError or ArrowException if the file is missing or damaged.
+    """
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, columns=list(columns) if columns else None, page_checksum_verification=True)

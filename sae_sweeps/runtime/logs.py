@@ -35,7 +35,7 @@ def log_to_console() -> None:
 
 
 class _LogFile(logging.FileHandler):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:
         """Leave out a message that cannot be written, as on a full disk: what fails there is on the terminal."""
 
 

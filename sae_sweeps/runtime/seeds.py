@@ -6,8 +6,8 @@ import hashlib
 def mix_seed(seed: int, purpose: str) -> int:
     """Return a seed that depends on `seed` and on what it is for, for torch and NumPy alike.
 
-    Two draws with one seed give the same numbers, in whatever library and for whatever purpose. A control that shuffles
-    with the bare seed can so put into order what was drawn with it: it is no control then. Training keeps its own seeds.
+    Two draws with one seed give the same numbers, whatever they are for. A control that shuffles with the bare seed can
+    so put into order what was drawn with it, and is no control then. Training keeps its own seeds.
 
     purpose: a phrase, another one for each use
     """

@@ -1,4 +1,4 @@
-"""Explains in one line why a file cannot be written: which disk is full, which folder may not be written, and the fix."""
+"""Explains in one line why a file cannot be written: which disk is full, or which folder has no permission."""
 
 import errno
 import getpass

@@ -54,7 +54,9 @@ def split_sweeps(sweep: Sweep) -> list[Sweep]:
     return [Sweep(sweep.folder.parent / name) for name in dict.fromkeys(sweep.name.split(","))]
 
 
-def show(loaded: LoadedSweep, names: Sequence[str], failures: Mapping[str, str], seconds: float, config: Config) -> None:
+def show(
+    loaded: LoadedSweep, names: Sequence[str], failures: Mapping[str, str], seconds: float, config: Config
+) -> None:
     """Write the report of a finished command, unless `then` did; print its points, failures and files.
 
     names: folder names of the points that the command ran
@@ -152,4 +154,6 @@ def _show_tables(loaded: LoadedSweep, names: Sequence[str], failures: Mapping[st
         console.print(seeds)
     for name, reason in failures.items():
         show_reason(loaded.sweep, name, State(FAILED, reason))
-    console.print(f"{prefix}files: {loaded.sweep.folder}/<point>/  table: {loaded.results_csv}", markup=False, soft_wrap=True)
+    console.print(
+        f"{prefix}files: {loaded.sweep.folder}/<point>/  table: {loaded.results_csv}", markup=False, soft_wrap=True
+    )

@@ -17,7 +17,8 @@ from typing import Any
 from sae_sweeps.config import TrackingConfig
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.errors import first_line
-from sae_sweeps.runtime.files import read_json, write_json
+from sae_sweeps.runtime.files import write_json
+from sae_sweeps.runtime.records import read_record
 from sae_sweeps.sweep.point import IDENTITY
 from sae_sweeps.tracking.background_sync import Uploads, block_signal
 from sae_sweeps.tracking.wandb_sync import offline_runs
@@ -212,7 +213,7 @@ def _load_run_id(file: Path, tracking: TrackingConfig) -> str:
 
     The file is written again with the id and the current project and entity.
     """
-    run_id: str = (read_json(file) or {"id": secrets.token_hex(4)})["id"]
+    run_id: str = (read_record(file, {"id": str}) or {"id": secrets.token_hex(4)})["id"]
     write_json(file, {"id": run_id, "project": tracking.project, "entity": tracking.entity})
     return run_id
 

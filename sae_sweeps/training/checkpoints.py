@@ -67,7 +67,7 @@ def load_newest(folder: Path) -> "dict[str, Tensor] | None":
             if damaged:
                 log.warning("loading the older checkpoint %s; training repeats all later steps", candidate.name)
             return state
-        except (FileNotFoundError, ValueError, SafetensorError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, SafetensorError) as error:
             log.warning("checkpoint %s is damaged (%s) and is removed", candidate, error)
             shutil.rmtree(candidate)
             damaged = True

@@ -38,7 +38,9 @@ def show(home: Path | str, **variables: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key not in (*PASSING, *WITHOUT_HOME, "XDG_CACHE_HOME")}
     environment = {**kept, "HOME": str(home), **variables}
     command = [sys.executable, "-c", SHOW % ((*PASSING, *WITHOUT_HOME),)]
-    return eval(subprocess.run(command, capture_output=True, env=environment, cwd=PROJECT, check=True, text=True).stdout)
+    return eval(
+        subprocess.run(command, capture_output=True, env=environment, cwd=PROJECT, check=True, text=True).stdout
+    )
 
 
 def test_libraries_keep_their_caches_in_a_writable_home(tmp_path):

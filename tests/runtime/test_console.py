@@ -17,7 +17,7 @@ console.prepare_output()
 table = Table(console.to_printable("mean ± deviation"), "curve")
 table.add_row(console.to_printable("1.0 ± 0.5"), console.to_printable("▁▂█"))
 console.console.print(table)
-print("plain: ± → – ▁█ 日", "f\\udce9", flush=True)
+print("plain: ± → … ▁█ 日", "f\\udce9", flush=True)
 print("error: é日", file=sys.stderr)
 """
 ENCODINGS = ["ascii", "latin-1", "cp1252", "cp437", "koi8-r", "shift_jis"]
@@ -42,7 +42,7 @@ def test_a_terminal_without_utf_8_gets_replacements_and_straight_columns(encodin
 def test_a_name_that_is_no_text_is_printed_as_its_bytes_in_utf_8():
     done = run(PRINT, PYTHONIOENCODING="utf-8")
     assert done.returncode == 0
-    assert done.stdout.endswith("plain: ± → – ▁█ 日 f".encode() + b"\xe9\n")
+    assert done.stdout.endswith("plain: ± → … ▁█ 日 f".encode() + b"\xe9\n")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

@@ -43,7 +43,9 @@ def test_an_error_without_a_place_is_explained_too(number):
     assert "None" not in line
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.EIO, "x", "y"), OSError(errno.EACCES, "x"), OSError()])
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), OSError(errno.EIO, "x", "y"), OSError(errno.EACCES, "x"), OSError()]
+)
 def test_other_errors_are_not_explained(error):
     assert explain_storage(error) is None
 
@@ -58,7 +60,7 @@ def test_other_errors_are_not_explained(error):
     ],
 )
 def test_an_error_of_writing_gets_the_name_of_the_file(tmp_path, error):
-    with pytest.raises(OSError) as raised, naming_file(tmp_path / "file"):
+    with pytest.raises(OSError, match="file") as raised, naming_file(tmp_path / "file"):
         raise error
     assert raised.value.filename == str(tmp_path / "file")
     assert f"{mount_point(tmp_path)} has" in describe_error(raised.value)
@@ -66,7 +68,7 @@ def test_an_error_of_writing_gets_the_name_of_the_file(tmp_path, error):
 
 def test_a_name_and_other_errors_stay(tmp_path):
     with pytest.raises(FileNotFoundError) as raised, naming_file(tmp_path / "file"):
-        open(tmp_path / "other")
+        (tmp_path / "other").read_bytes()
     assert raised.value.filename == str(tmp_path / "other")
     with pytest.raises(SafetensorError, match="invalid"), naming_file(tmp_path / "file"):
         raise SafetensorError("invalid")

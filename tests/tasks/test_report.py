@@ -210,15 +210,15 @@ def test_the_end_of_a_command_reads_sweep_json_once(sweeps, monkeypatch):
 
 @pytest.mark.parametrize("show", ["show", "run"])
 def test_the_files_are_written_before_the_tables_are_shown(sweeps, monkeypatch, show):
-    class Unshown(Exception):
+    class UnshownError(Exception):
         pass
 
     def fail(*renderables, **options):
-        raise Unshown
+        raise UnshownError
 
     monkeypatch.setattr(report.console, "print", fail)
     sweep, config = sweeps["a"], composed("tracking=off")
     found = loaded.load_sweep(sweep)
-    with pytest.raises(Unshown):
+    with pytest.raises(UnshownError):
         report.run(sweep, config) if show == "run" else report.show(found, ["same"], {}, 1.0, config)
     assert {"results.csv", "report.html"} <= {file.name for file in sweep.folder.iterdir()}
