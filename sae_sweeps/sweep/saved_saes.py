@@ -130,12 +130,7 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     if (folder / SAE_FOLDER / CONFIG).is_file():
         folder = folder / SAE_FOLDER
     if (results := _read_point_results(folder)) and (folder / WEIGHTS).is_file():
-        point = folder.parent
-        try:
-            return SavedSAE(point.name, folder, from_json(results["config"]), _run(point), setting)
-        except ValueError as error:
-            problem = f"{point / point_state.RESULTS} is damaged: {error}"
-            raise ConfigError(setting, path, problem, "rerun the point's command to write it again") from None
+        return _from_results(results, folder, path, setting)
 
     from sae_sweeps.formats.reading import locate
 
@@ -166,6 +161,19 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     if not declared.trained_here:
         name = f"{declared.architecture}-{declared.dict_size}-{name}"
     return SavedSAE(name, located.folder, config, None, setting, located.format, declared)
+
+
+def _from_results(results: dict[str, Any], folder: Path, path: str, setting: str) -> SavedSAE:
+    """Return the SAE in `folder`, with the configuration in the point's results.json. Raises: ConfigError without one.
+
+    path: the folder as the command names it, in the setting `setting`
+    """
+    point = folder.parent
+    try:
+        return SavedSAE(point.name, folder, from_json(results["config"]), _run(point), setting)
+    except ValueError as error:
+        problem = f"{point / point_state.RESULTS} is damaged: {error}"
+        raise ConfigError(setting, path, problem, "rerun the point's command to write it again") from None
 
 
 def _require_match(setting: str, path: str, declared: "Description", command: Config) -> None:

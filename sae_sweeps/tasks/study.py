@@ -269,9 +269,8 @@ def _write_csv(folder: Path) -> None:
     differing = find_differing(texts) if texts else []
     for (file, results), text in zip(found.items(), texts, strict=True):
         row: dict[str, Any] = {"study": file.parent.name}
-        for part, value in results["study"].items():
-            if isinstance(value, dict) and "point" in value:
-                row |= {part: value["point"]}
+        parts = results["study"].items()
+        row |= {part: one["point"] for part, one in parts if isinstance(one, dict) and "point" in one}
         settings = results["study"]["settings"]
         row |= {name: value for name, value in settings.items() if not isinstance(value, (list, dict))}
         row |= {name: text.get(name) for name in differing}

@@ -91,7 +91,8 @@ def write_one_of_each(folder):
     CurveFile(folder / "metrics.jsonl", 0).append({"step": 1})
     ActivationCache(folder / "cache", 1e6, {}).get(torch.ones(1, 2), lambda: torch.ones(1, 2, 3))
     saelens.write(folder / "sae", TopKSAE(8, 6, 2).for_inference(), {})
-    sparsify.write(folder / "sparsify" / "sae", TopKSAE(8, 6, 2, normalize_input=False).for_inference(), Description("topk", 8, 6))
+    plain = TopKSAE(8, 6, 2, normalize_input=False).for_inference()
+    sparsify.write(folder / "sparsify" / "sae", plain, Description("topk", 8, 6))
     with log_file(folder / "point"):
         pass
 
