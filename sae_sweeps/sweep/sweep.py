@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 SHAPE = {
     "points": {str: {"state": str, "reason": (str, None), "config": is_config}},
-    "jobs": [{"id": (str, None), "name": str, "task": str, "packs": [list], "behind": [str]}],
+    "jobs": [{"id": (str, None), "name": str, "task": str, "packs": [list]}],
     "followed": {str: {"state": str, "reason": (str, None), "job": (str, None)}},
 }
 

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 LOCK_PATIENCE = 1800.0  # seconds to wait for the lock of a point, which a process of an ended job may still hold
 # A job gives up after 3 kills or 10 preemptions without progress: when the sum of these costs reaches MAX_COST
 KILL_COST, PREEMPTION_COST, MAX_COST = 10, 3, 30
-_PLACES = {"name": str, "directory": str, "sweep": str}
+_PLACES = {"directory": str, "sweep": str}
 STARTS = {"progress": list, "fruitless": int, "end": int}
 SHAPE = (
     {**_PLACES, "task": lambda task: task == POINTS, "packs": [{str: is_config}], "max_memory": (float, None)},
