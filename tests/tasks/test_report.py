@@ -169,7 +169,7 @@ def test_an_error_of_the_page_is_a_warning_and_keeps_the_earlier_page(sweeps, ca
     monkeypatch.setattr(*((report, "build_page") if where == "built" else (files.os, "replace")), broken)
     (warning,) = refresh(sweeps["a"], caplog)
     assert warning.startswith("report.html was not written (")
-    assert "No space left on device" in warning
+    assert "the disk is full" in warning
     assert path.read_text() == OLD
     assert not list(path.parent.glob(".report*"))
 
