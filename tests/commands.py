@@ -6,6 +6,12 @@ import sys
 
 from sae_sweeps.runtime.provenance import PROJECT
 
+# the least that results.json of a point that is done must have
+DONE_RESULTS = (
+    '{"point": {}, "metrics": {"nmse": 0.5, "l0": 2.0}, "config": {}, "provenance": {}, '
+    '"training": {"tokens": 8, "steps": 1, "tokens_per_second": null}}'
+)
+
 
 def point_folders(sweep):
     return sorted(entry for entry in sweep.iterdir() if (entry / "results.json").exists())

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Size, Tensor
 
 from sae_sweeps.runtime.errors import first_line
+from sae_sweeps.runtime.files import save_tensors
 from sae_sweeps.runtime.paths import expand_folder
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class ActivationCache:
         The result comes from a file, on the CPU, or else from `compute()`; it is then also written to a file.
         """
         path = self._path(tokens_NS)
-        acts_NSD = _read(path)
+        acts_NSD = _read(path, tokens_NS.shape)
         if acts_NSD is not None:
             self.hits += 1
             self._in_use.add(path)
@@ -88,7 +88,7 @@ class ActivationCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
         try:
-            save_file({"activations": acts_NSD}, partial, metadata={"sha256": _digest(acts_NSD)})
+            save_tensors({"activations": acts_NSD}, partial, {"sha256": _digest(acts_NSD)})
             with FileLock(self._folder / ".lock"):  # so that only one process at a time counts, evicts and adds files
                 if self._make_room(partial.stat().st_size):
                     os.replace(partial, path)
@@ -117,18 +117,21 @@ class ActivationCache:
         return True
 
 
-def _read(path: Path) -> Tensor | None:
+def _read(path: Path, shape_NS: Size) -> Tensor | None:
+    """Return the activations (N, S, D) in a file; None without a file, and with a warning if it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             acts_NSD: Tensor = file.get_tensor("activations")
             if file.metadata()["sha256"] != _digest(acts_NSD):
                 raise SafetensorError("the checksum in the file does not match the activations")
+            if acts_NSD.shape[:-1] != shape_NS or not acts_NSD.is_floating_point():
+                raise SafetensorError("the file has another shape or type than the activations")
         with suppress(OSError):  # the file may belong to another user
             os.utime(path)  # marks the file as just used
         return acts_NSD
     except FileNotFoundError:
         return None
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+    except Exception as error:  # a damaged header can fail in any way
         log.warning(
             "activations.cache: the file %s is damaged (%s); the model computes the activations again, which is slower",
             path.name[:12],

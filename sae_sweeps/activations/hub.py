@@ -1,10 +1,12 @@
 """Access to the Hugging Face hub with a short timeout: huggingface_hub retries for 20 s when there is no network."""
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from sae_sweeps.config.wheel_models import WHEEL_MODELS
+from sae_sweeps.runtime.caches import is_writable
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError, first_line
 
 TIMEOUT_SECONDS = 1.5  # wait for an answer until the hub counts as unreachable
@@ -14,7 +16,8 @@ def require_repository(setting: str, name: str, repo_type: str) -> None:
     """Check that the hub repository `name` is in the local cache or on the hub.
 
     `setting` is the setting that an error names; `repo_type` is "model" or "dataset".
-    Raises: ConfigError if the hub does not have it; OutOfReachError if the hub cannot be reached or denies access.
+    Raises: ConfigError if the hub does not have it; OutOfReachError if the hub cannot be reached or denies access, or
+    if the local cache cannot take it.
     """
     import huggingface_hub as hub
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -26,7 +29,10 @@ def require_repository(setting: str, name: str, repo_type: str) -> None:
         cached = Path(hub.constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=repo_type) / "snapshots"
         if cached.is_dir():
             return
+        require_cache(setting, name, Path(hub.constants.HF_HUB_CACHE))
         hub.HfApi().repo_info(name, repo_type=repo_type, timeout=TIMEOUT_SECONDS)
+    except OutOfReachError:
+        raise
     except HFValidationError:
         raise ConfigError(
             setting, name, "is neither a local path nor a valid hub name (NAME or OWNER/NAME)", fix
@@ -42,6 +48,29 @@ def require_repository(setting: str, name: str, repo_type: str) -> None:
             fix += f"; without a hub: {' or '.join(f'model={name}' for name in WHEEL_MODELS)}"
         problem = "is not a local path, not in the local cache, and the hub cannot be reached"
         raise OutOfReachError(setting, name, f"{problem} ({type(error).__name__})", fix) from None
+
+
+def require_cache(setting: str, name: str, folder: Path) -> None:
+    """Check that the folder, where the hub's files are kept, can be written. Raises: OutOfReachError if it cannot be.
+
+    `setting` and `name`: the setting that an error names, and its value
+    """
+    if not is_writable(folder):
+        place = f"{folder}, which cannot be written" if folder.is_absolute() else "the home folder, and there is none"
+        problem = f"comes from the hub, whose files are kept in {place} (HF_HOME sets another folder)"
+        fix = "set the environment variable HF_HOME to a writable folder (export HF_HOME=/FOLDER), or give a local path"
+        raise OutOfReachError(setting, name, problem, fix)
+
+
+def require_dataset_cache(name: str) -> None:
+    """Check that the library `datasets` can write the cache that it needs to read a data set of the hub.
+
+    Raises: OutOfReachError if it cannot.
+    """
+    from huggingface_hub.constants import HF_HOME
+
+    folder = os.environ.get("HF_DATASETS_CACHE") or os.path.join(HF_HOME, "datasets")
+    require_cache("dataset.name", name, Path(os.path.expanduser(folder)))
 
 
 @functools.cache

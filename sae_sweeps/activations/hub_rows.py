@@ -12,7 +12,8 @@ from sae_sweeps.activations.reopening import ReopenedRows
 from sae_sweeps.activations.rows import Row, name_type, take_text, wrong_column_error
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime import signals
-from sae_sweeps.runtime.errors import BrokenTextError, ConfigError, first_line, is_disk_full
+from sae_sweeps.runtime.errors import BrokenTextError, ConfigError, first_line
+from sae_sweeps.runtime.storage import FULL, error_number
 
 
 def read_hub_rows(dataset: DatasetConfig) -> Iterator[Row]:
@@ -31,7 +32,7 @@ def read_hub_rows(dataset: DatasetConfig) -> Iterator[Row]:
     except (ConfigError, BrokenTextError, signals.Stopped):
         raise
     except Exception as error:  # of any type: from the library, from those that it calls, and from the network
-        if is_disk_full(error):
+        if error_number(error) in FULL:
             raise
         raise explain_failure(dataset, error) from None
 

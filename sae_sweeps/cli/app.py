@@ -20,7 +20,10 @@ from sae_sweeps.config.identity import to_named_config
 from sae_sweeps.config.resolvers import register
 from sae_sweeps.config.tasks import SWEEP_TASKS
 from sae_sweeps.launchers.launch import launch
+from sae_sweeps.runtime.caches import provide_caches
+from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.errors import ConfigError, RefusedError
+from sae_sweeps.runtime.storage import explain_storage
 from sae_sweeps.sweep.preflight import unwritable_error
 
 register()
@@ -32,6 +35,8 @@ def run_command_line(main: Callable[[], None]) -> None:
     Exits with 1 after an error in the settings, which is printed in one line without a traceback, and with 130 after
     Ctrl-C or SIGTERM.
     """
+    prepare_output()
+    provide_caches()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # with this, Hydra raises errors instead of printing them
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting slows processes that share cores several times
     _refuse_other_encodings(sys.argv[1:])
@@ -48,7 +53,7 @@ def run_command_line(main: Callable[[], None]) -> None:
     except OSError as error:  # Hydra creates the point's folder before our checks
         if error.filename is None:
             raise
-        _exit_with_errors([str(unwritable_error(error.filename, error))])
+        _exit_with_errors([explain_storage(error) or str(unwritable_error(error.filename, error))])
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)

@@ -25,9 +25,11 @@ from sae_sweeps.config.wheel_models import (
     models_folder,
     wheel_folder,
 )
+from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.errors import ConfigError, first_line
-from sae_sweeps.runtime.files import sha256, sync, write_json
+from sae_sweeps.runtime.files import apply_umask, sha256, sync, write_json
 from sae_sweeps.runtime.paths import expand_folder
+from sae_sweeps.runtime.storage import explain_storage
 
 
 def fetch(name: str, *, accept_terms: bool = False) -> Path:
@@ -57,6 +59,7 @@ def fetch(name: str, *, accept_terms: bool = False) -> Path:
             print(f"{name}: converting {model.weights} to a Hugging Face folder", flush=True)
             _convert(gguf, partial / "model", model)
             for file in (partial / "model").iterdir():
+                apply_umask(file)
                 sync(file)
             (partial / "model").rename(target)
         finally:
@@ -151,8 +154,9 @@ def main() -> None:
     except ConfigError as error:
         sys.exit(str(error))
     except OSError as error:
-        sys.exit(f"{arguments.name}: {error}")
+        sys.exit(f"{arguments.name}: {explain_storage(error) or error}")
 
 
 if __name__ == "__main__":
+    prepare_output()
     main()

@@ -1,6 +1,6 @@
 """Schemas of all settings, checks of their values, and the names of points. Nothing here imports torch."""
 
-from sae_sweeps.config.conversion import from_json, to_config
+from sae_sweeps.config.conversion import from_json, is_config, to_config
 from sae_sweeps.config.identity import point_name
 from sae_sweeps.config.schema import (
     ActivationsConfig,
@@ -27,6 +27,7 @@ __all__ = [
     "TrackingConfig",
     "TrainingConfig",
     "from_json",
+    "is_config",
     "point_name",
     "to_config",
 ]

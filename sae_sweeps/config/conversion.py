@@ -2,7 +2,8 @@
 
 import copy
 from dataclasses import fields, is_dataclass
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -47,22 +48,62 @@ def _expand_paths(config: Config) -> None:
 
 
 def from_json(values: dict[str, Any]) -> Config:
-    """Rebuild a `Config` from the nested dictionary that `dataclasses.asdict` made of it and a JSON file kept."""
-    coefficients = values["model"]["sparsity_coefficients"]
-    by_k = {int(k): value for k, value in coefficients["values"].items()}  # JSON's keys are strings
-    model = {**values["model"], "sparsity_coefficients": {**coefficients, "values": by_k}}
-    return _build(Config, {**values, "model": model})
+    """Rebuild a `Config` from the nested dictionary that `dataclasses.asdict` made of it and a JSON file kept.
+
+    Raises: ValueError if the dictionary is none of those, as one from a damaged file.
+    """
+    try:
+        coefficients = values["model"]["sparsity_coefficients"]
+        by_k = {int(k): value for k, value in coefficients["values"].items()}  # JSON's keys are strings
+        model = {**values["model"], "sparsity_coefficients": {**coefficients, "values": by_k}}
+        config: Config = _build(Config, {**values, "model": model})
+        if min(config.training.batch_size, config.training.chunk_batches, config.dict_size) < 1:
+            raise ValueError("a size must be positive")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"these are not the settings of a point ({error})") from None
+    return config
+
+
+def is_config(values: Any) -> bool:
+    """Return whether `from_json` can rebuild a `Config` from a JSON value."""
+    try:
+        from_json(values)
+    except ValueError:
+        return False
+    return True
 
 
 def _build(schema: Any, values: dict[str, Any]) -> Any:
     """Build an instance of the dataclass `schema` from nested values. A field without a value keeps the default.
 
     Strings stay as they are, even where OmegaConf would interpolate them: "${...}".
+    Raises: TypeError for a value of another type than the field's.
     """
     arguments = {}
     for field_ in fields(schema):
         if field_.name in values:
             value = values[field_.name]
             inner = SAE_SCHEMAS[value["architecture"]] if field_.name == "sae" else field_.type
+            if not is_dataclass(inner) and not _fits(value, inner):
+                raise TypeError(f"{field_.name} is {value!r}")
             arguments[field_.name] = _build(inner, value) if is_dataclass(inner) else copy.copy(value)
     return schema(**arguments)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Return whether a value from JSON has the type of a field: a plain type, a list, a dictionary, or one of several.
+
+    A whole number is a float too, but true and false are no numbers.
+    """
+    if kind is Any:
+        return True
+    inner = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(_fits(value, one) for one in inner)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(item, inner[1]) for item in value.values())
+    if kind is NoneType:
+        return value is None
+    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))

@@ -22,6 +22,8 @@ def register() -> None:
     Hydra runs a command without -m, and ${output_subdir:} the subfolder in which Hydra writes the files of such a
     command.
     """
+    # Hydra copies its repository, store included, for every command and a hundred times for --help, only to read it
+    setattr(ConfigStore, "__deepcopy__", lambda store, memo: store)  # noqa: B010
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for architecture, schema in SAE_SCHEMAS.items():

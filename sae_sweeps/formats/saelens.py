@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sae_sweeps.formats.description import Description
@@ -27,7 +26,7 @@ from sae_sweeps.formats.interface import Writer
 from sae_sweeps.formats.layout import CONFIG, WEIGHTS
 from sae_sweeps.formats.places import find_hook
 from sae_sweeps.formats.saelens_config import CENTERING, TRAINING_ONLY, SAELensConfig, read_saelens_config
-from sae_sweeps.runtime.files import write_atomically, write_json
+from sae_sweeps.runtime.files import save_tensors, write_atomically, write_json
 from sae_sweeps.saes import TRAINABLE, InferenceSAE
 from sae_sweeps.saes.inference import convert_gate
 
@@ -195,7 +194,7 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
         config["metadata"] |= {"model_from_pretrained_kwargs": {**arguments, CENTERING: True}}
 
     with write_atomically(folder / WEIGHTS) as partial:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
+        save_tensors(weights, partial)
     write_json(folder / CONFIG, config)
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from sae_sweeps.activations.hooks import as_block_output, split_hook
 from sae_sweeps.formats.description import NORMALIZATION_KEY, Description
@@ -19,7 +18,7 @@ from sae_sweeps.formats.files import (
 )
 from sae_sweeps.formats.interface import Writer
 from sae_sweeps.formats.places import find_hook, names_a_place
-from sae_sweeps.runtime.files import read_json, write_atomically, write_json
+from sae_sweeps.runtime.files import read_json, save_tensors, write_atomically, write_json
 from sae_sweeps.saes import InferenceSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
@@ -137,7 +136,7 @@ def write(folder: Path, sae: InferenceSAE, description: Description) -> None:
     if description.input_normalization != "none":
         config[NORMALIZATION_KEY] = description.input_normalization
     with write_atomically(folder / WEIGHTS) as partial:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial)
+        save_tensors(weights, partial)
     write_json(folder / CONFIG, config)
     write_json(folder.parent / RUN_CONFIG, {"model": description.model})
 

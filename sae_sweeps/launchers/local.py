@@ -28,16 +28,13 @@ class PackLauncher(SweepLauncher):
         """
         from sae_sweeps.report.loaded import load_sweep
         from sae_sweeps.tasks.follow_ups import run_follow_up, sort_studies_first
-        from sae_sweeps.tasks.report import refresh, show
+        from sae_sweeps.tasks.report import show
         from sae_sweeps.tasks.run_packs import run_packs
         from sae_sweeps.tracking.run import finish_uploads
 
         began = time.monotonic()
         failures = run_packs(sweep, points, Limits.from_launcher(self.max_points, self.max_memory))
         followed = [run_follow_up(task, sweep, points[0].config) for task in sort_studies_first(then)]
-        loaded = load_sweep(sweep)
-        show(loaded, [point.name for point in points], failures, time.monotonic() - began)
-        if "report" not in then:
-            refresh(sweep, points[0].config, loaded)
+        show(load_sweep(sweep), [point.name for point in points], failures, time.monotonic() - began, points[0].config)
         finish_uploads()
         return not failures and all(followed)

@@ -24,13 +24,16 @@ class LoadedSweep:
         """Return state, reason and job of each follow-up task (setting `then`) that has run, by task label."""
         return self.content["followed"]
 
-    def write_results_csv(self) -> Path:
-        """Write results.csv with one row per finished point, in the order of sweep.json. Returns the file path."""
+    @property
+    def results_csv(self) -> Path:
+        """Return the path of results.csv, whether or not the file exists."""
+        return self.sweep.folder / "results.csv"
+
+    def write_results_csv(self) -> None:
+        """Write results.csv with one row per finished point, in the order of sweep.json."""
         done = [(point.name, point.results) for point in self.points if point.results is not None]
         rows = [{"point": name, **found["point"], **found["metrics"], **found["training"]} for name, found in done]
-        path = self.sweep.folder / "results.csv"
-        write_csv(path, rows)
-        return path
+        write_csv(self.results_csv, rows)
 
 
 def load_sweep(sweep: Sweep) -> LoadedSweep:

@@ -84,7 +84,7 @@ def split_shared_settings(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 def read_curve(point: ComparedPoint) -> dict[str, list[float | None]] | None:
     """Return the training curve of a point by name, thinned to MAX_CURVE_LINES values; None if there is no curve."""
-    lines = read_lines(point.sweep.folder / point.name / "metrics.jsonl")
+    lines = [line for line in read_lines(point.sweep.folder / point.name / "metrics.jsonl") if "tokens" in line]
     if not lines:
         return None
     stride = -(-len(lines) // MAX_CURVE_LINES)

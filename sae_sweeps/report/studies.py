@@ -4,12 +4,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sae_sweeps.config.differences import find_differing, flatten, select_text_settings, shorten_path
 from sae_sweeps.config.tasks import STUDY_TASKS
@@ -17,9 +17,11 @@ from sae_sweeps.evaluation.metrics import METRICS, remark_on
 from sae_sweeps.evaluation.ratios import divide
 from sae_sweeps.report.blocks import round_digits
 from sae_sweeps.runtime.errors import first_line
-from sae_sweeps.runtime.files import read_json
+from sae_sweeps.runtime.files import read_table
+from sae_sweeps.runtime.seeds import mix_seed
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import display_name, finite_or_inf
+from sae_sweeps.sweep.point_state import read_results
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +51,9 @@ class FinishedStudy:
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the study's table NAME.parquet. `columns`: None for all.
 
-        Raises: OSError if the file is missing, ArrowException if it is damaged.
+        Raises: OSError or ArrowException if the file is missing or damaged.
         """
-        return pq.read_table(self.folder / f"{name}.parquet", columns=list(columns) if columns else None)
+        return read_table(self.folder / f"{name}.parquet", columns)
 
 
 def find_finished(sweep: Sweep) -> list[FinishedStudy]:
@@ -60,7 +62,7 @@ def find_finished(sweep: Sweep) -> list[FinishedStudy]:
     return [
         FinishedStudy(sweep, task, file.parent, results)
         for task, file in files
-        if (results := read_json(file)) is not None
+        if (results := read_results(file.parent)) is not None and "study" in results
     ]
 
 
@@ -69,7 +71,7 @@ def skip_unreadable(folder: Path) -> Iterator[None]:
     """Skip the rest of the `with` body and log a warning if the files of a study are missing or unreadable."""
     try:
         yield
-    except (OSError, KeyError, TypeError, ValueError) as error:  # Arrow's errors are subclasses of these
+    except Exception as error:  # a table or entry of any kind may be damaged, and Arrow has its own errors
         log.warning("the study in %s cannot be read (%s); the report leaves it out", folder, first_line(error))
 
 
@@ -92,14 +94,17 @@ def list_evaluated(studies: Sequence[FinishedStudy]) -> list[list[str]]:
     metrics = ("nmse", "fvu", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
     rows: list[list[str]] = [["SAE", "model and hook", *(METRICS[name].title for name in metrics), "held-out tokens"]]
     evaluated = [study for study in studies if study.task == "evaluate"]
-    for study in sorted(evaluated, key=lambda study: finite_or_inf(study.results["metrics"].get("nmse"))):
-        sae, model = study.results["study"]["sae"], study.results["config"]["model"]
-        name = display_name(sae["architecture"], sae["dict_size"], sae["k"])
-        numbers = [METRICS[metric].text(study.results["metrics"].get(metric)) for metric in metrics]
-        numbers.append(f"{study.results['metrics']['held_out_tokens']:,}")
-        label = f"{name} ({sae['point']}{describe_differences(study, studies)})"
-        rows.append([label, f"{shorten_path(model['name'])}, {model['hook']}", *numbers])
-    return rows
+    found: list[tuple[float, list[str]]] = []
+    for study in evaluated:
+        with skip_unreadable(study.folder):
+            sae, model = study.results["study"]["sae"], study.results["config"]["model"]
+            name = display_name(sae["architecture"], sae["dict_size"], sae["k"])
+            numbers = [METRICS[metric].text(study.results["metrics"].get(metric)) for metric in metrics]
+            numbers.append(f"{study.results['metrics']['held_out_tokens']:,}")
+            label = f"{name} ({sae['point']}{describe_differences(study, studies)})"
+            row = [label, f"{shorten_path(model['name'])}, {model['hook']}", *numbers]
+            found.append((finite_or_inf(study.results["metrics"].get("nmse")), row))
+    return rows + [row for _, row in sorted(found, key=itemgetter(0))]
 
 
 def list_remarks(studies: Sequence[FinishedStudy]) -> list[str]:
@@ -195,7 +200,9 @@ def _sample_changes(latents: dict[str, list[Any]], mse_small: float) -> dict[str
     latents: columns of the table of a stitching study; mse_small: MSE of the small SAE, by which changes are divided
     """
     active = np.flatnonzero(np.asarray(latents["frequency"]) > 0)
-    sample = np.sort(np.random.default_rng(0).permutation(active)[:MAX_SCATTER_POINTS])
+    sample = np.sort(
+        np.random.default_rng(mix_seed(0, "latents in the report")).permutation(active)[:MAX_SCATTER_POINTS]
+    )
     return {
         "latent": sample.tolist(),
         "cosine": [round_digits(latents["cosine"][at]) for at in sample],

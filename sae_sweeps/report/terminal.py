@@ -8,6 +8,7 @@ from rich.table import Table
 
 from sae_sweeps.evaluation.metrics import COLUMNS, METRICS
 from sae_sweeps.report.points import format_mean
+from sae_sweeps.runtime.console import to_printable
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, find_best, finite_or_inf, group_by_seed
 from sae_sweeps.training.curve import read_lines
 
@@ -46,7 +47,7 @@ def seeds_table(name: str, points: Sequence[ComparedPoint]) -> Table | None:
     groups = [group for group in group_by_seed([point for point in points if point.results]) if len(group.points) > 1]
     if not groups:
         return None
-    table = _new_table(f"sweep {name}: mean ± standard deviation over seeds", "")
+    table = _new_table(to_printable(f"sweep {name}: mean ± standard deviation over seeds"), "")
     table.add_column("seeds", justify="right", no_wrap=True)
     for group in sorted(groups, key=lambda group: finite_or_inf(group.mean.get("nmse"))):
         table.add_row(escape(group.label), *_format_cells(group, groups), str(len(group.points)))
@@ -72,7 +73,7 @@ def _new_table(title: str, first_column: str) -> Table:
 
 
 def _format_cells(group: Group, groups: Sequence[Group]) -> list[str]:
-    texts = {name: format_mean(name, group) for name in COLUMNS}
+    texts = {name: to_printable(format_mean(name, group)) for name in COLUMNS}
     best = {name for name in COLUMNS if name in group.mean and group.mean[name] == find_best(groups, METRICS[name])}
     return [f"[bold]{text}*[/bold]" if name in best else f"{text} " for name, text in texts.items()]
 
@@ -80,7 +81,7 @@ def _format_cells(group: Group, groups: Sequence[Group]) -> list[str]:
 def _sample_mse(point: ComparedPoint) -> list[float]:
     """Return WIDTH values of the training MSE of a point at equal distances; empty if there is no training curve."""
     lines = read_lines(point.sweep.folder / point.name / "metrics.jsonl")
-    values = [line["mse"] for line in lines if line["mse"] is not None and line["mse"] > 0]
+    values = [mse for line in lines if (mse := line.get("mse")) is not None and 0 < mse < math.inf]
     if not values:
         return []
     return [values[round(at * (len(values) - 1) / (WIDTH - 1))] for at in range(WIDTH)]
@@ -88,7 +89,8 @@ def _sample_mse(point: ComparedPoint) -> list[float]:
 
 def sparkline(values: Sequence[float], low: float, high: float) -> str:
     """Draw positive values as a string of bars, one character each, on a logarithmic scale from `low` to `high`."""
+    bars = to_printable(BARS)
     if not 0 < low < high:
-        return BARS[0] * len(values)
+        return bars[0] * len(values)
     heights = [math.log(value / low) / math.log(high / low) for value in values]
-    return "".join(BARS[round(height * (len(BARS) - 1))] for height in heights)
+    return "".join(bars[round(height * (len(bars) - 1))] for height in heights)

@@ -1,6 +1,6 @@
 """The exceptions of this project, and messages for users about errors."""
 
-import errno
+from sae_sweeps.runtime.storage import explain_storage
 
 
 class ConfigError(ValueError):
@@ -70,14 +70,6 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, EXPECTED_ERRORS):
         return str(error)
     text = " ".join(str(error).split())
-    if is_disk_full(error):
-        return f"the disk is full ({text}). Free some space, then rerun the command to resume from the last checkpoint"
+    if (explained := explain_storage(error)) is not None:
+        return explained
     return f"{type(error).__name__}: {text}"
-
-
-def is_disk_full(error: Exception) -> bool:
-    """Return whether an error means that the disk or the quota is full.
-
-    The message is searched too, because some libraries do not keep the OSError's number.
-    """
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)

@@ -9,10 +9,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_IMODE
 from typing import TYPE_CHECKING, Any
+
+from sae_sweeps.runtime.storage import error_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from torch import Tensor
 
 
 @contextmanager
@@ -24,14 +28,34 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with naming_file(path):
+        try:
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)  # the new name is in the folder, which must be synced as well
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Put `path` into a system error of this context that names no file, so that its message names the full disk.
+
+    Writing to an open file raises such errors. Another error that has only the system error's number in its message, as
+    those of safetensors, is raised as the system error.
+    """
     try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)  # the new name is in the folder, which must be synced as well
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
         raise
+    except Exception as error:
+        if (number := error_number(error)) is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -120,11 +144,47 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def save_tensors(tensors: "Mapping[str, Tensor]", path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors from any device to a safetensors file, which can be read by whoever the umask allows to.
+
+    The file may be left incomplete by an error, so write to a temporary path.
+    """
+    from safetensors.torch import save_file
+
+    with naming_file(path):
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata)
+        apply_umask(path)
+
+
+def apply_umask(path: Path) -> None:
+    """Give a file the permissions that a new file in its folder gets, by the umask or by the folder's default ACL.
+
+    Some libraries write through a temporary file that only the user may read, and leave it so.
+    """
+    probe = path.with_name(f".{path.name}.{os.getpid()}.mode")
+    try:
+        probe.touch()
+        path.chmod(S_IMODE(probe.stat().st_mode))
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def write_table(path: Path, schema: "pa.Schema", parts: Iterable[Mapping[str, Any]]) -> None:
     """Write a Parquet file atomically, from parts (column -> values) of which only one is in memory at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with write_atomically(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with write_atomically(path) as partial, pq.ParquetWriter(partial, schema, **options) as writer:
         for part in parts:
             writer.write_table(pa.table(dict(part), schema=schema))
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
+    """Read a Parquet file and check it by its checksums. `columns`: None for all.
+
+    Raises: OSError or ArrowException if the file is missing or damaged.
+    """
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, columns=list(columns) if columns else None, page_checksum_verification=True)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sae_sweeps.runtime.errors import EXPECTED_ERRORS, describe_error, is_disk_full
+from sae_sweeps.runtime.errors import EXPECTED_ERRORS, describe_error
+from sae_sweeps.runtime.storage import explain_storage
 
 FILE = "launch.log"
 
@@ -20,7 +21,7 @@ def log_failure(log: "logging.Logger | logging.LoggerAdapter[logging.Logger]", n
 
     name: the name of the point or task in the message
     """
-    is_expected = isinstance(error, EXPECTED_ERRORS) or is_disk_full(error)
+    is_expected = isinstance(error, EXPECTED_ERRORS) or explain_storage(error) is not None
     log.error("%s: failed: %s", name, describe_error(error), exc_info=None if is_expected else error)
 
 
@@ -33,6 +34,11 @@ def log_to_console() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave out a message that cannot be written, as on a full disk: what fails there is on the terminal."""
+
+
 @contextmanager
 def log_file(folder: Path) -> Iterator[None]:
     """Append log messages with times to launch.log in a point's folder while the context lasts.
@@ -40,7 +46,7 @@ def log_file(folder: Path) -> Iterator[None]:
     Messages from the `point_log` of other points are left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / FILE, encoding="utf-8")
+    handler = _LogFile(folder / FILE, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(lambda record: getattr(record, "point", folder.name) == folder.name)
     logging.getLogger().addHandler(handler)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.runtime.files import replace_non_finite, write_table, write_text
+from sae_sweeps.runtime.seeds import mix_seed
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import latent_tables
 
@@ -117,7 +118,9 @@ def write_examples(folder: Path, name: str, activations: int, seed: int) -> None
     explained = torch.tensor(latents["explained"].to_numpy(zero_copy_only=False), dtype=torch.float64)
     frequent = ((frequency * activations >= MIN_ACTIVATIONS) & ~explained.isnan()).nonzero().squeeze(1)
     best = frequent[explained[frequent].argsort(descending=True)][:EXAMPLES].tolist()
-    order = torch.randperm(len(frequent), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(
+        len(frequent), generator=torch.Generator().manual_seed(mix_seed(seed, "examples of decompositions"))
+    )
     random = frequent[order][:EXAMPLES].tolist()
     rows = {row["latent"]: row for row in _read_rows(folder / LATENTS_FILE, {*best, *random})}
     used = {part["meta_latent"] for row in rows.values() for part in row["meta_latents"]}

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sae_sweeps.runtime.files import write_atomically
+from sae_sweeps.runtime.seeds import mix_seed
 
 Array = npt.NDArray[Any]
 
@@ -138,7 +139,7 @@ def _plot_mse_changes(axes: Axes, latents: Mapping[str, Array], metrics: Mapping
     active = latents["frequency"] > 0
     relative = latents["mse_change"][active] / (metrics["mse_small"] or np.nan)  # nothing to divide by: no dots
     cosine = latents["cosine"][active]
-    shown = np.random.default_rng(0).permutation(len(cosine))[:SCATTERED]
+    shown = np.random.default_rng(mix_seed(0, "latents in the figure")).permutation(len(cosine))[:SCATTERED]
     lowers = relative[shown] < 0
     for mask, color, label in ((lowers, BLUE, "lowers the MSE"), (~lowers, ORANGE, "raises the MSE")):
         axes.scatter(cosine[shown][mask], relative[shown][mask], s=4, alpha=0.4, color=color, label=label, linewidths=0)

@@ -16,6 +16,7 @@ from sae_sweeps.config.studies import MetaConfig
 from sae_sweeps.evaluation.ratios import NO_SPREAD, complement, divide
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import OnProgress
+from sae_sweeps.runtime.seeds import mix_seed
 from sae_sweeps.saes import SAE, BatchTopKSAE
 from sae_sweeps.saes.selection import keep_top_of_batch
 from sae_sweeps.saes.sparse import RowSparse
@@ -129,7 +130,7 @@ def _pursue_tile(target_TD: Tensor, unit_MD: Tensor, k: int) -> Tensor:
 
 def shuffle_directions(directions_AD: Tensor, seed: int) -> Tensor:
     """Return the directions with each coordinate permuted independently among them, scaled to unit norm, (A, D)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(mix_seed(seed, "shuffled directions"))
     order_AD = torch.rand(directions_AD.shape, generator=generator).argsort(0)
     permuted_AD = directions_AD.gather(0, order_AD.to(directions_AD.device))
     return torch.nn.functional.normalize(permuted_AD, dim=1)

@@ -16,6 +16,7 @@ from sae_sweeps.config.studies import StitchConfig
 from sae_sweeps.evaluation.ratios import divide
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import OnProgress
+from sae_sweeps.runtime.seeds import mix_seed
 from sae_sweeps.saes import SAE
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.paths import insert_by_value, insert_in_order, interpolate
@@ -67,16 +68,16 @@ class Pair:
         novel = novel[self.cosine_L[novel].argsort(stable=True)]
         sizes = (small.dict_size, large.dict_size, settings.positions)
         self.interpolation, self.novel_in = interpolate(novel, self.compared.families[settings.threshold], *sizes)
-        generator = torch.Generator().manual_seed(settings.seed)
 
-        def shuffle(latents: Tensor) -> Tensor:
+        def shuffle(latents: Tensor, path: str) -> Tensor:
+            generator = torch.Generator().manual_seed(mix_seed(settings.seed, f"order of the path {path}"))
             return latents[torch.randperm(len(latents), generator=generator).to(latents.device)]
 
         all_latents = torch.arange(large.dict_size, device=novel.device)
         self.paths = {
             "interpolation": self.interpolation,
-            "reconstruction": insert_in_order(shuffle((~self.novel_L).nonzero().squeeze(1)), *sizes),
-            "random": insert_in_order(shuffle(all_latents), *sizes),
+            "reconstruction": insert_in_order(shuffle((~self.novel_L).nonzero().squeeze(1), "reconstruction"), *sizes),
+            "random": insert_in_order(shuffle(all_latents, "random"), *sizes),
             "by_cosine": insert_by_value(self.cosine_L, self.thresholds, small.dict_size),
         }
         self.stitching = Stitching(small, large, list(self.paths.values()))

@@ -11,7 +11,8 @@ from sae_sweeps.activations.hooks import hook_layer
 from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import Config
 from sae_sweeps.runtime.errors import describe_error
-from sae_sweeps.runtime.files import read_json, write_json
+from sae_sweeps.runtime.files import write_json
+from sae_sweeps.runtime.records import matches, read_record
 from sae_sweeps.sweep.point import Point
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ GUESSED_SECONDS = {
     "point": 10.0,  # seconds to evaluate and write one SAE
 }
 PARTS = ("model", "steps", "pack", "point")  # what a run spends its time on; class Calibration explains the units
+_POSITIVE = lambda value: matches(value, float) and value > 0  # noqa: E731
+SHAPE = {"latest": {str: str}, "devices": {str: {str: {part: {"work": _POSITIVE, "seconds": float} for part in PARTS}}}}
 
 
 class Calibration:
@@ -34,7 +37,7 @@ class Calibration:
     """
 
     def __init__(self, output_root: Path, *, is_local: bool) -> None:
-        content = read_json(output_root / FILE) or {"latest": {}, "devices": {}}
+        content = read_record(output_root / FILE, SHAPE) or {"latest": {}, "devices": {}}
         self.device = content["latest"].get(_place(is_local), "CPU" if is_local else "CUDA GPU")
         self._sums = content["devices"].get(self.device, {})
 
@@ -90,7 +93,7 @@ def record_run(
     file = output_root / FILE
     try:
         with FileLock(output_root / f".{FILE}.lock"):
-            content: dict[str, Any] = read_json(file) or {"latest": {}, "devices": {}}
+            content: dict[str, Any] = read_record(file, SHAPE) or {"latest": {}, "devices": {}}
             sums = content["devices"].setdefault(device, {}).setdefault(_key(config), {})
             for part in PARTS:
                 earlier = sums.get(part, {"work": 0.0, "seconds": 0.0})

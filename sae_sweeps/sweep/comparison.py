@@ -12,8 +12,7 @@ from sae_sweeps.config.differences import find_varying, flatten, shorten_path
 from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.config.saes import architecture_title
 from sae_sweeps.evaluation.metrics import Metric
-from sae_sweeps.runtime.files import read_json
-from sae_sweeps.sweep.point_state import RESULTS, State
+from sae_sweeps.sweep.point_state import State, read_results
 from sae_sweeps.sweep.sweep import Sweep
 
 
@@ -66,9 +65,7 @@ def collect_points(
     """
     content = sweep.read() if content is None else content
     return [
-        ComparedPoint(
-            sweep, name, states[name], asdict(from_json(known["config"])), read_json(sweep.folder / name / RESULTS)
-        )
+        ComparedPoint(sweep, name, states[name], asdict(from_json(known["config"])), read_results(sweep.folder / name))
         for name, known in content["points"].items()
         if name in states  # other commands may have added points after the states were read
     ]

@@ -11,19 +11,47 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from sae_sweeps.config import is_config
 from sae_sweeps.runtime import signals
-from sae_sweeps.runtime.files import read_json, write_json
+from sae_sweeps.runtime.files import write_json
+from sae_sweeps.runtime.records import matches, read_record
 from sae_sweeps.training.checkpoints import newest_step
 from sae_sweeps.training.curve import last_line
 
 LOCK_RETRY_SECONDS = 1.0  # seconds between two checks for a signal while another process holds a lock
 RESULTS, STATE, LOCK = "results.json", "state.json", ".lock"
 WAITING, QUEUED, RUNNING, INTERRUPTED, FAILED, DONE = "waiting", "queued", "running", "interrupted", "failed", "done"
+STATES = (WAITING, QUEUED, RUNNING, INTERRUPTED, FAILED, DONE)
+
+NOTE_SHAPE = {
+    "state": lambda value: value in STATES,
+    "reason": (str, None),
+    "owner": {"host": str, "pid": int, "job": (str, None), "restarts": int},
+}
+_SAE_SHAPE = {"point": str, "architecture": str, "dict_size": (int, None), "k": (int, None)}
+RESULTS_SHAPE = (
+    {
+        "point": dict,
+        "metrics": lambda metrics: matches(metrics, {str: (float, None)}) and {"nmse", "l0"} <= metrics.keys(),
+        "training": {"tokens": int, "steps": int, "tokens_per_second": (float, None)},
+        "config": dict,
+        "provenance": dict,
+    },
+    {
+        "study": lambda study: (
+            matches(study, {"task": str, "name": str, "settings": dict})
+            and all(matches(role, _SAE_SHAPE) for role in study.values() if isinstance(role, dict) and "point" in role)
+        ),
+        "metrics": dict,
+        "config": is_config,
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -71,13 +99,22 @@ def write_state(folder: Path, state: str, reason: str | None = None) -> None:
 
 def read_note(folder: Path) -> Note | None:
     """Return the content of state.json in a point's folder; None if the file is missing or damaged."""
-    content = read_json(folder / STATE)
-    return None if content is None else Note(content["state"], content["reason"], Owner(**content["owner"]))
+    content = read_record(folder / STATE, NOTE_SHAPE)
+    if content is None:
+        return None
+    owner = Owner(**{field.name: content["owner"][field.name] for field in fields(Owner)})
+    return Note(content["state"], content["reason"], owner)
 
 
 def is_done(folder: Path) -> bool:
     """Return whether the folder of a point or study has a readable results.json."""
-    return read_json(folder / RESULTS) is not None
+    return read_results(folder) is not None
+
+
+def read_results(folder: Path) -> dict[str, Any] | None:
+    """Return the content of results.json in the folder of a point or study; None if it is missing or damaged."""
+    results: dict[str, Any] | None = read_record(folder / RESULTS, RESULTS_SHAPE)
+    return results
 
 
 def write_state_if_unlocked(folder: Path, state: str, reason: str) -> None:
@@ -160,4 +197,4 @@ def read_state(folder: Path) -> State:
 def steps_done(folder: Path) -> int:
     """Return the number of finished training steps, from the training curve and the newest checkpoint of a point."""
     line = last_line(folder / "metrics.jsonl")
-    return max(0 if line is None else int(line["step"]), newest_step(folder / "checkpoint"))
+    return max(0 if line is None else line["step"], newest_step(folder / "checkpoint"))

@@ -17,7 +17,7 @@ from typing import Any
 from sae_sweeps.activations.documents import fill_sequences, read_documents, read_split, too_short_error
 from sae_sweeps.activations.excluded import find_token_id
 from sae_sweeps.activations.hooks import check_hook
-from sae_sweeps.activations.hub import require_repository
+from sae_sweeps.activations.hub import require_dataset_cache, require_repository
 from sae_sweeps.activations.hub_rows import check_local_hub_name
 from sae_sweeps.activations.model_files import check_model_files, lacks_bos, no_bos_error
 from sae_sweeps.activations.model_info import is_local_path, read_model_info
@@ -27,6 +27,7 @@ from sae_sweeps.activations.tokenizer_files import check_tokenizer_files, read_t
 from sae_sweeps.config import Config
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
+from sae_sweeps.runtime.storage import explain_storage
 from sae_sweeps.sweep.wandb_environment import find_problem
 
 SMALL_TEXT_BYTES = 2**18  # texts below this size are read and tokenized, to check that they fill a sequence
@@ -117,8 +118,9 @@ def _require_locks(file: int, folder: Path, setting: str) -> None:
 
 def unwritable_error(folder: Path | str, error: OSError, setting: str = "output_root") -> ConfigError:
     """Return the error to raise for a folder that cannot be written. `setting`: the setting that names the folder."""
-    problem, fix = f"cannot be written ({error.strerror})", f"set {setting} to a writable folder"
-    return ConfigError(setting, str(folder), problem, fix)
+    named = OSError(error.errno, error.strerror, str(folder))
+    reason = (explain_storage(named) or str(error.strerror)).partition(". ")[0]
+    return ConfigError(setting, str(folder), f"cannot be written ({reason})", f"set {setting} to a writable folder")
 
 
 def _check_model(config: Config) -> None:
@@ -147,6 +149,7 @@ def _check_dataset(config: Config) -> None:
             check_local_hub_name(dataset, read=not _is_plan(config))
             return
         try:
+            require_dataset_cache(str(dataset.name))
             require_repository("dataset.name", str(dataset.name), "dataset")
         except OutOfReachError:
             if not _is_plan(config):

@@ -17,8 +17,9 @@ from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
 from sae_sweeps.runtime.errors import ConfigError, first_line
-from sae_sweeps.runtime.files import read_json, sha256
+from sae_sweeps.runtime.files import sha256
 from sae_sweeps.runtime.paths import expand_folder
+from sae_sweeps.runtime.records import read_record
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.declared import list_remarks, require_match
 from sae_sweeps.sweep.point import IDENTITY, Point
@@ -135,8 +136,8 @@ def read_results(saved: SavedSAE) -> dict[str, Any]:
 
 def _read_point_results(folder: Path) -> dict[str, Any]:
     """Return the content of results.json next to an SAE's folder; empty if the SAE is not from a point."""
-    results = read_json(folder.parent / point_state.RESULTS) if folder.name == SAE_FOLDER else None
-    return results if isinstance(results, dict) and "point" in results else {}
+    results = point_state.read_results(folder.parent) if folder.name == SAE_FOLDER else None
+    return results if results is not None and "point" in results else {}
 
 
 def from_point(point: Point) -> SavedSAE:
@@ -253,5 +254,5 @@ def _sha256(file: Path, size: int, changed: int) -> str:
 
 def _run(point: Path) -> str | None:
     """Return the id of the W&B run of the point in this folder; None if the point has no run."""
-    identity = read_json(point / IDENTITY)
-    return identity.get("id") if isinstance(identity, dict) else None
+    identity = read_record(point / IDENTITY, {"id": str})
+    return None if identity is None else identity["id"]

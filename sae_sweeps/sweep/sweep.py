@@ -8,14 +8,21 @@ from typing import Any
 
 from filelock import FileLock
 
-from sae_sweeps.config import Config, from_json
-from sae_sweeps.runtime.errors import describe_error
+from sae_sweeps.config import Config, from_json, is_config
+from sae_sweeps.runtime.errors import ConfigError, describe_error
 from sae_sweeps.runtime.files import read_json, write_json
+from sae_sweeps.runtime.records import matches
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.point import Point
 from sae_sweeps.sweep.point_state import DONE, WAITING, State
 
 log = logging.getLogger(__name__)
+
+SHAPE = {
+    "points": {str: {"state": str, "reason": (str, None), "config": is_config}},
+    "jobs": [{"id": (str, None), "name": str, "task": str, "packs": [list]}],
+    "followed": {str: {"state": str, "reason": (str, None), "job": (str, None)}},
+}
 
 
 class Sweep:
@@ -43,9 +50,19 @@ class Sweep:
         points: folder name -> state, reason, config
         jobs: the submissions to Slurm, oldest first
         followed: label of a follow-up task (setting `then`) -> state, reason, job at its end
+
+        Raises: ConfigError if the file is damaged. It is not written again, because it may still be mended.
         """
-        content = read_json(self.folder / "sweep.json") or {"name": self.name}
-        return {"points": {}, "jobs": [], "followed": {}, **content}
+        file = self.folder / "sweep.json"
+        empty: dict[str, Any] = {"points": {}, "jobs": [], "followed": {}}
+        content = read_json(file)
+        if content is None and not file.exists():
+            return {"name": self.name, **empty}
+        if not isinstance(content, dict) or not matches({**empty, **content}, SHAPE):
+            problem = f"{file} is damaged"
+            fix = "move the file away and rerun the sweep's commands: points that are done keep their results"
+            raise ConfigError("name", self.name, problem, fix)
+        return {**empty, **content}
 
     def points(self) -> list[Point]:
         """Return all points of the sweep, in the order in which commands added them."""
@@ -76,7 +93,7 @@ class Sweep:
             for name in content["points"].keys() & set(names):
                 content["points"][name] |= {"state": state, "reason": reason}
 
-        self._try_to_update(change)
+        self.try_to_update(change)
 
     def record_states(self, states: Mapping[str, State], content: Mapping[str, Any] | None = None) -> None:
         """Write to sweep.json the states of points (by folder name) that have changed.
@@ -95,16 +112,16 @@ class Sweep:
                 content["points"][name] |= fields
 
         if changed:
-            self._try_to_update(change)
+            self.try_to_update(change)
 
-    def _try_to_update(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Apply `change` to sweep.json; log a warning if the file cannot be written.
+    def try_to_update(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Apply `change` to sweep.json; log a warning if the file cannot be written or is damaged.
 
         A point must not fail because of that, as the folder of the point has the current state.
         """
         try:
             self.update(change)
-        except OSError as error:
+        except (OSError, ConfigError) as error:
             log.warning(
                 "could not update sweep.json (%s). Its states may be out of date; task=status reads the current ones",
                 describe_error(error),

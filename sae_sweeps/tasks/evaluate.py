@@ -8,7 +8,6 @@ from sae_sweeps.evaluation.metrics import find_concentration, remark_on
 from sae_sweeps.evaluation.ratios import describe_metrics
 from sae_sweeps.report.terminal import saes_table
 from sae_sweeps.runtime.console import console
-from sae_sweeps.runtime.files import read_json
 from sae_sweeps.runtime.progress import PointProgress
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.sweep.saved_saes import saved_labels
@@ -30,9 +29,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     studies, skipped_reason = plan_studies(sweep, config)
     failures = run_studies(studies, _evaluate, skipped_reason)
     labels = saved_labels([study.saved["sae"] for study in studies])
-    results = {
-        label: read_json(study.folder / point_state.RESULTS) for label, study in zip(labels, studies, strict=True)
-    }
+    results = {label: point_state.read_results(study.folder) for label, study in zip(labels, studies, strict=True)}
     metrics = {label: content["metrics"] for label, content in results.items() if content is not None}
     if metrics:
         model = studies[0].config.model

@@ -6,6 +6,7 @@ from typing import Any
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.tasks import STUDY_TASKS
+from sae_sweeps.runtime import logs
 from sae_sweeps.runtime.errors import NotRunError, describe_error
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.sweep.point_state import DONE, FAILED
@@ -36,7 +37,7 @@ def run_follow_up(task: str, sweep: Sweep, config: Config, label: str | None = N
         log.warning("%s: the task was not run: %s", task, error)
         state, reason = NOT_RUN, str(error)
     except Exception as error:
-        log.exception("%s: the task failed", task)
+        logs.log_failure(log, task, error)
         state, reason = FAILED, describe_error(error)
 
     _record_outcome(sweep, label or task, state, reason)
@@ -59,4 +60,4 @@ def _record_outcome(sweep: Sweep, label: str, state: str, reason: str | None) ->
     def change(known: dict[str, Any]) -> None:
         known["followed"][label] = {"state": state, "reason": reason, "job": point_state.this_job()}
 
-    sweep.update(change)
+    sweep.try_to_update(change)

@@ -17,8 +17,9 @@ from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.evaluation.ratios import format_number
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import ConfigError
-from sae_sweeps.runtime.files import read_json, write_json
+from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.progress import PointProgress
+from sae_sweeps.runtime.records import read_record
 from sae_sweeps.saes import SAE
 from sae_sweeps.studies import decomposition_tables, figures, latent_tables
 from sae_sweeps.studies.directions import compare
@@ -202,7 +203,9 @@ def _choose_latents(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
     active, and a resumed training needs the same directions. Raises: ConfigError if no latent is active.
     """
     file = study.folder / DECOMPOSED
-    latents = read_json(file)
+    latents = read_record(file, [int])
+    if latents is not None and latents != sorted({*latents} & {*range(sae.dict_size)}):
+        latents = None
     if latents is None:
         include_dead = study.settings["include_dead"]
         latents = list(range(sae.dict_size)) if include_dead else (fired_F > 0).nonzero().squeeze(1).tolist()

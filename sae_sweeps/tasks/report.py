@@ -37,13 +37,16 @@ def run(sweep: Sweep, config: Config) -> list[str]:
         print(format_markdown_table(group_by_seed([point for loaded in sweeps for point in loaded.points])))
         return []
     for loaded in sweeps:
+        loaded.write_results_csv()
+    page = _publish(sweeps, config)  # before the tables, which a terminal may fail to show
+    for loaded in sweeps:
         failures = {point.name: point.state.reason or "" for point in loaded.points if point.state.state == FAILED}
         _show_tables(loaded, [point.name for point in loaded.points], failures)
         for point in loaded.points:
             if point.state.state not in (DONE, FAILED):
                 show_reason(loaded.sweep, point.name, point.state)
         loaded.sweep.record_states({point.name: point.state for point in loaded.points}, loaded.content)
-    _publish(sweeps, config)
+    _show_page(page)
     return []
 
 
@@ -52,34 +55,40 @@ def split_sweeps(sweep: Sweep) -> list[Sweep]:
     return [Sweep(sweep.folder.parent / name) for name in dict.fromkeys(sweep.name.split(","))]
 
 
-def show(loaded: LoadedSweep, names: Sequence[str], failures: Mapping[str, str], seconds: float) -> None:
-    """Print the results of a finished command: table of points, reasons of failures, and paths of the files.
+def show(
+    loaded: LoadedSweep, names: Sequence[str], failures: Mapping[str, str], seconds: float, config: Config
+) -> None:
+    """Write the report of a finished command, unless `then` did; print its points, failures and files.
 
     names: folder names of the points that the command ran
     failures: folder name of a failed point -> reason
     seconds: duration of the command
     """
+    page = None if "report" in config.then else _rewrite(loaded, config)  # before the terminal, which may fail
     _show_tables(loaded, names, failures, f"total time: {seconds:.0f} s  ")
+    _show_page(page)
 
 
-def refresh(sweep: Sweep, config: Config, loaded: LoadedSweep | None = None) -> None:
-    """Write report.html of a sweep again, unless a point is running or queued.
+def refresh(sweep: Sweep, config: Config) -> None:
+    """Write results.csv and report.html of a sweep again, and print the path; see `_rewrite`."""
+    _show_page(_rewrite(sweep, config))
 
-    loaded: the sweep as read from disk; None to read it now
 
-    If that fails, a warning is logged and nothing is raised.
+def _rewrite(sweep: Sweep | LoadedSweep, config: Config) -> Path | None:
+    """Write results.csv and, unless a point is running or queued, report.html again. Returns the path of the report.
+
+    If that fails, a warning is logged, nothing is raised, and None is returned.
     """
     try:
-        loaded = load_sweep(sweep) if loaded is None else loaded
+        loaded = load_sweep(sweep) if isinstance(sweep, Sweep) else sweep
+        loaded.write_results_csv()
         if not {point.state.state for point in loaded.points} & {RUNNING, QUEUED}:
-            _publish([loaded], config)
+            return _publish([loaded], config)
     except Exception as error:
-        log.warning(
-            "%s was not written (%s); to try again: %s",
-            PAGE,
-            describe_error(error),
-            format_command("report", sweep.name, sweep.folder.parent),
-        )
+        of = sweep if isinstance(sweep, Sweep) else sweep.sweep
+        command = format_command("report", of.name, of.folder.parent)
+        log.warning("%s was not written (%s); to try again: %s", PAGE, describe_error(error), command)
+    return None
 
 
 def write_page(sweeps: Sequence[LoadedSweep], explorer_mib: float) -> Path:
@@ -106,12 +115,17 @@ def write_page(sweeps: Sequence[LoadedSweep], explorer_mib: float) -> Path:
     return path
 
 
-def _publish(sweeps: Sequence[LoadedSweep], config: Config) -> None:
-    """Write the HTML report, print its path, and add it to the comparison run in W&B if there is one sweep."""
+def _publish(sweeps: Sequence[LoadedSweep], config: Config) -> Path:
+    """Write the HTML report, add it to the comparison run in W&B if there is one sweep, and return its path."""
     path = write_page(sweeps, config.explorer_mib)
-    console.print(f"report: {path}", markup=False, soft_wrap=True)
     if len(sweeps) == 1:
         compare_run(sweeps[0].sweep, config.tracking, sweeps[0].points, path)
+    return path
+
+
+def _show_page(path: Path | None) -> None:
+    if path is not None:
+        console.print(f"report: {path}", markup=False, soft_wrap=True)
 
 
 def _locate_page(sweeps: Sequence[Sweep]) -> tuple[Path, str]:
@@ -128,12 +142,11 @@ def _locate_page(sweeps: Sequence[Sweep]) -> tuple[Path, str]:
 
 
 def _show_tables(loaded: LoadedSweep, names: Sequence[str], failures: Mapping[str, str], prefix: str = "") -> None:
-    """Write results.csv; print the table of the named points, the reasons of failures, and the paths of the files.
+    """Print the table of the named points, the reasons of failures, and the paths of the files.
 
     failures: folder name of a failed point -> reason
     prefix: text before the paths
     """
-    path = loaded.write_results_csv()
     wanted = set(names)
     points = [point for point in loaded.points if point.name in wanted]
     if any(point.results for point in points):
@@ -142,4 +155,6 @@ def _show_tables(loaded: LoadedSweep, names: Sequence[str], failures: Mapping[st
         console.print(seeds)
     for name, reason in failures.items():
         show_reason(loaded.sweep, name, State(FAILED, reason))
-    console.print(f"{prefix}files: {loaded.sweep.folder}/<point>/  table: {path}", markup=False, soft_wrap=True)
+    console.print(
+        f"{prefix}files: {loaded.sweep.folder}/<point>/  table: {loaded.results_csv}", markup=False, soft_wrap=True
+    )

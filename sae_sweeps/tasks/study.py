@@ -29,7 +29,7 @@ from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.devices import choose_device
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, LockedError, NotRunError, describe_error
-from sae_sweeps.runtime.files import read_json, write_csv, write_json
+from sae_sweeps.runtime.files import write_csv, write_json
 from sae_sweeps.runtime.progress import PointProgress, SweepProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import SAE
@@ -264,9 +264,11 @@ def _hold_lock(study: Study) -> Iterator[None]:
 
 def _write_csv(folder: Path) -> None:
     """Write <task>.csv with a row per finished study: name, SAEs, settings, differing text settings and metrics."""
-    rows, found = [], {file: read_json(file) for file in sorted(folder.glob(f"*/{point_state.RESULTS}"))}
+    files = sorted(folder.glob(f"*/{point_state.RESULTS}"))
+    found = {file: results for file in files if (results := point_state.read_results(file.parent)) is not None}
     texts = [select_text_settings(results["config"]) for results in found.values()]
     differing = find_differing(texts) if texts else []
+    rows = []
     for (file, results), text in zip(found.items(), texts, strict=True):
         saes = {part: one for part, one in results["study"].items() if isinstance(one, dict) and "point" in one}
         row: dict[str, Any] = {"study": file.parent.name, **{part: one["point"] for part, one in saes.items()}}
@@ -277,9 +279,8 @@ def _write_csv(folder: Path) -> None:
         rows.append(row)
     if not rows:
         return  # all studies failed
-    path = folder.with_suffix(".csv")
-    write_csv(path, rows)
-    console.print(f"studies: {folder}/  table: {path}", markup=False, soft_wrap=True)
+    write_csv(folder.with_suffix(".csv"), rows)
+    console.print(f"studies: {folder}/  table: {folder}.csv", markup=False, soft_wrap=True)
 
 
 def require_same_activation(first: SavedSAE, second: SavedSAE) -> None:

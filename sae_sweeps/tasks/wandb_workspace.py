@@ -6,7 +6,8 @@ from typing import Any
 
 from sae_sweeps.config import Config
 from sae_sweeps.runtime.errors import NO_POINTS, NotRunError, first_line
-from sae_sweeps.runtime.files import read_json, write_json
+from sae_sweeps.runtime.files import write_json
+from sae_sweeps.runtime.records import read_record
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.wandb_environment import find_problem
 from sae_sweeps.tracking.comparison_run import GROUPS, PARETO, POINTS, combine_tracking
@@ -55,7 +56,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
         if entity is None:
             return [f"{server} has no default entity for this API key. Fix: set tracking.entity"]
         view = build_workspace(sweep.name, entity, tracking.project)
-        address = _save(view, read_json(sweep.folder / ADDRESS))
+        address = _save(view, read_record(sweep.folder / ADDRESS, {"url": str, "entity": str, "project": str}))
     except Exception as error:
         return [f"{server} refused the workspace ({first_line(error)}); {REQUIREMENTS}"]
     write_json(sweep.folder / ADDRESS, address)

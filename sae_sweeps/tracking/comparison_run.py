@@ -15,7 +15,8 @@ from sae_sweeps.config.differences import find_varying, flatten
 from sae_sweeps.config.saes import architecture_title
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.errors import describe_error
-from sae_sweeps.runtime.files import read_json, sha256, write_json
+from sae_sweeps.runtime.files import sha256, write_json
+from sae_sweeps.runtime.records import read_record
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, group_by_seed, point_label
 from sae_sweeps.tracking.run import start_run
@@ -73,7 +74,7 @@ def _update(sweep: Sweep, tracking: TrackingConfig, points: Sequence[ComparedPoi
     """Write the comparison run if the points or the report have changed since the run was last written."""
     groups = group_by_seed(points)
     columns, rows = _points_table(points)
-    written = read_json(sweep.folder / IDENTITY) or {}
+    written = read_record(sweep.folder / IDENTITY, dict) or {}
     table_hash = hashlib.sha256(json.dumps([columns, rows], default=str).encode()).hexdigest()
     report_hash = None if report is None else sha256(report)
     if written.get("made_of") == table_hash and report_hash in (None, written.get("report")):
@@ -94,7 +95,7 @@ def _update(sweep: Sweep, tracking: TrackingConfig, points: Sequence[ComparedPoi
         run.html(REPORT, report)
         run.artifact(f"{sweep.name}-{REPORT}", REPORT, report, config)
     if run.finish(_best(groups)):
-        identity = read_json(sweep.folder / IDENTITY)
+        identity = read_record(sweep.folder / IDENTITY, dict) or {}
         write_json(sweep.folder / IDENTITY, {**identity, "made_of": table_hash, "report": report_hash})
 
 

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_sweeps.runtime.files import sha256, sync
+from sae_sweeps.runtime.files import naming_file, save_tensors, sha256, sync
 
 if TYPE_CHECKING:  # listing checkpoints needs no torch, which takes a second to import
     from torch import Tensor
@@ -28,15 +28,14 @@ def save(folder: Path, step: int, state: dict[str, "Tensor"]) -> None:
     The checkpoint is written under a temporary name, and renamed when the files are on the disk. If writing fails, for
     example on a full disk, the temporary files are removed and the error is raised.
     """
-    from safetensors.torch import save_file
-
     target = folder / f"step-{step:08d}"
     partial = folder / f".partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial / STATE)
-        (partial / CHECKSUM).write_text(_checksum_line(partial / STATE))
+        save_tensors(state, partial / STATE)
+        with naming_file(partial / CHECKSUM):
+            (partial / CHECKSUM).write_text(_checksum_line(partial / STATE))
         for file in (partial / STATE, partial / CHECKSUM, partial):
             sync(file)
     except BaseException:
@@ -68,7 +67,7 @@ def load_newest(folder: Path) -> "dict[str, Tensor] | None":
             if damaged:
                 log.warning("loading the older checkpoint %s; training repeats all later steps", candidate.name)
             return state
-        except (FileNotFoundError, ValueError, SafetensorError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, SafetensorError) as error:
             log.warning("checkpoint %s is damaged (%s) and is removed", candidate, error)
             shutil.rmtree(candidate)
             damaged = True

@@ -104,7 +104,7 @@ def test_a_full_disk_does_not_stop_the_run(tmp_path, caplog, monkeypatch):
     def no_space(*arguments, **options):
         raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr("sae_sweeps.activations.cache.save_file", no_space)
+    monkeypatch.setattr("sae_sweeps.activations.cache.save_tensors", no_space)
     assert torch.equal(cache(tmp_path).get(TOKENS_NS, lambda: activations(TOKENS_NS)), activations(TOKENS_NS))
     assert "No space left" in caplog.text
 

@@ -2,10 +2,29 @@
 
 import csv
 import hashlib
+import os
 
+import pyarrow as pa
 import pytest
+import torch
 
-from sae_sweeps.runtime.files import sha256, write_atomically, write_csv, write_text
+from sae_sweeps.activations.cache import ActivationCache
+from sae_sweeps.formats import saelens, sparsify
+from sae_sweeps.formats.description import Description
+from sae_sweeps.runtime.files import (
+    apply_umask,
+    save_tensors,
+    sha256,
+    write_atomically,
+    write_csv,
+    write_json,
+    write_table,
+    write_text,
+)
+from sae_sweeps.runtime.logs import log_file
+from sae_sweeps.saes import TopKSAE
+from sae_sweeps.training import checkpoints
+from sae_sweeps.training.curve import CurveFile
 
 
 def names(folder):
@@ -59,3 +78,42 @@ def test_sha256_covers_the_whole_file(tmp_path, size):
     path = tmp_path / "file"
     path.write_bytes(bytes(number % 251 for number in range(size)))
     assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_one_of_each(folder):
+    """Write a file by each function that writes files of a sweep."""
+    tensors = {"a": torch.ones(3, 2)}
+    save_tensors(tensors, folder / "tensors.safetensors")
+    write_json(folder / "value.json", {})
+    write_csv(folder / "rows.csv", [{"a": 1}])
+    write_table(folder / "table.parquet", pa.schema([("a", pa.int64())]), [{"a": [1]}])
+    checkpoints.save(folder / "checkpoint", 1, tensors)
+    CurveFile(folder / "metrics.jsonl", 0).append({"step": 1})
+    ActivationCache(folder / "cache", 1e6, {}).get(torch.ones(1, 2), lambda: torch.ones(1, 2, 3))
+    saelens.write(folder / "sae", TopKSAE(8, 6, 2).for_inference(), {})
+    plain = TopKSAE(8, 6, 2, normalize_input=False).for_inference()
+    sparsify.write(folder / "sparsify" / "sae", plain, Description("topk", 8, 6))
+    with log_file(folder / "point"):
+        pass
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o027, 0o077])
+def test_files_and_folders_have_the_mode_that_the_umask_says(tmp_path, umask):
+    earlier = os.umask(umask)
+    try:
+        (tmp_path / "sweep").mkdir()
+        write_one_of_each(tmp_path / "sweep")
+    finally:
+        os.umask(earlier)
+    found = list((tmp_path / "sweep").rglob("*"))
+    assert len([path for path in found if path.suffix == ".safetensors"]) == 5
+    for path in found:
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
+
+
+def test_a_file_keeps_no_mode_of_a_library(tmp_path):
+    (tmp_path / "secret").touch(0o600)
+    (tmp_path / "plain").touch()
+    apply_umask(tmp_path / "secret")
+    assert (tmp_path / "secret").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert names(tmp_path) == ["plain", "secret"]

@@ -16,6 +16,7 @@ from sae_sweeps.sweep import Point, calibration
 from sae_sweeps.sweep.packs import FLOAT, chunk_bytes, point_bytes
 from sae_sweeps.sweep.plan import GIB, Plan
 from sae_sweeps.sweep.preflight import Preflight
+from tests.commands import DONE_RESULTS
 from tests.conftest import composed, launch
 
 D = 16  # d_model of the tiny model, which has 2 blocks and a vocabulary of 300
@@ -35,7 +36,7 @@ def points(tiny, tmp_path):
 
 def finish(point: Point) -> None:
     point.folder.mkdir(parents=True)
-    (point.folder / "results.json").write_text("{}")
+    (point.folder / "results.json").write_text(DONE_RESULTS)
 
 
 def test_packs_and_tokens_are_counted_for_points_that_are_not_done(points):

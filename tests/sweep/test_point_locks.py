@@ -11,6 +11,7 @@ from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.tasks.point import PointRun
 from sae_sweeps.tasks.run_packs import run_packs
 from sae_sweeps.training import checkpoints
+from tests.commands import DONE_RESULTS
 from tests.conftest import composed
 
 OTHER = {"host": "node7", "pid": 77, "job": "12_3", "restarts": 1}
@@ -63,7 +64,7 @@ def test_a_point_that_another_process_finished_during_the_wait_is_done(sweep, mo
     def slow(self, patience):
         acquire(self, patience)
         if self.point.name == "k3":
-            (self.point.folder / "results.json").write_text("{}")
+            (self.point.folder / "results.json").write_text(DONE_RESULTS)
 
     monkeypatch.setattr(PointRun, "_acquire", slow)
     assert run_packs(sweep, points, Limits()) == {}

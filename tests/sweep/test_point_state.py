@@ -13,6 +13,7 @@ from filelock import FileLock
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.point_state import Owner, State
 from sae_sweeps.training.curve import TAIL_BYTES, last_line
+from tests.commands import DONE_RESULTS
 
 HERE = f"process {os.getpid()} on {socket.gethostname()}"
 
@@ -65,7 +66,7 @@ def test_a_point_that_ended_early_has_its_reason(tmp_path, state, reason):
 @pytest.mark.parametrize("recorded", ["running", "failed", "interrupted"])
 def test_a_point_with_results_is_done_whatever_its_state_file_says(tmp_path, recorded):
     point_state.write_state(tmp_path, recorded, "a reason")
-    (tmp_path / "results.json").write_text("{}")
+    (tmp_path / "results.json").write_text(DONE_RESULTS)
     assert point_state.is_done(tmp_path)
     assert point_state.read_state(tmp_path) == State("done")
 

@@ -13,6 +13,7 @@ from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes import TopKSAE
 from sae_sweeps.sweep import Point
 from sae_sweeps.sweep.saved_saes import SavedSAE, find_saved_sae, from_point, group_by_settings, pair_neighbours
+from tests.commands import DONE_RESULTS
 from tests.conftest import composed
 
 HOOK = "blocks.1.hook_resid_pre"
@@ -32,7 +33,7 @@ def point(tmp_path) -> Path:
     folder = tmp_path / "sweep" / "topk-24-k3-seed0-0123abcd"
     config = composed("sae=topk", "dict_size=24", "k=3", f"model.hook={HOOK}", "dataset.seq_len=64")
     saved_in(folder / "sae")
-    (folder / "results.json").write_text(json.dumps({"point": {}, "config": asdict(config)}))
+    (folder / "results.json").write_text(json.dumps({**json.loads(DONE_RESULTS), "config": asdict(config)}))
     (folder / "wandb_run.json").write_text('{"id": "abc123"}')
     return folder
 

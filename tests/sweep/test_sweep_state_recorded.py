@@ -7,13 +7,14 @@ from filelock import FileLock
 
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.point_state import State
+from tests.commands import DONE_RESULTS
 from tests.sweep.conftest import job, submission, write_note
 
 
 @pytest.mark.parametrize("present", [[], [job("7_0", "RUNNING")], [job("7_0", "COMPLETED")]])
 def test_a_point_with_results_is_done_whatever_slurm_says(read_sweep, present):
     write_note(read_sweep.sweep, "a", "running", "7_0")
-    (read_sweep.sweep.folder / "a" / "results.json").write_text("{}")
+    (read_sweep.sweep.folder / "a" / "results.json").write_text(DONE_RESULTS)
     assert read_sweep(submission(), jobs=present).points["a"] == State("done", None, "7_0")
 
 
@@ -39,7 +40,7 @@ def test_points_without_a_job_have_the_state_of_their_folder(read_sweep):
 def test_states_come_from_the_folders_while_slurm_does_not_answer(read_sweep):
     write_note(read_sweep.sweep, "b", "interrupted", "7_1", 1, "SIGUSR1", step=3)
     (read_sweep.sweep.folder / "c").mkdir()
-    (read_sweep.sweep.folder / "c" / "results.json").write_text("{}")
+    (read_sweep.sweep.folder / "c" / "results.json").write_text(DONE_RESULTS)
     states = read_sweep(submission(), error="squeue: no")
     assert str(states.slurm_error) == "squeue: no. Fix: wait"
     assert states.points == {

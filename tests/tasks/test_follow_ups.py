@@ -10,6 +10,7 @@ from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import is_done
 from sae_sweeps.tasks import follow_ups
 from sae_sweeps.tasks.follow_ups import run_follow_up
+from tests.commands import DONE_RESULTS
 from tests.conftest import composed
 
 CONFIG = composed("stitch.threshold=0.5")
@@ -27,7 +28,7 @@ def sweep(tmp_path) -> Sweep:
 def finish(sweep: Sweep, *names: str) -> None:
     for name in names:
         (sweep.folder / name).mkdir()
-        (sweep.folder / name / "results.json").write_text("{}")
+        (sweep.folder / name / "results.json").write_text(DONE_RESULTS)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import stitch
+from tests.commands import DONE_RESULTS
 from tests.conftest import composed, launch
 from tests.tasks.conftest import GIVEN, contents, point, undo
 
@@ -172,7 +173,7 @@ def test_an_unfinished_size_between_two_sizes_is_not_skipped_over(tmp_path):
     sweep.add(configs)
     for name in ("of-32", "of-64"):
         (sweep.folder / name).mkdir()
-        (sweep.folder / name / "results.json").write_text("{}")
+        (sweep.folder / name / "results.json").write_text(DONE_RESULTS)
     assert stitch.plan_studies(sweep, configs["of-32"]) == (
         [],
         "points without a trained SAE are skipped: of-48",

@@ -169,7 +169,7 @@ def test_an_error_of_the_page_is_a_warning_and_keeps_the_earlier_page(sweeps, ca
     monkeypatch.setattr(*((report, "build_page") if where == "built" else (files.os, "replace")), broken)
     (warning,) = refresh(sweeps["a"], caplog)
     assert warning.startswith("report.html was not written (")
-    assert "No space left on device" in warning
+    assert "the disk is full" in warning
     assert path.read_text() == OLD
     assert not list(path.parent.glob(".report*"))
 
@@ -202,8 +202,23 @@ def test_the_end_of_a_command_reads_sweep_json_once(sweeps, monkeypatch):
     calls, read = [], Sweep.read
     monkeypatch.setattr(Sweep, "read", lambda sweep: calls.append(sweep.name) or read(sweep))
     found = loaded.load_sweep(sweeps["a"])
-    report.show(found, ["same"], {}, 1.0)
-    report.refresh(sweeps["a"], composed("tracking=off"), found)
+    report.show(found, ["same"], {}, 1.0, composed("tracking=off"))
     assert calls == ["a"]
     assert (sweeps["a"].folder / "results.csv").exists()
     assert (sweeps["a"].folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("show", ["show", "run"])
+def test_the_files_are_written_before_the_tables_are_shown(sweeps, monkeypatch, show):
+    class UnshownError(Exception):
+        pass
+
+    def fail(*renderables, **options):
+        raise UnshownError
+
+    monkeypatch.setattr(report.console, "print", fail)
+    sweep, config = sweeps["a"], composed("tracking=off")
+    found = loaded.load_sweep(sweep)
+    with pytest.raises(UnshownError):
+        report.run(sweep, config) if show == "run" else report.show(found, ["same"], {}, 1.0, config)
+    assert {"results.csv", "report.html"} <= {file.name for file in sweep.folder.iterdir()}

@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.config import from_json
-from sae_sweeps.config.tasks import STUDY_TASKS
+from sae_sweeps.config import from_json, is_config
+from sae_sweeps.config.tasks import STUDY_TASKS, SWEEP_TASKS
 from sae_sweeps.launchers.slurm.submission import SUBMISSION
 from sae_sweeps.runtime import logs, signals
-from sae_sweeps.runtime.files import read_json, write_json
+from sae_sweeps.runtime.caches import provide_caches
+from sae_sweeps.runtime.console import prepare_output
+from sae_sweeps.runtime.files import write_json
+from sae_sweeps.runtime.records import read_record
 from sae_sweeps.sweep import Point, Sweep, point_state, slurm_queue
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.sweep.point_state import FAILED
@@ -28,6 +31,12 @@ log = logging.getLogger(__name__)
 LOCK_PATIENCE = 1800.0  # seconds to wait for the lock of a point, which a process of an ended job may still hold
 # A job gives up after 3 kills or 10 preemptions without progress: when the sum of these costs reaches MAX_COST
 KILL_COST, PREEMPTION_COST, MAX_COST = 10, 3, 30
+_PLACES = {"directory": str, "sweep": str}
+STARTS = {"progress": list, "fruitless": int, "end": int}
+SHAPE = (
+    {**_PLACES, "task": lambda task: task == POINTS, "packs": [{str: is_config}], "max_memory": (float, None)},
+    {**_PLACES, "task": lambda task: task in SWEEP_TASKS, "packs": [dict], "configs": [is_config]},
+)
 EXIT_PREEMPTED = 75  # sysexits.h: temporary failure
 
 
@@ -36,11 +45,15 @@ def main(folder: Path) -> int:
 
     folder: the submission's folder, with submission.json
     """
-    submission = read_json(folder / SUBMISSION)
-    os.chdir(submission["directory"])
     logs.log_to_console()
+    index = int(os.environ["SLURM_ARRAY_TASK_ID"])
+    submission = read_record(folder / SUBMISSION, SHAPE)
+    if submission is None or index >= len(submission["packs"]):
+        log.error("%s is missing or damaged; rerun the command that submitted this job", folder / SUBMISSION)
+        return 1
+    os.chdir(submission["directory"])
     signals.install_handlers(signal.SIGUSR1, signal.SIGTERM)
-    sweep, index = Sweep(Path(submission["sweep"])), int(os.environ["SLURM_ARRAY_TASK_ID"])
+    sweep = Sweep(Path(submission["sweep"]))
     starts_file = folder / f"begun-{index}.json"
     owner = point_state.Owner.current()
     log.info("%s, requeued %d times so far", owner, owner.restarts)
@@ -113,7 +126,7 @@ def _record_start(folders: Sequence[Path], starts_file: Path) -> bool:
     preemption, a start counts as killed.
     """
     progress = [[point_state.is_done(folder), checkpoints.newest_step(folder / "checkpoint")] for folder in folders]
-    earlier = read_json(starts_file) or {"progress": None}
+    earlier = read_record(starts_file, STARTS) or {"progress": None}
     cost = earlier["fruitless"] + earlier["end"] if earlier["progress"] == progress else 0
     write_json(starts_file, {"progress": progress, "fruitless": cost, "end": KILL_COST})
     return cost < MAX_COST
@@ -125,7 +138,7 @@ def _recording_preemption(starts_file: Path) -> Iterator[None]:
     try:
         yield
     except signals.Stopped:
-        write_json(starts_file, {**read_json(starts_file), "end": PREEMPTION_COST})
+        write_json(starts_file, {**(read_record(starts_file, STARTS) or {}), "end": PREEMPTION_COST})
         raise
 
 
@@ -138,4 +151,6 @@ def _describe_giving_up(starts_file: Path) -> str:
 
 
 if __name__ == "__main__":
+    prepare_output()
+    provide_caches()
     sys.exit(main(Path(sys.argv[1])))

@@ -203,7 +203,7 @@ def _is_up_to_date(state: State | None, latest: dict[str, Any] | None, settings:
     """
     if state is None or latest is None or state.state not in (QUEUED, RUNNING, DONE):
         return False
-    return latest.get("settings", []) == settings and arrays <= set(latest["behind"])
+    return latest.get("settings", []) == settings and arrays <= set(latest.get("behind", []))
 
 
 def _without_gpu(settings: Settings) -> Settings:

@@ -12,6 +12,7 @@ from sae_sweeps.runtime import signals
 from sae_sweeps.sweep import Sweep, point_state, slurm_queue
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.tasks import follow_ups, run_packs
+from tests.commands import DONE_RESULTS
 from tests.conftest import composed
 
 CONFIGS = {f"k{k}": composed(f"k={k}") for k in (3, 4, 5)}
@@ -95,7 +96,7 @@ def save_checkpoint(task, step: int) -> None:
 
 def test_a_job_gives_up_at_the_fourth_start_after_three_kills_without_progress(task, packs_run):
     (task.parent.parent / "k5").mkdir()
-    (task.parent.parent / "k5" / "results.json").write_text("{}")
+    (task.parent.parent / "k5" / "results.json").write_text(DONE_RESULTS)
     assert [node.main(task) for _ in range(3)] == [0, 0, 0]
     assert node.main(task) == 1
     assert len(packs_run) == 3

@@ -10,6 +10,7 @@ from sae_sweeps.launchers.slurm.submission import submit
 from sae_sweeps.runtime.errors import SlurmError
 from sae_sweeps.sweep import Point, Sweep
 from sae_sweeps.sweep.slurm_queue import Job
+from tests.commands import DONE_RESULTS
 from tests.conftest import composed
 
 
@@ -29,7 +30,7 @@ def collect_points(sweep: Sweep, *words: str) -> list[Point]:
 
 def finish(point: Point) -> None:
     point.folder.mkdir(parents=True)
-    (point.folder / "results.json").write_text("{}")
+    (point.folder / "results.json").write_text(DONE_RESULTS)
 
 
 def submissions(sweep: Sweep) -> list[dict]:
