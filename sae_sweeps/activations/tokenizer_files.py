@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from sae_sweeps.activations.model_info import is_local_path
-from sae_sweeps.activations.text_files import HEAD, LFS_POINTER
 from sae_sweeps.runtime.errors import ConfigError, first_line
+from sae_sweeps.runtime.file_faults import FETCH_AGAIN, find_file_fault
 from sae_sweeps.runtime.paths import expand_folder
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ OTHER_FILES = ("tokenizer.model", "spiece.model", "vocab.txt", "merges.txt")
 
 
 def check_tokenizer_files(name: str) -> None:
-    """Check that a local model's folder has a tokenizer, and that its files are complete, as far as their ends show.
+    """Check that a local model's folder has a tokenizer, and that its files are whole.
 
     Raises: ConfigError that names the file.
     """
@@ -27,15 +27,8 @@ def check_tokenizer_files(name: str) -> None:
         fix = "copy tokenizer.json and tokenizer_config.json of the model into it"
         raise ConfigError("model.name", name, "the folder has no tokenizer", fix)
     for file in found:
-        size = (folder / file).stat().st_size
-        with open(folder / file, "rb") as stream:
-            head = stream.read(HEAD)
-            stream.seek(max(0, size - HEAD))
-            tail = stream.read()
-        if head.startswith(LFS_POINTER):
-            raise ConfigError("model.name", name, f"{file} is a Git LFS pointer, not the file itself", "git lfs pull")
-        if file in JSON_FILES and not (head.lstrip().startswith((b"{", b"[")) and tail.rstrip().endswith((b"}", b"]"))):
-            raise _damaged(name, file, "it is no whole JSON value")
+        if (fault := find_file_fault(folder / file)) is not None:
+            raise ConfigError("model.name", name, f"its file {file} {fault[0]}", fault[1])
 
 
 def read_tokenizer(name: str) -> "Tokenizer | None":
@@ -58,4 +51,4 @@ def read_tokenizer(name: str) -> "Tokenizer | None":
 
 
 def _damaged(name: str, file: str, reason: str) -> ConfigError:
-    return ConfigError("model.name", name, f"{file} is cut off or damaged ({reason})", "fetch the file again")
+    return ConfigError("model.name", name, f"its {file} cannot be read ({reason})", FETCH_AGAIN)

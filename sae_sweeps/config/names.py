@@ -41,6 +41,8 @@ def find_project_problem(project: str) -> str | None:
     """Return what is wrong with the name of a W&B project; None if W&B takes it."""
     if not project.strip():
         return "must be the name of a W&B project"
+    if project != project.strip():
+        return "must not begin or end with a blank"
     if found := [letter for letter in PROJECT_RESERVED if letter in project]:
         return f"must not contain {' '.join(found)}, which W&B does not take in a project's name"
     if hidden := _find_hidden(project):

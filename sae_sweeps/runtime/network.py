@@ -44,6 +44,8 @@ def is_network_error(error: BaseException) -> bool:
     chain = list(_causes(error))
     if any(LASTING_ERRORS & {cls.__name__ for cls in type(one).__mro__} for one in chain):
         return False
+    if any(name in str(one) for one in chain for name in LASTING_ERRORS):  # `datasets` keeps the name alone
+        return False
     return any(map(_passes, chain))
 
 

@@ -127,6 +127,7 @@ def _check_model(config: Config) -> None:
     facts = read_model_info(config.model.name, to_plan=_is_plan(config))
     check_hook(config.model.hook, facts)
     check_model_files(config.model.name)
+    check_tokenizer_files(config.model.name)
     if config.dataset.prepend_bos and lacks_bos(config.model.name):
         raise no_bos_error()
     if facts.context is not None and config.dataset.seq_len > facts.context:
@@ -136,10 +137,6 @@ def _check_model(config: Config) -> None:
             f"must be at most {facts.context}, the context length of the model",
             f"dataset.seq_len={facts.context}",
         )
-
-
-def _check_tokenizer(config: Config) -> None:
-    check_tokenizer_files(config.model.name)
 
 
 def _check_dataset(config: Config) -> None:
@@ -224,7 +221,6 @@ def _check_device(config: Config) -> None:
 INPUT_CHECKS: dict[Check, tuple[str, ...]] = {  # for commands that read activations
     _check_cache: ("activations.",),
     _check_model: ("model.name",),
-    _check_tokenizer: ("model.name",),
     _check_dataset: ("dataset.",),
     _check_excluded: ("dataset.exclude", "model.name"),
     _check_device: ("device",),

@@ -1,6 +1,8 @@
 """The states of a sweep with made-up jobs in the Slurm queue."""
 
 import json
+from dataclasses import asdict
+from functools import cache
 
 import pytest
 
@@ -8,13 +10,20 @@ from sae_sweeps.runtime.errors import SlurmError
 from sae_sweeps.sweep import Sweep, slurm_queue
 from sae_sweeps.sweep.slurm_queue import Job
 from sae_sweeps.sweep.sweep_state import read_states
+from tests.conftest import composed
+
+
+@cache
+def compose_once() -> dict:
+    return asdict(composed())
 
 
 @pytest.fixture
 def read_sweep(tmp_path, monkeypatch):
     """A function that reads the states of a sweep of points a, b and c, given the jobs of squeue and of sacct."""
     sweep = Sweep(tmp_path / "sweep")
-    sweep.update(lambda known: known.update(points={name: {"state": "waiting", "reason": None} for name in "abc"}))
+    waiting = {"state": "waiting", "reason": None, "config": compose_once()}
+    sweep.update(lambda known: known.update(points={name: dict(waiting) for name in "abc"}))
 
     def read(*submissions: dict, jobs=(), ended=(), error=None, followed=()):
         def find_jobs(names):

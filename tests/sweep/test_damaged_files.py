@@ -162,7 +162,7 @@ def test_a_point_with_damaged_settings_is_named(tmp_path):
     (point / "sae").mkdir()
     for name in ("cfg.json", "sae_weights.safetensors"):
         (point / "sae" / name).touch()
-    with pytest.raises(ConfigError, match=r"saved=.*results\.json is damaged: .* Fix: rerun"):
+    with pytest.raises(ConfigError, match=r"saved=.*the results\.json of the point holds no configuration"):
         find_saved_sae(str(point), "saved", config())
 
 

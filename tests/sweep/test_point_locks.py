@@ -68,7 +68,7 @@ def test_a_point_that_another_process_finished_during_the_wait_is_done(sweep, mo
 
     monkeypatch.setattr(PointRun, "_acquire", slow)
     assert run_packs(sweep, points, Limits()) == {}
-    assert (points[0].folder / "results.json").read_text() == "{}"
+    assert (points[0].folder / "results.json").read_text() == DONE_RESULTS
     assert not (points[0].folder / "sae").exists()
     assert not point_state.is_locked(points[0].folder)
 

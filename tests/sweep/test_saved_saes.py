@@ -106,10 +106,9 @@ def test_truncated_weights_are_refused_in_one_line_when_loaded(point, left):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("config", [None, 3, {"sae": 3}, {"model": None, "extra": 1}])
+@pytest.mark.parametrize("config", [{}, {"sae": 3}, {"model": None, "extra": 1}])
 def test_a_point_without_a_configuration_is_refused_in_one_line(point, config):
-    content = {"point": {}} if config is None else {"point": {}, "config": config}
-    (point / "results.json").write_text(json.dumps(content))
+    (point / "results.json").write_text(json.dumps({**json.loads(DONE_RESULTS), "config": config}))
     with pytest.raises(ConfigError, match=r"^saved=.*the results\.json of the point holds no configuration") as refused:
         find_saved_sae(str(point), "saved", composed())
     assert "\n" not in str(refused.value)

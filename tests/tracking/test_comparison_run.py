@@ -17,6 +17,7 @@ from sae_sweeps.tasks import wandb_workspace
 from sae_sweeps.tracking import comparison_run as comparing
 from sae_sweeps.tracking.comparison_run import compare_run
 from sae_sweeps.tracking.wandb_sync import offline_runs
+from tests.commands import DONE_RESULTS
 from tests.conftest import composed
 from tests.tracking.test_run import records
 
@@ -41,10 +42,8 @@ def sweep(tmp_path):
         found.set_state(name, FAILED if nmse is None else DONE)
         if nmse is not None:
             config = asdict(configs[name])
-            write_json(
-                found.folder / name / "results.json",
-                {"metrics": {**METRICS, "nmse": nmse, "l0": 4.0}, "config": config},
-            )
+            results = {**json.loads(DONE_RESULTS), "metrics": {**METRICS, "nmse": nmse, "l0": 4.0}, "config": config}
+            write_json(found.folder / name / "results.json", results)
     return found
 
 
