@@ -60,7 +60,7 @@ def run_command_line(main: Callable[[], None]) -> None:
 
 
 def _refuse_other_encodings(arguments: Sequence[str]) -> None:
-    """Exit with an error for an argument that is not UTF-8, because no file of a sweep could name it."""
+    """Refuse arguments that are not UTF-8, because no file of a sweep could name them: exit with an error for each."""
     bad = [ascii(argument)[1:-1] for argument in arguments if not is_utf8(argument)]
     if bad:
         _exit_with_errors([f"{argument}: is not UTF-8. Fix: rename the file, or use a glob" for argument in bad])

@@ -133,7 +133,9 @@ def _quote_value(text: str, kind: Kind) -> str:
     if kind.options and (inner := _strip_brackets(text, "{}")) is not None:
         return f"{{{','.join(map(_quote_option, split_values(inner)))}}}"
     is_word = text.lower() in ["null"] * kind.null + ["true", "false"] * kind.flags
-    if not text or is_word or kind.is_list or kind.options or QUOTED.fullmatch(text):
+    if QUOTED.fullmatch(text):
+        return text.strip()  # Hydra's grammar knows no blanks but space and tab
+    if not text or is_word or kind.is_list or kind.options:
         return text
     return quote(text)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.evaluation.ratios import CE_ROUNDING, NO_SPREAD, compute_spread, divide
-from sae_sweeps.saes import SAE
+from sae_sweeps.saes import SAE, TrainableSAE
 
 BATCH = 2048  # activations in a batch
 TOP_SHARE = 0.01  # share of the activations, those farthest from the mean, whose share of the variance is measured
@@ -33,8 +33,10 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float |
     held_out_left_out: number of held-out positions left out because of their token (dataset.exclude)
     without_spread: number of activations without spread, which `nmse` leaves out
 
-    A ratio is None where there is nothing to divide by (ratios.py has the reasons).
+    A ratio is None where there is nothing to divide by (ratios.py has the reasons). An SAE in training is evaluated as
+    it would be saved.
     """
+    sae = sae.for_inference() if isinstance(sae, TrainableSAE) else sae
     reconstructions: list[Tensor] = []
     ratio_sum, active_sum, with_spread = 0.0, 0.0, 0
     fired_F = torch.zeros(sae.dict_size, dtype=torch.bool, device=sae.W_dec.device)

@@ -90,9 +90,9 @@ def submit(script: Path) -> str:
     output = call("sbatch", str(script))
     for match in _match_lines(SUBMITTED, output):
         return match[1]
-    said = f"printed {shorten_message(output)!r}" if output.strip() else "printed nothing"
+    printed = f"printed {shorten_message(output)!r}" if output.strip() else "printed nothing"
     fix = "see with squeue --me whether the job is there, and ask the cluster's administrators what sbatch does"
-    raise SlurmError(f"sbatch: {said}, and no line 'Submitted batch job ID'", fix)
+    raise SlurmError(f"sbatch: {printed}, and no line 'Submitted batch job ID'", fix)
 
 
 def cancel(id: str) -> None:

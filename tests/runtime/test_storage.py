@@ -13,7 +13,7 @@ from sae_sweeps.runtime.storage import explain_storage, mount_point, nearest_fol
 
 
 @pytest.mark.parametrize(
-    ("number", "said", "fix"),
+    ("number", "start", "fix"),
     [
         (errno.ENOSPC, "the disk is full: / has 0.5 MiB free, at /new/folder/file", "Free some space there"),
         (errno.EDQUOT, "your quota is used up: / has 0.5 MiB free, at /new/folder/file", "Free some space there"),
@@ -23,15 +23,15 @@ from sae_sweeps.runtime.storage import explain_storage, mount_point, nearest_fol
         (errno.EPERM, "no permission to use /new/folder/file: the folder / belongs to ", "output_root=FOLDER"),
     ],
 )
-def test_an_error_names_the_place_and_the_fix(monkeypatch, number, said, fix):
+def test_an_error_names_the_place_and_the_fix(monkeypatch, number, start, fix):
     monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((4096, 4096, 9, 200, 128, 9, 9, 9, 0, 255)))
     line = describe_error(OSError(number, os.strerror(number), "/new/folder/file"))
-    assert line.startswith(said)
+    assert line.startswith(start)
     assert fix in line
     assert "\n" not in line
 
 
-def test_a_disk_without_inodes_is_told_from_one_without_space(monkeypatch):
+def test_a_disk_without_inodes_differs_from_one_without_space(monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((4096, 4096, 9, 200, 128, 9, 0, 0, 0, 255)))
     line = describe_error(OSError(errno.ENOSPC, "No space left on device", "/new"))
     assert line.startswith("the disk is full: / can hold no more files (no free inodes), at /new. Remove some files")

@@ -120,7 +120,7 @@ def test_a_damaged_sweep_is_refused_by_name_and_kept(sweep, content):
     for use in (sweep.read, sweep.points, lambda: sweep.add({"three": config("k=5")}), lambda: load_sweep(sweep)):
         with pytest.raises(ConfigError, match=r"name=sweep: .*sweep\.json is damaged\. Fix: move the file away"):
             use()
-    sweep.set_state("one", "done")  # a point in training goes on
+    sweep.set_state("one", "done")  # a point in training continues
     assert file.read_bytes() == content
 
 

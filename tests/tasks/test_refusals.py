@@ -164,7 +164,7 @@ def test_settings_of_then_tasks_cannot_differ_among_the_points(command, tiny):
 def test_an_sae_folder_without_a_slash_is_refused_with_the_fix(command):
     ran = command("task=meta_sae", "sae=elsewhere")
     assert ran.code == 1
-    assert ran.err.endswith(", or sae=./elsewhere for an SAE in that folder\n")
+    assert ran.err.endswith(""", or "sae='./elsewhere'" for an SAE in that folder\n""")
 
 
 def test_an_unfinished_size_between_two_sizes_is_not_skipped_over(tmp_path):

@@ -17,6 +17,7 @@ from tests.conftest import composed, sentence
 
 NAMES = ("k3", "k4", "k5")
 ROW = 90  # a row in the middle of the training
+HELD_OUT_READINGS = 2  # the second because positions without text are left out of the first
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ class Texts:
     def read(self):
         self.readings += 1
         for index in range(300):
-            if index == self.row and self.readings > 1 and self.errors:  # the first reading is of the held-out text
+            if index == self.row and self.readings > HELD_OUT_READINGS and self.errors:
                 raise self.errors.pop(0)
             yield {"text": sentence(index, words=6)}
 
@@ -111,10 +112,13 @@ def test_a_network_that_comes_back_costs_nothing_but_the_wait(tmp_path, tiny, ro
 @pytest.mark.parametrize(
     ("errors", "reason"),
     [
-        ([ConnectionError("no route")] * 3, "row 90 of the/set: ConnectionError: no route. It was waited for 2 s. Fix"),
-        ([ValueError("not UTF-8")], "row 90 of the/set: ValueError: not UTF-8. Fix: make the row readable"),
-        ([RuntimeError("CAS service error")], "row 90 of the/set: RuntimeError: CAS service error. Fix"),
-        ([KeyError("text")], "row 90 of the/set: KeyError: 'text'. Fix"),
+        (
+            [ConnectionError("no route")] * 3,
+            f"row {ROW} of the/set: ConnectionError: no route. It was waited for 2 s. Fix",
+        ),
+        ([ValueError("not UTF-8")], f"row {ROW} of the/set: ValueError: not UTF-8. Fix: make the row readable"),
+        ([RuntimeError("CAS service error")], f"row {ROW} of the/set: RuntimeError: CAS service error. Fix"),
+        ([KeyError("text")], f"row {ROW} of the/set: KeyError: 'text'. Fix"),
     ],
 )
 def test_a_text_that_stays_broken_fails_the_pack_after_saving_it(
@@ -127,18 +131,19 @@ def test_a_text_that_stays_broken_fails_the_pack_after_saving_it(
     assert weights(points) == undisturbed
 
 
-def test_a_column_that_a_late_row_lacks_is_one_error_after_saving(tmp_path, tiny, undisturbed, monkeypatch):
+def test_a_late_row_that_holds_no_text_is_one_error_after_saving(tmp_path, tiny, undisturbed, monkeypatch):
     readings = 0
 
     def read():
         nonlocal readings
         readings += 1
         for index in range(300):
-            yield {"body" if index == ROW and readings == 2 else "text": sentence(index, words=6)}
+            yield {"text": 5 if index == ROW and readings == HELD_OUT_READINGS + 1 else sentence(index, words=6)}
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *names, **options: read())
     sweep, points = sweep_in(tmp_path, tiny)
-    require_saved(points, run_packs(sweep, points, Limits()), "dataset.text_column=text: the text has no such column")
+    reason = f"dataset.text_column=text: the/set, row {ROW} holds a number"
+    require_saved(points, run_packs(sweep, points, Limits()), reason)
     assert run_packs(sweep, points, Limits()) == {}
     assert weights(points) == undisturbed
 
