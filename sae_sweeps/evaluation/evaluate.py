@@ -33,8 +33,7 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float |
     held_out_left_out: number of held-out positions left out because of their token (dataset.exclude)
     without_spread: number of activations without spread, which `nmse` leaves out
 
-    A ratio is None where there is nothing to divide by (ratios.py has the reasons). An SAE in training is evaluated as
-    it would be saved.
+    A ratio is None where there is nothing to divide by (ratios.py). An SAE in training is evaluated as it is saved.
     """
     sae = sae.for_inference() if isinstance(sae, TrainableSAE) else sae
     reconstructions: list[Tensor] = []
@@ -53,8 +52,7 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float |
         fired_F |= kept.find_fired()
         reconstructions.append(recon_BD)
     recon_AD, count = torch.cat(reconstructions), len(acts_AD)
-    ce = data.cross_entropy_with(model, recon_AD)
-    rounding = CE_ROUNDING * data.ce
+    ce, rounding = data.cross_entropy_with(model, recon_AD), CE_ROUNDING * data.ce
     return {
         "nmse": divide(ratio_sum, with_spread),
         **_measure_variance(acts_AD, recon_AD),

@@ -73,8 +73,9 @@ def test_a_failure_is_one_line_with_command_cause_and_fix(slurm, tmp_path, shell
     assert message.isprintable()
 
 
-def test_a_command_that_may_not_be_run_is_one_line(slurm):
+def test_a_command_that_may_not_be_run_is_one_line(slurm, monkeypatch):
     slurm.says("squeue", "")
+    monkeypatch.setenv("PATH", str(slurm.folder))  # a Slurm on this machine is not meant
     (slurm.folder / "squeue").write_text("no script")
     with pytest.raises(SlurmError, match="squeue cannot be started"):
         slurm_queue.find_jobs(["first.aa"])
