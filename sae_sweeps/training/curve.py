@@ -35,12 +35,12 @@ class CurveFile:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Return the lines of the curve in the file `path`; none if there is no file.
+    """Return the lines of the curve in the file `path`; none if there is no such file.
 
     A last line that a crash cut short is left out, and with a warning all lines after one that is damaged.
     """
     lines: list[Line] = []
-    if not path.exists():
+    if not path.is_file():
         return lines
     texts = path.read_bytes().splitlines()
     for number, text in enumerate(texts, 1):

@@ -172,5 +172,6 @@ def _write_curve(file: Path, config: Config, error: float, lines: int, random: n
 
 
 def _write_study(folder: Path, study: dict[str, Any], config: Config, metrics: dict[str, float], **more: Any) -> None:
+    study = {"task": folder.parent.name, "name": folder.name, **study}
     content = {"study": study, "metrics": metrics, "seconds": 1.0, **more, "config": asdict(config)}
     write_json(folder / "results.json", content)

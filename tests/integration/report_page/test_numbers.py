@@ -35,7 +35,8 @@ def cells(page: Page) -> dict[tuple[str, str], tuple[str | None, str]]:
 
 
 DECIMALS = {"tokens_per_second": 0, "seconds": 1, **{name: metric.decimals for name, metric in METRICS.items()}}
-DECIMALS["dead_fraction"] -= 2  # of a percentage
+for share in ("dead_fraction", "top_variance_share"):
+    DECIMALS[share] -= 2  # of a percentage
 
 
 def test_the_numbers_of_points_equal_those_of_their_files(open_report, sweep):
