@@ -61,7 +61,7 @@ def write_report_of_latents(folder: Path, latents: int = 24576, d_in: int = 64) 
 
     words, random = _Words(), np.random.default_rng(0)
     columns = words.table(latents, random)
-    sae_entry = {"sae": {"point": name}}
+    sae_entry = {"sae": {"point": name, "architecture": "topk", "dict_size": latents, "k": config.k}}
     latents_study = {**sae_entry, "settings": asdict(config.latents)}
     _write_study(folder / "latents" / name, latents_study, config, {"latents": latents})
     pq.write_table(pa.table(columns, schema=latent_tables.SCHEMA), folder / "latents" / name / "latents.parquet")
