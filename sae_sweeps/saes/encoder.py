@@ -126,17 +126,13 @@ class Product:
         padding = -sum(part.shape[1] for part in (x_BD, *left)) % 8  # matrix units take whole groups of columns
         return _append_columns(x_BD, left, padding), _append_columns(w_FD, right, padding), None
 
-    def exact(self, entries: RowSparse, latents_M: Tensor | None = None) -> Tensor:
+    def exact(self, entries: RowSparse) -> Tensor:
         """Compute the pre-activations at the places of `entries` in the inputs' precision with the bias, (N,).
 
-        Each is a dot product of its own; its bits do not depend on the other entries. With `latents_M`, column j of
-        `entries` stands for latent `latents_M[j]`.
+        Each is a dot product of its own; its bits do not depend on the other entries.
         """
-        W_enc_FD = self.W_enc_FD if latents_M is None else self.W_enc_FD[latents_M]
-        pre_N = entries.sample_product(self.input_BD, W_enc_FD)
-        if self.b_enc_F is None:
-            return pre_N
-        return pre_N + entries.gather(self.b_enc_F if latents_M is None else self.b_enc_F[latents_M])
+        pre_N = entries.sample_product(self.input_BD, self.W_enc_FD)
+        return pre_N if self.b_enc_F is None else pre_N + entries.gather(self.b_enc_F)
 
     def take(self, rows: Tensor | slice, latents_M: Tensor | None = None) -> "Product":
         """Return the exact product of some rows only, and of all latents or only `latents_M`."""
@@ -151,7 +147,7 @@ class Product:
 
     def share_above(self, floor_F: Tensor) -> float:
         """Return the share of the first rows' pre-activations that are above the latent's value in `floor_F`."""
-        pre_RF = self.take(torch.arange(min(SAMPLE, self.shape[0]), device=floor_F.device)).to_dense()
+        pre_RF = self.take(slice(SAMPLE)).to_dense()
         return (pre_RF > floor_F).float().mean().item()
 
 

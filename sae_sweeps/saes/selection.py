@@ -50,10 +50,9 @@ def keep_top_of_batch(product: Product, k: int, guess: float = 0.0) -> RowSparse
     `guess` are ignored if enough lie above.
     """
     budget = min(k, product.shape[1]) * product.shape[0]
-    for floor in (guess, 0.0):
-        candidates = _find_candidates(product, budget, floor)
-        if floor > 0 and (candidates.pre >= floor).sum() >= budget:
-            break
+    candidates = _find_candidates(product, budget, guess)
+    if guess > 0 and (candidates.pre >= guess).sum() < budget:
+        candidates = _find_candidates(product, budget, 0.0)
     return candidates.select(find_true(_is_largest(candidates.pre, budget) & (candidates.pre > 0)))
 
 
@@ -107,7 +106,7 @@ class RowTopK:
         The matrix is (B, F), or (B, M) if only the latents `latents_M` were searched. All values are nan if a row has
         pre-activations that are no numbers.
         """
-        candidates = _compute(self._product, torch.cat(self._flats), self._latents_M, self._width)
+        candidates = _compute(self._product.take(slice(None), self._latents_M), torch.cat(self._flats))
         count_B = candidates.crow_Bp1.diff()
         most = int(count_B.max())
         limit = most if self._certain else min(most, WIDEST * self._k)
@@ -131,11 +130,10 @@ class RowTopK:
             col_BK[rows_R], pre_BK[rows_R] = found.col_N.view(-1, self._k), found.pre.view(-1, self._k)
 
 
-def _compute(product: Product, flat_N: Tensor, latents_M: Tensor | None = None, width: int | None = None) -> RowSparse:
-    """Compute the pre-activations at the ascending places `flat_N` of the flattened (B, F) or (B, M) matrix."""
-    shape = (product.shape[0], product.shape[1] if width is None else width)
-    entries = RowSparse.from_flat(flat_N, product.input_BD.new_empty(0), shape)
-    entries.pre = entries.value = product.exact(entries, latents_M)
+def _compute(product: Product, flat_N: Tensor) -> RowSparse:
+    """Compute the pre-activations at the ascending places `flat_N` of the flattened (B, F) matrix."""
+    entries = RowSparse.from_flat(flat_N, product.input_BD.new_empty(0), product.shape)
+    entries.pre = entries.value = product.exact(entries)
     return entries
 
 
