@@ -18,6 +18,7 @@ from typing import NamedTuple, cast
 
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError, first_line
+from sae_sweeps.runtime.file_faults import LFS_POINTER
 
 SETTING = "dataset.files"
 HEAD = 512  # bytes at the start of a file that say what the file is
@@ -97,7 +98,6 @@ COMPRESSIONS = (
     Compression(".zip", re.compile(rb"PK(\x03\x04|\x05\x06)"), _open_zip),
 )
 
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # what a file is that is no text, by the bytes it begins with -> the problem, and the fix
 FOREIGN = (
     (LFS_POINTER, "is a Git LFS pointer, not the file itself", "git lfs pull"),

@@ -20,8 +20,8 @@ from sae_sweeps.formats.fields import Fields
 from sae_sweeps.formats.files import SAEFileError, read_config, read_or_explain, require_tensors
 from sae_sweeps.formats.interface import Writer
 from sae_sweeps.formats.places import find_hook
+from sae_sweeps.runtime.file_faults import DOWNLOAD_AGAIN, explain_unreadable
 from sae_sweeps.runtime.files import write_atomically, write_json
-from sae_sweeps.runtime.unreadable import FETCH_AGAIN, explain_unreadable
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.saes.inference import convert_gate
 
@@ -183,7 +183,7 @@ def _state(file: Path) -> dict[str, Tensor]:
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
-            if explain_unreadable(file, ValueError())[1] != FETCH_AGAIN:
+            if explain_unreadable(file, ValueError())[1] != DOWNLOAD_AGAIN:
                 raise  # it is something else altogether
             problem = f"{WEIGHTS} is damaged or holds more than tensors; no code in it was run"
             raise SAEFileError(problem, "download or copy it again, or save a dictionary of tensors alone") from None

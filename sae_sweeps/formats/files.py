@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_sweeps.runtime.errors import first_line
-from sae_sweeps.runtime.unreadable import FETCH_AGAIN, explain_unreadable
+from sae_sweeps.runtime.file_faults import DOWNLOAD_AGAIN, explain_unreadable
 
 UNIT_SCALES = ("scaling_factor", "finetuning_scaling_factor")  # factors per latent; some libraries save ones
 
@@ -71,7 +71,7 @@ def require_tensors(
     """
     if missing := sorted(set(needed) - set(found)):
         problem = f"{file} has no {', '.join(missing)}, which an SAE of this architecture needs"
-        raise SAEFileError(problem, f"{FETCH_AGAIN}, or name another SAE")
+        raise SAEFileError(problem, f"{DOWNLOAD_AGAIN}, or name another SAE")
     if surplus := sorted(set(found) - set(needed) - set(optional)):
         raise SAEFileError(
             f"{file} has {_shorten(surplus)}, which no SAE of this architecture has; it may be of another kind",
