@@ -25,6 +25,7 @@ from sae_sweeps.runtime.paths import expand_folder
 
 log = logging.getLogger(__name__)
 
+KEY = "key"  # in the metadata: the hash that names the file
 PARTIAL = ".partial"
 ABANDONED = 3600.0  # seconds after which an unfinished file is taken to be left by a process that died
 
@@ -88,7 +89,7 @@ class ActivationCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
         try:
-            save_tensors({"activations": acts_NSD}, partial, {"sha256": _digest(acts_NSD)})
+            save_tensors({"activations": acts_NSD}, partial, {KEY: path.stem, "sha256": _digest(acts_NSD)})
             with FileLock(self._folder / ".lock"):  # so that only one process at a time counts, evicts and adds files
                 if self._make_room(partial.stat().st_size):
                     os.replace(partial, path)
@@ -122,8 +123,11 @@ def _read(path: Path, shape_NS: Size) -> Tensor | None:
     try:
         with safe_open(path, framework="pt") as file:
             acts_NSD: Tensor = file.get_tensor("activations")
-            if file.metadata()["sha256"] != _digest(acts_NSD):
+            metadata = file.metadata()
+            if metadata["sha256"] != _digest(acts_NSD):
                 raise SafetensorError("the checksum in the file does not match the activations")
+            if metadata.get(KEY) != path.stem:
+                raise SafetensorError("it does not name these tokens and this model")
             if acts_NSD.shape[:-1] != shape_NS or not acts_NSD.is_floating_point():
                 raise SafetensorError("the file has another shape or type than the activations")
         with suppress(OSError):  # the file may belong to another user

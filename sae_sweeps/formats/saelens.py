@@ -25,8 +25,9 @@ from sae_sweeps.formats.files import (
 from sae_sweeps.formats.interface import Writer
 from sae_sweeps.formats.layout import CONFIG, WEIGHTS
 from sae_sweeps.formats.places import find_hook
-from sae_sweeps.formats.saelens_config import CENTERING, TRAINING_ONLY, SAELensConfig, read_saelens_config
-from sae_sweeps.runtime.files import save_tensors, write_atomically, write_json
+from sae_sweeps.formats.saelens_config import CENTERING, ORIGIN, TRAINING_ONLY, SAELensConfig, read_saelens_config
+from sae_sweeps.runtime.file_faults import DOWNLOAD_AGAIN
+from sae_sweeps.runtime.files import save_tensors, sha256, write_atomically, write_json
 from sae_sweeps.saes import TRAINABLE, InferenceSAE
 from sae_sweeps.saes.inference import convert_gate
 
@@ -37,6 +38,7 @@ SCALE_IS_LOST = (
     "%s: cfg.json has normalize_activations=%s without the factor; the SAE is used without normalisation, which is "
     "right only if the factor is in the weights, where SAELens puts it when it saves an SAE"
 )
+CHECKSUM = "weights_sha256"  # in the entry of this project in the metadata
 FORMAT_VERSION = "6.0.0"  # without a version, SAELens assumes an older layout and drops the metadata
 
 # the architecture in SAELens that computes the same at inference, for each of `config.saes.ARCHITECTURES`. An
@@ -74,6 +76,9 @@ def describe(path: Path) -> Description:
     """
     config = read_saelens_config(path)
     _require_weights(config, read_shapes(path / WEIGHTS))
+    if config.origin.text(CHECKSUM) not in (None, sha256(path / WEIGHTS)):
+        problem = f"{WEIGHTS} is not the file that {CONFIG} was written with: its checksum differs"
+        raise SAEFileError(problem, f"{DOWNLOAD_AGAIN}, with {CONFIG}")
     metadata, origin = config.metadata, config.origin
     architecture = NAMES_HERE.get(config.architecture, config.architecture)
     return Description(
@@ -154,8 +159,8 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
     """Write cfg.json and sae_weights.safetensors to `folder`, for `sae_lens.SAE.load_from_disk(folder)`.
 
     The loaded SAE computes the same as `sae`, if SAELens has the architecture. `metadata` is stored in cfg.json, and
-    the architecture is added to the entry "sae_sweeps" there. cfg.json is written last, so a folder with a cfg.json is
-    complete.
+    the architecture and the checksum of the weights are added to the entry "sae_sweeps" there. cfg.json is written
+    last, so a folder with a cfg.json is complete.
     """
     zero_F = torch.zeros(sae.dict_size)
     weights: dict[str, Tensor] = {"W_enc": sae.W_enc.T, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
@@ -187,14 +192,13 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
     else:
         config["architecture"] = "jumprelu"
         weights |= {"b_enc": b_enc_F, "threshold": sae.threshold}
-    origin = {"architecture": sae.architecture, **metadata.get("sae_sweeps", {})}
-    config["metadata"] = {"sae_lens_version": FORMAT_VERSION, **metadata, "sae_sweeps": origin}
+    with write_atomically(folder / WEIGHTS) as partial:
+        save_tensors(weights, partial)
+    origin = {"architecture": sae.architecture, **metadata.get(ORIGIN, {}), CHECKSUM: sha256(folder / WEIGHTS)}
+    config["metadata"] = {"sae_lens_version": FORMAT_VERSION, **metadata, ORIGIN: origin}
     if sae.normalization == "center":  # SAELens leaves it to the model, which must be loaded with this argument
         arguments = metadata.get("model_from_pretrained_kwargs") or {}
         config["metadata"] |= {"model_from_pretrained_kwargs": {**arguments, CENTERING: True}}
-
-    with write_atomically(folder / WEIGHTS) as partial:
-        save_tensors(weights, partial)
     write_json(folder / CONFIG, config)
 
 

@@ -12,7 +12,6 @@ from sae_sweeps.launchers.checks import distinct_studies, refuse_several_sweeps
 from sae_sweeps.launchers.protocol import Launcher
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError, RefusedError
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.point_state import is_done
 from sae_sweeps.sweep.preflight import Preflight
 from sae_sweeps.tasks.registry import load_plan_studies, load_sweep_task
 
@@ -117,7 +116,7 @@ def _submit(task: str, sweep: Sweep, configs: Sequence[Config], launcher: Launch
     unfinished = [
         config
         for config, (found, _) in zip(configs, planned, strict=True)
-        if not all(is_done(study.folder) for study in found)
+        if not all(study.is_done() for study in found)
     ]
     if unfinished:
         launcher.submit_task(sweep, task, unfinished)

@@ -1,5 +1,6 @@
 """Reads a sweep once for all outputs of a report: tables, HTML page, results.csv and W&B comparison."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any
 from sae_sweeps.runtime.files import write_csv
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ComparedPoint, collect_points
+from sae_sweeps.sweep.result_files import CHANGED
 from sae_sweeps.sweep.sweep_state import read_states
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,4 +43,8 @@ class LoadedSweep:
 def load_sweep(sweep: Sweep) -> LoadedSweep:
     """Read a sweep from sweep.json, the folders of the points, and Slurm's queue if points were submitted."""
     seen = read_states(sweep)
-    return LoadedSweep(sweep, collect_points(sweep, seen.points, seen.content), seen.content)
+    points = collect_points(sweep, seen.points, seen.content)
+    for point in points:
+        if point.changed:
+            log.warning("%s: %s %s", point.name, ", ".join(point.changed), CHANGED)
+    return LoadedSweep(sweep, points, seen.content)

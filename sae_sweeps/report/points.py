@@ -12,6 +12,7 @@ from sae_sweeps.report.blocks import round_digits
 from sae_sweeps.sweep import comparison
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, finite_or_inf
 from sae_sweeps.sweep.point_state import DONE, FAILED
+from sae_sweeps.sweep.result_files import CHANGED
 from sae_sweeps.training.curve import read_lines
 
 # limits beyond which the page shows a caution
@@ -154,7 +155,7 @@ def list_cautions(groups: Sequence[Group]) -> list[str]:
 
     Others are about what the metrics were measured on: few activations with most of the variance, excluded tokens.
     """
-    cautions = []
+    cautions = _list_changed(groups)
     comparable = _group_comparable(groups)
     if len(comparable) > 1:
         cautions.append("Points differ in model, hook or text; metrics can be compared only where all three are equal.")
@@ -174,6 +175,16 @@ def list_cautions(groups: Sequence[Group]) -> list[str]:
             cautions.append(f"Many latents are dead: {_list_labels(dead, 'dead_fraction')}.")
         cautions += _list_number_cautions(ranked)
     return list(dict.fromkeys(cautions))
+
+
+def _list_changed(groups: Sequence[Group]) -> list[str]:
+    """Return a sentence for each point whose SAE is no longer the one that its metrics are of."""
+    return [
+        f"{point.name}: {', '.join(point.changed)} {CHANGED}."
+        for group in groups
+        for point in group.points
+        if point.changed
+    ]
 
 
 def _list_labels(groups: Sequence[Group], metric: str) -> str:

@@ -22,6 +22,7 @@ from sae_sweeps.runtime.seeds import mix_seed
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import display_name, finite_or_inf
 from sae_sweeps.sweep.point_state import read_results
+from sae_sweeps.sweep.result_files import find_changed
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +52,13 @@ class FinishedStudy:
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the study's table NAME.parquet. `columns`: None for all.
 
-        Raises: OSError or ArrowException if the file is missing or damaged.
+        Raises: ValueError if the file is not the one that the study wrote; OSError or ArrowException if it is missing
+        or damaged.
         """
-        return read_table(self.folder / f"{name}.parquet", columns)
+        file = self.folder / f"{name}.parquet"
+        if find_changed(self.folder, self.results, [file.name]):
+            raise ValueError(f"{file.name} is missing, damaged or of another study: its checksum does not match")
+        return read_table(file, columns)
 
 
 def find_finished(sweep: Sweep) -> list[FinishedStudy]:

@@ -102,7 +102,8 @@ def to_json(value: Any, *, indent: int | None = None, compact: bool = False) -> 
 def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text. NaN, infinities and numbers too large for a float, such as 1e999, become None.
 
-    Raises: json.JSONDecodeError, a ValueError, if the text is not JSON.
+    Raises: ValueError if the text is not JSON, or has a whole number of thousands of digits; RecursionError if it is
+    nested too deeply.
     """
     return json.loads(text, parse_constant=lambda name: None, parse_float=lambda digits: _finite(float(digits)))
 
@@ -128,10 +129,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the JSON value in `path`, as `parse_json` does, or None if the file does not exist or is not JSON."""
+    """Return the JSON value in `path`, as `parse_json` does, or None if the file does not exist or is not JSON.
+
+    For files that others wrote; `runtime.records` reads those of this project.
+    """
     try:
         return parse_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
 
 

@@ -7,10 +7,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.runtime.files import read_json
+from sae_sweeps.runtime.records import read_record
 
 PROJECT = Path(__file__).resolve().parents[2]
 FILE = "provenance.json"  # file with the commit in a snapshot of the code, which is not a git work tree
+SHAPE = {"commit": (str, None), "uncommitted_changes": (bool, None)}
 PACKAGES = ("torch", "transformer-lens", "transformers", "tokenizers", "datasets", "hydra-core", "numpy")
 
 
@@ -38,8 +39,9 @@ def commit() -> dict[str, Any]:
 
     In a snapshot of the code, provenance.json has the values of the original work tree.
     """
-    if (recorded := read_json(PROJECT / FILE)) is not None:
-        return recorded
+    recorded: dict[str, Any] | None = read_record(PROJECT / FILE, SHAPE)
+    if recorded is not None:
+        return {name: recorded[name] for name in SHAPE}
     commit = _git("rev-parse", "HEAD")
     changes = bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None
     return {"commit": commit, "uncommitted_changes": changes}

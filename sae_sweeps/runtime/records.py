@@ -1,13 +1,25 @@
-"""Reads JSON files that this project has written. A damaged one is named in a warning and counts as absent."""
+"""JSON files that this project writes and reads again. Each says what it belongs to, and proves that it is unchanged.
+
+A record is a JSON object with one more entry, SEAL: the name of what it belongs to, such as a point's folder, and a
+checksum of the name and all other entries. A file that is damaged, that was changed or that belongs to something else
+is named in a warning and counts as absent. Files of earlier versions have no seal; they are checked by their shape.
+"""
 
 import functools
+import hashlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.runtime.files import read_json
+from sae_sweeps.runtime.errors import first_line
+from sae_sweeps.runtime.files import parse_json, to_json, write_json
 
 log = logging.getLogger(__name__)
+
+SEAL = "seal"
+
+LARGEST = 2**63  # whole numbers of this size or more are damage: they fit neither a tensor nor a float
 
 # What a JSON value must be: a type (float: any number, but no bool), None, a function that says it, a list of one shape
 # for all items, a dictionary with the shapes of required keys, or with the key `str` that of all values; a tuple of
@@ -15,17 +27,74 @@ log = logging.getLogger(__name__)
 Shape = Any
 
 
-def read_record(path: Path, shape: Shape) -> Any:
-    """Return the JSON value in `path`; None if the file does not exist, or is damaged: not JSON of this shape.
+class DamagedError(ValueError):
+    """Raised for a file that is not what it should be. The message continues a sentence: "the file ..."."""
 
-    The warning about a damaged file comes once per process.
+
+def name_owner(path: Path) -> str:
+    """Return what a record belongs to by its place: the name of its folder, and its own."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def write_record(path: Path, content: Mapping[str, Any], owner: str | None = None) -> None:
+    """Write a record to a JSON file, completely or not at all. An existing file is replaced.
+
+    owner: what the record belongs to; None: what `name_owner` says
     """
-    value = read_json(path)
-    if value is not None and matches(value, shape):
-        return value
-    if path.exists():
-        _warn(path)
-    return None
+    owner = name_owner(path) if owner is None else owner
+    content = {name: value for name, value in content.items() if name != SEAL}
+    write_json(path, {**content, SEAL: {"of": owner, "sha256": _checksum(content, owner)}})
+
+
+def load_record(path: Path, shape: Shape, owner: str | None = None) -> Any:
+    """Return the entries of a record without its seal; None if there is no such file.
+
+    owner: what the record must belong to; None: what `name_owner` says; "": anything, as in a copied folder
+    Raises: DamagedError if the file cannot be read, is not JSON of this shape, was changed, or belongs to another.
+    """
+    try:
+        content = parse_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DamagedError(f"cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"is not JSON ({first_line(error)})") from error
+    if isinstance(content, dict) and SEAL in content:
+        _check_seal(content.pop(SEAL), content, name_owner(path) if owner is None else owner)
+    if content is None or not matches(content, shape):
+        raise DamagedError("does not hold the entries that it should")
+    return content
+
+
+def read_record(path: Path, shape: Shape, owner: str | None = None) -> Any:
+    """Return what `load_record` does, but None for a damaged file. The warning about it comes once per process."""
+    try:
+        return load_record(path, shape, owner)
+    except DamagedError as error:
+        warn_damaged(path, str(error))
+        return None
+
+
+@functools.cache
+def warn_damaged(path: Path, problem: str) -> None:
+    """Log a warning about a file that is not used, once per process. `problem`: as in DamagedError"""
+    log.warning("%s %s and is not used; a rerun of the command that wrote it writes it again", path, problem)
+
+
+def _check_seal(seal: Any, content: Mapping[str, Any], owner: str) -> None:
+    """Check a record's seal. `owner`: see `load_record`. Raises: DamagedError."""
+    if not matches(seal, {"of": str, "sha256": str}):
+        raise DamagedError("is damaged: its seal is none")
+    if seal["sha256"] != _checksum(content, seal["of"]):
+        raise DamagedError("is damaged, or was changed after it was written: its checksum does not match")
+    if owner not in ("", seal["of"]):
+        raise DamagedError(f"belongs to another ({seal['of']})")
+
+
+def _checksum(content: Mapping[str, Any], owner: str) -> str:
+    """Return the SHA-256 of an owner and of a record's entries as JSON, in their order."""
+    return hashlib.sha256(f"{owner}\n{to_json(content)}".encode()).hexdigest()
 
 
 def matches(value: Any, shape: Shape) -> bool:
@@ -42,12 +111,8 @@ def matches(value: Any, shape: Shape) -> bool:
         return all(key in value and matches(value[key], inner) for key, inner in shape.items())
     if isinstance(shape, type):
         kinds = (int, float) if shape is float else shape
-        return isinstance(value, kinds) and (shape is bool or not isinstance(value, bool))
+        is_sane = not isinstance(value, int) or -LARGEST < value < LARGEST
+        return isinstance(value, kinds) and is_sane and (shape is bool or not isinstance(value, bool))
     if callable(shape):
         return bool(shape(value))
     return value is shape
-
-
-@functools.cache
-def _warn(path: Path) -> None:
-    log.warning("%s is damaged and is not used; a rerun of the command that wrote it writes it again", path)

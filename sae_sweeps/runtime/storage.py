@@ -25,7 +25,7 @@ def error_number(error: BaseException) -> int | None:
 
 
 def explain_storage(error: BaseException) -> str | None:
-    """Return one line on a full disk, quota or file system, a read-only one, or a folder without permission.
+    """Return one line on a full disk, quota or file system, a read-only one, or a folder that is in the way or closed.
 
     The line names the place, if the error does, and a fix. Returns None for any other error.
     """
@@ -36,6 +36,8 @@ def explain_storage(error: BaseException) -> str | None:
     if number == errno.EROFS:
         where = "" if path is None else f" {mount_point(path)}"
         return f"the file system{where} is read-only, so{place or ' a file'} cannot be written. {ELSEWHERE}"
+    if number == errno.EISDIR and path is not None:
+        return f"{path} is a folder, but a file must be written there. Move the folder away, then rerun the command"
     if number in FORBIDDEN and path is not None:
         return f"no permission to use {path}: {_describe_access(path)}. Get access to it, or: {ELSEWHERE}"
     return None
@@ -43,7 +45,7 @@ def explain_storage(error: BaseException) -> str | None:
 
 def _path_of(error: BaseException) -> Path | None:
     """Return the file or folder that an OSError names; None without a name."""
-    name = getattr(error, "filename", None)
+    name = getattr(error, "filename2", None) or getattr(error, "filename", None)  # the second is a file's new name
     return Path(os.fsdecode(name)).absolute() if isinstance(name, str | bytes | os.PathLike) else None
 
 

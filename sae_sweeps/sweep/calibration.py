@@ -11,8 +11,7 @@ from sae_sweeps.activations.hooks import hook_layer
 from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import Config
 from sae_sweeps.runtime.errors import describe_error
-from sae_sweeps.runtime.files import write_json
-from sae_sweeps.runtime.records import matches, read_record
+from sae_sweeps.runtime.records import matches, read_record, write_record
 from sae_sweeps.sweep.point import Point
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ class Calibration:
     """
 
     def __init__(self, output_root: Path, *, is_local: bool) -> None:
-        content = read_record(output_root / FILE, SHAPE) or {"latest": {}, "devices": {}}
+        content = read_record(output_root / FILE, SHAPE, FILE) or {"latest": {}, "devices": {}}
         self.device = content["latest"].get(_place(is_local), "CPU" if is_local else "CUDA GPU")
         self._sums = content["devices"].get(self.device, {})
 
@@ -93,13 +92,13 @@ def record_run(
     file = output_root / FILE
     try:
         with FileLock(output_root / f".{FILE}.lock"):
-            content: dict[str, Any] = read_record(file, SHAPE) or {"latest": {}, "devices": {}}
+            content: dict[str, Any] = read_record(file, SHAPE, FILE) or {"latest": {}, "devices": {}}
             sums = content["devices"].setdefault(device, {}).setdefault(_key(config), {})
             for part in PARTS:
                 earlier = sums.get(part, {"work": 0.0, "seconds": 0.0})
                 sums[part] = {"work": earlier["work"] + work[part], "seconds": earlier["seconds"] + seconds[part]}
             content["latest"][_place(is_local)] = device
-            write_json(file, content)
+            write_record(file, content, FILE)
     except OSError as error:
         log.warning(
             "could not add the speed of this run to %s (%s). Later plans estimate hours without this run",

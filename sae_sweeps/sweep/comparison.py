@@ -13,18 +13,24 @@ from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.config.saes import architecture_title
 from sae_sweeps.evaluation.metrics import Metric
 from sae_sweeps.sweep.point_state import State, read_results
+from sae_sweeps.sweep.result_files import find_changed
 from sae_sweeps.sweep.sweep import Sweep
 
 
 @dataclass(frozen=True)
 class ComparedPoint:
-    """A point of a sweep, done or not. `results`: the content of results.json; None if the point has no such file."""
+    """A point of a sweep, done or not.
+
+    results: the content of results.json; None if the point has no such file
+    changed: files of its SAE that changed after results.json was written
+    """
 
     sweep: Sweep
     name: str
     state: State
     config: Mapping[str, Any]
     results: Mapping[str, Any] | None
+    changed: Sequence[str] = ()
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -65,10 +71,17 @@ def collect_points(
     """
     content = sweep.read() if content is None else content
     return [
-        ComparedPoint(sweep, name, states[name], asdict(from_json(known["config"])), read_results(sweep.folder / name))
+        _read_point(sweep, name, states[name], known["config"])
         for name, known in content["points"].items()
         if name in states  # other commands may have added points after the states were read
     ]
+
+
+def _read_point(sweep: Sweep, name: str, state: State, config: dict[str, Any]) -> ComparedPoint:
+    folder = sweep.folder / name
+    results = read_results(folder)
+    changed = [] if results is None else find_changed(folder, results, quick=True)
+    return ComparedPoint(sweep, name, state, asdict(from_json(config)), results, changed)
 
 
 def group_by_seed(points: Sequence[ComparedPoint]) -> list[Group]:

@@ -10,7 +10,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from filelock import FileLock, Timeout
 
 from sae_sweeps.config import is_config
 from sae_sweeps.runtime import signals
-from sae_sweeps.runtime.files import write_json
-from sae_sweeps.runtime.records import matches, read_record
+from sae_sweeps.runtime.records import matches, read_record, warn_damaged, write_record
+from sae_sweeps.sweep.result_files import FILES, compute_checksums
 from sae_sweeps.training.checkpoints import newest_step
 from sae_sweeps.training.curve import last_line
 
@@ -92,9 +92,8 @@ class Note:
 
 def write_state(folder: Path, state: str, reason: str | None = None) -> None:
     """Write state.json into a point's folder: the state, the reason for it, and the current process as the owner."""
-    write_json(
-        folder / STATE, {"state": state, "reason": reason, "owner": asdict(Owner.current()), "time": time.time()}
-    )
+    owner = asdict(Owner.current())
+    write_record(folder / STATE, {"state": state, "reason": reason, "owner": owner, "time": time.time()})
 
 
 def read_note(folder: Path) -> Note | None:
@@ -111,10 +110,35 @@ def is_done(folder: Path) -> bool:
     return read_results(folder) is not None
 
 
-def read_results(folder: Path) -> dict[str, Any] | None:
-    """Return the content of results.json in the folder of a point or study; None if it is missing or damaged."""
-    results: dict[str, Any] | None = read_record(folder / RESULTS, RESULTS_SHAPE)
-    return results
+def write_results(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write results.json, which marks a point or study as done, with the checksums of the files beside it."""
+    write_record(folder / RESULTS, {**content, FILES: compute_checksums(folder)})
+
+
+def read_results(folder: Path, *, is_copy: bool = False) -> dict[str, Any] | None:
+    """Return the content of results.json in the folder of a point or study.
+
+    None if it is missing, damaged, or of another point or study.
+    is_copy: whether the folder may be a copy with another name than the point or study
+    """
+    results: dict[str, Any] | None = read_record(folder / RESULTS, RESULTS_SHAPE, "" if is_copy else None)
+    if results is None or is_copy or FILES in results or _has_name(folder.name, results):
+        return results
+    warn_damaged(folder / RESULTS, "belongs to another")
+    return None
+
+
+def _has_name(name: str, results: Mapping[str, Any]) -> bool:
+    """Return whether results may be those of the point or study with this name, by what they say of themselves.
+
+    For results of earlier versions, which have no seal. Points are named by architecture, size, k and seed.
+    """
+    if "study" in results:
+        return results["study"]["name"] == name
+    about = results["point"]
+    if not {"architecture", "dict_size", "k", "seed"} <= about.keys():
+        return True
+    return name.startswith(f"{about['architecture']}-{about['dict_size']}-k{about['k']}-seed{about['seed']}-")
 
 
 def write_state_if_unlocked(folder: Path, state: str, reason: str) -> None:

@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,11 @@ from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
 from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import sha256
 from sae_sweeps.runtime.paths import expand_folder
-from sae_sweeps.runtime.records import read_record
+from sae_sweeps.runtime.records import matches, read_record
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.declared import list_remarks, require_match
 from sae_sweeps.sweep.point import IDENTITY, Point
+from sae_sweeps.sweep.result_files import CHANGED, find_changed
 
 if TYPE_CHECKING:  # importing torch takes a second, and finding SAEs does not need it
     import torch
@@ -101,7 +102,24 @@ class SavedSAE:
 
     def list_remarks(self, config: Config) -> list[str]:
         """Return sentences on what the SAE's files leave open or declare otherwise than `config`, its configuration."""
-        return [] if self.declared is None else list_remarks(self.declared, config)
+        if self.declared is not None:
+            return list_remarks(self.declared, config)
+        return [f"{', '.join(changed)} {CHANGED}"] if (changed := find_changed_files(self)) else []
+
+    def compute_checksums(self) -> dict[str, str]:
+        """Return the SHA-256 of each of the SAE's files by its name."""
+        return {file.name: _digest(file) for file in self.located.files}
+
+    def find_changed(self, described: Mapping[str, Any] | None) -> list[str]:
+        """Return which of the SAE's files are not those of a study.
+
+        described: what `describe` returned for the study; earlier versions gave no checksums, and no file is changed
+        """
+        earlier: Any = (described or {}).get("files")
+        if not matches(earlier, {str: str}):
+            return []
+        files = {name: self.folder / name for name in earlier}
+        return [name for name, file in files.items() if not file.is_file() or _digest(file) != earlier[name]]
 
     def digest(self) -> str:
         """Return the SHA-256 of the weights; for an SAE of another library, of its description and all files."""
@@ -126,17 +144,29 @@ class SavedSAE:
             "k": self.config.k if declared is None else declared.k,
             "seed": self.config.seed if declared is None else None,
             "wandb_run": self.run,
+            "files": self.compute_checksums(),
         }
 
 
 def read_results(saved: SavedSAE) -> dict[str, Any]:
-    """Return the content of results.json of the point that trained the SAE; empty if the SAE is not from a point."""
+    """Return the content of results.json of the point that trained the SAE; empty if the SAE is not from a point.
+
+    Empty as well, with a warning, if the SAE's files have changed since.
+    """
+    if changed := find_changed_files(saved):
+        log.warning("%s: %s %s; its metrics are left out", saved.name, ", ".join(changed), CHANGED)
+        return {}
     return _read_point_results(saved.folder)
+
+
+def find_changed_files(saved: SavedSAE) -> list[str]:
+    """Return which files of a point's SAE are not those that the point's results.json is about."""
+    return find_changed(saved.folder.parent, _read_point_results(saved.folder))
 
 
 def _read_point_results(folder: Path) -> dict[str, Any]:
     """Return the content of results.json next to an SAE's folder; empty if the SAE is not from a point."""
-    results = point_state.read_results(folder.parent) if folder.name == SAE_FOLDER else None
+    results = point_state.read_results(folder.parent, is_copy=True) if folder.name == SAE_FOLDER else None
     return results if results is not None and "point" in results else {}
 
 
@@ -254,5 +284,5 @@ def _sha256(file: Path, size: int, changed: int) -> str:
 
 def _run(point: Path) -> str | None:
     """Return the id of the W&B run of the point in this folder; None if the point has no run."""
-    identity = read_record(point / IDENTITY, {"id": str})
+    identity = read_record(point / IDENTITY, {"id": str}, "")  # also in a copied folder
     return None if identity is None else identity["id"]

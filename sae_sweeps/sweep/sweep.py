@@ -1,6 +1,8 @@
 """Reads and writes sweep.json: the points of a sweep, with configurations, states and Slurm jobs."""
 
+import functools
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,12 +11,13 @@ from typing import Any
 from filelock import FileLock
 
 from sae_sweeps.config import Config, from_json, is_config
+from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import ConfigError, describe_error
-from sae_sweeps.runtime.files import read_json, write_json
-from sae_sweeps.runtime.records import matches
+from sae_sweeps.runtime.records import DamagedError, load_record, matches, write_record
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.point import Point
 from sae_sweeps.sweep.point_state import DONE, WAITING, State
+from sae_sweeps.sweep.rebuild import rebuild, write_settings
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,7 @@ SHAPE = {
     "jobs": [{"id": (str, None), "name": str, "task": str, "packs": [list]}],
     "followed": {str: {"state": str, "reason": (str, None), "job": (str, None)}},
 }
+EMPTY: dict[str, Any] = {"points": {}, "jobs": [], "followed": {}}
 
 
 class Sweep:
@@ -40,29 +44,43 @@ class Sweep:
         """Return the sweep `output_root/name` of a configuration, whether or not the folder exists."""
         return cls(Path(config.output_root) / config.name)
 
+    @property
+    def file(self) -> Path:
+        """Return the path of sweep.json, whether or not it exists."""
+        return self.folder / "sweep.json"
+
     def exists(self) -> bool:
-        """Return whether the folder of the sweep has a sweep.json."""
-        return (self.folder / "sweep.json").is_file()
+        """Return whether the folder of the sweep has a sweep.json, or points from which it can be rebuilt."""
+        return self.file.exists() or bool(rebuild(self.folder)["points"])
 
     def read(self) -> dict[str, Any]:
-        """Return the content of sweep.json.
+        """Return the content of sweep.json. A missing or damaged one is rebuilt from the folders of points and jobs.
 
         points: folder name -> state, reason, config
         jobs: the submissions to Slurm, oldest first
         followed: label of a follow-up task (setting `then`) -> state, reason, job at its end
 
-        Raises: ConfigError if the file is damaged. It is not written again, because it may still be mended.
+        Raises: ConfigError if the file is damaged, and there are no folders from which to rebuild it.
         """
-        file = self.folder / "sweep.json"
-        empty: dict[str, Any] = {"points": {}, "jobs": [], "followed": {}}
-        content = read_json(file)
-        if content is None and not file.exists():
-            return {"name": self.name, **empty}
-        if not isinstance(content, dict) or not matches({**empty, **content}, SHAPE):
-            problem = f"{file} is damaged"
-            fix = "move the file away and rerun the sweep's commands: points that are done keep their results"
-            raise ConfigError("name", self.name, problem, fix)
-        return {**empty, **content}
+        return self._read()[0]
+
+    def _read(self) -> tuple[dict[str, Any], bool]:
+        """Return the content of sweep.json, and whether the file itself is damaged. Raises: as `read`."""
+        empty, problem = {"name": self.name, **EMPTY}, None
+        try:
+            content = load_record(self.file, _is_content)
+        except DamagedError as error:
+            content, problem = None, str(error)
+        if content is not None:
+            return empty | content, False
+        rebuilt = rebuild(self.folder)
+        points, jobs = (pluralize(len(rebuilt[name]), name[:-1]) for name in ("points", "jobs"))
+        if rebuilt["points"] or rebuilt["jobs"]:
+            _warn_once(f"{self.file} {problem or 'is missing'}; it is rebuilt from the folders of {points} and {jobs}")
+        elif problem is not None:
+            fix = "move the file away and rerun the sweep's commands"
+            raise ConfigError("name", self.name, f"{self.file} {problem}", fix)
+        return empty | rebuilt, problem is not None
 
     def points(self) -> list[Point]:
         """Return all points of the sweep, in the order in which commands added them."""
@@ -72,7 +90,12 @@ class Sweep:
         ]
 
     def add(self, points: dict[str, Config]) -> None:
-        """Add to sweep.json the points (folder name -> configuration) that a command is about to run."""
+        """Add to sweep.json the points (folder name -> configuration) that a command is about to run.
+
+        Each configuration is also written to the folder of the point, from which sweep.json can be rebuilt.
+        """
+        for name, config in points.items():
+            write_settings(self.folder / name, config)
 
         def change(content: dict[str, Any]) -> None:
             for name, config in points.items():
@@ -131,6 +154,18 @@ class Sweep:
         """Apply `change` to the content of sweep.json and write the file, while a lock keeps other processes out."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".sweep.lock"):
-            content = self.read()
+            content, is_damaged = self._read()
             change(content)
-            write_json(self.folder / "sweep.json", content)
+            if is_damaged:
+                self.file.rename(self.folder / f"sweep.json.damaged-{time.time_ns()}")
+            write_record(self.file, content)
+
+
+def _is_content(value: Any) -> bool:
+    """Return whether a JSON value is the content of a sweep.json. Those of earlier versions lack some entries."""
+    return isinstance(value, dict) and "points" in value and matches(EMPTY | value, SHAPE)
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)

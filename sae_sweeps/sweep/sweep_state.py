@@ -7,10 +7,10 @@ from typing import Any
 from sae_sweeps.runtime.errors import SlurmError
 from sae_sweeps.sweep import point_state, slurm_queue
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
+from sae_sweeps.sweep.rebuild import SLURM_FOLDER
 from sae_sweeps.sweep.slurm_queue import Job
 from sae_sweeps.sweep.sweep import Sweep
 
-FOLDER = "slurm"  # folder inside a sweep's folder, with the scripts, logs and code of each submission
 POINTS = "points"  # `task` of a submission of packs; that of a follow-up task or study has the name of the task
 STARTED = {
     "RUNNING",
@@ -108,7 +108,7 @@ def _latest_tasks(
                 continue  # the command ended before it could submit
             array = job.id.partition("_")[0] if job else submission["id"]
             id = f"{array}_{index}"
-            task = _Task(id, f"{FOLDER}/{submission['name']}/{id}_0_log.out", job)
+            task = _Task(id, f"{SLURM_FOLDER}/{submission['name']}/{id}_0_log.out", job)
             if submission["task"] == POINTS:
                 points.update(dict.fromkeys(pack, task))
             else:

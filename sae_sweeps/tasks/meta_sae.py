@@ -17,9 +17,8 @@ from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.evaluation.ratios import format_number
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import ConfigError
-from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.progress import PointProgress
-from sae_sweeps.runtime.records import read_record
+from sae_sweeps.runtime.records import read_record, write_record
 from sae_sweeps.saes import SAE
 from sae_sweeps.studies import decomposition_tables, figures, latent_tables
 from sae_sweeps.studies.directions import compare
@@ -203,13 +202,14 @@ def _choose_latents(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
     active, and a resumed training needs the same directions. Raises: ConfigError if no latent is active.
     """
     file = study.folder / DECOMPOSED
-    latents = read_record(file, [int])
+    known = read_record(file, ({"latents": [int]}, [int]))  # a list alone in earlier versions
+    latents = known["latents"] if isinstance(known, dict) else known
     if latents is not None and latents != sorted({*latents} & {*range(sae.dict_size)}):
         latents = None
     if latents is None:
         include_dead = study.settings["include_dead"]
         latents = list(range(sae.dict_size)) if include_dead else (fired_F > 0).nonzero().squeeze(1).tolist()
-        write_json(file, latents)
+        write_record(file, {"latents": latents})
     if not latents:
         tokens = study.settings["latents"]["tokens"]
         problem = f"no latent of {study.saved['sae'].name} is active on any of these tokens, so none can be decomposed"
@@ -254,7 +254,7 @@ def _log_run(run: Run, curve: list[Line], content: dict[str, Any], explained_A: 
     counts = content["meta_latents_per_latent"]
     run.table("meta_latents_per_latent", ["meta_latents", "latents"], [list(row) for row in enumerate(counts)])
     if content["smaller"]:
-        rows = [{k: v for k, v in one.items() if k != "folder"} for one in content["smaller"].values()]
+        rows = [{k: v for k, v in one.items() if k not in ("folder", "files")} for one in content["smaller"].values()]
         run.table("smaller", list(rows[0]), [list(row.values()) for row in rows])
     for picture in pictures:
         run.image(picture)

@@ -45,7 +45,7 @@ def train_with_control(study: Study, sae: SAE, latents_A: Tensor, display: Point
     directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
     values = {name: value for name, value in study.settings.items() if name != "latents"}
     settings = MetaConfig(**values | {"dict_size": _choose_dict_size(directions_AD, study.settings)})
-    meta = MetaSAE(_train(study.folder, directions_AD, settings, display), latents_A, directions_AD, settings)
+    meta = MetaSAE(_train(study, study.folder, directions_AD, settings, display), latents_A, directions_AD, settings)
     metadata = {
         DIRECTIONS_OF: study.saved["sae"].name,
         "sae_sweeps": {"k": meta.sae.k, "seed": settings.seed},
@@ -53,7 +53,7 @@ def train_with_control(study: Study, sae: SAE, latents_A: Tensor, display: Point
     saelens.write(study.folder / "sae", meta.sae.for_inference(), metadata)
     display.show_stage("training the control on shuffled directions")
     shuffled_AD = shuffle_directions(directions_AD, settings.seed)
-    control = _train(study.folder / CONTROL, shuffled_AD, settings, display)
+    control = _train(study, study.folder / CONTROL, shuffled_AD, settings, display)
     return meta, MetaSAE(control, latents_A, shuffled_AD, settings)
 
 
@@ -71,20 +71,23 @@ def _choose_dict_size(directions_AD: Tensor, settings: dict[str, Any]) -> int:
     return size
 
 
-def _train(folder: Path, directions_AD: Tensor, settings: MetaConfig, display: PointProgress) -> BatchTopKSAE:
-    """Train a meta-SAE and return it. Training resumes from the newest checkpoint in `folder`.
+def _train(
+    study: Study, folder: Path, directions_AD: Tensor, settings: MetaConfig, display: PointProgress
+) -> BatchTopKSAE:
+    """Train a meta-SAE and return it. Training resumes from the newest checkpoint in `folder`, that of the study or
+    a folder in it.
 
     Raises: Stopped on a stop signal, after saving the training state.
     """
     trainer, stream = build_trainer(directions_AD, settings)
     steps, tokens = trainer.config.steps, trainer.config.tokens
-    states = folder / CHECKPOINT
-    if (state := checkpoints.load_newest(states)) is not None:
+    states, owner = folder / CHECKPOINT, str(folder.relative_to(study.folder.parent))
+    if (state := checkpoints.load_newest(states, owner, trainer.check_state)) is not None:
         trainer.load_state(state)
     if 0 < trainer.steps_done < steps:
         log.info("%s: resuming at step %d of %d", folder, trainer.steps_done, steps)
     folder.mkdir(parents=True, exist_ok=True)
-    curve = CurveFile(folder / CURVE, trainer.steps_done)
+    curve = CurveFile(folder / CURVE, trainer.steps_done, owner)
     variance = (directions_AD - directions_AD.mean(0)).square().mean().item()
     for _, chunk_steps in train([trainer], stream):
         for step in chunk_steps:
@@ -94,11 +97,11 @@ def _train(folder: Path, directions_AD: Tensor, settings: MetaConfig, display: P
                 explained = complement(divide(step.mse.item(), variance))
                 curve.append({"step": done, "explained_variance": explained, "l0": step.l0.item()})
             if done % settings.checkpoint_every == 0 or trainer.finished:
-                checkpoints.save(states, done, trainer.state())
+                checkpoints.save(states, done, trainer.state(), owner)
             try:
                 signals.raise_if_stopped()
             except signals.Stopped:
-                checkpoints.save(states, done, trainer.state())
+                checkpoints.save(states, done, trainer.state(), owner)
                 raise
     assert isinstance(trainer.sae, BatchTopKSAE), "build_trainer builds a BatchTopKSAE"
     set_threshold(trainer.sae, directions_AD)

@@ -23,7 +23,6 @@ from sae_sweeps.formats.metadata import sae_metadata
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.devices import describe_unused_gpu
 from sae_sweeps.runtime.errors import LockedError
-from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
@@ -121,7 +120,7 @@ class PointRun:
         positions are left out of the text that they were trained on, and are removed.
         """
         folder = self.point.folder / "checkpoint"
-        state = checkpoints.load_newest(folder)
+        state = checkpoints.load_newest(folder, self.point.name, self.trainer.check_state)
         self._left_out = int(state.pop(LEFT_OUT, torch.tensor(-1))) if state is not None else 0
         if state is None or self._left_out >= 0:
             return state
@@ -179,7 +178,7 @@ class PointRun:
         self._saved_steps = self.trainer.steps_done
         self._left_out = self._stream.count_left_out(self.trainer.tokens_done)
         state = {**self.trainer.state(), LEFT_OUT: torch.tensor(self._left_out)}
-        checkpoints.save(self.point.folder / "checkpoint", self.trainer.steps_done, state)
+        checkpoints.save(self.point.folder / "checkpoint", self.trainer.steps_done, state, self.point.name)
 
     def stop(self, reason: str) -> None:
         """Write a checkpoint and mark the point as interrupted, so that it can be resumed.
@@ -218,7 +217,7 @@ class PointRun:
         log_results(self._tracker, self.point, self.trainer.tokens_done, metrics)
         seconds = self._curve.total("seconds")
         results = describe_results(config, self.trainer, metrics, seconds, self._left_out)
-        write_json(folder / point_state.RESULTS, results)
+        point_state.write_results(folder, results)
         self._tracker.finish()
         if not config.training.keep_states:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)

@@ -29,7 +29,7 @@ from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.devices import choose_device
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, LockedError, NotRunError, describe_error
-from sae_sweeps.runtime.files import write_csv, write_json
+from sae_sweeps.runtime.files import write_csv
 from sae_sweeps.runtime.progress import PointProgress, SweepProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import SAE
@@ -119,6 +119,16 @@ class Study:
             log.warning("%s: the W&B run is incomplete, all files are written (%s)", self.name, describe_error(error))
             run.finish(failed=True)
 
+    def is_done(self) -> bool:
+        """Return whether the study has results, of the SAEs' files as they are now."""
+        results = point_state.read_results(self.folder)
+        if results is None:
+            return False
+        changed = [file for part, one in self.saved.items() for file in one.find_changed(results["study"].get(part))]
+        if changed:
+            log.warning("%s: %s changed after this study, which is run again", self.name, ", ".join(changed))
+        return not changed
+
     def describe(self) -> dict[str, Any]:
         """Return the entry `study` of results.json: task, name, a description of each SAE, and settings."""
         return {
@@ -133,7 +143,7 @@ class Study:
         require_numbers(metrics, "Check the weights of the SAE")
         content = {"study": self.describe(), "metrics": metrics, "missing": explain_missing(metrics), **more}
         content |= {"config": asdict(self.config), "provenance": provenance()}
-        write_json(self.folder / point_state.RESULTS, content)
+        point_state.write_results(self.folder, content)
 
 
 def _apply_command(saved: SavedSAE, command: Config) -> Config:
@@ -214,7 +224,7 @@ def run_studies(
     with SweepProgress(len(studies), "studies").live() as display:
         for study in studies:
             failure = None
-            if point_state.is_done(study.folder):
+            if study.is_done():
                 log.info("%s: this study is already done and is skipped", study.name)
             else:
                 failure = _run(study, run_one, display)
@@ -231,7 +241,7 @@ def _run(study: Study, run_one: Callable[[Study, PointProgress], None], progress
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
         with _hold_lock(study), logs.log_file(study.folder):
-            if point_state.is_done(study.folder):
+            if study.is_done():
                 return None  # another process finished the study while this process waited for the lock
             try:
                 run_one(study, display)

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from sae_sweeps.runtime.files import read_json
 from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.tracking.run import Run, start_run
 from sae_sweeps.tracking.wandb_sync import is_incomplete, offline_runs
@@ -50,7 +49,8 @@ def lacks_run(point: Point) -> bool:
 
 def rebuild_run(point: Point) -> bool:
     """Write the W&B run of a finished point from its curve and its results. Returns whether W&B wrote all of it."""
-    results = read_json(point.folder / point_state.RESULTS)
+    results = point_state.read_results(point.folder)
+    assert results is not None, "only finished points lack a run"
     run = start_point_run(point, read_lines(point.folder / CURVE), results["provenance"], "offline")
     log_results(run, point, results["training"]["tokens"], results["metrics"])
     return run.finish()

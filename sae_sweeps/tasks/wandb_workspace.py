@@ -6,8 +6,7 @@ from typing import Any
 
 from sae_sweeps.config import Config
 from sae_sweeps.runtime.errors import NO_POINTS, NotRunError, first_line
-from sae_sweeps.runtime.files import write_json
-from sae_sweeps.runtime.records import read_record
+from sae_sweeps.runtime.records import read_record, write_record
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.wandb_environment import find_problem
 from sae_sweeps.tracking.comparison_run import GROUPS, PARETO, POINTS, combine_tracking
@@ -59,7 +58,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
         address = _save(view, read_record(sweep.folder / ADDRESS, {"url": str, "entity": str, "project": str}))
     except Exception as error:
         return [f"{server} refused the workspace ({first_line(error)}); {REQUIREMENTS}"]
-    write_json(sweep.folder / ADDRESS, address)
+    write_record(sweep.folder / ADDRESS, address)
     log.info("workspace: %s", address["url"])
     return []
 

@@ -15,8 +15,8 @@ from sae_sweeps.config.differences import find_varying, flatten
 from sae_sweeps.config.saes import architecture_title
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.errors import describe_error
-from sae_sweeps.runtime.files import sha256, write_json
-from sae_sweeps.runtime.records import read_record
+from sae_sweeps.runtime.files import sha256
+from sae_sweeps.runtime.records import read_record, write_record
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, group_by_seed, point_label
 from sae_sweeps.tracking.run import start_run
@@ -96,7 +96,7 @@ def _update(sweep: Sweep, tracking: TrackingConfig, points: Sequence[ComparedPoi
         run.artifact(f"{sweep.name}-{REPORT}", REPORT, report, config)
     if run.finish(_best(groups)):
         identity = read_record(sweep.folder / IDENTITY, dict) or {}
-        write_json(sweep.folder / IDENTITY, {**identity, "made_of": table_hash, "report": report_hash})
+        write_record(sweep.folder / IDENTITY, {**identity, "made_of": table_hash, "report": report_hash})
 
 
 def _points_table(points: Sequence[ComparedPoint]) -> tuple[list[str], list[list[Any]]]:

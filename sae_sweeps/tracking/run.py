@@ -19,8 +19,7 @@ from sae_sweeps.config import TrackingConfig
 from sae_sweeps.config.commands import format_command
 from sae_sweeps.config.names import shorten, to_artifact_name
 from sae_sweeps.evaluation.metrics import METRICS
-from sae_sweeps.runtime.files import write_json
-from sae_sweeps.runtime.records import read_record
+from sae_sweeps.runtime.records import read_record, write_record
 from sae_sweeps.sweep.point import IDENTITY
 from sae_sweeps.sweep.wandb_environment import describe_wandb_error
 from sae_sweeps.tracking.background_sync import Uploads, block_signal
@@ -239,7 +238,7 @@ def _load_run_id(file: Path, tracking: TrackingConfig) -> str:
     The file is written again with the id and the current project and entity.
     """
     run_id: str = (read_record(file, {"id": str}) or {"id": secrets.token_hex(4)})["id"]
-    write_json(file, {"id": run_id, "project": tracking.project, "entity": tracking.entity})
+    write_record(file, {"id": run_id, "project": tracking.project, "entity": tracking.entity})
     return run_id
 
 

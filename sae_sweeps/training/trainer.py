@@ -3,7 +3,7 @@
 # A activations in a chunk, B in a batch, D model width, F latents
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -128,7 +128,23 @@ class Trainer:
         state["steps_done"] = torch.tensor(self.steps_done)
         return state
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Check that tensors may be what `state` returned. Raises: ValueError that names one which is not."""
+        shapes = {f"sae.{name}": tensor.shape for name, tensor in self.sae.state_dict().items()}
+        if not self.sae.centers_input and "sae.input_center" not in state:
+            shapes.pop("sae.input_center")  # in checkpoints from before this buffer existed
+        shapes |= {"idle_tokens": self.idle_tokens_F.shape, "steps_done": torch.Size()}
+        for name, parameter in self.sae.named_parameters():
+            shapes |= {f"adam.{name}.{slot}": parameter.shape for slot in ("exp_avg", "exp_avg_sq")}
+            shapes[f"adam.{name}.step"] = torch.Size()
+        for name, shape in shapes.items():
+            if name not in state or state[name].shape != shape:
+                found = tuple(state[name].shape) if name in state else "missing"
+                raise ValueError(f"{name} is {found} instead of {tuple(shape)}")
+        if not 0 < int(state["steps_done"]) <= self.config.steps:
+            raise ValueError(f"it is of step {int(state['steps_done'])} of {self.config.steps}")
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore SAE, optimizer and counters from the tensors that `state` returned."""
         weights = {name[4:]: tensor for name, tensor in state.items() if name.startswith("sae.")}
         if not self.sae.centers_input:  # checkpoints from before this buffer existed have all of it in b_enc

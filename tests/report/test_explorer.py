@@ -10,6 +10,7 @@ import pytest
 
 from sae_sweeps.report import cards, explorer
 from sae_sweeps.sweep import Sweep
+from tests.commands import rewrite_results
 from tests.report import reference
 from tests.report.reading import Page, read_page
 from tests.report.test_page import NASTY
@@ -138,9 +139,7 @@ def test_saes_without_examples_come_last_and_have_nearest_latents(first):
     without_examples = point(first, "batchtopk-32").name
     (study,) = reference.find_studies(first, "latents", without_examples)
     shutil.rmtree(study)
-    results = json.loads((first / without_examples / "results.json").read_text())
-    results["metrics"]["nmse"] = 0.0
-    (first / without_examples / "results.json").write_text(json.dumps(results))
+    rewrite_results(first / without_examples, lambda results: results["metrics"].update(nmse=0.0))
     shown = read_page(Sweep(first))
     saes = [card_set for card_set in card_sets(shown).values() if card_set["sae"] is None]
     assert [card_set["has_examples"] for card_set in saes] == [True, True, True, False]
@@ -240,6 +239,7 @@ def change(file: Path, how) -> None:
     rows = [how(row) for row in table.to_pylist()]
     schema = table.schema if how is not without_places else None
     pq.write_table(table.from_pylist(rows, schema), file)
+    rewrite_results(file.parent)
 
 
 def without_places(row: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ ACTIVATIONS_NSD = torch.arange(60.0).reshape(3, 4, 5)
 def test_a_damaged_checkpoint_is_never_loaded(tmp_path, name):
     states = {step: {"weight": torch.full((4, 3), float(step)), "step": torch.tensor(step)} for step in (1, 2)}
     for step, state in states.items():
-        checkpoints.save(tmp_path / "whole", step, state)
+        checkpoints.save(tmp_path / "whole", step, state, "one")
 
     @examples(60)
     def check(how):
@@ -40,7 +40,7 @@ def test_a_damaged_checkpoint_is_never_loaded(tmp_path, name):
         content = damaged(file.read_bytes(), how)
         intact = content == file.read_bytes()
         file.write_bytes(content)
-        loaded = checkpoints.load_newest(tmp_path / "copy")
+        loaded = checkpoints.load_newest(tmp_path / "copy", "one")
         assert torch.equal(loaded["weight"], states[2 if intact else 1]["weight"])
 
     check()

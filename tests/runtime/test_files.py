@@ -87,7 +87,7 @@ def write_one_of_each(folder):
     write_json(folder / "value.json", {})
     write_csv(folder / "rows.csv", [{"a": 1}])
     write_table(folder / "table.parquet", pa.schema([("a", pa.int64())]), [{"a": [1]}])
-    checkpoints.save(folder / "checkpoint", 1, tensors)
+    checkpoints.save(folder / "checkpoint", 1, tensors, "one")
     CurveFile(folder / "metrics.jsonl", 0).append({"step": 1})
     ActivationCache(folder / "cache", 1e6, {}).get(torch.ones(1, 2), lambda: torch.ones(1, 2, 3))
     saelens.write(folder / "sae", TopKSAE(8, 6, 2).for_inference(), {})

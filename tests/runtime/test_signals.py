@@ -147,10 +147,10 @@ def test_a_point_that_cannot_be_saved_does_not_prevent_saving_the_others(tmp_pat
     points = pack(tmp_path, tiny)
     save = checkpoints.save
 
-    def full(folder, step, state):
+    def full(folder, step, state, owner):
         if folder.parent.name == "k3" and step == 8:
             raise OSError(28, "No space left on device")
-        save(folder, step, state)
+        save(folder, step, state, owner)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", full)

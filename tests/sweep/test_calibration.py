@@ -105,10 +105,10 @@ def test_jobs_are_not_estimated_by_the_speed_of_this_machine(tmp_path):
 
 
 def test_a_calibration_that_cannot_be_written_logs_a_warning(tmp_path, caplog, monkeypatch):
-    def full(path, value):
+    def full(path, value, owner):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(calibration, "write_json", full)
+    monkeypatch.setattr(calibration, "write_record", full)
     calibration.record_run(pack(20, root=tmp_path), FACTS, "A100", SECONDS, is_local=False)
     assert "calibration.json (the disk is full" in caplog.text
 

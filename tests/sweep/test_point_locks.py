@@ -23,7 +23,6 @@ def sweep(tmp_path, tiny, monkeypatch) -> tuple[Sweep, list[Point]]:
     sweep = Sweep(tmp_path / "sweep")
     points = [Point(composed(*tiny, f"k={k}"), sweep.folder / f"k{k}") for k in (3, 4)]
     sweep.add({point.name: point.config for point in points})
-    points[0].folder.mkdir()
     return sweep, points
 
 
@@ -78,8 +77,8 @@ def test_a_process_that_lost_its_point_saves_nothing_more(sweep, monkeypatch):
     sweep, points = sweep
     save = checkpoints.save
 
-    def overtaken(folder, step, state):
-        save(folder, step, state)
+    def overtaken(folder, step, state, owner):
+        save(folder, step, state, owner)
         if folder.parent.name == "k3" and step == 14:
             take_over(points[0])
 

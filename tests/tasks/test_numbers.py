@@ -100,9 +100,9 @@ def test_a_checkpoint_without_the_rule_is_resumed_only_if_its_activations_are_th
     monkeypatch.setattr(point_module.PointRun, "finish", lambda self, *given: 1 / 0)
     assert "division" in run([point])["point"]
     folder = point.folder / "checkpoint"
-    state = checkpoints.load_newest(folder)
+    state = checkpoints.load_newest(folder, point.name)
     del state[point_module.LEFT_OUT]
-    checkpoints.save(folder, int(state["steps_done"]), state)
+    checkpoints.save(folder, int(state["steps_done"]), state, point.name)
     monkeypatch.setattr(point_module.PointRun, "finish", finish)
     assert run([point]) == {"point": "done"}
     restarted = "training starts again from step 0" in (point.folder / "launch.log").read_text()

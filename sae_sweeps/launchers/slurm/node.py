@@ -14,15 +14,14 @@ from typing import Any
 
 from sae_sweeps.config import from_json, is_config
 from sae_sweeps.config.tasks import STUDY_TASKS, SWEEP_TASKS
-from sae_sweeps.launchers.slurm.submission import SUBMISSION
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.caches import provide_caches
 from sae_sweeps.runtime.console import prepare_output
-from sae_sweeps.runtime.files import write_json
-from sae_sweeps.runtime.records import read_record
+from sae_sweeps.runtime.records import read_record, write_record
 from sae_sweeps.sweep import Point, Sweep, point_state, slurm_queue
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.sweep.point_state import FAILED
+from sae_sweeps.sweep.rebuild import SUBMISSION
 from sae_sweeps.sweep.sweep_state import POINTS, task_label
 from sae_sweeps.training import checkpoints
 
@@ -128,7 +127,7 @@ def _record_start(folders: Sequence[Path], starts_file: Path) -> bool:
     progress = [[point_state.is_done(folder), checkpoints.newest_step(folder / "checkpoint")] for folder in folders]
     earlier = read_record(starts_file, STARTS) or {"progress": None}
     cost = earlier["fruitless"] + earlier["end"] if earlier["progress"] == progress else 0
-    write_json(starts_file, {"progress": progress, "fruitless": cost, "end": KILL_COST})
+    write_record(starts_file, {"progress": progress, "fruitless": cost, "end": KILL_COST})
     return cost < MAX_COST
 
 
@@ -138,7 +137,7 @@ def _recording_preemption(starts_file: Path) -> Iterator[None]:
     try:
         yield
     except signals.Stopped:
-        write_json(starts_file, {**(read_record(starts_file, STARTS) or {}), "end": PREEMPTION_COST})
+        write_record(starts_file, {**(read_record(starts_file, STARTS) or {}), "end": PREEMPTION_COST})
         raise
 
 

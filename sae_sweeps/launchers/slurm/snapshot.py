@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from sae_sweeps.runtime import provenance
-from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.records import name_owner, write_record
 
 PACKAGE = "sae_sweeps"
 SUFFIXES = (".py", ".html", ".css", ".js")  # suffixes of the files that are copied
@@ -34,6 +34,6 @@ def copy_code(folder: Path) -> Path:
         copy = partial / file.relative_to(PROJECT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
-    write_json(partial / provenance.FILE, commit)
+    write_record(partial / provenance.FILE, commit, name_owner(target / provenance.FILE))
     partial.rename(target)
     return target

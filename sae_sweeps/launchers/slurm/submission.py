@@ -25,14 +25,14 @@ from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.launchers.slurm.snapshot import copy_code
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import SlurmError
-from sae_sweeps.runtime.files import write_json
+from sae_sweeps.runtime.records import write_record
 from sae_sweeps.sweep import Point, Sweep, slurm_queue
 from sae_sweeps.sweep.packs import split_into_packs
 from sae_sweeps.sweep.point_state import DONE, QUEUED, RUNNING, State
-from sae_sweeps.sweep.sweep_state import FOLDER, POINTS, SweepStates, read_states, task_label
+from sae_sweeps.sweep.rebuild import SLURM_FOLDER, SUBMISSION
+from sae_sweeps.sweep.sweep_state import POINTS, SweepStates, read_states, task_label
 from sae_sweeps.tasks.follow_ups import sort_studies_first
 
-SUBMISSION = "submission.json"
 SUBMIT_LOCK = ".submit.lock"  # lock file in the sweep's folder, so that one command submits at a time
 MAX_LISTED_PACKS = 12  # maximum number of packs whose sizes are printed; for more, only the largest size is
 
@@ -71,7 +71,7 @@ def submit(sweep: Sweep, points: Sequence[Point], then: Sequence[str], settings:
     with FileLock(sweep.folder / SUBMIT_LOCK):
         seen = _read_states(sweep)
         unfinished = [point for point in points if seen.points[point.name].state not in (DONE, QUEUED, RUNNING)]
-        code = copy_code(sweep.folder.absolute() / FOLDER)
+        code = copy_code(sweep.folder.absolute() / SLURM_FOLDER)
         packs = split_into_packs(unfinished, settings.max_points)
         max_tasks = slurm_queue.max_array_size() if packs else 1
         sweep.record_states(seen.points, seen.content)
@@ -108,7 +108,7 @@ def submit_task(sweep: Sweep, task: str, configs: Sequence[Config], settings: Se
         remaining = [config for config in configs if select_study_settings(config, task) not in under_way]
         if not remaining:
             return None
-        code = copy_code(sweep.folder.absolute() / FOLDER)
+        code = copy_code(sweep.folder.absolute() / SLURM_FOLDER)
         return _submit_array(sweep, code, {**_describe_task(task, remaining), "by_itself": True}, settings)
 
 
@@ -231,8 +231,8 @@ def _submit_array(
     after: ids of the jobs that must end first
     """
     name = f"{re.sub(r'[^A-Za-z0-9._-]', '-', sweep.name)[:60]}.{secrets.token_hex(4)}"
-    folder = sweep.folder.absolute() / FOLDER / name
-    write_json(
+    folder = sweep.folder.absolute() / SLURM_FOLDER / name
+    write_record(
         folder / SUBMISSION, {**content, "name": name, "directory": os.getcwd(), "sweep": str(sweep.folder.absolute())}
     )
     entry: dict[str, Any] = {

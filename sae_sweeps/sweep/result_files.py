@@ -1,0 +1,44 @@
+"""The files beside a results.json that the results are about: their checksums, and which have changed since."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
+from sae_sweeps.runtime.files import sha256
+from sae_sweeps.runtime.records import matches
+
+FILES = "files"  # entry of results.json: path in the folder -> SHA-256
+CHANGED = "changed after results.json was written, so the results may be of another file"
+PATTERNS = (f"{SAE_FOLDER}/{CONFIG}", f"{SAE_FOLDER}/{WEIGHTS}", "*.parquet", "metrics.jsonl")
+
+
+def compute_checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the SAE, the curve and the tables of a point or study, by their paths in its folder."""
+    files = sorted(file for pattern in PATTERNS for file in folder.glob(pattern))
+    return {str(file.relative_to(folder)): sha256(file) for file in files}
+
+
+def find_changed(
+    folder: Path, results: Mapping[str, Any], names: Collection[str] | None = None, *, quick: bool = False
+) -> list[str]:
+    """Return which files in the folder of a point or study are not those that its results are about.
+
+    results: the content of results.json; those of earlier versions have no checksums, so no file counts as changed
+    names: files to check; None for all
+    quick: only read files whose inode changed after results.json was written, as by a write, a rename or a copy
+    """
+    files: Any = results.get(FILES)
+    if not matches(files, {str: str}):
+        return []
+    trusted_until = (folder / "results.json").stat().st_ctime_ns if quick else None
+    chosen = files if names is None else {name: files[name] for name in names if name in files}
+    return [name for name, checksum in chosen.items() if not _is_unchanged(folder / name, checksum, trusted_until)]
+
+
+def _is_unchanged(file: Path, checksum: str, trusted_until: int | None) -> bool:
+    """Return whether a file exists, and has a SHA-256 or an inode that has not changed since `trusted_until` (ns)."""
+    try:
+        return (trusted_until is not None and file.stat().st_ctime_ns <= trusted_until) or sha256(file) == checksum
+    except OSError:
+        return False
