@@ -121,13 +121,12 @@ class Study:
 
     def is_done(self) -> bool:
         """Return whether the study has results, of the SAEs' files as they are now."""
-        results = point_state.read_results(self.folder)
-        if results is None:
-            return False
-        changed = [file for part, one in self.saved.items() for file in one.find_changed(results["study"].get(part))]
-        if changed:
-            log.warning("%s: %s changed after this study, which is run again", self.name, ", ".join(changed))
-        return not changed
+        return point_state.is_done(self.folder) and not self.find_changed()
+
+    def find_changed(self) -> list[str]:
+        """Return which of the SAEs' files are not those that the results in the folder are about."""
+        about = (point_state.read_results(self.folder) or {}).get("study", {})
+        return [file for part, one in self.saved.items() for file in one.find_changed(about.get(part))]
 
     def describe(self) -> dict[str, Any]:
         """Return the entry `study` of results.json: task, name, a description of each SAE, and settings."""
@@ -243,6 +242,8 @@ def _run(study: Study, run_one: Callable[[Study, PointProgress], None], progress
         with _hold_lock(study), logs.log_file(study.folder):
             if study.is_done():
                 return None  # another process finished the study while this process waited for the lock
+            if changed := study.find_changed():
+                log.warning("%s: %s changed after this study, which is run again", study.name, ", ".join(changed))
             try:
                 run_one(study, display)
             except Exception as error:

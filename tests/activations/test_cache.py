@@ -132,3 +132,18 @@ def test_processes_share_a_cache_while_all_write_and_evict(tmp_path):
         assert process.returncode == 0, errors
         assert "damaged" not in errors
     assert sum(file.stat().st_size for file in tmp_path.glob("*/*.safetensors")) <= 3000
+
+
+def test_exchanged_entries_are_computed_again(tmp_path, caplog):
+    batches = [TOKENS_NS, TOKENS_NS + 1]
+    for tokens_NS in batches:
+        cache(tmp_path).get(tokens_NS, lambda tokens_NS=tokens_NS: activations(tokens_NS))
+    first, second = tmp_path.glob("*/*.safetensors")
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(kept)
+    for tokens_NS in batches:
+        found = cache(tmp_path).get(tokens_NS, lambda tokens_NS=tokens_NS: activations(tokens_NS))
+        assert torch.equal(found, activations(tokens_NS))
+        assert torch.equal(cache(tmp_path).get(tokens_NS, must_not_compute), found)  # written again
+    assert caplog.text.count("does not name these tokens and this model") == 2

@@ -54,7 +54,7 @@ def test_saes_that_do_not_fit_are_not_stitched():
 def decomposed(swept):
     """Return a study of the command, its metrics, its SAE, and the same decomposition by the library."""
     (study,) = done(swept, "meta_sae", "batchtopk")
-    latents = torch.tensor(json.loads((study / "decomposed.json").read_text()))
+    latents = torch.tensor(json.loads((study / "decomposed.json").read_text())["latents"])
     sae = load_sae(point(swept, "batchtopk-48") / "sae")
     steps, settings = [], {"latents": latents, "steps": 60, "batch_size": 16}
     meta = MetaSAE.train(sae, **settings, on_progress=lambda done, total: steps.append((done, total)))

@@ -187,7 +187,7 @@ def test_replaced_directions_of_a_foreign_sae_keep_their_norms(tmp_path, relu, m
     (folder,) = done(tmp_path / "outputs" / "elsewhere", "meta_sae")
     metrics, sae, meta = results(folder)["metrics"], load_sae(relu), saelens.read(folder / "sae")
     assert metrics["nmse_before"] == pytest.approx(dense_metrics(sae, acts_AD)["nmse"], rel=1e-4)
-    latents = json.loads((folder / "decomposed.json").read_text())
+    latents = json.loads((folder / "decomposed.json").read_text())["latents"]
     norm_A1 = sae.W_dec[latents].norm(dim=1, keepdim=True)
     assert norm_A1.max() > 2 * norm_A1.min()
     sae.W_dec[latents] = meta(normalize(sae.W_dec[latents], dim=1)) * norm_A1

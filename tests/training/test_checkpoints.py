@@ -1,9 +1,12 @@
 import logging
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.testing import assert_close
 
+from sae_sweeps.runtime.files import sha256
 from sae_sweeps.training import checkpoints
 
 
@@ -70,3 +73,44 @@ def test_the_checksum_is_one_that_sha256sum_reads(tmp_path):
 
     checkpoints.save(tmp_path, 1, state(1), "one")
     subprocess.run(["sha256sum", "-c", checkpoints.CHECKSUM], cwd=tmp_path / "step-00000001", check=True)
+
+
+def test_the_checkpoint_of_another_point_or_step_is_never_loaded(tmp_path, caplog):
+    checkpoints.save(tmp_path, 1, state(1), "one")
+    checkpoints.save(tmp_path / "other", 5, state(5), "two")
+    shutil.copytree(tmp_path / "other" / "step-00000005", tmp_path / "step-00000005")
+    assert_close(checkpoints.load_newest(tmp_path, "one"), state(1))
+    assert "it belongs to two, not to one" in caplog.text
+    checkpoints.save(tmp_path, 2, {"steps_done": torch.tensor(2)}, "one")
+    (tmp_path / "step-00000002").rename(tmp_path / "step-00000007")
+    assert_close(checkpoints.load_newest(tmp_path, "one"), state(1))
+    assert "it is of step 2" in caplog.text
+
+
+def test_a_checkpoint_of_an_earlier_version_is_accepted(tmp_path):
+    checkpoints.save(tmp_path, 1, state(1), "one")
+    folder = tmp_path / "step-00000001"
+    save_file(state(1), folder / checkpoints.STATE)
+    (folder / checkpoints.CHECKSUM).write_text(f"{sha256(folder / checkpoints.STATE)}  {checkpoints.STATE}\n")
+    assert_close(checkpoints.load_newest(tmp_path, "two"), state(1))
+
+
+def test_a_checkpoint_that_the_check_refuses_is_passed_over(tmp_path, caplog):
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, state(step), "one")
+
+    def check(found):
+        if found["weights"][0, 0] == 2:
+            raise ValueError("weights is of another shape")
+
+    assert_close(checkpoints.load_newest(tmp_path, "one", check), state(1))
+    assert "step-00000002 is damaged (weights is of another shape)" in caplog.text
+
+
+def test_a_file_in_the_place_of_a_checkpoint_is_removed(tmp_path):
+    checkpoints.save(tmp_path, 1, state(1), "one")
+    (tmp_path / "step-00000002").write_bytes(b"")
+    assert_close(checkpoints.load_newest(tmp_path, "one"), state(1))
+    (tmp_path / "step-00000003").write_bytes(b"")
+    checkpoints.save(tmp_path, 3, state(3), "one")
+    assert_close(checkpoints.load_newest(tmp_path, "one"), state(3))
