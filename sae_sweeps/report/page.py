@@ -21,7 +21,7 @@ from sae_sweeps.report.points import (
     split_shared_settings,
     summarise,
 )
-from sae_sweeps.report.studies import collect_studies, find_finished, list_evaluated, list_remarks
+from sae_sweeps.report.studies import collect_studies, find_finished, list_evaluated, list_outdated, list_remarks
 from sae_sweeps.runtime.files import to_json
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.provenance import provenance
@@ -88,7 +88,7 @@ def build_page(
     parts = {
         "title": html.escape(title),
         "summary": html.escape(summarise(groups)),
-        "cautions": _list("cautions", list_cautions(groups)),
+        "cautions": _list("cautions", [*list_cautions(groups), *list_outdated(studies, points)]),
         "about": _list("about", describe_points(points)),
         "evaluated": _evaluated_section(list_evaluated(studies), list_remarks(studies)),
         "failures": _list("failures", list_failures(points, outcomes)),

@@ -15,14 +15,15 @@ from sae_sweeps.config.differences import find_differing, flatten, select_text_s
 from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.evaluation.metrics import METRICS, remark_on
 from sae_sweeps.evaluation.ratios import divide
+from sae_sweeps.formats.layout import SAE_FOLDER
 from sae_sweeps.report.blocks import round_digits
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import read_table
 from sae_sweeps.runtime.seeds import mix_seed
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import display_name, finite_or_inf
+from sae_sweeps.sweep.comparison import ComparedPoint, display_name, finite_or_inf
 from sae_sweeps.sweep.point_state import read_results
-from sae_sweeps.sweep.result_files import find_changed
+from sae_sweeps.sweep.result_files import FILES, find_changed
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +119,21 @@ def list_remarks(studies: Sequence[FinishedStudy]) -> list[str]:
     found = {study.results["study"]["sae"]["point"]: study.results["metrics"] for study in evaluated}
     remarks = {name: remark_on(metrics) for name, metrics in found.items()}
     return [f"{name}: {remark}" for name, remark in remarks.items() if remark is not None]
+
+
+def list_outdated(studies: Sequence[FinishedStudy], points: Sequence[ComparedPoint]) -> list[str]:
+    """Return a sentence for each study of an SAE of a point that had other files than the point's results are about."""
+    known = {(point.sweep.folder, point.name): (point.results or {}).get(FILES, {}) for point in points}
+    found = []
+    for study in studies:
+        for sae in study.results["study"].values():
+            if isinstance(sae, dict) and "point" in sae:
+                now = known.get((study.sweep.folder, sae["point"]), {})
+                then = {f"{SAE_FOLDER}/{name}": checksum for name, checksum in sae.get("files", {}).items()}
+                if changed := [name for name in then if now.get(name, then[name]) != then[name]]:
+                    problem = f"is about another {' and '.join(changed)} of {sae['point']} than the metrics here"
+                    found.append(f"The study {study.task}/{study.folder.name} {problem}.")
+    return found
 
 
 def _common_data(study: FinishedStudy, studies: Sequence[FinishedStudy]) -> dict[str, Any]:

@@ -20,20 +20,25 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path, *, is_synced: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to, and rename the temporary file to `path` when the context ends.
 
     The content is synced to the disk before the rename, so a crash leaves the old file or the new one, never a part. An
     error in the context removes the temporary file and leaves `path` as it was.
+
+    is_synced: False for one of many files that can be made again, because syncing takes milliseconds: a crash of the
+    machine may leave it cut
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with naming_file(path):
         try:
             yield temporary
-            sync(temporary)
+            if is_synced:
+                sync(temporary)
             os.replace(temporary, path)
-            sync(path.parent)  # the new name is in the folder, which must be synced as well
+            if is_synced:
+                sync(path.parent)  # the new name is in the folder, which must be synced as well
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.runtime.errors import first_line
-from sae_sweeps.runtime.files import parse_json, to_json, write_json
+from sae_sweeps.runtime.files import parse_json, to_json, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +36,17 @@ def name_owner(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
-def write_record(path: Path, content: Mapping[str, Any], owner: str | None = None) -> None:
+def write_record(path: Path, content: Mapping[str, Any], owner: str | None = None, *, is_synced: bool = True) -> None:
     """Write a record to a JSON file, completely or not at all. An existing file is replaced.
 
     owner: what the record belongs to; None: what `name_owner` says
+    is_synced: see `files.write_atomically`
     """
     owner = name_owner(path) if owner is None else owner
     content = {name: value for name, value in content.items() if name != SEAL}
-    write_json(path, {**content, SEAL: {"of": owner, "sha256": _checksum(content, owner)}})
+    sealed = {**content, SEAL: {"of": owner, "sha256": _checksum(content, owner)}}
+    with write_atomically(path, is_synced=is_synced) as temporary:
+        temporary.write_text(to_json(sealed, indent=2) + "\n", encoding="utf-8")
 
 
 def load_record(path: Path, shape: Shape, owner: str | None = None) -> Any:

@@ -30,7 +30,7 @@ def write_settings(folder: Path, config: Config) -> None:
     """Write a point's configuration into its folder, unless it is there."""
     content = {"config": asdict(config)}
     if to_json(read_record(folder / SETTINGS, SETTINGS_SHAPE)) != to_json(content):
-        write_record(folder / SETTINGS, content)
+        write_record(folder / SETTINGS, content, is_synced=False)
 
 
 def rebuild(folder: Path) -> dict[str, Any]:

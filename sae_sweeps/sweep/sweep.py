@@ -94,8 +94,6 @@ class Sweep:
 
         Each configuration is also written to the folder of the point, from which sweep.json can be rebuilt.
         """
-        for name, config in points.items():
-            write_settings(self.folder / name, config)
 
         def change(content: dict[str, Any]) -> None:
             for name, config in points.items():
@@ -104,6 +102,8 @@ class Sweep:
                 content["points"][name] = {**earlier, "state": state, "reason": None, "config": asdict(config)}
 
         self.update(change)
+        for name, config in points.items():
+            write_settings(self.folder / name, config)
 
     def set_state(self, name: str, state: str, reason: str | None = None) -> None:
         """Record the state of a point, and the reason for it, in sweep.json. `name`: folder name of the point."""

@@ -8,8 +8,10 @@ from safetensors.torch import load_file, save_file
 
 from sae_sweeps.report.loaded import load_sweep
 from sae_sweeps.report.points import list_cautions
+from sae_sweeps.report.studies import find_finished, list_outdated
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import group_by_seed
+from tests.commands import rewrite_results
 from tests.tasks.conftest import GIVEN, done, point
 
 CHANGED = "changed after results.json was written"
@@ -23,7 +25,7 @@ def edit(config, **values) -> None:
 def replaced(first):
     """The sweep with other weights of two SAEs, which fit their configuration."""
     points = [point(first, f"{architecture}-48") for architecture in ("topk", "batchtopk")]
-    for file in (point / "sae" / "sae_weights.safetensors" for point in points):
+    for file in (one / "sae" / "sae_weights.safetensors" for one in points):
         save_file({name: -tensor for name, tensor in load_file(file).items()}, file)
     return first, points
 
@@ -83,3 +85,14 @@ def test_results_of_another_point_are_not_believed(first):
     states = {found.name: (found.state.state, found.results is None) for found in load_sweep(Sweep(first)).points}
     assert states[one.name] == ("interrupted", True)
     assert states[other.name] == ("done", False)
+
+
+def test_the_report_says_which_studies_are_of_other_files(first):
+    one = point(first, "topk-48")
+    studies = find_finished(Sweep(first))
+    assert list_outdated(studies, load_sweep(Sweep(first)).points) == []
+    edit(one / "sae" / "cfg.json", device="cuda")
+    rewrite_results(one)  # as if it had been trained again
+    sentences = list_outdated(studies, load_sweep(Sweep(first)).points)
+    assert len(sentences) == 3  # stitch, meta_sae, latents
+    assert all(f"is about another sae/cfg.json of {one.name} than the metrics here." in text for text in sentences)

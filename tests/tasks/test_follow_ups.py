@@ -27,7 +27,7 @@ def sweep(tmp_path) -> Sweep:
 
 def finish(sweep: Sweep, *names: str) -> None:
     for name in names:
-        (sweep.folder / name).mkdir()
+        (sweep.folder / name).mkdir(exist_ok=True)
         (sweep.folder / name / "results.json").write_text(DONE_RESULTS)
 
 

@@ -106,9 +106,9 @@ def test_more_meta_latents_than_directions_are_refused(first, command):
 
 
 def test_a_sweep_without_neighbouring_sizes_cannot_be_stitched(first, command):
-    sweep = json.loads((first / "sweep.json").read_text())
-    sweep["points"] = {name: found for name, found in sweep["points"].items() if "-48-" in name}
-    (first / "sweep.json").write_text(json.dumps(sweep))
+    sweep = Sweep(first)
+    points = {name: found for name, found in sweep.read()["points"].items() if "-48-" in name}
+    sweep.update(lambda known: known.update(points=points))
     ran = command("task=stitch", *GIVEN)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err == "stitch: no two points of sweep first differ only in dict_size, so no pair can be stitched\n"
@@ -116,7 +116,7 @@ def test_a_sweep_without_neighbouring_sizes_cannot_be_stitched(first, command):
 
 @pytest.mark.parametrize("task", ["meta_sae", "latents"])
 def test_a_sweep_without_points_is_reported(first, command, task):
-    (first / "sweep.json").write_text("{}")
+    Sweep(first).update(lambda known: known.update(points={}))
     ran = command(f"task={task}", *GIVEN)
     assert (ran.code, ran.out, ran.err) == (1, "", f"{task}: the sweep has no points\n")
 
@@ -172,7 +172,7 @@ def test_an_unfinished_size_between_two_sizes_is_not_skipped_over(tmp_path):
     configs = {f"of-{size}": composed(f"dict_size={size}") for size in (32, 48, 64)}
     sweep.add(configs)
     for name in ("of-32", "of-64"):
-        (sweep.folder / name).mkdir()
+        (sweep.folder / name).mkdir(exist_ok=True)
         (sweep.folder / name / "results.json").write_text(DONE_RESULTS)
     assert stitch.plan_studies(sweep, configs["of-32"]) == (
         [],

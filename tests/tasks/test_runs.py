@@ -8,6 +8,7 @@ import pytest
 
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import meta_sae, stitch, sync
+from sae_sweeps.training.curve import read_lines
 from tests.conftest import composed
 from tests.tasks.conftest import GIVEN, done, point, undo
 from tests.tracking.test_run import records
@@ -76,7 +77,7 @@ def test_the_logged_interpolation_is_the_one_in_the_results(tracked):
 
 def test_the_logged_curve_of_a_meta_sae_is_its_training_curve(tracked):
     (folder,) = done(tracked, "meta_sae")
-    curve = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    curve = read_lines(folder / "metrics.jsonl")
     lines = [line for line in records(folder)["history"] if "explained_variance" in line and "step" in line]
     assert [{name: line[name] for name in curve[0]} for line in lines[: len(curve)]] == curve
 

@@ -244,7 +244,7 @@ def _submit_array(
         "settings": content.get("settings", []),
         "by_itself": content.get("by_itself", False),
     }
-    sweep.update(lambda known: known["jobs"].append(entry))
+    sweep.update(lambda known: _add_submission(known, entry))
     try:
         job = script.submit(folder, code, name, len(entry["packs"]), settings, after)
     except SlurmError:
@@ -258,8 +258,14 @@ def _submit_array(
     return job
 
 
+def _add_submission(known: dict[str, Any], entry: dict[str, Any]) -> None:
+    """Add an array to `known`, the content of sweep.json, which lists it already if it was rebuilt just now."""
+    _remove_submission(known, entry["name"])
+    known["jobs"].append(entry)
+
+
 def _remove_submission(known: dict[str, Any], name: str) -> None:
-    """Remove the array with this job name, which Slurm has refused, from `known`, the content of sweep.json."""
+    """Remove the array with this job name from `known`, the content of sweep.json."""
     known["jobs"] = [job for job in known["jobs"] if job["name"] != name]
 
 

@@ -95,7 +95,7 @@ def save_checkpoint(task, step: int) -> None:
 
 
 def test_a_job_gives_up_at_the_fourth_start_after_three_kills_without_progress(task, packs_run):
-    (task.parent.parent / "k5").mkdir()
+    (task.parent.parent / "k5").mkdir(exist_ok=True)
     (task.parent.parent / "k5" / "results.json").write_text(DONE_RESULTS)
     assert [node.main(task) for _ in range(3)] == [0, 0, 0]
     assert node.main(task) == 1

@@ -29,7 +29,7 @@ def collect_points(sweep: Sweep, *words: str) -> list[Point]:
 
 
 def finish(point: Point) -> None:
-    point.folder.mkdir(parents=True)
+    point.folder.mkdir(parents=True, exist_ok=True)
     (point.folder / "results.json").write_text(DONE_RESULTS)
 
 
