@@ -21,7 +21,8 @@ class Blocks:
     def add(self, name: str, value: Any) -> str:
         """Store a JSON value, or a string as plain text, as the compressed block `name`. Returns `name`."""
         text = value if isinstance(value, str) else to_json(value, compact=True)
-        self.encoded[name] = base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+        encoded = text.encode("utf-8", "backslashreplace")  # halves of characters become escapes, as JSON has them
+        self.encoded[name] = base64.b64encode(gzip.compress(encoded, 9, mtime=0)).decode()
         return name
 
     @property
