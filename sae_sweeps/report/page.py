@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.config.commands import format_command
+from sae_sweeps.config.differences import shorten_paths
 from sae_sweeps.config.saes import ARCHITECTURES, TITLES
 from sae_sweeps.report.blocks import Blocks, to_well_formed_json
 from sae_sweeps.report.explorer import build_explorer
@@ -75,7 +76,7 @@ def build_page(
     sweeps = sweeps or list({point.sweep.folder: point.sweep for point in points}.values())
     studies = [study for sweep in sweeps for study in find_finished(sweep)]
     by_task = collect_studies(studies)
-    blocks.add("studies", by_task)
+    blocks.add("studies", shorten_paths(by_task))
     content = {
         "title": title,
         "sweeps": [sweep.name for sweep in sweeps],
@@ -96,15 +97,23 @@ def build_page(
         "evaluated": _evaluated_section(list_evaluated(studies), list_remarks(studies)),
         "failures": _list("failures", list_failures(points, outcomes)),
         "written": _escape(_describe_origin()),
-        "data": to_well_formed_json(content).replace("<", "\\u003c"),
+        "data": to_well_formed_json(shorten_paths(content)).replace("<", "\\u003c"),
         "blocks": blocks.html(),
     }
     return _fill_template(parts, library)
 
 
 def _list_commands(sweeps: Sequence[Sweep]) -> dict[str, str]:
-    """Return the commands that the page shows, by task, for the first sweep; empty if there is no sweep."""
-    return {task: format_command(task, sweep.name, sweep.folder.parent) for sweep in sweeps[:1] for task in SHOWN_TASKS}
+    """Return the commands that the page shows, by task, for the first sweep; empty if there is no sweep.
+
+    An output_root outside of the command's folder is left to the reader, as the page is passed on.
+    """
+    if not sweeps:
+        return {}
+    root, here = sweeps[0].folder.parent, Path.cwd()
+    if root.is_absolute():
+        root = root.relative_to(here) if root.is_relative_to(here) else Path("OUTPUT_ROOT")
+    return {task: format_command(task, sweeps[0].name, root) for task in SHOWN_TASKS}
 
 
 def _fill_template(parts: Mapping[str, str], library: str) -> str:
@@ -150,8 +159,11 @@ def _hash_source(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Return HTML that shows `text` as it is. What cannot be seen, such as NUL, becomes an escape."""
-    return html.escape(to_visible(text, kept="\n\t"))
+    """Return HTML that shows `text` as it is, but for paths, of which only the end is shown.
+
+    What cannot be seen, such as NUL, becomes an escape.
+    """
+    return html.escape(to_visible(shorten_paths(text), kept="\n\t"))
 
 
 def _list(kind: str, lines: Sequence[str]) -> str:

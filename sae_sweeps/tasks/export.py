@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from sae_sweeps.activations.model_info import is_local_path
+from sae_sweeps.activations.model_info import is_local_path, shared_name
 from sae_sweeps.config import Config
-from sae_sweeps.config.differences import shorten_path
+from sae_sweeps.config.differences import shorten_paths
 from sae_sweeps.config.tasks import EXPORTS
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.layout import CONFIG
@@ -107,7 +107,7 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> list[Path]:
     elif sae.normalization == "center":
         notes.append(CENTERED)
     metadata = read_json(one.folder / CONFIG).get("metadata", {}) if one.format == "sae_lens" else {}
-    metadata = {key: shorten_path(value) if isinstance(value, str) else value for key, value in metadata.items()}
+    metadata = shorten_paths(metadata)
     try:
         files = WRITERS[format].write(root / name, sae, description, metadata)
     except ValueError as error:
@@ -165,13 +165,11 @@ def _require_architecture(architecture: str, format: str) -> None:
 def describe_saved(one: SavedSAE, format: str) -> Description:
     """Return the description of an SAE (model, hook, sizes) from the SAE's files and, for a point, its configuration.
 
-    If the model is a local path, only the last part of the path is given.
+    The model is given as `shared_name` does.
     """
     description, model = one.located.describe(), one.config.model
     if one.declared is None:
         needs_hub_name = format == "saebench" or is_local_path(model.name)
         name = model.aliases[0] if needs_hub_name and model.aliases else model.name
         description = replace(description, model=name, hook=model.hook, k=one.config.k)
-    if description.model is not None and is_local_path(description.model):  # a path on this machine is private
-        return replace(description, model=Path(description.model).name)
-    return description
+    return replace(description, model=None if description.model is None else shared_name(description.model))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sae_sweeps.config.differences import flatten, shorten_path
+from sae_sweeps.config.differences import flatten, shorten_paths
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.registry import WRITERS
@@ -137,9 +137,7 @@ def _build_front_matter(library: str, model: str | None) -> str:
 
 def _format_setting(value: Any) -> str:
     """Return a setting's value as text. Local paths are private, so only the last two parts are given."""
-    if isinstance(value, list):
-        return ", ".join(map(_format_setting, value))
-    return shorten_path(value)
+    return ", ".join(map(_format_setting, value)) if isinstance(value, list) else str(shorten_paths(value))
 
 
 def _build_table(rows: Sequence[Sequence[str]]) -> str:

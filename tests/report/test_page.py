@@ -176,3 +176,24 @@ def test_a_changed_file_of_the_page_gives_another_snapshot(tmp_path, monkeypatch
         (package / name).write_text(name)
         folders.add(copy_code(tmp_path / "slurm"))
     assert len(folders) == 3
+
+
+def test_the_page_names_no_folder_of_the_machine(monkeypatch):
+    private = "/home/al/work"
+    point = compared("k=2", state=State(FAILED, f"no such file: '{private}/models/m/x.json'"))
+    point.config["model"]["name"] = f"{private}/models/m"
+    point.config["dataset"] |= {"name": None, "files": [f"{private}/texts/a.txt", f"{private}/texts/b's.txt"]}
+    point = replace(point, sweep=Sweep(Path(private) / "runs" / "first"))
+    outcomes = {"first: stitch": {"state": "failed", "reason": f"saved={private}/saes/x: there is no such folder"}}
+    text = build_page("sweep first", [point], outcomes, 0)
+    assert "/home" not in remove_blocks(text)
+    page = Page(text)
+    assert page.data["shared"]["model.name"] == "models/m"
+    assert page.data["shared"]["dataset.files"] == json.dumps(["texts/a.txt", "texts/b's.txt"])
+    assert page.find_id("failures").text.endswith(
+        "no such file: 'm/x.json'first: stitch: failed: saved=saes/x: there is no such folder"
+    )
+    assert page.data["commands"]["report"] == "python launch.py task=report name=first output_root=OUTPUT_ROOT"
+    assert page.data["points"][0]["reason"] == "no such file: 'm/x.json'"
+    monkeypatch.chdir("/")
+    assert module._list_commands([Sweep(Path("/runs/first"))])["stitch"].endswith("name=first output_root=runs")
