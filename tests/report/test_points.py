@@ -62,7 +62,7 @@ def test_the_numbers_of_studies_equal_those_of_results_json(swept):
                 assert study["changes"]["total"] == results["metrics"]["latents_active"]
             else:
                 assert study["sae"] == shorten_paths(results["study"]["sae"])
-                assert study["smaller"] == list(results["smaller"].values())
+                assert study["smaller"] == shorten_paths(list(results["smaller"].values()))
                 assert study["per_latent"] == results["meta_latents_per_latent"]
                 (matches,) = study["matches"].values()
                 assert sum(matches["counts"]) == results["metrics"]["meta_latents"]
