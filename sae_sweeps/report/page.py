@@ -70,8 +70,7 @@ def build_page(
     members = [point for group in groups for point in group.points]
     labelled_points = {row["key"]: (row["label"], point) for row, point in zip(rows, members, strict=True)}
     blocks = Blocks()
-    library = read_plotly()
-    blocks.add("plotly", library)
+    blocks.add("plotly", library := read_plotly())
     blocks.add("curves", [read_curve(point) for point in members])
     sweeps = sweeps or list({point.sweep.folder: point.sweep for point in points}.values())
     studies = [study for sweep in sweeps for study in find_finished(sweep)]
