@@ -193,6 +193,18 @@ def is_same_model(name: str, others: Iterable[str]) -> bool:
     return _short_name(name) in map(_short_name, others)
 
 
+def shared_name(name: str) -> str:
+    """Return a model's name without the folders of this machine: its name on the hub, or the last part of a local path.
+
+    `is_same_model` takes the two names for the same model.
+    """
+    if not is_local_path(name):
+        return name
+    if cached := re.search(r"models--([^/]+)--([^/]+)/snapshots", name):
+        return f"{cached[1]}/{cached[2]}"
+    return Path(name).name or name
+
+
 def _short_name(name: str) -> str:
     if cached := re.search(r"models--[^/]+--([^/]+)/snapshots", name):
         return cached[1].lower()

@@ -1,16 +1,43 @@
 """Finds the settings that differ between configurations. A configuration is a nested dictionary here, as in JSON."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sae_sweeps.config.identity import EXCLUDE_DEFAULT, select_result_settings
+
+# a path of this machine inside a text: in quotes, or up to a blank or a mark; an address on the web is none
+PATH = re.compile(
+    r"""(?<=['"`])~?(?:/[^/'"`]+){2,}/?(?=['"`])|(?<![\w./~<>*)\]}-])~?(?:/[^\s/'"`,;()\[\]{}<>|]+){2,}/?"""
+)
 
 
 def shorten_path(value: Any) -> str:
     """Return the last two parts of a local path ("a/b" for "/x/a/b"), or any other value as text."""
     text = str(value)
     return "/".join(text.rstrip("/").split("/")[-2:]) if text.startswith(("/", "~", ".")) else text
+
+
+def shorten_paths(value: Any) -> Any:
+    """Return a JSON value without the folders of this machine: of each path in a text, the last two parts.
+
+    For what is passed on to others (report, tables, cards, W&B). results.json and sweep.json have the whole paths.
+    """
+    if isinstance(value, Mapping):
+        return {key: shorten_paths(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [shorten_paths(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    if value.startswith(("/", "~", ".")) and ": " not in value:
+        return shorten_path(value)
+    return PATH.sub(_shorten_match, value)
+
+
+def _shorten_match(found: re.Match[str]) -> str:
+    path = found[0].rstrip(":.")  # marks of the sentence around it
+    return shorten_path(path) + found[0][len(path) :]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -247,20 +247,20 @@ def _output_place(hook: str | None) -> tuple[int | None, str | None]:
     return (layer, name.removeprefix("hook_")) if name.startswith("hook_") else (None, None)
 
 
-def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
-    """Write an SAE to `folder` for dictionary_learning, and return `folder`.
+def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> list[Path]:
+    """Write an SAE to `folder` for dictionary_learning. Returns the files.
 
     `metadata` is left out: the format has no key for it. Raises: ValueError as `write` does.
     """
     write(folder, sae, description)
-    return folder
+    return [folder / name for name in FILES]
 
 
 WRITER = Writer(
     library="dictionary_learning",
     pip="dictionary-learning",
     imports="from dictionary_learning.utils import load_dictionary",
-    load='sae, config = load_dictionary("{folder}", device="cpu")',
+    load='sae, config = load_dictionary({folder}, device="cpu")',
     normalizes=False,
     architectures=tuple(DICT_CLASSES),
     write=export,

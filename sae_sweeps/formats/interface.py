@@ -40,11 +40,12 @@ class Writer:
     library: str
     pip: str  # requirement that pip installs the library with
     imports: str  # lines that import what `load` uses
-    load: str  # lines that load an SAE, with {folder} in place of the path
+    load: str  # lines that load an SAE, with {folder} in place of the path as a Python string
     normalizes: bool  # whether the library can normalise activations itself
     architectures: tuple[str, ...]  # names in config.saes.ARCHITECTURES that the library can compute
-    # (folder, SAE, description, further metadata) -> folder with the files; ValueError if the format has no such SAE
-    write: Callable[[Path, InferenceSAE, Description, dict[str, Any]], Path]
+    # (folder, SAE, description, further metadata) -> the files that were written, first one in the folder that `load`
+    # takes: `folder` or one inside; ValueError if the format has no such SAE
+    write: Callable[[Path, InferenceSAE, Description, dict[str, Any]], list[Path]]
     takes_foreign: bool = False  # whether the library can compute every SAE that was read from another library
 
     def has_architecture(self, name: str) -> bool:

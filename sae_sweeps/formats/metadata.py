@@ -3,7 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
+from sae_sweeps.activations.model_info import shared_name
 from sae_sweeps.config import Config
+from sae_sweeps.config.differences import shorten_path
 
 
 def sae_metadata(config: Config) -> dict[str, Any]:
@@ -12,11 +14,15 @@ def sae_metadata(config: Config) -> dict[str, Any]:
 
 
 def text_metadata(config: Config) -> dict[str, Any]:
-    """Return the model, hook and text that an SAE was trained on, under the keys that SAELens uses in cfg.json."""
+    """Return the model, hook and text that an SAE was trained on, under the keys that SAELens uses in cfg.json.
+
+    Of a path only the end is given, as cfg.json is passed on; the point's results.json has the whole path.
+    """
+    texts = config.dataset.globs if config.dataset.name is None else [config.dataset.name]
     return {
-        "model_name": config.model.name,
+        "model_name": shared_name(config.model.name),
         "hook_name": config.model.hook,
         "context_size": config.dataset.seq_len,
         "prepend_bos": config.dataset.prepend_bos,
-        "dataset_path": config.dataset.name or ", ".join(config.dataset.globs),
+        "dataset_path": ", ".join(map(shorten_path, texts)),
     }

@@ -10,8 +10,8 @@ from sae_sweeps.formats.interface import Writer
 from sae_sweeps.saes import InferenceSAE
 
 
-def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
-    """Write an SAE to `folder` in SAELens' format with the layer of the hook, for SAEBench, and return `folder`.
+def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> list[Path]:
+    """Write an SAE to `folder` in SAELens' format with the layer of the hook, for SAEBench. Returns the files.
 
     Raises: ValueError if `description` does not name the model and a hook in a transformer block.
     """
@@ -25,7 +25,7 @@ WRITER = Writer(
     library="SAEBench",
     pip="sae-bench",
     imports="from sae_bench.evals.core.main import multiple_evals\nfrom sae_lens import SAE",
-    load='multiple_evals([("{folder}", SAE.load_from_disk("{folder}"))], 200, 2000)',
+    load="multiple_evals([({folder}, SAE.load_from_disk({folder}))], 200, 2000)",
     normalizes=True,
     architectures=tuple(saelens.WRITTEN),
     takes_foreign=True,

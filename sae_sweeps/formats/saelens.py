@@ -202,19 +202,19 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
     write_json(folder / CONFIG, config)
 
 
-def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
-    """Write an SAE to `folder` for SAELens, with the model and hook of `description`, and return `folder`."""
+def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> list[Path]:
+    """Write an SAE to `folder` for SAELens, with the model and hook of `description`. Returns the files."""
     sequences = {"prepend_bos": description.prepend_bos, "context_size": description.context_size}
     known = {name: value for name, value in sequences.items() if value is not None}
     write(folder, sae, {**known, **metadata, "model_name": description.model, "hook_name": description.hook})
-    return folder
+    return [folder / name for name in FILES]
 
 
 WRITER = Writer(
     library="SAELens",
     pip="sae-lens>=6",
     imports="from sae_lens import SAE",
-    load='sae = SAE.load_from_disk("{folder}")',
+    load="sae = SAE.load_from_disk({folder})",
     normalizes=True,
     architectures=tuple(WRITTEN),
     takes_foreign=True,

@@ -151,21 +151,21 @@ def folder_name(hook: str | None) -> str:
     return f"layers.{layer}{module[name]}" if name in module else hook or "sae"
 
 
-def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> Path:
-    """Write an SAE for sparsify to a subfolder of `folder` named after the module, and return the subfolder.
+def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> list[Path]:
+    """Write an SAE for sparsify to a subfolder of `folder` named after the module. Returns the files.
 
     `metadata` is left out: the format has no key for it. Raises: ValueError as `write` does.
     """
     subfolder = folder / folder_name(description.hook)
     write(subfolder, sae, description)
-    return subfolder
+    return [*(subfolder / name for name in FILES), folder / RUN_CONFIG]
 
 
 WRITER = Writer(
     library="sparsify",
     pip="eai-sparsify",
     imports="from sparsify import SparseCoder",
-    load='sae = SparseCoder.load_from_disk("{folder}")',
+    load="sae = SparseCoder.load_from_disk({folder})",
     normalizes=False,
     architectures=("topk",),
     write=export,

@@ -11,6 +11,7 @@ from sae_sweeps.config.validation import find_problems
 from sae_sweeps.launchers.checks import distinct_studies, refuse_several_sweeps
 from sae_sweeps.launchers.protocol import Launcher
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError, RefusedError
+from sae_sweeps.runtime.text import to_visible
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.preflight import Preflight
 from sae_sweeps.tasks.registry import load_plan_studies, load_sweep_task
@@ -43,7 +44,7 @@ def run_sweep_task(configs: Sequence[Config], launcher: Launcher) -> None:
     except NotRunError as error:
         failures = [str(error)]
     for failure in failures:
-        print(f"{task}: {failure}", file=sys.stderr)
+        print(to_visible(f"{task}: {failure}"), file=sys.stderr)
     if failures:
         sys.exit(1)
 

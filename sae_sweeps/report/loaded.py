@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sae_sweeps.config.differences import shorten_paths
 from sae_sweeps.runtime.files import write_csv
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ComparedPoint, collect_points
@@ -34,10 +35,10 @@ class LoadedSweep:
         return self.sweep.folder / "results.csv"
 
     def write_results_csv(self) -> None:
-        """Write results.csv with one row per finished point, in the order of sweep.json."""
+        """Write results.csv with one row per finished point, in the order of sweep.json. Paths are shortened."""
         done = [(point.name, point.results) for point in self.points if point.results is not None]
         rows = [{"point": name, **found["point"], **found["metrics"], **found["training"]} for name, found in done]
-        write_csv(self.results_csv, rows)
+        write_csv(self.results_csv, shorten_paths(rows))
 
 
 def load_sweep(sweep: Sweep) -> LoadedSweep:

@@ -1,10 +1,28 @@
-"""The points of sweeps as a Markdown table for a paper or a README."""
+"""Markdown: text that is shown as it is, tables, and the points of sweeps as a table for a paper or a README."""
 
+import re
 from collections.abc import Sequence
 
 from sae_sweeps.evaluation.metrics import COLUMNS, METRICS
 from sae_sweeps.report.points import format_mean
+from sae_sweeps.runtime.text import to_visible
 from sae_sweeps.sweep.comparison import Group, find_best, finite_or_inf
+
+# what means something inside a line of Markdown: code, emphasis, links, HTML, entities, formulas, the end of a heading;
+# and what the hub makes a link without any mark: addresses and names of users
+SPECIAL = re.compile(r"[\\`*\[\]<>&~#@$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.", re.IGNORECASE)
+NOT_IN_CODE = re.compile(r"[\\`|]")  # ends a code span, or is read otherwise in that of a table
+
+
+def escape_markdown(text: str) -> str:
+    """Return Markdown of one line that shows `text` as it is, whoever wrote it. `format_markdown_row` escapes bars."""
+    return SPECIAL.sub(r"\\\g<0>", to_visible(text))
+
+
+def format_code(text: str) -> str:
+    """Return Markdown that shows `text` as code, or as plain text if a character in it would end the code."""
+    visible = to_visible(text)
+    return escape_markdown(text) if NOT_IN_CODE.search(visible) or not visible.strip() else f"`{visible}`"
 
 
 def format_markdown_table(groups: Sequence[Group]) -> str:
@@ -28,7 +46,7 @@ def format_markdown_table(groups: Sequence[Group]) -> str:
         ]
         states = sorted({point.state.state for point in group.points if point.results is None})
         missing = f" ({', '.join(states)})" if states else ""
-        lines.append(format_markdown_row([group.label + seeds + missing, *cells]))
+        lines.append(format_markdown_row([escape_markdown(group.label + seeds + missing), *cells]))
     return "\n".join(lines)
 
 

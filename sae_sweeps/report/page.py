@@ -1,5 +1,7 @@
 """Builds report.html: one HTML file with its data, scripts and styles."""
 
+import base64
+import hashlib
 import html
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -7,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.config.commands import format_command
+from sae_sweeps.config.differences import shorten_paths
 from sae_sweeps.config.saes import ARCHITECTURES, TITLES
-from sae_sweeps.report.blocks import Blocks
+from sae_sweeps.report.blocks import Blocks, to_well_formed_json
 from sae_sweeps.report.explorer import build_explorer
 from sae_sweeps.report.points import (
     describe_points,
@@ -22,9 +25,9 @@ from sae_sweeps.report.points import (
     summarise,
 )
 from sae_sweeps.report.studies import collect_studies, find_finished, list_evaluated, list_outdated, list_remarks
-from sae_sweeps.runtime.files import to_json
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.provenance import provenance
+from sae_sweeps.runtime.text import to_visible
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ComparedPoint, group_by_seed
 
@@ -67,12 +70,12 @@ def build_page(
     members = [point for group in groups for point in group.points]
     labelled_points = {row["key"]: (row["label"], point) for row, point in zip(rows, members, strict=True)}
     blocks = Blocks()
-    blocks.add("plotly", read_plotly())
+    blocks.add("plotly", library := read_plotly())
     blocks.add("curves", [read_curve(point) for point in members])
     sweeps = sweeps or list({point.sweep.folder: point.sweep for point in points}.values())
     studies = [study for sweep in sweeps for study in find_finished(sweep)]
     by_task = collect_studies(studies)
-    blocks.add("studies", by_task)
+    blocks.add("studies", shorten_paths(by_task))
     content = {
         "title": title,
         "sweeps": [sweep.name for sweep in sweeps],
@@ -86,30 +89,45 @@ def build_page(
         "explorer": build_explorer(blocks, labelled_points, studies, max_bytes, on_progress),
     }
     parts = {
-        "title": html.escape(title),
-        "summary": html.escape(summarise(groups)),
+        "title": _escape(title),
+        "summary": _escape(summarise(groups)),
         "cautions": _list("cautions", [*list_cautions(groups), *list_outdated(studies, points)]),
         "about": _list("about", describe_points(points)),
         "evaluated": _evaluated_section(list_evaluated(studies), list_remarks(studies)),
         "failures": _list("failures", list_failures(points, outcomes)),
-        "written": html.escape(_describe_origin()),
-        "data": to_json(content, compact=True).replace("<", "\\u003c"),
+        "written": _escape(_describe_origin()),
+        "data": to_well_formed_json(shorten_paths(content)).replace("<", "\\u003c"),
         "blocks": blocks.html(),
     }
-    return _fill_template(parts)
+    return _fill_template(parts, library)
 
 
 def _list_commands(sweeps: Sequence[Sweep]) -> dict[str, str]:
-    """Return the commands that the page shows, by task, for the first sweep; empty if there is no sweep."""
-    return {task: format_command(task, sweep.name, sweep.folder.parent) for sweep in sweeps[:1] for task in SHOWN_TASKS}
+    """Return the commands that the page shows, by task, for the first sweep; empty if there is no sweep.
+
+    An output_root outside of the command's folder is left to the reader, as the page is passed on.
+    """
+    if not sweeps:
+        return {}
+    root, here = sweeps[0].folder.parent, Path.cwd()
+    if root.is_absolute():
+        root = root.relative_to(here) if root.is_relative_to(here) else Path("OUTPUT_ROOT")
+    return {task: format_command(task, sweeps[0].name, root) for task in SHOWN_TASKS}
 
 
-def _fill_template(parts: Mapping[str, str]) -> str:
-    """Return page.html with scripts and styles filled in, and each `<!--NAME-->` replaced by the part NAME."""
+def _fill_template(parts: Mapping[str, str], library: str) -> str:
+    """Return page.html with scripts and styles filled in, and each `<!--NAME-->` replaced by the part NAME.
+
+    library: the script of Plotly, which the page runs from a block of data
+    """
+    style = read_asset("page.css") + architecture_colors()
+    scripts = {name: f"\n{read_asset(f'{name}.js')}" for name in ("theme", *SCRIPTS)}
+    elements = {name: f"<script>{script}</script>" for name, script in scripts.items()}
     assets = {
-        "theme": read_asset("theme.js"),
-        "style": read_asset("page.css") + architecture_colors(),
-        "scripts": _script_elements(),
+        "policy": _build_policy([*scripts.values(), library], [style, ""]),
+        "theme": elements.pop("theme"),
+        "style": f"<style>{style}</style>",
+        "scripts": "\n".join(elements.values()),
     }
     text = read_asset("page.html")
     for name, part in {**parts, **assets}.items():
@@ -117,13 +135,38 @@ def _fill_template(parts: Mapping[str, str]) -> str:
     return text
 
 
-def _script_elements() -> str:
-    """Return a `<script>` element for each script of the page, in the order in which the scripts run."""
-    return "\n".join(f"<script>\n{read_asset(f'{name}.js')}</script>" for name in SCRIPTS)
+def _build_policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
+    """Return the content security policy: only these scripts run, and nothing is requested, sent or embedded.
+
+    styles: of `<style>` elements; Plotly makes an empty one, and fills it by a script
+    """
+    rules = {
+        "default-src": "'none'",
+        "script-src": " ".join(map(_hash_source, scripts)),
+        "style-src": " ".join(map(_hash_source, styles)),
+        "style-src-attr": "'unsafe-inline'",  # Plotly sets the attribute; a style can request and run nothing
+        "img-src": "data: blob:",  # pictures of charts, for the button that saves them
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return "; ".join(f"{name} {allowed}" for name, allowed in rules.items())
+
+
+def _hash_source(text: str) -> str:
+    """Return a script or style as a content security policy names it, by its SHA-256."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _escape(text: str) -> str:
+    """Return HTML that shows `text` as it is, but for paths, of which only the end is shown.
+
+    What cannot be seen, such as NUL, becomes an escape.
+    """
+    return html.escape(to_visible(shorten_paths(text), kept="\n\t"))
 
 
 def _list(kind: str, lines: Sequence[str]) -> str:
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    items = "".join(f"<li>{_escape(line)}</li>" for line in lines)
     return f'<ul id="{kind}" class="{kind}">{items}</ul>' if items else ""
 
 
@@ -135,10 +178,10 @@ def _evaluated_section(rows: Sequence[Sequence[str]], remarks: Sequence[str]) ->
     """
     if len(rows) < 2:
         return ""
-    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in rows[0])
+    head = "".join(f'<th scope="col">{_escape(cell)}</th>' for cell in rows[0])
     lines = "".join(
-        f'<tr><th scope="row">{html.escape(row[0])}</th>'
-        + "".join(f'<td class="number">{html.escape(cell)}</td>' for cell in row[1:])
+        f'<tr><th scope="row">{_escape(row[0])}</th>'
+        + "".join(f'<td class="number">{_escape(cell)}</td>' for cell in row[1:])
         + "</tr>"
         for row in rows[1:]
     )

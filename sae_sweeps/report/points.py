@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from sae_sweeps.config.differences import flatten, shorten_path, shorten_paths
 from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.evaluation.metrics import CONCENTRATED, METRICS, remark_on
 from sae_sweeps.report.blocks import round_digits
-from sae_sweeps.sweep import comparison
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, finite_or_inf
 from sae_sweeps.sweep.point_state import DONE, FAILED
 from sae_sweeps.sweep.result_files import CHANGED
@@ -66,7 +66,8 @@ def list_groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
 def collect_settings(point: ComparedPoint) -> dict[str, str]:
     """Return the settings that determine a point's result, the commit and the package versions: name -> text."""
     settings = {
-        key: _to_text(value) for key, value in comparison.flatten(select_result_settings(dict(point.config))).items()
+        key: _to_text(shorten_paths(value))
+        for key, value in flatten(select_result_settings(dict(point.config))).items()
     }
     provenance = {} if point.results is None else point.results["provenance"]
     packages = {f"packages.{name}": version for name, version in provenance.get("packages", {}).items()}
@@ -239,8 +240,8 @@ def _describe_data(point: ComparedPoint) -> str:
     """Return the model, hook and text of a point as one phrase: "MODEL, HOOK, on TEXT"."""
     model, dataset = point.config["model"], point.config["dataset"]
     files = dataset["files"]
-    text = dataset["name"] or ", ".join([files] if isinstance(files, str) else files or [])
-    return f"{comparison.shorten_path(model['name'])}, {model['hook']}, on {comparison.shorten_path(text)}"
+    texts = [dataset["name"]] if dataset["name"] else [files] if isinstance(files, str) else files or []
+    return f"{shorten_path(model['name'])}, {model['hook']}, on {', '.join(map(shorten_path, texts))}"
 
 
 def _nmse(group: Group) -> float:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from sae_sweeps.config.commands import format_command
 from sae_sweeps.runtime import logs
@@ -35,7 +35,7 @@ def table(sweep: Sweep, seen: SweepStates, hidden: str | None = None) -> Table:
 
     hidden: state of points to leave out; None to list all points
     """
-    built = Table(title=f"sweep {escape(sweep.name)}: {summary(seen)}", title_justify="left")
+    built = Table(title=f"sweep {sweep.name}: {summary(seen)}", title_justify="left")
     for title in ("point", "state", "steps", "job", "requeued", ""):
         justify: Any = "right" if title in ("steps", "requeued") else "left"
         built.add_column(title, no_wrap=True, justify=justify, max_width=None if title else REASON_WIDTH)
@@ -47,7 +47,7 @@ def table(sweep: Sweep, seen: SweepStates, hidden: str | None = None) -> Table:
         done = total if state.state == DONE else state.step
         reason = state.reason if state.state in (QUEUED, RUNNING) else None
         cells = [f"{done} of {total}" if done else "", state.job or "", str(state.requeued or ""), reason or ""]
-        built.add_row(escape(name), f"[{COLORS.get(state.state, 'default')}]{state.state}[/]", *map(escape, cells))
+        built.add_row(name, Text(state.state, COLORS.get(state.state, "default")), *cells)
     return built
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sae_sweeps.config.differences import find_differing, flatten, select_text_settings, shorten_path
+from sae_sweeps.config.differences import find_differing, flatten, select_text_settings, shorten_path, shorten_paths
 from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.evaluation.metrics import METRICS, remark_on
 from sae_sweeps.evaluation.ratios import divide
@@ -157,7 +157,7 @@ def describe_differences(study: FinishedStudy, studies: Sequence[FinishedStudy])
         and all(other.results["study"].get(role, {}).get("point") == sae["point"] for role, sae in saes.items())
     ]
     settings = _flatten_settings(study)
-    return "".join(f", {key} {settings[key]}" for key in find_differing([settings, *same_saes]))
+    return "".join(f", {key} {shorten_paths(settings[key])}" for key in find_differing([settings, *same_saes]))
 
 
 def _flatten_settings(study: FinishedStudy) -> dict[str, Any]:

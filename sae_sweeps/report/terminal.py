@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from sae_sweeps.evaluation.metrics import COLUMNS, METRICS
 from sae_sweeps.report.points import format_mean
@@ -35,7 +35,7 @@ def points_table(name: str, points: Sequence[ComparedPoint]) -> Table:
     for point, group, curve in zip(done, groups, curves, strict=True):
         assert point.results is not None, "only finished points are listed"
         speed = f"{point.results['training']['tokens_per_second'] or 0:,.0f}"
-        table.add_row(escape(point.name), *_format_cells(group, groups), sparkline(curve, low, high), speed)
+        table.add_row(point.name, *_format_cells(group, groups), sparkline(curve, low, high), speed)
     return table
 
 
@@ -50,7 +50,7 @@ def seeds_table(name: str, points: Sequence[ComparedPoint]) -> Table | None:
     table = _new_table(to_printable(f"sweep {name}: mean ± standard deviation over seeds"), "")
     table.add_column("seeds", justify="right", no_wrap=True)
     for group in sorted(groups, key=lambda group: finite_or_inf(group.mean.get("nmse"))):
-        table.add_row(escape(group.label), *_format_cells(group, groups), str(len(group.points)))
+        table.add_row(group.label, *_format_cells(group, groups), str(len(group.points)))
     return table
 
 
@@ -60,22 +60,22 @@ def saes_table(title: str, metrics: Mapping[str, Mapping[str, float | None]]) ->
     known = {name: {key: value for key, value in each.items() if value is not None} for name, each in metrics.items()}
     groups = [Group(name, [], values, dict.fromkeys(values)) for name, values in known.items()]
     for group in sorted(groups, key=lambda group: finite_or_inf(group.mean.get("nmse"))):
-        table.add_row(escape(group.label), *_format_cells(group, groups))
+        table.add_row(group.label, *_format_cells(group, groups))
     return table
 
 
 def _new_table(title: str, first_column: str) -> Table:
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=title, title_justify="left")
     table.add_column(first_column, no_wrap=True)
     for column in COLUMNS.values():
         table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
-def _format_cells(group: Group, groups: Sequence[Group]) -> list[str]:
+def _format_cells(group: Group, groups: Sequence[Group]) -> list[str | Text]:
     texts = {name: to_printable(format_mean(name, group)) for name in COLUMNS}
     best = {name for name in COLUMNS if name in group.mean and group.mean[name] == find_best(groups, METRICS[name])}
-    return [f"[bold]{text}*[/bold]" if name in best else f"{text} " for name, text in texts.items()]
+    return [Text(f"{text}*", "bold") if name in best else f"{text} " for name, text in texts.items()]
 
 
 def _sample_mse(point: ComparedPoint) -> list[float]:

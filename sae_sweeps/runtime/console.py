@@ -10,13 +10,30 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
+
+from sae_sweeps.runtime.text import to_visible
 
 WIDTH_WITHOUT_TERMINAL = 120  # line width in characters when the output goes to a file or pipe
 # ASCII for characters that the encoding of the output lacks; any other becomes "?"
 PLAIN = {**dict(zip("▁▂▃▄▅▆▇█", ".:-=+*%#", strict=True)), "±": "+-", "–": "-", "—": "-", "…": "~", "→": "->"}  # noqa: RUF001
 READER_GONE = (errno.EPIPE, errno.EIO)  # a pipe without a reader; a terminal that was closed
 
-console = Console(width=None if Console().is_terminal else WIDTH_WITHOUT_TERMINAL, highlight=False)
+# what text may hold besides characters that can be seen: lines, and bytes of a file name that is no text (_replace)
+KEPT = "\n\t" + "".join(map(chr, range(0xDC80, 0xDD00)))
+
+
+class _SafeConsole(Console):
+    """A console on which no text can move the cursor, change colours or hide: names and reasons may be a stranger's."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text, or a cell of a table, as rich shows it."""
+        return super().render_str(to_visible(text, KEPT), **options)
+
+
+console = _SafeConsole(
+    width=None if Console().is_terminal else WIDTH_WITHOUT_TERMINAL, highlight=False, markup=False, emoji=False
+)
 
 
 def pluralize(number: int, noun: str) -> str:

@@ -1,6 +1,7 @@
 """The exceptions of this project, and messages for users about errors."""
 
 from sae_sweeps.runtime.storage import explain_storage
+from sae_sweeps.runtime.text import to_visible
 
 
 class ConfigError(ValueError):
@@ -11,8 +12,7 @@ class ConfigError(ValueError):
         super().__init__(setting, value, problem, fix)
 
     def __str__(self) -> str:
-        line = f"{self.setting}={self.value}: {self.problem}. Fix: {self.fix}"
-        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+        return to_visible(f"{self.setting}={self.value}: {self.problem}. Fix: {self.fix}")
 
 
 class OutOfReachError(ConfigError):

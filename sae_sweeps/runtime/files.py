@@ -13,10 +13,13 @@ from stat import S_IMODE
 from typing import TYPE_CHECKING, Any
 
 from sae_sweeps.runtime.storage import error_number
+from sae_sweeps.runtime.text import to_visible
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
+
+FORMULA = ("=", "+", "-", "@")  # with which a cell of a table begins that a spreadsheet runs
 
 
 @contextmanager
@@ -64,22 +67,32 @@ def naming_file(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file, completely or not at all. An existing file is replaced."""
+    """Write a UTF-8 text file, completely or not at all. An existing file is replaced.
+
+    Halves of characters, as in names of files that are no text, are written as escapes such as \\udc80.
+    """
     with write_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a CSV file atomically, with a row per mapping. The columns are all keys, in order of first appearance.
 
-    None, NaN and infinities become empty cells.
+    None, NaN and infinities become empty cells. A text that begins with one of FORMULA, as a name in a stranger's file
+    may, gets a ' before it, so that no spreadsheet runs it; numbers stay numbers. Control characters become escapes.
     """
     text = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: replace_non_finite(value) for key, value in row.items()} for row in rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_to_cell, columns))
+    writer.writerows([_to_cell(row.get(column)) for column in columns] for row in rows)
     write_text(path, text.getvalue())
+
+
+def _to_cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return replace_non_finite(value)
+    return "'" * value.startswith(FORMULA) + to_visible(value, kept="\n")
 
 
 def sync(path: Path) -> None:

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.console import console
+from sae_sweeps.runtime.text import to_visible
 
 if TYPE_CHECKING:  # Hydra imports this file for logging, before settings are checked: torch would load too early
     from torch import Tensor
@@ -33,7 +34,7 @@ class PointProgress:
         self._interval = SECONDS_BETWEEN_FRAMES if bars is not None else SECONDS_BETWEEN_LINES * max(1, points / 6)
         self._began: float | None = None
         self._shown = self._first_tokens = self._latest_tokens = 0.0
-        self._task = None if bars is None else bars.add_task(name, total=None, status="")
+        self._task = None if bars is None else bars.add_task(to_visible(name), total=None, status="")
 
     def show_stage(self, stage: str) -> None:
         """Show a phrase for the current work of the point, for example "evaluating"."""
@@ -94,8 +95,9 @@ class SweepProgress:
         self._task: TaskID | None = None
         self._bars: Progress | None = None
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn())
-            self._bars = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[status]}"), console=console)
+            name, status = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[status]}"))
+            columns = (name, BarColumn(bar_width=20), TaskProgressColumn(), TimeRemainingColumn(), status)
+            self._bars = Progress(*columns, console=console)
 
     @contextmanager
     def live(self) -> Iterator["SweepProgress"]:

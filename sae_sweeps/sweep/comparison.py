@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sae_sweeps.config import from_json
-from sae_sweeps.config.differences import find_varying, flatten, shorten_path
+from sae_sweeps.config.differences import find_varying, flatten, shorten_paths
 from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.config.saes import architecture_title
 from sae_sweeps.evaluation.metrics import Metric
@@ -154,7 +154,7 @@ def label_settings(point: ComparedPoint, keys: Sequence[str]) -> str:
     Settings that are None are left out. Of a file path only the last part is shown.
     """
     settings = flatten(select_result_settings(dict(point.config)))
-    return "".join(f", {key} {shorten_path(settings[key])}" for key in keys if settings.get(key) is not None)
+    return "".join(f", {key} {shorten_paths(settings[key])}" for key in keys if settings.get(key) is not None)
 
 
 def find_best(groups: Iterable[Group], metric: Metric) -> float | None:

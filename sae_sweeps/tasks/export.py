@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from sae_sweeps.activations.model_info import is_local_path
+from sae_sweeps.activations.model_info import is_local_path, shared_name
 from sae_sweeps.config import Config
-from sae_sweeps.config.differences import shorten_path
+from sae_sweeps.config.differences import shorten_paths
 from sae_sweeps.config.tasks import EXPORTS
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.layout import CONFIG
 from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.runtime.console import console
-from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError
+from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError, describe_error
 from sae_sweeps.runtime.files import read_json, write_text
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.sweep import Sweep
@@ -29,8 +29,8 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     """Write the SAEs that `config` selects in another format. Returns one sentence per SAE that was not written."""
     saved, skipped_reason = find_saes(sweep, config)
     written, failures = export(saved, choose_folder(sweep, config), config)
-    for folder in written.values():
-        console.print(f"written: {folder}", markup=False, soft_wrap=True)
+    for files in written.values():
+        console.print(f"written: {files[-1].parent}", markup=False, soft_wrap=True)
     return [skipped_reason, *failures] if skipped_reason else failures
 
 
@@ -68,24 +68,29 @@ def name_folders(saved: Sequence[SavedSAE]) -> list[str]:
     ]
 
 
-def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[str, Path], list[str]]:
-    """Write each SAE into a folder in `root`. Returns the folder of each written SAE, and one sentence per failure."""
-    written: dict[str, Path] = {}
+def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[str, list[Path]], list[str]]:
+    """Write each SAE into a folder in `root`. Returns the files of each by its folder, and one sentence per failure.
+
+    The last file is the model card, in the folder that a library loads.
+    """
+    written: dict[str, list[Path]] = {}
     failures = []
     for one, name in zip(saved, name_folders(saved), strict=True):
         try:
             written[name] = _export(one, name, root, config)
-        except ConfigError as error:
-            failures.append(f"{name}: {error}")
+        except (ConfigError, OSError) as error:
+            failures.append(f"{name}: {describe_error(error)}")
     return written, failures
 
 
-def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
-    """Write one SAE and a model card into the folder `name` in `root`. Returns the folder of the SAE's files.
+def _export(one: SavedSAE, name: str, root: Path, config: Config) -> list[Path]:
+    """Write one SAE and a model card into the folder `name` in `root`. Returns the files, the card last.
 
-    Raises: ConfigError if the SAE cannot be read, or the format cannot represent the SAE.
+    Raises: ConfigError if the SAE cannot be read, if the format cannot represent the SAE, or if a folder to write to is
+    a link.
     """
     format = choose_format(config)
+    _require_no_links(root / name)
     sae, description = one.load(torch.device("cpu")), describe_saved(one, format)
     _require_architecture(sae.architecture, format)
     sae, notes = _rescale(sae)
@@ -102,11 +107,12 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
     elif sae.normalization == "center":
         notes.append(CENTERED)
     metadata = read_json(one.folder / CONFIG).get("metadata", {}) if one.format == "sae_lens" else {}
-    metadata = {key: shorten_path(value) if isinstance(value, str) else value for key, value in metadata.items()}
+    metadata = shorten_paths(metadata)
     try:
-        folder = WRITERS[format].write(root / name, sae, description, metadata)
+        files = WRITERS[format].write(root / name, sae, description, metadata)
     except ValueError as error:
         raise ConfigError("format", format, str(error), "set format=sae_lens, which supports this SAE") from None
+    folder = files[0].parent
     results = {} if description.directions_of else read_results(one)
     text = build_card(
         name,
@@ -115,11 +121,22 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
         results.get("metrics", {}),
         results.get("config", {}),
         results.get("provenance", {}),
-        str(folder.relative_to(root)),
+        folder.relative_to(root).as_posix(),
         notes,
     )
     write_text(folder / CARD, text)
-    return folder
+    return [*files, folder / CARD]
+
+
+def _require_no_links(folder: Path) -> None:
+    """Require that neither `folder` nor a folder in it is a link: what is written there would get somewhere else.
+
+    Links above it are the user's, and a link in place of a file is replaced by the file. Raises: ConfigError.
+    """
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink() and not path.is_file():
+            problem, fix = f"{path} is a link, through which nothing is written", "remove it, or set another folder"
+            raise ConfigError("export.folder", str(folder.parent), problem, fix)
 
 
 def _rescale(sae: InferenceSAE) -> tuple[InferenceSAE, list[str]]:
@@ -148,13 +165,11 @@ def _require_architecture(architecture: str, format: str) -> None:
 def describe_saved(one: SavedSAE, format: str) -> Description:
     """Return the description of an SAE (model, hook, sizes) from the SAE's files and, for a point, its configuration.
 
-    If the model is a local path, only the last part of the path is given.
+    The model is given as `shared_name` does.
     """
     description, model = one.located.describe(), one.config.model
     if one.declared is None:
         needs_hub_name = format == "saebench" or is_local_path(model.name)
         name = model.aliases[0] if needs_hub_name and model.aliases else model.name
         description = replace(description, model=name, hook=model.hook, k=one.config.k)
-    if description.model is not None and is_local_path(description.model):  # a path on this machine is private
-        return replace(description, model=Path(description.model).name)
-    return description
+    return replace(description, model=None if description.model is None else shared_name(description.model))

@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sae_sweeps.config.differences import flatten, shorten_path
+from sae_sweeps.config.differences import flatten, shorten_paths
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.registry import WRITERS
-from sae_sweeps.report.markdown import format_markdown_row
+from sae_sweeps.report.markdown import escape_markdown, format_code, format_markdown_row
 from sae_sweeps.sweep.comparison import finite_or_inf
 
 WRITTEN = "Written by sae-sweeps."  # marks a README.md that may be overwritten
@@ -27,6 +27,8 @@ def build_card(
 ) -> str:
     """Return the text of the README.md of one SAE.
 
+    Every text is shown as it is, also where the files of a stranger's SAE hold Markdown, HTML or Python.
+
     metrics, config, provenance: entries of the point's results.json; empty for an SAE from another library
     folder: relative path of the SAE's folder, for the code example that loads the SAE
     notes: paragraphs on how the SAE must be used
@@ -34,9 +36,9 @@ def build_card(
     target = WRITERS[format]
     parts = [
         _build_front_matter(target.library, description.model),
-        f"# {title}",
+        f"# {escape_markdown(title)}",
         f"{_introduce(description)} Saved in the format of {target.library} (`pip install '{target.pip}'`):",
-        f"```python\n{target.imports}\n\n{target.load.format(folder=folder)}\n```",
+        f"```python\n{target.imports}\n\n{target.load.format(folder=repr(folder))}\n```",
     ]
     parts += notes
     if metrics:
@@ -45,13 +47,14 @@ def build_card(
     if settings := {
         key: value for group in CONFIG_GROUPS for key, value in flatten(config.get(group, {}), f"{group}.").items()
     }:
-        rows = [["setting", "value"], *([f"`{key}`", f"`{_format_setting(value)}`"] for key, value in settings.items())]
+        rows = [["setting", "value"]]
+        rows += [[format_code(key), format_code(_format_setting(value))] for key, value in settings.items()]
         parts += ["## Training", _build_table(rows)]
     if provenance:
         versions = ", ".join(f"{name} {version}" for name, version in provenance["packages"].items() if version)
         changed = " (with uncommitted changes)" if provenance["uncommitted_changes"] else ""
         commit = f"Trained by sae-sweeps at commit {provenance['commit']}{changed}, Python {provenance['python']}"
-        parts += ["## Provenance", f"{commit}; {versions}."]
+        parts += ["## Provenance", escape_markdown(f"{commit}; {versions}.")]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -89,14 +92,14 @@ NORMS_RESCALED = (
 def _introduce(description: Description) -> str:
     """Return one sentence on an SAE: architecture, number of latents, k, training data and width."""
     if description.directions_of:
-        trained_on = f"the decoder directions of {description.directions_of}"
+        trained_on = f"the decoder directions of {escape_markdown(description.directions_of)}"
     else:
-        trained_on = f"activations of {description.model or 'a model that its files do not name'}"
+        trained_on = f"activations of {escape_markdown(description.model or 'a model that its files do not name')}"
     return (
-        f"A sparse autoencoder ({description.architecture}) with {description.dict_size} latents"
+        f"A sparse autoencoder ({escape_markdown(description.architecture)}) with {description.dict_size} latents"
         + (f" and k = {description.k}" if description.k is not None else "")
         + f", trained on {trained_on}"
-        + (f" at `{description.hook}`" if description.hook else "")
+        + (f" at {format_code(description.hook)}" if description.hook else "")
         + f", of width {description.d_in}."
     )
 
@@ -105,11 +108,12 @@ def build_overview(
     title: str, format: str, model: str | None, metrics: Mapping[str, Mapping[str, float | None]]
 ) -> str:
     """Return the text of the README.md of a repository with several SAEs. `metrics`: a mapping per folder name."""
+    trained_on = f"activations of {escape_markdown(model or 'a language model')}"
     parts = [
         _build_front_matter(WRITERS[format].library, model),
-        f"# {title}",
-        f"Sparse autoencoders on activations of {model or 'a language model'}, each in a folder of its own with a card,"
-        f" in the format of {WRITERS[format].library}. {WRITTEN}",
+        f"# {escape_markdown(title)}",
+        f"Sparse autoencoders on {trained_on}, each in a folder of its own with a card, in the format of "
+        f"{WRITERS[format].library}. {WRITTEN}",
         build_metrics_table(metrics),
     ]
     return "\n\n".join(parts) + "\n"
@@ -119,23 +123,21 @@ def build_metrics_table(metrics: Mapping[str, Mapping[str, float | None]]) -> st
     """Return a Markdown table of metrics with a row per SAE, the lowest NMSE first, SAEs without metrics last."""
     rows = [["SAE", *(metric.title for metric in METRICS.values())]]
     for name, values in sorted(metrics.items(), key=lambda item: finite_or_inf(item[1].get("nmse"))):
-        rows.append([name, *(metric.text(values.get(key)) for key, metric in METRICS.items())])
+        rows.append([escape_markdown(name), *(metric.text(values.get(key)) for key, metric in METRICS.items())])
     return _build_table(rows)
 
 
 def _build_front_matter(library: str, model: str | None) -> str:
     """Return the YAML header of a model card: library, tags and, for a hub model, the model's name."""
     lines = ["---", f"library_name: {library.lower()}", "tags:", "- sparse-autoencoder", "- interpretability"]
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", model or ""):  # OWNER/NAME on the hub
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", model or "", re.ASCII):  # OWNER/NAME on the hub
         lines.append(f"base_model: {model}")
     return "\n".join([*lines, "---"])
 
 
 def _format_setting(value: Any) -> str:
     """Return a setting's value as text. Local paths are private, so only the last two parts are given."""
-    if isinstance(value, list):
-        return ", ".join(map(_format_setting, value))
-    return shorten_path(value)
+    return ", ".join(map(_format_setting, value)) if isinstance(value, list) else str(shorten_paths(value))
 
 
 def _build_table(rows: Sequence[Sequence[str]]) -> str:

@@ -1,5 +1,6 @@
 """Task `publish`: upload trained SAEs to a Hugging Face repository, with a model card per SAE and an overview."""
 
+import os
 from pathlib import Path
 
 from sae_sweeps.config import Config
@@ -13,14 +14,15 @@ from sae_sweeps.tasks.model_card import WRITTEN, build_overview
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Write SAEs with model cards and upload them. Returns one sentence per SAE that was not written.
+    """Write SAEs with model cards and upload exactly these files. Returns one sentence per SAE that was not written.
 
+    What else is in the folder, such as SAEs of an earlier export or links, is neither read nor sent.
     Raises: ConfigError if the hub refuses the upload or cannot be reached, or if the upload would overwrite a README.md
     that sae-sweeps did not write.
     """
     saved, skipped_reason = find_saes(sweep, config)
     root, format = choose_folder(sweep, config), choose_format(config)
-    if (root / CARD).exists() and WRITTEN not in (root / CARD).read_text(encoding="utf-8"):
+    if os.path.lexists(root / CARD) and WRITTEN not in _read_card(root / CARD):
         problem = f"the folder contains a {CARD} that sae-sweeps did not write and must not overwrite"
         raise ConfigError("export.folder", str(root), problem, "set export.folder to another folder")
     written, failures = export(saved, root, config)
@@ -36,22 +38,24 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     write_text(
         root / CARD, build_overview(repo.rpartition("/")[2], format, describe_saved(saved[0], format).model, metrics)
     )
-    files = [root / CARD, *(file for name in sorted(written) for file in _list_files(root / name))]
+    files = [root / CARD, *(file for name in sorted(written) for file in sorted(written[name]))]
     _print_files(repo, root, files, config)
     if not config.publish.dry_run:
         _upload(repo, root, files, config.publish.private)
     return failures
 
 
-def _list_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file())
+def _read_card(card: Path) -> str:
+    """Return the text of a README.md; empty if it is a link or a folder, which a card never is."""
+    return card.read_text(encoding="utf-8", errors="replace") if card.is_file() and not card.is_symlink() else ""
 
 
 def _print_files(repo: str, root: Path, files: list[Path], config: Config) -> None:
     visibility = "private" if config.publish.private else "public"
     action = "would be uploaded" if config.publish.dry_run else "will be uploaded"
     size = sum(file.stat().st_size for file in files) / 2**20
-    console.print(f"{pluralize(len(files), 'file')}, {size:.1f} MiB, {action} to {repo} ({visibility}):")
+    line = f"{pluralize(len(files), 'file')}, {size:.1f} MiB, {action} to {repo} ({visibility}):"
+    console.print(line, markup=False, soft_wrap=True)
     for file in files:
         console.print(f"  {file.stat().st_size:>12,}  {file.relative_to(root)}", markup=False, soft_wrap=True)
 
@@ -61,16 +65,15 @@ def _upload(repo: str, root: Path, files: list[Path], private: bool) -> None:
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     api = hub.HfApi()
+    # not upload_folder, which takes patterns: a name with a * in it would send other files of the folder too
+    added = [hub.CommitOperationAdd(file.relative_to(root).as_posix(), file.absolute()) for file in files]
     try:
         if api.repo_exists(repo) and api.repo_info(repo).private != private:
             visibility = "public" if private else "private"
             problem = f"the repository {repo} already exists and is {visibility}"
             raise ConfigError("publish.private", private, problem, f"set publish.private={not private}")
         api.create_repo(repo, private=private, exist_ok=True)
-        names = [str(file.relative_to(root)) for file in files]
-        url = api.upload_folder(
-            repo_id=repo, folder_path=root, allow_patterns=names, commit_message="SAEs trained with sae-sweeps"
-        )
+        url = api.create_commit(repo, added, commit_message="SAEs trained with sae-sweeps")
     except ConfigError:
         raise
     except Exception as error:  # the client passes on any error of its HTTP library

@@ -21,7 +21,7 @@ from sae_sweeps.activations.hooks import is_same_activation
 from sae_sweeps.activations.model_info import is_same_model
 from sae_sweeps.activations.source import ActivationSource, load_source
 from sae_sweeps.config import Config, DatasetConfig, ModelConfig
-from sae_sweeps.config.differences import find_differing, select_text_settings
+from sae_sweeps.config.differences import find_differing, select_text_settings, shorten_paths
 from sae_sweeps.config.identity import select_stream_settings
 from sae_sweeps.config.schema import get_setting
 from sae_sweeps.evaluation.ratios import explain_missing, require_numbers
@@ -290,7 +290,7 @@ def _write_csv(folder: Path) -> None:
         rows.append(row)
     if not rows:
         return  # all studies failed
-    write_csv(folder.with_suffix(".csv"), rows)
+    write_csv(folder.with_suffix(".csv"), shorten_paths(rows))
     console.print(f"studies: {folder}/  table: {folder}.csv", markup=False, soft_wrap=True)
 
 

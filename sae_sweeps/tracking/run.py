@@ -1,5 +1,7 @@
 """Writes the W&B runs of points, studies and sweeps. wandb is not imported while tracking is off.
 
+Of paths in configurations, summaries, tables and artifacts only the end is given: a run is seen by others.
+
 A run is always written to the local disk, in W&B's offline format, so training never waits for a server. With
 tracking=online a background process uploads the run while it is written (background_sync.py).
 """
@@ -17,6 +19,7 @@ from typing import Any
 
 from sae_sweeps.config import TrackingConfig
 from sae_sweeps.config.commands import format_command
+from sae_sweeps.config.differences import shorten_paths
 from sae_sweeps.config.names import shorten, to_artifact_name
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.records import read_record, write_record
@@ -67,7 +70,7 @@ class Run:
 
     def summary(self, values: dict[str, Any]) -> None:
         """Set values (name -> value) in the summary of the W&B run. Values that are None are left out."""
-        self._try(lambda run: run.summary.update(_drop_missing(values)))
+        self._try(lambda run: run.summary.update(shorten_paths(_drop_missing(values))))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Log a table to W&B under a name. Rows after the first TABLE_ROWS are left out."""
@@ -136,7 +139,7 @@ class Run:
         def add(run: Any) -> None:
             import wandb
 
-            artifact = wandb.Artifact(to_artifact_name(name), kind, metadata=metadata)
+            artifact = wandb.Artifact(to_artifact_name(name), kind, metadata=shorten_paths(metadata))
             if path.is_dir():
                 artifact.add_dir(str(path), policy="immutable")
             else:
@@ -175,7 +178,7 @@ def _drop_missing(values: dict[str, Any]) -> dict[str, Any]:
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     import wandb
 
-    return wandb.Table(columns=list(columns), data=[list(row) for row in rows[:TABLE_ROWS]])
+    return wandb.Table(columns=list(columns), data=[shorten_paths(row) for row in rows[:TABLE_ROWS]])
 
 
 def start_run(
@@ -259,11 +262,12 @@ def _init_run(
             name=folder.name,
             group=shorten(group),
             job_type=job_type,
-            config=config,
+            config=shorten_paths(config),
             dir=str(folder),
             mode="offline",
             reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+            # without W&B's own list of machine, user, folders and the command's words, of which paths are a part
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
         )
 
 

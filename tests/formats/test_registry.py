@@ -25,4 +25,4 @@ def test_a_reader_names_its_files_and_finds_nothing_in_an_empty_folder(name, tmp
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_writer_shows_how_its_library_loads_the_folder(name):
-    assert "out/sae" in WRITERS[name].load.format(folder="out/sae")
+    assert "('out/sae'" in WRITERS[name].load.format(folder=repr("out/sae"))

@@ -6,7 +6,7 @@ import math
 import pytest
 from filelock import FileLock
 
-from sae_sweeps.config.differences import flatten
+from sae_sweeps.config.differences import flatten, shorten_paths
 from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.report.points import list_cautions, read_curve, summarise
 from sae_sweeps.sweep import Sweep
@@ -56,12 +56,13 @@ def test_the_numbers_of_studies_equal_those_of_results_json(swept):
             if task == "stitch":
                 for name in ("curves", "thresholds", "families"):
                     assert study[name] == results[name]
-                assert (study["large"], study["small"]) == (results["study"]["large"], results["study"]["small"])
+                named = [results["study"]["large"], results["study"]["small"]]
+                assert [study["large"], study["small"]] == shorten_paths(named)
                 assert sum(study["cosines"]["counts"]) == results["metrics"]["latents"]
                 assert study["changes"]["total"] == results["metrics"]["latents_active"]
             else:
-                assert study["sae"] == results["study"]["sae"]
-                assert study["smaller"] == list(results["smaller"].values())
+                assert study["sae"] == shorten_paths(results["study"]["sae"])
+                assert study["smaller"] == shorten_paths(list(results["smaller"].values()))
                 assert study["per_latent"] == results["meta_latents_per_latent"]
                 (matches,) = study["matches"].values()
                 assert sum(matches["counts"]) == results["metrics"]["meta_latents"]
@@ -176,7 +177,7 @@ def test_shared_and_own_settings_together_are_all_settings_of_a_point(mixed):
     for row in shown["points"]:
         wanted = {
             key: value if isinstance(value, str) else json.dumps(value)
-            for key, value in flatten(select_result_settings(configs[row["folder"]]["config"])).items()
+            for key, value in shorten_paths(flatten(select_result_settings(configs[row["folder"]]["config"]))).items()
         }
         assert shown["shared"] | row["settings"] == wanted | (provenance if row["metrics"] else {})
         assert not shown["shared"].keys() & row["settings"].keys()

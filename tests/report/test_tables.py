@@ -1,16 +1,15 @@
 """Tables of points: in Markdown and on the terminal."""
 
 import math
-from io import StringIO
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from sae_sweeps.evaluation import metrics
 from sae_sweeps.report.markdown import format_markdown_table
 from sae_sweeps.report.studies import histogram
 from sae_sweeps.report.terminal import points_table, seeds_table, sparkline
+from sae_sweeps.runtime.console import console
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import collect_points, group_by_seed
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, State
@@ -41,10 +40,6 @@ def numbers(nmse: float, l0: float, dead: float, ce: float, recovered: float) ->
     return {
         "nmse": nmse, "l0": l0, "dead_fraction": dead, "ce_degradation": ce, "ce_recovered_mean": recovered
     }  # fmt: skip
-
-
-def strip_markup(cell: str) -> str:
-    return cell.replace("[bold]", "").replace("[/bold]", "").strip()
 
 
 def rows_of(table) -> list[list[str]]:
@@ -95,7 +90,7 @@ def test_the_table_has_finished_points_by_nmse_with_a_star_at_each_best():
     ]
     table = points_table("first", points)
     assert [column.header for column in table.columns] == TITLES
-    assert [[strip_markup(cell) for cell in row] for row in rows_of(table)] == [
+    assert [[str(cell).strip() for cell in row] for row in rows_of(table)] == [
         ["three", "0.2500*", "3.0", "50.0%", "0.2500", "0.7500*", "", "52,765"],
         ["two", "0.5000", "2.0", "25.0%*", "0.1250*", "0.5000", "", "52,765"],
     ]
@@ -113,7 +108,7 @@ def test_the_table_of_seeds_has_its_own_stars():
     ]
     points += [compared("k=3", "seed=2", state=State(FAILED)), compared("k=4", "seed=1", state=State(FAILED))]
     assert [row[0] for row in rows_of(points_table("first", points))] == ["4-0", "3-0", "2-0", "3-1", "2-1"]
-    rows = [[strip_markup(cell) for cell in row] for row in rows_of(seeds_table("first", points))]
+    rows = [[str(cell).strip() for cell in row] for row in rows_of(seeds_table("first", points))]
     assert [[*row[:3], row[-1]] for row in rows] == [
         ["BatchTopK 3072, k 3", "0.4000 ± 0.1414*", "3.0 ± 0.0", "2"],
         ["BatchTopK 3072, k 2", "0.6000 ± 0.1414", "2.0 ± 0.0", "2"],
@@ -122,10 +117,10 @@ def test_the_table_of_seeds_has_its_own_stars():
 
 
 def test_brackets_in_names_are_no_markup():
-    console = Console(width=200, file=StringIO())
     points = [compared(f"seed={seed}", sweep="[red]x", name=f"[bold]{seed}", **some_metrics(seed)) for seed in (0, 1)]
-    console.print(points_table("[red]x", points), seeds_table("[red]x", points))
-    text = console.file.getvalue()
+    with console.capture() as captured:
+        console.print(points_table("[red]x", points), seeds_table("[red]x", points))
+    text = captured.get()
     assert text.count("sweep [red]x") == 2
     assert "[bold]0" in text
     assert "[bold]1" in text

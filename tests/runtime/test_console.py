@@ -1,12 +1,17 @@
 """Output that any terminal and any pipe can take."""
 
+import io
+import logging
 import os
 import subprocess
 import sys
 
 import pytest
+from rich.table import Table
 
-from sae_sweeps.runtime.console import PLAIN
+from sae_sweeps.runtime import progress
+from sae_sweeps.runtime.console import PLAIN, ConsoleHandler, console
+from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.runtime.provenance import PROJECT
 
 PRINT = """
@@ -93,3 +98,31 @@ def test_a_command_ends_quietly_without_a_reader(words):
     assert done.returncode == ("k=0" in words), done.stderr
     assert "Traceback" not in done.stderr
     assert "Broken pipe" not in done.stderr
+
+
+HOSTILE = "[red]a[/] [/nothing] :smile: \x1b[2J\x1b]0;title\x07 b\rc \u202ed"
+SHOWN = "[red]a[/] [/nothing] :smile: \\x1b[2J\\x1b]0;title\\x07 b\\rc \\u202ed"
+
+
+def test_names_of_strangers_are_shown_and_do_nothing_to_the_terminal(monkeypatch):
+    monkeypatch.setattr(console, "_width", 200)
+    table = Table(HOSTILE, title=HOSTILE)
+    table.add_row(HOSTILE)
+    with console.capture() as captured:
+        console.print(HOSTILE, soft_wrap=True)
+        console.print(table)
+        ConsoleHandler().handle(logging.makeLogRecord({"levelno": logging.ERROR, "msg": HOSTILE}))
+        SweepProgress(1).add_point(HOSTILE).show_stage("evaluating")
+    assert captured.get().count(SHOWN) == 6
+    assert not {"\x1b", "\x07", "\r", "\u202e"} & set(captured.get())
+
+
+def test_bars_show_names_as_they_are(monkeypatch):
+    file = io.StringIO()
+    terminal = type(console)(file=file, force_terminal=True, width=200, color_system=None)
+    monkeypatch.setattr(progress, "console", terminal)
+    display = SweepProgress(2)
+    with display.live():
+        display.add_point(HOSTILE).show_stage("[b]c")
+    assert SHOWN in file.getvalue()
+    assert "[b]c" in file.getvalue()

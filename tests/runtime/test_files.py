@@ -73,6 +73,19 @@ def test_a_csv_file_has_the_columns_of_all_rows(tmp_path):
         assert list(csv.DictReader(stream))[1] == {"a": "0.1", "b": "", "c": 'x, "y"\nz'}
 
 
+def test_no_cell_of_a_csv_file_is_a_formula(tmp_path):
+    path = tmp_path / "rows.csv"
+    texts = ["=1+1", "+1", "-x", "@sum(a)", "a=1", " =1"]
+    write_csv(path, [{"=a": text, "number": -1.5, "\udc80": "\udc80"} for text in texts])
+    with open(path, newline="", encoding="utf-8") as stream:
+        head, *rows = csv.reader(stream)
+    assert head == ["'=a", "number", "\\udc80"]
+    assert [row[0] for row in rows] == [*(f"'{text}" for text in texts[:4]), *texts[4:]]
+    assert all(row[1:] == ["-1.5", "\\udc80"] for row in rows)
+    write_csv(path, [{"a": "\t=1"}, {"a": "x\r=1,\n\0"}])
+    assert path.read_bytes() == b'a\n\\t=1\n"x\\r=1,\n\\x00"\n'
+
+
 @pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1])
 def test_sha256_covers_the_whole_file(tmp_path, size):
     path = tmp_path / "file"

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub as hub
 import pytest
 
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.provenance import PROJECT
 from tests.conftest import launch
+from tests.tasks.exported import Api
 
 SETTINGS = [
     "meta.steps=60",
@@ -101,3 +103,11 @@ def command(monkeypatch, capsys) -> Iterator[Callable[..., Ran]]:
     root.handlers[:], root.level = handlers, level
     for number, handler in zip(numbers, signal_handlers, strict=True):
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def api(monkeypatch) -> list:
+    """Return the list of calls to the hub."""
+    monkeypatch.setattr(Api, "calls", [])
+    monkeypatch.setattr(hub, "HfApi", Api)
+    return Api.calls

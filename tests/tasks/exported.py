@@ -1,4 +1,4 @@
-"""The contents of the folders of exported SAEs."""
+"""The contents of the folders of exported SAEs, and a stand-in for the hub that they are uploaded to."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,35 @@ from pathlib import Path
 import yaml
 
 TITLES = ["batchtopk-32-k4-seed0", "batchtopk-48-k4-seed0", "topk-32-k4-seed0", "topk-48-k4-seed0"]
+UPLOADED = {"README.md"} | {
+    f"{title}/{name}" for title in TITLES for name in ("README.md", "cfg.json", "sae_weights.safetensors")
+}
+
+
+class Api:
+    """Stands in for the hub's client and records its calls."""
+
+    calls: list = []  # noqa: RUF012  shared by all instances
+
+    private: bool | None = None  # whether the repository exists and is private; None: it does not exist
+
+    def repo_exists(self, repo):
+        return self.private is not None
+
+    def repo_info(self, repo):
+        return self
+
+    def create_repo(self, repo, private, exist_ok):
+        self.calls.append(("create", repo, private, exist_ok))
+
+    def create_commit(self, repo_id, operations, commit_message):
+        sent = {one.path_in_repo: Path(one.path_or_fileobj).read_bytes() for one in operations}
+        self.calls.append(("upload", repo_id, sent))
+        return f"hub/{repo_id}"
+
+
+def listed(out: str) -> set[str]:
+    return {found[1] for line in out.splitlines() if (found := re.fullmatch(r"\s+[\d,]+  (\S+)", line))}
 
 
 def files(folder: Path) -> set[str]:

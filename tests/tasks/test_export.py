@@ -43,7 +43,7 @@ def test_exported_points_compute_the_same(first, command, format, tiny_model, te
         assert (metadata["model_name"], metadata["hook_name"]) == (tiny_model.name, "blocks.1.hook_resid_pre")
         assert (metadata.get("hook_layer") == 1) == (format == "saebench")
         card = (folder / "README.md").read_text()
-        assert f'SAE.load_from_disk("{title}")' in card
+        assert f"SAE.load_from_disk('{title}')" in card
         nmse = json.loads((point(first, title) / "results.json").read_text())["metrics"]["nmse"]
         assert f"{nmse:.4f}" in card
     require_no_local_paths(root, str(tiny_model), str(texts))
@@ -98,7 +98,7 @@ def test_architectures_a_format_lacks_are_refused_and_the_other_saes_are_written
         described = locate(str(root / title / "layers.0")).describe()
         assert (described.model, described.hook) == (tiny_model.name, "blocks.0.hook_resid_post")
         assert (
-            f'SparseCoder.load_from_disk("{title}/layers.0")' in (root / title / "layers.0" / "README.md").read_text()
+            f"SparseCoder.load_from_disk('{title}/layers.0')" in (root / title / "layers.0" / "README.md").read_text()
         )
     require_no_local_paths(root, str(tiny_model), str(texts))
 

@@ -1,52 +1,10 @@
 """Task `publish`: uploads of exported SAEs to a stand-in for the hub."""
 
-import re
-from pathlib import Path
-
 import huggingface_hub as hub
 import pytest
 from huggingface_hub.errors import LocalTokenNotFoundError
 
-from tests.tasks.exported import TITLES, files, front_matter, require_no_local_paths
-
-
-class Api:
-    """Stands in for the hub's client and records its calls."""
-
-    calls: list = []  # noqa: RUF012  shared by all instances
-
-    private: bool | None = None  # whether the repository exists and is private; None: it does not exist
-
-    def repo_exists(self, repo):
-        return self.private is not None
-
-    def repo_info(self, repo):
-        return self
-
-    def create_repo(self, repo, private, exist_ok):
-        self.calls.append(("create", repo, private, exist_ok))
-
-    def upload_folder(self, repo_id, folder_path, allow_patterns, commit_message):
-        sent = {name: (Path(folder_path) / name).read_bytes() for name in allow_patterns}
-        self.calls.append(("upload", repo_id, sent))
-        return f"hub/{repo_id}"
-
-
-@pytest.fixture
-def api(monkeypatch) -> list:
-    """Return the list of calls to the hub."""
-    monkeypatch.setattr(Api, "calls", [])
-    monkeypatch.setattr(hub, "HfApi", Api)
-    return Api.calls
-
-
-def listed(out: str) -> set[str]:
-    return {found[1] for line in out.splitlines() if (found := re.fullmatch(r"\s+[\d,]+  (\S+)", line))}
-
-
-UPLOADED = {"README.md"} | {
-    f"{title}/{name}" for title in TITLES for name in ("README.md", "cfg.json", "sae_weights.safetensors")
-}
+from tests.tasks.exported import TITLES, UPLOADED, Api, files, front_matter, listed, require_no_local_paths
 
 
 def test_a_dry_run_lists_the_files_without_calling_the_hub(first, command, api, tiny_model, texts):

@@ -3,7 +3,7 @@
 
 const report = JSON.parse(document.getElementById("data").textContent);
 const metrics = new Map(report.metrics.map((metric) => [metric.name, metric]));
-const ARCHITECTURE_NAMES = report.architectures;
+const ARCHITECTURE_NAMES = Object.assign(Object.create(null), report.architectures);
 
 const blocks = new Map(); // name -> promise of its value
 
@@ -93,3 +93,12 @@ const splitWords = (text) => text.trim().toLowerCase().split(/\s+/).filter(Boole
 // Text that Plotly shows as it is; Plotly interprets tags and %{templates}.
 const escapePlotly = (text) =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("%{", "%&#123;");
+
+// The text that Plotly shows.
+const unescapePlotly = (text) =>
+  text
+    .replaceAll("<br>", " ")
+    .replaceAll("%&#123;", "%{")
+    .replaceAll("&gt;", ">")
+    .replaceAll("&lt;", "<")
+    .replaceAll("&amp;", "&");

@@ -7,6 +7,8 @@ const charts = new Set();
 // Plotly is a compressed block of the page; it is loaded before the first chart is drawn.
 function loadPlotly() {
   plotly ??= decodeBlock("plotly").then((text) => {
+    // It also adds the styles of maps, which the page's policy refuses and no chart needs, unless this element exists.
+    for (const [, id] of text.matchAll(/getElementById\("([0-9a-f]{64})"\)/g)) document.head.append(make("meta", { id }));
     document.head.append(make("script", {}, text));
     return window.Plotly;
   });
@@ -133,7 +135,7 @@ const SPAN = { yref: "paper", y0: 0, y1: 1 };
 function verticalLine(x, text, colorName, dash = "dash") {
   return {
     shape: { ...SPAN, type: "line", x0: x, x1: x, line: { color: cssColor(colorName), width: 1.2, dash } },
-    annotation: { ...ABOVE, x, text, font: { size: 11, color: cssColor(colorName) } },
+    annotation: { ...ABOVE, x, text: escapePlotly(text), font: { size: 11, color: cssColor(colorName) } },
   };
 }
 
@@ -141,7 +143,7 @@ function verticalLine(x, text, colorName, dash = "dash") {
 function verticalBand(x0, x1, text, colorName) {
   return {
     shape: { ...SPAN, type: "rect", x0, x1, fillcolor: cssColor(colorName), opacity: 0.1, line: { width: 0 } },
-    annotation: { ...ABOVE, x: (x0 + x1) / 2, text, font: { size: 11, color: cssColor("soft") } },
+    annotation: { ...ABOVE, x: (x0 + x1) / 2, text: escapePlotly(text), font: { size: 11, color: cssColor("soft") } },
   };
 }
 
@@ -158,9 +160,11 @@ const MAX_LISTED_ROWS = 500;
 function listCoordinates(chart) {
   const { traces, layout } = chart.build();
   const rows = [];
+  const read = (value) => (typeof value === "string" ? unescapePlotly(value) : value);
   for (const trace of traces) {
     if (trace.hoverinfo === "skip") continue;
-    for (let at = 0; at < (trace.x ?? []).length; at++) rows.push([trace.name ?? "", trace.x[at], trace.y[at]]);
+    for (let at = 0; at < (trace.x ?? []).length; at++)
+      rows.push([trace.name ?? "", trace.x[at], trace.y[at]].map(read));
   }
   return [["", layout.xaxis?.title ?? "", layout.yaxis?.title ?? ""], rows];
 }

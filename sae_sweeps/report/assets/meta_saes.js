@@ -52,7 +52,7 @@ function showMetaSAE(content, study) {
         ["shuffled<br>directions", metrics.explained_variance_shuffled, "plain"],
         ["its decoder,<br>matching pursuit", metrics.explained_variance_pursuit, "lower"],
         ...study.smaller.map((sae) => [
-          `decoder of ${sae.dict_size},<br>matching pursuit`,
+          `${escapePlotly(`decoder of ${sae.dict_size}`)},<br>matching pursuit`,
           sae.explained_variance,
           "raise",
         ]),

@@ -218,7 +218,7 @@ function addFamilies(charts, study) {
         traces: [
           {
             type: "bar",
-            x: frequent.map((family) => `${family.small} : ${family.large}`),
+            x: frequent.map((family) => escapePlotly(`${family.small} : ${family.large}`)),
             y: frequent.map((family) => family.count),
             marker: { color: cssColor("lower") },
             name: "families",

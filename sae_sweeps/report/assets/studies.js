@@ -95,7 +95,7 @@ const HISTOGRAM_COLORS = ["lower", "raise", "third", "other", "plain"];
 // Histograms by name, with labelled lines.
 function plotHistograms(histograms, x, y, marks = []) {
   const traces = Object.entries(histograms).map(([name, bins], number) => ({
-    name,
+    name: escapePlotly(name),
     type: "bar",
     x: bins.counts.map((_, bin) => bins.first + (bin + 0.5) * bins.width),
     y: bins.counts,
