@@ -96,8 +96,8 @@ def describe(path: Path) -> Description:
 def _find_architecture(config: SAELensConfig) -> str:
     """Return the name that the SAE's architecture has here.
 
-    Raises: SAEFileError if this project is said to have trained an SAE of an architecture that it does not have, or
-    that it would have written as another one.
+    Raises: SAEFileError if the metadata name an architecture that this project does not have, or that it would have
+    written as another one.
     """
     named = config.origin.text("architecture")
     if named is None:

@@ -13,6 +13,7 @@ UNSEEN = {
     *map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x180E), 0x180F, 0x2800, 0x3164, 0xFFA0, 0x1D159)),
     *map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))),
 }
+PATH_FIX = "choose a path without it, or rename the file or folder"
 BREAKS = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and of what ends a line
 BIDIRECTIONAL = {*map(chr, (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))}
 VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
@@ -90,6 +91,12 @@ def find_name_problem(name: str) -> str | None:
     return None
 
 
+def find_relative_problem(path: str) -> str | None:
+    """Return why a path of names with / between, from the content of a file, is none inside a folder; None if it is."""
+    names = path.rstrip("/").split("/") if path else []
+    return next((f"{shorten_name(name)!r} {found}" for name in names if (found := find_name_problem(name))), None)
+
+
 def join(root: Path, *names: str) -> Path:
     """Return the path of names below a folder, where a name is from the content of a file and may be anything.
 
@@ -97,11 +104,22 @@ def join(root: Path, *names: str) -> Path:
     """
     for name in names:
         if (problem := find_name_problem(name)) is not None:
-            raise ValueError(f"the name {shorten_name(name)!r} {problem}")
+            raise ValueError(f"{shorten_name(name)!r} {problem}")
     path = root.joinpath(*names)
     if not path.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"{path} is a link that leads out of {root}")
     return path
+
+
+def place(root: Path, name: str, setting: str) -> Path:
+    """Return `join(root, name)`, a folder for results. Raises: ConfigError for `setting` where `join` refuses it."""
+    try:
+        return join(root, name)
+    except ValueError as error:
+        problem = f"there can be no folder for these results ({error})"
+        raise ConfigError(
+            setting, str(root), problem, f"choose another {setting}, or rename the SAE's folder"
+        ) from None
 
 
 def shorten_name(name: str, end: str = "") -> str:

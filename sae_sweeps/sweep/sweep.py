@@ -11,6 +11,7 @@ from filelock import FileLock
 from sae_sweeps.config import Config, from_json, is_config
 from sae_sweeps.runtime.errors import ConfigError, describe_error
 from sae_sweeps.runtime.files import read_json, write_json
+from sae_sweeps.runtime.paths import find_name_problem
 from sae_sweeps.runtime.records import matches
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.point import Point
@@ -58,7 +59,8 @@ class Sweep:
         content = read_json(file)
         if content is None and not file.exists():
             return {"name": self.name, **empty}
-        if not isinstance(content, dict) or not matches({**empty, **content}, SHAPE):
+        is_right = isinstance(content, dict) and matches({**empty, **content}, SHAPE)
+        if not is_right or any(map(find_name_problem, content.get("points", ()))):
             problem = f"{file} is damaged"
             fix = "move the file away and rerun the sweep's commands: points that are done keep their results"
             raise ConfigError("name", self.name, problem, fix)

@@ -11,11 +11,13 @@ from sae_sweeps.config import Config
 from sae_sweeps.config.differences import shorten_path
 from sae_sweeps.config.tasks import EXPORTS
 from sae_sweeps.formats.description import Description
+from sae_sweeps.formats.files import read_config
 from sae_sweeps.formats.layout import CONFIG
 from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError
-from sae_sweeps.runtime.files import read_json, write_text
+from sae_sweeps.runtime.files import write_text
+from sae_sweeps.runtime.paths import place, shorten_name
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import SavedSAE, read_results, saved_labels
@@ -63,7 +65,7 @@ def name_folders(saved: Sequence[SavedSAE]) -> list[str]:
     The name of an SAE from another library ends in a digest of the SAE's files, as many have the same folder name.
     """
     return [
-        f"{name}-{one.digest()[:8]}" if one.is_foreign else name
+        shorten_name(name, f"-{one.digest()[:8]}") if one.is_foreign else name
         for one, name in zip(saved, saved_labels(saved), strict=True)
     ]
 
@@ -101,10 +103,11 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> Path:
         sae.normalization = "none"
     elif sae.normalization == "center":
         notes.append(CENTERED)
-    metadata = read_json(one.folder / CONFIG).get("metadata", {}) if one.format == "sae_lens" else {}
+    metadata = (read_config(one.folder / CONFIG).get("metadata") or {}) if one.format == "sae_lens" else {}
     metadata = {key: shorten_path(value) if isinstance(value, str) else value for key, value in metadata.items()}
+    target = place(root, name, "export.folder")
     try:
-        folder = WRITERS[format].write(root / name, sae, description, metadata)
+        folder = WRITERS[format].write(target, sae, description, metadata)
     except ValueError as error:
         raise ConfigError("format", format, str(error), "set format=sae_lens, which supports this SAE") from None
     results = {} if description.directions_of else read_results(one)
