@@ -98,7 +98,7 @@ class Settings:
                 problem = "must not be given here, because the launcher sets this option"
                 fix = f"use hydra.launcher.{RENAMED[name]}=..." if name in RENAMED else "leave the setting out"
                 yield ConfigError(f"hydra.launcher.sbatch.{key}", value, problem, fix)
-            elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name):
+            elif not isinstance(key, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name):
                 problem = "is no option of sbatch: letters, digits and dashes"
                 yield ConfigError(f"hydra.launcher.sbatch.{key}", value, problem, "see sbatch --help")
             elif not isinstance(value, str | int | float | None):
