@@ -75,8 +75,8 @@ class Study:
         """
         main = _apply_command(next(iter(saved.values())), command)
         hashed_settings = {name: value for name, value in settings.items() if name not in SETTINGS_WITHOUT_EFFECT}
-        of_command = ("name", "output_root", "device", "tracking", "task")
-        config = replace(main, **{name: getattr(command, name) for name in of_command})
+        taken = ("name", "output_root", "device", "tracking", "task")
+        config = replace(main, **{name: getattr(command, name) for name in taken})
         evaluated = asdict(main.evaluation)
         weights = {part: one.digest() for part, one in saved.items()}
         identity = [VERSION, task, hashed_settings, weights, select_stream_settings(main), evaluated]

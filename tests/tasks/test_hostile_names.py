@@ -83,7 +83,7 @@ HOSTILE = {
 TASKS = ["evaluate", "latents", "export format=sparsify", "publish publish.repo=o/n publish.dry_run=true"]
 
 
-@pytest.mark.parametrize(("name", "task"), zip(HOSTILE, itertools.cycle(TASKS)))
+@pytest.mark.parametrize(("name", "task"), list(zip(HOSTILE, itertools.cycle(TASKS), strict=False)))
 def test_a_hostile_configuration_is_refused_in_one_line_and_leaves_nothing(
     command, tmp_path, tiny_model, model_settings, name, task
 ):
