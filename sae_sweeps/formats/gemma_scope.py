@@ -49,13 +49,13 @@ def describe(path: Path) -> Description:
         headers = _read_headers(archive)
     dict_size, d_in = require_arrays(WEIGHTS, headers)
     where = str(path.absolute())
-    model = re.search(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att)", where)
-    layer = re.search(r"layer_(\d+)", where)
+    model = re.search(r"gemma-scope-([0-9]+b)-(pt|it)-(res|mlp|att)", where)
+    layer = re.search(r"layer_([0-9]+)", where)
     if "embedding" in path.absolute().parts:
         raise SAEFileError(
             "the SAE was trained on token embeddings, but only hooks in transformer blocks are supported"
         )
-    if re.search(r"gemma-scope-\d+b-(pt|it)-transcoders", where):
+    if re.search(r"gemma-scope-[0-9]+b-(pt|it)-transcoders", where):
         raise SAEFileError("transcoders are not supported: they reconstruct other activations than they encode")
     return Description(
         architecture="jumprelu",

@@ -66,12 +66,12 @@ def _config(path: Path) -> Fields:
 def _read_path(path: Path) -> dict[str, str]:
     """Return what the path says in the words of config.json; empty if it is not laid out like the published one."""
     where = str(path.absolute())
-    model = re.search(r"gemma-scope-2-(\d+[mb])-(pt|it)", where)
+    model = re.search(r"gemma-scope-2-([0-9]+[mb])-(pt|it)", where)
     if model is None:
         return {}
     if other := re.search(OTHERS, where):
         return {"type": other[0]}
-    place, layer = re.search("|".join(PLACES), where), re.search(r"layer_(\d+)", where)
+    place, layer = re.search("|".join(PLACES), where), re.search(r"layer_([0-9]+)", where)
     named = {"model_name": f"gemma-3-{model[1]}-{model[2]}"}
     return named | ({"hf_hook_point_in": f"model.layers.{layer[1]}.{PLACES[place[0]]}"} if place and layer else {})
 
