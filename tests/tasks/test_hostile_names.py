@@ -6,6 +6,10 @@ import shutil
 
 import pytest
 
+from sae_sweeps.activations.model_files import check_model_files
+from sae_sweeps.formats.reading import locate
+from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.sweep import Sweep
 from tests.tasks.conftest import GIVEN, contents, done, point
 from tests.tasks.foreign import foreign, saved
 
@@ -126,3 +130,27 @@ def test_a_point_from_elsewhere_chooses_no_cache(first, command, tmp_path, tiny)
     ran = command("task=evaluate", *GIVEN, f"sae={copy}", "evaluation.tokens=100")
     assert ran.code == 0, ran.err
     assert not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.parametrize("shard", ["../escaped.safetensors", "/etc/escaped.safetensors", "a\nb.safetensors"])
+def test_an_index_of_weights_names_no_file_outside_the_folder(tmp_path, tiny_model, shard):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"wte.weight": shard}}))
+    with pytest.raises(ConfigError, match=r"model\.safetensors\.index\.json names a file that is not in the folder: '"):
+        check_model_files(str(folder))
+
+
+@pytest.mark.parametrize("inside", ["../../x", "a/../../x", "a//b"])
+def test_a_folder_of_the_hub_is_inside_its_repository(inside):
+    with pytest.raises(FileNotFoundError, match="there is no such folder here, and owner/name has no such one: '"):
+        locate(f"owner/name/{inside}")
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped", "..", ""])
+def test_a_sweep_has_no_point_outside_its_folder(first, name):
+    content = json.loads((first / "sweep.json").read_text())
+    content["points"][name] = next(iter(content["points"].values()))
+    (first / "sweep.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"sweep\.json is damaged"):
+        Sweep(first).points()
