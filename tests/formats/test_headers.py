@@ -166,7 +166,7 @@ def test_memory_is_bounded_by_the_size_that_is_declared(tmp_path):
         assert len(error.splitlines()) == 1, name
         assert peak < 2**24, name
     assert read[1] is None
-    assert read[0] < 2 * 4 * 2 * 1024 * 4096
+    assert read[0] < 3 * 4 * 2 * 1024 * 4096  # the SAE, a transposed copy, and what the check for NaN takes
 
 
 @pytest.mark.parametrize("in_zip", [True, False])
