@@ -8,6 +8,7 @@ from pathlib import Path
 from sae_sweeps.config.wheel_models import WHEEL_MODELS
 from sae_sweeps.runtime.caches import is_writable
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError, first_line
+from sae_sweeps.runtime.paths import find_relative_problem
 
 TIMEOUT_SECONDS = 1.5  # wait for an answer until the hub counts as unreachable
 
@@ -93,10 +94,12 @@ def fetch_folder(repository: str, folder: str, files: Sequence[str]) -> Path:
     """Fetch those of `files` that exist in a folder of a model repository on the hub, and return the local copy's path.
 
     The config.json in the folder above is fetched as well.
-    Raises: FileNotFoundError if the repository cannot be fetched.
+    Raises: FileNotFoundError if the repository cannot be fetched, or `folder` is no path in it.
     """
     import huggingface_hub as hub
 
+    if (problem := find_relative_problem(folder)) is not None:
+        raise FileNotFoundError(f"there is no such folder here, and {repository} has no such one: {problem}")
     try:
         require_repository("", repository, "model")
         patterns = [f"{folder}/{name}" if folder else name for name in files]

@@ -6,7 +6,7 @@ from pathlib import Path
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.file_faults import FETCH_AGAIN, find_file_fault, list_tensors
 from sae_sweeps.runtime.files import read_json
-from sae_sweeps.runtime.paths import expand_folder
+from sae_sweeps.runtime.paths import expand_folder, find_relative_problem
 
 INDEX = ".index.json"  # end of the name of the file that says which shard has which weight
 WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
@@ -117,6 +117,9 @@ def _find_fault(name: str, folder: Path) -> ConfigError | None:
     weights = [folder / file for file in WEIGHTS if (folder / file).exists()][:1]  # transformers takes the first
     named = {weight: shard for index in weights for weight, shard in _read_index(index).items()}
     shards = [folder / shard for shard in sorted(set(named.values()))]
+    if problem := next(filter(None, map(find_relative_problem, named.values())), None):
+        problem = f"{weights[0].name} names a file that is not in the folder: {problem}"
+        return ConfigError("model.name", name, problem, FETCH_AGAIN)
     for path in (folder / "config.json", *map(folder.joinpath, TOKENIZER_FILES), *weights, *shards):
         if path in shards and not path.exists():
             problem = f"{weights[0].name} names {path.name}, which is missing"

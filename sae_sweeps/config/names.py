@@ -3,7 +3,8 @@
 import hashlib
 import re
 
-FOLDER_BYTES = 255  # longest name of a folder on Linux
+from sae_sweeps.runtime.paths import NAME_BYTES, find_hidden
+
 WANDB_LETTERS = 128  # longest name of a group, project or artifact in W&B
 NAME_FIX = "name=my-sweep"
 PROJECT_RESERVED = "/\\#?%:"  # what W&B refuses in the name of a project
@@ -24,7 +25,7 @@ def find_names_problem(names: str, task: str) -> str | None:
 def _find_name_problem(name: str) -> str | None:
     if not name or name in (".", "..") or "/" in name:
         return "must be a folder name without /"
-    if hidden := _find_hidden(name):
+    if hidden := find_hidden(name):
         return f"must not contain {hidden}, which cannot be seen"
     if name != name.strip():
         return "must not begin or end with a blank"
@@ -32,8 +33,8 @@ def _find_name_problem(name: str) -> str | None:
         return "must not begin with -, because commands would read its folder as an option"
     if name.startswith("."):
         return "must not begin with a dot, because its folder would be hidden"
-    if (size := len(name.encode())) > FOLDER_BYTES:
-        return f"must be at most {FOLDER_BYTES} bytes long, as any folder's name, but has {size}"
+    if (size := len(name.encode())) > NAME_BYTES:
+        return f"must be at most {NAME_BYTES} bytes long, as any folder's name, but has {size}"
     return None
 
 
@@ -45,7 +46,7 @@ def find_project_problem(project: str) -> str | None:
         return "must not begin or end with a blank"
     if found := [letter for letter in PROJECT_RESERVED if letter in project]:
         return f"must not contain {' '.join(found)}, which W&B does not take in a project's name"
-    if hidden := _find_hidden(project):
+    if hidden := find_hidden(project):
         return f"must not contain {hidden}, which W&B does not take in a project's name"
     if len(project) > WANDB_LETTERS:
         return f"must have at most {WANDB_LETTERS} characters for W&B, but has {len(project)}"
@@ -67,8 +68,3 @@ def to_artifact_name(name: str) -> str:
 
 def _hash(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:8]
-
-
-def _find_hidden(text: str) -> str | None:
-    """Return the first character of the text that cannot be seen, as Python writes it; None if there is none."""
-    return next((ascii(letter) for letter in text if not letter.isprintable()), None)

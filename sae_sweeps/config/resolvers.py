@@ -10,7 +10,7 @@ from sae_sweeps.config.schema import Config
 from sae_sweeps.config.tasks import POINT_TASKS
 from sae_sweeps.config.wheel_models import wheel_folder
 from sae_sweeps.runtime.errors import ConfigError
-from sae_sweeps.runtime.paths import expand
+from sae_sweeps.runtime.paths import PATH_FIX, expand, find_path_problem
 from sae_sweeps.runtime.provenance import PROJECT
 
 
@@ -44,12 +44,14 @@ def _sweep_dir(cfg: DictConfig) -> str:
 def _run_dir(cfg: DictConfig) -> str:
     """Return the folder of the point, or "." (the working directory) for a task that runs on a whole sweep.
 
-    Raises: ConfigError for a name that cannot be that of a sweep, because Hydra would create its folder.
+    Raises: ConfigError for a name or output_root that cannot be a sweep's, because Hydra would create the folder.
     """
     if cfg.task.name not in POINT_TASKS:
         return "."
     if (problem := find_names_problem(cfg.name, cfg.task.name)) is not None:
         raise ConfigError("name", cfg.name, problem, NAME_FIX)
+    if (problem := find_path_problem(cfg.output_root)) is not None:
+        raise ConfigError("output_root", cfg.output_root, problem, PATH_FIX)
     return f"{_sweep_dir(cfg)}/{point_name(cfg)}"
 
 

@@ -3,10 +3,12 @@
 import math
 import re
 
+from sae_sweeps.config.conversion import PATHS
 from sae_sweeps.config.names import NAME_FIX, find_names_problem, find_project_problem
 from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.paths import PATH_FIX, find_path_problem
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")  # a composed configuration no longer has "auto"
 FORMATS = ("hub", "json", "parquet", "text")
@@ -21,6 +23,7 @@ def find_problems(config: Config) -> list[ConfigError]:
     checks = Checks(config)
     for check_group in (
         _check_sweep,
+        _check_paths,
         _check_model,
         _check_tracking,
         _check_outputs,
@@ -82,6 +85,15 @@ def _check_sweep(checks: Checks) -> None:
         value = get_setting(config, limit)
         is_limit = value is None or value > 0
         checks.require(limit, is_limit, "must be greater than 0, or null for no limit", f"{limit}=null")
+
+
+def _check_paths(checks: Checks) -> None:
+    """Check that the paths that settings name can be printed, and written in a script, as they are."""
+    for setting in PATHS:
+        value = get_setting(checks.config, setting)
+        paths = [path for path in (value if isinstance(value, list) else [value]) if isinstance(path, str)]
+        problem = next(filter(None, map(find_path_problem, paths)), None)
+        checks.require(setting, problem is None, str(problem), PATH_FIX)
 
 
 def _check_model(checks: Checks) -> None:

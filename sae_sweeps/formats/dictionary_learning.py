@@ -1,12 +1,7 @@
-"""dictionary_learning's folders: config.json and ae.pt, a pickled state dictionary.
+"""dictionary_learning's folders: config.json and ae.pt, a pickled state dictionary."""
 
-A pickle can run code. ae.pt is read with torch's restricted loader (`weights_only`), which accepts little more than
-tensors; a file with anything else is refused, and none of its code is run.
-"""
-
-import pickle
 import re
-import zipfile
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +11,11 @@ from torch import Tensor
 
 from sae_sweeps.activations.hooks import as_block_output, split_hook
 from sae_sweeps.formats.description import NORMALIZATION_KEY, Description
-from sae_sweeps.formats.fields import Fields
-from sae_sweeps.formats.files import SAEFileError, read_config, read_or_explain, require_tensors
+from sae_sweeps.formats.fields import LARGEST, Fields
+from sae_sweeps.formats.files import SAEFileError, read_config, require_shapes, require_tensors
 from sae_sweeps.formats.interface import Writer
-from sae_sweeps.formats.places import find_hook
-from sae_sweeps.runtime.file_faults import DOWNLOAD_AGAIN, explain_unreadable
+from sae_sweeps.formats.pickles import read_pickle, read_pickle_headers
+from sae_sweeps.formats.places import find_hook, require_place
 from sae_sweeps.runtime.files import write_atomically, write_json
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.saes.inference import convert_gate
@@ -74,16 +69,15 @@ def describe(path: Path) -> Description:
     """Return the architecture, sizes, k, model and hook that config.json declares.
 
     Raises: SAEFileError if config.json has no trainer, if a value is of another type, if the dict_class is not
-    supported, or if ae.pt is no file of torch.
+    supported, or if a tensor in ae.pt is missing, left over or of another shape.
     """
     config, trainer = _config(path)
-    with read_or_explain(path / WEIGHTS), open(path / WEIGHTS, "rb") as stream:
-        if stream.read(2) == b"PK":  # files of torch are zip archives, or pickles if torch is very old
-            zipfile.ZipFile(stream).close()
-        elif stream.seek(0) == 0 and stream.read(1) != pickle.PROTO:
-            raise ValueError("it begins neither as a zip archive nor as a pickle")
+    dict_class = trainer.text("dict_class") or ""
+    headers = read_pickle_headers(path / WEIGHTS)
+    require_tensors(WEIGHTS, headers, TENSORS[dict_class], OPTIONAL.get(dict_class, ()))
+    require_shapes(headers, trainer.whole("dict_size"), trainer.whole("activation_dim"))
     return Description(
-        architecture=ARCHITECTURES[trainer.text("dict_class") or ""],
+        architecture=ARCHITECTURES[dict_class],
         d_in=trainer.whole("activation_dim"),
         dict_size=trainer.whole("dict_size"),
         k=trainer.whole("k"),
@@ -98,9 +92,9 @@ def _config(path: Path) -> tuple[Fields, Fields]:
     if not isinstance(config.values.get("trainer"), dict):
         raise SAEFileError(f"{CONFIG} has no JSON object named trainer")
     trainer = config.section("trainer")
-    if (dict_class := trainer.text("dict_class")) not in ARCHITECTURES:
+    if trainer.text("dict_class") not in ARCHITECTURES:
         supported = ", ".join(ARCHITECTURES)
-        raise SAEFileError(f"dict_class in {CONFIG} must be one of {supported}, but it is {dict_class!r}")
+        raise trainer.mistyped("dict_class", f"must be one of {supported}")
     for level in (trainer, config.section("buffer")):
         level.refuse_unknown((NORMALIZATION_KEY,), everything=False)
     return config, trainer
@@ -109,13 +103,17 @@ def _config(path: Path) -> tuple[Fields, Fields]:
 def _find_declared_hook(trainer: Fields, buffer: Fields) -> str | None:
     """Return the hook that the trainer's submodule and layer name; None if neither is declared.
 
-    A place that is not understood is returned in its own words, which are no hook.
+    A place that is not understood is returned in its own words, which are no hook. Raises: SAEFileError for words that
+    name no place.
     """
     submodule, layer = trainer.text("submodule_name"), trainer.values.get("layer")
     if submodule is None and layer is None:
         return None
     side = buffer.text("io") or "out"  # whether activations are the submodule's input or its output
-    number = layer if isinstance(layer, int) and not isinstance(layer, bool) else None
+    require_place(side)
+    if not isinstance(layer, int | None):
+        require_place(trainer.text("layer") or "")
+    number = layer if isinstance(layer, int) and not isinstance(layer, bool) and 0 <= layer <= LARGEST else None
     named = PLACE.fullmatch("resid_post" if submodule is None else submodule)
     hook = None
     if submodule is not None and named is None:
@@ -128,7 +126,7 @@ def _find_declared_hook(trainer: Fields, buffer: Fields) -> str | None:
         return hook.replace("hook_resid_post", "hook_resid_pre")
     if hook is not None and side == "out":
         return hook
-    return f"the {side}put of {submodule or 'a block'} of layer {layer!r}"
+    return f"the {side}put of {submodule or 'a block'} of layer {reprlib.repr(layer)}"
 
 
 def read(path: Path) -> InferenceSAE:
@@ -137,9 +135,9 @@ def read(path: Path) -> InferenceSAE:
     Raises: SAEFileError if the dict_class is not supported, if a tensor is missing or left over, or if ae.pt holds more
     than tensors.
     """
-    (_, trainer), state = _config(path), _state(path / WEIGHTS)
+    describe(path)
+    (_, trainer), state = _config(path), read_pickle(path / WEIGHTS)
     dict_class = trainer.text("dict_class") or ""
-    require_tensors(WEIGHTS, state, TENSORS[dict_class], OPTIONAL.get(dict_class, ()))
     k = _require_one_k(trainer, state)
     parts: dict[str, Any] = {"centers_input": dict_class not in ("AutoEncoderNew", "JumpReluAutoEncoder")}
     parts["normalization"] = trainer.text(NORMALIZATION_KEY) or "none"
@@ -176,20 +174,6 @@ def _require_one_k(trainer: Fields, state: Mapping[str, Tensor]) -> int | None:
     if declared not in (None, found):
         raise SAEFileError(f"the configuration file declares k = {declared}, but the weights have {found}")
     return found
-
-
-def _state(file: Path) -> dict[str, Tensor]:
-    with read_or_explain(file):
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            if explain_unreadable(file, ValueError())[1] != DOWNLOAD_AGAIN:
-                raise  # it is something else altogether
-            problem = f"{WEIGHTS} is damaged or holds more than tensors; no code in it was run"
-            raise SAEFileError(problem, "download or copy it again, or save a dictionary of tensors alone") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise SAEFileError(f"{WEIGHTS} does not hold a dictionary of named tensors")
-    return state
 
 
 def write(folder: Path, sae: InferenceSAE, description: Description) -> None:

@@ -5,8 +5,11 @@ import reprlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from sae_sweeps.formats.files import SAEFileError
+from sae_sweeps.formats.files import SAEFileError, show
+from sae_sweeps.runtime.paths import find_hidden
 
+LARGEST = 2**31 - 1  # of a size or another whole number
+LONGEST = 1000  # letters of a text
 # names of settings that change activations before the SAE sees them. A setting of such a name that no reader knows is
 # refused wherever it stands; other unknown settings are refused only where a library defines all names
 CHANGES_INPUT = re.compile(r"transform|whiten|preprocess|standardi[sz]|normali[sz]", re.IGNORECASE)
@@ -27,15 +30,18 @@ class Fields:
     def text(self, name: str) -> str | None:
         """Return a text, None if it is absent, null or empty. Raises: SAEFileError for any other value."""
         value = self.values.get(name)
-        if value is None or (isinstance(value, str) and value.isprintable()):
+        if value is None or is_line(value):
             return value or None
-        raise self.mistyped(name, "must be text in one line" if isinstance(value, str) else "must be text")
+        if not isinstance(value, str):
+            raise self.mistyped(name, "must be text")
+        is_long = len(value) > LONGEST
+        raise self.mistyped(name, f"must have at most {LONGEST} letters" if is_long else "must be text in one line")
 
     def whole(self, name: str) -> int | None:
         """Return a whole number of at least 1, None if it is absent or null.
 
-        Raises: SAEFileError if the value is anything else. A float without fraction, such as 32.0, is a whole number;
-        true is none.
+        Raises: SAEFileError if the value is anything else, or larger than any size can be. A float without fraction,
+        such as 32.0, is a whole number; true is none.
         """
         value = self.values.get(name)
         if value is None:
@@ -43,6 +49,8 @@ class Fields:
         is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if isinstance(value, bool) or not is_whole or value < 1:
             raise self.mistyped(name, "must be a whole number of at least 1")
+        if value > LARGEST:
+            raise self.mistyped(name, f"must be at most {LARGEST}")
         return int(value)
 
     def flag(self, name: str, default: bool = False) -> bool:
@@ -89,7 +97,12 @@ class Fields:
             if name not in known and self.is_set(name) and (everything or CHANGES_INPUT.search(name)):
                 value = reprlib.repr(self.values[name])
                 raise SAEFileError(
-                    f"{self.file} sets {reprlib.repr(name)[1:-1]}={value}, which is not known here and may change what "
+                    f"{self.file} sets {show(name)}={value}, which is not known here and may change what "
                     "the SAE computes",
                     f"remove it from {self.file} if it does not",
                 )
+
+
+def is_line(value: Any) -> bool:
+    """Return whether a JSON value is text in one line, not too long to be shown, all of which can be seen."""
+    return isinstance(value, str) and len(value) <= LONGEST and find_hidden(value) is None

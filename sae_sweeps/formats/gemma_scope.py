@@ -3,20 +3,32 @@
 google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82/params.npz
 """
 
+import io
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sae_sweeps.formats.description import Description
-from sae_sweeps.formats.files import UNIT_SCALES, SAEFileError, read_or_explain, require_tensors, require_unit_scales
+from sae_sweeps.formats.files import (
+    UNIT_SCALES,
+    Header,
+    SAEFileError,
+    read_or_explain,
+    require_shapes,
+    require_tensors,
+    require_unit_scales,
+)
 from sae_sweeps.saes import InferenceSAE
 
 WEIGHTS = "params.npz"
 FILES = (WEIGHTS,)
+LONGEST_HEADER = 10_000  # bytes; numpy writes 118
 KEYS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
 # hooks by the kind of SAE in the name of the repository
 HOOKS = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
@@ -28,20 +40,22 @@ def is_at(path: Path) -> bool:
 
 
 def describe(path: Path) -> Description:
-    """Return the sizes of an SAE from the header of W_dec, and the model and hook that the path names.
+    """Return the sizes of an SAE from the headers of its arrays, and the model and hook that the path names.
 
-    Raises: SAEFileError if an array is missing or left over, if W_dec is no matrix, or if the path names a transcoder
-    or token embeddings.
+    Raises: SAEFileError if an array is missing, left over, or of another shape than the others, or if the path names a
+    transcoder or token embeddings.
     """
-    dict_size, d_in = _shape_of_decoder(path)
+    with read_or_explain(path / WEIGHTS), zipfile.ZipFile(path / WEIGHTS) as archive:
+        headers = _read_headers(archive)
+    dict_size, d_in = require_arrays(WEIGHTS, headers)
     where = str(path.absolute())
-    model = re.search(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp|att)", where)
-    layer = re.search(r"layer_(\d+)", where)
+    model = re.search(r"gemma-scope-([0-9]+b)-(pt|it)-(res|mlp|att)", where)
+    layer = re.search(r"layer_([0-9]+)", where)
     if "embedding" in path.absolute().parts:
         raise SAEFileError(
             "the SAE was trained on token embeddings, but only hooks in transformer blocks are supported"
         )
-    if re.search(r"gemma-scope-\d+b-(pt|it)-transcoders", where):
+    if re.search(r"gemma-scope-[0-9]+b-(pt|it)-transcoders", where):
         raise SAEFileError("transcoders are not supported: they reconstruct other activations than they encode")
     return Description(
         architecture="jumprelu",
@@ -57,16 +71,62 @@ def read(path: Path) -> InferenceSAE:
 
     Raises: SAEFileError if an array is missing or left over, or does not hold numbers.
     """
-    with read_or_explain(path / WEIGHTS), np.load(path / WEIGHTS, allow_pickle=False) as file:
-        names = name_arrays(file.files)
-        require_tensors(WEIGHTS, names, KEYS, UNIT_SCALES)
-        weights = {key: torch.from_numpy(np.asarray(file[name], dtype=np.float32)) for key, name in names.items()}
+    with read_or_explain(path / WEIGHTS), zipfile.ZipFile(path / WEIGHTS) as archive:
+        entries = _list_arrays(archive)
+        require_arrays(WEIGHTS, _read_headers(archive))
+        weights = {key: _read_array(archive, entries[name]) for key, name in name_arrays(entries).items()}
     return build_jumprelu(weights)
+
+
+def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Tensor:
+    with archive.open(entry) as stream:
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+    return torch.from_numpy(np.asarray(array, dtype=np.float32))
+
+
+def _list_arrays(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Return the entries of an npz archive by the names of the arrays. Raises: ValueError if numpy wrote none such."""
+    for entry in archive.infolist():
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError("it is compressed as numpy compresses no file")
+    return {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+
+
+def _read_headers(archive: zipfile.ZipFile) -> dict[str, Header]:
+    """Return the shapes and types of the arrays in an npz archive, of which nothing else is unpacked."""
+    headers = {}
+    for name, entry in _list_arrays(archive).items():
+        with archive.open(entry) as stream:
+            headers[name] = _read_header(stream)
+    return headers
+
+
+def _read_header(stream: IO[bytes]) -> Header:
+    """Return the shape and type of an array. Raises: ValueError if the header is none, or is longer than any."""
+    start = stream.read(12)
+    is_long = np.lib.format.read_magic(io.BytesIO(start)) != (1, 0)
+    length = int.from_bytes(start[8:12] if is_long else start[8:10], "little")
+    if length > LONGEST_HEADER:
+        raise ValueError(f"a header has {length} bytes")
+    read = np.lib.format.read_array_header_2_0 if is_long else np.lib.format.read_array_header_1_0
+    shape, _, dtype = read(io.BytesIO(start[8:] + stream.read(length)))
+    return Header(shape, dtype.name)
 
 
 def name_arrays(names: Iterable[str]) -> dict[str, str]:
     """Return the names in a file by their usual spelling: some published files have W_enc and W_dec in lower case."""
     return {name.replace("w_", "W_", 1) if name.startswith("w_") else name: name for name in names}
+
+
+def require_arrays(file: str, headers: Mapping[str, Header], dict_size: int | None = None) -> tuple[int, int]:
+    """Require that a file has the arrays of a JumpReLU SAE, of fitting shapes. Raises: SAEFileError.
+
+    dict_size: the number of latents that is declared, if any is
+    Returns: the numbers of latents and of entries in an activation.
+    """
+    names = name_arrays(headers)
+    require_tensors(file, names, KEYS, UNIT_SCALES)
+    return require_shapes({key: headers[name] for key, name in names.items()}, dict_size)
 
 
 def build_jumprelu(weights: Mapping[str, Tensor]) -> InferenceSAE:
@@ -81,16 +141,3 @@ def build_jumprelu(weights: Mapping[str, Tensor]) -> InferenceSAE:
         threshold=weights["threshold"],
         centers_input=False,
     )
-
-
-def _shape_of_decoder(path: Path) -> tuple[int, int]:
-    with read_or_explain(path / WEIGHTS), np.load(path / WEIGHTS, allow_pickle=False) as file:
-        names = name_arrays(file.files)
-        require_tensors(WEIGHTS, names, KEYS, UNIT_SCALES)
-        with file.zip.open(f"{names['W_dec']}.npy") as array:
-            version = np.lib.format.read_magic(array)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, _ = header(array)
-    if len(shape) != 2:
-        raise SAEFileError(f"W_dec must be a matrix of latents by width, but it has the shape {shape}")
-    return shape

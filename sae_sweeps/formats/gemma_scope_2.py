@@ -11,16 +11,8 @@ from pathlib import Path
 
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.fields import Fields
-from sae_sweeps.formats.files import (
-    UNIT_SCALES,
-    SAEFileError,
-    read_config,
-    read_shapes,
-    read_tensors,
-    require_shape,
-    require_tensors,
-)
-from sae_sweeps.formats.gemma_scope import KEYS, build_jumprelu, name_arrays
+from sae_sweeps.formats.files import SAEFileError, read_config, read_headers, read_tensors
+from sae_sweeps.formats.gemma_scope import build_jumprelu, name_arrays, require_arrays
 from sae_sweeps.formats.places import find_hook
 from sae_sweeps.saes import InferenceSAE
 
@@ -43,18 +35,13 @@ def describe(path: Path) -> Description:
     Raises: SAEFileError if the files are of a transcoder or a crosscoder, or if a tensor is missing or left over.
     """
     config = _config(path)
-    names = name_arrays(shapes := read_shapes(path / WEIGHTS))
-    require_tensors(WEIGHTS, names, KEYS, UNIT_SCALES)
-    shape = shapes[names["W_dec"]]
-    if len(shape) != 2:
-        raise SAEFileError(f"W_dec must be a matrix of latents by width, but it has the shape {shape}")
-    require_shape("W_dec", shape, (config.whole("width") or shape[0], shape[1]))
+    dict_size, d_in = require_arrays(WEIGHTS, read_headers(path / WEIGHTS), config.whole("width"))
     # Hugging Face has the pretrained 270m model without -pt, and the files write -v3 for -3
     model = (config.text("model_name") or "").replace("-v3", "-3")
     return Description(
         architecture="jumprelu",
-        d_in=shape[1],
-        dict_size=shape[0],
+        d_in=d_in,
+        dict_size=dict_size,
         model=model.replace("-270m-pt", "-270m") or None,
         hook=find_hook(config.text("hf_hook_point_in")),
     )
@@ -79,12 +66,12 @@ def _config(path: Path) -> Fields:
 def _read_path(path: Path) -> dict[str, str]:
     """Return what the path says in the words of config.json; empty if it is not laid out like the published one."""
     where = str(path.absolute())
-    model = re.search(r"gemma-scope-2-(\d+[mb])-(pt|it)", where)
+    model = re.search(r"gemma-scope-2-([0-9]+[mb])-(pt|it)", where)
     if model is None:
         return {}
     if other := re.search(OTHERS, where):
         return {"type": other[0]}
-    place, layer = re.search("|".join(PLACES), where), re.search(r"layer_(\d+)", where)
+    place, layer = re.search("|".join(PLACES), where), re.search(r"layer_([0-9]+)", where)
     named = {"model_name": f"gemma-3-{model[1]}-{model[2]}"}
     return named | ({"hf_hook_point_in": f"model.layers.{layer[1]}.{PLACES[place[0]]}"} if place and layer else {})
 
@@ -94,8 +81,6 @@ def read(path: Path) -> InferenceSAE:
 
     Raises: SAEFileError if the files are not of an SAE, or if a tensor is missing or left over.
     """
-    _config(path)
+    describe(path)
     weights = read_tensors(path / WEIGHTS)
-    names = name_arrays(weights)
-    require_tensors(WEIGHTS, names, KEYS, UNIT_SCALES)
-    return build_jumprelu({key: weights[name] for key, name in names.items()})
+    return build_jumprelu({key: weights[name] for key, name in name_arrays(weights).items()})

@@ -5,6 +5,7 @@ as a JumpReLU SAE with the same threshold for every latent. `metadata.sae_sweeps
 """
 
 import logging
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_sweeps.config.saes import ARCHITECTURES
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.files import (
     UNIT_SCALES,
+    Header,
     SAEFileError,
-    read_shapes,
+    read_headers,
     read_tensors,
-    require_shape,
+    require_shapes,
     require_tensors,
     require_unit_scales,
 )
@@ -75,14 +78,13 @@ def describe(path: Path) -> Description:
     Raises: SAEFileError if cfg.json or the header of the weights describes no SAE that is supported.
     """
     config = read_saelens_config(path)
-    _require_weights(config, read_shapes(path / WEIGHTS))
+    _require_weights(config, read_headers(path / WEIGHTS))
     if config.origin.text(CHECKSUM) not in (None, sha256(path / WEIGHTS)):
         problem = f"{WEIGHTS} is not the file that {CONFIG} was written with: its checksum differs"
         raise SAEFileError(problem, f"{DOWNLOAD_AGAIN}, with {CONFIG}")
     metadata, origin = config.metadata, config.origin
-    architecture = NAMES_HERE.get(config.architecture, config.architecture)
     return Description(
-        architecture=origin.text("architecture") or architecture,
+        architecture=_find_architecture(config),
         d_in=config.d_in,
         dict_size=config.d_sae,
         k=origin.whole("k") or config.k,
@@ -96,17 +98,35 @@ def describe(path: Path) -> Description:
     )
 
 
-def _require_weights(config: SAELensConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _find_architecture(config: SAELensConfig) -> str:
+    """Return the name that the SAE's architecture has here.
+
+    Raises: SAEFileError if the metadata name an architecture that this project does not have, or that it would have
+    written as another one.
+    """
+    named = config.origin.text("architecture")
+    if named is None:
+        return NAMES_HERE.get(config.architecture, config.architecture)
+    if named not in ARCHITECTURES:
+        known, shown = ", ".join(ARCHITECTURES), reprlib.repr(named)
+        raise SAEFileError(f"{ORIGIN}.architecture in {CONFIG} must be one of {known}, but it is {shown}")
+    if WRITTEN.get(named, named) != config.architecture:
+        problem = f"{CONFIG} has the architecture {config.architecture}, which no {named} SAE has that was saved here"
+        raise SAEFileError(problem)
+    return named
+
+
+def _require_weights(config: SAELensConfig, headers: Mapping[str, Header]) -> None:
     """Require that the file has the weights of the architecture, of the declared size. Raises: SAEFileError."""
     architecture = config.architecture
     if architecture not in TENSORS and WRITER.has_architecture(architecture):
         raise SAEFileError(
-            f"the architecture in {CONFIG} must be one of {', '.join(TENSORS)}, but it is {architecture!r}"
+            f"the architecture in {CONFIG} must be one of {', '.join(TENSORS)}, but it is {reprlib.repr(architecture)}"
         )
     is_own = architecture not in TENSORS
     more, optional = ((), OWN_TENSORS) if is_own else (TENSORS[architecture], UNIT_SCALES)
-    require_tensors(WEIGHTS, shapes, ("W_enc", "W_dec", "b_dec", *more), optional)
-    require_shape("W_dec", shapes["W_dec"], (config.d_sae, config.d_in))
+    require_tensors(WEIGHTS, headers, ("W_enc", "W_dec", "b_dec", *more), optional)
+    require_shapes(headers, config.d_sae, config.d_in)
     if architecture == "topk" and config.k is None:
         raise SAEFileError(f"{CONFIG} has no k, which a TopK SAE needs")
 
@@ -116,9 +136,8 @@ def read(path: Path) -> InferenceSAE:
 
     Raises: SAEFileError if the architecture, a setting in cfg.json or a tensor is not supported.
     """
-    config, weights = read_saelens_config(path), read_tensors(path / WEIGHTS)
-    architecture = config.architecture
-    _require_weights(config, {name: tuple(tensor.shape) for name, tensor in weights.items()})
+    config, declared = read_saelens_config(path), describe(path)
+    weights, architecture = read_tensors(path / WEIGHTS), config.architecture
     require_unit_scales(weights)
     if config.scale_is_lost:
         log.warning(SCALE_IS_LOST, path, TRAINING_ONLY)
@@ -140,7 +159,6 @@ def read(path: Path) -> InferenceSAE:
         W_enc_FD, parts["W_dec"] = W_enc_FD * norm_F1, weights["W_dec"] / norm_F1
         parts["b_enc"] = parts["b_enc"] * norm_F1.squeeze(1)
     selection = {"k": config.k} if threshold is None else {"threshold": threshold}
-    declared = describe(path)
     # an architecture of this project may have its own selection rule; those of other libraries do not. A name that
     # SAELens does not have is this project's, whatever the metadata say
     is_ours = declared.architecture in TRAINABLE and (declared.trained_here or architecture not in TENSORS)
@@ -194,7 +212,8 @@ def write(folder: Path, sae: InferenceSAE, metadata: dict[str, Any]) -> None:
         weights |= {"b_enc": b_enc_F, "threshold": sae.threshold}
     with write_atomically(folder / WEIGHTS) as partial:
         save_tensors(weights, partial)
-    origin = {"architecture": sae.architecture, **metadata.get(ORIGIN, {}), CHECKSUM: sha256(folder / WEIGHTS)}
+    checksum = {CHECKSUM: sha256(folder / WEIGHTS)}
+    origin = {"architecture": sae.architecture, **(metadata.get(ORIGIN) or {}), **checksum}
     config["metadata"] = {"sae_lens_version": FORMAT_VERSION, **metadata, ORIGIN: origin}
     if sae.normalization == "center":  # SAELens leaves it to the model, which must be loaded with this argument
         arguments = metadata.get("model_from_pretrained_kwargs") or {}

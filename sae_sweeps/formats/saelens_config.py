@@ -5,13 +5,14 @@ others are known to have no effect.
 """
 
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sae_sweeps.formats.fields import Fields
-from sae_sweeps.formats.files import SAEFileError, read_config
+from sae_sweeps.formats.files import SAEFileError, read_config, show
 from sae_sweeps.formats.layout import CONFIG, DIRECTIONS_OF
 
 # keys of cfg.json in older versions, and in version 6
@@ -110,13 +111,13 @@ def read_saelens_config(path: Path) -> SAELensConfig:
     """
     content = read_config(path / CONFIG)
     given = {RENAMED.get(name, name): value for name, value in content.items()}
-    is_older = not isinstance(given.get("metadata"), dict)  # before version 6, all settings are on one level
+    is_older = given.get("metadata") is None  # before version 6, all settings are on one level
     fields = Fields(CONFIG, _convert_older(given) if is_older else given)
     if is_older:
         metadata = Fields(CONFIG, {**given, ORIGIN: None})
     else:
         beside = {name: value for name, value in given.items() if name in ABOUT_MODEL}
-        inside = {name: value for name, value in given["metadata"].items() if value is not None}
+        inside = {name: value for name, value in fields.section("metadata").values.items() if value is not None}
         metadata = Fields(CONFIG, beside | inside)
     architecture, d_in, d_sae = fields.text("architecture"), fields.whole("d_in"), fields.whole("d_sae")
     if missing := [name for name in ("architecture", "d_in", "d_sae") if name not in fields]:
@@ -172,10 +173,11 @@ def _add_centering(normalization: str, metadata: Fields, predates_arguments: boo
     arguments = metadata.section("model_from_pretrained_kwargs")
     for name in arguments:
         if name not in HARMLESS_ARGUMENTS and arguments.is_set(name):
+            value = reprlib.repr(arguments.values[name])
             raise SAEFileError(
-                f"model_from_pretrained_kwargs in {CONFIG} sets {name}={arguments.values[name]!r}, with which the "
-                "model may compute other activations",
-                f"name a model folder with the same weights by model.name=, and remove {name} from {CONFIG}",
+                f"model_from_pretrained_kwargs in {CONFIG} sets {show(name)}={value}, with which the model may "
+                "compute other activations",
+                f"name a model folder with the same weights by model.name=, and remove {show(name)} from {CONFIG}",
             )
     default = predates_arguments and "model_from_pretrained_kwargs" not in metadata
     centers = arguments.flag(CENTERING, default) and not RMS_NORM.search(metadata.text("model_name") or "")

@@ -7,18 +7,19 @@ import torch
 
 from sae_sweeps.activations.hooks import as_block_output, split_hook
 from sae_sweeps.formats.description import NORMALIZATION_KEY, Description
-from sae_sweeps.formats.fields import Fields
+from sae_sweeps.formats.fields import Fields, is_line
 from sae_sweeps.formats.files import (
     SAEFileError,
     read_config,
-    read_shapes,
+    read_headers,
     read_tensors,
-    require_shape,
+    require_shapes,
     require_tensors,
 )
 from sae_sweeps.formats.interface import Writer
 from sae_sweeps.formats.places import find_hook, names_a_place
-from sae_sweeps.runtime.files import read_json, save_tensors, write_atomically, write_json
+from sae_sweeps.runtime.files import save_tensors, write_atomically, write_json
+from sae_sweeps.runtime.paths import join
 from sae_sweeps.saes import InferenceSAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
@@ -46,21 +47,27 @@ def describe(path: Path) -> Description:
 
     Raises: SAEFileError if cfg.json does not describe a TopK SAE, or the header of the weights another one.
     """
-    config = _config(path)
-    sizes = dict_size, d_in = _sizes(config)
-    shapes = read_shapes(path / WEIGHTS)
-    require_tensors(WEIGHTS, shapes, TENSORS)
-    require_shape("W_dec", shapes["W_dec"], sizes)
-    run = read_json(path.absolute().parent / RUN_CONFIG)  # may be of anything else, which then names no model
-    model, name = run.get("model") if isinstance(run, dict) else None, path.absolute().name
+    config, name = _config(path), path.absolute().name
+    headers = read_headers(path / WEIGHTS)
+    require_tensors(WEIGHTS, headers, TENSORS)
+    dict_size, d_in = require_shapes(headers, *_sizes(config))
     return Description(
         architecture="topk",
         d_in=d_in,
         dict_size=dict_size,
         k=config.whole("k"),
-        model=model if isinstance(model, str) else None,
+        model=_find_model(path),
         hook=find_hook(name) if names_a_place(name) else None,
     )
+
+
+def _find_model(path: Path) -> str | None:
+    """Return the model in config.json one folder above; None if that file is of anything else."""
+    try:
+        model = read_config(path.absolute().parent / RUN_CONFIG).get("model")
+    except SAEFileError:
+        return None
+    return model if is_line(model) else None
 
 
 def _config(path: Path) -> Fields:
@@ -91,8 +98,8 @@ def read(path: Path) -> InferenceSAE:
 
     Raises: SAEFileError if cfg.json does not describe a TopK SAE, or if a tensor is missing or left over.
     """
+    describe(path)
     config, weights = _config(path), read_tensors(path / WEIGHTS)
-    require_tensors(WEIGHTS, weights, TENSORS)
     return InferenceSAE(
         "topk",
         W_enc=weights["encoder.weight"],
@@ -154,9 +161,10 @@ def folder_name(hook: str | None) -> str:
 def export(folder: Path, sae: InferenceSAE, description: Description, metadata: dict[str, Any]) -> list[Path]:
     """Write an SAE for sparsify to a subfolder of `folder` named after the module. Returns the files.
 
-    `metadata` is left out: the format has no key for it. Raises: ValueError as `write` does.
+    `metadata` is left out: the format has no key for it. Raises: ValueError as `write` does, and for a hook that cannot
+    be the name of a folder.
     """
-    subfolder = folder / folder_name(description.hook)
+    subfolder = join(folder, folder_name(description.hook))
     write(subfolder, sae, description)
     return [*(subfolder / name for name in FILES), folder / RUN_CONFIG]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from sae_sweeps.config import Config, is_config
 from sae_sweeps.runtime.files import to_json
+from sae_sweeps.runtime.paths import find_name_problem
 from sae_sweeps.runtime.records import read_record, write_record
 from sae_sweeps.sweep import point_state
 
@@ -22,7 +23,11 @@ log = logging.getLogger(__name__)
 SETTINGS = "settings.json"  # in a point's folder
 SLURM_FOLDER, SUBMISSION = "slurm", "submission.json"  # in the sweep's folder, and in the folder of a job in it
 SETTINGS_SHAPE = {"config": is_config}
-SUBMISSION_SHAPE = {"name": str, "task": str, "packs": [dict]}
+SUBMISSION_SHAPE = {
+    "name": lambda name: isinstance(name, str) and find_name_problem(name) is None,
+    "task": str,
+    "packs": [lambda pack: isinstance(pack, dict) and not any(map(find_name_problem, pack))],
+}
 KEPT = ("name", "task", "behind", "settings", "by_itself")  # entries of a submission that sweep.json has too
 
 

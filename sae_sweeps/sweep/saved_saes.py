@@ -18,7 +18,7 @@ from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
 from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import sha256
-from sae_sweeps.runtime.paths import expand_folder
+from sae_sweeps.runtime.paths import expand_folder, find_name_problem, shorten_name
 from sae_sweeps.runtime.records import matches, read_record
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.declared import list_remarks, require_match
@@ -175,9 +175,10 @@ def from_point(point: Point) -> SavedSAE:
     return SavedSAE(point.name, (point.folder / SAE_FOLDER).resolve(), point.config, _run(point.folder))
 
 
-def _find_point(folder: Path, path: str, setting: str) -> SavedSAE | None:
+def _find_point(folder: Path, path: str, setting: str, command: Config) -> SavedSAE | None:
     """Return the SAE of a point in its own folder or the folder sae in it; None if there is no point.
 
+    A point from elsewhere chooses no folder for a cache: the command does.
     Raises: ConfigError if a file cannot be read, or results.json holds no configuration.
     """
     try:
@@ -186,8 +187,10 @@ def _find_point(folder: Path, path: str, setting: str) -> SavedSAE | None:
         results = _read_point_results(folder)
         if not results or not (folder / WEIGHTS).is_file():
             return None
-        point = folder.parent
-        return SavedSAE(point.name, folder, from_json(results["config"]), _run(point), setting)
+        point, config = folder.parent, from_json(results["config"])
+        if not folder.is_relative_to(Path(command.output_root).resolve()):
+            config = replace(config, activations=command.activations)
+        return SavedSAE(_require_name(point.name, path, setting), folder, config, _run(point), setting)
     except OSError as error:
         problem, fix = f"cannot be read ({error.strerror})", "ask the owner for permission to read it"
         raise ConfigError(setting, path, problem, fix) from None
@@ -208,7 +211,7 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     command uses.
     """
     folder = expand_folder(path, setting).resolve()
-    if (found := _find_point(folder, path, setting)) is not None:
+    if (found := _find_point(folder, path, setting, command)) is not None:
         return found
 
     from sae_sweeps.formats.reading import locate
@@ -238,10 +241,18 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     )
     if declared.prepend_bos is not None and "dataset.prepend_bos" not in command.given:
         config = replace(config, dataset=replace(config.dataset, prepend_bos=declared.prepend_bos))
-    name = located.folder.parent.name if located.folder.name == SAE_FOLDER else located.folder.name
+    is_inner = located.folder.name == SAE_FOLDER
+    name = _require_name((located.folder.parent if is_inner else located.folder).name or "sae", path, setting)
     if not declared.trained_here:
-        name = f"{declared.architecture}-{declared.dict_size}-{name}"
+        name = shorten_name(f"{declared.architecture}-{declared.dict_size}-{name}")
     return SavedSAE(name, located.folder, config, None, setting, located.format, declared)
+
+
+def _require_name(name: str, path: str, setting: str) -> str:
+    """Return the name of an SAE's folder. Raises: ConfigError if folders of results cannot be named after it."""
+    if (problem := find_name_problem(name)) is not None:
+        raise ConfigError(setting, path, f"the name of the folder {problem}", "rename the folder")
+    return name
 
 
 def saved_labels(saved: Sequence[SavedSAE]) -> list[str]:

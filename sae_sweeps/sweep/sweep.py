@@ -13,6 +13,7 @@ from filelock import FileLock
 from sae_sweeps.config import Config, from_json, is_config
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import ConfigError, describe_error
+from sae_sweeps.runtime.paths import find_name_problem
 from sae_sweeps.runtime.records import DamagedError, load_record, matches, write_record
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.point import Point
@@ -163,7 +164,9 @@ class Sweep:
 
 def _is_content(value: Any) -> bool:
     """Return whether a JSON value is the content of a sweep.json. Those of earlier versions lack some entries."""
-    return isinstance(value, dict) and "points" in value and matches(EMPTY | value, SHAPE)
+    if not isinstance(value, dict) or "points" not in value or not matches(EMPTY | value, SHAPE):
+        return False
+    return not any(map(find_name_problem, value["points"]))
 
 
 @functools.cache

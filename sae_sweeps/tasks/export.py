@@ -11,11 +11,13 @@ from sae_sweeps.config import Config
 from sae_sweeps.config.differences import shorten_paths
 from sae_sweeps.config.tasks import EXPORTS
 from sae_sweeps.formats.description import Description
+from sae_sweeps.formats.files import read_config
 from sae_sweeps.formats.layout import CONFIG
 from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError, describe_error
-from sae_sweeps.runtime.files import read_json, write_text
+from sae_sweeps.runtime.files import write_text
+from sae_sweeps.runtime.paths import place, shorten_name
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import SavedSAE, read_results, saved_labels
@@ -63,7 +65,7 @@ def name_folders(saved: Sequence[SavedSAE]) -> list[str]:
     The name of an SAE from another library ends in a digest of the SAE's files, as many have the same folder name.
     """
     return [
-        f"{name}-{one.digest()[:8]}" if one.is_foreign else name
+        shorten_name(name, f"-{one.digest()[:8]}") if one.is_foreign else name
         for one, name in zip(saved, saved_labels(saved), strict=True)
     ]
 
@@ -90,7 +92,8 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> list[Path]:
     a link.
     """
     format = choose_format(config)
-    _require_no_links(root / name)
+    target = place(root, name, "export.folder")
+    _require_no_links(target)
     sae, description = one.load(torch.device("cpu")), describe_saved(one, format)
     _require_architecture(sae.architecture, format)
     sae, notes = _rescale(sae)
@@ -106,10 +109,10 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> list[Path]:
         sae.normalization = "none"
     elif sae.normalization == "center":
         notes.append(CENTERED)
-    metadata = read_json(one.folder / CONFIG).get("metadata", {}) if one.format == "sae_lens" else {}
+    metadata = (read_config(one.folder / CONFIG).get("metadata") or {}) if one.format == "sae_lens" else {}
     metadata = shorten_paths(metadata)
     try:
-        files = WRITERS[format].write(root / name, sae, description, metadata)
+        files = WRITERS[format].write(target, sae, description, metadata)
     except ValueError as error:
         raise ConfigError("format", format, str(error), "set format=sae_lens, which supports this SAE") from None
     folder = files[0].parent

@@ -30,6 +30,7 @@ from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.devices import choose_device
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, LockedError, NotRunError, describe_error
 from sae_sweeps.runtime.files import write_csv
+from sae_sweeps.runtime.paths import place, shorten_name
 from sae_sweeps.runtime.progress import PointProgress, SweepProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import SAE
@@ -70,20 +71,18 @@ class Study:
     ) -> "Study":
         """Build a study in a folder named by `title` and a hash of the settings and the SAEs' weights.
 
-        Raises: ConfigError if the command sets another model or hook than the SAEs were trained on, or text that
-        contains documents that the SAEs were trained on.
+        Raises: ConfigError for another model or hook than the SAEs', documents of their training, or no valid name.
         """
         main = _apply_command(next(iter(saved.values())), command)
         hashed_settings = {name: value for name, value in settings.items() if name not in SETTINGS_WITHOUT_EFFECT}
-        config = replace(
-            main,
-            **{name: getattr(command, name) for name in ("name", "output_root", "device", "tracking", "task")},
-        )
+        taken = ("name", "output_root", "device", "tracking", "task")
+        config = replace(main, **{name: getattr(command, name) for name in taken})
         evaluated = asdict(main.evaluation)
         weights = {part: one.digest() for part, one in saved.items()}
         identity = [VERSION, task, hashed_settings, weights, select_stream_settings(main), evaluated]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-        return cls(task, sweep.folder / task / f"{title}-{digest}", config, saved, settings)
+        folder = place(sweep.folder / task, shorten_name(title, f"-{digest}"), "name")
+        return cls(task, folder, config, saved, settings)
 
     def load_source(self) -> ActivationSource:
         """Load the language model and the text. Raises: ConfigError if the model or the text cannot be used."""

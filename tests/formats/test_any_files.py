@@ -1,5 +1,9 @@
-"""Whatever is in the files of an SAE: it is read right, or refused in one line; never another error, never a guess."""
+"""Whatever is in the files of an SAE: it is read right, or refused in one line; never another error, never a guess.
 
+No path that comes from it leaves the folder of the results.
+"""
+
+import dataclasses
 import functools
 import json
 import shutil
@@ -13,9 +17,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sae_sweeps.config.tasks import EXPORTS
 from sae_sweeps.formats.reading import load_sae
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import find_saved_sae
+from sae_sweeps.tasks.export import export
+from sae_sweeps.tasks.study import Study
 from tests.conftest import composed
 from tests.formats.published import activations
 from tests.formats.test_reading import FORMATS, write
@@ -52,8 +60,14 @@ RIGHT = [
     "blocks.2.hook_resid_post",
     "sae",
     8,
+    24,
 ]
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from([*RIGHT, 24])
+HOSTILE = [
+    *("../../../escaped", "/tmp/escaped/x", "..", ".", "a/b", "a\\b", "a\x00b", "a\nb", "\x1b[2J", "\u202egpj.exe"),
+    *("blocks.2.hook_resid_post/../../x", "<img src=x onerror=alert(1)>", "x" * 300, "\ud800", 10**30, -1, [[[]]]),
+]
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(RIGHT)
+scalars |= st.sampled_from(HOSTILE)
 values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES) | st.text(), inner, max_size=4),
@@ -70,17 +84,27 @@ def template(format: str) -> Path:
 
 
 @functools.cache
-def command():
-    return composed("task=evaluate", "model.hook=blocks.2.hook_resid_post")
+def command(task: str = "evaluate"):
+    return composed(f"task={task}", "model.hook=blocks.2.hook_resid_post", "model.aliases=[owner/model]")
 
 
 @contextmanager
 def changed(format: str, file: str, content: bytes) -> Iterator[Path]:
-    """Yield a copy of the SAE in which one file has another content."""
+    """Yield a copy of the SAE in which one file has another content. Only `outputs` beside it may be written."""
     with tempfile.TemporaryDirectory() as root:
-        folder = shutil.copytree(template(format), Path(root) / "layers.2")
+        folder = shutil.copytree(template(format), Path(root) / "a" / "b" / "layers.2")
         (folder / file).write_bytes(content)
+        before = contents(Path(root))
         yield folder
+        assert contents(Path(root)) == before
+        assert not Path("/tmp/escaped").exists()
+
+
+def contents(root: Path) -> dict[Path, tuple[int, int]]:
+    """Return size and time of the last change of all files and folders in `root`, but for those in `outputs`."""
+    found = root.rglob("*")
+    paths = [path for path in found if path.name != "b" and "outputs" not in path.relative_to(root).parts]
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
 
 
 def require_right_or_refused(format: str, folder: Path) -> None:
@@ -92,28 +116,42 @@ def require_right_or_refused(format: str, folder: Path) -> None:
         refusals.append(str(error))
     else:
         assert sae(activations()).isfinite().all()
-    try:
-        found = find_saved_sae(f"{format}:{folder}", "saved", command())
-    except ConfigError as error:
-        refusals.append(str(error))
-    else:
-        assert found.list_remarks(found.config) is not None
-        assert found.digest()
+    outputs = folder.parent / "outputs"
+    for task, use in {"evaluate": name_study, "export": export_one}.items():
+        try:
+            found = find_saved_sae(f"{format}:{folder}", "saved", command(task))
+        except ConfigError as error:
+            refusals.append(str(error))
+        else:
+            assert found.list_remarks(found.config) is not None
+            assert found.digest()
+            refusals += use(found, outputs)
     assert all(len(refusal.splitlines()) == 1 for refusal in refusals), refusals
 
 
-@pytest.mark.parametrize("format", CONFIG_FILES)
-@settings(max_examples=60, deadline=None)
-@given(objects)
-def test_any_settings(format, content):
+def name_study(found, outputs: Path) -> list[str]:
+    """Require that a study of an SAE has a folder of its own in the sweep's."""
+    study = Study.from_command("evaluate", Sweep(outputs / "h"), command(), found.title, {"sae": found}, {})
+    assert study.folder.resolve().parent == (outputs / "h" / "evaluate").resolve()
+    return []
+
+
+def export_one(found, outputs: Path) -> list[str]:
+    """Export an SAE in one of the formats. Returns the refusals."""
+    format = EXPORTS[sum(file.stat().st_size for file in found.located.files) % len(EXPORTS)]
+    written, failures = export([found], outputs / format, dataclasses.replace(command("export"), format=format))
+    assert all(path.resolve().is_relative_to((outputs / format).resolve()) for path in written.values())
+    return failures
+
+
+def read_settings(format: str, content: dict) -> None:
+    """Read an SAE with these settings."""
     with changed(format, CONFIG_FILES[format], json.dumps(content).encode()) as folder:
         require_right_or_refused(format, folder)
 
 
-@pytest.mark.parametrize("format", CONFIG_FILES)
-@settings(max_examples=120, deadline=None)
-@given(st.data())
-def test_any_value_of_a_setting(format, data):
+def read_changed_setting(format: str, data: st.DataObject) -> None:
+    """Read an SAE of which one setting has any value."""
     file = CONFIG_FILES[format]
     content = json.loads((template(format) / file).read_text())
     levels = [content, *(value for value in content.values() if isinstance(value, dict))]
@@ -122,6 +160,20 @@ def test_any_value_of_a_setting(format, data):
     levels[level][name] = data.draw(values)
     with changed(format, file, json.dumps(content).encode()) as folder:
         require_right_or_refused(format, folder)
+
+
+@pytest.mark.parametrize("format", CONFIG_FILES)
+@settings(max_examples=30, deadline=None)
+@given(objects)
+def test_any_settings(format, content):
+    read_settings(format, content)
+
+
+@pytest.mark.parametrize("format", CONFIG_FILES)
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_any_value_of_a_setting(format, data):
+    read_changed_setting(format, data)
 
 
 @pytest.mark.parametrize(("format", "file"), [(format, file) for format in FORMATS for file in FILES[format]])

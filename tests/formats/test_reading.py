@@ -118,9 +118,10 @@ def test_declared_sizes_are_checked_against_the_weights(tmp_path, format, keys, 
     file.write_text(json.dumps(config))
     declared = inner[keys[-1]]
     problems = [f"the configuration file declares {name} = {declared}, but the weights have {declared - 1}"]
-    sizes = {"dict_size": F, "d_in": D, name: declared}  # in safetensors, the header has the shapes
+    sizes = {"dict_size": F, "d_in": D, name: declared}
     declaration = f"declares {sizes['dict_size']} latents and activations of width {sizes['d_in']}"
-    problems.append(f"W_dec has the shape {(F, D)}, but the configuration file {declaration}")
+    decoder, shape = ("decoder.weight", (D, F)) if format == "dictionary_learning" else ("W_dec", (F, D))
+    problems.append(f"{decoder} has the shape {shape}, but the configuration file {declaration}")
     with pytest.raises(ValueError, match="|".join(map(re.escape, problems))):
         load_sae(folder)
 

@@ -86,7 +86,7 @@ def test_a_folder_without_an_sae_is_refused_in_one_line(tmp_path, content):
         (folder / "sae_weights.safetensors").touch()
     with pytest.raises(ConfigError) as refused:
         find_saved_sae(str(folder), "saved", composed())
-    nothing = "there is no such folder" if content is None else "cannot be read as sae_lens (cfg.json "
+    nothing = "there is no such folder" if content is None else "cannot be read as sae_lens ("
     assert str(refused.value).startswith(f"saved={folder}: {nothing}")
     assert "\n" not in str(refused.value)
 

@@ -17,7 +17,8 @@ from sae_sweeps.config.tasks import STUDY_TASKS, SWEEP_TASKS
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.caches import provide_caches
 from sae_sweeps.runtime.console import prepare_output
-from sae_sweeps.runtime.records import read_record, write_record
+from sae_sweeps.runtime.paths import find_name_problem
+from sae_sweeps.runtime.records import matches, read_record, write_record
 from sae_sweeps.sweep import Point, Sweep, point_state, slurm_queue
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.sweep.point_state import FAILED
@@ -30,10 +31,11 @@ log = logging.getLogger(__name__)
 LOCK_PATIENCE = 1800.0  # seconds to wait for the lock of a point, which a process of an ended job may still hold
 # A job gives up after 3 kills or 10 preemptions without progress: when the sum of these costs reaches MAX_COST
 KILL_COST, PREEMPTION_COST, MAX_COST = 10, 3, 30
+_is_pack = lambda pack: matches(pack, {str: is_config}) and not any(map(find_name_problem, pack))  # noqa: E731
 _PLACES = {"directory": str, "sweep": str}
 STARTS = {"progress": list, "fruitless": int, "end": int}
 SHAPE = (
-    {**_PLACES, "task": lambda task: task == POINTS, "packs": [{str: is_config}], "max_memory": (float, None)},
+    {**_PLACES, "task": lambda task: task == POINTS, "packs": [_is_pack], "max_memory": (float, None)},
     {**_PLACES, "task": lambda task: task in SWEEP_TASKS, "packs": [dict], "configs": [is_config]},
 )
 EXIT_PREEMPTED = 75  # sysexits.h: temporary failure

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.paths import find_hidden
 from sae_sweeps.sweep.packs import check_limits
 
-TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
+TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?", re.ASCII)
 UNLIMITED = ("0", "UNLIMITED", "INFINITE")
 RENAMED = {"time": "time", "cpus-per-task": "cpus", "mem": "memory"}  # sbatch's option -> our setting
 RESERVED = {
@@ -65,11 +66,14 @@ class Settings:
             is_text = value is None or isinstance(value, str) or (setting == "memory" and type(value) is int)
             fix = f"hydra.launcher.{setting}=NAME; in a file, a value of digits needs quotes"
             require(setting, is_text, "must be text", fix)
-            unreadable = find_unreadable(str(value), "" if setting == "python" else "\\")
+            unreadable = find_unreadable(str(value), "" if setting == "python" else "\\") if is_text else None
             require(setting, unreadable is None, str(unreadable), fix)
             require(setting, value != "", "must not be empty", f"hydra.launcher.{setting}=null to leave it out")
         has_lines = isinstance(self.setup, list) and all(isinstance(line, str) for line in self.setup)
-        require("setup", has_lines, "must be a list of shell lines", "'hydra.launcher.setup=[module load cuda]'")
+        fix = "'hydra.launcher.setup=[module load cuda]'"
+        require("setup", has_lines, "must be a list of shell lines", fix)
+        hidden = [find_unreadable(line.replace("\t", " "), "") for line in self.setup] if has_lines else []
+        require("setup", not any(hidden), str(next(filter(None, hidden), None)), "give each line of shell by itself")
         has_options = isinstance(self.sbatch, dict)
         problem = "must be options of sbatch with values"
         require("sbatch", has_options, problem, "+hydra.launcher.sbatch.nice=100")
@@ -88,18 +92,21 @@ class Settings:
 
     def _find_option_problems(self) -> Iterator[ConfigError]:
         """Yield an error for every further option of sbatch that cannot be given here."""
-        for key in sorted(self.sbatch):
-            name = key.replace("_", "-")
+        for key in sorted(self.sbatch, key=str):
+            name, value = str(key).replace("_", "-"), self.sbatch[key]
             if name in RESERVED or name in RENAMED:
                 problem = "must not be given here, because the launcher sets this option"
                 fix = f"use hydra.launcher.{RENAMED[name]}=..." if name in RENAMED else "leave the setting out"
-                yield ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], problem, fix)
-            elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name):
+                yield ConfigError(f"hydra.launcher.sbatch.{key}", value, problem, fix)
+            elif not isinstance(key, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name):
                 problem = "is no option of sbatch: letters, digits and dashes"
-                yield ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], problem, "see sbatch --help")
-            elif (unreadable := find_unreadable(str(self.sbatch[key]), "\\")) is not None:
+                yield ConfigError(f"hydra.launcher.sbatch.{key}", value, problem, "see sbatch --help")
+            elif not isinstance(value, str | int | float | None):
+                problem = "must be one text, number, true or false"
+                yield ConfigError(f"hydra.launcher.sbatch.{key}", value, problem, "join several values by commas")
+            elif (unreadable := find_unreadable(str(value), "\\")) is not None:
                 fix = "give the option another value"
-                yield ConfigError(f"hydra.launcher.sbatch.{key}", self.sbatch[key], unreadable, fix)
+                yield ConfigError(f"hydra.launcher.sbatch.{key}", value, unreadable, fix)
 
 
 def find_unreadable(text: str, special: str) -> str | None:
@@ -110,9 +117,8 @@ def find_unreadable(text: str, special: str) -> str | None:
     for letter in text:
         if letter in special:
             return f"must not have a {letter}, which sbatch {'replaces in paths' if letter == '%' else 'removes'}"
-        if not letter.isprintable():
-            return f"must not have {letter!a}, which a line of a batch script cannot hold"
-    return None
+    hidden = find_hidden(text)
+    return None if hidden is None else f"must not have {hidden}, which a line of a batch script cannot hold"
 
 
 def parse_minutes(time: str | int | None) -> float | None:

@@ -46,15 +46,51 @@ def test_a_plan_asks_no_cluster(slurm):
     assert SlurmLauncher().find_problems(composed("task=plan")) == []
 
 
-@pytest.mark.parametrize("setting", ["partition", "qos", "account", "gres", "constraint"])
-@pytest.mark.parametrize("value", ["a\nb", "a\\b", ""])
+TEXTS = ["partition", "qos", "account", "gres", "constraint", "memory", "python"]
+# line breaks, terminal sequences, marks of direction, and characters that nothing is drawn for
+UNREADABLE = [
+    "a\nb",
+    "a\r\nb",
+    "a\0b",
+    "a\tb",
+    "\x1b[2J",
+    "a\u2028b",
+    "a\u202eb",
+    "a\u2067b",
+    "a\u200fb",
+    "a\u061cb",
+    "a\u200bb",
+]
+UNREADABLE += ["a\xadb", "a\xa0b", "a\ufe0fb", "a\u3164b", "a\u034fb", "\ud800"]
+
+
+@pytest.mark.parametrize("value", [*UNREADABLE, "a\\b", ""])
+@pytest.mark.parametrize("setting", TEXTS)
 def test_a_text_that_the_script_cannot_hold_is_refused(setting, value):
+    if (setting, value) == ("python", "a\\b"):
+        return  # a command of a shell, in which sbatch replaces nothing
     (error,) = Settings(**{setting: value}).find_problems()
     assert error.setting == f"hydra.launcher.{setting}"
     assert str(error).isprintable()
 
 
-@pytest.mark.parametrize(("key", "value"), [("a b", "x"), ("a\nb", "x"), ("comment", "a\nb"), ("comment", "a\\b")])
-def test_an_option_that_the_script_cannot_hold_is_refused(key, value):
-    (error,) = Settings(sbatch={key: value}).find_problems()
-    assert str(error).isprintable()
+@pytest.mark.parametrize("value", UNREADABLE)
+def test_no_line_of_shell_option_or_name_of_an_option_has_such_characters(value):
+    if "\t" not in value:  # which begins many a line of shell
+        (error,) = Settings(setup=["module load cuda", value]).find_problems()
+        assert "must not have" in error.problem
+    for sbatch in ({"comment": value}, {value: "x"}):
+        (error,) = Settings(sbatch=sbatch).find_problems()
+        assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("value", ["a\\b", ["a", "b"], {"a": 1}, [["a\nb"]], ("a",)])
+def test_an_option_of_sbatch_has_one_value(value):
+    (error,) = Settings(sbatch={"comment": value}).find_problems()
+    assert error.setting == "hydra.launcher.sbatch.comment"
+
+
+@pytest.mark.parametrize("key", ["a b", "", "-x", "a=b", 3, None, True, ("a",)])
+def test_the_name_of_an_option_of_sbatch_is_a_word(key):
+    (error,) = Settings(sbatch={key: "x", "nice": 3}).find_problems()
+    assert "is no option of sbatch" in error.problem
