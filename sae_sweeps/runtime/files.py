@@ -7,11 +7,13 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE
 from typing import TYPE_CHECKING, Any
 
+from sae_sweeps.runtime.held import make_folder, require_held
+from sae_sweeps.runtime.leftovers import temporary_path
 from sae_sweeps.runtime.storage import error_number
 
 if TYPE_CHECKING:
@@ -25,17 +27,23 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
     The content is synced to the disk before the rename, so a crash leaves the old file or the new one, never a part. An
     error in the context removes the temporary file and leaves `path` as it was.
+
+    Raises: LostFolderError or LostSweep if the folder is held (runtime/held.py) and not there any more.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    make_folder(path.parent)
+    temporary = temporary_path(path)
     with naming_file(path):
         try:
             yield temporary
             sync(temporary)
+            require_held(path)  # writing may have taken minutes
             os.replace(temporary, path)
             sync(path.parent)  # the new name is in the folder, which must be synced as well
-        except BaseException:
-            temporary.unlink(missing_ok=True)
+        except BaseException as error:
+            if isinstance(error, OSError) and error.filename == str(temporary):
+                error.filename = str(path)  # users know the file by its name
+            with suppress(OSError):
+                temporary.unlink()
             raise
 
 
@@ -161,7 +169,7 @@ def apply_umask(path: Path) -> None:
 
     Some libraries write through a temporary file that only the user may read, and leave it so.
     """
-    probe = path.with_name(f".{path.name}.{os.getpid()}.mode")
+    probe = temporary_path(path)
     try:
         probe.touch()
         path.chmod(S_IMODE(probe.stat().st_mode))

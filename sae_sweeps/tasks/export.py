@@ -16,6 +16,7 @@ from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError
 from sae_sweeps.runtime.files import read_json, write_text
+from sae_sweeps.runtime.leftovers import remove_leftovers
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import SavedSAE, read_results, saved_labels
@@ -70,6 +71,7 @@ def name_folders(saved: Sequence[SavedSAE]) -> list[str]:
 
 def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[str, Path], list[str]]:
     """Write each SAE into a folder in `root`. Returns the folder of each written SAE, and one sentence per failure."""
+    remove_leftovers(root)
     written: dict[str, Path] = {}
     failures = []
     for one, name in zip(saved, name_folders(saved), strict=True):

@@ -18,7 +18,9 @@ from sae_sweeps.launchers.slurm.submission import SUBMISSION
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.caches import provide_caches
 from sae_sweeps.runtime.console import prepare_output
+from sae_sweeps.runtime.descriptors import raise_limit
 from sae_sweeps.runtime.files import write_json
+from sae_sweeps.runtime.held import LostSweep, holding_sweep
 from sae_sweeps.runtime.records import read_record
 from sae_sweeps.sweep import Point, Sweep, point_state, slurm_queue
 from sae_sweeps.sweep.packs import Limits
@@ -58,9 +60,13 @@ def main(folder: Path) -> int:
     owner = point_state.Owner.current()
     log.info("%s, requeued %d times so far", owner, owner.restarts)
     try:
-        if submission["task"] == POINTS:
-            return _run_pack(sweep, submission["packs"][index], submission["max_memory"], starts_file)
-        return _run_task(sweep, submission, index, starts_file)
+        with holding_sweep(sweep.folder):
+            if submission["task"] == POINTS:
+                return _run_pack(sweep, submission["packs"][index], submission["max_memory"], starts_file)
+            return _run_task(sweep, submission, index, starts_file)
+    except LostSweep as lost:
+        log.error("%s", lost)
+        return 1
     except signals.Stopped as stop:
         refusal = slurm_queue.requeue(owner.job or "")
         result = "requeued the job" if refusal is None else f"did not requeue the job: {refusal}"
@@ -152,5 +158,6 @@ def _describe_giving_up(starts_file: Path) -> str:
 
 if __name__ == "__main__":
     prepare_output()
+    raise_limit()
     provide_caches()
     sys.exit(main(Path(sys.argv[1])))
