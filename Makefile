@@ -5,6 +5,7 @@
 #                    W&B server: minutes (apt-get install chromium)
 # make slurm-demo    the README's sweep on a private Slurm cluster of two nodes (root; apt-get install slurm-wlm munge)
 # make gpu-check   on a GPU, in five minutes: is it right, the same to the byte, how fast
+# make newest   the tests of what other libraries do, with their newest versions
 # make bench   time steps and sweeps, and other libraries (forty minutes; five with BENCH_FLAGS=--quick)
 #
 # For a GPU, run make setup TORCH_BACKEND=auto once. It chooses the CUDA build of torch that fits the driver (or name
@@ -16,7 +17,7 @@ TORCH_BACKEND ?= $(shell cat .venv/backend 2>/dev/null || echo cpu)
 BIN := .venv/bin
 READY := .venv/ready-$(TORCH_BACKEND)
 
-.PHONY: setup sweep real-sweep slurm-demo test integration gpu-check bench lint types format constraints model
+.PHONY: setup sweep real-sweep slurm-demo test integration gpu-check bench lint types format newest constraints model
 
 setup: $(READY)
 
@@ -30,12 +31,13 @@ define install_torch
 	       $(1) -m pip install -q -c constraints.txt torch; }
 endef
 
-$(READY): pyproject.toml constraints.txt
+# Every package is checked by its hash but torch, whose builds differ from index to index, and this project.
+$(READY): pyproject.toml constraints.txt hashes.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14) and "Python 3.10 to 3.13 is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -c constraints.txt uv
+	$(BIN)/python -m pip install -q --no-deps --require-hashes -r hashes.txt
 	$(call install_torch,$(BIN)/python)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@rm -f .venv/ready-* && echo $(TORCH_BACKEND) > .venv/backend && touch $@
 
 sweep: setup
@@ -126,12 +128,23 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Pin the newest versions of everything but torch, which pins its own CUDA packages.
+# The tests of what other libraries do, with the newest versions that pyproject.toml allows, in an environment of its own.
+newest:
+	rm -rf .venv-newest && $(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install -q uv
+	.venv-newest/bin/uv pip install -q --python .venv-newest/bin/python --torch-backend=$(TORCH_BACKEND) -e '.[dev]'
+	.venv-newest/bin/uv pip list -q --python .venv-newest/bin/python
+	.venv-newest/bin/python -m pytest -n auto --maxprocesses=4 tests/activations tests/config tests/formats tests/launchers \
+	  tests/runtime tests/sweep tests/tracking tests/training
+
+# Pin the newest versions of everything but torch, which pins its own CUDA packages: constraints.txt has the versions,
+# hashes.txt the checksums of their files as well.
 constraints: setup
 	grep '^torch==' constraints.txt > .venv/torch.txt
 	$(BIN)/uv pip compile -q pyproject.toml -c .venv/torch.txt --extra dev --universal --python-version 3.10 --upgrade \
-	  --no-annotate --custom-compile-command "make constraints" -o constraints.txt
-	sed -i.bak -E '/^(nvidia|cuda|triton)/d' constraints.txt && rm constraints.txt.bak
+	  --generate-hashes --no-annotate --custom-compile-command "make constraints" -o .venv/pinned.txt
+	awk '/^[a-z]/ { skip = /^(nvidia|cuda|triton)/ } !skip' .venv/pinned.txt | sed -nE 's/ \\$$//; /^[#a-z]/p' > constraints.txt
+	awk '/^[a-z]/ { skip = /^(nvidia|cuda|triton|torch=)/ } !skip' .venv/pinned.txt > hashes.txt
 
 # Train the embedded language model again: about an hour on two cores.
 model: setup

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,13 +20,12 @@ from torch import Size, Tensor
 
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import save_tensors
+from sae_sweeps.runtime.leftovers import remove_leftovers, temporary_path
 from sae_sweeps.runtime.paths import expand_folder
 
 log = logging.getLogger(__name__)
 
 KEY = "key"  # in the metadata: the hash that names the file
-PARTIAL = ".partial"
-ABANDONED = 3600.0  # seconds after which an unfinished file is taken to be left by a process that died
 
 
 class ActivationCache:
@@ -87,7 +85,7 @@ class ActivationCache:
     def _write(self, path: Path, acts_NSD: Tensor) -> None:
         acts_NSD = acts_NSD.detach().cpu().contiguous()
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+        partial = temporary_path(path)
         try:
             save_tensors({"activations": acts_NSD}, partial, {KEY: path.stem, "sha256": _digest(acts_NSD)})
             with FileLock(self._folder / ".lock"):  # so that only one process at a time counts, evicts and adds files
@@ -102,9 +100,7 @@ class ActivationCache:
 
         Files that this process uses stay. Returns False, and evicts none, if evicting all others is not enough.
         """
-        for partial in self._folder.glob("*/.*"):
-            if time.time() - partial.stat().st_mtime > ABANDONED:
-                partial.unlink(missing_ok=True)
+        remove_leftovers(self._folder)
         files = {file: file.stat() for file in self._folder.glob("*/*.safetensors")}
         excess = size + sum(status.st_size for status in files.values()) - self._max_bytes
         removable = sorted(files.keys() - self._in_use, key=lambda file: files[file].st_mtime)

@@ -22,7 +22,9 @@ from sae_sweeps.config.tasks import SWEEP_TASKS
 from sae_sweeps.launchers.launch import launch
 from sae_sweeps.runtime.caches import provide_caches
 from sae_sweeps.runtime.console import prepare_output
+from sae_sweeps.runtime.descriptors import raise_limit
 from sae_sweeps.runtime.errors import ConfigError, RefusedError
+from sae_sweeps.runtime.held import LostSweep
 from sae_sweeps.runtime.storage import explain_storage
 from sae_sweeps.sweep.preflight import unwritable_error
 
@@ -36,6 +38,7 @@ def run_command_line(main: Callable[[], None]) -> None:
     Ctrl-C or SIGTERM.
     """
     prepare_output()
+    raise_limit()
     provide_caches()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # with this, Hydra raises errors instead of printing them
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting slows processes that share cores several times
@@ -54,6 +57,8 @@ def run_command_line(main: Callable[[], None]) -> None:
         if error.filename is None:
             raise
         _exit_with_errors([explain_storage(error) or str(unwritable_error(error.filename, error))])
+    except LostSweep as lost:
+        _exit_with_errors([str(lost)])
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)

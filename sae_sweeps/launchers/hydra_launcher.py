@@ -15,6 +15,7 @@ from sae_sweeps.config.identity import to_named_config
 from sae_sweeps.launchers.composition import compose
 from sae_sweeps.launchers.launch import launch
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.storage import is_forbidden
 from sae_sweeps.sweep import Point, Sweep
 
 log = logging.getLogger(__name__)
@@ -60,13 +61,17 @@ class SweepLauncher(Launcher):
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         for name in names:
-            run_job(
-                hydra_context=self.hydra_context,
-                task_function=lambda _: None,
-                config=self._composed[name],
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-            )
+            try:
+                run_job(
+                    hydra_context=self.hydra_context,
+                    task_function=lambda _: None,
+                    config=self._composed[name],
+                    job_dir_key="hydra.sweep.dir",
+                    job_subdir_key="hydra.sweep.subdir",
+                )
+            except OSError as error:
+                if not is_forbidden(error):
+                    raise  # where this point cannot be written, it fails when it runs, and the others continue
 
     def find_problems(self, config: Config) -> list[ConfigError]:
         """Return an error for each launcher setting that cannot work for a point with this configuration."""

@@ -10,6 +10,8 @@ from sae_sweeps.launchers.checks import distinct_studies, refuse_invalid, refuse
 from sae_sweeps.launchers.protocol import Launcher
 from sae_sweeps.launchers.sweep_task import run_sweep_task
 from sae_sweeps.runtime.errors import ConfigError, RefusedError
+from sae_sweeps.runtime.held import holding_sweep
+from sae_sweeps.runtime.leftovers import remove_leftovers
 from sae_sweeps.sweep import Point, Sweep
 
 log = logging.getLogger(__name__)
@@ -55,8 +57,12 @@ def _launch_points(by_name: dict[str, Config], launcher: Launcher) -> None:
     if config.task.name == "plan":
         return
     sweep.add(by_name)
-    launcher.prepare(list(by_name))
-    if not launcher.dispatch(sweep, points, config.then):
+    remove_leftovers(sweep.folder)
+    remove_leftovers(sweep.folder.parent, below=False)
+    with holding_sweep(sweep.folder):
+        launcher.prepare(list(by_name))
+        is_done = launcher.dispatch(sweep, points, config.then)
+    if not is_done:
         sys.exit(1)
 
 

@@ -11,6 +11,9 @@ from sae_sweeps.config.validation import find_problems
 from sae_sweeps.launchers.checks import distinct_studies, refuse_several_sweeps
 from sae_sweeps.launchers.protocol import Launcher
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError, RefusedError
+from sae_sweeps.runtime.held import holding_sweep
+from sae_sweeps.runtime.leftovers import remove_leftovers
+from sae_sweeps.runtime.storage import explain_storage
 from sae_sweeps.runtime.text import to_visible
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.preflight import Preflight
@@ -33,6 +36,8 @@ def run_sweep_task(configs: Sequence[Config], launcher: Launcher) -> None:
     if bad := _find_problems(configs, launcher):
         raise RefusedError(list(dict.fromkeys(map(str, bad))))
     sweep = Sweep.from_config(config)
+    if task != "status":  # which only reads
+        remove_leftovers(sweep.folder)
     try:
         if task in STUDY_TASKS:
             failures = _run_studies(sweep, configs, launcher)
@@ -41,6 +46,10 @@ def run_sweep_task(configs: Sequence[Config], launcher: Launcher) -> None:
             failures = [failure for config in configs for failure in run(sweep, config)]
     except ConfigError as error:
         raise RefusedError([str(error)]) from None
+    except OSError as error:
+        if (line := explain_storage(error)) is None:
+            raise
+        raise RefusedError([line]) from None
     except NotRunError as error:
         failures = [str(error)]
     for failure in failures:
@@ -101,10 +110,11 @@ def _run_studies(sweep: Sweep, configs: Sequence[Config], launcher: Launcher) ->
         _submit(task, sweep, configs, launcher)
         return []
     run = load_sweep_task(task)
-    failures = [failure for config in configs for failure in run(sweep, config)]
     from sae_sweeps.tasks.report import refresh
 
-    refresh(sweep, configs[0])
+    with holding_sweep(sweep.folder):
+        failures = [failure for config in configs for failure in run(sweep, config)]
+        refresh(sweep, configs[0])
     return failures
 
 

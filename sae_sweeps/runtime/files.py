@@ -7,11 +7,13 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE
 from typing import TYPE_CHECKING, Any
 
+from sae_sweeps.runtime.held import make_folder, require_held
+from sae_sweeps.runtime.leftovers import temporary_path
 from sae_sweeps.runtime.storage import error_number
 from sae_sweeps.runtime.text import to_visible
 
@@ -31,19 +33,24 @@ def write_atomically(path: Path, *, is_synced: bool = True) -> Iterator[Path]:
 
     is_synced: False for one of many files that can be made again, because syncing takes milliseconds: a crash of the
     machine may leave it cut
+    Raises: LostFolderError or LostSweep if the folder is held (runtime/held.py) and not there any more.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    make_folder(path.parent)
+    temporary = temporary_path(path)
     with naming_file(path):
         try:
             yield temporary
             if is_synced:
                 sync(temporary)
+            require_held(path)  # writing may have taken minutes
             os.replace(temporary, path)
             if is_synced:
                 sync(path.parent)  # the new name is in the folder, which must be synced as well
-        except BaseException:
-            temporary.unlink(missing_ok=True)
+        except BaseException as error:
+            if isinstance(error, OSError) and error.filename == str(temporary):
+                error.filename = str(path)  # users know the file by its name
+            with suppress(OSError):
+                temporary.unlink()
             raise
 
 
@@ -183,7 +190,7 @@ def apply_umask(path: Path) -> None:
 
     Some libraries write through a temporary file that only the user may read, and leave it so.
     """
-    probe = path.with_name(f".{path.name}.{os.getpid()}.mode")
+    probe = temporary_path(path)
     try:
         probe.touch()
         path.chmod(S_IMODE(probe.stat().st_mode))

@@ -1,11 +1,13 @@
 """Logging. launch.log in a point's folder has the messages on this point and the messages on the whole command."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sae_sweeps.runtime.errors import EXPECTED_ERRORS, describe_error
+from sae_sweeps.runtime.held import identify, make_folder
 from sae_sweeps.runtime.storage import explain_storage
 
 FILE = "launch.log"
@@ -34,9 +36,29 @@ def log_to_console() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-class _LogFile(logging.FileHandler):
+class _LogFile(logging.Handler):
+    """Appends messages to a file that is open only while a line is written: a pack may have hundreds of points."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        file.touch()
+        self._file, self._folder = file, identify(file.parent)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append a message, unless the file is gone or the folder is another one."""
+        try:
+            if identify(self._file.parent) == self._folder:
+                with open(self._file, "a", encoding="utf-8", errors="backslashreplace", opener=_open_existing) as file:
+                    file.write(self.format(record) + "\n")
+        except Exception:
+            self.handleError(record)
+
     def handleError(self, record: logging.LogRecord) -> None:
         """Leave out a message that cannot be written, as on a full disk: what fails there is on the terminal."""
+
+
+def _open_existing(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_CREAT)
 
 
 @contextmanager
@@ -45,8 +67,8 @@ def log_file(folder: Path) -> Iterator[None]:
 
     Messages from the `point_log` of other points are left out.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handler = _LogFile(folder / FILE, encoding="utf-8", errors="backslashreplace")
+    make_folder(folder)
+    handler = _LogFile(folder / FILE)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(lambda record: getattr(record, "point", folder.name) == folder.name)
     logging.getLogger().addHandler(handler)

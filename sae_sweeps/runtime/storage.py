@@ -24,6 +24,11 @@ def error_number(error: BaseException) -> int | None:
     return errno.ENOSPC if "No space left on device" in str(error) else None
 
 
+def is_forbidden(error: BaseException) -> bool:
+    """Return whether an error means that a folder has no permission, or lies on a read-only file system."""
+    return error_number(error) in (*FORBIDDEN, errno.EROFS)
+
+
 def explain_storage(error: BaseException) -> str | None:
     """Return one line on a full disk, quota or file system, a read-only one, or a folder that is in the way or closed.
 

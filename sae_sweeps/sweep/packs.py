@@ -15,6 +15,7 @@ from sae_sweeps.sweep.point import Point
 log = logging.getLogger(__name__)
 
 FLOAT = 4  # bytes per float32 number
+LOCKS, TRACKED = 1, 4  # files that a point keeps open without tracking; in W&B's service, which has the same limit
 LARGEST_BLOCK = 2**27  # largest number of pre-activations in GPU memory at a time (encoder.py)
 
 
@@ -107,6 +108,30 @@ def split_to_fit(
             "a pack of %d points needs %.2f GiB, more than the %.2f GiB of %s. "
             "It is split into packs of %s points, so the language model runs %d times",
             *(len(points), total / 2**30, available / 2**30, limited_by, sizes, len(packs)),
+        )
+    return packs
+
+
+def split_by_files(points: Sequence[Point], available: int) -> list[list[Point]]:
+    """Split a pack into packs whose points together keep at most `available` files open, and at least one point each.
+
+    A point keeps its lock open. With tracking, W&B's service and this process keep more.
+    """
+    packs: list[list[Point]] = [[]]
+    left = available
+    for point in points:
+        needed = LOCKS if point.config.tracking.mode == "off" else TRACKED
+        if packs[-1] and needed > left:
+            packs.append([])
+            left = available
+        packs[-1].append(point)
+        left -= needed
+    if len(packs) > 1:
+        sizes = " + ".join(str(len(pack)) for pack in packs)
+        log.info(
+            "a pack of %d points is split into packs of %s points, because only %d more files can be open at a time; "
+            "a higher limit (`ulimit -Hn`) saves running the language model again",
+            *(len(points), sizes, available),
         )
     return packs
 

@@ -18,7 +18,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sae_sweeps.config import is_config
-from sae_sweeps.runtime import signals
+from sae_sweeps.runtime import held, signals
+from sae_sweeps.runtime.leftovers import remove_leftovers
 from sae_sweeps.runtime.records import matches, read_record, warn_damaged, write_record
 from sae_sweeps.sweep.result_files import FILES, compute_checksums
 from sae_sweeps.training.checkpoints import newest_step
@@ -146,25 +147,29 @@ def write_state_if_unlocked(folder: Path, state: str, reason: str) -> None:
 
     For a process that does not hold the lock either, such as one that schedules points.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    held.make_folder(folder)
     with contextlib.suppress(Timeout), FileLock(folder / LOCK, blocking=False):
         write_state(folder, state, reason)
 
 
 def acquire(lock: FileLock, deadline: float, on_wait: Callable[[float], None] = lambda seconds_left: None) -> bool:
-    """Acquire the lock of a point or study. Returns False if another process still holds the lock at `deadline`.
+    """Acquire the lock of a point or study, and create the folder if there is none. Returns False if another process
+    still holds the lock at `deadline`.
 
-    The operating system releases the lock when the process that holds it ends, even if that process is killed.
+    The operating system releases the lock when the process that holds it ends, even if that process is killed. While
+    the lock is held, files are written only into the folder that was locked (runtime/held.py). What killed processes
+    have left in it is removed.
 
     deadline: seconds on the clock of time.monotonic
     on_wait: called once with the seconds left until the deadline, if the lock is not free at first
     Raises: Stopped if the current process receives a signal to stop while it waits.
     """
-    has_waited = False
+    folder, has_waited = Path(lock.lock_file).parent, False
+    held.make_folder(folder)
     while True:
         try:
             lock.acquire(timeout=LOCK_RETRY_SECONDS)
-            return True
+            break
         except Timeout:
             signals.raise_if_stopped()
             seconds_left = deadline - time.monotonic()
@@ -173,6 +178,16 @@ def acquire(lock: FileLock, deadline: float, on_wait: Callable[[float], None] = 
             if not has_waited:
                 has_waited = True
                 on_wait(seconds_left)
+    held.hold(folder, Path(lock.lock_file))
+    remove_leftovers(folder, is_locked=True)
+    return True
+
+
+def release(lock: FileLock) -> None:
+    """Release the lock of a point or study. A lock that is not held is ignored."""
+    if lock.is_locked:
+        held.release(Path(lock.lock_file).parent)
+        lock.release()
 
 
 def is_locked(folder: Path) -> bool:

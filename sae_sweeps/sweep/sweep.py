@@ -13,6 +13,7 @@ from filelock import FileLock
 from sae_sweeps.config import Config, from_json, is_config
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import ConfigError, describe_error
+from sae_sweeps.runtime.held import make_folder
 from sae_sweeps.runtime.paths import find_name_problem
 from sae_sweeps.runtime.records import DamagedError, load_record, matches, write_record
 from sae_sweeps.sweep import point_state
@@ -153,7 +154,7 @@ class Sweep:
 
     def update(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Apply `change` to the content of sweep.json and write the file, while a lock keeps other processes out."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with FileLock(self.folder / ".sweep.lock"):
             content, is_damaged = self._read()
             change(content)

@@ -17,6 +17,7 @@ from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError, describe_error
 from sae_sweeps.runtime.files import write_text
+from sae_sweeps.runtime.leftovers import remove_leftovers
 from sae_sweeps.runtime.paths import place, shorten_name
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.sweep import Sweep
@@ -75,6 +76,7 @@ def export(saved: Sequence[SavedSAE], root: Path, config: Config) -> tuple[dict[
 
     The last file is the model card, in the folder that a library loads.
     """
+    remove_leftovers(root)
     written: dict[str, list[Path]] = {}
     failures = []
     for one, name in zip(saved, name_folders(saved), strict=True):

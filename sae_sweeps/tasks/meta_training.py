@@ -19,6 +19,7 @@ from sae_sweeps.formats import saelens
 from sae_sweeps.formats.layout import DIRECTIONS_OF
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.held import make_folder
 from sae_sweeps.runtime.progress import PointProgress
 from sae_sweeps.saes import SAE, BatchTopKSAE
 from sae_sweeps.studies.meta_sae import MetaSAE, build_trainer, set_threshold, shuffle_directions
@@ -86,7 +87,7 @@ def _train(
         trainer.load_state(state)
     if 0 < trainer.steps_done < steps:
         log.info("%s: resuming at step %d of %d", folder, trainer.steps_done, steps)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     curve = CurveFile(folder / CURVE, trainer.steps_done, owner)
     variance = (directions_AD - directions_AD.mean(0)).square().mean().item()
     for _, chunk_steps in train([trainer], stream):

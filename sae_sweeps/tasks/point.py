@@ -64,12 +64,11 @@ class PointRun:
         """
         self.point, self.config, self._stream = point, point.config, stream
         self.trainer = Trainer(build_sae(self.config, d_in).to(device), self.config.training)
-        point.folder.mkdir(parents=True, exist_ok=True)
         self._log = logs.point_log(point.name)
         self._lock = FileLock(point.folder / point_state.LOCK)
         self._acquire(deadline)
         if point_state.is_done(point.folder):
-            self._lock.release()
+            point_state.release(self._lock)
             raise FinishedElsewhere
         self._tracker = Run()
         self.evaluation_seconds = 0.0
@@ -230,7 +229,7 @@ class PointRun:
             self._tracker.finish(failed=True)
         finally:
             self._display.close()
-            self._lock.release()
+            point_state.release(self._lock)
 
 
 def describe_results(

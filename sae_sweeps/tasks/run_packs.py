@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from sae_sweeps.runtime.errors import LockedError, describe_error
+from sae_sweeps.runtime.held import LostFolderError
 from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.sweep import Point, Sweep, point_state
 from sae_sweeps.sweep.packs import Limits, split_into_packs
@@ -33,7 +34,7 @@ def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str
                 if error is not None:
                     failures[point.name] = describe_error(error)
                 if not isinstance(error, LockedError):  # else the process that holds the lock records the state
-                    if error is not None:
+                    if error is not None and not isinstance(error, LostFolderError):
                         _record_failure(point, failures[point.name])
                     sweep.set_state(point.name, FAILED if error else DONE, failures.get(point.name))
                 progress.count_finished(failed=error is not None)

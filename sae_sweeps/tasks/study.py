@@ -237,7 +237,6 @@ def _run(study: Study, run_one: Callable[[Study, PointProgress], None], progress
     """Run a study while holding the lock of the study's folder. Returns the error in one line, None on success."""
     display = progress.add_point(study.name)
     try:
-        study.folder.mkdir(parents=True, exist_ok=True)
         with _hold_lock(study), logs.log_file(study.folder):
             if study.is_done():
                 return None  # another process finished the study while this process waited for the lock
@@ -269,7 +268,7 @@ def _hold_lock(study: Study) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        point_state.release(lock)
 
 
 def _write_csv(folder: Path) -> None:

@@ -12,14 +12,16 @@ from sae_sweeps.activations.model_info import read_model_info
 from sae_sweeps.activations.source import ActivationSource, load_source
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import pluralize
+from sae_sweeps.runtime.descriptors import count_free
 from sae_sweeps.runtime.devices import choose_device, describe_unused_gpu, device_name, require_precision
 from sae_sweeps.runtime.errors import BrokenTextError, describe_error
+from sae_sweeps.runtime.held import find_lost
 from sae_sweeps.runtime.memory import free_bytes
 from sae_sweeps.runtime.progress import SweepProgress, progress_callback
 from sae_sweeps.saes import Step
 from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.sweep.calibration import record_run
-from sae_sweeps.sweep.packs import Limits, split_to_fit
+from sae_sweeps.sweep.packs import Limits, split_by_files, split_to_fit
 from sae_sweeps.sweep.point import OnFinished
 from sae_sweeps.tasks.point import FinishedElsewhere, PointRun
 from sae_sweeps.training.trainer import Trainer, train
@@ -68,10 +70,11 @@ def _train_in_parts(points: Sequence[Point], limits: Limits, progress: SweepProg
             trainable.append(point)
     if not trainable:
         return
-    if limits.memory is None:
-        parts = split_to_fit(trainable, source.d_in, 0.9 * free_bytes(source.device))
-    else:
-        parts = split_to_fit(trainable, source.d_in, limits.memory, "hydra.launcher.max_memory")
+    memory, limited_by = limits.memory, "hydra.launcher.max_memory"
+    if memory is None:
+        memory, limited_by = 0.9 * free_bytes(source.device), "free memory"
+    openable = split_by_files(trainable, count_free())
+    parts = [part for pack in openable for part in split_to_fit(pack, source.d_in, memory, limited_by)]
     loading = time.perf_counter() - began  # seconds to load the model and the held-out data, added to the first part
     for part in parts:
         seconds = _train_pack(part, source, limits.patience, progress, on_finished)
@@ -216,6 +219,7 @@ def _isolated(point: Point, on_finished: OnFinished, run: PointRun | None = None
         raise
     except Exception as error:
         signals.raise_if_stopped()
+        error = find_lost(point.folder) or error  # the cause of any other error in that folder
         logs.log_failure(logs.point_log(point.name), point.name, error)
         if run is not None:
             run.close()

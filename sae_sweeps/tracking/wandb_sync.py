@@ -16,6 +16,8 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from sae_sweeps.runtime import leftovers
+
 MARK = ".synced"  # suffix of the file that W&B writes next to a .wandb file once that file has been sent
 INCOMPLETE = "incomplete"  # file in the folder of a run that W&B stopped writing
 PARALLEL_RUNS = 20  # runs that one command sends in parallel
@@ -84,7 +86,9 @@ class Upload:
     def __init__(self, runs: Sequence[Path], *, live: bool = False) -> None:
         self.runs, self._error = runs, ""
         self.reasons: dict[Path, str] = {}
-        self._scratch = tempfile.TemporaryDirectory(prefix="wandb-sync-", ignore_cleanup_errors=True)
+        self._scratch = tempfile.TemporaryDirectory(
+            prefix="wandb-sync-", suffix=leftovers.suffix(), ignore_cleanup_errors=True
+        )
         options = ["--skip-synced", "-n", str(len(runs) if live else PARALLEL_RUNS), *(["--live"] if live else [])]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "wandb", "beta", "sync", *options, *map(str, runs)],

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sae_sweeps.runtime.files import naming_file, save_tensors, sha256, sync
+from sae_sweeps.runtime.held import require_held
+from sae_sweeps.runtime.leftovers import temporary_path
 
 if TYPE_CHECKING:  # listing checkpoints needs no torch, which takes a second to import
     from torch import Tensor
@@ -31,9 +33,12 @@ def save(folder: Path, step: int, state: dict[str, "Tensor"], owner: str) -> Non
 
     The checkpoint is written under a temporary name, and renamed when the files are on the disk. If writing fails, for
     example on a full disk, the temporary files are removed and the error is raised.
+
+    Raises: LostFolderError if the folder is held (runtime/held.py) and not there any more.
     """
+    require_held(folder)
     target = folder / f"step-{step:08d}"
-    partial = folder / f".partial-{os.getpid()}"
+    partial = temporary_path(target)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -58,15 +63,13 @@ def load_newest(
 ) -> "dict[str, Tensor] | None":
     """Return the tensors of the newest intact checkpoint in `folder` by name, or None if there is none.
 
-    Damaged checkpoints and those of another point are removed with a warning, and files of interrupted writes without.
+    Damaged checkpoints and those of another point are removed with a warning.
 
     owner: name of the point or study whose state it must be
     check: raises ValueError for tensors that are not those of such a state
     """
     from safetensors import SafetensorError
 
-    for leftover in folder.glob(".partial-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
     damaged = False
     for candidate in reversed(_steps(folder)):
         try:

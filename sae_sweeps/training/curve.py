@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.runtime.files import naming_file, parse_json, to_json, write_text
+from sae_sweeps.runtime.held import require_held
 from sae_sweeps.runtime.records import matches
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ class CurveFile:
             write_text(path, "".join(map(self._format, self.lines)))
 
     def append(self, line: Line) -> None:
-        """Append a line to the file and to `lines`."""
+        """Append a line to the file and to `lines`. Raises: LostFolderError if the folder is not there any more."""
+        require_held(self._path)
         self.lines.append(line)
         with naming_file(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write(self._format(line))

@@ -32,7 +32,7 @@ def test_an_entry_is_found_by_another_process(tmp_path):
     again = cache(tmp_path)
     assert torch.equal(again.get(TOKENS_NS, must_not_compute), kept)
     assert (first.hits, first.misses, again.hits, again.misses) == (0, 1, 1, 0)
-    assert not list(tmp_path.glob("**/*.partial"))
+    assert not list(tmp_path.glob("*/.*"))
 
 
 @pytest.mark.parametrize("origin", [{"weights": "abd"}, {"hook": "blocks.2.hook_resid_pre"}, {"torch": "3"}])

@@ -1,13 +1,11 @@
 """Kills, signals and damaged checkpoints: the same command resumes to the same bytes."""
 
 import json
-import random
 import signal
 import subprocess
 import time
 
 import pytest
-from safetensors.torch import load_file
 
 from tests.commands import begin, checkpoints_in, kill, point_folders, weights
 from tests.conftest import launch
@@ -27,36 +25,6 @@ def test_a_killed_pack_resumes_to_the_same_bytes(tmp_path, tiny):
     assert done.returncode == 0, done.stderr
     assert "resuming at step" in done.stdout
     assert weights(killed) == weights(tmp_path / "outputs" / "whole")
-
-
-@pytest.mark.parametrize("architecture", ["batchtopk", "jumprelu"])
-def test_a_point_killed_at_random_moments_resumes_to_the_same_bytes(tmp_path, tiny, architecture):
-    words = [*tiny, f"sae={architecture}", "training.tokens=90000", "training.checkpoint_every=25"]
-    if architecture == "jumprelu":
-        words.append("sae.sparsity_coefficient=0.01")
-    assert launch(*words, "name=whole", cwd=tmp_path).returncode == 0
-
-    chance = random.Random(architecture)
-    interrupted = tmp_path / "outputs" / "killed"
-    for at_once in (True, False, False):
-        process = begin(*words, "name=killed", cwd=tmp_path)
-        seen = checkpoints_in(interrupted)
-        while process.poll() is None and not at_once and checkpoints_in(interrupted) == seen:
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0, 3.0) if at_once else chance.uniform(0, 0.2))
-        kill(process, interrupted)
-    done = launch(*words, "name=killed", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "resuming at step" in done.stdout
-
-    (whole,), (killed,) = point_folders(tmp_path / "outputs" / "whole"), point_folders(interrupted)
-    for file in ("sae/sae_weights.safetensors", "sae/cfg.json"):
-        assert (whole / file).read_bytes() == (killed / file).read_bytes()
-    steps = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [json.loads(line)["step"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
-    results = [json.loads((folder / "results.json").read_text())["metrics"] for folder in (whole, killed)]
-    assert results[0] == results[1]
-    assert load_file(killed / "sae/sae_weights.safetensors")["W_dec"].shape == (48, 16)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_older_one(tmp_path, tiny):

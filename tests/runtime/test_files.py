@@ -93,6 +93,12 @@ def test_sha256_covers_the_whole_file(tmp_path, size):
     assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, write_atomically(tmp_path / "results.json"):
+        pass  # nothing is written
+    assert caught.value.filename == str(tmp_path / "results.json")
+
+
 def write_one_of_each(folder):
     """Write a file by each function that writes files of a sweep."""
     tensors = {"a": torch.ones(3, 2)}

@@ -9,7 +9,7 @@ import torch
 
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.sweep import Point
-from sae_sweeps.sweep.packs import chunk_bytes, point_bytes, split_into_packs, split_to_fit
+from sae_sweeps.sweep.packs import chunk_bytes, point_bytes, split_by_files, split_into_packs, split_to_fit
 from sae_sweeps.training.trainer import Trainer, train
 from tests.conftest import composed
 from tests.training.test_trainer import CONFIG, SAES, Stream
@@ -146,3 +146,13 @@ def test_a_stopped_point_does_not_hold_up_the_others():
         for _ in steps:
             pass
     assert (stopped.steps_done, other.steps_done) == (4, 23)
+
+
+def test_a_pack_is_split_by_the_files_that_its_points_keep_open(caplog):
+    points = [point(f"seed={seed}", f"tracking={'off' if seed < 4 else 'offline'}") for seed in range(8)]
+    assert split_by_files(points, 20) == [points]
+    assert not caplog.records
+    with caplog.at_level(logging.INFO):
+        assert split_by_files(points, 8) == [points[:5], points[5:7], points[7:]]
+    assert "8 points is split into packs of 5 + 2 + 1 points, because only 8 more files can be open" in caplog.text
+    assert split_by_files(points[:2], 0) == [points[:1], points[1:2]]

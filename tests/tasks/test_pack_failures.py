@@ -49,6 +49,22 @@ def test_an_error_in_any_stage_of_a_point_fails_that_point_alone(points, monkeyp
     assert run(points) == {"k3": "done", "k4": "done", "k5": "done"}  # all locks are released, no state is lost
 
 
+def test_a_folder_that_is_lost_fails_that_point_alone(points, monkeypatch):
+    original = point_module.PointRun.train
+
+    def lose(self, steps):
+        if self.point.name == "k4":
+            self.point.folder.rename(self.point.folder.with_name("moved"))
+            self.point.folder.mkdir()
+        return original(self, steps)
+
+    monkeypatch.setattr(point_module.PointRun, "train", lose)
+    outcomes = run(points)
+    assert "was replaced by another one while it was in use" in outcomes.pop("k4")
+    assert outcomes == {"k3": "done", "k5": "done"}
+    assert not list(points[1].folder.iterdir())
+
+
 def test_an_error_of_wandb_fails_no_point(points, monkeypatch):
     start = point_module.start_point_run
 

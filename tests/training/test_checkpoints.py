@@ -59,15 +59,6 @@ def test_a_damaged_checkpoint_is_replaced_by_the_older_one_with_a_warning(tmp_pa
     assert "damaged" in caplog.text
 
 
-def test_a_partially_written_checkpoint_is_removed(tmp_path):
-    checkpoints.save(tmp_path, 1, state(1), "one")
-    partial = tmp_path / ".partial-123"
-    partial.mkdir()
-    (partial / checkpoints.STATE).write_bytes(b"half")
-    assert_close(checkpoints.load_newest(tmp_path, "one"), state(1))
-    assert not partial.exists()
-
-
 def test_the_checksum_is_one_that_sha256sum_reads(tmp_path):
     import subprocess
 

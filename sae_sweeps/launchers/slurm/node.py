@@ -17,6 +17,8 @@ from sae_sweeps.config.tasks import STUDY_TASKS, SWEEP_TASKS
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.caches import provide_caches
 from sae_sweeps.runtime.console import prepare_output
+from sae_sweeps.runtime.descriptors import raise_limit
+from sae_sweeps.runtime.held import LostSweep, holding_sweep
 from sae_sweeps.runtime.paths import find_name_problem
 from sae_sweeps.runtime.records import matches, read_record, write_record
 from sae_sweeps.sweep import Point, Sweep, point_state, slurm_queue
@@ -59,9 +61,13 @@ def main(folder: Path) -> int:
     owner = point_state.Owner.current()
     log.info("%s, requeued %d times so far", owner, owner.restarts)
     try:
-        if submission["task"] == POINTS:
-            return _run_pack(sweep, submission["packs"][index], submission["max_memory"], starts_file)
-        return _run_task(sweep, submission, index, starts_file)
+        with holding_sweep(sweep.folder):
+            if submission["task"] == POINTS:
+                return _run_pack(sweep, submission["packs"][index], submission["max_memory"], starts_file)
+            return _run_task(sweep, submission, index, starts_file)
+    except LostSweep as lost:
+        log.error("%s", lost)
+        return 1
     except signals.Stopped as stop:
         refusal = slurm_queue.requeue(owner.job or "")
         result = "requeued the job" if refusal is None else f"did not requeue the job: {refusal}"
@@ -153,5 +159,6 @@ def _describe_giving_up(starts_file: Path) -> str:
 
 if __name__ == "__main__":
     prepare_output()
+    raise_limit()
     provide_caches()
     sys.exit(main(Path(sys.argv[1])))

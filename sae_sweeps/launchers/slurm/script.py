@@ -79,9 +79,18 @@ def _hide_outer_job() -> Iterator[None]:
 
 
 def render(folder: Path, code: Path, name: str, tasks: int, settings: Settings, after: Sequence[str] = ()) -> str:
-    """Return the text of the batch script that `submit` submits for the same arguments."""
-    executor = _build_executor(folder, name, tasks, settings, after)
-    return executor._make_submission_file_text(_build_command(folder, code, settings), uid="")
+    """Return the text of the batch script that `submit` submits for the same arguments.
+
+    Raises: SlurmError if the installed submitit lacks what is used of it.
+    """
+    command = _build_command(folder, code, settings)
+    try:  # private names of submitit: the only ones that this project uses
+        executor = _build_executor(folder, name, tasks, settings, after)
+        text: str = executor._make_submission_file_text(command, uid="")
+    except (ImportError, AttributeError, TypeError, NotImplementedError) as error:
+        problem = f"the installed submitit cannot write batch scripts in the way that this version needs ({error})"
+        raise SlurmError(problem, "pip install 'submitit>=1.5.3,<1.6'") from error
+    return text
 
 
 def _build_command(folder: Path, code: Path, settings: Settings) -> str:

@@ -1,11 +1,11 @@
 """Copies the code into the sweep's folder, so that later edits do not change jobs that are still queued."""
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
 
 from sae_sweeps.runtime import provenance
+from sae_sweeps.runtime.leftovers import temporary_path
 from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.runtime.records import name_owner, write_record
 
@@ -28,7 +28,7 @@ def copy_code(folder: Path) -> Path:
     target = folder / f"code-{digest.hexdigest()[:12]}"
     if target.exists():
         return target
-    partial = folder / f".code-{os.getpid()}"
+    partial = temporary_path(target)
     shutil.rmtree(partial, ignore_errors=True)
     for file in files:
         copy = partial / file.relative_to(PROJECT)

@@ -165,3 +165,11 @@ def test_sbatch_does_not_get_the_variables_of_the_job_that_calls_it(slurm, tmp_p
     lines = (slurm.folder / "sbatch.env").read_text().splitlines()
     assert [line for line in lines if line.startswith("SLURM_")] == ["SLURM_CONF=/some/slurm.conf"]
     assert {name: os.environ[name] for name in outer} == outer
+
+
+def test_a_submitit_without_the_private_names_is_one_line(monkeypatch):
+    from submitit.slurm.slurm import SlurmExecutor
+
+    monkeypatch.delattr(SlurmExecutor, "_make_submission_file_text")
+    with pytest.raises(SlurmError, match=r"the installed submitit cannot write .* Fix: pip install 'submitit"):
+        script.render(FOLDER, CODE, "first.0a1b", 3, Settings())
