@@ -11,7 +11,8 @@ from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.progress import PointProgress
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.sweep.saved_saes import saved_labels
-from sae_sweeps.tasks.study import Study, plan_per_sae, run_studies
+from sae_sweeps.tasks.run_studies import run_studies
+from sae_sweeps.tasks.study import Study, plan_per_sae
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from sae_sweeps.runtime.files import write_table
 from sae_sweeps.runtime.progress import PointProgress
 from sae_sweeps.studies import latent_tables
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tasks.study import Study, plan_per_sae, run_studies
+from sae_sweeps.tasks.run_studies import run_studies
+from sae_sweeps.tasks.study import Study, plan_per_sae
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,8 @@ from sae_sweeps.studies.top_activations import TopActivations, compute_meta_acti
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import SavedSAE, group_by_settings
 from sae_sweeps.tasks.meta_training import CHECKPOINT, CONTROL, CURVE, train_with_control
-from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished, find_named, run_studies
+from sae_sweeps.tasks.run_studies import run_studies
+from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished, find_named
 from sae_sweeps.tracking.run import Run
 from sae_sweeps.training.curve import Line, read_lines
 

@@ -19,7 +19,7 @@ from sae_sweeps.studies.latent_tables import SCHEMA
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.sweep.comparison import group_by_seed
 from sae_sweeps.sweep.saved_saes import find_saved_sae
-from sae_sweeps.tasks import study
+from sae_sweeps.tasks import run_studies
 from tests.damage import damaged, examples
 from tests.report.made import compared, config, put, some_metrics
 
@@ -66,7 +66,7 @@ def read_everything(sweep: Sweep) -> None:
     for one in found:
         with studies.skip_unreadable(one.folder):
             one.read_table("latents").to_pydict()
-    study._write_csv(sweep.folder / "evaluate")
+    run_studies._write_csv(sweep.folder / "evaluate")
     for point in loaded.points:
         if point.state.state == point_state.DONE:
             assert {"nmse", "l0"} <= point.metrics.keys()

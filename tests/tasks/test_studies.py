@@ -8,7 +8,7 @@ from filelock import FileLock
 from matplotlib import image
 
 from sae_sweeps.sweep import Sweep, point_state
-from sae_sweeps.tasks import study
+from sae_sweeps.tasks import run_studies
 from sae_sweeps.tasks.follow_ups import run_follow_up
 from tests.conftest import composed
 from tests.tasks.conftest import GIVEN, contents, done, point, undo
@@ -108,7 +108,7 @@ def test_an_unexpected_error_has_its_traceback_in_the_log_alone(first, command, 
 
 def test_a_study_locked_by_another_process_is_not_run(first, command, monkeypatch):
     monkeypatch.setattr(point_state, "LOCK_RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(study, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(run_studies, "LOCK_TIMEOUT", 0.2)
     mine, others, *_ = done(first, "latents")
     for folder in (mine, others):
         (folder / "results.json").unlink()
