@@ -51,12 +51,14 @@ def release(folder: Path) -> None:
 
 @contextmanager
 def holding_sweep(folder: Path) -> Iterator[None]:
-    """Hold the folder of a sweep, which must exist, and the folder above it while the context lasts.
+    """Hold the folder of a sweep and the folder above it while the context lasts.
 
-    Raises: LostSweep at the end of the context if one is not there any more.
+    Raises: LostSweep if one of them does not exist, or at the end of the context is not there any more.
     """
     with ExitStack() as releasing:
         for one in (folder.absolute().parent, folder):
+            if identify(one) is None:
+                raise LostSweep(f"there is no folder {one} any more. {FIX}")
             releasing.callback(os.close, os.open(one, os.O_RDONLY))
             releasing.callback(release, one)
             _hold(one, one, LostSweep)

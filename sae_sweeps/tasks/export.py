@@ -94,8 +94,8 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> list[Path]:
     a link.
     """
     format = choose_format(config)
+    _require_no_links(root / name)
     target = place(root, name, "export.folder")
-    _require_no_links(target)
     sae, description = one.load(torch.device("cpu")), describe_saved(one, format)
     _require_architecture(sae.architecture, format)
     sae, notes = _rescale(sae)

@@ -23,6 +23,7 @@ from sae_sweeps.sweep import Point
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.sweep.saved_saes import find_saved_sae
 from sae_sweeps.tasks import train
+from sae_sweeps.training.curve import read_lines
 from tests.conftest import composed
 
 SETTINGS = {"tokens": 2400, "batch_size": 60, "dead_after_tokens": 300, "log_every": 4, "lr": 4e-3}
@@ -63,7 +64,7 @@ def test_sae_curve_and_metrics_equal_the_commands_to_the_byte(stream, points, tm
         mine, theirs = (json.loads((of / config).read_text()) for of in (tmp_path / sae.architecture, folder / "sae"))
         assert mine["metadata"].pop("sae_sweeps").items() <= theirs["metadata"].pop("sae_sweeps").items()
         assert mine == theirs
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        lines = read_lines(folder / "metrics.jsonl")
         curve_of_command = [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
         # the command's curve has a line for each checkpoint as well
         assert [line for line in curve_of_command if line["step"] % 4 == 0] == curve

@@ -140,7 +140,8 @@ def export_one(found, outputs: Path) -> list[str]:
     """Export an SAE in one of the formats. Returns the refusals."""
     format = EXPORTS[sum(file.stat().st_size for file in found.located.files) % len(EXPORTS)]
     written, failures = export([found], outputs / format, dataclasses.replace(command("export"), format=format))
-    assert all(path.resolve().is_relative_to((outputs / format).resolve()) for path in written.values())
+    files = [file for files in written.values() for file in files]
+    assert all(file.resolve().is_relative_to((outputs / format).resolve()) for file in files)
     return failures
 
 

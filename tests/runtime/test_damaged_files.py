@@ -11,7 +11,7 @@ from sae_sweeps.activations.cache import ActivationCache
 from sae_sweeps.config import from_json
 from sae_sweeps.launchers.slurm import node
 from sae_sweeps.runtime import records
-from sae_sweeps.runtime.files import write_json
+from sae_sweeps.runtime.records import write_record
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.calibration import Calibration
 from sae_sweeps.training import checkpoints
@@ -95,13 +95,14 @@ def write_submission(folder: Path) -> dict:
     one = compared("k=2")
     content = {"task": "points", "packs": [{"one": dict(one.config)}], "max_memory": None}
     content |= {"name": "n", "directory": str(folder), "sweep": str(folder / "sweep")}
-    write_json(folder / "submission.json", content)
+    write_record(folder / "submission.json", content)
     return content
 
 
 def test_a_damaged_submission_ends_its_job_in_one_line(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
     write_submission(tmp_path)
+    (tmp_path / "sweep").mkdir()
     whole = (tmp_path / "submission.json").read_bytes()
 
     class BegunError(Exception):

@@ -52,7 +52,7 @@ def test_nothing_is_written_into_a_point_that_is_not_there_any_more(tmp_path, lo
     before = names(point)
     for write in (
         lambda: write_json(point / "results.json", {}),
-        lambda: checkpoints.save(point / "checkpoint", 1, {}),
+        lambda: checkpoints.save(point / "checkpoint", 1, {}, point.name),
         lambda: curve.append({"step": 1}),
         lambda: point_state.write_state_if_unlocked(point, point_state.FAILED, "it broke"),
     ):

@@ -10,6 +10,7 @@ from sae_sweeps.activations.model_files import check_model_files
 from sae_sweeps.formats.reading import locate
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep import Sweep
+from tests.commands import rewrite_results
 from tests.tasks.conftest import GIVEN, contents, done, point
 from tests.tasks.foreign import foreign, saved
 
@@ -118,15 +119,14 @@ def test_a_link_out_of_the_sweep_gets_no_results(first, command, tmp_path):
     (folder / title).symlink_to(elsewhere)
     ran = command("task=export", "name=first", "tracking=off")
     assert ran.code == 1
-    assert "is a link that leads out of outputs/first/export/sae_lens" in ran.err
+    assert "is a link, through which nothing is written" in ran.err
     assert not list(elsewhere.iterdir())
 
 
 def test_a_point_from_elsewhere_chooses_no_cache(first, command, tmp_path, tiny):
     copy = shutil.copytree(point(first, "topk-48"), tmp_path / "given" / "topk-48-k4-seed0-01234567")
-    results = json.loads((copy / "results.json").read_text())
-    results["config"]["activations"]["cache"] = str(tmp_path / "escaped")
-    (copy / "results.json").write_text(json.dumps(results))
+    cache = {"cache": str(tmp_path / "escaped")}
+    rewrite_results(copy, lambda results: results["config"]["activations"].update(cache))
     ran = command("task=evaluate", *GIVEN, f"sae={copy}", "evaluation.tokens=100")
     assert ran.code == 0, ran.err
     assert not (tmp_path / "escaped").exists()
@@ -149,8 +149,6 @@ def test_a_folder_of_the_hub_is_inside_its_repository(inside):
 
 @pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped", "..", ""])
 def test_a_sweep_has_no_point_outside_its_folder(first, name):
-    content = json.loads((first / "sweep.json").read_text())
-    content["points"][name] = next(iter(content["points"].values()))
-    (first / "sweep.json").write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=r"sweep\.json is damaged"):
-        Sweep(first).points()
+    names = [point.name for point in Sweep(first).points()]
+    Sweep(first).update(lambda known: known["points"].update({name: known["points"][names[0]]}))
+    assert [point.name for point in Sweep(first).points()] == names  # rebuilt from the folders in it

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sae_sweeps.config.differences import shorten_paths
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import meta_sae, stitch, sync
 from sae_sweeps.training.curve import read_lines
@@ -50,8 +51,8 @@ def test_a_studys_run_is_in_the_sweeps_group_and_names_its_points(tracked, task)
     for part, title in PARTS[task].items():
         named = (config["study"][part]["point"], config["study"][part]["wandb_run"])
         assert named == (point(tracked, title).name, f"run-{title}")
-    assert config["study"] == results["study"]
-    assert config["config"]["model"] == results["config"]["model"]
+    assert config["study"] == shorten_paths(results["study"])
+    assert config["config"]["model"] == shorten_paths(results["config"]["model"])
     assert config["commit"] == results["provenance"]["commit"]
 
 

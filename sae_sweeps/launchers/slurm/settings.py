@@ -94,9 +94,10 @@ class Settings:
         """Yield an error for every further option of sbatch that cannot be given here."""
         for key in sorted(self.sbatch, key=str):
             name, value = str(key).replace("_", "-"), self.sbatch[key]
-            if name in RESERVED or name in RENAMED:
+            known = next((option for option in (*RENAMED, *sorted(RESERVED)) if option.startswith(name)), None)
+            if known is not None:  # sbatch takes the beginning of an option for the option
                 problem = "must not be given here, because the launcher sets this option"
-                fix = f"use hydra.launcher.{RENAMED[name]}=..." if name in RENAMED else "leave the setting out"
+                fix = f"use hydra.launcher.{RENAMED[known]}=..." if known in RENAMED else "leave the setting out"
                 yield ConfigError(f"hydra.launcher.sbatch.{key}", value, problem, fix)
             elif not isinstance(key, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name):
                 problem = "is no option of sbatch: letters, digits and dashes"

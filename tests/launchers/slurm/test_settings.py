@@ -75,7 +75,10 @@ def test_a_bad_setting_is_one_error_that_names_it(setting, value, part):
     assert part in str(error)
 
 
-@pytest.mark.parametrize("key", ["array", "signal", "requeue", "open-mode", "open_mode", "job_name", "dependency"])
+REFUSED = ["array", "signal", "requeue", "open-mode", "open_mode", "job_name", "dependency", "outp", "tim"]
+
+
+@pytest.mark.parametrize("key", REFUSED)
 def test_an_option_that_the_launcher_sets_is_refused(key):
     (error,) = Settings(sbatch={"nice": 100, key: "x"}).find_problems()
     problem = "must not be given here, because the launcher sets this option"
