@@ -144,7 +144,6 @@ def _build_policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
         "default-src": "'none'",
         "script-src": " ".join(map(_hash_source, scripts)),
         "style-src": " ".join(map(_hash_source, styles)),
-        "style-src-attr": "'unsafe-inline'",  # Plotly sets the attribute; a style can request and run nothing
         "img-src": "data: blob:",  # pictures of charts, for the button that saves them
         "base-uri": "'none'",
         "form-action": "'none'",

@@ -91,7 +91,6 @@ def test_the_content_security_policy_comes_first_and_allows_no_network(written):
         "default-src": "'none'",
         "script-src": " ".join(map(digest, [*scripts, LIBRARY])),
         "style-src": " ".join(map(digest, [*styles, ""])),
-        "style-src-attr": "'unsafe-inline'",
         "img-src": "data: blob:",
         "base-uri": "'none'",
         "form-action": "'none'",

@@ -1,6 +1,14 @@
 "use strict";
 // The page's data, compressed blocks, formatting of numbers, and HTML elements.
 
+// The page's policy refuses styles that a script sets as the text of an attribute, as Plotly and `make` do, and allows
+// those that it sets as properties.
+const setAttribute = Element.prototype.setAttribute;
+Element.prototype.setAttribute = function (name, value) {
+  if (name === "style") this.style.cssText = value;
+  else setAttribute.call(this, name, value);
+};
+
 const report = JSON.parse(document.getElementById("data").textContent);
 const metrics = new Map(report.metrics.map((metric) => [metric.name, metric]));
 const ARCHITECTURE_NAMES = Object.assign(Object.create(null), report.architectures);
