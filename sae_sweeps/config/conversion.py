@@ -1,6 +1,8 @@
 """Conversions to `Config`: from a configuration that Hydra composed, and from JSON."""
 
 import copy
+import functools
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
@@ -80,30 +82,43 @@ def _build(schema: Any, values: dict[str, Any]) -> Any:
     Raises: TypeError for a value of another type than the field's.
     """
     arguments = {}
-    for field_ in fields(schema):
-        if field_.name in values:
-            value = values[field_.name]
-            inner = SAE_SCHEMAS[value["architecture"]] if field_.name == "sae" else field_.type
-            if not is_dataclass(inner) and not _fits(value, inner):
-                raise TypeError(f"{field_.name} is {value!r}")
-            arguments[field_.name] = _build(inner, value) if is_dataclass(inner) else copy.copy(value)
+    for name, inner, fits in _list_fields(schema):
+        if name in values:
+            value = values[name]
+            if name == "sae":
+                inner = SAE_SCHEMAS[value["architecture"]]
+            if fits is not None and not fits(value):
+                raise TypeError(f"{name} is {value!r}")
+            arguments[name] = _build(inner, value) if fits is None else copy.copy(value)
     return schema(**arguments)
 
 
-def _fits(value: Any, kind: Any) -> bool:
-    """Return whether a value from JSON has the type of a field: a plain type, a list, a dictionary, or one of several.
+@functools.cache
+def _list_fields(schema: Any) -> list[tuple[str, Any, Callable[[Any], bool] | None]]:
+    """Return name, type and check of each field of a dataclass. The check of a field of another dataclass is None."""
+    return [
+        (field_.name, field_.type, None if is_dataclass(field_.type) else _make_check(field_.type))
+        for field_ in fields(schema)
+    ]
+
+
+def _make_check(kind: Any) -> Callable[[Any], bool]:
+    """Return the check that a value from JSON has a field's type: plain, a list, a dictionary, or one of several.
 
     A whole number is a float too, but true and false are no numbers.
     """
     if kind is Any:
-        return True
-    inner = get_args(kind)
+        return lambda value: True
     if get_origin(kind) is UnionType:
-        return any(_fits(value, one) for one in inner)
+        checks = [_make_check(one) for one in get_args(kind)]
+        return lambda value: any(check(value) for check in checks)
     if get_origin(kind) is list:
-        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
+        fits_item = _make_check(get_args(kind)[0])
+        return lambda value: isinstance(value, list) and all(map(fits_item, value))
     if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(_fits(item, inner[1]) for item in value.values())
+        fits_entry = _make_check(get_args(kind)[1])
+        return lambda value: isinstance(value, dict) and all(map(fits_entry, value.values()))
     if kind is NoneType:
-        return value is None
-    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+        return lambda value: value is None
+    types, is_bool = (int, float) if kind is float else kind, kind is bool
+    return lambda value: isinstance(value, types) and (is_bool or not isinstance(value, bool))
