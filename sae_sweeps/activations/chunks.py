@@ -12,6 +12,7 @@ from torch import Tensor
 from sae_sweeps.activations.cache import ActivationCache
 from sae_sweeps.activations.positions import Positions
 from sae_sweeps.activations.tokens import TokenSource
+from sae_sweeps.runtime.devices import read_clock
 from sae_sweeps.runtime.errors import TrainingError, first_line
 from sae_sweeps.runtime.memory import is_out_of_memory
 from sae_sweeps.runtime.progress import OnProgress
@@ -82,7 +83,7 @@ class ActivationChunks:
         chunk_AD = acts_NSD.flatten(0, 1)[place_A.to(acts_NSD.device)]
         if self._check is not None:
             self._check(chunk_AD, f"activations of chunk {index}")
-        self.seconds += time.perf_counter() - began
+        self.seconds += read_clock(chunk_AD.device) - began
         return chunk_AD
 
     def _compute(self, tokens_NS: Tensor, index: int) -> Tensor:

@@ -19,6 +19,7 @@ from sae_sweeps.activations.positions import Positions
 from sae_sweeps.activations.tokens import TokenSource
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import select_stream_settings
+from sae_sweeps.runtime.devices import device_name
 from sae_sweeps.runtime.progress import OnProgress
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class ActivationSource:
                 "weights": self.model.fingerprint,
                 "hook": config.model.hook,
                 "batch_sequences": config.model.batch_sequences,
-                "device": self.device.type,
+                "device": "cpu" if self.device.type == "cpu" else device_name(self.device),
                 **{package: version(package) for package in ("torch", "transformers", "transformer-lens")},
             }
             cache = ActivationCache(settings.cache, settings.cache_gib * 2**30, origin)

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,18 @@ def resolve_precision(precision: str, device: "torch.device") -> str:
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
     return native_dtype("cpu")
+
+
+def read_clock(device: "torch.device") -> float:
+    """Return the seconds of time.perf_counter once the device has done all work that it was given.
+
+    A GPU works on after a call has returned, so a clock that is read at once shows the time of the calls alone.
+    """
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def device_name(device: "torch.device") -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from sae_sweeps.activations.hooks import hook_layer
+from sae_sweeps.activations.hooks import as_block_output, hook_layer
 from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import Config
 from sae_sweeps.runtime.errors import describe_error
@@ -17,7 +17,9 @@ from sae_sweeps.sweep.point import Point
 log = logging.getLogger(__name__)
 
 FILE = "calibration.json"
-GUESSED_RATE = {"cpu": 1e11, "cuda": 5e12}  # device type -> multiply-adds per second in float32
+# device type -> multiply-adds per second. On an H100, both the step of a BatchTopK SAE with 24 576 latents and GPT-2
+# small in float32 with 32 sequences a batch come to 1.2e13 (benchmarks/results/nvidia-h100-80gb-hbm3-check.md)
+GUESSED_RATE = {"cpu": 1e11, "cuda": 1e13}
 GUESSED_SECONDS = {
     "pack": 60.0,  # seconds to load the model and the text
     "point": 10.0,  # seconds to evaluate and write one SAE
@@ -62,7 +64,7 @@ class Calibration:
 
 def measure_work(pack: Sequence[Point], facts: ModelInfo) -> dict[str, float]:
     """Return the work of a pack by part (model, steps, pack, point), in the units that class Calibration explains."""
-    below = facts.weights(hook_layer(pack[0].config.model.hook) + 1)
+    below = facts.weights(hook_layer(as_block_output(pack[0].config.model.hook)) + 1)
     tokens = [point.config.training.tokens for point in pack]
     products = (point.config.dict_size * facts.d_model * point.config.training.tokens for point in pack)
     return {"model": max(tokens) * below, "steps": float(sum(products)), "pack": 1.0, "point": float(len(pack))}

@@ -21,7 +21,7 @@ from sae_sweeps.evaluation.ratios import describe_metrics, explain_missing, requ
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import sae_metadata
 from sae_sweeps.runtime import logs, signals
-from sae_sweeps.runtime.devices import describe_unused_gpu
+from sae_sweeps.runtime.devices import describe_unused_gpu, read_clock
 from sae_sweeps.runtime.errors import LockedError
 from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.runtime.provenance import provenance
@@ -164,6 +164,7 @@ class PointRun:
             if line is not None:
                 self._tracker.log(wandb_metrics(line))
             since = time.perf_counter()
+        self.seconds += read_clock(self.trainer.device) - since  # the last steps of the chunk
 
     def _save(self) -> None:
         """Write a checkpoint of the trainer.

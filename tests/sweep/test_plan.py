@@ -200,7 +200,7 @@ def test_a_plan_without_a_hub_uses_the_published_sizes(no_hub, tmp_path, capsys)
     assert plan.disk == 10 * 2 * 16384 * 2304 * 4
     model = 12 * 2304**2 * 26 + 256000 * 2304
     assert plan.memory == point_bytes(config, 2304) + chunk_bytes(config, 2304) + 2 * model  # bfloat16
-    multiply_adds = 1e9 * (12 * 2304**2 * 13 + 16384 * 2304)  # blocks 0 to 12, and the encoder
+    multiply_adds = 1e9 * (12 * 2304**2 * 12 + 16384 * 2304)  # blocks 0 to 11, and the encoder
     assert plan.hours == pytest.approx((multiply_adds / 1e11 + 60 + 10) / 3600)
     plan.show()
     shown = capsys.readouterr().out
