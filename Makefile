@@ -17,7 +17,7 @@ TORCH_BACKEND ?= $(shell cat .venv/backend 2>/dev/null || echo cpu)
 BIN := .venv/bin
 READY := .venv/ready-$(TORCH_BACKEND)
 
-.PHONY: setup sweep real-sweep slurm-demo test integration gpu-check bench lint types format newest constraints model
+.PHONY: setup sweep real-sweep slurm-demo test environments integration gpu-check bench lint types format newest constraints model
 
 setup: $(READY)
 
@@ -55,7 +55,10 @@ slurm-demo: setup
 test: lint types
 	$(BIN)/python -m pytest -n auto --maxprocesses=4
 
-integration: setup .venv-saelens/ready .venv-formats/ready .venv-openwandb/ready
+# The libraries and the server that the slow tests compare with, each in an environment of its own.
+environments: .venv-saelens/ready .venv-formats/ready .venv-openwandb/ready
+
+integration: setup environments
 	SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
 	  DICTIONARY_LEARNING_PYTHON=.venv-formats/bin/python SPARSIFY_PYTHON=.venv-formats/bin/python \
 	  $(BIN)/python -m pytest -m integration -n 2 --dist loadfile  # the tests with Slurm mostly wait
