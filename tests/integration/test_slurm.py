@@ -149,7 +149,8 @@ def test_a_failed_point_is_named_and_only_it_is_submitted_again(cluster, tmp_pat
     states = wait_for_end(sweep)
     assert {name: state.state for name, state in states.items() if state.state != DONE} == {failing.name: FAILED}
     (report,) = (log for log in sweep.glob("slurm/*/*_0_log.out") if "results.csv" in log.read_text())
-    assert f"FAILED {failing.name}: IsADirectoryError" in " ".join(report.read_text().split())
+    reason = f"{failing / 'metrics.jsonl'} is a folder, but a file must be written there"
+    assert f"FAILED {failing.name}: {reason}" in " ".join(report.read_text().split())
     status = launch("task=status", "name=mixed", cwd=tmp_path)
     assert f"FAILED {failing.name}: IsADirectoryError" in status.stdout
     (failing / "metrics.jsonl").rmdir()
