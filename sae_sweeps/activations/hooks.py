@@ -11,7 +11,7 @@ from sae_sweeps.runtime.errors import ConfigError
 
 def split_hook(hook: str | None) -> tuple[int, str] | None:
     """Split `blocks.LAYER.NAME` into (LAYER, NAME). Returns None for any other hook and for None."""
-    found = re.fullmatch(r"blocks\.(\d+)\.(.+)", hook or "")
+    found = re.fullmatch(r"blocks\.(\d{1,4})\.(.+)", hook or "")
     return (int(found[1]), found[2]) if found else None
 
 

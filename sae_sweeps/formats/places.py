@@ -9,7 +9,7 @@ LONGEST = 100  # letters of a place
 PLACE = re.compile(r"\w[\w-]*(\.[\w-]+)*", re.ASCII)
 
 # a transformer block in Hugging Face models: model.layers.3, transformer.h.3, gpt_neox.layers.3, layers.3
-BLOCK = re.compile(r"(?:[a-z_]+\.)*(?:layers|h|blocks|block|layer)[._](\d+)((?:\.\w+)*)", re.ASCII)
+BLOCK = re.compile(r"(?:[a-z_]+\.)*(?:layers|h|blocks|block|layer)[._](\d{1,4})((?:\.\w+)*)", re.ASCII)
 # hooks by what is named in the block; the name of a module stands for its output
 IN_BLOCK = {
     "": "hook_resid_post",

@@ -34,7 +34,8 @@ def points_table(name: str, points: Sequence[ComparedPoint]) -> Table:
     low, high = min(values, default=0.0), max(values, default=0.0)
     for point, group, curve in zip(done, groups, curves, strict=True):
         assert point.results is not None, "only finished points are listed"
-        speed = f"{point.results['training']['tokens_per_second'] or 0:,.0f}"
+        rate = point.results["training"]["tokens_per_second"]
+        speed = "" if rate is None else f"{rate:,.0f}"
         table.add_row(point.name, *_format_cells(group, groups), sparkline(curve, low, high), speed)
     return table
 

@@ -7,6 +7,7 @@ is named in a warning and counts as absent. Files of earlier versions have no se
 
 import functools
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,10 +50,11 @@ def write_record(path: Path, content: Mapping[str, Any], owner: str | None = Non
         temporary.write_text(to_json(sealed, indent=2) + "\n", encoding="utf-8")
 
 
-def load_record(path: Path, shape: Shape, owner: str | None = None) -> Any:
+def load_record(path: Path, shape: Shape, owner: str | None = None, *, is_sealed: bool = False) -> Any:
     """Return the entries of a record without its seal; None if there is no such file.
 
     owner: what the record must belong to; None: what `name_owner` says; "": anything, as in a copied folder
+    is_sealed: whether there has never been such a file without a seal
     Raises: DamagedError if the file cannot be read, is not JSON of this shape, was changed, or belongs to another.
     """
     try:
@@ -61,19 +63,23 @@ def load_record(path: Path, shape: Shape, owner: str | None = None) -> Any:
         return None
     except OSError as error:
         raise DamagedError(f"cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DamagedError(f"is not JSON ({first_line(error)})") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedError("is not JSON that this program writes") from error
     if isinstance(content, dict) and SEAL in content:
         _check_seal(content.pop(SEAL), content, name_owner(path) if owner is None else owner)
+    elif is_sealed:
+        raise DamagedError("has no seal")
     if content is None or not matches(content, shape):
         raise DamagedError("does not hold the entries that it should")
     return content
 
 
-def read_record(path: Path, shape: Shape, owner: str | None = None) -> Any:
+def read_record(path: Path, shape: Shape, owner: str | None = None, *, is_sealed: bool = False) -> Any:
     """Return what `load_record` does, but None for a damaged file. The warning about it comes once per process."""
     try:
-        return load_record(path, shape, owner)
+        return load_record(path, shape, owner, is_sealed=is_sealed)
     except DamagedError as error:
         warn_damaged(path, str(error))
         return None
@@ -82,7 +88,7 @@ def read_record(path: Path, shape: Shape, owner: str | None = None) -> Any:
 @functools.cache
 def warn_damaged(path: Path, problem: str) -> None:
     """Log a warning about a file that is not used, once per process. `problem`: as in DamagedError"""
-    log.warning("%s %s and is not used; a rerun of the command that wrote it writes it again", path, problem)
+    log.warning("%s %s; it is not used, and a rerun of the command that wrote it writes it again", path, problem)
 
 
 def _check_seal(seal: Any, content: Mapping[str, Any], owner: str) -> None:

@@ -145,7 +145,7 @@ def _read_rows(file: Path, latents: set[int]) -> Iterator[dict[str, Any]]:
     """Yield the rows of the given latents from a Parquet file. The file is read in batches to save memory."""
     for batch in pq.ParquetFile(file).iter_batches():
         chosen = [index for index, latent in enumerate(batch["latent"].to_pylist()) if latent in latents]
-        yield from batch.take(chosen).to_pylist()
+        yield from batch.take(pa.array(chosen, pa.int64())).to_pylist()
 
 
 def _describe_decomposition(

@@ -25,8 +25,10 @@ GUESSED_SECONDS = {
     "point": 10.0,  # seconds to evaluate and write one SAE
 }
 PARTS = ("model", "steps", "pack", "point")  # what a run spends its time on; class Calibration explains the units
-_POSITIVE = lambda value: matches(value, float) and value > 0  # noqa: E731
-SHAPE = {"latest": {str: str}, "devices": {str: {str: {part: {"work": _POSITIVE, "seconds": float} for part in PARTS}}}}
+_POSITIVE = lambda value: matches(value, float) and value > 1e-9  # noqa: E731
+_SECONDS = lambda value: matches(value, float) and value >= 0  # noqa: E731
+_SUMS = {"work": _POSITIVE, "seconds": _SECONDS}
+SHAPE = {"latest": {str: str}, "devices": {str: {str: dict.fromkeys(PARTS, _SUMS)}}}
 
 
 class Calibration:

@@ -15,7 +15,7 @@ from typing import Any
 from sae_sweeps.config import Config, is_config
 from sae_sweeps.runtime.files import to_json
 from sae_sweeps.runtime.paths import find_name_problem
-from sae_sweeps.runtime.records import read_record, write_record
+from sae_sweeps.runtime.records import DamagedError, load_record, read_record, write_record
 from sae_sweeps.sweep import point_state
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ KEPT = ("name", "task", "behind", "settings", "by_itself")  # entries of a submi
 def write_settings(folder: Path, config: Config) -> None:
     """Write a point's configuration into its folder, unless it is there."""
     content = {"config": asdict(config)}
-    if to_json(read_record(folder / SETTINGS, SETTINGS_SHAPE)) != to_json(content):
+    if to_json(read_record(folder / SETTINGS, SETTINGS_SHAPE, is_sealed=True)) != to_json(content):
         write_record(folder / SETTINGS, content, is_synced=False)
 
 
@@ -59,6 +59,39 @@ def rebuild(folder: Path) -> dict[str, Any]:
     return {"points": points, "jobs": jobs, "followed": {}}
 
 
+def add_missing(folder: Path, content: dict[str, Any]) -> tuple[int, int]:
+    """Add to `content`, that of sweep.json, the points and jobs that have folders and are not in it.
+
+    An older copy of the file, or that of another sweep of the same name, has other points. Returns how many points and
+    jobs were added.
+    """
+    entries = folder.iterdir() if folder.is_dir() else ()
+    points = {entry.name for entry in entries if entry.name not in content["points"] and (entry / SETTINGS).is_file()}
+    known = {job["name"] for job in content["jobs"]}
+    jobs = {file.parent.name for file in (folder / SLURM_FOLDER).glob(f"*/{SUBMISSION}")} - known
+    if not points and not jobs:
+        return 0, 0
+    rebuilt = rebuild(folder)
+    more_points = {name: point for name, point in rebuilt["points"].items() if name in points}
+    more_jobs = [job for job in rebuilt["jobs"] if job["name"] in jobs]
+    content["points"].update(more_points)
+    content["jobs"] += more_jobs
+    return len(more_points), len(more_jobs)
+
+
+def find_damaged_submissions(folder: Path) -> dict[str, str]:
+    """Return the names of the submissions in a sweep's folder whose points are not known, and why for each."""
+    found = {}
+    for script in sorted((folder / SLURM_FOLDER).glob("*/*submission.sh")):
+        file = script.with_name(SUBMISSION)
+        try:
+            if load_record(file, SUBMISSION_SHAPE) is None:
+                found[script.parent.name] = f"{file} is missing"
+        except DamagedError as error:
+            found[script.parent.name] = f"{file} {error}"
+    return found
+
+
 def _read_submissions(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the content of each submission.json, oldest first. Damaged ones are named in a warning."""
     files = sorted((folder / SLURM_FOLDER).glob(f"*/{SUBMISSION}"), key=_time)
@@ -71,7 +104,7 @@ def _read_points(folder: Path) -> Iterator[tuple[str, Any]]:
     """Yield name and configuration of each point with a folder, oldest first."""
     folders = [entry for entry in folder.iterdir() if entry.is_dir() and _is_point(entry)] if folder.is_dir() else []
     for point in sorted(folders, key=lambda point: (_time(point / SETTINGS), point.name)):
-        settings = read_record(point / SETTINGS, SETTINGS_SHAPE)
+        settings = read_record(point / SETTINGS, SETTINGS_SHAPE, is_sealed=True)
         config = settings["config"] if settings is not None else (point_state.read_results(point) or {}).get("config")
         if is_config(config):
             yield point.name, config

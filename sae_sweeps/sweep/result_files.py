@@ -1,5 +1,6 @@
 """The files beside a results.json that the results are about: their checksums, and which have changed since."""
 
+import functools
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,15 @@ from sae_sweeps.runtime.files import sha256
 from sae_sweeps.runtime.records import matches
 
 FILES = "files"  # entry of results.json: path in the folder -> SHA-256
-CHANGED = "changed after results.json was written, so the results may be of another file"
+CHANGED = "changed after results.json was written, so the numbers there may not be of this file"
+LARGE = 16 * 2**20  # bytes from which `quick` trusts an inode
 PATTERNS = (f"{SAE_FOLDER}/{CONFIG}", f"{SAE_FOLDER}/{WEIGHTS}", "*.parquet", "metrics.jsonl")
 
 
 def compute_checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of the SAE, the curve and the tables of a point or study, by their paths in its folder."""
     files = sorted(file for pattern in PATTERNS for file in folder.glob(pattern))
-    return {str(file.relative_to(folder)): sha256(file) for file in files}
+    return {str(file.relative_to(folder)): compute_sha256(file) for file in files}
 
 
 def find_changed(
@@ -26,7 +28,8 @@ def find_changed(
 
     results: the content of results.json; those of earlier versions have no checksums, so no file counts as changed
     names: files to check; None for all
-    quick: only read files whose inode changed after results.json was written, as by a write, a rename or a copy
+    quick: of large files, only read those whose inode changed after results.json was written: a thousand SAEs of some
+        hundred MB would take minutes
     """
     files: Any = results.get(FILES)
     if not matches(files, {str: str}):
@@ -37,8 +40,22 @@ def find_changed(
 
 
 def _is_unchanged(file: Path, checksum: str, trusted_until: int | None) -> bool:
-    """Return whether a file exists, and has a SHA-256 or an inode that has not changed since `trusted_until` (ns)."""
+    """Return whether a file exists and has a SHA-256; or is large, and its inode has not changed since a time (ns)."""
     try:
-        return (trusted_until is not None and file.stat().st_ctime_ns <= trusted_until) or sha256(file) == checksum
+        status = file.stat()
+        is_trusted = trusted_until is not None and status.st_size > LARGE and status.st_ctime_ns <= trusted_until
+        return is_trusted or compute_sha256(file) == checksum
     except OSError:
         return False
+
+
+def compute_sha256(file: Path) -> str:
+    """Return the SHA-256 of a file. It is computed once for a file that stays as it is, as every study needs it."""
+    status = file.stat()
+    return _sha256(file, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+@functools.cache
+def _sha256(file: Path, *identity: int) -> str:
+    """Return the SHA-256 of a file. `identity`: what makes the cache miss if the file has changed"""
+    return sha256(file)

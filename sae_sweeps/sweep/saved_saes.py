@@ -1,6 +1,5 @@
 """Trained SAEs on disk: the points of sweeps, and folders or hub repositories that a command names."""
 
-import functools
 import hashlib
 import itertools
 import json
@@ -17,13 +16,12 @@ from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
 from sae_sweeps.runtime.errors import ConfigError, first_line
-from sae_sweeps.runtime.files import sha256
 from sae_sweeps.runtime.paths import expand_folder, find_name_problem, shorten_name
 from sae_sweeps.runtime.records import matches, read_record
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.declared import list_remarks, require_match
 from sae_sweeps.sweep.point import IDENTITY, Point
-from sae_sweeps.sweep.result_files import CHANGED, find_changed
+from sae_sweeps.sweep.result_files import CHANGED, compute_sha256, find_changed
 
 if TYPE_CHECKING:  # importing torch takes a second, and finding SAEs does not need it
     import torch
@@ -84,6 +82,8 @@ class SavedSAE:
             return self.located.read().to(device)
         except ValueError as error:
             fix = getattr(error, "fix", None) or "name the folder of a trained SAE"
+            if self.declared is None:
+                fix = f"remove {point_state.RESULTS} of the point and rerun the command that trained it"
             raise ConfigError(self.setting, str(self.folder), str(error), fix) from None
 
     def load_for(self, source: "ActivationSource", config: Config) -> "InferenceSAE":
@@ -102,13 +102,12 @@ class SavedSAE:
 
     def list_remarks(self, config: Config) -> list[str]:
         """Return sentences on what the SAE's files leave open or declare otherwise than `config`, its configuration."""
-        if self.declared is not None:
-            return list_remarks(self.declared, config)
-        return [f"{', '.join(changed)} {CHANGED}"] if (changed := find_changed_files(self)) else []
+        remarks = [] if self.declared is None else list_remarks(self.declared, config)
+        return remarks + ([f"{', '.join(changed)} {CHANGED}"] if (changed := find_changed_files(self)) else [])
 
     def compute_checksums(self) -> dict[str, str]:
         """Return the SHA-256 of each of the SAE's files by its name."""
-        return {file.name: _digest(file) for file in self.located.files}
+        return {file.name: compute_sha256(file) for file in self.located.files}
 
     def find_changed(self, described: Mapping[str, Any] | None) -> list[str]:
         """Return which of the SAE's files are not those of a study.
@@ -119,14 +118,14 @@ class SavedSAE:
         if not matches(earlier, {str: str}):
             return []
         files = {name: self.folder / name for name in earlier}
-        return [name for name, file in files.items() if not file.is_file() or _digest(file) != earlier[name]]
+        return [name for name, file in files.items() if not file.is_file() or compute_sha256(file) != earlier[name]]
 
     def digest(self) -> str:
         """Return the SHA-256 of the weights; for an SAE of another library, of its description and all files."""
         declared = self.declared
         if declared is None or declared.trained_here:
-            return _digest(self.folder / WEIGHTS)
-        parts = [declared.to_digest_text(), *map(_digest, self.located.files)]
+            return compute_sha256(self.folder / WEIGHTS)
+        parts = [declared.to_digest_text(), *map(compute_sha256, self.located.files)]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
@@ -160,14 +159,19 @@ def read_results(saved: SavedSAE) -> dict[str, Any]:
 
 
 def find_changed_files(saved: SavedSAE) -> list[str]:
-    """Return which files of a point's SAE are not those that the point's results.json is about."""
-    return find_changed(saved.folder.parent, _read_point_results(saved.folder))
+    """Return which files of the SAE of a point or study are not those that the results.json there is about."""
+    return [] if saved.is_foreign else find_changed(saved.folder.parent, _read_results_beside(saved.folder))
 
 
 def _read_point_results(folder: Path) -> dict[str, Any]:
     """Return the content of results.json next to an SAE's folder; empty if the SAE is not from a point."""
-    results = point_state.read_results(folder.parent, is_copy=True) if folder.name == SAE_FOLDER else None
-    return results if results is not None and "point" in results else {}
+    results = _read_results_beside(folder)
+    return results if "point" in results else {}
+
+
+def _read_results_beside(folder: Path) -> dict[str, Any]:
+    """Return the content of results.json next to an SAE's folder; empty if it is not from a point or study."""
+    return (point_state.read_results(folder.parent, is_copy=True) or {}) if folder.name == SAE_FOLDER else {}
 
 
 def from_point(point: Point) -> SavedSAE:
@@ -278,19 +282,6 @@ def group_by_settings(saved: Sequence[SavedSAE]) -> list[list[SavedSAE]]:
         values.pop("dict_size")
         alike.setdefault(json.dumps(values, sort_keys=True), []).append(sae)
     return list(alike.values())
-
-
-def _digest(file: Path) -> str:
-    return _sha256(file, file.stat().st_size, file.stat().st_mtime_ns)
-
-
-@functools.cache
-def _sha256(file: Path, size: int, changed: int) -> str:
-    """Return the SHA-256 of a file, cached because every study of an SAE needs it.
-
-    size, changed: bytes and modification time (ns); they make the cache miss if the file has changed
-    """
-    return sha256(file)
 
 
 def _run(point: Path) -> str | None:

@@ -19,7 +19,7 @@ from sae_sweeps.runtime.records import DamagedError, load_record, matches, write
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.point import Point
 from sae_sweeps.sweep.point_state import DONE, WAITING, State
-from sae_sweeps.sweep.rebuild import rebuild, write_settings
+from sae_sweeps.sweep.rebuild import add_missing, rebuild, write_settings
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,11 @@ class Sweep:
         except DamagedError as error:
             content, problem = None, str(error)
         if content is not None:
-            return empty | content, False
+            content = empty | content
+            points, jobs = map(pluralize, add_missing(self.folder, content), ("point", "job"))
+            if (points, jobs) != ("0 points", "0 jobs"):
+                _warn_once(f"{self.file} is not up to date; {points} and {jobs} whose folders are here are added")
+            return content, False
         rebuilt = rebuild(self.folder)
         points, jobs = (pluralize(len(rebuilt[name]), name[:-1]) for name in ("points", "jobs"))
         if rebuilt["points"] or rebuilt["jobs"]:

@@ -21,7 +21,7 @@ from sae_sweeps.runtime.leftovers import remove_leftovers
 from sae_sweeps.runtime.paths import place, shorten_name
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.saved_saes import SavedSAE, read_results, saved_labels
+from sae_sweeps.sweep.saved_saes import SavedSAE, find_changed_files, read_results, saved_labels
 from sae_sweeps.tasks.model_card import CENTERED, NORMS_DIFFER, NORMS_RESCALED, build_card, explain_normalization
 from sae_sweeps.tasks.study import find_named_or_done
 
@@ -119,6 +119,8 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> list[Path]:
         raise ConfigError("format", format, str(error), "set format=sae_lens, which supports this SAE") from None
     folder = files[0].parent
     results = {} if description.directions_of else read_results(one)
+    if changed := find_changed_files(one):
+        notes.append(f"**It is not as it was trained**: {', '.join(changed)} changed afterwards.")
     text = build_card(
         name,
         format,

@@ -203,8 +203,7 @@ def _choose_latents(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
     active, and a resumed training needs the same directions. Raises: ConfigError if no latent is active.
     """
     file = study.folder / DECOMPOSED
-    known = read_record(file, ({"latents": [int]}, [int]))  # a list alone in earlier versions
-    latents = known["latents"] if isinstance(known, dict) else known
+    latents = (read_record(file, {"latents": [int]}, is_sealed=True) or {}).get("latents")
     if latents is not None and latents != sorted({*latents} & {*range(sae.dict_size)}):
         latents = None
     if latents is None:

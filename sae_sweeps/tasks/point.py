@@ -215,7 +215,7 @@ class PointRun:
             self._log.warning("%s: %s", self.point.name, concentration)
         saelens.write(folder / "sae", sae, sae_metadata(config))
         log_results(self._tracker, self.point, self.trainer.tokens_done, metrics)
-        seconds = self._curve.total("seconds")
+        seconds = self._curve.total("seconds") if self._curve.is_complete else None
         results = describe_results(config, self.trainer, metrics, seconds, self._left_out)
         point_state.write_results(folder, results)
         self._tracker.finish()
@@ -234,11 +234,12 @@ class PointRun:
 
 
 def describe_results(
-    config: Config, trainer: Trainer, metrics: dict[str, float | None], seconds: float, left_out: int = 0
+    config: Config, trainer: Trainer, metrics: dict[str, float | None], seconds: float | None, left_out: int = 0
 ) -> dict[str, Any]:
     """Return the content of results.json: the point, the metrics, the training speed, the configuration, the versions.
 
-    seconds: time of the training steps of this point, summed over all processes that trained it
+    seconds: time of the training steps of this point, summed over all processes that trained it; None if lines of the
+        curve, which has the times, are missing
     left_out: positions of the training text that were left out because of their token
     """
     return {
@@ -257,7 +258,7 @@ def describe_results(
             "steps": trainer.steps_done,
             "left_out": left_out,
             "seconds": seconds,
-            "tokens_per_second": trainer.tokens_done / seconds if seconds > 0 else None,
+            "tokens_per_second": trainer.tokens_done / seconds if seconds else None,
         },
         "config": asdict(config),
         "provenance": provenance(),

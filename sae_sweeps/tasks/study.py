@@ -22,6 +22,7 @@ from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import SAE
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.sweep.preflight import Preflight
+from sae_sweeps.sweep.result_files import find_changed
 from sae_sweeps.sweep.saved_saes import SavedSAE, find_saved_sae, from_point
 from sae_sweeps.tracking.run import Run, start_run
 
@@ -104,13 +105,15 @@ class Study:
             run.finish(failed=True)
 
     def is_done(self) -> bool:
-        """Return whether the study has results, of the SAEs' files as they are now."""
+        """Return whether the study has results, with intact tables, of the SAEs' files as they are now."""
         return point_state.is_done(self.folder) and not self.find_changed()
 
     def find_changed(self) -> list[str]:
-        """Return which of the SAEs' files are not those that the results in the folder are about."""
-        about = (point_state.read_results(self.folder) or {}).get("study", {})
-        return [file for part, one in self.saved.items() for file in one.find_changed(about.get(part))]
+        """Return which files of the SAEs and in the folder are not those that the results in the folder are about."""
+        results = point_state.read_results(self.folder) or {}
+        about = results.get("study", {})
+        changed = [file for part, one in self.saved.items() for file in one.find_changed(about.get(part))]
+        return changed + find_changed(self.folder, results)
 
     def describe(self) -> dict[str, Any]:
         """Return the entry `study` of results.json: task, name, a description of each SAE, and settings."""

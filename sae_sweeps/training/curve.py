@@ -28,7 +28,9 @@ class CurveFile:
 
     def __init__(self, path: Path, step: int, owner: str | None = None) -> None:
         self._path, self._owner = path, owner
-        self.lines = [line for line in read_lines(path, owner) if line["step"] <= step]
+        lines, damaged = _read(path, owner)
+        self.lines = [line for line in lines if line["step"] <= step]
+        self.is_complete = not damaged and (step == 0 or bool(self.lines))
         if step > 0 and not self.lines:
             log.warning("%s has no line of the first %d steps; the curve begins after them", path, step)
         if path.exists():
@@ -55,25 +57,33 @@ def read_lines(path: Path, owner: str | None = None) -> list[Line]:
     A last line that a crash cut short is left out, and with a warning any line that is damaged, of another point, or
     not after the lines before it. `owner`: see CurveFile
     """
+    return _read(path, owner)[0]
+
+
+def _read(path: Path, owner: str | None) -> tuple[list[Line], list[int]]:
+    """Return the lines of the curve in the file `path`, and the numbers of those that are damaged; see `read_lines`."""
     try:
-        texts = path.read_bytes().splitlines()
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return [], []
     except OSError as error:
         log.warning("%s cannot be read (%s); the curve is left out", path, error.strerror)
-        return []
+        return [], [1]
+    texts = content.splitlines()
+    cut = len(texts) if not content.endswith(b"\n") else None  # by a crash, as training writes whole lines
     lines: list[Line] = []
     damaged = []
     for number, text in enumerate(texts, 1):
         line = _parse(text, path, owner)
         if line is not None and (not lines or line["step"] > lines[-1]["step"]):
             lines.append(line)
-        elif number < len(texts):
+        elif number != cut:
             damaged.append(number)
     if damaged:
         others = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-        log.warning("%s is damaged at line %d%s; these lines are left out of the curve", path, damaged[0], others)
-    return lines
+        problem = "is damaged, or of another point, at line"
+        log.warning("%s %s %d%s; these lines are left out of the curve", path, problem, damaged[0], others)
+    return lines, damaged
 
 
 def _parse(text: bytes, path: Path, owner: str | None) -> Line | None:

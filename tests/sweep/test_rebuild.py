@@ -9,7 +9,7 @@ import pytest
 from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.launchers.slurm.submission import submit
 from sae_sweeps.report.loaded import load_sweep
-from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.errors import ConfigError, SlurmError
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep import sweep as sweep_module
 from sae_sweeps.sweep.slurm_queue import Job
@@ -115,3 +115,38 @@ def test_a_queued_job_is_never_submitted_twice(sweep, slurm):
         assert (again.jobs, again.follow_ups, again.under_way) == ([], {}, 1)
         assert sweep.read()["jobs"] == jobs
     assert len(slurm.calls("sbatch")) == 2
+
+
+def test_an_older_copy_of_the_file_loses_no_point_and_no_job(sweep, slurm, caplog):
+    slurm.submits()
+    slurm.queues()
+    older = sweep.file.read_bytes()
+    put(sweep, "later", "k=5")
+    submit(sweep, [point for point in sweep.points() if point.name == "later"], [], Settings())
+    before, jobs = summary(sweep), sweep.read()["jobs"]
+    slurm.queues(Job("101_0", jobs[0]["name"], "PENDING", 0, None))
+    sweep.file.write_bytes(older)
+    assert [name for name, *_ in summary(sweep)] == [name for name, *_ in before]
+    assert sweep.read()["jobs"] == jobs
+    assert "is not up to date; 1 point and 1 job whose folders are here are added" in caplog.text
+    assert not submit(sweep, sweep.points()[-1:], [], Settings()).jobs
+
+
+@pytest.mark.parametrize("damage", [b"{", b"", b"{}", None])
+def test_nothing_is_submitted_while_a_job_has_unknown_points(sweep, slurm, damage):
+    slurm.submits()
+    slurm.queues()
+    points = [point for point in sweep.points() if point.name == "waits"]
+    submit(sweep, points, [], Settings())
+    (job,) = sweep.read()["jobs"]
+    file = sweep.folder / "slurm" / job["name"] / "submission.json"
+    file.unlink() if damage is None else file.write_bytes(damage)
+    slurm.queues(Job("101_0", job["name"], "PENDING", 0, None))
+    for content in (sweep.file.read_bytes(), b"{"):
+        sweep.file.write_bytes(content)
+        with pytest.raises(
+            SlurmError, match=r"job 101_0 is queued or running, .*submission\.json .*Fix: scancel 101_0"
+        ):
+            submit(sweep, points, [], Settings())
+    slurm.queues()  # it has ended
+    assert submit(sweep, points, [], Settings()).jobs == ["102"]

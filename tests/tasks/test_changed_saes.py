@@ -96,3 +96,24 @@ def test_the_report_says_which_studies_are_of_other_files(first):
     sentences = list_outdated(studies, load_sweep(Sweep(first)).points)
     assert len(sentences) == 3  # stitch, meta_sae, latents
     assert all(f"is about another sae/cfg.json of {one.name} than the metrics here." in text for text in sentences)
+
+
+@pytest.mark.parametrize("name", ["latents.parquet", "metrics.jsonl", "sae/cfg.json"])
+def test_a_study_with_a_damaged_file_runs_again(first, command, name):
+    study = done(first, "meta_sae", "topk")[0]
+    whole = (study / name).read_bytes()
+    (study / name).write_bytes(whole[:-9])
+    ran = command("task=meta_sae", *GIVEN)
+    assert ran.code == 0
+    assert f"{name} changed after this study, which is run again" in (study / "launch.log").read_text()
+    if name != "metrics.jsonl":  # a line that is lost stays lost, as the checkpoint is the last
+        assert (study / name).read_bytes() == whole
+
+
+def test_a_change_before_a_copy_is_noticed(first, tmp_path):
+    config = point(first, "topk-48") / "sae" / "cfg.json"
+    edit(config, normalize_activations="none")
+    copy = Sweep(shutil.copytree(first, tmp_path / "copy" / "first"))  # results.json may be copied last
+    changed = {one.name: list(one.changed) for one in load_sweep(copy).points}
+    assert changed.pop(config.parent.parent.name) == ["sae/cfg.json"]
+    assert not any(changed.values())

@@ -29,7 +29,7 @@ from sae_sweeps.runtime.records import write_record
 from sae_sweeps.sweep import Point, Sweep, slurm_queue
 from sae_sweeps.sweep.packs import split_into_packs
 from sae_sweeps.sweep.point_state import DONE, QUEUED, RUNNING, State
-from sae_sweeps.sweep.rebuild import SLURM_FOLDER, SUBMISSION
+from sae_sweeps.sweep.rebuild import SLURM_FOLDER, SUBMISSION, find_damaged_submissions
 from sae_sweeps.sweep.sweep_state import POINTS, SweepStates, read_states, task_label
 from sae_sweeps.tasks.follow_ups import sort_studies_first
 
@@ -115,11 +115,17 @@ def submit_task(sweep: Sweep, task: str, configs: Sequence[Config], settings: Se
 def _read_states(sweep: Sweep) -> SweepStates:
     """Return the states of all points and follow-up tasks.
 
-    Raises: SlurmError if Slurm does not answer: without the states of jobs, a point could be submitted twice.
+    Raises: SlurmError if Slurm does not answer, or if it is not known which points a job has: a point could be
+    submitted twice.
     """
     seen = read_states(sweep)
     if seen.slurm_error is not None:
         raise seen.slurm_error
+    damaged = find_damaged_submissions(sweep.folder)
+    for job in slurm_queue.find_jobs(damaged).values() if damaged else ():
+        if job.is_live:
+            cause = f"job {job.id} is queued or running, and its points are not known, as {damaged[job.name]}"
+            raise SlurmError(cause, f"scancel {job.id}, then rerun the command")
     return seen
 
 
