@@ -1,6 +1,7 @@
 """Commands that cannot be studied fail with one line and exit code 1, and leave nothing behind."""
 
 import json
+import shutil
 
 import pytest
 
@@ -105,10 +106,17 @@ def test_more_meta_latents_than_directions_are_refused(first, command):
     assert not (first / "meta_sae.csv").exists()
 
 
+def remove_points(sweep, pattern: str) -> None:
+    """Remove the points whose names match from a sweep."""
+    removed = {folder.name for folder in sweep.glob(pattern)}
+    for name in removed:
+        shutil.rmtree(sweep / name)
+    kept = {name: point for name, point in Sweep(sweep).read()["points"].items() if name not in removed}
+    Sweep(sweep).update(lambda known: known.update(points=kept))
+
+
 def test_a_sweep_without_neighbouring_sizes_cannot_be_stitched(first, command):
-    sweep = Sweep(first)
-    points = {name: found for name, found in sweep.read()["points"].items() if "-48-" in name}
-    sweep.update(lambda known: known.update(points=points))
+    remove_points(first, "*-32-*")
     ran = command("task=stitch", *GIVEN)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err == "stitch: no two points of sweep first differ only in dict_size, so no pair can be stitched\n"
@@ -116,7 +124,7 @@ def test_a_sweep_without_neighbouring_sizes_cannot_be_stitched(first, command):
 
 @pytest.mark.parametrize("task", ["meta_sae", "latents"])
 def test_a_sweep_without_points_is_reported(first, command, task):
-    Sweep(first).update(lambda known: known.update(points={}))
+    remove_points(first, "*-seed*")
     ran = command(f"task={task}", *GIVEN)
     assert (ran.code, ran.out, ran.err) == (1, "", f"{task}: the sweep has no points\n")
 

@@ -94,7 +94,8 @@ class Settings:
         """Yield an error for every further option of sbatch that cannot be given here."""
         for key in sorted(self.sbatch, key=str):
             name, value = str(key).replace("_", "-"), self.sbatch[key]
-            known = next((option for option in (*RENAMED, *sorted(RESERVED)) if option.startswith(name)), None)
+            options = (*RENAMED, *sorted(RESERVED)) if name else ()
+            known = next((option for option in options if option.startswith(name)), None)
             if known is not None:  # sbatch takes the beginning of an option for the option
                 problem = "must not be given here, because the launcher sets this option"
                 fix = f"use hydra.launcher.{RENAMED[known]}=..." if known in RENAMED else "leave the setting out"

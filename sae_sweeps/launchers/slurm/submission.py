@@ -238,9 +238,6 @@ def _submit_array(
     """
     name = f"{re.sub(r'[^A-Za-z0-9._-]', '-', sweep.name)[:60]}.{secrets.token_hex(4)}"
     folder = sweep.folder.absolute() / SLURM_FOLDER / name
-    write_record(
-        folder / SUBMISSION, {**content, "name": name, "directory": os.getcwd(), "sweep": str(sweep.folder.absolute())}
-    )
     entry: dict[str, Any] = {
         "id": None,
         "name": name,
@@ -250,7 +247,10 @@ def _submit_array(
         "settings": content.get("settings", []),
         "by_itself": content.get("by_itself", False),
     }
-    sweep.update(lambda known: _add_submission(known, entry))
+    sweep.update(lambda known: known["jobs"].append(entry))
+    write_record(
+        folder / SUBMISSION, {**content, "name": name, "directory": os.getcwd(), "sweep": str(sweep.folder.absolute())}
+    )
     try:
         job = script.submit(folder, code, name, len(entry["packs"]), settings, after)
     except SlurmError:
@@ -262,12 +262,6 @@ def _submit_array(
         job = _array_id(next(iter(accepted)))
     sweep.update(lambda known: _confirm_submission(known, name, job))
     return job
-
-
-def _add_submission(known: dict[str, Any], entry: dict[str, Any]) -> None:
-    """Add an array to `known`, the content of sweep.json, which lists it already if it was rebuilt just now."""
-    _remove_submission(known, entry["name"])
-    known["jobs"].append(entry)
 
 
 def _remove_submission(known: dict[str, Any], name: str) -> None:
