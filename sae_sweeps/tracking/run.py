@@ -255,7 +255,7 @@ def _init_run(
 
     # Slurm sends SIGUSR1 to all processes of a job; W&B's service must survive it for this process to close the run
     with block_signal(signal.SIGUSR1):
-        return wandb.init(
+        run = wandb.init(
             project=tracking.project,
             entity=tracking.entity,
             id=run_id,
@@ -269,6 +269,10 @@ def _init_run(
             # without W&B's own list of machine, user, folders and the command's words, of which paths are a part
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
         )
+    Path(run.dir).mkdir(
+        parents=True, exist_ok=True
+    )  # W&B uploads no run without it, and makes it for the metadata only
+    return run
 
 
 def _define_metrics(run: Any, axis: str) -> None:
