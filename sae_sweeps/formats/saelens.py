@@ -30,7 +30,7 @@ from sae_sweeps.formats.layout import CONFIG, WEIGHTS
 from sae_sweeps.formats.places import find_hook
 from sae_sweeps.formats.saelens_config import CENTERING, ORIGIN, TRAINING_ONLY, SAELensConfig, read_saelens_config
 from sae_sweeps.runtime.file_faults import DOWNLOAD_AGAIN
-from sae_sweeps.runtime.files import save_tensors, sha256, write_atomically, write_json
+from sae_sweeps.runtime.files import cached_sha256, save_tensors, sha256, write_atomically, write_json
 from sae_sweeps.saes import TRAINABLE, InferenceSAE
 from sae_sweeps.saes.inference import convert_gate
 
@@ -79,7 +79,7 @@ def describe(path: Path) -> Description:
     """
     config = read_saelens_config(path)
     _require_weights(config, read_headers(path / WEIGHTS))
-    if config.origin.text(CHECKSUM) not in (None, sha256(path / WEIGHTS)):
+    if config.origin.text(CHECKSUM) not in (None, cached_sha256(path / WEIGHTS)):
         problem = f"{WEIGHTS} is not the file that {CONFIG} was written with: its checksum differs"
         raise SAEFileError(problem, f"{DOWNLOAD_AGAIN}, with {CONFIG}")
     metadata, origin = config.metadata, config.origin

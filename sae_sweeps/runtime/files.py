@@ -1,6 +1,7 @@
 """Reads and writes files. Writing is atomic: a file is written completely or not at all."""
 
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -171,6 +172,18 @@ def sha256(path: Path) -> str:
         while block := stream.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def cached_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file. It is computed once for a file that stays as it is, as several checks need it."""
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+@functools.cache
+def _sha256(path: Path, *identity: int) -> str:
+    """Return the SHA-256 of a file. `identity`: what makes the cache miss if the file has changed"""
+    return sha256(path)
 
 
 def save_tensors(tensors: "Mapping[str, Tensor]", path: Path, metadata: dict[str, str] | None = None) -> None:

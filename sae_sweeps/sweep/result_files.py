@@ -1,12 +1,11 @@
 """The files beside a results.json that the results are about: their checksums, and which have changed since."""
 
-import functools
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
-from sae_sweeps.runtime.files import sha256
+from sae_sweeps.runtime.files import cached_sha256
 from sae_sweeps.runtime.records import matches
 
 FILES = "files"  # entry of results.json: path in the folder -> SHA-256
@@ -18,15 +17,16 @@ PATTERNS = (f"{SAE_FOLDER}/{CONFIG}", f"{SAE_FOLDER}/{WEIGHTS}", "*.parquet", "m
 def compute_checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of the SAE, the curve and the tables of a point or study, by their paths in its folder."""
     files = sorted(file for pattern in PATTERNS for file in folder.glob(pattern))
-    return {str(file.relative_to(folder)): compute_sha256(file) for file in files}
+    return {str(file.relative_to(folder)): cached_sha256(file) for file in files}
 
 
 def find_changed(
     folder: Path, results: Mapping[str, Any], names: Collection[str] | None = None, *, quick: bool = False
 ) -> list[str]:
-    """Return which files in the folder of a point or study are not those that its results are about.
+    """Return which files in a folder are not those that results are about.
 
-    results: the content of results.json; those of earlier versions have no checksums, so no file counts as changed
+    results: the content of results.json of the point or study in the folder, or what a study says of an SAE there. That
+        of earlier versions has no checksums, so no file counts as changed
     names: files to check; None for all
     quick: of large files, only read those whose inode changed after results.json was written: a thousand SAEs of some
         hundred MB would take minutes
@@ -44,18 +44,6 @@ def _is_unchanged(file: Path, checksum: str, trusted_until: int | None) -> bool:
     try:
         status = file.stat()
         is_trusted = trusted_until is not None and status.st_size > LARGE and status.st_ctime_ns <= trusted_until
-        return is_trusted or compute_sha256(file) == checksum
+        return is_trusted or cached_sha256(file) == checksum
     except OSError:
         return False
-
-
-def compute_sha256(file: Path) -> str:
-    """Return the SHA-256 of a file. It is computed once for a file that stays as it is, as every study needs it."""
-    status = file.stat()
-    return _sha256(file, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-
-
-@functools.cache
-def _sha256(file: Path, *identity: int) -> str:
-    """Return the SHA-256 of a file. `identity`: what makes the cache miss if the file has changed"""
-    return sha256(file)

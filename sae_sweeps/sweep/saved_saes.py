@@ -16,12 +16,13 @@ from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
 from sae_sweeps.runtime.errors import ConfigError, first_line
+from sae_sweeps.runtime.files import cached_sha256
 from sae_sweeps.runtime.paths import expand_folder, find_name_problem, shorten_name
-from sae_sweeps.runtime.records import matches, read_record
+from sae_sweeps.runtime.records import read_record
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.declared import list_remarks, require_match
 from sae_sweeps.sweep.point import IDENTITY, Point
-from sae_sweeps.sweep.result_files import CHANGED, compute_sha256, find_changed
+from sae_sweeps.sweep.result_files import CHANGED, find_changed
 
 if TYPE_CHECKING:  # importing torch takes a second, and finding SAEs does not need it
     import torch
@@ -107,25 +108,21 @@ class SavedSAE:
 
     def compute_checksums(self) -> dict[str, str]:
         """Return the SHA-256 of each of the SAE's files by its name."""
-        return {file.name: compute_sha256(file) for file in self.located.files}
+        return {file.name: cached_sha256(file) for file in self.located.files}
 
     def find_changed(self, described: Mapping[str, Any] | None) -> list[str]:
         """Return which of the SAE's files are not those of a study.
 
         described: what `describe` returned for the study; earlier versions gave no checksums, and no file is changed
         """
-        earlier: Any = (described or {}).get("files")
-        if not matches(earlier, {str: str}):
-            return []
-        files = {name: self.folder / name for name in earlier}
-        return [name for name, file in files.items() if not file.is_file() or compute_sha256(file) != earlier[name]]
+        return find_changed(self.folder, described or {})
 
     def digest(self) -> str:
         """Return the SHA-256 of the weights; for an SAE of another library, of its description and all files."""
         declared = self.declared
         if declared is None or declared.trained_here:
-            return compute_sha256(self.folder / WEIGHTS)
-        parts = [declared.to_digest_text(), *map(compute_sha256, self.located.files)]
+            return cached_sha256(self.folder / WEIGHTS)
+        parts = [declared.to_digest_text(), *map(cached_sha256, self.located.files)]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:

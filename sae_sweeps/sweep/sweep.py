@@ -75,8 +75,9 @@ class Sweep:
             content, problem = None, str(error)
         if content is not None:
             content = empty | content
-            points, jobs = map(pluralize, add_missing(self.folder, content), ("point", "job"))
-            if (points, jobs) != ("0 points", "0 jobs"):
+            added = add_missing(self.folder, content)
+            if any(added):
+                points, jobs = map(pluralize, added, ("point", "job"))
                 _warn_once(f"{self.file} is not up to date; {points} and {jobs} whose folders are here are added")
             return content, False
         rebuilt = rebuild(self.folder)

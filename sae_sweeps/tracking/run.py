@@ -269,9 +269,8 @@ def _init_run(
             # without W&B's own list of machine, user, folders and the command's words, of which paths are a part
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
         )
-    Path(run.dir).mkdir(
-        parents=True, exist_ok=True
-    )  # W&B uploads no run without it, and makes it for the metadata only
+    # without this folder W&B cannot upload the run, and it makes it only for that list
+    Path(run.dir).mkdir(parents=True, exist_ok=True)
     return run
 
 
