@@ -20,12 +20,12 @@ from sae_sweeps.sweep.sweep_state import read_states
 from sae_sweeps.sweep.wandb_environment import find_problem
 from sae_sweeps.tasks.wandb_run import lacks_run, rebuild_run
 from sae_sweeps.tracking.comparison_run import IDENTITY as COMPARISON
-from sae_sweeps.tracking.wandb_sync import Upload, is_uploaded, offline_runs, unreachable_reason
+from sae_sweeps.tracking.wandb_sync import SILENT, Upload, is_uploaded, offline_runs, unreachable_reason
 
 RUNS_PER_UPLOAD = 100  # runs per process `wandb beta sync`
 SECONDS_BETWEEN_CHECKS = 5.0  # seconds between two checks whether the server still answers and runs are uploaded
-MAX_FAILED_CHECKS = 3  # failed checks in a row after which an upload is stopped
-STALL_SECONDS = 60.0  # seconds without an uploaded run after which an upload with failed requests is stopped
+MAX_FAILED_CHECKS = 3  # refused connections in a row after which an upload is stopped
+STALL_SECONDS = 60.0  # seconds without an uploaded run after which an upload to a failing or silent server is stopped
 SHOWN_RUNS = 3  # runs that a message names
 NO_REASON = "W&B gave no reason"
 
@@ -89,7 +89,7 @@ def _upload(runs: list[Path], server: str) -> dict[Path, str]:
     """Upload runs to the W&B server (URL). Returns what went wrong, by run; empty if nothing did.
 
     The upload is stopped if the server cannot be reached for MAX_FAILED_CHECKS, or if it answers requests with errors
-    and no run has been uploaded for STALL_SECONDS.
+    or not at all and no run has been uploaded for STALL_SECONDS: a server that is only slow gets this time.
     """
     upload = Upload(runs)
     failed_checks: list[str] = []
@@ -100,8 +100,9 @@ def _upload(runs: list[Path], server: str) -> dict[Path, str]:
                 done, progress = count, time.monotonic()
             reason = unreachable_reason(server)
             failed_checks = [*failed_checks, reason] if reason is not None else []
-            is_stalled = time.monotonic() - progress > STALL_SECONDS and upload.is_refused()
-            if len(failed_checks) == MAX_FAILED_CHECKS or is_stalled:
+            is_gone = len(failed_checks) >= MAX_FAILED_CHECKS and not failed_checks[-1].endswith(SILENT)
+            is_failing = bool(failed_checks) or upload.is_refused()
+            if is_gone or (is_failing and time.monotonic() - progress > STALL_SECONDS):
                 break
     finally:
         error = upload.close()

@@ -255,7 +255,7 @@ def _init_run(
 
     # Slurm sends SIGUSR1 to all processes of a job; W&B's service must survive it for this process to close the run
     with block_signal(signal.SIGUSR1):
-        run = wandb.init(
+        return wandb.init(
             project=tracking.project,
             entity=tracking.entity,
             id=run_id,
@@ -269,9 +269,6 @@ def _init_run(
             # without W&B's own list of machine, user, folders and the command's words, of which paths are a part
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
         )
-    # without this folder W&B cannot upload the run, and it makes it only for that list
-    Path(run.dir).mkdir(parents=True, exist_ok=True)
-    return run
 
 
 def _define_metrics(run: Any, axis: str) -> None:

@@ -3,6 +3,7 @@
 All imports are light, because background_sync.py imports this module in a process next to the training.
 """
 
+import contextlib
 import json
 import os
 import ssl
@@ -32,7 +33,7 @@ IMPATIENT = {
     for part in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
     for name, value in (("RETRY_MAX", "3"), ("RETRY_WAIT_MAX_SECONDS", "4"))
 }
-IMPATIENT |= {f"WANDB__{part}_TIMEOUT_SECONDS": "10" for part in ("GRAPHQL", "FILE_STREAM")}
+IMPATIENT |= {f"WANDB__{part}_TIMEOUT_SECONDS": "60" for part in ("GRAPHQL", "FILE_STREAM")}
 
 
 def offline_runs(folder: Path) -> list[Path]:
@@ -86,6 +87,9 @@ class Upload:
     def __init__(self, runs: Sequence[Path], *, live: bool = False) -> None:
         self.runs, self._error = runs, ""
         self.reasons: dict[Path, str] = {}
+        for run in runs:
+            with contextlib.suppress(OSError):  # without it W&B reports a failure after it has sent the rest
+                (run / "files").mkdir(exist_ok=True)
         self._scratch = tempfile.TemporaryDirectory(
             prefix="wandb-sync-", suffix=leftovers.suffix(), ignore_cleanup_errors=True
         )

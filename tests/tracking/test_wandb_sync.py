@@ -4,6 +4,7 @@ import http.server
 import json
 import logging
 import queue
+import shutil
 import threading
 import time
 
@@ -219,3 +220,12 @@ def test_a_process_has_one_uploader_per_server(tmp_path, monkeypatch):
     assert second.is_finished
     uploads.add("http://one", tmp_path / "d", "task=sync")  # a new uploader, because the first has ended
     assert len(created) == 3
+
+
+def test_an_upload_makes_the_folder_that_w_and_b_writes_a_summary_to(server, tmp_path, monkeypatch, with_key):
+    monkeypatch.setenv("WANDB_BASE_URL", server(403))
+    [run] = write_run(tmp_path / "point", Uploads())
+    shutil.rmtree(run / "files")
+    upload = Upload([run])
+    assert (run / "files").is_dir()
+    upload.close()
