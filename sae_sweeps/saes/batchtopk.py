@@ -14,7 +14,7 @@ from sae_sweeps.saes.selection import keep_above, keep_top_of_batch
 from sae_sweeps.saes.sparse import Entries, RowSparse
 from sae_sweeps.saes.topk import TopKSAE
 
-GUESS = 0.97  # share of the running threshold to try first; the threshold of a single batch is hardly ever lower
+GUESS = 0.98  # share of the last batch's threshold to try first; the next batch's is hardly ever lower
 
 
 class BatchTopKSAE(TopKSAE):
@@ -43,16 +43,20 @@ class BatchTopKSAE(TopKSAE):
         self.register_buffer("threshold", torch.zeros(()))
         # sum of the running mean's weights so far, which makes the mean unbiased from the first batch on
         self.register_buffer("threshold_weight", torch.zeros(()))
+        # of the last batch; only the time of the next search depends on it, so checkpoints do not have it
+        self._smallest_kept: Tensor | None = None
 
     def keep(self, product: Product) -> Entries:
         """Select the k x B largest pre-activations of the batch (B activations), fewer if fewer are positive."""
-        return keep_top_of_batch(product, self.k, GUESS * self.threshold.item())
+        latest = self.threshold if self._smallest_kept is None else self._smallest_kept
+        return keep_top_of_batch(product, self.k, GUESS * latest.item())
 
     def update_statistics(self, kept: Entries) -> None:
         """Update the inference threshold: the running mean of the smallest positive activation that a batch keeps."""
         if len(kept.value) == 0:
             return
         smallest = torch.where(kept.active, kept.value, torch.inf).min()  # inf if none is active: nothing is learned
+        self._smallest_kept = torch.where(smallest.isfinite(), smallest, 0.0)
         weight = 1 - self.threshold_momentum
         total = self.threshold_weight * self.threshold_momentum + weight
         threshold = self.threshold.lerp(smallest, weight / total)

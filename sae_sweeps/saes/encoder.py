@@ -10,22 +10,24 @@ the precision nor the shape or order of the fast product changes a result.
 # the operands of the product get in addition to their D
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from sae_sweeps.saes.products import find_starts, sample_product
 from sae_sweeps.saes.sparse import RowSparse
 
 BLOCK = 2**23  # entries of the product in one block, so that a block stays about in the cache while it is searched
 BLOCK_CUDA = 2**27  # the same number on a GPU
 TINY = 2.0**-62  # squares of smaller numbers underflow in a norm
 TF32_ROUNDING = 2.0**-10  # largest relative error of rounding or cutting a float32 to tf32
-ROWS = 128  # rows to round at a time on a CPU
+ROUNDED = 2**18  # numbers to round at a time on a CPU
 SAMPLE = 32  # rows by which to decide between sparse and dense entries
 
-OnBlock = Callable[[int, Tensor], None]  # is called with (index of the block's first row, upper bounds upper_RM)
+OnBlock = Callable[[int, Tensor], None]  # is called with (index of the block's first row, upper bounds upper_MR)
 
 
 class Product:
@@ -52,30 +54,32 @@ class Product:
     def add_callback(self, latents_M: Tensor, on_block: OnBlock) -> None:
         """Register `on_block` to be called for every block while `blocks` runs.
 
-        The arguments are the index of the block's first row and the upper bounds (R, M) of the latents `latents_M`.
+        The arguments are the index of the block's first row and the upper bounds (M, R) of the latents `latents_M`.
         """
         self._callbacks.append((latents_M, on_block))
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield each block: the index of the block's first row, and upper bounds (R, F) of the pre-activations.
+        """Yield each block: the index of the block's first row, and upper bounds (F, R) of the pre-activations.
 
-        A pre-activation of at least `floor` has a bound of at least `lower(floor)`. The next block overwrites the
-        memory of these bounds.
+        A pre-activation of at least `floor` has a bound of at least `lower(floor)`. A row of bounds is a latent's: a
+        product with the long factor first is the faster one on a CPU, which has to rearrange the second factor for each
+        block. The next block overwrites the memory of these bounds.
         """
         batch, dict_size = self.shape
         left, right, bias_F = self._operands
-        rows = max(1, min(batch, (BLOCK_CUDA if left.is_cuda else BLOCK) // dict_size))
-        block_RF = left.new_empty(rows, dict_size)
+        most_rows = max(1, (BLOCK_CUDA if left.is_cuda else BLOCK) // dict_size)
+        rows = math.ceil(batch / max(1, math.ceil(batch / most_rows)))
+        memory_M = left.new_empty(rows * dict_size)
         for first in range(0, batch, rows):
             chunk = left[first : first + rows]
-            upper_RF = block_RF[: len(chunk)]
+            upper_FR = memory_M[: dict_size * len(chunk)].view(dict_size, len(chunk))
             with _float32_accumulation(tf32=self._precision == "tf32"):
-                torch.mm(chunk, right.T, out=upper_RF)
+                torch.mm(right, chunk.T, out=upper_FR)
             if bias_F is not None:
-                upper_RF += bias_F
+                upper_FR += bias_F[:, None]
             for latents_M, on_block in self._callbacks:
-                on_block(first, upper_RF.gather(1, latents_M.expand(len(chunk), -1)))
-            yield first, upper_RF
+                on_block(first, upper_FR[latents_M])
+            yield first, upper_FR
 
     def lower(self, floor: Tensor) -> Tensor:
         """Return what the bound of a pre-activation of at least `floor` reaches, in the shape and device of `floor`.
@@ -115,24 +119,31 @@ class Product:
         if self._precision != "bfloat16":
             return input_BD, W_enc_FD, self.b_enc_F
         rounding = 2 * input_BD.shape[1] * torch.finfo(torch.float32).eps
-        x_BD, x_norm_B, x_error_B = _round_rows(input_BD)
-        w_FD, w_norm_F, w_error_F = _round_rows(W_enc_FD)
-        left = [x_error_B[:, None], x_norm_B[:, None]]
-        right = [(w_norm_F + w_error_F)[:, None], (w_error_F + rounding * w_norm_F)[:, None]]
+        extra = 2 if self.b_enc_F is None else 4
+        left, x_norm_B, x_error_B = _round_rows(input_BD, extra)
+        right, w_norm_F, w_error_F = _round_rows(W_enc_FD, extra)
+        left_BJ, right_FJ = left[:, input_BD.shape[1] :], right[:, input_BD.shape[1] :]
+        left_BJ[:, 0], left_BJ[:, 1] = _round_up(x_error_B), _round_up(x_norm_B)
+        right_FJ[:, 0], right_FJ[:, 1] = _round_up(w_norm_F + w_error_F), _round_up(w_error_F + rounding * w_norm_F)
         if self.b_enc_F is not None:
-            bias_F1 = self.b_enc_F[:, None]
-            left += [torch.ones_like(left[0]), torch.ones_like(left[0])]
-            right += [bias_F1.bfloat16(), _round_up(bias_F1 - bias_F1.bfloat16())]
-        padding = -sum(part.shape[1] for part in (x_BD, *left)) % 8  # matrix units take whole groups of columns
-        return _append_columns(x_BD, left, padding), _append_columns(w_FD, right, padding), None
+            left_BJ[:, 2:4] = 1
+            right_FJ[:, 2] = self.b_enc_F
+            right_FJ[:, 3] = _round_up(self.b_enc_F - right_FJ[:, 2])
+        return left, right, None
 
-    def exact(self, entries: RowSparse) -> Tensor:
-        """Compute the pre-activations at the places of `entries` in the inputs' precision with the bias, (N,).
+    def compute(self, row_N: Tensor, col_N: Tensor) -> RowSparse:
+        """Compute the pre-activations at the rows `row_N` and latents `col_N`, in any order, as sparse entries (B, F).
 
-        Each is a dot product of its own; its bits do not depend on the other entries.
+        Each is a dot product of its own, in the inputs' precision and with the bias; its bits do not depend on the
+        other entries. They are computed latent by latent, so that each row of W_enc is read once.
         """
-        pre_N = entries.sample_product(self.input_BD, self.W_enc_FD)
-        return pre_N if self.b_enc_F is None else pre_N + entries.gather(self.b_enc_F)
+        col_N, order_N = col_N.to(torch.int32).sort(stable=True)
+        row_N = row_N.to(torch.int32)[order_N]
+        pre_N = sample_product(find_starts(col_N, self.shape[1]).int(), row_N, self.W_enc_FD, self.input_BD)
+        if self.b_enc_F is not None:
+            pre_N = pre_N + self.b_enc_F[col_N]
+        row_N, order_N = row_N.sort(stable=True)
+        return RowSparse.from_sorted(row_N, col_N[order_N], pre_N[order_N], self.shape)
 
     def take(self, rows: Tensor | slice, latents_M: Tensor | None = None) -> "Product":
         """Return the exact product of some rows only, and of all latents or only `latents_M`."""
@@ -147,8 +158,10 @@ class Product:
 
     def share_above(self, floor_F: Tensor) -> float:
         """Return the share of the first rows' pre-activations that are above the latent's value in `floor_F`."""
-        pre_RF = self.take(slice(SAMPLE)).to_dense()
-        return (pre_RF > floor_F).float().mean().item()
+        pre_FR = self.W_enc_FD @ self.input_BD[:SAMPLE].T
+        if self.b_enc_F is not None:
+            pre_FR += self.b_enc_F[:, None]
+        return (pre_FR > floor_F[:, None]).float().mean().item()
 
 
 def _upper_norm(rows: Tensor) -> Tensor:
@@ -156,32 +169,32 @@ def _upper_norm(rows: Tensor) -> Tensor:
     return rows.norm(dim=1) * (1 + 2.0**-10) + rows.shape[1] ** 0.5 * TINY
 
 
-def _round_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _round_rows(rows: Tensor, extra: int) -> tuple[Tensor, Tensor, Tensor]:
     """Round rows (R, D) to bfloat16; return them, and upper bounds of the norms of rows and of rounding errors, (R,).
 
+    The rounded rows have `extra` columns of zeros more, or a few more still: matrix units take whole groups of columns.
     On a CPU few rows are taken at a time, which stay in the cache meanwhile.
     """
+    count, width = rows.shape
+    wide = rows.new_empty(count, width + extra + -(width + extra) % 8, dtype=torch.bfloat16)
+    rounded = wide[:, :width]
+    wide[:, width:] = 0
     if rows.is_cuda:
-        rounded = rows.bfloat16()
-        return rounded, _upper_norm(rows), _upper_norm(rows - rounded)
-    rounded, norm, error = torch.empty_like(rows, dtype=torch.bfloat16), rows[:, 0].clone(), rows[:, 0].clone()
-    for first in range(0, len(rows), ROWS):
-        part = slice(first, first + ROWS)
+        rounded.copy_(rows)
+        return wide, _upper_norm(rows), _upper_norm(rows - rounded)
+    norm, error = rows.new_empty(count), rows.new_empty(count)
+    at_a_time = max(1, ROUNDED // width)
+    for first in range(0, count, at_a_time):
+        part = slice(first, first + at_a_time)
         rounded[part] = rows[part]
         norm[part] = _upper_norm(rows[part])
-        error[part] = _upper_norm(rounded[part].to(rows.dtype).sub_(rows[part]))
-    return rounded, norm, error
+        error[part] = _upper_norm(rows[part] - rounded[part])
+    return wide, norm, error
 
 
 def _round_up(values: Tensor) -> Tensor:
     """Round to bfloat16, never down."""
     return (values + values.abs() * 2.0**-8).bfloat16()
-
-
-def _append_columns(matrix: Tensor, columns: list[Tensor], padding: int) -> Tensor:
-    """Append columns (R, 1), rounded up to the dtype of `matrix` (R, D), and `padding` columns of zeros."""
-    rounded = [column if column.dtype == matrix.dtype else _round_up(column) for column in columns]
-    return torch.cat([matrix, *rounded, matrix.new_zeros(len(matrix), padding)], dim=1)
 
 
 @contextmanager

@@ -58,4 +58,5 @@ class MatryoshkaSAE(BatchTopKSAE):
         for grad_BD, longer_BD in reversed(list(itertools.pairwise(grad_PBD))):
             grad_BD += longer_BD  # a group's latents reconstruct in their own prefix and in all longer ones
         loss = error_PBD.square().sum() / x_BD.numel()
-        return Fit(loss, error_PBD[-1], entries.split_groups(self.group_F, prefixes), grad_PBD.flatten(0, 1))
+        moved = entries.split_groups(self.group_F, prefixes)
+        return Fit(loss, error_PBD[-1].square().mean(), error_PBD[-1], moved, grad_PBD.flatten(0, 1))

@@ -44,13 +44,13 @@ def find_kth_largest(values_RW: Tensor, k: int) -> Tensor:
     return torch.from_numpy(_in_order(kth)).view(torch.bfloat16)
 
 
-def pick_large(values_RW: Tensor, groups: int) -> Tensor:
-    """Return a value of each of `groups` groups of columns, (R, groups): the group's largest if that is positive.
+def pick_large(values_WR: Tensor, groups: int) -> Tensor:
+    """Return a value of each of `groups` groups of rows, (groups, R): the group's largest if that is positive.
 
     `groups` divides W.
     """
-    grouped = values_RW.unflatten(1, (-1, groups))
-    if values_RW.dtype == torch.bfloat16 and values_RW.device.type == "cpu":
+    grouped = values_WR.unflatten(0, (groups, -1))
+    if values_WR.dtype == torch.bfloat16 and values_WR.device.type == "cpu":
         return grouped.view(torch.int16).amax(1).view(torch.bfloat16)
     return grouped.amax(1)
 

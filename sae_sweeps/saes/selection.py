@@ -6,6 +6,9 @@ equal values the first are taken. So the result is the same for every precision 
 
 # B activations in a batch, R of them in a block, F latents, M chosen latents, N entries, K entries kept in each row
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
@@ -15,7 +18,7 @@ from sae_sweeps.saes.sparse import RowSparse
 
 GROUP = 64  # latents at most whose largest bound stands for all of them in the search for a row's floor
 FEWEST_GROUPS = 4  # least number of groups in a row, in multiples of k; with fewer the floor would be low
-GUESS = 0.52  # the first floor of a row is the k-th largest bound less this share of the largest error
+GUESS = 0.57  # the first floor of a row is the k-th largest bound less this share of the largest error
 WIDEST = 8  # most candidates of a row, in multiples of k, to search together with the other rows
 MOST_CANDIDATES = 4  # limit of a batch's candidates, in multiples of the number wanted, before the floor is raised
 
@@ -28,18 +31,17 @@ def keep_above(product: Product, floor_F: Tensor, at_most: float = 1.0) -> RowSp
     floor_F = floor_F.clamp(min=0)
     if at_most < 1 and product.share_above(floor_F) > at_most:
         return None
-    lower_F = product.lower(floor_F)
-    width = product.shape[1]
-    flat_N = torch.cat([find_at_least(upper_RF, lower_F) + first * width for first, upper_RF in product.blocks()])
-    candidates = _compute(product, flat_N)
+    lower_F1 = product.lower(floor_F)[:, None]
+    places = [_Places.find(first, upper_FR, lower_F1) for first, upper_FR in product.blocks()]
+    candidates = _compute(product, places)
     return candidates.select(find_true(candidates.pre > candidates.gather(floor_F)))
 
 
 def keep_top_per_row(product: Product, k: int) -> RowSparse:
     """Return the k largest pre-activations of each row (B, F) as sparse entries, with 0 in place of negative values."""
     top = RowTopK(product, k)
-    for first, upper_RF in product.blocks():
-        top.add_block(first, upper_RF)
+    for first, upper_FR in product.blocks():
+        top.add_block(first, upper_FR)
     return top.collect()
 
 
@@ -77,28 +79,27 @@ class RowTopK:
         while self._group > 1 and self._width // self._group < FEWEST_GROUPS * self._k:
             self._group //= 2
         self._floors: list[Tensor] = []
-        self._flats: list[Tensor] = []
+        self._places: list[_Places] = []
         if latents_M is not None:
             product.add_callback(latents_M, self.add_block)
 
-    def add_block(self, first: int, upper_RF: Tensor) -> None:
-        """Find the candidates in a block of upper bounds (R, F); `first` is the index of the block's first row."""
-        largest_R = self._find_kth_bound(upper_RF)
-        error_R = self._product.error_B[first : first + len(upper_RF)]
+    def add_block(self, first: int, upper_FR: Tensor) -> None:
+        """Find the candidates in a block of upper bounds (F, R); `first` is the index of the block's first row."""
+        largest_R = self._find_kth_bound(upper_FR)
+        error_R = self._product.error_B[first : first + upper_FR.shape[1]]
         share = 1 if self._certain else GUESS
         floor_R = largest_R - share * error_R - largest_R.abs() * 2.0**-8 * self._certain
         self._floors.append(floor_R)
-        candidates = find_at_least(upper_RF, self._product.lower(floor_R)[:, None])
-        self._flats.append(candidates + first * self._width)
+        self._places.append(_Places.find(first, upper_FR, self._product.lower(floor_R)))
 
-    def _find_kth_bound(self, upper_RF: Tensor) -> Tensor:
+    def _find_kth_bound(self, upper_FR: Tensor) -> Tensor:
         """Return a value that at least k bounds of each row reach: the k-th largest of the groups' maxima, (R,)."""
         groups = self._width // self._group
         whole = groups * self._group
-        chosen = pick_large(upper_RF[:, :whole], groups) if self._group > 1 else upper_RF
+        chosen = pick_large(upper_FR[:whole], groups) if self._group > 1 else upper_FR
         if self._group > 1 and whole < self._width:
-            chosen = torch.cat([chosen, upper_RF[:, whole:]], dim=1)
-        return find_kth_largest(chosen, self._k).to(self._product.input_BD.dtype)
+            chosen = torch.cat([chosen, upper_FR[whole:]])
+        return find_kth_largest(chosen.T.contiguous(), self._k).to(self._product.input_BD.dtype)
 
     def collect(self) -> RowSparse:
         """Return the k largest entries of each row as sparse entries, with 0 in place of negative values.
@@ -106,7 +107,7 @@ class RowTopK:
         The matrix is (B, F), or (B, M) if only the latents `latents_M` were searched. All values are nan if a row has
         pre-activations that are no numbers.
         """
-        candidates = _compute(self._product.take(slice(None), self._latents_M), torch.cat(self._flats))
+        candidates = _compute(self._product.take(slice(None), self._latents_M), self._places)
         count_B = candidates.crow_Bp1.diff()
         most = int(count_B.max())
         limit = most if self._certain else min(most, WIDEST * self._k)
@@ -124,42 +125,69 @@ class RowTopK:
         if len(rows_R) > 0:
             product = self._product.take(rows_R, self._latents_M)
             top = RowTopK(product, self._k, certain=True)
-            for first, upper_RF in product.blocks():
-                top.add_block(first, upper_RF)
+            for first, upper_MR in product.blocks():
+                top.add_block(first, upper_MR)
             found = top.collect()
             col_BK[rows_R], pre_BK[rows_R] = found.col_N.view(-1, self._k), found.pre.view(-1, self._k)
 
 
-def _compute(product: Product, flat_N: Tensor) -> RowSparse:
-    """Compute the pre-activations at the ascending places `flat_N` of the flattened (B, F) matrix."""
-    entries = RowSparse.from_flat(flat_N, product.input_BD.new_empty(0), product.shape)
-    entries.pre = entries.value = product.exact(entries)
-    return entries
+@dataclass
+class _Places:
+    """Places of candidates in a block of upper bounds (F, R), and their bounds if they are needed."""
+
+    first: int  # index of the block's first row
+    rows: int  # R
+    place_N: Tensor  # in the flattened block, ascending
+    upper_N: Tensor | None = None
+
+    @classmethod
+    def find(cls, first: int, upper_FR: Tensor, least: Tensor, *, with_bounds: bool = False) -> "_Places":
+        """Find the bounds of at least `least`, which broadcasts with the block."""
+        place_N = find_at_least(upper_FR, least)
+        return cls(first, upper_FR.shape[1], place_N, upper_FR.view(-1)[place_N] if with_bounds else None)
+
+    @property
+    def row_N(self) -> Tensor:
+        """Return the row of each place in the batch, (N,)."""
+        return self.place_N % self.rows + self.first
+
+    @property
+    def col_N(self) -> Tensor:
+        """Return the latent of each place, (N,)."""
+        return self.place_N // self.rows
+
+
+def _compute(product: Product, places: Sequence[_Places]) -> RowSparse:
+    """Compute the pre-activations at the places of all blocks."""
+    return product.compute(torch.cat([block.row_N for block in places]), torch.cat([block.col_N for block in places]))
 
 
 def _find_candidates(product: Product, wanted: int, floor: float) -> RowSparse:
     """Find entries above `floor`: at least the `wanted` largest, or all if there are fewer; with exact values."""
-    flats: list[Tensor] = []
-    uppers: list[Tensor] = []
+    found: list[_Places] = []
     floor_1 = product.input_BD.new_tensor(floor)
-    for first, upper_RF in product.blocks():
-        upper_M = upper_RF.view(-1)
-        flat_N = find_at_least(upper_M, product.lower(floor_1))
-        uppers.append(upper_M[flat_N])
-        flats.append(flat_N + first * product.shape[1])
-        if sum(map(len, flats)) > MOST_CANDIDATES * wanted:
-            flat_N, upper_N = torch.cat(flats), torch.cat(uppers)
-            least_N = _lower_bounds(product, flat_N, upper_N)  # no pre-activation lies below
+    for first, upper_FR in product.blocks():
+        found.append(_Places.find(first, upper_FR, product.lower(floor_1), with_bounds=True))
+        if sum(len(block.place_N) for block in found) > MOST_CANDIDATES * wanted:
+            # no pre-activation lies below these
+            least_N = torch.cat([_lower_bounds(product, block) for block in found])
             floor_1 = torch.maximum(floor_1, find_kth_largest(least_N, wanted))
-            kept = find_at_least(upper_N, product.lower(floor_1))
-            flats, uppers = [flat_N[kept]], [upper_N[kept]]
-    return _compute(product, torch.cat(flats))
+            found = [_keep_bounds(block, product.lower(floor_1)) for block in found]
+    return _compute(product, found)
 
 
-def _lower_bounds(product: Product, flat_N: Tensor, upper_N: Tensor) -> Tensor:
-    """Return values that the exact pre-activations at the places `flat_N`, of upper bounds `upper_N`, reach, (N,)."""
-    upper_N = upper_N.to(product.input_BD.dtype)
-    return upper_N - product.error_B[flat_N // product.shape[1]] - upper_N.abs() * 2.0**-8
+def _keep_bounds(block: _Places, least: Tensor) -> _Places:
+    """Return the places whose bounds are at least `least`."""
+    assert block.upper_N is not None, "the bounds were asked for"
+    kept = find_at_least(block.upper_N, least)
+    return replace(block, place_N=block.place_N[kept], upper_N=block.upper_N[kept])
+
+
+def _lower_bounds(product: Product, block: _Places) -> Tensor:
+    """Return values that the exact pre-activations at the places reach, (N,)."""
+    assert block.upper_N is not None, "the bounds were asked for"
+    upper_N = block.upper_N.to(product.input_BD.dtype)
+    return upper_N - product.error_B[block.row_N] - upper_N.abs() * 2.0**-8
 
 
 def _is_largest(pre_N: Tensor, count: int) -> Tensor:

@@ -34,7 +34,8 @@ class Fit:
     """The reconstruction loss of a batch, with the loss's gradients by the decoded rows (R, D)."""
 
     loss: Tensor
-    error_BD: Tensor  # reconstruction from all kept entries, minus the activations
+    mse: Tensor  # mean squared error per element of the reconstruction from all kept entries
+    error_BD: Tensor  # this reconstruction minus the activations
     entries: LatentEntries  # the kept entries, each in the decoded row to which it contributes
     grad_RD: Tensor  # gradient of the loss by each decoded row; the sum of the first B rows is the gradient of b_dec
     pre_grad: Tensor | None = None  # gradient by the entries' pre-activations, if the gate reconstructs as well
@@ -178,8 +179,8 @@ class TrainableSAE(SAE):
         self._set_gradients(sums, gradients, fit.grad_RD[: len(x_BD)])
         self.update_statistics(kept)
         l0 = kept.active.sum() / x_BD.shape[0]
-        mse = fit.error_BD.square().mean()
-        return Step(fit.loss + gradients.sparsity_loss + aux_loss, mse, l0, aux_loss, kept.find_fired())
+        loss = fit.loss + gradients.sparsity_loss + aux_loss
+        return Step(loss, fit.mse, l0, aux_loss, kept.find_fired())
 
     def _add_auxiliary_loss(
         self, dead: Entries, dead_M: Tensor, error_BD: Tensor, input_BD: Tensor, sums: _WeightGradients
@@ -224,7 +225,8 @@ class TrainableSAE(SAE):
         `entries` are the kept entries in column-major order.
         """
         error_BD = kept.decode(self.W_dec).add_(self.b_dec).sub_(x_BD)
-        return Fit(error_BD.square().mean(), error_BD, entries, error_BD * (2 / error_BD.numel()))
+        mse = error_BD.square().mean()
+        return Fit(mse, mse, error_BD, entries, error_BD * (2 / error_BD.numel()))
 
     def _gradient_memory(self, name: str) -> Tensor | None:
         """Return memory for the gradient of parameter `name`: the gradient of the previous step, or a new tensor.

@@ -18,7 +18,6 @@ from sae_sweeps.saes import (
 )
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.selection import RowTopK, keep_above, keep_top_of_batch, keep_top_per_row
-from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.training.trainer import Trainer
 
 B, F = 64, 515
@@ -76,10 +75,9 @@ INPUTS = [gaussian, structured, massive_coordinates, parallel, ties, denormal, e
 
 
 def all_exact(x_BD, W_FD, b_F):
-    """Return every pre-activation, each computed as `Product.exact` computes one."""
+    """Return every pre-activation, each computed as `Product.compute` computes one."""
     flat_N = torch.arange(len(x_BD) * len(W_FD), device=x_BD.device)
-    entries = RowSparse.from_flat(flat_N, x_BD.new_empty(0), (len(x_BD), len(W_FD)))
-    return Product(x_BD, W_FD, b_F).exact(entries).view(len(x_BD), -1)
+    return Product(x_BD, W_FD, b_F).compute(flat_N // len(W_FD), flat_N % len(W_FD)).pre.view(len(x_BD), -1)
 
 
 def keep_first_largest(pre_N, k):
@@ -115,7 +113,8 @@ class TestSelectionsAreExact:
     def test_bounds_lie_above(self, problem, precision):
         x_BD, W_FD, b_F, pre_BF = problem
         product = Product(x_BD, W_FD, b_F, precision=precision)
-        for first, upper_RF in product.blocks():
+        for first, upper_FR in product.blocks():
+            upper_RF = upper_FR.T
             exact_RF = pre_BF[first : first + len(upper_RF)]
             assert (upper_RF >= product.lower(exact_RF)).all()
             error_R1 = product.error_B[first : first + len(upper_RF), None]

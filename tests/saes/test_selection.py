@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE, encoder
+from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE, encoder, selection
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.selection import keep_top_of_batch, keep_top_per_row
 
@@ -121,3 +121,17 @@ def test_centering_starts_at_the_mean_and_encodes_deviations(architecture):
     assert_close(sae.b_dec.detach(), mean_D)
     shifted_BF = sae.product(sae.encoder_input(x_BD + mean_D)).to_dense()
     assert_close(shifted_BF, plain.product(plain.encoder_input(x_BD)).to_dense(), rtol=1e-4, atol=1e-5)
+
+
+def test_after_its_first_batch_batchtopk_searches_each_batch_once(monkeypatch):
+    """The guess follows the batches, even where the running mean, the threshold, lags far behind."""
+    searches = []
+    find = selection._find_candidates
+    monkeypatch.setattr(selection, "_find_candidates", lambda *args: searches.append(args) or find(*args))
+    torch.manual_seed(0)
+    sae = BatchTopKSAE(32, 256, k=8)
+    x_BD = torch.randn(512, 32)
+    for step in range(30):
+        sae.training_step(x_BD * 0.995**step, torch.zeros(256, dtype=torch.bool))
+    assert len(searches) == 30
+    assert sae.threshold > 1.02 * sae.keep(sae.product(sae.encoder_input(x_BD * 0.995**29))).value.min()
