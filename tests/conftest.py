@@ -16,6 +16,7 @@ from sae_sweeps.cli import app  # noqa: F401  registers schemas, resolvers and t
 from sae_sweeps.config import Config, to_config
 from sae_sweeps.runtime.provenance import PROJECT
 from tests.fake_slurm import slurm  # noqa: F401  a fixture of all tests
+from tests.prefork import Prefork
 
 Plugins.instance()  # it executes the plugins' modules again, so it must run before a test imports one
 
@@ -113,9 +114,16 @@ def composed(*overrides: str) -> Config:
         return to_config(compose("config", overrides=list(overrides)))
 
 
+PREFORK: list[Prefork] = []  # at most one, started when it is first needed
+
+
 def launch(*words: str, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    """Run `python launch.py` as a user would, in `cwd`, without a network."""
+    """Run `python launch.py` as a user would, in `cwd`, without a network, but with the libraries imported before."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    if not PREFORK:
+        PREFORK.append(Prefork(environment))
+    if PREFORK[0].has(environment):
+        return PREFORK[0].run(words, cwd, environment, timeout)
     return subprocess.run(
         [sys.executable, str(PROJECT / "launch.py"), *words],
         cwd=cwd,

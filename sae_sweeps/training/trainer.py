@@ -81,7 +81,7 @@ class Trainer:
         self._optimizer.step()
         sae.after_update()
         self.idle_tokens_F += len(x_BD)
-        self.idle_tokens_F[step.fired_F] = 0
+        self.idle_tokens_F.masked_fill_(step.fired_F, 0)
         self.steps_done += 1
         return step
 
