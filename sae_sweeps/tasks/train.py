@@ -106,6 +106,7 @@ def _train_pack(
         display = progress.add_point("activations")
         closing.callback(display.close)
         stream = source.stream(points[0].config, progress_callback(display))
+        closing.callback(stream.close)
         try:
             for point in points:
                 with _isolated(point, on_finished):
@@ -126,7 +127,7 @@ def _train_side_by_side(
 ) -> None:
     """Train all points on each chunk of activations in turn, and evaluate each point after its last step."""
     by_trainer = {run.trainer: run for run in runs}
-    turns = train(list(by_trainer), stream)
+    turns = train(list(by_trainer), stream, stream.read_ahead)
     while (turn := _next_turn(turns, runs)) is not None:
         trainer, steps = turn
         run = by_trainer[trainer]
@@ -189,8 +190,9 @@ def _account_seconds(
     stepping = sum(run.seconds for run in runs)
     evaluation = sum(run.evaluation_seconds for run in runs)
     log.info(
-        "ran %s in %.1f s: %.1f s for the activations, %.1f s for the training steps, %.1f s for the evaluation",
-        *(pluralize(len(points), "point"), total, stream.seconds, stepping, evaluation),
+        "ran %s in %.1f s: %.1f s for the activations (%.1f s of them waiting for tokens), %.1f s for the training "
+        "steps, %.1f s for the evaluation",
+        *(pluralize(len(points), "point"), total, stream.seconds, stream.token_seconds, stepping, evaluation),
     )
     if stream.cache is not None:
         counts = (stream.cache.misses, stream.cache.hits)
