@@ -24,6 +24,7 @@ from sae_sweeps.sweep.calibration import record_run
 from sae_sweeps.sweep.packs import Limits, split_by_files, split_to_fit
 from sae_sweeps.sweep.point import OnFinished
 from sae_sweeps.tasks.point import FinishedElsewhere, PointRun
+from sae_sweeps.training.saving import Saver
 from sae_sweeps.training.trainer import Trainer, train
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ def _train_pack(
         build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs only"
         log.warning("running %s, which is much slower; the installed torch is built for %s", description, build)
     runs: list[PointRun] = []
+    saver = Saver(source.device)
     with ExitStack() as closing:
         display = progress.add_point("activations")
         closing.callback(display.close)
@@ -110,7 +112,7 @@ def _train_pack(
         try:
             for point in points:
                 with _isolated(point, on_finished):
-                    run = PointRun(point, source.d_in, source.device, stream, deadline, progress)
+                    run = PointRun(point, source.d_in, source.device, stream, saver, deadline, progress)
                     closing.callback(run.close)
                     runs.append(run)
                     if run.trainer.finished:  # an earlier process was stopped before the evaluation

@@ -31,11 +31,12 @@ def content(folder):
     return set(files), saes, steps, metrics
 
 
-def test_a_sweep_that_is_killed_many_times_is_the_same_to_the_byte(tmp_path, tiny):
+@pytest.mark.parametrize("saving", [[], ["in-background"]])
+def test_a_sweep_that_is_killed_many_times_is_the_same_to_the_byte(tmp_path, tiny, saving):
     words = [*tiny, "training.tokens=6000", "training.checkpoint_every=5", "activations.cache=outputs/cache"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-m", "tests.integration.forked", *words]
+    command = [sys.executable, "-m", "tests.integration.forked", *saving, *words]
     outputs, printed, chance = tmp_path / "outputs", tmp_path / "output.txt", random.Random(SEED)
     with subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes) as process:
 
