@@ -12,6 +12,7 @@ from torch import Tensor
 from sae_sweeps.activations.cache import ActivationCache
 from sae_sweeps.activations.positions import Positions
 from sae_sweeps.activations.tokens import TokenSource
+from sae_sweeps.runtime.background import Background
 from sae_sweeps.runtime.devices import read_clock
 from sae_sweeps.runtime.errors import TrainingError, first_line
 from sae_sweeps.runtime.memory import is_out_of_memory
@@ -31,7 +32,8 @@ class ActivationChunks:
     Chunk i holds the activations of consecutive sequences, in a random order drawn from the seed and i, so a run that
     resumes at any step sees the same activations as one that was never interrupted. Only positions that are data are
     in a chunk (positions.py), so chunk i takes as many sequences as it needs, from the first that chunk i - 1 did not
-    take. Activations that are in the cache are not computed again.
+    take. Activations that are in the cache are not computed again. The tokens of the next chunk can be read in a thread
+    (`read_ahead`), and are the same.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class ActivationChunks:
         self.sequences_per_chunk = -(-chunk_size // per_sequence)  # more if positions are left out
         self._starts = [0]  # the first sequence of each chunk that has been read, and of the one after
         self._left_out = [0]  # positions left out in all chunks before each of these
+        self._ahead: tuple[int, Background[Tensor]] | None = None  # the chunk whose tokens a thread reads
         self.seconds = 0.0  # seconds spent on making chunks so far
+        self.token_seconds = 0.0  # the part of `seconds` in which their tokens were read, or waited for
 
     def chunk(self, index: int) -> Tensor:
         """Return chunk `index`: shuffled activations (A, D), A = `chunk_size`; on the CPU if they come from the cache.
@@ -73,6 +77,7 @@ class ActivationChunks:
         """
         began = time.perf_counter()
         tokens_NS = self._read_tokens(index)
+        self.token_seconds += time.perf_counter() - began
         if self.cache is None:
             acts_NSD = self._compute(tokens_NS, index)
         else:
@@ -85,6 +90,20 @@ class ActivationChunks:
             self._check(chunk_AD, f"activations of chunk {index}")
         self.seconds += read_clock(chunk_AD.device) - began
         return chunk_AD
+
+    def read_ahead(self, index: int) -> None:
+        """Begin to read the tokens of chunk `index` in a thread, while the caller trains on another one.
+
+        Call it for the chunk that is made next. An error of the text is raised when that chunk is made.
+        """
+        if self._ahead is None and (not self._positions.excluded or index < len(self._starts)):
+            self._ahead = index, Background(lambda: self._read(index), is_needed=False)
+
+    def close(self) -> None:
+        """Stop reading ahead. The stream can be used again."""
+        if self._ahead is not None:
+            self._ahead[1].cancel()
+            self._ahead = None
 
     def _compute(self, tokens_NS: Tensor, index: int) -> Tensor:
         """Run the model on the sequences of chunk `index`. Raises: TrainingError if the memory is too small for it."""
@@ -111,6 +130,25 @@ class ActivationChunks:
     def _read_tokens(self, index: int) -> Tensor:
         """Return the token ids (N, S) of chunk `index`, after reading those of all chunks before."""
         self._find_starts(index)
+        tokens_NS = self._take_ahead(index)
+        if tokens_NS is None:
+            tokens_NS = self._read(index)
+        if self._positions.excluded and index + 1 == len(self._starts):
+            self._starts.append(self._starts[index] + len(tokens_NS))
+            self._left_out.append(self._left_out[index] + self._positions.count_left_out(tokens_NS))
+        return tokens_NS
+
+    def _take_ahead(self, index: int) -> Tensor | None:
+        """Return the tokens of chunk `index` if a thread has read them ahead, once it has; None if none has."""
+        if self._ahead is None:
+            return None
+        known, reading = self._ahead
+        reading.wait()
+        self._ahead = None
+        return reading.result() if known == index else None
+
+    def _read(self, index: int) -> Tensor:
+        """Read the token ids (N, S) of chunk `index`, whose start is known."""
         if not self._positions.excluded:
             return self._tokens.training(index * self.sequences_per_chunk, self.sequences_per_chunk)
         start = self._starts[index]
@@ -119,9 +157,6 @@ class ActivationChunks:
             self._positions.require_some(tokens_NS, self._tokens.dataset.exclude)
             more = -(-(self.chunk_size - found) * len(tokens_NS) // found)
             tokens_NS = torch.cat([tokens_NS, self._tokens.training(start + len(tokens_NS), more)])
-        if index + 1 == len(self._starts):
-            self._starts.append(start + len(tokens_NS))
-            self._left_out.append(self._left_out[index] + self._positions.count_left_out(tokens_NS))
         return tokens_NS
 
     def _find_starts(self, index: int) -> None:

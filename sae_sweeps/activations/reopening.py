@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from sae_sweeps.runtime import signals
+from sae_sweeps.runtime.background import raise_if_cancelled
 from sae_sweeps.runtime.errors import BrokenTextError, ConfigError, describe_error
 from sae_sweeps.runtime.network import is_network_error
 
@@ -127,9 +128,10 @@ def take_row(row: T, number: int) -> T:
 
 
 def pause(seconds: float) -> None:
-    """Wait for a number of seconds. Raises: Stopped if a signal to stop arrives."""
+    """Wait for a number of seconds. Raises: Stopped if a signal to stop arrives, or if this thread is cancelled."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         signals.raise_if_stopped()
+        raise_if_cancelled()
         time.sleep(min(left, SIGNAL_SECONDS))
     signals.raise_if_stopped()

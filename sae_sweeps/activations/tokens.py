@@ -3,6 +3,7 @@
 # N sequences, S positions in a sequence (dataset.seq_len)
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -15,6 +16,7 @@ from torch import Tensor
 from sae_sweeps.activations.documents import Encode, fill_sequences, read_split, too_short_error
 from sae_sweeps.activations.pieces import Cut, cut_nothing
 from sae_sweeps.config import DatasetConfig
+from sae_sweeps.runtime.background import raise_if_cancelled
 from sae_sweeps.runtime.progress import SECONDS_BETWEEN_LINES
 
 log = logging.getLogger(__name__)
@@ -53,13 +55,16 @@ class TokenSource:
         self._stream: Iterator[Row] = iter(())
         self._position = -1  # next sequence of the stream; -1 before the first read
         self._orders: dict[int, Tensor] = {}
+        self._lock = threading.Lock()  # one thread at a time reads training sequences
 
     def _rows(self, held_out: bool) -> Iterator[Row]:
         documents = read_split(self.dataset, held_out)
         rows = fill_sequences(documents, self._encode, self._bos, self._eos, self.dataset.seq_len, self._cut)
         if not self.dataset.streaming:
             rows = _log_progress(rows)
-        return (np.array(row, dtype=np.int32) for row in rows)  # 4 bytes per token; a list takes ten times as much
+        for row in rows:
+            raise_if_cancelled()
+            yield np.array(row, dtype=np.int32)  # 4 bytes per token; a list takes ten times as much
 
     def held_out_tokens(self, count: int) -> Tensor:
         """Return the token ids (N, S) of up to `count` held-out sequences.
@@ -83,10 +88,13 @@ class TokenSource:
     def training(self, start: int, count: int) -> Tensor:
         """Return the token ids (count, S) of training sequences `start` to `start + count - 1`, numbered across epochs.
 
+        Any thread may call this; several take turns.
         Raises: ConfigError if the training documents do not fill one sequence.
         """
-        if self.dataset.streaming:
-            return self._streamed(start, count)
+        with self._lock:
+            return self._streamed(start, count) if self.dataset.streaming else self._drawn(start, count)
+
+    def _drawn(self, start: int, count: int) -> Tensor:
         if self._finite is None:
             rows = list(self._rows(held_out=False))
             if not rows:

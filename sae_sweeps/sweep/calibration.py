@@ -17,9 +17,10 @@ from sae_sweeps.sweep.point import Point
 log = logging.getLogger(__name__)
 
 FILE = "calibration.json"
-# device type -> multiply-adds per second. On an H100, both the step of a BatchTopK SAE with 24 576 latents and GPT-2
-# small in float32 with 32 sequences a batch come to 1.2e13 (benchmarks/results/nvidia-h100-80gb-hbm3-check.md)
-GUESSED_RATE = {"cpu": 1e11, "cuda": 1e13}
+# device type -> part -> multiply-adds per second, from benchmarks/results/. An H100 (nvidia-h100-80gb-hbm3-check.md): a
+# step of BatchTopK with 24 576 latents, none dead; GPT-2 small in float32 with 32 sequences a batch. Two cores
+# (amd-epyc-2-cores.md): a step with 12 288 latents in float32; the embedded model in sweeps of 3 points and more
+GUESSED_RATE = {"cpu": {"steps": 8e10, "model": 3e10}, "cuda": {"steps": 1.2e13, "model": 1.2e13}}
 GUESSED_SECONDS = {
     "pack": 60.0,  # seconds to load the model and the text
     "point": 10.0,  # seconds to evaluate and write one SAE
@@ -45,8 +46,8 @@ class Calibration:
         self._sums = content["devices"].get(self.device, {})
 
     @property
-    def guessed_rate(self) -> float:
-        """Return the multiply-adds per second assumed for this device if it has not run the model."""
+    def guessed_rate(self) -> dict[str, float]:
+        """Return the multiply-adds per second assumed for "steps" and "model" if this device has not run the model."""
         return GUESSED_RATE["cpu" if self.device.startswith("CPU") else "cuda"]
 
     def has_measured(self, config: Config) -> bool:
@@ -59,9 +60,8 @@ class Calibration:
         if self.has_measured(config):
             sums = self._sums[_key(config)]
             return sum(work[part] * sums[part]["seconds"] / sums[part]["work"] for part in PARTS)
-        per_product = 1 / self.guessed_rate
-        rates = {"model": per_product, "steps": per_product, **GUESSED_SECONDS}
-        return sum(work[part] * rates[part] for part in PARTS)
+        per_unit = {part: 1 / rate for part, rate in self.guessed_rate.items()} | GUESSED_SECONDS
+        return sum(work[part] * per_unit[part] for part in PARTS)
 
 
 def measure_work(pack: Sequence[Point], facts: ModelInfo) -> dict[str, float]:

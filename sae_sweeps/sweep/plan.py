@@ -110,10 +110,10 @@ def _describe_source(todo: Sequence[Point], calibration: Calibration) -> str:
         return "because all points are done"
     if all(calibration.has_measured(point.config) for point in todo):
         return f"estimated from the speed of earlier runs on {calibration.device}"
-    rate = f"{calibration.guessed_rate:.0e}".replace("e+", "e")
+    rates = {part: f"{rate:.2g}".replace("e+", "e") for part, rate in calibration.guessed_rate.items()}
     return (
-        f"guessed for a {calibration.device}: this model has not run here yet "
-        f"({rate} multiply-adds a second are assumed)"
+        f"guessed for a {calibration.device}: this model has not run here yet (assumed multiply-adds a second: "
+        f"{rates['model']} in the model, {rates['steps']} in training steps)"
     )
 
 

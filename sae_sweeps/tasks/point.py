@@ -21,6 +21,7 @@ from sae_sweeps.evaluation.ratios import describe_metrics, explain_missing, requ
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import sae_metadata
 from sae_sweeps.runtime import logs, signals
+from sae_sweeps.runtime.background import Background
 from sae_sweeps.runtime.devices import describe_unused_gpu, read_clock
 from sae_sweeps.runtime.errors import LockedError
 from sae_sweeps.runtime.progress import SweepProgress
@@ -31,6 +32,7 @@ from sae_sweeps.tasks.wandb_run import CURVE, log_results, start_point_run, wand
 from sae_sweeps.tracking.run import Run
 from sae_sweeps.training import checkpoints
 from sae_sweeps.training.curve import CurveFile
+from sae_sweeps.training.saving import Saver
 from sae_sweeps.training.trainer import Trainer, curve_line
 
 LEFT_OUT = "left_out"  # in a checkpoint: positions left out of the text so far, because of their token
@@ -50,6 +52,7 @@ class PointRun:
         d_in: int,
         device: torch.device,
         stream: ActivationChunks,
+        saver: Saver,
         deadline: float,
         progress: SweepProgress,
     ) -> None:
@@ -57,12 +60,14 @@ class PointRun:
 
         d_in: width of the activations
         stream: the activations to train on, which count the positions that are left out
+        saver: writes the checkpoints of all points of the pack
         deadline: time (of time.monotonic, in seconds) until which to wait for the lock of another process
         progress: the display to which the point adds a line
         Raises: LockedError if another process still has the lock at the deadline; FinishedElsewhere if another process
         has finished the point; Stopped if a signal arrives during the wait.
         """
-        self.point, self.config, self._stream = point, point.config, stream
+        self.point, self.config, self._stream, self._saver = point, point.config, stream, saver
+        self._writing: Background[None] | None = None  # the latest checkpoint, if a thread writes it
         self.trainer = Trainer(build_sae(self.config, d_in).to(device), self.config.training)
         self._log = logs.point_log(point.name)
         self._lock = FileLock(point.folder / point_state.LOCK)
@@ -167,10 +172,12 @@ class PointRun:
         self.seconds += read_clock(self.trainer.device) - since  # the last steps of the chunk
 
     def _save(self) -> None:
-        """Write a checkpoint of the trainer.
+        """Write a checkpoint of the trainer, or begin to.
 
-        Raises: LockedError if another process has taken over the point; TrainingError if the state is not finite.
+        Raises: LockedError if another process has taken over the point; TrainingError if the state is not finite; the
+        error of the checkpoint before, if a thread could not write it.
         """
+        self._require_written()
         known = point_state.read_note(self.point.folder)
         if known is not None and known.owner != point_state.Owner.current():
             raise LockedError(f"{known.owner} has taken over this point")
@@ -178,7 +185,13 @@ class PointRun:
         self._saved_steps = self.trainer.steps_done
         self._left_out = self._stream.count_left_out(self.trainer.tokens_done)
         state = {**self.trainer.state(), LEFT_OUT: torch.tensor(self._left_out)}
-        checkpoints.save(self.point.folder / "checkpoint", self.trainer.steps_done, state, self.point.name)
+        folder = self.point.folder / "checkpoint"
+        self._writing = self._saver.save(folder, self.trainer.steps_done, state, self.point.name)
+
+    def _require_written(self) -> None:
+        """Wait until the latest checkpoint is written. Raises: the error that prevented it."""
+        if self._writing is not None:
+            self._writing.result()
 
     def stop(self, reason: str) -> None:
         """Write a checkpoint and mark the point as interrupted, so that it can be resumed.
@@ -187,6 +200,7 @@ class PointRun:
         """
         if self.trainer.steps_done > self._saved_steps:
             self._save()
+        self._require_written()
         message = "%s: %s: stopped at step %d and saved a checkpoint"
         self._log.info(message, self.point.name, reason, self.trainer.steps_done)
         point_state.write_state(self.point.folder, point_state.INTERRUPTED, reason)
@@ -206,6 +220,7 @@ class PointRun:
         sae = self.trainer.sae.for_inference()
         metrics = evaluate(sae, model, data)
         self.evaluation_seconds = time.perf_counter() - began
+        self._require_written()
         require_numbers(metrics, ADVICE)
         self._log.info("%s: %s", self.point.name, describe_metrics(metrics))
         if self._left_out:
@@ -224,9 +239,14 @@ class PointRun:
         self.close()
 
     def close(self) -> None:
-        """Release the point's lock and remove the line from the display. An open W&B run is marked as failed."""
+        """Release the point's lock and remove the line from the display. An open W&B run is marked as failed.
+
+        A checkpoint that a thread writes is waited for.
+        """
         self.trainer.stopped = True
         try:
+            if self._writing is not None:
+                self._writing.wait()
             self._tracker.finish(failed=True)
         finally:
             self._display.close()

@@ -24,6 +24,7 @@ from sae_sweeps.sweep.calibration import record_run
 from sae_sweeps.sweep.packs import Limits, split_by_files, split_to_fit
 from sae_sweeps.sweep.point import OnFinished
 from sae_sweeps.tasks.point import FinishedElsewhere, PointRun
+from sae_sweeps.training.saving import Saver
 from sae_sweeps.training.trainer import Trainer, train
 
 log = logging.getLogger(__name__)
@@ -102,14 +103,16 @@ def _train_pack(
         build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs only"
         log.warning("running %s, which is much slower; the installed torch is built for %s", description, build)
     runs: list[PointRun] = []
+    saver = Saver(source.device)
     with ExitStack() as closing:
         display = progress.add_point("activations")
         closing.callback(display.close)
         stream = source.stream(points[0].config, progress_callback(display))
+        closing.callback(stream.close)
         try:
             for point in points:
                 with _isolated(point, on_finished):
-                    run = PointRun(point, source.d_in, source.device, stream, deadline, progress)
+                    run = PointRun(point, source.d_in, source.device, stream, saver, deadline, progress)
                     closing.callback(run.close)
                     runs.append(run)
                     if run.trainer.finished:  # an earlier process was stopped before the evaluation
@@ -126,7 +129,7 @@ def _train_side_by_side(
 ) -> None:
     """Train all points on each chunk of activations in turn, and evaluate each point after its last step."""
     by_trainer = {run.trainer: run for run in runs}
-    turns = train(list(by_trainer), stream)
+    turns = train(list(by_trainer), stream, stream.read_ahead)
     while (turn := _next_turn(turns, runs)) is not None:
         trainer, steps = turn
         run = by_trainer[trainer]
@@ -189,8 +192,9 @@ def _account_seconds(
     stepping = sum(run.seconds for run in runs)
     evaluation = sum(run.evaluation_seconds for run in runs)
     log.info(
-        "ran %s in %.1f s: %.1f s for the activations, %.1f s for the training steps, %.1f s for the evaluation",
-        *(pluralize(len(points), "point"), total, stream.seconds, stepping, evaluation),
+        "ran %s in %.1f s: %.1f s for the activations (%.1f s of them waiting for tokens), %.1f s for the training "
+        "steps, %.1f s for the evaluation",
+        *(pluralize(len(points), "point"), total, stream.seconds, stream.token_seconds, stepping, evaluation),
     )
     if stream.cache is not None:
         counts = (stream.cache.misses, stream.cache.hits)

@@ -3,7 +3,7 @@
 # A activations in a chunk, B in a batch, D model width, F latents
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -192,21 +192,33 @@ def curve_line(trainer: Trainer, step: Step) -> dict[str, float]:
     return line
 
 
-def train(trainers: Sequence[Trainer], stream: Stream) -> Iterator[tuple[Trainer, Iterator[Step]]]:
+def train(
+    trainers: Sequence[Trainer], stream: Stream, read_ahead: Callable[[int], None] | None = None
+) -> Iterator[tuple[Trainer, Iterator[Step]]]:
     """Train all trainers in one pass over the stream, with each chunk made once and shared.
 
     Trainers that have done steps before join at the chunk they have reached. Yields, chunk by chunk, each trainer with
     steps left in the chunk and an iterator that takes these steps; the caller must exhaust the iterator. A trainer with
     `stopped` set takes no further part. Each trainer's batch size must divide the chunk size.
 
+    read_ahead: called before the steps on a chunk with the index of the chunk after it, unless no trainer needs one
     Raises: RuntimeError if the caller does not exhaust an iterator.
     """
     while left := [trainer for trainer in trainers if not (trainer.finished or trainer.stopped)]:
         index = min(trainer.tokens_done for trainer in left) // stream.chunk_size
         chunk_AD = None  # frees the memory of the last chunk before the next one is made
         chunk_AD = stream.chunk(index).to(left[0].device)
+        if read_ahead is not None and (following := _find_next_chunk(left, index, stream.chunk_size)) is not None:
+            read_ahead(following)
         for trainer in left:
             if trainer.tokens_done // stream.chunk_size == index:
                 yield trainer, trainer.steps(chunk_AD)
                 if trainer.tokens_done // stream.chunk_size == index and not (trainer.finished or trainer.stopped):
                     raise RuntimeError("each iterator of steps must be exhausted before the next one is requested")
+
+
+def _find_next_chunk(trainers: Sequence[Trainer], index: int, chunk_size: int) -> int | None:
+    """Return the chunk that is needed after all trainers have trained on chunk `index`; None if all are finished."""
+    trained = (index + 1) * chunk_size
+    unfinished = [each for each in trainers if each.config.steps * each.config.batch_size > trained]
+    return min((max(each.tokens_done, trained) // chunk_size for each in unfinished), default=None)

@@ -2,6 +2,7 @@
 
 `python -m tests.integration.forked WORDS` runs the sweep in the current folder. Then it reads from stdin after how many
 seconds to kill a child that runs it again (a line per child), and answers with the child's exit code: -9 if killed.
+With `in-background` as the first word, checkpoints are written in a thread, as on CUDA.
 """
 
 import os
@@ -12,10 +13,14 @@ import sys
 from sae_sweeps.launchers.launch import launch
 from sae_sweeps.launchers.local import PackLauncher
 from sae_sweeps.runtime.logs import log_to_console
+from sae_sweeps.training import saving
 from tests.conftest import composed
 
 
 def main(words: list[str]) -> None:
+    if words[0] == "in-background":
+        words = words[1:]
+        saving.writes_in_background = lambda device: True
     named = [(sae, composed(*words, f"sae={sae}")) for sae in ("batchtopk", "topk", "jumprelu")]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)

@@ -15,7 +15,6 @@ from sae_sweeps.training.curve import read_lines
 
 pytestmark = pytest.mark.integration
 
-KILLS = 40
 SEED = 20
 LONG = 120.0  # seconds in which a command ends by itself
 
@@ -31,11 +30,12 @@ def content(folder):
     return set(files), saes, steps, metrics
 
 
-def test_a_sweep_that_is_killed_many_times_is_the_same_to_the_byte(tmp_path, tiny):
+@pytest.mark.parametrize(("saving", "least"), [([], 40), (["in-background"], 20)])
+def test_a_sweep_that_is_killed_many_times_is_the_same_to_the_byte(tmp_path, tiny, saving, least):
     words = [*tiny, "training.tokens=6000", "training.checkpoint_every=5", "activations.cache=outputs/cache"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-m", "tests.integration.forked", *words]
+    command = [sys.executable, "-m", "tests.integration.forked", *saving, *words]
     outputs, printed, chance = tmp_path / "outputs", tmp_path / "output.txt", random.Random(SEED)
     with subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes) as process:
 
@@ -56,10 +56,10 @@ def test_a_sweep_that_is_killed_many_times_is_the_same_to_the_byte(tmp_path, tin
         assert content(outputs) == whole
 
         kills = 0
-        while kills < KILLS:
+        while kills < least:
             shutil.rmtree(outputs)
-            while not run(chance.uniform(0, 0.6 * seconds) if kills < KILLS else LONG):
+            while not run(chance.uniform(0, 0.6 * seconds) if kills < least else LONG):
                 kills += 1
             assert content(outputs) == whole
         process.stdin.close()
-    assert printed.read_text().count("resuming at step") > KILLS / 4
+    assert printed.read_text().count("resuming at step") > least / 4

@@ -1,11 +1,13 @@
 """The measured speed of earlier runs: units of work, the sums that are kept, and the estimated seconds."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from sae_sweeps.activations.model_info import ModelInfo
+from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.sweep import Point, calibration
 from sae_sweeps.sweep.calibration import GUESSED_RATE, GUESSED_SECONDS, Calibration, measure_work
 from tests.conftest import composed
@@ -42,11 +44,33 @@ def test_seconds_are_guessed_if_there_is_no_file(tmp_path, is_local, kind):
     guess = Calibration(tmp_path, is_local=is_local)
     points = pack(20, 30)
     work = measure_work(points, FACTS)
-    expected = (work["model"] + work["steps"]) / GUESSED_RATE[kind]
+    expected = work["model"] / GUESSED_RATE[kind]["model"] + work["steps"] / GUESSED_RATE[kind]["steps"]
     expected += GUESSED_SECONDS["pack"] + 2 * GUESSED_SECONDS["point"]
     assert guess.estimate_seconds(points, FACTS) == pytest.approx(expected)
     assert guess.device == {"cpu": "CPU", "cuda": "CUDA GPU"}[kind]
     assert not guess.has_measured(points[0].config)
+
+
+def test_guessed_rates_are_those_of_the_published_measurements():
+    results = PROJECT / "benchmarks" / "results"
+    gpu = (results / "nvidia-h100-80gb-hbm3-check.md").read_text()
+    (milliseconds,) = re.findall(
+        r"^\| batchtopk \| 768 \| 24576 \| 32 \| 4096 \| 0 \| auto \| \d+ \| ([\d.]+)", gpu, re.M
+    )
+    (tokens,) = re.findall(r"^\| float32 \| 32 \| ([\d.e+]+) \|", gpu, re.M)
+    cpu = (results / "amd-epyc-2-cores.md").read_text()
+    (seconds,) = re.findall(r"^\| BatchTopK \| sae-sweeps \| 0% \| ([\d.]+)", cpu, re.M)
+    sweeps = re.findall(r"^\| (?:3|6|12) \| one command(?: \| [\d.,x ]+){4} \| ([\d.]+)", cpu, re.M)
+    assert len(sweeps) == 3
+    measured = {
+        "cpu": {
+            "steps": 768 * 12288 * 4096 / float(seconds),
+            "model": 131072 * 12 * 192**2 * 3 / (sum(map(float, sweeps)) / 3),
+        },
+        "cuda": {"steps": 768 * 24576 * 4096 / float(milliseconds) * 1e3, "model": float(tokens) * 12 * 768**2 * 8},
+    }
+    for device, rates in GUESSED_RATE.items():
+        assert rates == pytest.approx(measured[device], rel=0.05)
 
 
 def test_the_same_pack_is_estimated_at_its_measured_seconds(tmp_path):
@@ -84,7 +108,8 @@ def test_another_model_or_hook_is_still_guessed(tmp_path):
     assert not known.has_measured(deeper[0].config)
     assert not known.has_measured(composed("model.name=gpt2", f"model.hook={HOOK}"))
     work = measure_work(deeper, FACTS)
-    expected = (work["model"] + work["steps"]) / GUESSED_RATE["cuda"] + sum(GUESSED_SECONDS.values())
+    rate = GUESSED_RATE["cuda"]
+    expected = work["model"] / rate["model"] + work["steps"] / rate["steps"] + sum(GUESSED_SECONDS.values())
     assert known.estimate_seconds(deeper, FACTS) == pytest.approx(expected)
 
 

@@ -200,11 +200,12 @@ def test_a_plan_without_a_hub_uses_the_published_sizes(no_hub, tmp_path, capsys)
     assert plan.disk == 10 * 2 * 16384 * 2304 * 4
     model = 12 * 2304**2 * 26 + 256000 * 2304
     assert plan.memory == point_bytes(config, 2304) + chunk_bytes(config, 2304) + 2 * model  # bfloat16
-    multiply_adds = 1e9 * (12 * 2304**2 * 12 + 16384 * 2304)  # blocks 0 to 11, and the encoder
-    assert plan.hours == pytest.approx((multiply_adds / 1e11 + 60 + 10) / 3600)
+    model, steps = 1e9 * 12 * 2304**2 * 12, 1e9 * 16384 * 2304  # blocks 0 to 11, and the encoder
+    assert plan.hours == pytest.approx((model / 3e10 + steps / 8e10 + 60 + 10) / 3600)
     plan.show()
     shown = capsys.readouterr().out
-    assert "guessed for a CPU: this model has not run here yet (1e11 multiply-adds a second are assumed)" in shown
+    assumed = "(assumed multiply-adds a second: 3e10 in the model, 8e10 in training steps)"
+    assert f"guessed for a CPU: this model has not run here yet {assumed}" in shown
     assert "not checked: model.name=google/gemma-2-2b is not a local path" in shown
     assert "the plan uses its published sizes (26 layers, d = 2304, 256,000 tokens)" in shown
     assert "not checked: dataset.name=Skylion007/openwebtext is not a local path" in shown

@@ -188,3 +188,21 @@ def test_a_tensor_stream_shuffles_each_epoch_in_another_order():
     assert TensorStream(x_AD, 50, chunk_size=35).chunk_size == 50
     with pytest.raises(ValueError, match=r"shape \(110,\) do not fill"):
         TensorStream(x_AD.flatten(), 10)
+
+
+@pytest.mark.parametrize("chunks", [(3, 3), (1, 4), (4, 2)])
+def test_only_chunks_that_a_trainer_needs_are_announced(chunks):
+    """Each announced chunk is the next one that is made, also for trainers that are further ahead."""
+    stream, calls = Stream(), []
+    make = stream.chunk
+    stream.chunk = lambda index: calls.append(index) or make(index)
+    settings = {"batch_size": 32, "chunk_batches": 2, "dead_after_tokens": 64}
+    trainers = [Trainer(SAES["topk"](), TrainingConfig(tokens=64 * count, **settings)) for count in chunks]
+    for _ in range(2 * chunks[1] - 1 if chunks[0] < chunks[1] else 0):  # the second resumes in its last chunk
+        trainers[1].step(make(0)[:32])
+    for _, steps in train(trainers, stream, lambda index: calls.append(f"next {index}")):
+        for _ in steps:
+            pass
+    expected = {(3, 3): [0, 1, 2], (1, 4): [0, 3], (4, 2): [0, 1, 2, 3]}[chunks]
+    announced = [word for index in expected[1:] for word in (f"next {index}", index)]
+    assert calls == [expected[0], *announced]
