@@ -25,6 +25,7 @@ from sae_sweeps.runtime.progress import OnProgress
 
 LOGITS_IN_MEMORY = 2**23  # elements of the logits (N, S, V) of a batch on a CPU; more is slower
 LOGITS_IN_MEMORY_CUDA = 2**26  # the same on CUDA
+HALVES = (torch.bfloat16, torch.float16)  # dtypes in which activations are kept; each is exact in float32
 
 
 class LanguageModel:
@@ -99,19 +100,28 @@ class LanguageModel:
         return token
 
     def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor:
-        """Return the activations at the hook, (N, S, D) in float32, for the token ids `tokens_NS`.
+        """Return the activations at the hook, (N, S, D), for the token ids `tokens_NS`.
 
-        Layers above the hook are not run. `on_progress` is called with the number of sequences that are done, and N.
+        They keep the dtype that they have in the model if that is bfloat16 or float16, which halves the memory; else
+        they are float32. Layers above the hook are not run. `on_progress` is called with the number of sequences that
+        are done, and N.
         Raises: ConfigError if the model does not call the hook exactly once for each batch.
         """
-        acts_NSD = torch.empty(*tokens_NS.shape, self.d_model, device=self.device)
+        kept: list[Tensor] = []
         done = 0
+
+        def take(acts_nSD: Tensor) -> None:
+            if not kept:
+                dtype = acts_nSD.dtype if acts_nSD.dtype in HALVES else torch.float32
+                kept.append(torch.empty(*tokens_NS.shape, self.d_model, dtype=dtype, device=self.device))
+            kept[0][done : done + len(acts_nSD)] = acts_nSD
+
         for batch_NS in tokens_NS.split(self.config.batch_sequences):
-            self._hooked.read(batch_NS, self.hook, acts_NSD[done : done + len(batch_NS)])
+            self._hooked.read(batch_NS, self.hook, take)
             done += len(batch_NS)
             if on_progress is not None:
                 on_progress(done, len(tokens_NS))
-        return acts_NSD
+        return kept[0]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -95,7 +95,7 @@ class ActivationSource:
             count = -(-count * activations // int(found_N[-1]))
 
     def held_out_text(self, activations: int, on_progress: OnProgress | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches of n held-out sequences: the tokens (n, S), and the raw activations (B, D).
+        """Yield batches of n held-out sequences: the tokens (n, S), and the raw activations (B, D) in float32.
 
         The activations are those of the positions that are data, `positions.find(tokens)`. All batches have about
         `activations` activations together, or all if the text has fewer. `on_progress` is called with the number of
@@ -107,7 +107,7 @@ class ActivationSource:
         for tokens_nS in tokens_NS.split(max(1, BATCH_TOKENS // self._dataset.seq_len)):
             acts_nSD = self.model.activations(tokens_nS)
             done += len(tokens_nS)
-            x_BD = acts_nSD[self.positions.find(tokens_nS).to(acts_nSD.device)]
+            x_BD = acts_nSD[self.positions.find(tokens_nS).to(acts_nSD.device)].float()
             require_finite(self.model.config, x_BD, "held-out activations")
             if len(x_BD) > 0:
                 yield tokens_nS, x_BD
