@@ -99,6 +99,10 @@ class LanguageModel:
             raise ConfigError("model.name", self.config.name, problem, "use the tokenizer of this model")
         return token
 
+    def sequences_per_pass(self, seq_len: int) -> int:
+        """Return how many sequences of `seq_len` tokens a forward pass takes on this model's device."""
+        return self.config.sequences_per_pass(self.device.type, seq_len)
+
     def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor:
         """Return the activations at the hook, (N, S, D), for the token ids `tokens_NS`.
 
@@ -116,7 +120,7 @@ class LanguageModel:
                 kept.append(torch.empty(*tokens_NS.shape, self.d_model, dtype=dtype, device=self.device))
             kept[0][done : done + len(acts_nSD)] = acts_nSD
 
-        for batch_NS in tokens_NS.split(self.config.batch_sequences):
+        for batch_NS in tokens_NS.split(self.sequences_per_pass(tokens_NS.shape[1])):
             self._hooked.read(batch_NS, self.hook, take)
             done += len(batch_NS)
             if on_progress is not None:
@@ -213,7 +217,7 @@ class LanguageModel:
     ) -> float:
         nats, first = 0.0, 0
         per_batch = max(1, self.logits_at_once // tokens_NS.shape[1])
-        for batch_NS in tokens_NS.split(min(per_batch, self.config.batch_sequences)):
+        for batch_NS in tokens_NS.split(min(per_batch, self.sequences_per_pass(tokens_NS.shape[1]))):
             batch_NS = batch_NS.to(self.device)
             replace_batch = None if replace is None else partial(_call_with_first, replace, first)
             logits_NSV = self._hooked.logits(batch_NS, hook, replace_batch)

@@ -125,7 +125,7 @@ class ActivationSource:
             origin = {
                 "weights": self.model.fingerprint,
                 "hook": config.model.hook,
-                "batch_sequences": config.model.batch_sequences,
+                "batch_sequences": self.model.sequences_per_pass(self._dataset.seq_len),
                 "device": "cpu" if self.device.type == "cpu" else device_name(self.device),
                 **{package: version(package) for package in ("torch", "transformers", "transformer-lens")},
             }
@@ -152,7 +152,8 @@ def load_source(config: Config, device: torch.device) -> ActivationSource:
 
     Raises: ConfigError if the model or its tokenizer cannot be used.
     """
-    key = json.dumps([select_stream_settings(config), str(device)], sort_keys=True)
+    sequences = config.model.sequences_per_pass(device.type, config.dataset.seq_len)
+    key = json.dumps([select_stream_settings(config), sequences, str(device)], sort_keys=True)
     if key not in _latest:
         _latest.clear()  # frees the model's memory before another one is loaded
         _latest[key] = ActivationSource(config, device)

@@ -73,6 +73,7 @@ def _stream(config: Config) -> str:
     """Return a key that is equal for points that share an activation stream."""
     determining = {
         **select_stream_settings(config),
+        "batch_sequences": config.model.batch_sequences,
         "task": config.task.name,
         "device": config.device,
         "activations": asdict(config.activations),
