@@ -2,7 +2,7 @@
 
 Every point has its weights all the time. The points take turns, so they share the rest: the largest of a few phases, of
 which each function below counts one. Where numbers depend on the data, a bad case is counted: half of the latents dead,
-and many active entries where nothing bounds their number.
+and half more active entries than at the start, which may make them dense.
 """
 
 # B activations in a batch, D model width, F latents (dict_size), S positions in a sequence, V vocabulary
@@ -145,8 +145,7 @@ def _entries_bytes(config: Config, device: str) -> float:
     if not isinstance(sae, PenaltyConfig):
         return ENTRY * batch * config.k
     entries = batch * config.dict_size
-    is_bounded = "target_l0" in resolve_sparsity(config) and _active_share(config) <= DENSE_FROM[device]
-    if is_bounded or entries > DENSE_LIMIT:
+    if entries > DENSE_LIMIT or _active_share(config) <= DENSE_FROM[device]:
         return _sparse_bytes(config, batch)
     return DENSE_MATRICES[sae.architecture] * entries * FLOAT
 
@@ -155,9 +154,11 @@ def _active_share(config: Config) -> float:
     """Estimate the share of active entries in the first batches of an SAE with a penalty, where it is largest."""
     assert isinstance(config.sae, PenaltyConfig), "the caller has checked it"
     ((name, value),) = resolve_sparsity(config).items()
-    if name == "target_l0":  # the number varies from batch to batch
-        return min(1.0, 1.5 * STARTING_L0[config.sae.architecture] * value / config.dict_size)
-    return NormalDist().cdf(-config.sae.initial_threshold)
+    if name == "target_l0":
+        share = STARTING_L0[config.sae.architecture] * value / config.dict_size
+    else:
+        share = NormalDist().cdf(-config.sae.initial_threshold)
+    return min(1.0, 1.5 * share)  # it varies from batch to batch
 
 
 def _dead_bytes(sae: TopKConfig, batch: int, dict_size: int, d_in: int, device: str) -> float:

@@ -118,12 +118,10 @@ def test_a_gpu_counts_its_context_and_larger_blocks():
 @pytest.mark.parametrize("sae", ["jumprelu", "relu", "gated"])
 def test_a_coefficient_may_leave_every_entry_active_up_to_the_dense_limit(sae):
     words = [f"sae={sae}", "training.batch_size=4096", "training.chunk_batches=1", "evaluation.tokens=256"]
-    given = "sae.sparsity_coefficient=0.01"
-    bounded, dense = (
-        shared_bytes(composed(*words, *more, "dict_size=65536"), facts(), "cuda") for more in ([], [given])
-    )
+    given = ["sae.sparsity_coefficient=0.01", "sae.initial_threshold=1.5"]
+    bounded, dense = (shared_bytes(composed(*words, *more, "dict_size=65536"), facts(), "cuda") for more in ([], given))
     assert dense > bounded + 5 * 4 * 4096 * 65536
-    beyond = shared_bytes(composed(*words, given, f"dict_size={DENSE_LIMIT // 4096 * 2}"), facts(), "cuda")
+    beyond = shared_bytes(composed(*words, *given, f"dict_size={DENSE_LIMIT // 4096 * 2}"), facts(), "cuda")
     assert beyond < 5 * 4 * 2 * DENSE_LIMIT
 
 
