@@ -71,7 +71,7 @@ def shared_bytes(config: Config, facts: ModelInfo, device: str) -> float:
         width * chunk + _step_bytes(config, d_in, device),
         evaluated + reading + _logit_bytes(config, facts, device),
         evaluated + 4 * FLOAT * held_out,  # squares in float64
-        evaluated + _block_bytes(config, EVALUATED, device, FLOAT) + _sparse_bytes(config, EVALUATED),
+        evaluated + _block_bytes(config, EVALUATED, device, FLOAT) + CANDIDATE * EVALUATED * config.k,
     )
     return BASE[device] + width * held_out + max(phases)
 
@@ -121,7 +121,7 @@ def _selection_bytes(config: Config, d_in: int, device: str, precision: str) -> 
     block = _block_bytes(config, batch, device, 2 if precision == "bfloat16" else FLOAT)
     if not isinstance(sae, PenaltyConfig):
         unguided = 0 if sae.architecture == "topk" else POSITIVE * min(batch * dict_size, BLOCK[device])
-        return max(rounding, unguided, block + _sparse_bytes(config, batch))
+        return max(rounding, unguided, block + CANDIDATE * batch * config.k)
     # a CPU sorts them; a point has no gradients and moments yet
     started = min(START, batch) * dict_size * (24 if device == "cpu" else 12) - 0.75 * point_bytes(config, d_in)
     return max(rounding, started, block + _entries_bytes(config, device))
@@ -132,13 +132,6 @@ def _block_bytes(config: Config, batch: int, device: str, width: int) -> float:
     return min(batch * config.dict_size, max(BLOCK[device], config.dict_size)) * (width + 1)
 
 
-def _sparse_bytes(config: Config, batch: int) -> float:
-    """Estimate the active entries of a batch while they are selected."""
-    if isinstance(config.sae, PenaltyConfig):
-        return ENTRY * batch * config.dict_size * _active_share(config)
-    return CANDIDATE * batch * config.k
-
-
 def _entries_bytes(config: Config, device: str) -> float:
     """Estimate the kept entries of a batch with their gradients: sparse, or all entries where many are active."""
     sae, batch = config.sae, config.training.batch_size
@@ -146,7 +139,7 @@ def _entries_bytes(config: Config, device: str) -> float:
         return ENTRY * batch * config.k
     entries = batch * config.dict_size
     if entries > DENSE_LIMIT or _active_share(config) <= DENSE_FROM[device]:
-        return _sparse_bytes(config, batch)
+        return ENTRY * entries * _active_share(config)
     return DENSE_MATRICES[sae.architecture] * entries * FLOAT
 
 
