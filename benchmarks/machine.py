@@ -18,10 +18,14 @@ def read_load() -> float:
     return os.getloadavg()[0]
 
 
+def find_gpu() -> str | None:
+    """Return the name of the GPU that torch uses; None if it finds none."""
+    return _read_output(sys.executable, "-c", "import torch; print(torch.cuda.get_device_name())")
+
+
 def describe(device: str) -> dict[str, Any]:
     """Return the hardware. `name` names the results: the GPU if the benchmark runs on it, else the CPU."""
-    command = [sys.executable, "-c", "import torch; print(torch.cuda.get_device_name())"]
-    gpu = _read_output(*command) if device == "cuda" else None
+    gpu = find_gpu() if device == "cuda" else None
     return {
         "name": gpu or _cpu(),
         "cpu": _cpu(),

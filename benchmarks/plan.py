@@ -20,7 +20,6 @@ class Library:
     script: str  # file in steps/
     environment: str | None  # folder of a virtual environment in the project; None: the one that runs this
     architectures: tuple[str, ...] = ARCHITECTURES
-    on_cuda: bool = True
 
     @property
     def python(self) -> str:
@@ -36,7 +35,7 @@ class Library:
 LIBRARIES = (
     Library(OURS, "ours.py", None),
     Library("sae-lens", "saelens.py", ".venv-saelens"),
-    Library("dictionary-learning", "dictionary_learning_peer.py", ".venv-bench/dictionary-learning", on_cuda=False),
+    Library("dictionary-learning", "dictionary_learning_peer.py", ".venv-bench/dictionary-learning"),
     Library("eai-sparsify", "eai_sparsify.py", ".venv-bench/eai-sparsify", architectures=("topk",)),
 )
 
@@ -99,7 +98,7 @@ SIZES = {
 }
 
 
-def measurements(points: Iterator[dict[str, Any]], device: str) -> Iterator[tuple[Library, dict[str, Any]]]:
+def measurements(points: Iterator[dict[str, Any]]) -> Iterator[tuple[Library, dict[str, Any]]]:
     """Yield a library and a spec at a time. The libraries alternate, so that drifts of the machine affect all of them.
 
     JumpReLU is not measured with dead latents: no library has an auxiliary loss for it.
@@ -107,7 +106,7 @@ def measurements(points: Iterator[dict[str, Any]], device: str) -> Iterator[tupl
     for point in points:
         for architecture in ARCHITECTURES:
             for library in LIBRARIES:
-                is_supported = architecture in library.architectures and (library.on_cuda or device != "cuda")
+                is_supported = architecture in library.architectures
                 has_precision = point.get("precision", "float32") == "float32" or library.name == OURS
                 if is_supported and has_precision and not (architecture == "jumprelu" and point.get("dead")):
                     yield library, {"architecture": architecture, **point}

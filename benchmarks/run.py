@@ -51,14 +51,15 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.threads < 1 or (args.steps is not None and args.steps < 1):
         parser.error("--threads and --steps must be at least 1")
+    if args.device == "cuda" and not args.again and machine.find_gpu() is None:
+        parser.error("--device cuda: torch finds no GPU; run `nvidia-smi`, and `make setup TORCH_BACKEND=auto`")
     return args
 
 
 def collect(args: argparse.Namespace) -> dict[str, Any]:
     """Measure everything. Return what is written as JSON, from which the tables are made."""
     sizes = SIZES[args.sizes]
-    libraries = [library for library in LIBRARIES if library.on_cuda or args.device != "cuda"]
-    missing = [library.name for library in libraries if not library.is_ready]
+    missing = [library.name for library in LIBRARIES if not library.is_ready]
     for name in missing:
         print(f"{name} is left out: it has no environment; `make bench` creates it")
     load = machine.read_load()
@@ -88,7 +89,7 @@ def collect(args: argparse.Namespace) -> dict[str, Any]:
 def time_steps(args: argparse.Namespace, sizes: Sizes) -> list[dict[str, Any]]:
     """Return the record of each measurement of training steps."""
     points = sizes.points(args.device, args.quick)
-    planned = [(library, spec) for library, spec in measurements(points, args.device) if library.is_ready]
+    planned = [(library, spec) for library, spec in measurements(points) if library.is_ready]
     base_size = sizes.base["batch"] * sizes.base["dict_size"]
     progress = Progress([0.3 + spec["batch"] * spec["dict_size"] / base_size for _, spec in planned])
     steps, warmup = STEPS_AND_WARMUP[args.device]

@@ -131,7 +131,7 @@ class ActivationStream:
         After the last sequence the text is repeated in another order. Raises: ConfigError if the training text does
         not fill one sequence.
         """
-        return self._chunks.chunk(index)
+        return self._chunks.chunk(index).float()
 
     def held_out(self, activations: int = CHUNK) -> HeldOut:
         """Return about `activations` held-out activations (all if the text has fewer), for `evaluate` and `stitch`.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from torch import Size, Tensor
+from torch import Size, Tensor, uint8
 
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import save_tensors
@@ -141,4 +141,4 @@ def _read(path: Path, shape_NS: Size) -> Tensor | None:
 
 
 def _digest(acts_NSD: Tensor) -> str:
-    return hashlib.sha256(acts_NSD.numpy().data).hexdigest()
+    return hashlib.sha256(acts_NSD.flatten().view(uint8).numpy().data).hexdigest()  # numpy has no bfloat16

@@ -23,7 +23,10 @@ class Model(Protocol):
     """The method of a language model that `ActivationChunks` calls."""
 
     def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor:
-        """Return the activations (N, S, D) of the sequences `tokens_NS`; `on_progress(done, N)` counts sequences."""
+        """Return the activations (N, S, D) of the sequences `tokens_NS`; `on_progress(done, N)` counts sequences.
+
+        The dtype is float32, or bfloat16 or float16, whose numbers are exact in float32.
+        """
 
 
 class ActivationChunks:
@@ -71,6 +74,8 @@ class ActivationChunks:
     def chunk(self, index: int) -> Tensor:
         """Return chunk `index`: shuffled activations (A, D), A = `chunk_size`; on the CPU if they come from the cache.
 
+        The dtype is that of the model's activations: float32, bfloat16 or float16.
+
         Raises: ConfigError if the training text does not fill one sequence, if all of its positions are left out, or
         if an activation is not finite; BrokenTextError if the text breaks off; TrainingError if the language model runs
         out of memory.
@@ -114,8 +119,9 @@ class ActivationChunks:
                 raise
             raise TrainingError(
                 f"the language model ran out of memory in chunk {index} of the text, which has {len(tokens_NS)} "
-                f"sequences ({first_line(error)}). Fix: lower model.batch_sequences, or train fewer points side by "
-                "side (hydra.launcher.max_points), then rerun the command, which resumes every point where it is now"
+                f"sequences ({first_line(error)}). Fix: lower model.batch_sequences, for example to 8, or train fewer "
+                "points side by side (hydra.launcher.max_points), then rerun the command, which resumes every point "
+                "where it is now"
             ) from error
 
     def count_left_out(self, activations: int) -> int:

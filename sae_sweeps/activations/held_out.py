@@ -23,7 +23,7 @@ SEQUENCES_TRIED = 4  # sequences on which resuming the forward pass at the hook 
 class HeldOut:
     """Held-out sequences with activations, and the language model's cross-entropy on them, in nats per token.
 
-    acts_NSD: the activations at the hook, at all positions
+    acts_NSD: the activations at the hook, at all positions, in the dtype that `LanguageModel.activations` keeps
     is_data_NS: which positions are data (see positions.py); only these are counted and replaced
     left_out: number of positions that hold an excluded token, besides the prepended BOS
     ce, ce_zero, ce_mean: the cross-entropy with the activations unchanged, replaced by zeros, and by their mean
@@ -40,8 +40,8 @@ class HeldOut:
 
     @property
     def acts_AD(self) -> Tensor:
-        """Return the held-out activations (A, D): the positions of all sequences that are data."""
-        return self.acts_NSD[self.is_data_NS.to(self.acts_NSD.device)]
+        """Return the held-out activations (A, D) in float32: the positions of all sequences that are data."""
+        return self.acts_NSD[self.is_data_NS.to(self.acts_NSD.device)].float()
 
     @property
     def tokens_A(self) -> Tensor:
@@ -54,7 +54,7 @@ class HeldOut:
 
         def replace(original: Tensor, first: int) -> Tensor:
             sequences = slice(first, first + len(original))
-            replaced_nSD = self.acts_NSD[sequences].clone()
+            replaced_nSD = self.acts_NSD[sequences].to(torch.float32, copy=True)
             replaced_nSD[self.is_data_NS[sequences].to(replaced_nSD.device)] = torch.cat(per_sequence[sequences])
             return replaced_nSD
 

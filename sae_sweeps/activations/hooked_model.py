@@ -40,18 +40,19 @@ class HookedModel:
         return int(self._bridge.cfg.n_layers)
 
     @torch.no_grad()
-    def read(self, tokens_nS: Tensor, hook: str, acts_nSD: Tensor) -> None:
-        """Write the activations at a hook into `acts_nSD`. Layers above the hook are not run.
+    def read(self, tokens_nS: Tensor, hook: str, take: Callable[[Tensor], Any]) -> None:
+        """Call `take` with the activations (n, S, D) at a hook, to copy them at once. Layers above it are not run.
 
         Raises: ConfigError if the hook is not called exactly once, or with another shape.
         """
         output = as_block_output(hook)  # a block's input is the output of the block before: one block less is run
+        shape = (*tokens_nS.shape, int(self._bridge.cfg.d_model))
         calls: list[tuple[int, ...]] = []
 
         def collect(acts: Tensor, hook: object) -> None:
             calls.append(tuple(acts.shape))
-            if acts.shape == acts_nSD.shape:
-                acts_nSD.copy_(acts)  # at once: the model may change the tensor in place
+            if acts.shape == shape:
+                take(acts)  # at once: the model may change the tensor in place
 
         self._bridge.run_with_hooks(
             tokens_nS.to(self._device),
@@ -59,7 +60,7 @@ class HookedModel:
             return_type=None,
             stop_at_layer=hook_layer(output) + 1,
         )
-        _require_one_call(hook, calls, tuple(acts_nSD.shape))
+        _require_one_call(hook, calls, shape)
 
     @torch.no_grad()
     def logits(self, tokens_nS: Tensor, hook: str = "", replace: Replace | None = None) -> Tensor:
@@ -119,7 +120,7 @@ class HookedModel:
 
     def _find_fault(self, hook: str, trial: Trial, logits_PSV: Tensor) -> str | None:
         acts_PSD = torch.empty(*trial.tokens_PS.shape, int(self._bridge.cfg.d_model), device=self._device)
-        self.read(trial.tokens_PS, hook, acts_PSD)
+        self.read(trial.tokens_PS, hook, acts_PSD.copy_)
         layer, place = split_hook(hook) or (-1, "")
         side = {"hook_resid_pre": 0, "hook_resid_post": 1}.get(place)
         if side is not None and layer in trial.blocks:

@@ -25,6 +25,7 @@ from sae_sweeps.runtime.progress import OnProgress
 
 LOGITS_IN_MEMORY = 2**23  # elements of the logits (N, S, V) of a batch on a CPU; more is slower
 LOGITS_IN_MEMORY_CUDA = 2**26  # the same on CUDA
+HALVES = (torch.bfloat16, torch.float16)  # dtypes in which activations are kept; each is exact in float32
 
 
 class LanguageModel:
@@ -98,20 +99,33 @@ class LanguageModel:
             raise ConfigError("model.name", self.config.name, problem, "use the tokenizer of this model")
         return token
 
-    def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor:
-        """Return the activations at the hook, (N, S, D) in float32, for the token ids `tokens_NS`.
+    def sequences_per_pass(self, seq_len: int) -> int:
+        """Return how many sequences of `seq_len` tokens a forward pass takes on this model's device."""
+        return self.config.sequences_per_pass(self.device.type, seq_len)
 
-        Layers above the hook are not run. `on_progress` is called with the number of sequences that are done, and N.
+    def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor:
+        """Return the activations at the hook, (N, S, D), for the token ids `tokens_NS`.
+
+        They keep the dtype that they have in the model if that is bfloat16 or float16, which halves the memory; else
+        they are float32. Layers above the hook are not run. `on_progress` is called with the number of sequences that
+        are done, and N.
         Raises: ConfigError if the model does not call the hook exactly once for each batch.
         """
-        acts_NSD = torch.empty(*tokens_NS.shape, self.d_model, device=self.device)
+        kept: list[Tensor] = []
         done = 0
-        for batch_NS in tokens_NS.split(self.config.batch_sequences):
-            self._hooked.read(batch_NS, self.hook, acts_NSD[done : done + len(batch_NS)])
+
+        def take(acts_nSD: Tensor) -> None:
+            if not kept:
+                dtype = acts_nSD.dtype if acts_nSD.dtype in HALVES else torch.float32
+                kept.append(torch.empty(*tokens_NS.shape, self.d_model, dtype=dtype, device=self.device))
+            kept[0][done : done + len(acts_nSD)] = acts_nSD
+
+        for batch_NS in tokens_NS.split(self.sequences_per_pass(tokens_NS.shape[1])):
+            self._hooked.read(batch_NS, self.hook, take)
             done += len(batch_NS)
             if on_progress is not None:
                 on_progress(done, len(tokens_NS))
-        return acts_NSD
+        return kept[0]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -203,7 +217,7 @@ class LanguageModel:
     ) -> float:
         nats, first = 0.0, 0
         per_batch = max(1, self.logits_at_once // tokens_NS.shape[1])
-        for batch_NS in tokens_NS.split(min(per_batch, self.config.batch_sequences)):
+        for batch_NS in tokens_NS.split(min(per_batch, self.sequences_per_pass(tokens_NS.shape[1]))):
             batch_NS = batch_NS.to(self.device)
             replace_batch = None if replace is None else partial(_call_with_first, replace, first)
             logits_NSV = self._hooked.logits(batch_NS, hook, replace_batch)

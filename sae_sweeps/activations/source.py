@@ -95,7 +95,7 @@ class ActivationSource:
             count = -(-count * activations // int(found_N[-1]))
 
     def held_out_text(self, activations: int, on_progress: OnProgress | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches of n held-out sequences: the tokens (n, S), and the raw activations (B, D).
+        """Yield batches of n held-out sequences: the tokens (n, S), and the raw activations (B, D) in float32.
 
         The activations are those of the positions that are data, `positions.find(tokens)`. All batches have about
         `activations` activations together, or all if the text has fewer. `on_progress` is called with the number of
@@ -107,7 +107,7 @@ class ActivationSource:
         for tokens_nS in tokens_NS.split(max(1, BATCH_TOKENS // self._dataset.seq_len)):
             acts_nSD = self.model.activations(tokens_nS)
             done += len(tokens_nS)
-            x_BD = acts_nSD[self.positions.find(tokens_nS).to(acts_nSD.device)]
+            x_BD = acts_nSD[self.positions.find(tokens_nS).to(acts_nSD.device)].float()
             require_finite(self.model.config, x_BD, "held-out activations")
             if len(x_BD) > 0:
                 yield tokens_nS, x_BD
@@ -125,7 +125,7 @@ class ActivationSource:
             origin = {
                 "weights": self.model.fingerprint,
                 "hook": config.model.hook,
-                "batch_sequences": config.model.batch_sequences,
+                "batch_sequences": self.model.sequences_per_pass(self._dataset.seq_len),
                 "device": "cpu" if self.device.type == "cpu" else device_name(self.device),
                 **{package: version(package) for package in ("torch", "transformers", "transformer-lens")},
             }
@@ -152,7 +152,8 @@ def load_source(config: Config, device: torch.device) -> ActivationSource:
 
     Raises: ConfigError if the model or its tokenizer cannot be used.
     """
-    key = json.dumps([select_stream_settings(config), str(device)], sort_keys=True)
+    sequences = config.model.sequences_per_pass(device.type, config.dataset.seq_len)
+    key = json.dumps([select_stream_settings(config), sequences, str(device)], sort_keys=True)
     if key not in _latest:
         _latest.clear()  # frees the model's memory before another one is loaded
         _latest[key] = ActivationSource(config, device)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sae_sweeps.config.conversion import to_config
 from sae_sweeps.config.saes import SAE_SCHEMAS, JumpReLUConfig
-from sae_sweeps.config.schema import Config, DatasetConfig, get_setting
+from sae_sweeps.config.schema import Config, DatasetConfig, ModelConfig, get_setting
 from sae_sweeps.config.sparsity import apply_precedence
 from sae_sweeps.config.tasks import SWEEP_TASKS, TASKS
 from sae_sweeps.config.wheel_models import models_folder
@@ -91,6 +91,7 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
         selected["training"].pop(neutral, None)
     selected["dataset"].pop("retry_seconds", None)
     selected["dataset"] = _name_excluded(selected["dataset"])
+    selected["model"] = _name_sequences(selected["model"])
     selected["model"].pop("aliases", None)
     listed = selected["model"].pop("sparsity_coefficients")["values"]  # only the coefficient for this k matters
     sae = selected["sae"]
@@ -103,12 +104,26 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def select_stream_settings(config: Config) -> dict[str, Any]:
-    """Return the settings of the activation stream, by group. Points with equal ones can train on one stream."""
-    settings: dict[str, Any] = {"model": asdict(config.model), "dataset": _name_excluded(asdict(config.dataset))}
+    """Return the settings of the activation stream, by group, as names of studies have them.
+
+    Points with equal ones, and an equal `model.batch_sequences`, can train on one stream.
+    """
+    model, dataset = asdict(config.model), asdict(config.dataset)
+    settings: dict[str, Any] = {"model": _name_sequences(model), "dataset": _name_excluded(dataset)}
     for unused in ("sparsity_coefficients", "aliases"):
         settings["model"].pop(unused)
     settings["dataset"].pop("retry_seconds")
     return settings
+
+
+def _name_sequences(model: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's settings with the number of `batch_sequences` on a CPU in place of None.
+
+    That number was the default for every device before, so points keep their names.
+    """
+    model = dict(model)
+    on_cpu = model.pop("cpu_sequences", ModelConfig.cpu_sequences)
+    return model if model["batch_sequences"] is not None else {**model, "batch_sequences": on_cpu}
 
 
 def _name_excluded(dataset: dict[str, Any]) -> dict[str, Any]:

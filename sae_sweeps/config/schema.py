@@ -15,6 +15,8 @@ from omegaconf import MISSING
 from sae_sweeps.config.saes import SAEConfig
 from sae_sweeps.config.studies import ExportConfig, LatentsConfig, MetaConfig, PublishConfig, StitchConfig
 
+GPU_TOKENS = 2**14  # tokens in a forward pass on a GPU, which fewer would not keep busy
+
 
 @dataclass(kw_only=True)
 class CoefficientsConfig:
@@ -32,9 +34,17 @@ class ModelConfig:
     name: str = MISSING  # folder in Hugging Face format, or name on the Hugging Face hub
     hook: str = MISSING  # TransformerLens hook name, for example blocks.8.hook_resid_pre
     dtype: str = "float32"  # float32, bfloat16, float16, or auto: bfloat16 if the hardware computes in it, else float32
-    batch_sequences: int = 32  # token sequences per forward pass
+    # token sequences per forward pass; None: on a CPU `cpu_sequences`, on a GPU as many as have GPU_TOKENS tokens
+    batch_sequences: int | None = None
+    cpu_sequences: int = 32  # what `batch_sequences` is on a CPU if it is None; names of points have this number then
     aliases: list[str] = field(default_factory=list)  # the model's names in SAE files of other libraries
     sparsity_coefficients: CoefficientsConfig = field(default_factory=CoefficientsConfig)
+
+    def sequences_per_pass(self, device: str, seq_len: int) -> int:
+        """Return how many sequences of `seq_len` tokens a forward pass takes on a type of device, such as "cpu"."""
+        if self.batch_sequences is not None:
+            return self.batch_sequences
+        return self.cpu_sequences if device == "cpu" else max(1, GPU_TOKENS // seq_len)
 
 
 @dataclass(kw_only=True)

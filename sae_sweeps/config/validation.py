@@ -100,7 +100,8 @@ def _check_model(checks: Checks) -> None:
     name = checks.config.model.name
     problem = "must be a folder or a name on the Hugging Face hub"
     checks.require("model.name", bool(name), problem, "model.name=FOLDER, or a name on the hub")
-    checks.require_positive("model.batch_sequences", "evaluation.tokens", "activations.cache_gib")
+    checks.require_positive("model.cpu_sequences", "evaluation.tokens", "activations.cache_gib")
+    checks.require_at_least(1, "model.batch_sequences")
     checks.require_one_of("model.dtype", DTYPES)
 
 

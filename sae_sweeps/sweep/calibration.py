@@ -10,6 +10,7 @@ from filelock import FileLock
 from sae_sweeps.activations.hooks import as_block_output, hook_layer
 from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import Config
+from sae_sweeps.runtime.devices import GPU_DRIVER
 from sae_sweeps.runtime.errors import describe_error
 from sae_sweeps.runtime.records import matches, read_record, write_record
 from sae_sweeps.sweep.point import Point
@@ -42,6 +43,7 @@ class Calibration:
 
     def __init__(self, output_root: Path, *, is_local: bool) -> None:
         content = read_record(output_root / FILE, SHAPE, FILE) or {"latest": {}, "devices": {}}
+        self._is_local = is_local
         self.device = content["latest"].get(_place(is_local), "CPU" if is_local else "CUDA GPU")
         self._sums = content["devices"].get(self.device, {})
 
@@ -49,6 +51,13 @@ class Calibration:
     def guessed_rate(self) -> dict[str, float]:
         """Return the multiply-adds per second assumed for "steps" and "model" if this device has not run the model."""
         return GUESSED_RATE["cpu" if self.device.startswith("CPU") else "cuda"]
+
+    def guess_type(self, setting: str) -> str:
+        """Return the type of the device that the setting `device` stands for, such as "cpu"; the device is not used."""
+        if setting == "auto":
+            is_cpu = self.device.startswith("CPU") and not (self._is_local and GPU_DRIVER.exists())
+            return "cpu" if is_cpu else "cuda"
+        return setting.partition(":")[0]
 
     def has_measured(self, config: Config) -> bool:
         """Return whether earlier runs measured the speed of the configuration's model and hook on this device."""

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import select_stream_settings
-from sae_sweeps.config.saes import MatryoshkaConfig
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.sweep.memory import pack_bytes, point_bytes, shared_bytes
 from sae_sweeps.sweep.point import Point
 
 log = logging.getLogger(__name__)
 
-FLOAT = 4  # bytes per float32 number
 LOCKS, TRACKED = 1, 4  # files that a point keeps open without tracking; in W&B's service, which has the same limit
-LARGEST_BLOCK = 2**27  # largest number of pre-activations in GPU memory at a time (encoder.py)
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,7 @@ def _stream(config: Config) -> str:
     """Return a key that is equal for points that share an activation stream."""
     determining = {
         **select_stream_settings(config),
+        "batch_sequences": config.model.batch_sequences,
         "task": config.task.name,
         "device": config.device,
         "activations": asdict(config.activations),
@@ -82,27 +82,28 @@ def _stream(config: Config) -> str:
 
 
 def split_to_fit(
-    points: Sequence[Point], d_in: int, available: float, limited_by: str = "free memory"
+    points: Sequence[Point], facts: ModelInfo, device: str, available: float, limited_by: str = "free memory"
 ) -> list[list[Point]]:
     """Split a pack into packs that each fit in `available` bytes of device memory.
 
     A point that does not fit even alone gets a pack of its own, because the sizes are estimates.
 
-    d_in: width of the activations
+    facts: sizes of the language model
+    device: type of the device, such as "cpu" or "cuda"
     limited_by: source of the limit `available`, named in the log line about a split
     """
-    shared = max(chunk_bytes(point.config, d_in) for point in points)
+    shared = max(shared_bytes(point.config, facts, device) for point in points)
     packs: list[list[Point]] = [[]]
     left = available - shared
     for point in points:
-        needed = point_bytes(point.config, d_in)
+        needed = point_bytes(point.config, facts.d_model)
         if packs[-1] and needed > left:
             packs.append([])
             left = available - shared
         packs[-1].append(point)
         left -= needed
     if len(packs) > 1:
-        total = pack_bytes(points, d_in)
+        total = pack_bytes(points, facts, device)
         sizes = " + ".join(str(len(pack)) for pack in packs)
         log.info(
             "a pack of %d points needs %.2f GiB, more than the %.2f GiB of %s. "
@@ -134,29 +135,3 @@ def split_by_files(points: Sequence[Point], available: int) -> list[list[Point]]
             *(len(points), sizes, available),
         )
     return packs
-
-
-def pack_bytes(points: Sequence[Point], d_in: int) -> float:
-    """Estimate the bytes of device memory to train a pack, not counting the language model."""
-    shared = max(chunk_bytes(point.config, d_in) for point in points)
-    return shared + sum(point_bytes(point.config, d_in) for point in points)
-
-
-def point_bytes(config: Config, d_in: int) -> float:
-    """Estimate the bytes of device memory to train one point: two weight matrices, two gradients, four Adam moments."""
-    return 4 * 2 * config.dict_size * d_in * FLOAT
-
-
-def chunk_bytes(config: Config, d_in: int) -> float:
-    """Estimate the bytes of device memory that all points of a pack share.
-
-    Counted are a chunk of activations before and after shuffling, the held-out activations and reconstructions, and the
-    working memory of one training step: the batch, the pre-activations computed at a time, and the dead latents.
-    """
-    training, batch, dict_size = config.training, config.training.batch_size, config.dict_size
-    activations = 2 * batch * training.chunk_batches + 2 * config.evaluation.tokens
-    rows = 8 * batch + 2 * dict_size
-    if isinstance(config.sae, MatryoshkaConfig):
-        rows += 3 * batch * len(config.sae.prefixes)
-    step = rows * d_in + min(batch * dict_size, LARGEST_BLOCK) + 8 * batch * config.k
-    return (activations * d_in + step) * FLOAT

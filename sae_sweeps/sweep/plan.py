@@ -11,7 +11,8 @@ from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.calibration import Calibration
-from sae_sweeps.sweep.packs import FLOAT, pack_bytes, split_into_packs
+from sae_sweeps.sweep.memory import FLOAT, number_bytes, pack_bytes
+from sae_sweeps.sweep.packs import split_into_packs
 from sae_sweeps.sweep.point import Point
 
 GIB = 2**30
@@ -60,13 +61,14 @@ class Plan:
         packs = split_into_packs(todo, max_points)
         facts = {name: read_model_info(name, to_plan) for name in {point.config.model.name for point in todo}}
         calibration = Calibration(Path(points[0].config.output_root), is_local=is_local)
+        device = calibration.guess_type(points[0].config.device)
         return cls(
             points=len(points),
             done=len(points) - len(todo),
             packs=[len(pack) for pack in packs],
             model_tokens=sum(max(point.config.training.tokens for point in pack) for pack in packs),
             sae_tokens=sum(point.config.training.tokens for point in todo),
-            memory=max((_memory(pack, facts[pack[0].config.model.name]) for pack in packs), default=0.0),
+            memory=max((_memory(pack, facts[pack[0].config.model.name], device) for pack in packs), default=0.0),
             disk=sum(_disk(point, facts[point.config.model.name]) for point in todo),
             hours=sum(calibration.estimate_seconds(pack, facts[pack[0].config.model.name]) for pack in packs) / 3600,
             source=_describe_source(todo, calibration),
@@ -129,11 +131,10 @@ def _find_unverified(points: Sequence[Point], facts: dict[str, ModelInfo]) -> It
             yield f"dataset.name={name} {problem}"
 
 
-def _memory(pack: Sequence[Point], facts: ModelInfo) -> float:
+def _memory(pack: Sequence[Point], facts: ModelInfo, device: str) -> float:
     """Estimate the bytes of device memory to train a pack, including the language model."""
     model = facts.weights(facts.n_layers) + facts.vocabulary * facts.d_model
-    width = FLOAT if pack[0].config.model.dtype == "float32" else FLOAT // 2
-    return pack_bytes(pack, facts.d_model) + width * model
+    return pack_bytes(pack, facts, device) + number_bytes(pack[0].config) * model
 
 
 def _disk(point: Point, facts: ModelInfo) -> float:

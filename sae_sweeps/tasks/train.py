@@ -75,13 +75,14 @@ def _train_in_parts(points: Sequence[Point], limits: Limits, progress: SweepProg
     if memory is None:
         memory, limited_by = 0.9 * free_bytes(source.device), "free memory"
     openable = split_by_files(trainable, count_free())
-    parts = [part for pack in openable for part in split_to_fit(pack, source.d_in, memory, limited_by)]
+    facts = read_model_info(config.model.name)
+    parts = [part for pack in openable for part in split_to_fit(pack, facts, source.device.type, memory, limited_by)]
     loading = time.perf_counter() - began  # seconds to load the model and the held-out data, added to the first part
     for part in parts:
         seconds = _train_pack(part, source, limits.patience, progress, on_finished)
         if seconds is not None:
             seconds["pack"] += loading
-            is_local, facts = point_state.this_job() is None, read_model_info(config.model.name)
+            is_local = point_state.this_job() is None
             record_run(part, facts, device_name(source.device), seconds, is_local=is_local)
         loading = 0.0
 

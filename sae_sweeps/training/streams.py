@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 class Stream(Protocol):
-    """Source of chunks of activations; the same index always gives the same chunk."""
+    """Source of chunks of activations; the same index always gives the same chunk.
+
+    Activations may be in bfloat16 or float16, which halves a chunk's memory: batches are trained on in float32.
+    """
 
     chunk_size: int  # activations per chunk
 

@@ -71,7 +71,7 @@ class Trainer:
         Raises: TrainingError if the loss is not finite; the parameters are then not updated.
         """
         sae = self.sae
-        step = sae.training_step(sae.normalize(x_BD).x_BD, self.dead_F, self._precision)
+        step = sae.training_step(self._normalize(x_BD), self.dead_F, self._precision)
         if not torch.isfinite(step.loss):
             raise TrainingError(
                 f"the loss is {step.loss.item()} at step {self.steps_done + 1}, so training stops; lower training.lr"
@@ -91,12 +91,16 @@ class Trainer:
         At the first step of all, `initial_bias=mean` sets the biases from the mean of the chunk.
         """
         if self.steps_done == 0:
-            self._start_biases(self.sae.normalize(chunk_AD).x_BD)
+            self._start_biases(self._normalize(chunk_AD))
         batches = chunk_AD.split(self.config.batch_size)
         for x_BD in batches[self.steps_done % len(batches) :]:
             if self.finished:
                 return
             yield self.step(x_BD)
+
+    def _normalize(self, x_BD: Tensor) -> Tensor:
+        """Return normalised activations (B, D) in float32, from raw ones in float32, bfloat16 or float16."""
+        return self.sae.normalize(x_BD.float()).x_BD
 
     def _start_biases(self, x_AD: Tensor) -> None:
         """Set the biases from the mean of normalised activations (A, D), or warn that zero is a bad start for them."""

@@ -60,8 +60,18 @@ def test_replacements_reach_the_right_sequences(tiny_model):
     assert seen == [(0, 3), (3, 3), (6, 1)]
 
 
-def test_activations_are_float32_whatever_the_model_computes_in(tiny_model):
-    assert load(tiny_model, "blocks.1.hook_resid_pre", dtype="bfloat16").activations(TOKENS_NS).dtype == torch.float32
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_activations_keep_the_dtype_that_the_model_computes_in(tiny_model, dtype):
+    acts_NSD = load(tiny_model, "blocks.1.hook_resid_pre", dtype=dtype).activations(TOKENS_NS)
+    assert acts_NSD.dtype == getattr(torch, dtype)
+
+
+def test_activations_of_any_other_dtype_become_float32(tiny_model, monkeypatch):
+    model = load(tiny_model, "blocks.1.hook_resid_pre")
+    monkeypatch.setattr(
+        model._hooked, "read", lambda batch_NS, hook, take: take(torch.ones(*batch_NS.shape, 16).double())
+    )
+    assert model.activations(TOKENS_NS).dtype == torch.float32
 
 
 def test_a_folder_without_weights_is_refused(tiny_model, tmp_path):

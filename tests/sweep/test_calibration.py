@@ -142,3 +142,18 @@ def test_a_damaged_calibration_starts_from_scratch(tmp_path):
     (tmp_path / "calibration.json").write_text('{"latest": ')
     calibration.record_run(pack(20, root=tmp_path), FACTS, "A100", SECONDS, is_local=False)
     assert json.loads((tmp_path / "calibration.json").read_text())["latest"] == {"jobs": "A100"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "is_local", "has_gpu", "expected"),
+    [
+        ("cpu", False, True, "cpu"),
+        ("cuda:1", True, False, "cuda"),
+        ("auto", False, False, "cuda"),  # jobs run on GPUs, until one has run on a CPU
+        ("auto", True, False, "cpu"),
+        ("auto", True, True, "cuda"),
+    ],
+)
+def test_the_type_of_a_device_is_guessed_without_it(tmp_path, monkeypatch, setting, is_local, has_gpu, expected):
+    monkeypatch.setattr(calibration, "GPU_DRIVER", PROJECT / ("README.md" if has_gpu else "missing"))
+    assert Calibration(tmp_path, is_local=is_local).guess_type(setting) == expected

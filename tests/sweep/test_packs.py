@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.sweep import Point
-from sae_sweeps.sweep.packs import chunk_bytes, point_bytes, split_by_files, split_into_packs, split_to_fit
+from sae_sweeps.sweep.memory import point_bytes, shared_bytes
+from sae_sweeps.sweep.packs import split_by_files, split_into_packs, split_to_fit
 from sae_sweeps.training.trainer import Trainer, train
 from tests.conftest import composed
 from tests.training.test_trainer import CONFIG, SAES, Stream
+
+FACTS = ModelInfo(n_layers=6, d_model=192, vocabulary=8192, context=512)
 
 
 def point(*overrides: str) -> Point:
@@ -45,6 +49,7 @@ def test_points_that_differ_in_the_sae_share_a_stream(overrides):
         ["training.batch_size=2048"],
         ["model.hook=blocks.2.hook_resid_pre"],
         ["model.dtype=bfloat16"],
+        ["model.batch_sequences=32"],  # on a GPU it is not the default
         ["device=cpu"],
     ],
 )
@@ -61,15 +66,16 @@ def test_a_pack_has_at_most_as_many_points_as_allowed():
 def test_a_pack_that_does_not_fit_is_split_and_logged(caplog):
     caplog.set_level(logging.INFO)
     points = [point(f"seed={seed}", "dict_size=6144") for seed in range(5)]
-    shared, each = chunk_bytes(points[0].config, 192), point_bytes(points[0].config, 192)
-    assert split_to_fit(points, 192, shared + 5 * each) == [points]
+    shared, each = shared_bytes(points[0].config, FACTS, "cpu"), point_bytes(points[0].config, 192)
+    assert split_to_fit(points, FACTS, "cpu", shared + 5 * each) == [points]
     assert not caplog.records
-    assert [len(pack) for pack in split_to_fit(points, 192, shared + 2.5 * each)] == [2, 2, 1]
+    assert [len(pack) for pack in split_to_fit(points, FACTS, "cpu", shared + 2.5 * each)] == [2, 2, 1]
     assert (
         "GiB of free memory. It is split into packs of 2 + 2 + 1 points, so the language model runs 3 times"
         in caplog.text
     )
-    assert [len(pack) for pack in split_to_fit(points, 192, 0)] == [1] * 5  # a single point is always tried
+    alone = split_to_fit(points, FACTS, "cpu", 0)
+    assert [len(pack) for pack in alone] == [1] * 5  # a single point is always tried
 
 
 def test_the_memory_of_a_point_is_its_weights_gradients_and_moments():

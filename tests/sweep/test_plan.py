@@ -13,7 +13,7 @@ from sae_sweeps.config import LimitsConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.sweep import Point, calibration
-from sae_sweeps.sweep.packs import FLOAT, chunk_bytes, point_bytes
+from sae_sweeps.sweep.memory import FLOAT, pack_bytes, point_bytes, shared_bytes
 from sae_sweeps.sweep.plan import GIB, Plan
 from sae_sweeps.sweep.preflight import Preflight
 from tests.commands import DONE_RESULTS
@@ -53,11 +53,11 @@ def test_packs_and_tokens_are_counted_for_points_that_are_not_done(points):
 
 def test_memory_is_that_of_the_model_and_the_largest_pack(points):
     sweep = points("dict_size=48", "dict_size=96", "dict_size=480 dataset.seed=1")
-    large = sweep[2].config
-    expected = point_bytes(large, D) + chunk_bytes(large, D) + FLOAT * PARAMETERS
+    large, facts = sweep[2].config, read_model_info(sweep[2].config.model.name)
+    expected = point_bytes(large, D) + shared_bytes(large, facts, "cpu") + FLOAT * PARAMETERS
     assert Plan.from_points(sweep, None, is_local=True).memory == expected
     both = sum(point_bytes(point.config, D) for point in sweep[:2])
-    shared = chunk_bytes(sweep[1].config, D) + FLOAT * PARAMETERS
+    shared = shared_bytes(sweep[1].config, facts, "cpu") + FLOAT * PARAMETERS
     assert Plan.from_points(sweep[:2], None, is_local=True).memory == both + shared
 
 
@@ -199,7 +199,8 @@ def test_a_plan_without_a_hub_uses_the_published_sizes(no_hub, tmp_path, capsys)
     plan = Plan.from_points([Point(config, tmp_path / "point")], None, is_local=True)
     assert plan.disk == 10 * 2 * 16384 * 2304 * 4
     model = 12 * 2304**2 * 26 + 256000 * 2304
-    assert plan.memory == point_bytes(config, 2304) + chunk_bytes(config, 2304) + 2 * model  # bfloat16
+    point = Point(config, tmp_path / "point")
+    assert plan.memory == pack_bytes([point], PUBLISHED["google/gemma-2-2b"], "cpu") + 2 * model  # bfloat16
     model, steps = 1e9 * 12 * 2304**2 * 12, 1e9 * 16384 * 2304  # blocks 0 to 11, and the encoder
     assert plan.hours == pytest.approx((model / 3e10 + steps / 8e10 + 60 + 10) / 3600)
     plan.show()
