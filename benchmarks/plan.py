@@ -60,12 +60,10 @@ class Sizes:
         compared = self.compared(device, quick)
         yield from compared
         yield self.base | {"dead": DEAD}
-        if quick:
-            return
         for precision in ("tf32", "bfloat16") if device == "cuda" else ("bfloat16",):
             for sizes in compared:
                 yield sizes | {"precision": precision}
-        if device != "cuda":
+        if device != "cuda" and not quick:
             for axis, values in self.axes.items():
                 for value in values:
                     yield self.base | {axis: value}

@@ -19,7 +19,7 @@ from pathlib import Path
 from sae_sweeps.runtime.provenance import PROJECT
 
 IMPORTED = ("torch", "numpy", "transformers", "transformer_lens.model_bridge", "datasets", "safetensors.torch", "wandb")
-FIXED = ("HF_", "OMP_", "MKL_", "PYTHON", "TORCH", "TRANSFORMERS_")  # variables that are read during an import
+FIXED = ("HF_", "OMP_", "GOMP_", "MKL_", "PYTHON", "TORCH", "TRANSFORMERS_")  # variables that are read during an import
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from sae_sweeps.launchers.launch import launch
 from sae_sweeps.runtime.caches import provide_caches
 from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.descriptors import raise_limit
+from sae_sweeps.runtime.devices import set_thread_waits
 from sae_sweeps.runtime.errors import ConfigError, RefusedError
 from sae_sweeps.runtime.held import LostSweep
 from sae_sweeps.runtime.storage import explain_storage
@@ -41,7 +42,7 @@ def run_command_line(main: Callable[[], None]) -> None:
     raise_limit()
     provide_caches()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # with this, Hydra raises errors instead of printing them
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy waiting slows processes that share cores several times
+    set_thread_waits()
     _refuse_other_encodings(sys.argv[1:])
     sys.argv[1:] = rewrite_arguments(sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.launchers.slurm.settings import Settings
+from sae_sweeps.runtime.devices import THREAD_WAITS
 from sae_sweeps.runtime.errors import SlurmError
 from sae_sweeps.runtime.files import write_text
 from sae_sweeps.sweep import slurm_queue
 
+_waits = " ".join(f"{name}={value}" for name, value in THREAD_WAITS.items())
+SET_THREAD_WAITS = f'[ -n "${{OMP_WAIT_POLICY:-}}" ] || export {_waits}'
+
 # Without the trap, Slurm's signals would end the script. The trap sends USR1 to srun, which forwards it to the process;
 # a TERM would make srun kill the process. A process that is killed without such a signal is started again.
 KEEP_RUNNING = """\
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 stopping= step=
 pass_on() { stopping=yes; [ -z "$step" ] || kill -s USR1 "$step" 2>/dev/null; }
 trap pass_on USR1 TERM
@@ -132,7 +135,7 @@ def _build_executor(folder: Path, name: str, tasks: int, settings: Settings, aft
         wckey=None,
         stderr_to_stdout=True,
         use_srun=False,
-        setup=[*settings.setup, *(cpus if settings.cpus else []), KEEP_RUNNING],
+        setup=[*settings.setup, *(cpus if settings.cpus else []), SET_THREAD_WAITS, KEEP_RUNNING],
         additional_parameters={
             "requeue": True,
             "signal": f"USR1@{settings.warning}",

@@ -27,7 +27,7 @@ module load cuda
 source ~/env.sh
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"
 export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+[ -n "${OMP_WAIT_POLICY:-}" ] || export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000
 stopping= step=
 pass_on() { stopping=yes; [ -z "$step" ] || kill -s USR1 "$step" 2>/dev/null; }
 trap pass_on USR1 TERM

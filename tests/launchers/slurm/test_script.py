@@ -11,6 +11,7 @@ import pytest
 
 from sae_sweeps.launchers.slurm import script
 from sae_sweeps.launchers.slurm.settings import Settings
+from sae_sweeps.runtime.devices import THREAD_WAITS, set_thread_waits
 from sae_sweeps.runtime.errors import SlurmError
 
 FOLDER, CODE = Path("/shared/out puts/first/slurm/first.0a1b"), Path("/shared/out puts/first/slurm/code-0123")
@@ -125,12 +126,20 @@ def test_a_signal_between_two_starts_ends_the_script(tmp_path):
     assert starts(tmp_path) == 1
 
 
-def test_the_script_keeps_an_omp_wait_policy_from_its_environment(tmp_path):
-    prints = command(tmp_path, 'echo "$OMP_WAIT_POLICY"')
-    for given, expected in ({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"):
-        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
-        done = subprocess.run(run_in_script(prints), env=environment, capture_output=True, text=True, timeout=20)
-        assert done.stdout.strip() == expected
+def test_the_command_and_the_script_set_how_threads_wait_unless_the_environment_does(monkeypatch):
+    names = list(THREAD_WAITS)
+    prints = " ".join(f'"${name}"' for name in names)
+    for given, expected in ({}, ["PASSIVE", "1000"]), ({"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", ""]):
+        for name in names:
+            monkeypatch.setenv(name, "")  # so that the test's end restores it
+            monkeypatch.delenv(name)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        text = f"{script.SET_THREAD_WAITS}\nprintf '%s,' {prints}"
+        done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=20)
+        assert done.stdout.split(",")[:2] == expected, done.stderr
+        set_thread_waits()
+        assert [os.environ.get(name, "") for name in names] == expected
 
 
 def test_the_message_of_sbatch_is_in_the_error_and_not_printed(slurm, tmp_path, capfd):
