@@ -6,7 +6,7 @@
 # make slurm-demo    the README's sweep on a private Slurm cluster of two nodes (root; apt-get install slurm-wlm munge)
 # make gpu-check   on a GPU, in five minutes: is it right, the same to the byte, how fast
 # make newest   the tests of what other libraries do, with their newest versions
-# make bench   time steps and sweeps, and other libraries (forty minutes; five with BENCH_FLAGS=--quick)
+# make bench   time steps and sweeps, and other libraries (forty minutes; eight with BENCH_FLAGS=--quick)
 #
 # For a GPU, run make setup TORCH_BACKEND=auto once. It chooses the CUDA build of torch that fits the driver (or name
 # one: cu126, cu128, ...). The choice is stored in .venv.
