@@ -49,7 +49,7 @@ class BatchTopKSAE(TopKSAE):
     def keep(self, product: Product) -> Entries:
         """Select the k x B largest pre-activations of the batch (B activations), fewer if fewer are positive."""
         latest = self.threshold if self._smallest_kept is None else self._smallest_kept
-        return keep_top_of_batch(product, self.k, GUESS * latest.item())
+        return keep_top_of_batch(product, self.k, GUESS * latest)
 
     def update_statistics(self, kept: Entries) -> None:
         """Update the inference threshold: the running mean of the smallest positive activation that a batch keeps."""

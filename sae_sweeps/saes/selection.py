@@ -45,17 +45,25 @@ def keep_top_per_row(product: Product, k: int) -> RowSparse:
     return top.collect()
 
 
-def keep_top_of_batch(product: Product, k: int, guess: float = 0.0) -> RowSparse:
+def keep_top_of_batch(product: Product, k: int, guess: Tensor | None = None) -> RowSparse:
     """Return the k x B largest pre-activations of the (B, F) matrix as sparse entries; fewer if fewer are positive.
 
-    `guess` is a lower bound to try first, 0 for none. It saves time and does not change the result: entries below
-    `guess` are ignored if enough lie above.
+    `guess`, (), is a lower bound of at least 0 to try first. It saves time and does not change the result: entries
+    below it are ignored if enough lie above.
     """
     budget = min(k, product.shape[1]) * product.shape[0]
-    candidates = _find_candidates(product, budget, guess)
-    if guess > 0 and (candidates.pre >= guess).sum() < budget:
-        candidates = _find_candidates(product, budget, 0.0)
-    return candidates.select(find_true(_is_largest(candidates.pre, budget) & (candidates.pre > 0)))
+    floor = product.input_BD.new_zeros(()) if guess is None else guess
+    candidates, kept_N = _search_batch(product, budget, floor)
+    if guess is not None and len(kept_N) < budget:
+        candidates, kept_N = _search_batch(product, budget, torch.zeros_like(floor))
+    return candidates.select(kept_N)
+
+
+def _search_batch(product: Product, count: int, floor: Tensor) -> tuple[RowSparse, Tensor]:
+    """Find candidates, and the places among them of the `count` largest entries that are positive and reach `floor`."""
+    candidates = _find_candidates(product, count, floor)
+    reached = (candidates.pre > 0) & (candidates.pre >= floor)
+    return candidates, find_true(_is_largest(candidates.pre, count) & reached)
 
 
 class RowTopK:
@@ -162,10 +170,9 @@ def _compute(product: Product, places: Sequence[_Places]) -> RowSparse:
     return product.compute(torch.cat([block.row_N for block in places]), torch.cat([block.col_N for block in places]))
 
 
-def _find_candidates(product: Product, wanted: int, floor: float) -> RowSparse:
-    """Find entries above `floor`: at least the `wanted` largest, or all if there are fewer; with exact values."""
+def _find_candidates(product: Product, wanted: int, floor_1: Tensor) -> RowSparse:
+    """Find entries above a floor, (): at least the `wanted` largest, or all if there are fewer; with exact values."""
     found: list[_Places] = []
-    floor_1 = product.input_BD.new_tensor(floor)
     for first, upper_FR in product.blocks():
         found.append(_Places.find(first, upper_FR, product.lower(floor_1), with_bounds=True))
         if sum(len(block.place_N) for block in found) > MOST_CANDIDATES * wanted:

@@ -151,7 +151,7 @@ class TestSelectionsAreExact:
     def test_largest_of_the_batch(self, problem, precision, k, guess):
         x_BD, W_FD, b_F, pre_BF = problem
         least = pre_BF.flatten().topk(k * B).values.min().clamp(min=0).item()
-        kept = keep_top_of_batch(Product(x_BD, W_FD, b_F, precision=precision), k, guess * least)
+        kept = keep_top_of_batch(Product(x_BD, W_FD, b_F, precision=precision), k, guess * torch.tensor(least))
         largest_BF = keep_first_largest(pre_BF.flatten(), k * B).view(B, F)
         assert_same_matrix(kept, largest_BF * pre_BF.relu())
 
@@ -180,7 +180,7 @@ def test_few_candidates_are_computed(make, keep, monkeypatch):
     kept = keep(Product(x_BD, W_FD, precision="bfloat16"), 32)
     if keep is keep_top_of_batch:  # with a guess, as in training
         computed.clear()
-        keep(Product(x_BD, W_FD, precision="bfloat16"), 32, 0.97 * kept.value.min().item())
+        keep(Product(x_BD, W_FD, precision="bfloat16"), 32, 0.98 * kept.value.min())
     assert sum(len(entries.pre) for entries in computed) <= 1.7 * len(kept.pre)
 
 

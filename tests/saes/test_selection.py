@@ -91,7 +91,7 @@ def test_neither_the_guess_nor_the_block_size_changes_the_kept_entries(guess, ro
     pre_BF = torch.randn(13, 29)
     largest = pre_BF.flatten().topk(3 * 13).values.min()
     expected_BF = torch.where(pre_BF >= largest, pre_BF, 0.0)
-    assert torch.equal(keep_top_of_batch(product(pre_BF), 3, guess).to_dense(), expected_BF)
+    assert torch.equal(keep_top_of_batch(product(pre_BF), 3, torch.tensor(guess)).to_dense(), expected_BF)
 
 
 def test_cutting_many_candidates_loses_none_of_the_largest(monkeypatch):
