@@ -26,7 +26,7 @@ from sae_sweeps.runtime.records import read_record, write_record
 from sae_sweeps.sweep.point import IDENTITY
 from sae_sweeps.sweep.wandb_environment import describe_wandb_error
 from sae_sweeps.tracking.background_sync import Uploads, block_signal
-from sae_sweeps.tracking.wandb_sync import mark_incomplete, offline_runs
+from sae_sweeps.tracking.wandb_sync import SERVICE, mark_incomplete, offline_runs
 
 log = logging.getLogger(__name__)
 
@@ -251,6 +251,7 @@ def _init_run(
     """Return a wandb run object in offline mode, so that it writes to `folder` and contacts no server."""
     # otherwise W&B's service sends telemetry even for an offline run, and waits 10 s for a server that hangs
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.pop(SERVICE, None)  # of a process that began this one, such as a notebook: it may be in another folder
     import wandb
 
     # Slurm sends SIGUSR1 to all processes of a job; W&B's service must survive it for this process to close the run

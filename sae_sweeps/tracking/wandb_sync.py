@@ -22,6 +22,7 @@ from sae_sweeps.runtime import leftovers
 MARK = ".synced"  # suffix of the file that W&B writes next to a .wandb file once that file has been sent
 INCOMPLETE = "incomplete"  # file in the folder of a run that W&B stopped writing
 PARALLEL_RUNS = 20  # runs that one command sends in parallel
+SERVICE = "WANDB_SERVICE"  # variable that names a running service of W&B to the processes that a process begins
 SILENT = "does not answer"  # end of the message about a timeout
 ANSWER_SECONDS = 5.0  # timeout of a request to a server, in seconds
 LOGGED_ERROR = "wandb: ERROR "  # start of an error line in the output of `wandb beta sync`
@@ -96,7 +97,7 @@ class Upload:
         options = ["--skip-synced", "-n", str(len(runs) if live else PARALLEL_RUNS), *(["--live"] if live else [])]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "wandb", "beta", "sync", *options, *map(str, runs)],
-            env={**({} if live else IMPATIENT), **os.environ, "WANDB_DIR": self._scratch.name},
+            env={**({} if live else IMPATIENT), **_without_service(), "WANDB_DIR": self._scratch.name},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -149,6 +150,11 @@ class Upload:
     def is_refused(self) -> bool:
         """Return whether a request of the running command has failed."""
         return any(_read_log(self._scratch.name))
+
+
+def _without_service() -> dict[str, str]:
+    """Return the environment without the W&B service of this process or one that began it: its log is elsewhere."""
+    return {name: value for name, value in os.environ.items() if name != SERVICE}
 
 
 def _find_message(messages: dict[str, str], run: Path) -> str | None:
