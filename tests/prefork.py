@@ -18,7 +18,8 @@ from pathlib import Path
 
 from sae_sweeps.runtime.provenance import PROJECT
 
-IMPORTED = ("torch", "numpy", "transformers", "transformer_lens.model_bridge", "datasets", "safetensors.torch", "wandb")
+# without wandb: its import makes a folder, which the first child that ends would remove
+IMPORTED = ("torch", "numpy", "transformers", "transformer_lens.model_bridge", "datasets", "safetensors.torch")
 FIXED = ("HF_", "OMP_", "GOMP_", "MKL_", "PYTHON", "TORCH", "TRANSFORMERS_")  # variables that are read during an import
 
 
