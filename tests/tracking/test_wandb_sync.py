@@ -14,7 +14,7 @@ from sae_sweeps.config import TrackingConfig
 from sae_sweeps.tracking import background_sync
 from sae_sweeps.tracking.background_sync import Follower, Uploads
 from sae_sweeps.tracking.run import finish_uploads, start_run
-from sae_sweeps.tracking.wandb_sync import Upload, is_uploaded, offline_runs, unreachable_reason
+from sae_sweeps.tracking.wandb_sync import Upload, is_incomplete, is_uploaded, offline_runs, unreachable_reason
 from tests.tracking.test_run import records
 
 KEY = "local" + 40 * "0"
@@ -229,3 +229,15 @@ def test_an_upload_makes_the_folder_that_w_and_b_writes_a_summary_to(server, tmp
     upload = Upload([run])
     assert (run / "files").is_dir()
     upload.close()
+
+
+def test_a_service_that_another_process_has_begun_is_left_alone(server, tmp_path, monkeypatch, with_key):
+    """W&B names it to child processes, such as a command that a notebook begins in another folder."""
+    monkeypatch.setenv("WANDB_BASE_URL", server(403))
+    monkeypatch.setenv("WANDB_SERVICE", "elsewhere")
+    [run] = write_run(tmp_path / "point", Uploads())
+    assert not is_incomplete(run)
+    monkeypatch.setenv("WANDB_SERVICE", "elsewhere")
+    upload = Upload([run])
+    assert upload.wait(60)
+    assert "you may not" in upload.close()
