@@ -69,10 +69,10 @@ class Product:
         left, right, bias_F = self._operands
         most_rows = max(1, (BLOCK_CUDA if left.is_cuda else BLOCK) // dict_size)
         rows = math.ceil(batch / max(1, math.ceil(batch / most_rows)))
-        memory_M = left.new_empty(rows * dict_size)
+        memory = left.new_empty(rows * dict_size)
         for first in range(0, batch, rows):
             chunk = left[first : first + rows]
-            upper_FR = memory_M[: dict_size * len(chunk)].view(dict_size, len(chunk))
+            upper_FR = memory[: dict_size * len(chunk)].view(dict_size, len(chunk))
             with _float32_accumulation(tf32=self._precision == "tf32"):
                 torch.mm(right, chunk.T, out=upper_FR)
             if bias_F is not None:

@@ -46,13 +46,6 @@ class RowSparse:
         self.shape = shape
 
     @classmethod
-    def from_flat(cls, flat_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> "RowSparse":
-        """Build the matrix from pre-activations (N,) at the ascending positions `flat_N` of the flattened matrix."""
-        dict_size = shape[1]
-        row_N = flat_N // dict_size
-        return cls.from_sorted(row_N, flat_N - row_N * dict_size, pre_N, shape)
-
-    @classmethod
     def from_rows(cls, col_BK: Tensor, pre_BK: Tensor, dict_size: int) -> "RowSparse":
         """Build the (B, dict_size) matrix from K entries per row: latents (B, K) and pre-activations (B, K)."""
         batch, per_row = col_BK.shape

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.selection import keep_top_per_row
 from sae_sweeps.saes.sparse import Dense, RowSparse
+from tests.entries import from_flat
 
 B, F, D = 13, 29, 6
 
@@ -14,7 +15,7 @@ B, F, D = 13, 29, 6
 def entries(pre_BF, at_BF):
     """Return the entries of a matrix where `at` is true."""
     flat_N = at_BF.flatten().nonzero().squeeze(1)
-    return RowSparse.from_flat(flat_N, pre_BF.flatten()[flat_N], pre_BF.shape)
+    return from_flat(flat_N, pre_BF.flatten()[flat_N], pre_BF.shape)
 
 
 @pytest.fixture(params=["in order", "in any order", "scaled", "none"])
@@ -85,7 +86,7 @@ def test_scale_changes_only_activations_and_not_the_original(kept):
 def test_a_latent_is_active_where_it_is_not_0():
     """So that activations may be negative, in every layout."""
     value_BF = torch.tensor([[0.0, -2.0, 0.0], [1.0, 0.0, 0.0]])
-    rows = RowSparse.from_flat(torch.arange(6), value_BF.flatten(), (2, 3))
+    rows = from_flat(torch.arange(6), value_BF.flatten(), (2, 3))
     dense = Dense(value_BF)
     for layout in (rows, rows.to_columns(), dense):
         assert layout.active.sum() == 2

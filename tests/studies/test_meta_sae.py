@@ -8,7 +8,6 @@ from torch.testing import assert_close
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.saes import BatchTopKSAE, TopKSAE, encoder
 from sae_sweeps.saes.selection import keep_top_of_batch
-from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import meta_sae
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meta_sae import (
@@ -23,6 +22,7 @@ from sae_sweeps.studies.meta_sae import (
 )
 from sae_sweeps.training.streams import TensorStream
 from sae_sweeps.training.trainer import Trainer, train
+from tests.entries import from_flat
 
 A, D, M = 103, 16, 40
 
@@ -194,7 +194,7 @@ def test_expanded_decompositions_are_empty_for_the_other_latents():
     weight_AM = random_directions(4).relu()
     weight_AM[2] = 0
     flat_N = weight_AM.flatten().nonzero().squeeze(1)
-    kept = RowSparse.from_flat(flat_N, weight_AM.flatten()[flat_N], (4, D))
+    kept = from_flat(flat_N, weight_AM.flatten()[flat_N], (4, D))
     expected_FM = torch.zeros(11, D)
     expected_FM[[0, 3, 4, 9]] = weight_AM
     whole = expand_to_all_latents(kept, torch.tensor([0, 3, 4, 9]), 11)

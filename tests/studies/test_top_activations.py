@@ -8,6 +8,7 @@ from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.selection import keep_top_per_row
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies.top_activations import TopActivations, compute_meta_activations
+from tests.entries import from_flat
 
 SEQUENCES, SEQ_LEN, LATENTS, NEVER = 29, 12, 20, 7
 
@@ -101,11 +102,11 @@ def test_latents_without_a_decomposition_have_no_meta_activations():
     weight_FM = random_kept(LATENTS, 9, seed=1).to_dense()
     weight_FM[::2] = 0
     flat_N = weight_FM.flatten().nonzero().squeeze(1)
-    weights = RowSparse.from_flat(flat_N, weight_FM.flatten()[flat_N], (LATENTS, 9))
+    weights = from_flat(flat_N, weight_FM.flatten()[flat_N], (LATENTS, 9))
     assert_close(
         compute_meta_activations(kept, weights).to_dense(), kept.to_dense() @ weight_FM, rtol=1e-12, atol=1e-12
     )
-    none = RowSparse.from_flat(flat_N[:0], flat_N[:0].double(), (LATENTS, 9))
+    none = from_flat(flat_N[:0], flat_N[:0].double(), (LATENTS, 9))
     assert len(compute_meta_activations(kept, none).value) == 0
     assert (compute_meta_activations(kept, none).to_dense() == 0).all()
 
@@ -113,7 +114,7 @@ def test_latents_without_a_decomposition_have_no_meta_activations():
 def test_signed_latents_are_ranked_by_magnitude_and_keep_their_sign():
     """One latent, two sequences of two tokens: -3 and 1, then 2 and 0."""
     top = TopActivations(1, 2, 2, torch.device("cpu"))
-    kept = RowSparse.from_flat(torch.arange(3), torch.tensor([-3.0, 1.0, 2.0]), (4, 1))
+    kept = from_flat(torch.arange(3), torch.tensor([-3.0, 1.0, 2.0]), (4, 1))
     top.update(kept, torch.arange(4))
     assert top.value.tolist() == [[-3.0, 2.0]]
     assert top.place.tolist() == [[0, 2]]
