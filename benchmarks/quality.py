@@ -121,6 +121,9 @@ def format_page(config: Config, rows: list[dict[str, Any]], held_out: int) -> st
 
 def main(overrides: list[str]) -> None:
     """Train, evaluate and write the results. `overrides`: settings of launch.py."""
+    if {"-h", "--help"} & set(overrides):
+        print(__doc__)
+        return
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         configs = {
             name: to_config(compose("config", overrides=[*overrides, f"sae={name}", "sae.normalize_input=false"]))
