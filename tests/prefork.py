@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 
 # without wandb: its import makes a folder, which the first child that ends would remove
 IMPORTED = ("torch", "numpy", "transformers", "transformer_lens.model_bridge", "datasets", "safetensors.torch")

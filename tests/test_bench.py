@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 
 RUN = [sys.executable, str(PROJECT / "benchmarks" / "run.py")]
 

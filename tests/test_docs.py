@@ -17,8 +17,9 @@ from sae_sweeps.config import to_config
 from sae_sweeps.config.differences import flatten
 from sae_sweeps.config.saes import ARCHITECTURES, SAE_SCHEMAS
 from sae_sweeps.config.validation import find_problems
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 
+ENTRIES = ("__init__.py", "__main__.py")
 FOLDERS = ("", "docs/", "embedded/", "benchmarks/", "benchmarks/results/")
 DOCUMENTS = sorted(document for folder in FOLDERS for document in PROJECT.glob(f"{folder}*.md"))
 
@@ -113,7 +114,7 @@ def test_the_table_of_the_layout_names_every_package_in_that_order_and_every_fil
     for name, kind, cell in rows:
         named += [f"{name}/{file}" if kind == "/" else file for file in re.findall(r"`([^`]+)`", cell)]
     package = PROJECT / "sae_sweeps"
-    files = [str(file.relative_to(package)) for file in package.rglob("*.py") if file.name != "__init__.py"]
+    files = [str(file.relative_to(package)) for file in package.rglob("*.py") if file.name not in ENTRIES]
     architectures = {f"saes/{name}.py" for name in ARCHITECTURES}  # a new one is found by its name
     assert sorted(set(named) - architectures) == sorted(set(files) - architectures)
     assert len(named) == len(set(named))

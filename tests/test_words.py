@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 
 # words that stood for something with a name of its own, and what to write for them
 PRIVATE_WORDS = {

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from sae_sweeps.cli.arguments import rewrite_arguments
+from sae_sweeps.cli.help import print_help, wants_help
 from sae_sweeps.cli.hydra_errors import translate_error
 from sae_sweeps.config.identity import to_named_config
 from sae_sweeps.config.resolvers import register
@@ -47,7 +48,7 @@ def run_command_line(main: Callable[[], None]) -> None:
     sys.argv[1:] = rewrite_arguments(sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
     try:
-        main()
+        print_help(sys.argv[1:]) if wants_help(sys.argv[1:]) else main()
     except RefusedError as refused:
         _exit_with_errors(refused.lines)
     except ConfigError as error:

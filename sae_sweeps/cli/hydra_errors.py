@@ -9,7 +9,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from sae_sweeps.cli.quoting import find_kind, unquote_values
-from sae_sweeps.config.commands import format_setting
+from sae_sweeps.config.commands import format_setting, program
 from sae_sweeps.config.fields import list_settings
 from sae_sweeps.config.saes import SAE_SCHEMAS
 from sae_sweeps.launchers.slurm.settings import Settings
@@ -98,4 +98,4 @@ def _explain_unknown_setting(setting: str, value: str) -> ConfigError:
         return ConfigError(setting, value, problem, f"sae={owners[0]}")
     near = difflib.get_close_matches(setting, known, n=3, cutoff=0.4)
     problem = "there is no such setting" + (f"; similar names are {', '.join(near)}" if near else "")
-    return ConfigError(setting, value, problem, "see python launch.py --help for a list of all settings")
+    return ConfigError(setting, value, problem, f"see {program()} --help for a list of all settings")

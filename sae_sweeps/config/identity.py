@@ -21,7 +21,7 @@ from sae_sweeps.config.sparsity import apply_precedence
 from sae_sweeps.config.tasks import SWEEP_TASKS, TASKS
 from sae_sweeps.config.wheel_models import models_folder
 from sae_sweeps.runtime.devices import resolve_dtype
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 
 # groups and top-level settings that the results of a point depend on
 RESULT_GROUPS = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]

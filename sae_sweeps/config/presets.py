@@ -11,7 +11,7 @@ from sae_sweeps.config.schema import Config, DatasetConfig, ModelConfig, SAEConf
 from sae_sweeps.config.studies import MetaConfig, StitchConfig
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 
 GROUPS = {
     TrainingConfig: "training",

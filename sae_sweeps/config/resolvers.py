@@ -11,7 +11,7 @@ from sae_sweeps.config.tasks import POINT_TASKS
 from sae_sweeps.config.wheel_models import wheel_folder
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.paths import PATH_FIX, expand, find_path_problem
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 
 
 def register() -> None:

@@ -27,7 +27,7 @@ class SAEConfig:
     """Settings that every architecture has."""
 
     architecture: str = MISSING
-    normalize_input: bool = True  # whether each activation is normalised to mean 0 and standard deviation 1
+    normalize_input: bool = True  # normalise each activation to mean 0 and standard deviation 1 over its elements
 
     def find_problems(self, dict_size: int, k: int) -> Iterator[SettingProblem]:
         """Yield a problem for each setting that is out of range or contradicts another setting.
@@ -39,9 +39,9 @@ class SAEConfig:
 
 @dataclass(kw_only=True)
 class TopKConfig(SAEConfig):
-    """Settings of TopK."""
+    """TopK SAEs."""
 
-    aux_coefficient: float = 1 / 32  # weight of the auxiliary loss on dead latents
+    aux_coefficient: float = 1 / 32  # weight of the auxiliary loss on dead latents; 0: none
     aux_latents: int = 512  # number of dead latents per activation that reconstruct the residual
 
     def find_problems(self, dict_size: int, k: int) -> Iterator[SettingProblem]:
@@ -54,7 +54,7 @@ class TopKConfig(SAEConfig):
 
 @dataclass(kw_only=True)
 class BatchTopKConfig(TopKConfig):
-    """Settings of BatchTopK."""
+    """BatchTopK SAEs."""
 
     threshold_momentum: float = 0.9  # decay of the inference threshold's running mean, per training batch
 
@@ -67,10 +67,11 @@ class BatchTopKConfig(TopKConfig):
 
 @dataclass(kw_only=True)
 class MatryoshkaConfig(BatchTopKConfig):
-    """Settings of Matryoshka BatchTopK."""
+    """Matryoshka BatchTopK SAEs."""
 
     aux_coefficient: float = 1.0  # larger than for TopK, because the reconstruction loss is a sum over the prefixes
-    prefixes: list[float] = field(default_factory=lambda: list(PREFIXES))  # fractions of dict_size
+    # sizes of the prefixes of latents that also reconstruct alone: fractions of dict_size, ascending to 1
+    prefixes: list[float] = field(default_factory=lambda: list(PREFIXES))
 
     def find_problems(self, dict_size: int, k: int) -> Iterator[SettingProblem]:
         """Yield a problem for each setting that is out of range."""
@@ -85,12 +86,14 @@ class MatryoshkaConfig(BatchTopKConfig):
 
 @dataclass(kw_only=True)
 class PenaltyConfig(SAEConfig):
-    """Settings of an architecture that a penalty makes sparse, such as ReLU."""
+    """SAEs that a penalty makes sparse, such as ReLU."""
 
     sparsity_coefficient: float | None = None  # coefficient of the penalty on L1, or on L0 for JumpReLU
-    # L0 that training aims at; null means k, unless a coefficient is given here or, for JumpReLU, listed by the model
+    # L0 that training aims at; None: k, unless a coefficient is given here or, for JumpReLU, listed by the model
     target_l0: float | None = None
-    initial_threshold: float = 1.5  # first threshold, in standard deviations of the untrained pre-activations
+    # JumpReLU: initial threshold, in standard deviations of the untrained pre-activations. ReLU, gated: the initial
+    # encoder bias is minus this. Without effect where L0 has a target
+    initial_threshold: float = 1.5
 
     def find_problems(self, dict_size: int, k: int) -> Iterator[SettingProblem]:
         """Yield a problem for each setting that is out of range, and for a target L0 given besides a coefficient."""
@@ -108,16 +111,16 @@ class PenaltyConfig(SAEConfig):
 
 @dataclass(kw_only=True)
 class GatedConfig(PenaltyConfig):
-    """Settings of gated SAEs."""
+    """Gated SAEs."""
 
     initial_threshold: float = 2.5
 
 
 @dataclass(kw_only=True)
 class JumpReLUConfig(PenaltyConfig):
-    """Settings of JumpReLU. The only schema for which `model.sparsity_coefficients` lists coefficients."""
+    """JumpReLU SAEs. The only schema for which `model.sparsity_coefficients` lists coefficients."""
 
-    bandwidth: float = 0.001  # width of the rectangle kernel, in units of the pre-activation
+    bandwidth: float = 0.001  # width of the straight-through estimator's kernel, in units of the pre-activation
 
     def find_problems(self, dict_size: int, k: int) -> Iterator[SettingProblem]:
         """Yield a problem for each setting that is out of range.

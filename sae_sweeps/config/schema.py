@@ -32,12 +32,15 @@ class ModelConfig:
     """The language model, and the hook whose activations SAEs are trained on."""
 
     name: str = MISSING  # folder in Hugging Face format, or name on the Hugging Face hub
-    hook: str = MISSING  # TransformerLens hook name, for example blocks.8.hook_resid_pre
+    # TransformerLens hook with the model's width, in layer L: blocks.L.hook_resid_pre, hook_resid_mid, hook_resid_post,
+    # hook_attn_out or hook_mlp_out. Parallel blocks (Pythia, GPT-J, ...) have no hook_resid_mid
+    hook: str = MISSING
     dtype: str = "float32"  # float32, bfloat16, float16, or auto: bfloat16 if the hardware computes in it, else float32
-    # token sequences per forward pass; None: on a CPU `cpu_sequences`, on a GPU as many as have GPU_TOKENS tokens
+    # token sequences per forward pass; None: on a CPU 32, unless the model's file has another number; on a GPU as many
+    # as have 16384 tokens. Names of points do not show the difference
     batch_sequences: int | None = None
     cpu_sequences: int = 32  # what `batch_sequences` is on a CPU if it is None; names of points have this number then
-    aliases: list[str] = field(default_factory=list)  # the model's names in SAE files of other libraries
+    aliases: list[str] = field(default_factory=list)  # other names of the model in SAE files
     sparsity_coefficients: CoefficientsConfig = field(default_factory=CoefficientsConfig)
 
     def sequences_per_pass(self, device: str, seq_len: int) -> int:
@@ -55,17 +58,20 @@ class DatasetConfig:
     name: str | None = None  # data set on the hub; only for format hub
     subset: str | None = None  # configuration of the data set on the hub; None: its default
     split: str = "train"  # split of the data set on the hub
-    files: Any = None  # path or glob, or a list of paths and globs; for all formats but hub
-    text_column: str = "text"  # column with the text of a document
-    streaming: bool = False  # read the data set from the hub as needed instead of downloading it first
+    files: Any = None  # path or glob, or a list of them, for all formats but hub; a path that exists is never a glob
+    text_column: str = "text"  # column with the text of a document; not for format text
+    streaming: bool = False  # read the text as needed and in its own order, instead of tokenizing all of it first
     seq_len: int = 128  # tokens per sequence, including BOS
-    prepend_bos: bool = True  # start each sequence with a BOS token
-    # tokens whose positions are left out: special (BOS, end of text and the tokenizer's other special tokens), none, or
-    # a list of ids and tokens
+    prepend_bos: bool = True  # start each sequence with a BOS token, which is neither trained on nor counted
+    # tokens whose positions are neither trained on, nor counted, nor replaced, wherever they are: special (BOS, the
+    # token between documents, padding and the tokenizer's other special tokens, but not one for unknown text), none
+    # (only the BOS of prepend_bos is left out), or a list of ids and tokens, such as [0,Ċ]
     exclude: Any = "special"
-    holdout_every: int = 20  # one of this many documents is held out for evaluation
+    holdout_every: int = 20  # one of this many documents is held out for evaluation; of a single document, its end
     seed: int = 0  # random seed for the order of the sequences and of the activations within a chunk
-    retry_seconds: float = 300.0  # longest wait for a text that the network interrupts, in seconds; 0: no wait
+    # longest wait for a text that the network interrupts, in seconds; 0: no wait. The text is then read on at the same
+    # row; after the wait all points are saved and the command fails. Changes no result
+    retry_seconds: float = 300.0
 
     @property
     def first_position(self) -> int:
@@ -89,17 +95,21 @@ class DatasetConfig:
 
 @dataclass(kw_only=True)
 class TrainingConfig:
-    """Settings of SAE training. The optimizer's defaults are those of arXiv:2412.06410 and arXiv:2502.04878."""
+    """SAE training. The optimizer's defaults are those of arXiv:2412.06410 and arXiv:2502.04878."""
 
     tokens: int = MISSING  # activations to train on
     batch_size: int = MISSING  # activations per step
-    lr: float = 3e-4  # learning rate at its peak
+    lr: float = 3e-4  # learning rate of Adam at its peak
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])  # Adam's decay rates of the first and second moment
     warmup_steps: int = 0  # number of first steps, over which the learning rate rises linearly
-    initial_bias: str = "zero"  # initial decoder bias: zero, or mean (mean of the first chunk; fewer dead latents)
+    # initial decoder bias: zero, or mean (mean of the first chunk; fewer dead latents). zero draws a warning where the
+    # norm of this mean is larger than the spread, the root of the mean of |x - mean|²
+    initial_bias: str = "zero"
     decay_fraction: float = 0.0  # fraction of the steps at the end, over which the learning rate falls linearly to 0
     dead_after_tokens: int = 20_480  # a latent that has not fired for this many activations is dead
-    precision: str = "auto"  # of the encoder matmul that finds candidates: auto, float32, bfloat16, tf32 (CUDA)
+    # precision of the encoder's product, which only finds candidates: float32, bfloat16, tf32 (CUDA only), or auto:
+    # bfloat16 where the device has instructions for it. It changes the time of a step, never its result
+    precision: str = "auto"
     chunk_batches: int = 32  # batches per chunk; activations are shuffled within a chunk
     checkpoint_every: int = 1000  # steps between checkpoints
     log_every: int = 100  # steps between rows of the training curve
@@ -113,7 +123,7 @@ class TrainingConfig:
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
-    """Settings of the evaluation of a trained SAE."""
+    """The evaluation of a trained SAE."""
 
     tokens: int = 32_768  # number of held-out activations to evaluate on
 
@@ -128,9 +138,11 @@ class ActivationsConfig:
 
 @dataclass(kw_only=True)
 class TrackingConfig:
-    """Settings of Weights & Biases (W&B)."""
+    """Weights & Biases (W&B)."""
 
-    mode: str = "offline"  # online, offline (files for a later task=sync) or off
+    # online (sent during training; an outage delays nothing), offline (files for a later task=sync) or off;
+    # tracking=off is short for it
+    mode: str = "offline"
     project: str = "sae-sweeps"  # W&B project
     entity: str | None = None  # W&B user or team; None: the default of the account
     artifacts: bool = False  # also upload each SAE as a model artifact
@@ -138,7 +150,7 @@ class TrackingConfig:
 
 @dataclass(kw_only=True)
 class TaskConfig:
-    """The task that launch.py runs, for example train or report."""
+    """The task that the command runs, for example train or report."""
 
     name: str = MISSING  # a key of tasks.TASKS
 
@@ -156,7 +168,8 @@ class LimitsConfig:
 class Config:
     """All settings of one point (one SAE of a sweep), or of one command on a whole sweep."""
 
-    name: str = MISSING  # name of the sweep; the same name again resumes the sweep in output_root/name
+    # name of the sweep; the same name again resumes the sweep in output_root/name. task=report: several, with commas
+    name: str = MISSING
     output_root: str = "outputs"  # folder of all sweeps
     dict_size: int = MISSING  # number of latents
     k: int = MISSING  # active latents per activation; an average, except for TopK
@@ -176,18 +189,20 @@ class Config:
     export: ExportConfig = field(default_factory=ExportConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
-    # tasks to run when all points are done: any of stitch, meta_sae, latents, evaluate, report
+    # tasks to run when all points are done, studies before the report: stitch, meta_sae, latents, evaluate, report
     then: list[str] = field(default_factory=list)
     # output format. task=report: html, or md (a Markdown table, printed); task=export and task=publish: sae_lens,
     # dictionary_learning, sparsify or saebench; None: html or sae_lens
     format: str | None = None
     explorer_mib: float = 10.0  # size limit of the latents' examples in report.html, in MiB
-    # SAEs for studies, export and publish, from this project or other libraries: FOLDER or FORMAT:FOLDER, local or on
-    # the hub; FORMAT: sae_lens, gemma_scope, dictionary_learning or sparsify. None: the SAEs of the sweep `name`
-    small: str | None = None  # task=stitch: the smaller SAE; None: all pairs of neighbouring sizes, else equal settings
+    # the SAE of a task on SAEs, of this project or another library: FOLDER or FORMAT:FOLDER, local or on the hub;
+    # FORMAT: sae_lens, gemma_scope, dictionary_learning or sparsify. sae=FOLDER is short for it. None: all SAEs of the
+    # sweep (task=meta_sae: the largest of each architecture and k). Not for task=stitch
+    saved: str | None = None
+    # task=stitch: the smaller SAE, as `saved`; None: all pairs of neighbouring sizes in the sweep, else equal settings
+    small: str | None = None
     large: str | None = None  # task=stitch: the larger SAE
-    saved: str | None = None  # other tasks: the SAE, or sae=FOLDER; None: all (task=meta_sae: the largest)
-    given: list[str] = field(default_factory=list)  # set by launch.py: the settings that a study's command line names
+    given: list[str] = field(default_factory=list)  # set by the program: the settings that a study's command line names
 
 
 def get_setting(config: Config, setting: str) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(kw_only=True)
 class StitchConfig:
-    """Settings of the task `stitch`, which compares a small SAE with a larger one."""
+    """The task `stitch`, which compares a small SAE with a larger one."""
 
     threshold: float = 0.7  # decoder cosine below which a latent of the large SAE counts as novel
     # cosines for which the numbers of novel latents are also reported
@@ -19,7 +19,7 @@ class StitchConfig:
 
 @dataclass(kw_only=True)
 class MetaConfig:
-    """Settings of the task `meta_sae`, which trains an SAE on the decoder directions of an SAE."""
+    """The task `meta_sae`, which trains an SAE on the decoder directions of an SAE."""
 
     dict_size: int | None = None  # number of meta-latents; None: a quarter of the number of decomposed latents
     k: int = 4  # active meta-latents per decomposed latent, on average
@@ -33,7 +33,7 @@ class MetaConfig:
 
 @dataclass(kw_only=True)
 class LatentsConfig:
-    """Settings of the descriptions of latents (examples and promoted tokens) in the tasks `latents` and `meta_sae`."""
+    """Descriptions of latents (examples and promoted tokens) in the tasks `latents` and `meta_sae`."""
 
     tokens: int = 100_000  # held-out activations to search for examples
     examples: int = 10  # number of strongest activations to show per latent, each from another sequence
@@ -44,7 +44,7 @@ class LatentsConfig:
 
 @dataclass(kw_only=True)
 class ExportConfig:
-    """Settings of the task `export`; `normalized` is also for the task `publish`."""
+    """The task `export`, and `normalized` for the task `publish` as well."""
 
     folder: str | None = None  # folder to write to; None: export/FORMAT/ in the sweep's folder
     # in a format without input normalisation: write the SAE for activations that the user normalises before encoding
@@ -53,8 +53,8 @@ class ExportConfig:
 
 @dataclass(kw_only=True)
 class PublishConfig:
-    """Settings of the task `publish`."""
+    """The task `publish`."""
 
-    repo: str | None = None  # repository on the Hugging Face hub: OWNER/NAME
+    repo: str | None = None  # repository on the Hugging Face hub, OWNER/NAME; required for task=publish
     private: bool = True  # create the repository as private
     dry_run: bool = False  # list the files without uploading them

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from sae_sweeps.activations.cache import ActivationCache
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 
 TOKENS_NS = torch.arange(12).view(3, 4)
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import sae_sweeps
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 
 
 def test_importing_the_package_imports_nothing_heavy():

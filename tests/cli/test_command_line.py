@@ -9,17 +9,6 @@ from tests.commands import point_folders, weights
 from tests.conftest import launch
 
 
-def test_help_lists_groups_and_settings(tmp_path):
-    done = launch("--help", cwd=tmp_path)
-    assert done.returncode == 0
-    for part in (
-        "sae: batchtopk, gated, jumprelu, matryoshka, relu, topk",
-        "experiment: gemma2_2b, gpt2_small",
-        "dict_size: 3072",
-    ):
-        assert part in done.stdout
-
-
 def test_a_sweep_from_end_to_end(tmp_path, tiny):
     words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4", "name=first", "tracking=offline"]
     done = launch(*words, cwd=tmp_path)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from tests.conftest import launch
 
 

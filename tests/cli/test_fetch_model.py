@@ -23,7 +23,7 @@ from sae_sweeps.config import ModelConfig, wheel_models
 from sae_sweeps.config.wheel_models import WheelModel
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import read_json
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 
 D, HEADS, LAYERS, VOCABULARY = 64, 2, 2, 300
 LETTERS = [chr(code) for code in range(33, 127)]

@@ -11,7 +11,7 @@ from sae_sweeps.config.differences import find_varying
 from sae_sweeps.config.identity import select_stream_settings
 from sae_sweeps.config.sparsity import explain_sparsity, resolve_sparsity
 from sae_sweeps.config.validation import find_problems
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from tests.conftest import composed
 
 PAPER_TRAINING = {

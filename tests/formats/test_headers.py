@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.reading import load_sae, locate
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.saes import TopKSAE
 from tests.formats.published import D, F
 from tests.formats.test_reading import FORMATS, write

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from sae_sweeps.runtime.files import read_json
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.training.curve import read_lines
 
 pytestmark = pytest.mark.integration

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from wandb.proto import wandb_internal_pb2
 
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from tests.conftest import launch
 from tests.report.reading import Page
 from tests.tasks.conftest import GIVEN

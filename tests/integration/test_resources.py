@@ -8,8 +8,8 @@ from functools import partial
 import psutil
 import pytest
 
+from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.runtime.progress import SweepProgress
-from sae_sweeps.runtime.provenance import PROJECT
 from sae_sweeps.sweep import Point
 from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.tasks import train

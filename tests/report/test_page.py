@@ -14,7 +14,7 @@ from sae_sweeps.launchers.slurm.snapshot import copy_code
 from sae_sweeps.report import page as module
 from sae_sweeps.report.blocks import Blocks
 from sae_sweeps.report.page import ASSETS, SCRIPTS, architecture_colors, build_page, read_asset
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import FAILED, State
 from tests.report.conftest import LIBRARY
@@ -169,7 +169,7 @@ def test_a_changed_file_of_the_page_gives_another_snapshot(tmp_path, monkeypatch
 
     package = tmp_path / "project" / "sae_sweeps"
     package.mkdir(parents=True)
-    monkeypatch.setattr(snapshot_module, "PROJECT", package.parent)
+    monkeypatch.setattr(snapshot_module, "CODE", package.parent)
     folders = set()
     for name in ("page.html", "page.css", "main.js"):
         (package / name).write_text(name)

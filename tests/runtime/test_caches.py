@@ -10,7 +10,7 @@ import pytest
 from sae_sweeps.activations import hub
 from sae_sweeps.runtime.caches import PASSING, WITHOUT_HOME, is_writable
 from sae_sweeps.runtime.errors import OutOfReachError
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 
 SHOW = """
 import os

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from sae_sweeps.runtime import progress
 from sae_sweeps.runtime.console import PLAIN, ConsoleHandler, console
+from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.runtime.progress import SweepProgress
-from sae_sweeps.runtime.provenance import PROJECT
 
 PRINT = """
 import logging, sys

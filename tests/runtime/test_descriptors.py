@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sae_sweeps.runtime import descriptors
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 
 LIMITED = """
 import resource

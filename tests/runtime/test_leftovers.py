@@ -10,7 +10,7 @@ import pytest
 from sae_sweeps.runtime import leftovers
 from sae_sweeps.runtime.files import write_json
 from sae_sweeps.runtime.leftovers import ABANDONED, MACHINE, remove_leftovers, temporary_path
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 
 DEAD = 2**22 + 1  # more than Linux gives
 OTHER = "0" * 8 if MACHINE != "0" * 8 else "1" * 8

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.runtime.seeds import mix_seed
 from sae_sweeps.studies.meta_sae import shuffle_directions
 

@@ -9,7 +9,7 @@ import torch
 from sae_sweeps.config.saes import ARCHITECTURES
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.formats import saelens
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.saes import TRAINABLE
 from sae_sweeps.tasks.point import build_sae
 from sae_sweeps.training.trainer import Trainer, train

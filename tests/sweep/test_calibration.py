@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sae_sweeps.activations.model_info import ModelInfo
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.sweep import Point, calibration
 from sae_sweeps.sweep.calibration import GUESSED_RATE, GUESSED_SECONDS, Calibration, measure_work
 from tests.conftest import composed

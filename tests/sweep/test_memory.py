@@ -13,7 +13,7 @@ from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import Config
 from sae_sweeps.config.saes import SAE_SCHEMAS, PenaltyConfig
 from sae_sweeps.evaluation import evaluate
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.saes import TRAINABLE, encoder, penalized, sparse, topk
 from sae_sweeps.sweep import Point, memory
 from sae_sweeps.sweep.memory import DENSE_LIMIT, pack_bytes, point_bytes, shared_bytes

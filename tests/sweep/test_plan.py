@@ -11,7 +11,7 @@ from sae_sweeps.activations.hub import unreachable_reason
 from sae_sweeps.activations.model_info import PUBLISHED, read_model_info
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.runtime.errors import ConfigError
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.sweep import Point, calibration
 from sae_sweeps.sweep.memory import FLOAT, pack_bytes, point_bytes, shared_bytes
 from sae_sweeps.sweep.plan import GIB, Plan

@@ -13,7 +13,7 @@ import huggingface_hub as hub
 import pytest
 
 from sae_sweeps.runtime import signals
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from tests.conftest import launch
 from tests.tasks.exported import Api
 

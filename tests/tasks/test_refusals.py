@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import stitch
 from tests.commands import DONE_RESULTS

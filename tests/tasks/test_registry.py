@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from sae_sweeps.config.tasks import STUDY_TASKS, SWEEP_TASKS, TASKS
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.tasks.registry import load_plan_studies, load_point_task, load_sweep_task
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sae_sweeps.runtime import provenance
 from sae_sweeps.runtime.leftovers import temporary_path
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import CODE
 from sae_sweeps.runtime.records import name_owner, write_record
 
 PACKAGE = "sae_sweeps"
@@ -19,10 +19,10 @@ def copy_code(folder: Path) -> Path:
     All jobs with the same code share the copy. provenance.json in the copy has the git commit, and whether there were
     uncommitted changes.
     """
-    files = sorted(file for file in (PROJECT / PACKAGE).rglob("*") if file.suffix in SUFFIXES)
+    files = sorted(file for file in (CODE / PACKAGE).rglob("*") if file.suffix in SUFFIXES)
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.relative_to(PROJECT)}\0".encode() + file.read_bytes() + b"\0")
+        digest.update(f"{file.relative_to(CODE)}\0".encode() + file.read_bytes() + b"\0")
     commit = provenance.commit()
     digest.update(repr(commit).encode())
     target = folder / f"code-{digest.hexdigest()[:12]}"
@@ -31,7 +31,7 @@ def copy_code(folder: Path) -> Path:
     partial = temporary_path(target)
     shutil.rmtree(partial, ignore_errors=True)
     for file in files:
-        copy = partial / file.relative_to(PROJECT)
+        copy = partial / file.relative_to(CODE)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
     write_record(partial / provenance.FILE, commit, name_owner(target / provenance.FILE))

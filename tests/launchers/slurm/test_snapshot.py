@@ -9,7 +9,7 @@ import pytest
 from sae_sweeps.launchers.slurm import snapshot as module
 from sae_sweeps.launchers.slurm.snapshot import copy_code
 from sae_sweeps.runtime import provenance
-from sae_sweeps.runtime.provenance import PROJECT
+from sae_sweeps.runtime.places import PROJECT
 
 COMMIT = {"commit": "0123456789abcdef", "uncommitted_changes": True}
 
@@ -22,7 +22,7 @@ def project(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("")
     (package / "tasks" / "train.py").write_text("first = 1\n")
     (package / "notes.txt").write_text("no code\n")
-    monkeypatch.setattr(module, "PROJECT", package.parent)
+    monkeypatch.setattr(module, "CODE", package.parent)
     monkeypatch.setattr(provenance, "commit", lambda: COMMIT)
     return package
 
