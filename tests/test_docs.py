@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import runpy
 import shlex
 import statistics
 
@@ -15,12 +16,13 @@ from omegaconf import OmegaConf
 from sae_sweeps.cli.arguments import rename_saved_sae
 from sae_sweeps.config import to_config
 from sae_sweeps.config.differences import flatten
+from sae_sweeps.config.reference import INNER
 from sae_sweeps.config.saes import ARCHITECTURES, SAE_SCHEMAS
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.places import PROJECT
 
 ENTRIES = ("__init__.py", "__main__.py")
-FOLDERS = ("", "docs/", "embedded/", "benchmarks/", "benchmarks/results/")
+FOLDERS = ("", "docs/", "docs/tutorials/", "embedded/", "benchmarks/", "benchmarks/results/")
 DOCUMENTS = sorted(document for folder in FOLDERS for document in PROJECT.glob(f"{folder}*.md"))
 
 
@@ -31,12 +33,12 @@ def test_relative_links_lead_somewhere(document):
 
 
 def commands() -> list[str]:
-    """Every `python launch.py ...` in an indented block, without comments, continued lines joined."""
+    """Every command of this project in a block of code, without comments, continued lines joined."""
     found = []
     for document in DOCUMENTS:
         text = document.read_text().replace("\\\n", " ")
-        found += re.findall(r"^    python launch\.py (.*?)(?:\s+#.*)?$", text, flags=re.MULTILINE)
-    return found
+        found += re.findall(r"^(?:    )?(?:python launch\.py|sae-sweeps) (.*?)(?:\s+#.*)?$", text, flags=re.MULTILINE)
+    return [command for command in found if "--config-dir" not in command and "..." not in command]
 
 
 @pytest.mark.parametrize("command", commands())
@@ -155,38 +157,45 @@ def test_paths_in_the_text_are_there(document):
         assert (PROJECT / path).exists() or (PROJECT / "sae_sweeps" / path).exists(), path
 
 
-def composed_settings() -> dict[str, object]:
-    """Return every setting of the command with its default, that of the first architecture that has the setting."""
-    found: dict[str, object] = {}
+def composed_settings() -> set[str]:
+    """The names of all settings of the command."""
+    found: set[str] = set()
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         for architecture in SAE_SCHEMAS:
             config = compose("config", overrides=[f"sae={architecture}"])
-            found = {**flatten(OmegaConf.to_container(config, resolve=True)), **found}
-    launcher = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "hydra" / "launcher" / "slurm.yaml"))
-    found |= {f"hydra.launcher.{name}": value for name, value in launcher.items() if name != "_target_"}
-    found["tracking"] = found.pop("tracking.mode")
-    for chosen_by_group in ("task.name", "sae.architecture", "given"):  # or set by the program
-        found.pop(chosen_by_group)
-    return {name: value for name, value in found.items() if not name.startswith("model.sparsity_coefficients")}
+            found |= flatten(OmegaConf.to_container(config, resolve=True)).keys()
+    launcher = OmegaConf.load(PROJECT / "conf" / "hydra" / "launcher" / "slurm.yaml")
+    found |= {f"hydra.launcher.{name}" for name in launcher if name != "_target_"}
+    return {name for name in found if not name.startswith(INNER)}
 
 
-def test_the_settings_page_has_every_setting_with_its_default():
-    listed: dict[str, str] = {}
-    text = (PROJECT / "docs" / "settings.md").read_text()
-    tables = "".join(re.findall(r"^\| setting \|.*\n\| ---.*\n((?:\|.*\n)+)", text, flags=re.MULTILINE))
-    for first, second in re.findall(r"^\| (`[^|]*`) \| ([^|]*) \|", tables, flags=re.MULTILINE):
-        names, defaults = (re.findall(r"`([^`]*)`", cell) for cell in (first, second))
-        defaults *= len(names) if len(defaults) == 1 else 1
-        listed |= dict(zip(names, defaults, strict=True)) if defaults else dict.fromkeys(names, "")
-    expected = composed_settings()
-    assert sorted(expected.keys() - listed.keys()) == []
-    assert {name for name in listed if "." in name and not name.endswith(".sparsity_coefficients")} <= expected.keys()
-    for name, value in expected.items():
-        assert listed[name] == "" or yaml.safe_load(listed[name]) == value, name
+def test_the_page_of_all_settings_is_what_the_schemas_say():
+    page = runpy.run_path(str(PROJECT / "docs" / "_site" / "settings_page.py"))["make_page"]()
+    assert (PROJECT / "docs" / "all-settings.md").read_text() == page  # else: make settings-page
+    listed = re.findall(r"^\| `([^`=]*)` \| `([^`]*)` \| (\S.*) \|$", page, flags=re.MULTILINE)
+    assert {name for name, _, _ in listed} == composed_settings()
+    defaults = {name: yaml.safe_load(default) for name, default, _ in listed}
+    assert (defaults["training.lr"], defaults["then"], defaults["saved"]) == (0.004, [], None)
+    assert str(PROJECT) not in page
 
 
-@pytest.mark.parametrize("group", ["task", "experiment", "model", "dataset", "training", "tracking"])
-def test_the_settings_page_has_every_choice(group):
-    text = (PROJECT / "docs" / "settings.md").read_text()
+@pytest.mark.parametrize("group", ["task", "experiment", "model", "dataset", "sae", "training", "tracking"])
+def test_the_page_of_all_settings_has_every_choice(group):
+    text = (PROJECT / "docs" / "all-settings.md").read_text()
     for file in (PROJECT / "conf" / group).glob("*.yaml"):
-        assert f"`{file.stem}`" in text, file
+        assert f"| `{group}={file.stem}` | " in text, file
+
+
+def test_the_messages_on_the_page_of_errors_are_those_of_the_code():
+    page = (PROJECT / "docs" / "errors.md").read_text()
+    code = "".join(file.read_text() for file in sorted(PROJECT.glob("sae_sweeps/**/*.py")))
+    messages = re.findall(r"^\| `([^`]+)` \|", page, flags=re.MULTILINE)
+    assert len(messages) > 20
+    assert [message for message in messages if message not in code] == []
+
+
+def test_the_site_leads_to_every_page():
+    nav = yaml.safe_load((PROJECT / "mkdocs.yml").read_text())["nav"]
+    pages = re.findall(r"[\w/-]+\.md", str(nav))
+    docs = PROJECT / "docs"
+    assert sorted(pages) == sorted(str(page.relative_to(docs)) for page in docs.rglob("*.md"))

@@ -112,7 +112,7 @@ def _describe_settings(cfg: DictConfig) -> Iterator[str]:
             yield from _format_setting(cfg, setting)
     launcher = HydraConfig.get().runtime.choices[LAUNCHER]
     yield from ("", f"{LAUNCHER}={launcher}: where the points run")
-    for setting, _ in list_launcher_settings(launcher):
+    for setting, _ in list_launcher_settings("pack" if launcher == "pack" else "slurm"):
         yield from _format_setting(cfg, setting)
 
 

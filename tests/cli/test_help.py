@@ -63,8 +63,13 @@ def test_of_a_sweep_the_first_values_are_shown(show):
 def test_groups_of_ones_own_are_listed(show, tmp_path):
     (tmp_path / "my conf" / "model").mkdir(parents=True)
     (tmp_path / "my conf" / "model" / "mine.yaml").write_text("name: here\nhook: blocks.1.hook_resid_pre\n")
+    (tmp_path / "my conf" / "hydra" / "launcher").mkdir(parents=True)
+    slurm = (PROJECT / "conf" / "hydra" / "launcher" / "slurm.yaml").read_text()
+    cluster = slurm.replace("partition: null", "partition: a100")
+    (tmp_path / "my conf" / "hydra" / "launcher" / "mine.yaml").write_text(cluster)
     for flag in (["--config-dir", f"{tmp_path}/my conf"], [f"--config-dir={tmp_path}/my conf"]):
-        text = show(*flag, "model=mine")
+        text = show(*flag, "model=mine", "hydra/launcher=mine")
+        assert shown_values(text)["hydra.launcher.partition"] == "a100"
         assert re.search(r"^  model +.*\bmine\b", text, flags=re.MULTILINE)
         assert shown_values(text)["model.name"] == "here"
 
