@@ -6,6 +6,7 @@ import re
 import runpy
 import shlex
 import statistics
+from functools import cache
 
 import pytest
 import yaml
@@ -41,7 +42,7 @@ def commands() -> list[str]:
     return [command for command in found if "--config-dir" not in command and "..." not in command]
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", list(dict.fromkeys(commands())))
 def test_a_command_composes_to_valid_settings_at_every_swept_value(command):
     words = [rename_saved_sae(word) for word in shlex.split(command) if word not in ("-m", "--help")]
     choices = []
@@ -49,10 +50,15 @@ def test_a_command_composes_to_valid_settings_at_every_swept_value(command):
         swept = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
         choices.append([(override.get_key_element(), value) for value in swept])
     for index in range(max((len(values) for values in choices), default=1)):
-        overrides = [f"{key}={value}" for key, value in (values[index % len(values)] for values in choices)]
-        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-            config = to_config(compose("config", overrides=overrides))
-        assert not find_problems(config)
+        check(*(f"{key}={value}" for key, value in (values[index % len(values)] for values in choices)))
+
+
+@cache  # many commands have points in common
+def check(*overrides: str) -> None:
+    """Compose a point and check its settings."""
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        config = to_config(compose("config", overrides=list(overrides)))
+    assert not find_problems(config)
 
 
 def test_the_librarys_page_runs_and_prints_what_it_says(capsys):
