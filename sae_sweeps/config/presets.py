@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import ValidationError
 
 from sae_sweeps.config.resolvers import register
 from sae_sweeps.config.schema import Config, DatasetConfig, ModelConfig, SAEConfig, TaskConfig, TrainingConfig
 from sae_sweeps.config.studies import MetaConfig, StitchConfig
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.inputs import describe, require_type, to_plain
 from sae_sweeps.runtime.provenance import PROJECT
 
 GROUPS = {
@@ -42,11 +44,15 @@ def build_settings(schema: type[SettingsT], base: SettingsT | None, values: dict
     """Build and check the settings of one group.
 
     base: settings to start from; None: the defaults of `schema`
-    values: setting -> value, which replaces the value in `base`
-    Raises: TypeError if the group has no setting of that name; ConfigError for the first value that cannot work.
+    values: setting -> value, which replaces the value in `base` unless it is None
+    Raises: ConfigError for the first value that cannot work.
     """
-    settings = replace(base or schema(), **values)
     group = GROUPS[schema]
+    if base is not None:
+        fix = f"settings={schema.__name__}(...), or give the values by name"
+        require_type("settings", base, schema, f"a {schema.__name__}", fix)
+    given = {name: _convert(schema, name, value) for name, value in values.items() if value is not None}
+    settings = replace(base or schema(), **given)
     for name, value in vars(settings).items():
         if value == MISSING:
             raise ConfigError(f"{group}.{name}", None, "must be given: it has no default", f"give {name}=...")
@@ -54,6 +60,26 @@ def build_settings(schema: type[SettingsT], base: SettingsT | None, values: dict
         if problem.setting.startswith(f"{group}."):
             raise problem
     return settings
+
+
+def _convert(schema: type[SettingsT], name: str, value: Any) -> Any:
+    """Return a value in the type of a setting: numbers of numpy, and 1e6 for a whole number, as the command does.
+
+    Raises: ConfigError if the value has another type.
+    """
+    typed, kind = OmegaConf.structured(schema), schema.__annotations__[name]
+    kinds = {"int": "a whole number", "float": "a number", "str": "a text", "list": "a list of numbers"}
+    kind_name = getattr(kind, "__name__", str(kind)).removesuffix(" | None")
+    try:
+        typed[name] = to_plain(value, whole=kind_name == "int")
+    except ValidationError:
+        raise ConfigError(
+            f"{GROUPS[schema]}.{name}",
+            describe(value),
+            f"must be {kinds[kind_name]}",
+            f"help({schema.__name__}) has the default",
+        ) from None
+    return OmegaConf.to_container(typed)[name]  # type: ignore[index,call-overload]
 
 
 def list_presets(group: str) -> dict[str, Path]:

@@ -19,9 +19,9 @@ SAES = {
     "topk": lambda: TopKSAE(D, F, 3, aux_latents=4),
     "batchtopk": lambda: BatchTopKSAE(D, F, 3, aux_latents=4),
     "matryoshka": lambda: MatryoshkaSAE(D, F, 3, aux_latents=4, prefixes=[0.25, 1.0]),
-    "relu": lambda: ReLUSAE(D, F, 0.01),
+    "relu": lambda: ReLUSAE(D, F, sparsity_coefficient=0.01),
     "gated": lambda: GatedSAE(D, F, target_l0=4),
-    "jumprelu": lambda: JumpReLUSAE(D, F, 0.01, bandwidth=0.2, initial_threshold=0.5),
+    "jumprelu": lambda: JumpReLUSAE(D, F, sparsity_coefficient=0.01, bandwidth=0.2, initial_threshold=0.5),
     "jumprelu to an l0": lambda: JumpReLUSAE(D, F, target_l0=3, bandwidth=0.2),
 }
 
@@ -116,9 +116,9 @@ def test_a_trained_sae_is_as_good_as_a_dense_implementation(architecture, precis
         "topk": lambda: TopKSAE(24, 128, 6, aux_latents=8),
         "batchtopk": lambda: BatchTopKSAE(24, 128, 6, aux_latents=8),
         "matryoshka": lambda: MatryoshkaSAE(24, 128, 6, aux_latents=8),
-        "relu": lambda: ReLUSAE(24, 128, 0.01),
-        "gated": lambda: GatedSAE(24, 128, 0.01),
-        "jumprelu": lambda: JumpReLUSAE(24, 128, 0.003, bandwidth=0.1),
+        "relu": lambda: ReLUSAE(24, 128, sparsity_coefficient=0.01),
+        "gated": lambda: GatedSAE(24, 128, sparsity_coefficient=0.01),
+        "jumprelu": lambda: JumpReLUSAE(24, 128, sparsity_coefficient=0.003, bandwidth=0.1),
         "jumprelu to an l0": lambda: JumpReLUSAE(24, 128, target_l0=6, bandwidth=0.1),
     }
     settings = {"tokens": 300 * 64, "batch_size": 64, "lr": 1e-2, "chunk_batches": 8, "dead_after_tokens": 640}
