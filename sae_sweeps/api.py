@@ -237,7 +237,7 @@ def _make_trainers(saes: Any, stream: Any, settings: Any, values: dict[str, Any]
     kinds = ActivationStream | TensorStream
     require_type("stream", stream, kinds, "an ActivationStream or TensorStream", "TensorStream(acts, batch_size=...)")
     saes = [saes] if isinstance(saes, SAE) else saes
-    require_type("saes", saes, Sequence, "an SAE, or a list of SAEs", "train_pack([sae, ...], stream, ...)")
+    require_type("saes", saes, list | tuple, "an SAE, or a list of SAEs", "train_pack([sae, ...], stream, ...)")
     given = settings if isinstance(settings, Sequence) else [settings] * len(saes)
     if len(given) != len(saes):
         fix = "give one TrainingConfig for all SAEs, or one for each"

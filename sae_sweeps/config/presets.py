@@ -12,7 +12,7 @@ from sae_sweeps.config.schema import Config, DatasetConfig, ModelConfig, SAEConf
 from sae_sweeps.config.studies import MetaConfig, StitchConfig
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError
-from sae_sweeps.runtime.inputs import describe, require_type, to_plain
+from sae_sweeps.runtime.inputs import describe, require_type, suggest, to_plain
 from sae_sweeps.runtime.provenance import PROJECT
 
 GROUPS = {
@@ -20,6 +20,13 @@ GROUPS = {
     StitchConfig: "stitch",
     MetaConfig: "meta",
 }  # names on the command line
+
+KINDS = {  # type of a setting -> in words, and an example
+    "int": ("a whole number", "1024"),
+    "float": ("a number", "0.001"),
+    "str": ("a text", "mean"),
+    "list": ("a list of numbers", "[0.5, 0.9]"),
+}
 
 SettingsT = TypeVar("SettingsT", TrainingConfig, StitchConfig, MetaConfig)
 GroupT = TypeVar("GroupT", ModelConfig, DatasetConfig)
@@ -68,17 +75,13 @@ def _convert(schema: type[SettingsT], name: str, value: Any) -> Any:
     Raises: ConfigError if the value has another type.
     """
     typed, kind = OmegaConf.structured(schema), schema.__annotations__[name]
-    kinds = {"int": "a whole number", "float": "a number", "str": "a text", "list": "a list of numbers"}
     kind_name = getattr(kind, "__name__", str(kind)).removesuffix(" | None")
     try:
         typed[name] = to_plain(value, whole=kind_name == "int")
     except ValidationError:
-        raise ConfigError(
-            f"{GROUPS[schema]}.{name}",
-            describe(value),
-            f"must be {kinds[kind_name]}",
-            f"help({schema.__name__}) has the default",
-        ) from None
+        kind_words, example = KINDS[kind_name]
+        fix = f"{name}={example}, for example"
+        raise ConfigError(f"{GROUPS[schema]}.{name}", describe(value), f"must be {kind_words}", fix) from None
     return OmegaConf.to_container(typed)[name]  # type: ignore[index,call-overload]
 
 
@@ -92,7 +95,7 @@ def load_preset(group: str, name: str, schema: type[GroupT]) -> GroupT:
     files = list_presets(group)
     if name not in files:
         problem = f"must be one of the files in conf/{group}: {', '.join(files)}"
-        fix = f"choose one of these, or pass {schema.__name__}(...) with your own settings"
+        fix = f"{suggest(name, list(files))}, or pass {schema.__name__}(...) with your own settings"
         raise ConfigError(group, name, problem, fix)
     register()  # the files use the resolvers
     preset = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(files[name])))

@@ -22,12 +22,10 @@ ORDER = (
     "ce_recovered_mean", "ce_model", "ce_reconstruction", "held_out_tokens", "held_out_left_out", "without_spread",
 )  # fmt: skip
 TOP_SHARE = 0.01  # share of the activations, those farthest from the mean, whose share of the variance is measured
-
-
-Metrics: TypeAlias = dict[str, float | None]
-
 LOAD = "load_sae(FOLDER), or make a BatchTopKSAE, TopKSAE, JumpReLUSAE, ..."
 BOTH = "evaluate(sae, stream.model, stream.held_out()), or evaluate(sae, acts) for the metrics without a language model"
+
+Metrics: TypeAlias = dict[str, float | None]
 
 
 @overload
@@ -76,13 +74,11 @@ def evaluate(
     if model is not None and not hasattr(model, "cross_entropy"):
         raise ConfigError("model", describe(model), "must be a language model, and `data` what it was run on", BOTH)
     if data is None or not isinstance(data, HeldOut if model is not None else HeldOut | Activations):
-        raise ConfigError(
-            "data", describe(data), "must be activations: what held_out() of the model's stream returns", BOTH
-        )
+        raise ConfigError("data", describe(data), "must be activations, those of held_out() with a model", BOTH)
     acts_AD = to_activations("acts", data, sae.d_in, device=sae.W_dec.device, dtype=sae.W_dec.dtype)
     if len(acts_AD) == 0:
         raise ConfigError("acts", 0, "there must be at least one activation", "give some thousands of activations")
-    metrics, recon_AD = measure_reconstruction(sae.for_inference() if isinstance(sae, TrainableSAE) else sae, acts_AD)
+    metrics, recon_AD = _measure_reconstruction(sae.for_inference() if isinstance(sae, TrainableSAE) else sae, acts_AD)
     if isinstance(data, HeldOut):
         metrics["held_out_left_out"] = data.left_out
         if model is not None:
@@ -102,7 +98,7 @@ def _measure_cross_entropy(model: LanguageModel, data: HeldOut, recon_AD: Tensor
     }
 
 
-def measure_reconstruction(sae: SAE, acts_AD: Tensor) -> tuple[Metrics, Tensor]:
+def _measure_reconstruction(sae: SAE, acts_AD: Tensor) -> tuple[Metrics, Tensor]:
     """Return the metrics of `evaluate` that need no language model, and the reconstructions (A, D)."""
     reconstructions: list[Tensor] = []
     ratio_sum, active_sum, with_spread = 0.0, 0.0, 0

@@ -132,6 +132,9 @@ def load_sae(spec: str | Path, device: str | torch.device = "cpu") -> InferenceS
     chosen = choose_device(str(device))
     try:
         return locate(str(spec)).read().to(chosen)
+    except FileNotFoundError as error:
+        places = "the folder of an SAE or of a point of a sweep, or OWNER/REPOSITORY/FOLDER on the hub"
+        raise FileNotFoundError(f"{error}. Fix: give {places}") from None
     except ValueError as error:
         fix = getattr(error, "fix", None)
         raise ValueError(f"{spec}: {error}" + (f". Fix: {fix}" if fix else "")) from error

@@ -77,23 +77,28 @@ def require_type(name: str, value: Any, kind: Any, must_be: str, fix: str) -> No
         raise ConfigError(name, describe(value), f"must be {must_be}", fix)
 
 
-def require_whole(name: str, value: Any, least: int, most: float = math.inf, *, limit: str = "", fix: str = "") -> int:
-    """Return a whole number as an int, a numpy number or 1e6 as well.
+def require_whole(name: str, value: Any, least: int, most: float = math.inf, limit: str = "") -> int:
+    """Return a whole number as an int, a number of numpy or 1e6 as well.
 
-    limit: what the largest number is, for the message, such as "dict_size"
+    limit: what the largest number is, for the message, such as "dict_size="
     Raises: ConfigError if `value` is not a whole number between `least` and `most`.
     """
     whole = to_plain(value, whole=True)
-    if isinstance(whole, int) and not isinstance(whole, bool) and least <= whole <= most:
-        return whole
-    bound = f"at least {least}" if most == math.inf else f"between {least} and {limit}{most}"
-    raise ConfigError(name, describe(value), f"must be a whole number, {bound}", fix or f"{name}={max(least, 1)}")
+    if not isinstance(whole, int) or isinstance(whole, bool):
+        shown = repr(value) if isinstance(value, str) else describe(value)
+        raise ConfigError(name, shown, "must be a whole number", f"{name}={max(least, 1)}, for example")
+    if whole < least:
+        raise ConfigError(name, whole, f"must be at least {least}", f"{name}={least}")
+    if whole > most:
+        raise ConfigError(name, whole, f"must be at most {limit}{most}", f"{name}={most}, or less")
+    return whole
 
 
 def require_number(name: str, value: Any) -> None:
     """Check that `value` is a real number. Raises: ConfigError if it is not, or if it is a bool."""
     if not isinstance(to_plain(value), int | float) or isinstance(value, bool):
-        raise ConfigError(name, describe(value), "must be a number", f"{name}=0.01, for example")
+        shown = repr(value) if isinstance(value, str) else describe(value)
+        raise ConfigError(name, shown, "must be a number", f"{name}=0.01, for example")
 
 
 def to_plain(value: Any, *, whole: bool = False) -> Any:
@@ -132,8 +137,14 @@ def to_activations(
         raise ConfigError(name, tuple(x.shape), problem, f"leave these rows out: {name}[{name}.isfinite().all(-1)]")
     target = dtype or (torch.float32 if x.dtype == torch.float64 else x.dtype)
     if x.dtype == torch.float64 != target:
-        warnings.warn(NARROWED, stacklevel=1)  # this line is its place, so that Python shows it once
+        _warn_of_narrowing()
     return x.to(device=device or x.device, dtype=target)
+
+
+@functools.cache  # once in a process: Python forgets what it has shown whenever a library changes its filters
+def _warn_of_narrowing() -> None:
+    """Warn that digits of float64 are lost."""
+    warnings.warn(NARROWED, stacklevel=1)
 
 
 def _to_tensor(name: str, value: Any, shape: str) -> "Tensor":
@@ -164,7 +175,7 @@ def _require_shape(name: str, x: "Tensor", width: int | None, shape: str, width_
     if (x.ndim == 2 or (x.ndim > 0 and not is_matrix)) and width in (None, x.shape[-1]):
         return
     problem = f"the shape must be {shape}" + ("" if width is None else f", where {width} is {width_of}")
-    fix = "give raw activations of the SAE's hook"
+    fix = "give what `encode` returns" if name == "latents" else "give raw activations of the SAE's hook"
     if is_matrix and x.ndim > 2:
         fix = f"{name}.reshape(-1, {x.shape[-1]}), leaving out BOS, whose activations are unlike the others"
     elif is_matrix and x.ndim == 1:
@@ -186,5 +197,5 @@ def to_latents(latents: Any, count: int) -> "Tensor":
         problem = "must be the numbers of the latents, a list or tensor of whole numbers"
         raise ConfigError("latents", describe(latents), problem, "mask.nonzero().flatten(), if it is a mask")
     for latent in listed:
-        require_whole("latents", latent, 0, count - 1, limit="the last latent, ", fix="leave it out")
+        require_whole("latents", latent, 0, count - 1, "the last latent, ")
     return torch.tensor(listed)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.config.saes import PREFIXES, MatryoshkaConfig, SAEConfig
-from sae_sweeps.runtime.inputs import check_names
+from sae_sweeps.runtime.inputs import check_names, require_type, to_plain
 from sae_sweeps.saes.batchtopk import BatchTopKSAE
 from sae_sweeps.saes.sparse import ColumnSparse, Entries, LatentEntries, RowSparse
 from sae_sweeps.saes.trainable import Fit
@@ -51,8 +51,10 @@ class MatryoshkaSAE(BatchTopKSAE):
             normalize_input=normalize_input,
             seed=seed,
         )
-        self._require_options(prefixes=list(prefixes))
-        self.sizes = [round(share * dict_size) for share in prefixes]
+        fractions = to_plain(prefixes)
+        require_type("prefixes", fractions, list | tuple, "fractions of dict_size", "prefixes=[0.25, 1.0]")
+        self._require_options(prefixes=list(fractions))
+        self.sizes = [round(share * dict_size) for share in fractions]
         # group g holds the latents that prefix g adds to prefix g - 1
         group_F = torch.bucketize(torch.arange(dict_size), torch.tensor(self.sizes), right=True, out_int32=True)
         self.register_buffer("group_F", group_F, persistent=False)

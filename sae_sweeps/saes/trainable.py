@@ -117,8 +117,7 @@ class TrainableSAE(SAE):
 
     def _require_k(self, k: int) -> int:
         """Return k as an int. Raises: ConfigError if it is not a whole number between 1 and dict_size."""
-        fix = "k=32: active latents per activation, on average" if self.dict_size >= 32 else ""
-        return require_whole("k", k, 1, self.dict_size, limit="dict_size=", fix=fix)
+        return require_whole("k", k, 1, self.dict_size, "dict_size=")
 
     def _require_options(self, **options: Any) -> None:
         """Check options by the rules of the architecture's settings on the command line.

@@ -258,8 +258,7 @@ class MetaSAE:
 
     def find_latents(self, meta_latent: int, most: int = 10) -> list[tuple[int, float]]:
         """Return at most `most` latents that use a meta-latent, as (latent, weight), largest weight first."""
-        size = self.sae.dict_size - 1
-        at = require_whole("meta_latent", meta_latent, 0, size, limit="the last meta-latent, ", fix="meta_latent=0")
+        at = require_whole("meta_latent", meta_latent, 0, self.sae.dict_size - 1, "the last meta-latent, ")
         found = _sort_entries(self._weights_by_meta_latent, at)[:most]
         return [(int(self.latents_A[row]), weight) for row, weight in found]
 

@@ -83,6 +83,10 @@ class Pair:
         }
         self.stitching = Stitching(small, large, list(self.paths.values()))
 
+    def __repr__(self) -> str:
+        sizes = f"{self.stitching.small.dict_size} and {self.stitching.large.dict_size} latents"
+        return f"Pair({sizes}, {int(self.novel_L.sum())} of these novel, {self.stitching.seen} activations)"
+
     def update(self, x_BD: Tensor) -> None:
         """Add a batch of raw activations (B, D) to the measurements."""
         self.stitching.update(x_BD)

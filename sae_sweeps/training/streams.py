@@ -45,7 +45,7 @@ class TensorStream:
         count = len(self._x_AD)
         if count == 0:
             raise ConfigError("acts", tuple(self._x_AD.shape), "has no activations", "give some thousands of them")
-        batch_size = require_whole("batch_size", batch_size, 1, count, limit="the number of activations, ")
+        batch_size = require_whole("batch_size", batch_size, 1, count, "the number of activations, ")
         self._seed = require_whole("seed", seed, 0)
         self.chunk_size = max(1, min(require_whole("chunk_size", chunk_size, 1), count) // batch_size) * batch_size
         self._chunks = count // self.chunk_size  # chunks per epoch
