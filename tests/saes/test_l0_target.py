@@ -70,7 +70,7 @@ def test_k_is_the_target_unless_a_target_or_a_coefficient_is_given(make):
     assert (with_coefficient.l0_target, with_coefficient.sparsity_coefficient, with_coefficient.k) == (None, 0.1, 3)
     with pytest.raises(ConfigError, match="k=None: must be given"):
         make(4, 8)
-    with pytest.raises(ConfigError, match="target_l0=3: cannot be combined with sparsity_coefficient=0.1"):
+    with pytest.raises(ConfigError, match=r"target_l0=3: cannot be combined with sparsity_coefficient=0\.1"):
         make(4, 8, sparsity_coefficient=0.1, target_l0=3)
 
 
