@@ -128,14 +128,14 @@ def test_arrays_and_float64_are_taken_and_float64_is_warned_of_once(give):
     given = give(X)
     inputs._warn_of_narrowing.cache_clear()
     with warnings.catch_warnings(record=True) as shown:
-        warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("always")
         assert torch.equal(SMALL.encode(given), SMALL.encode(X))
         assert torch.equal(TensorStream(given, 30).chunk(1), stream().chunk(1))
         assert evaluate(SMALL, given) == evaluate(SMALL, X)
         assert stitch(SMALL, LARGE, given).metrics == stitch(SMALL, LARGE, X).metrics
         assert torch.equal(MetaSAE.train(given, steps=2).sae.W_dec, MetaSAE.train(X, steps=2).sae.W_dec)
     is_wide = str(given.dtype).removeprefix("torch.").endswith(("64", "f8"))
-    assert [str(one.message) for one in shown] == [inputs.NARROWED] * is_wide
+    assert [str(one.message) for one in shown].count(inputs.NARROWED) == is_wide
 
 
 def test_half_precision_is_kept_in_a_stream_and_computed_with_in_float32():
