@@ -19,7 +19,7 @@ from sae_sweeps.config.saes import ARCHITECTURES, SAE_SCHEMAS
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.provenance import PROJECT
 
-FOLDERS = ("", "docs/", "embedded/", "benchmarks/", "benchmarks/results/")
+FOLDERS = ("", "docs/", "examples/", "embedded/", "benchmarks/", "benchmarks/results/")
 DOCUMENTS = sorted(document for folder in FOLDERS for document in PROJECT.glob(f"{folder}*.md"))
 
 
