@@ -186,7 +186,7 @@ def test_a_tensor_stream_shuffles_each_epoch_in_another_order():
     assert torch.equal(TensorStream(x_AD, 10, chunk_size=35, seed=2).chunk(4), stream.chunk(4))
     assert not torch.equal(TensorStream(x_AD, 10, chunk_size=35, seed=3).chunk(4), stream.chunk(4))
     assert TensorStream(x_AD, 50, chunk_size=35).chunk_size == 50
-    with pytest.raises(ValueError, match=r"shape \(110,\) do not fill"):
+    with pytest.raises(ValueError, match=r"acts=\(110,\): the shape must be \(any number, width\)"):
         TensorStream(x_AD.flatten(), 10)
 
 
