@@ -53,7 +53,14 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Return the public object `name`, imported on first access. Raises: AttributeError for any other name."""
+    """Return the public object `name`, imported on first access, or the installed version as `__version__`.
+
+    Raises: AttributeError for any other name.
+    """
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("sae-sweeps")
     for module, names in _MODULES.items():
         if name in names:
             globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
@@ -63,4 +70,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Return the sorted names of this package, including public names that are not imported yet."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from omegaconf import MISSING
@@ -27,16 +27,20 @@ from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import text_metadata
 from sae_sweeps.runtime.devices import choose_device, require_precision, resolve_dtype
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.inputs import check_names, require_type, require_whole
 from sae_sweeps.runtime.paths import expand_folder
 from sae_sweeps.runtime.progress import SweepProgress
-from sae_sweeps.saes import InferenceSAE, TopKSAE, TrainableSAE
+from sae_sweeps.saes import SAE, InferenceSAE, TrainableSAE
 from sae_sweeps.sweep.preflight import INPUT_CHECKS, Preflight
 from sae_sweeps.training.streams import TensorStream
 from sae_sweeps.training.trainer import Step, Trainer, curve_line, train
 
 CHUNK = 32_768  # activations that are shuffled together, by default
 
-Curve = list[dict[str, float]]
+MAKE = "make a BatchTopKSAE, TopKSAE, JumpReLUSAE, ..."
+
+Curve: TypeAlias = list[dict[str, float]]
+OnLine: TypeAlias = Callable[[TrainableSAE, dict[str, float]], None]
 
 
 class ActivationStream:
@@ -64,6 +68,7 @@ class ActivationStream:
         self._texts: TemporaryDirectory[str] | None = None  # holds the documents of `texts`; deleted with the stream
 
     @classmethod
+    @check_names
     def from_model(
         cls,
         model: str | Path | ModelConfig,
@@ -76,7 +81,7 @@ class ActivationStream:
         seed: int | None = None,
         chunk_size: int = CHUNK,
         cache: str | Path | None = None,
-        device: str = "auto",
+        device: str | torch.device = "auto",
     ) -> "ActivationStream":
         """Make the stream of a model's activations at a hook, on the text of one of `texts`, `files` and `dataset`.
 
@@ -96,11 +101,13 @@ class ActivationStream:
         One document in 20 (`DatasetConfig.holdout_every`) is held out. Raises: ConfigError as the constructor does.
         """
         text, folder = choose_text(texts, files, dataset)
-        changes: dict[str, Any] = {"seq_len": seq_len, "seed": seed}
+        changes: dict[str, Any] = {} if seq_len is None else {"seq_len": require_whole("seq_len", seq_len, 3)}
+        changes |= {} if seed is None else {"seed": require_whole("seed", seed, 0)}
+        chunk_size, device = require_whole("chunk_size", chunk_size, 1), str(device)
         decoder = _choose_model(model, hook)
         config = build_config(
             model=replace(decoder, dtype=resolve_dtype(decoder.dtype, device)),
-            dataset=replace(text, **{name: value for name, value in changes.items() if value is not None}),
+            dataset=replace(text, **changes),
             training=TrainingConfig(tokens=chunk_size, batch_size=chunk_size, chunk_batches=1),
             activations=ActivationsConfig(cache=None if cache is None else str(cache)),
             tracking=TrackingConfig(mode="off"),
@@ -125,13 +132,17 @@ class ActivationStream:
         """Return the width of an activation, D."""
         return self._source.d_in
 
+    def __repr__(self) -> str:
+        model = self.config.model
+        return f"ActivationStream({model.name}, {model.hook}, d_in={self.d_in}, chunk_size={self.chunk_size})"
+
     def chunk(self, index: int) -> Tensor:
         """Return chunk `index` of the training text: shuffled raw activations (A, D) in float32, A = `chunk_size`.
 
         After the last sequence the text is repeated in another order. Raises: ConfigError if the training text does
         not fill one sequence.
         """
-        return self._chunks.chunk(index).float()
+        return self._chunks.chunk(require_whole("index", index, 0)).float()
 
     def held_out(self, activations: int = CHUNK) -> HeldOut:
         """Return about `activations` held-out activations (all if the text has fewer), for `evaluate` and `stitch`.
@@ -140,25 +151,34 @@ class ActivationStream:
         `tokens_NS`, `ce` the model's own cross-entropy in nats per token. Each number of activations is measured once.
         Raises: ConfigError if the held-out text does not fill one sequence, or if a number is not finite.
         """
-        return self._source.held_out(activations)
+        return self._source.held_out(require_whole("activations", activations, 1))
 
 
+@check_names
 def train_pack(
-    saes: Sequence[TrainableSAE],
+    saes: TrainableSAE | Sequence[TrainableSAE],
     stream: ActivationStream | TensorStream,
     settings: TrainingConfig | Sequence[TrainingConfig] | None = None,
     *,
+    tokens: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    betas: Sequence[float] | None = None,
+    warmup_steps: int | None = None,
+    decay_fraction: float | None = None,
+    initial_bias: str | None = None,
+    dead_after_tokens: int | None = None,
+    precision: str | None = None,
+    log_every: int | None = None,
     progress: bool = True,
-    on_line: Callable[[TrainableSAE, dict[str, float]], None] | None = None,
-    **values: Any,
+    on_line: OnLine | None = None,
 ) -> list[Curve]:
     """Train SAEs in place on one stream, and return a training curve for each; the language model runs once for all.
 
-    saes: any of BatchTopKSAE, TopKSAE, ...; training starts from their weights. The SAEs are moved to the device of the
-        language model, or with a TensorStream to the device of the first SAE
-    settings: one TrainingConfig for all SAEs or one for each; or values by name: train_pack(saes, stream,
-        tokens=1_000_000, batch_size=4096, lr=3e-4). `chunk_batches`, `checkpoint_every` and `keep_states` have no
-        effect here: the stream sets the chunk, and nothing is saved
+    saes: one or several of BatchTopKSAE, TopKSAE, ...; training starts from their weights. They are moved to the device
+        of the language model, or with a TensorStream to the device of the first SAE
+    settings: one TrainingConfig for all SAEs or one for each; the values that are given by name, from `tokens` to
+        `log_every`, replace its values. `help(TrainingConfig)` shows the defaults
     progress: show bars on a terminal, a line every few seconds elsewhere
     on_line: called with an SAE and each new line of the SAE's curve
 
@@ -168,11 +188,19 @@ def train_pack(
     With the same settings, an SAE is the same to the byte, trained alone, with any others or by the command.
     Raises: ConfigError if a setting cannot be used; TrainingError if a loss is not finite.
     """
-    if not saes:
-        return []
+    values: dict[str, Any] = {"tokens": tokens, "batch_size": batch_size, "lr": lr, "betas": betas}
+    values |= {"warmup_steps": warmup_steps, "decay_fraction": decay_fraction, "initial_bias": initial_bias}
+    values |= {"dead_after_tokens": dead_after_tokens, "precision": precision, "log_every": log_every}
     trainers = _make_trainers(saes, stream, settings, values)
+    return _train(trainers, stream, progress=progress, on_line=on_line)
+
+
+def _train(
+    trainers: list[Trainer], stream: ActivationStream | TensorStream, *, progress: bool, on_line: OnLine | None
+) -> list[Curve]:
+    """Take all steps of the trainers, and return a curve for each."""
     curves: dict[Trainer, Curve] = {trainer: [] for trainer in trainers}
-    with _show_training(trainers) if progress else nullcontext() as show:
+    with _show_training(trainers) if progress and trainers else nullcontext() as show:
         for trainer, steps in train(trainers, stream):
             for step in steps:
                 if show is not None:
@@ -185,13 +213,18 @@ def train_pack(
     return list(curves.values())
 
 
+@check_names
 def save_sae(sae: TrainableSAE | InferenceSAE, folder: str | Path, stream: ActivationStream | None = None) -> None:
     """Write an SAE as cfg.json and sae_weights.safetensors, for `load_sae`, the command (`sae=FOLDER`) and SAELens 6.
 
     With the stream that the SAE was trained on, cfg.json also names the model, the hook and the text.
-    Raises: OSError if the folder cannot be written.
+    Raises: ConfigError if an argument is of another type; OSError if the folder cannot be written.
     """
-    origin = {"k": sae.k} if isinstance(sae, TopKSAE) else {}
+    require_type("sae", sae, TrainableSAE | InferenceSAE, "one SAE", "save_sae(sae, folder)")
+    require_type("folder", folder, str | Path, "a path", "save_sae(sae, folder)")
+    fix = "leave it out, or give the ActivationStream that the SAE was trained on"
+    require_type("stream", stream, ActivationStream | None, "an ActivationStream", fix)
+    origin = {"k": k} if isinstance(sae, TrainableSAE) and (k := getattr(sae, "k", None)) is not None else {}
     metadata = {} if stream is None else text_metadata(stream.config)
     if stream is not None and stream._texts is not None:
         metadata.pop("dataset_path")  # the temporary folder is deleted with the stream
@@ -199,37 +232,40 @@ def save_sae(sae: TrainableSAE | InferenceSAE, folder: str | Path, stream: Activ
     saelens.write(expand_folder(folder, "folder"), saved, {"sae_sweeps": origin, **metadata})
 
 
-def _make_trainers(
-    saes: Sequence[TrainableSAE],
-    stream: ActivationStream | TensorStream,
-    settings: TrainingConfig | Sequence[TrainingConfig] | None,
-    values: dict[str, Any],
-) -> list[Trainer]:
-    """Return a trainer for each SAE, all moved to one device. Raises: ConfigError if a setting or SAE is unfit."""
+def _make_trainers(saes: Any, stream: Any, settings: Any, values: dict[str, Any]) -> list[Trainer]:
+    """Return a trainer for each SAE, all moved to one device. Raises: ConfigError for an unfit argument."""
+    kinds = ActivationStream | TensorStream
+    require_type("stream", stream, kinds, "an ActivationStream or TensorStream", "TensorStream(acts, batch_size=...)")
+    saes = [saes] if isinstance(saes, SAE) else saes
+    require_type("saes", saes, list | tuple, "an SAE, or a list of SAEs", "train_pack([sae, ...], stream, ...)")
     given = settings if isinstance(settings, Sequence) else [settings] * len(saes)
     if len(given) != len(saes):
         fix = "give one TrainingConfig for all SAEs, or one for each"
         raise ConfigError("settings", len(given), f"must have one entry for each of {len(saes)} SAEs", fix)
     configs = [build_settings(TrainingConfig, one, values) for one in given]
+    for number, (sae, config) in enumerate(zip(saes, configs, strict=True)):
+        _require_fitting(sae, config, stream)
+        if any(sae is earlier for earlier in saes[:number]):
+            raise ConfigError(f"saes[{number}]", sae, "is in the list twice", "train_pack once more trains it further")
+    if not saes:
+        return []
     device = stream.device if isinstance(stream, ActivationStream) else saes[0].W_dec.device
-    for sae, config in zip(saes, configs, strict=True):
-        _require_fitting(sae, config, stream, device)
+    for config in configs:
+        require_precision(config.precision, device)
     return [Trainer(sae.to(device), config) for sae, config in zip(saes, configs, strict=True)]
 
 
-def _require_fitting(
-    sae: TrainableSAE, config: TrainingConfig, stream: ActivationStream | TensorStream, device: torch.device
-) -> None:
+def _require_fitting(sae: Any, config: TrainingConfig, stream: ActivationStream | TensorStream) -> None:
     """Check that an SAE can be trained on a stream. Raises: ConfigError if the class, width or batch is wrong."""
-    if not isinstance(sae, TrainableSAE):
+    if isinstance(sae, InferenceSAE):
         problem = "must be an SAE that can be trained, but this class (as load_sae returns it) is for inference only"
-        raise ConfigError("saes", type(sae).__name__, problem, "make a BatchTopKSAE, TopKSAE, JumpReLUSAE, ...")
+        raise ConfigError("saes", type(sae).__name__, problem, MAKE)
+    require_type("saes", sae, TrainableSAE, "SAEs", MAKE)
     if sae.d_in != stream.d_in:
         raise ConfigError("d_in", sae.d_in, f"must be the width of the stream, {stream.d_in}", f"d_in={stream.d_in}")
     if stream.chunk_size % config.batch_size != 0:
         problem = f"must divide the stream's chunk_size of {stream.chunk_size} activations"
         raise ConfigError("training.batch_size", config.batch_size, problem, "make chunk_size a multiple of batch_size")
-    require_precision(config.precision, device)
 
 
 @contextmanager
@@ -252,6 +288,9 @@ def _show_training(trainers: Sequence[Trainer]) -> Iterator[Callable[[Trainer, S
 
 def _choose_model(given: str | Path | ModelConfig, hook: str | None) -> ModelConfig:
     """Return the settings of a model, with a hook. Raises: ConfigError if neither the caller nor conf/ names a hook."""
+    fix = 'the name of a model, "gpt2" for example, its folder, or a ModelConfig'
+    require_type("model", given, str | Path | ModelConfig, "a model's name, folder or ModelConfig", fix)
+    require_type("hook", hook, str | None, "the name of a hook", 'hook="blocks.8.hook_resid_pre"')
     if not isinstance(given, ModelConfig):
         named = str(given) in list_presets("model")
         given = load_preset("model", str(given), ModelConfig) if named else ModelConfig(name=str(given))

@@ -23,7 +23,7 @@ from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.places import PROJECT
 
 ENTRIES = ("__init__.py", "__main__.py")
-FOLDERS = ("", "docs/", "docs/tutorials/", "embedded/", "benchmarks/", "benchmarks/results/")
+FOLDERS = ("", "docs/", "docs/tutorials/", "examples/", "embedded/", "benchmarks/", "benchmarks/results/")
 DOCUMENTS = sorted(document for folder in FOLDERS for document in PROJECT.glob(f"{folder}*.md"))
 
 

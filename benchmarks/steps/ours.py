@@ -24,7 +24,7 @@ SPARSITY_COEFFICIENT = 1e-3
 def build_sae(spec: common.Spec) -> SAE:
     """Return an untrained SAE of the spec's architecture and sizes."""
     if spec.architecture == "jumprelu":
-        return JumpReLUSAE(spec.d, spec.dict_size, SPARSITY_COEFFICIENT, seed=spec.seed)
+        return JumpReLUSAE(spec.d, spec.dict_size, sparsity_coefficient=SPARSITY_COEFFICIENT, seed=spec.seed)
     make_sae = TopKSAE if spec.architecture == "topk" else BatchTopKSAE
     return make_sae(spec.d, spec.dict_size, spec.k, seed=spec.seed)
 

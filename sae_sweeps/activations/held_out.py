@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 SEQUENCES_TRIED = 4  # sequences on which resuming the forward pass at the hook is tried
 
 
-@dataclass
+@dataclass(repr=False)
 class HeldOut:
     """Held-out sequences with activations, and the language model's cross-entropy on them, in nats per token.
 
@@ -37,6 +37,10 @@ class HeldOut:
     ce: float
     ce_zero: float = 0.0
     ce_mean: float = 0.0
+
+    def __repr__(self) -> str:
+        count, (sequences, _, width) = int(self.is_data_NS.sum()), self.acts_NSD.shape
+        return f"HeldOut({count} activations of width {width} in {sequences} sequences, ce={self.ce:.4g})"
 
     @property
     def acts_AD(self) -> Tensor:

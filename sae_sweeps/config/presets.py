@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import ValidationError
 
 from sae_sweeps.config.resolvers import register
 from sae_sweeps.config.schema import Config, DatasetConfig, ModelConfig, SAEConfig, TaskConfig, TrainingConfig
 from sae_sweeps.config.studies import MetaConfig, StitchConfig
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.inputs import describe, require_type, suggest, to_plain
 from sae_sweeps.runtime.places import PROJECT
 
 GROUPS = {
@@ -18,6 +20,13 @@ GROUPS = {
     StitchConfig: "stitch",
     MetaConfig: "meta",
 }  # names on the command line
+
+KINDS = {  # type of a setting -> in words, and an example
+    "int": ("a whole number", "1024"),
+    "float": ("a number", "0.001"),
+    "str": ("a text", "mean"),
+    "list": ("a list of numbers", "[0.5, 0.9]"),
+}
 
 SettingsT = TypeVar("SettingsT", TrainingConfig, StitchConfig, MetaConfig)
 GroupT = TypeVar("GroupT", ModelConfig, DatasetConfig)
@@ -42,11 +51,15 @@ def build_settings(schema: type[SettingsT], base: SettingsT | None, values: dict
     """Build and check the settings of one group.
 
     base: settings to start from; None: the defaults of `schema`
-    values: setting -> value, which replaces the value in `base`
-    Raises: TypeError if the group has no setting of that name; ConfigError for the first value that cannot work.
+    values: setting -> value, which replaces the value in `base` unless it is None
+    Raises: ConfigError for the first value that cannot work.
     """
-    settings = replace(base or schema(), **values)
     group = GROUPS[schema]
+    if base is not None:
+        fix = f"settings={schema.__name__}(...), or give the values by name"
+        require_type("settings", base, schema, f"a {schema.__name__}", fix)
+    given = {name: _convert(schema, name, value) for name, value in values.items() if value is not None}
+    settings = replace(base or schema(), **given)
     for name, value in vars(settings).items():
         if value == MISSING:
             raise ConfigError(f"{group}.{name}", None, "must be given: it has no default", f"give {name}=...")
@@ -54,6 +67,22 @@ def build_settings(schema: type[SettingsT], base: SettingsT | None, values: dict
         if problem.setting.startswith(f"{group}."):
             raise problem
     return settings
+
+
+def _convert(schema: type[SettingsT], name: str, value: Any) -> Any:
+    """Return a value in the type of a setting: numbers of numpy, and 1e6 for a whole number, as the command does.
+
+    Raises: ConfigError if the value has another type.
+    """
+    typed, kind = OmegaConf.structured(schema), schema.__annotations__[name]
+    kind_name = getattr(kind, "__name__", str(kind)).removesuffix(" | None")
+    try:
+        typed[name] = to_plain(value, whole=kind_name == "int")
+    except ValidationError:
+        kind_words, example = KINDS[kind_name]
+        fix = f"{name}={example}, for example"
+        raise ConfigError(f"{GROUPS[schema]}.{name}", describe(value), f"must be {kind_words}", fix) from None
+    return OmegaConf.to_container(typed)[name]  # type: ignore[index,call-overload]
 
 
 def list_presets(group: str) -> dict[str, Path]:
@@ -66,7 +95,7 @@ def load_preset(group: str, name: str, schema: type[GroupT]) -> GroupT:
     files = list_presets(group)
     if name not in files:
         problem = f"must be one of the files in conf/{group}: {', '.join(files)}"
-        fix = f"choose one of these, or pass {schema.__name__}(...) with your own settings"
+        fix = f"{suggest(name, list(files))}, or pass {schema.__name__}(...) with your own settings"
         raise ConfigError(group, name, problem, fix)
     register()  # the files use the resolvers
     preset = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(files[name])))

@@ -14,6 +14,7 @@ from omegaconf import MISSING
 
 from sae_sweeps.config.saes import SAEConfig
 from sae_sweeps.config.studies import ExportConfig, LatentsConfig, MetaConfig, PublishConfig, StitchConfig
+from sae_sweeps.runtime.inputs import check_names
 
 GPU_TOKENS = 2**14  # tokens in a forward pass on a GPU, which fewer would not keep busy
 
@@ -27,6 +28,7 @@ class CoefficientsConfig:
     values: dict[int, float] = field(default_factory=dict)  # k -> sparsity coefficient that gives an L0 of k
 
 
+@check_names
 @dataclass(kw_only=True)
 class ModelConfig:
     """The language model, and the hook whose activations SAEs are trained on."""
@@ -50,6 +52,7 @@ class ModelConfig:
         return self.cpu_sequences if device == "cpu" else max(1, GPU_TOKENS // seq_len)
 
 
+@check_names
 @dataclass(kw_only=True)
 class DatasetConfig:
     """The documents, and how they are split into token sequences."""
@@ -93,6 +96,7 @@ class DatasetConfig:
         return list(self.files) if isinstance(self.files, list) else [self.files]
 
 
+@check_names
 @dataclass(kw_only=True)
 class TrainingConfig:
     """SAE training. The optimizer's defaults are those of arXiv:2412.06410 and arXiv:2502.04878."""

@@ -3,6 +3,7 @@
 # N sequences, S positions, A held-out activations, B activations in a batch, D model width, F latents
 
 import math
+from typing import TypeAlias, cast, overload
 
 import torch
 from torch import Tensor
@@ -10,15 +11,46 @@ from torch import Tensor
 from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.evaluation.ratios import CE_ROUNDING, NO_SPREAD, compute_spread, divide
-from sae_sweeps.saes import SAE, TrainableSAE
+from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.inputs import check_names, describe, require_type, to_activations
+from sae_sweeps.saes import SAE, Activations, TrainableSAE
 
 BATCH = 2048  # activations in a batch
+# order of the metrics, in results.json as well
+ORDER = (
+    "nmse", "fvu", "top_variance_share", "l0", "dead_fraction", "ce_degradation", "ce_recovered_zero",
+    "ce_recovered_mean", "ce_model", "ce_reconstruction", "held_out_tokens", "held_out_left_out", "without_spread",
+)  # fmt: skip
 TOP_SHARE = 0.01  # share of the activations, those farthest from the mean, whose share of the variance is measured
+LOAD = "load_sae(FOLDER), or make a BatchTopKSAE, TopKSAE, JumpReLUSAE, ..."
+BOTH = "evaluate(sae, stream.model, stream.held_out()), or evaluate(sae, acts) for the metrics without a language model"
+
+Metrics: TypeAlias = dict[str, float | None]
 
 
+@overload
+def evaluate(sae: SAE, model: Activations | HeldOut) -> Metrics: ...
+
+
+@overload
+def evaluate(sae: SAE, model: LanguageModel | None, data: HeldOut) -> Metrics: ...
+
+
+@overload
+def evaluate(sae: SAE, model: None = None, *, data: Activations | HeldOut) -> Metrics: ...
+
+
+@check_names
 @torch.no_grad()
-def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float | None]:
+def evaluate(
+    sae: SAE,
+    model: LanguageModel | Activations | HeldOut | None = None,
+    data: Activations | HeldOut | None = None,
+) -> Metrics:
     """Return the metrics of an SAE on held-out activations x with reconstructions x_hat, by name.
+
+    evaluate(sae, acts): of any activations (A, D) of the SAE's hook, without a language model and without `ce_...`
+    evaluate(sae, model, data): with the language model; `data` is what `stream.held_out()` returns
 
     nmse: mean over activations of |x - x_hat|^2 / |x - mean_D(x)|^2 (arXiv:2502.04878); mean_D is over the entries of
         x. Activations without spread, whose entries are all equal, are left out
@@ -34,12 +66,43 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float |
     without_spread: number of activations without spread, which `nmse` leaves out
 
     A ratio is None where there is nothing to divide by (ratios.py). An SAE in training is evaluated as it is saved.
+    Raises: ConfigError if an argument is of another type, or activations are not finite or of another shape.
     """
-    sae = sae.for_inference() if isinstance(sae, TrainableSAE) else sae
+    require_type("sae", sae, SAE, "an SAE", LOAD)
+    if data is None:
+        model, data = None, model
+    if model is not None and not hasattr(model, "cross_entropy"):
+        raise ConfigError("model", describe(model), "must be a language model, and `data` what it was run on", BOTH)
+    if data is None or not isinstance(data, HeldOut if model is not None else HeldOut | Activations):
+        raise ConfigError("data", describe(data), "must be activations, those of held_out() with a model", BOTH)
+    acts_AD = to_activations("acts", data, sae.d_in, device=sae.W_dec.device, dtype=sae.W_dec.dtype)
+    if len(acts_AD) == 0:
+        raise ConfigError("acts", 0, "there must be at least one activation", "give some thousands of activations")
+    metrics, recon_AD = _measure_reconstruction(sae.for_inference() if isinstance(sae, TrainableSAE) else sae, acts_AD)
+    if isinstance(data, HeldOut):
+        metrics["held_out_left_out"] = data.left_out
+        if model is not None:
+            metrics |= _measure_cross_entropy(cast(LanguageModel, model), data, recon_AD)
+    return {name: metrics[name] for name in ORDER if name in metrics}
+
+
+def _measure_cross_entropy(model: LanguageModel, data: HeldOut, recon_AD: Tensor) -> Metrics:
+    """Return the metrics of `evaluate` that need the language model, with reconstructions (A, D)."""
+    ce, rounding = data.cross_entropy_with(model, recon_AD.to(data.acts_NSD.device)), CE_ROUNDING * data.ce
+    return {
+        "ce_degradation": ce - data.ce,
+        "ce_recovered_zero": divide(data.ce_zero - ce, data.ce_zero - data.ce, rounding),
+        "ce_recovered_mean": divide(data.ce_mean - ce, data.ce_mean - data.ce, rounding),
+        "ce_model": data.ce,
+        "ce_reconstruction": ce,
+    }
+
+
+def _measure_reconstruction(sae: SAE, acts_AD: Tensor) -> tuple[Metrics, Tensor]:
+    """Return the metrics of `evaluate` that need no language model, and the reconstructions (A, D)."""
     reconstructions: list[Tensor] = []
     ratio_sum, active_sum, with_spread = 0.0, 0.0, 0
     fired_F = torch.zeros(sae.dict_size, dtype=torch.bool, device=sae.W_dec.device)
-    acts_AD = data.acts_AD
     for x_BD in acts_AD.split(BATCH):
         normalized = sae.normalize(x_BD)
         kept = sae.find_active(normalized)
@@ -52,21 +115,15 @@ def evaluate(sae: SAE, model: LanguageModel, data: HeldOut) -> dict[str, float |
         fired_F |= kept.find_fired()
         reconstructions.append(recon_BD)
     recon_AD, count = torch.cat(reconstructions), len(acts_AD)
-    ce, rounding = data.cross_entropy_with(model, recon_AD), CE_ROUNDING * data.ce
-    return {
+    metrics: Metrics = {
         "nmse": divide(ratio_sum, with_spread),
         **_measure_variance(acts_AD, recon_AD),
         "l0": active_sum / count,
         "dead_fraction": 1 - fired_F.float().mean().item(),
-        "ce_degradation": ce - data.ce,
-        "ce_recovered_zero": divide(data.ce_zero - ce, data.ce_zero - data.ce, rounding),
-        "ce_recovered_mean": divide(data.ce_mean - ce, data.ce_mean - data.ce, rounding),
-        "ce_model": data.ce,
-        "ce_reconstruction": ce,
         "held_out_tokens": count,
-        "held_out_left_out": data.left_out,
         "without_spread": count - with_spread,
     }
+    return metrics, recon_AD
 
 
 def _measure_variance(acts_AD: Tensor, recon_AD: Tensor) -> dict[str, float | None]:

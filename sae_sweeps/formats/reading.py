@@ -19,6 +19,8 @@ from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.files import SAEFileError, in_one_line
 from sae_sweeps.formats.layout import SAE_FOLDER
 from sae_sweeps.formats.registry import READERS
+from sae_sweeps.runtime.devices import choose_device
+from sae_sweeps.runtime.inputs import check_names, require_type
 from sae_sweeps.runtime.paths import expand_folder
 from sae_sweeps.saes import InferenceSAE
 
@@ -113,6 +115,7 @@ def split_spec(spec: str) -> tuple[str | None, str]:
     return (prefix, path) if colon and prefix in READERS else (None, spec)
 
 
+@check_names
 def load_sae(spec: str | Path, device: str | torch.device = "cpu") -> InferenceSAE:
     """Load a trained SAE from files, to encode and reconstruct B activations of the model's width D, (B, D).
 
@@ -120,11 +123,18 @@ def load_sae(spec: str | Path, device: str | torch.device = "cpu") -> InferenceS
     SAELens, Gemma Scope, dictionary_learning or sparsify. The format is detected, unless `spec` names it,
     as in "gemma_scope:FOLDER". No code in a file is ever run.
 
+    device: "cpu", "cuda" or "cuda:N", or "auto"
+
     Raises: FileNotFoundError if there is no such folder; ValueError if it holds no SAE, if the shapes do not fit each
-    other or if a number is not finite.
+    other or if a number is not finite; ConfigError if an argument is of another type, or the device cannot be used.
     """
+    require_type("spec", spec, str | Path, "a folder", "load_sae(FOLDER), once for each SAE")
+    chosen = choose_device(str(device))
     try:
-        return locate(str(spec)).read().to(device)
+        return locate(str(spec)).read().to(chosen)
+    except FileNotFoundError as error:
+        places = "the folder of an SAE or of a point of a sweep, or OWNER/REPOSITORY/FOLDER on the hub"
+        raise FileNotFoundError(f"{error}. Fix: give {places}") from None
     except ValueError as error:
         fix = getattr(error, "fix", None)
         raise ValueError(f"{spec}: {error}" + (f". Fix: {fix}" if fix else "")) from error

@@ -3,7 +3,7 @@
 import importlib
 
 from sae_sweeps.config.saes import ARCHITECTURES
-from sae_sweeps.saes.base import SAE
+from sae_sweeps.saes.base import SAE, Activations
 from sae_sweeps.saes.batchtopk import BatchTopKSAE
 from sae_sweeps.saes.gated import GatedSAE
 from sae_sweeps.saes.inference import InferenceSAE
@@ -23,6 +23,7 @@ TRAINABLE: dict[str, type[TrainableSAE]] = {
 __all__ = [
     "SAE",
     "TRAINABLE",
+    "Activations",
     "BatchTopKSAE",
     "GatedSAE",
     "InferenceSAE",

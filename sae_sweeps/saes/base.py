@@ -4,12 +4,18 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.inputs import to_activations
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.sparse import RowSparse
+
+Activations: TypeAlias = Tensor | np.ndarray  # what a caller may give; see `to_activations`
 
 NORMALIZE_EPSILON = 1e-5  # as in SAELens' "layer_norm", so that a saved SAE gives the same results in SAELens
 
@@ -35,7 +41,9 @@ class Normalized:
 class SAE(nn.Module, ABC):
     """A sparse autoencoder on activations of width D with F latents.
 
-    `forward` maps raw activations (B, D) to reconstructions (B, D), `encode` to latent activations (B, F).
+    `forward` maps raw activations (B, D) to reconstructions (B, D), `encode` to latent activations (B, F), and `decode`
+    these to reconstructions. They take tensors and numpy arrays, with any leading dimensions, which the result has as
+    well: (..., D). Raises: ConfigError if the shape or the kind of numbers is wrong, or a number is not finite.
 
     Shapes: W_enc (F, D) and W_dec (F, D), one row per latent; b_enc (F,), or None for no encoder bias; b_dec (D,).
     """
@@ -109,12 +117,55 @@ class SAE(nn.Module, ABC):
         return normalized.restore(kept.decode(self.W_dec).add_(self.b_dec))
 
     @torch.no_grad()
-    def encode(self, x_BD: Tensor) -> Tensor:
+    def encode(self, acts: Activations) -> Tensor:
         """Return the latent activations of raw activations (B, D) as a dense matrix (B, F)."""
-        return self.find_active(self.normalize(x_BD)).to_dense()
+        x_BD, leading = self._take("acts", acts, self.d_in)
+        if len(x_BD) == 0:
+            return x_BD.new_zeros(*leading, self.dict_size)
+        return self.find_active(self.normalize(x_BD)).to_dense().view(*leading, self.dict_size)
 
     @torch.no_grad()
-    def forward(self, x_BD: Tensor) -> Tensor:
+    def decode(self, latents: Activations, acts: Activations | None = None) -> Tensor:
+        """Return the reconstructions (B, D) from latent activations (B, F), those of `encode` or changed ones.
+
+        acts: the raw activations (B, D) that the latent activations are of. An SAE that normalises its input takes the
+            mean and the deviation of each from them; with normalization="none" they can be left out
+        """
+        z_BF, leading = self._take("latents", latents, self.dict_size, "dict_size of the SAE")
+        if acts is None and self.normalization != "none":
+            problem = f"must be given, because this SAE normalises activations ({self.normalization})"
+            raise ConfigError("acts", None, problem, "sae.decode(latents, acts) with the activations that were encoded")
+        x_BD = z_BF.new_zeros(len(z_BF), self.d_in)
+        if acts is not None:
+            x_BD, like = self._take("acts", acts, self.d_in)
+            if like != leading:
+                problem = f"must be as many activations as `latents` has, {tuple(leading)}"
+                raise ConfigError("acts", (*like, self.d_in), problem, "give the activations that were encoded")
+        return self.normalize(x_BD).restore(z_BF @ self.W_dec + self.b_dec).view(*leading, self.d_in)
+
+    @torch.no_grad()
+    def forward(self, acts: Activations) -> Tensor:
         """Return the reconstructions (B, D) of raw activations (B, D)."""
+        x_BD, leading = self._take("acts", acts, self.d_in)
+        if len(x_BD) == 0:
+            return x_BD.view(*leading, self.d_in)
         normalized = self.normalize(x_BD)
-        return self.reconstruct(self.find_active(normalized), normalized)
+        return self.reconstruct(self.find_active(normalized), normalized).view(*leading, self.d_in)
+
+    def _take(
+        self, name: str, given: Activations, width: int, width_of: str = "d_in of the SAE"
+    ) -> tuple[Tensor, torch.Size]:
+        """Return numbers that a caller gives as a matrix on the SAE's device, and their leading dimensions."""
+        weights = self.W_dec
+        x = to_activations(name, given, width, width_of, is_matrix=False, dtype=weights.dtype, device=weights.device)
+        return x.reshape(-1, width), x.shape[:-1]
+
+    def describe_sparsity(self) -> str:
+        """Return what sets the number of active latents, for `repr`, such as "k=32"; empty if it is in the weights."""
+        k = getattr(self, "k", None)
+        return "" if k is None else f"k={k}"
+
+    def __repr__(self) -> str:
+        is_named = self.architecture in type(self).__name__.lower()
+        facts = ["" if is_named else self.architecture, f"d_in={self.d_in}", f"dict_size={self.dict_size}"]
+        return f"{type(self).__name__}({', '.join(filter(None, [*facts, self.describe_sparsity()]))})"

@@ -2,12 +2,11 @@
 
 # B activations in a batch
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from sae_sweeps.config.saes import BatchTopKConfig
+from sae_sweeps.config.saes import BatchTopKConfig, SAEConfig
+from sae_sweeps.runtime.inputs import check_names
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.selection import keep_above, keep_top_of_batch
@@ -29,16 +28,29 @@ class BatchTopKSAE(TopKSAE):
     threshold: Tensor
     threshold_weight: Tensor
 
+    @check_names
     def __init__(
         self,
         d_in: int,
         dict_size: int,
         k: int,
         *,
+        aux_coefficient: float = BatchTopKConfig.aux_coefficient,
+        aux_latents: int = BatchTopKConfig.aux_latents,
         threshold_momentum: float = BatchTopKConfig.threshold_momentum,
-        **options: Any,
+        normalize_input: bool = SAEConfig.normalize_input,
+        seed: int = 0,
     ) -> None:
-        super().__init__(d_in, dict_size, k, **options)
+        super().__init__(
+            d_in,
+            dict_size,
+            k,
+            aux_coefficient=aux_coefficient,
+            aux_latents=aux_latents,
+            normalize_input=normalize_input,
+            seed=seed,
+        )
+        self._require_options(threshold_momentum=threshold_momentum)
         self.threshold_momentum = threshold_momentum
         self.register_buffer("threshold", torch.zeros(()))
         # sum of the running mean's weights so far, which makes the mean unbiased from the first batch on

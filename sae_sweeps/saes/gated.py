@@ -2,12 +2,11 @@
 
 # B activations in a batch, D model width, F latents (dict_size), N entries
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from sae_sweeps.config.saes import GatedConfig
+from sae_sweeps.config.saes import GatedConfig, SAEConfig
+from sae_sweeps.runtime.inputs import check_names
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.relu import ReLUSAE
@@ -26,16 +25,29 @@ class GatedSAE(ReLUSAE):
     architecture = "gated"
     starting_l0_ratio = 1.0
 
+    @check_names
     def __init__(
         self,
         d_in: int,
         dict_size: int,
-        sparsity_coefficient: float | None = None,
+        k: int | None = None,
         *,
+        sparsity_coefficient: float | None = GatedConfig.sparsity_coefficient,
+        target_l0: float | None = GatedConfig.target_l0,
         initial_threshold: float = GatedConfig.initial_threshold,
-        **options: Any,
+        normalize_input: bool = SAEConfig.normalize_input,
+        seed: int = 0,
     ) -> None:
-        super().__init__(d_in, dict_size, sparsity_coefficient, initial_threshold=initial_threshold, **options)
+        super().__init__(
+            d_in,
+            dict_size,
+            k,
+            sparsity_coefficient=sparsity_coefficient,
+            target_l0=target_l0,
+            initial_threshold=initial_threshold,
+            normalize_input=normalize_input,
+            seed=seed,
+        )
         self.r_mag = nn.Parameter(torch.zeros(dict_size))
         self.b_mag = nn.Parameter(torch.zeros(dict_size))
 

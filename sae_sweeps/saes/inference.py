@@ -83,6 +83,13 @@ class InferenceSAE(SAE):
             kept.value = (kept.gather(self.gain) * kept.pre + kept.gather(self.shift)).relu()
         return kept
 
+    def describe_sparsity(self) -> str:
+        """Return what sets the number of active latents, for `repr`: k, or the range of the latents' thresholds."""
+        if self.threshold is None:
+            return super().describe_sparsity()
+        least, most = self.threshold.min().item(), self.threshold.max().item()
+        return f"threshold={least:.3g}" if least == most else f"threshold={least:.3g} to {most:.3g}"
+
     def encoder_bias(self, *, centered: bool) -> Tensor:
         """Return the bias (F,) that gives the same pre-activations for an encoder input of x - b_dec or x.
 

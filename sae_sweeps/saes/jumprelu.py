@@ -2,12 +2,11 @@
 
 # B activations in a batch, R of them in a block, D model width, F latents (dict_size), N entries
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from sae_sweeps.config.saes import JumpReLUConfig
+from sae_sweeps.config.saes import JumpReLUConfig, SAEConfig
+from sae_sweeps.runtime.inputs import check_names
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
@@ -32,17 +31,30 @@ class JumpReLUSAE(PenalizedSAE):
     centers_input = False
     has_bias = True
 
+    @check_names
     def __init__(
         self,
         d_in: int,
         dict_size: int,
-        sparsity_coefficient: float | None = None,
+        k: int | None = None,
         *,
+        sparsity_coefficient: float | None = JumpReLUConfig.sparsity_coefficient,
+        target_l0: float | None = JumpReLUConfig.target_l0,
         bandwidth: float = JumpReLUConfig.bandwidth,
         initial_threshold: float = JumpReLUConfig.initial_threshold,
-        **options: Any,
+        normalize_input: bool = SAEConfig.normalize_input,
+        seed: int = 0,
     ) -> None:
-        super().__init__(d_in, dict_size, sparsity_coefficient, **options)
+        super().__init__(
+            d_in,
+            dict_size,
+            k,
+            sparsity_coefficient=sparsity_coefficient,
+            target_l0=target_l0,
+            normalize_input=normalize_input,
+            seed=seed,
+        )
+        self._require_options(bandwidth=bandwidth, initial_threshold=initial_threshold)
         self.bandwidth = bandwidth
         # for activations of unit variance, the norm of a row of W_enc is the pre-activation's standard deviation
         self.threshold = nn.Parameter(initial_threshold * self.W_enc.detach().norm(dim=1))

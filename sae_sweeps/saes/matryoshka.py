@@ -4,12 +4,12 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sae_sweeps.config.saes import PREFIXES, MatryoshkaConfig
+from sae_sweeps.config.saes import PREFIXES, MatryoshkaConfig, SAEConfig
+from sae_sweeps.runtime.inputs import check_names, require_type, to_plain
 from sae_sweeps.saes.batchtopk import BatchTopKSAE
 from sae_sweeps.saes.sparse import ColumnSparse, Entries, LatentEntries, RowSparse
 from sae_sweeps.saes.trainable import Fit
@@ -27,6 +27,7 @@ class MatryoshkaSAE(BatchTopKSAE):
 
     group_F: Tensor
 
+    @check_names
     def __init__(
         self,
         d_in: int,
@@ -35,10 +36,25 @@ class MatryoshkaSAE(BatchTopKSAE):
         *,
         prefixes: Sequence[float] = PREFIXES,
         aux_coefficient: float = MatryoshkaConfig.aux_coefficient,
-        **options: Any,
+        aux_latents: int = MatryoshkaConfig.aux_latents,
+        threshold_momentum: float = MatryoshkaConfig.threshold_momentum,
+        normalize_input: bool = SAEConfig.normalize_input,
+        seed: int = 0,
     ) -> None:
-        super().__init__(d_in, dict_size, k, aux_coefficient=aux_coefficient, **options)
-        self.sizes = [round(share * dict_size) for share in prefixes]
+        super().__init__(
+            d_in,
+            dict_size,
+            k,
+            aux_coefficient=aux_coefficient,
+            aux_latents=aux_latents,
+            threshold_momentum=threshold_momentum,
+            normalize_input=normalize_input,
+            seed=seed,
+        )
+        fractions = to_plain(prefixes)
+        require_type("prefixes", fractions, list | tuple, "fractions of dict_size", "prefixes=[0.25, 1.0]")
+        self._require_options(prefixes=list(fractions))
+        self.sizes = [round(share * dict_size) for share in fractions]
         # group g holds the latents that prefix g adds to prefix g - 1
         group_F = torch.bucketize(torch.arange(dict_size), torch.tensor(self.sizes), right=True, out_int32=True)
         self.register_buffer("group_F", group_F, persistent=False)

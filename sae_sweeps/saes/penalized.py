@@ -3,12 +3,13 @@
 # B activations in a batch, R of them (START at most), D model width, F latents (dict_size)
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sae_sweeps.config.saes import PenaltyConfig
+from sae_sweeps.config.saes import PenaltyConfig, SAEConfig
+from sae_sweeps.config.sparsity import apply_precedence
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes.l0_target import L0Target
 from sae_sweeps.saes.trainable import Step, TrainableSAE
 
@@ -22,23 +23,27 @@ class PenalizedSAE(TrainableSAE):
         self,
         d_in: int,
         dict_size: int,
-        sparsity_coefficient: float | None = PenaltyConfig.sparsity_coefficient,
+        k: int | None = None,
         *,
+        sparsity_coefficient: float | None = PenaltyConfig.sparsity_coefficient,
         target_l0: float | None = PenaltyConfig.target_l0,
-        **options: Any,
+        normalize_input: bool = SAEConfig.normalize_input,
+        seed: int = 0,
     ) -> None:
-        """Initialise the weights and, with `target_l0`, the L0 controller.
+        """Initialise the weights and, unless a coefficient is given, the L0 controller.
 
-        Raises: ValueError unless exactly one of `sparsity_coefficient` and `target_l0` is given.
+        As in the command, `k` is the target L0, unless `target_l0` or `sparsity_coefficient` is given.
+        Raises: ConfigError unless one of the three is given, or if both of the latter two are.
         """
-        super().__init__(d_in, dict_size, **options)
-        if (sparsity_coefficient is None) == (target_l0 is None):
-            raise ValueError(
-                "exactly one of sparsity_coefficient and target_l0 must be given, "
-                f"but they are {sparsity_coefficient} and {target_l0}"
-            )
-        self._sparsity_coefficient = sparsity_coefficient
-        self.l0_target = None if target_l0 is None else L0Target(target_l0)
+        super().__init__(d_in, dict_size, normalize_input=normalize_input, seed=seed)
+        if k is None and target_l0 is None and sparsity_coefficient is None:
+            problem = "must be given: the number of active latents per activation, on average"
+            raise ConfigError("k", None, problem, "k=32, or sparsity_coefficient=... for a penalty without a target")
+        self.k = None if k is None else self._require_k(k)
+        self._require_options(sparsity_coefficient=sparsity_coefficient, target_l0=target_l0)
+        chosen = apply_precedence(sparsity_coefficient, target_l0, None, self.k or 0)
+        self._sparsity_coefficient = chosen.get("sparsity_coefficient")
+        self.l0_target = L0Target(chosen["target_l0"]) if "target_l0" in chosen else None
 
     @property
     def sparsity_coefficient(self) -> float | Tensor:
@@ -47,6 +52,13 @@ class PenalizedSAE(TrainableSAE):
             return self.l0_target.coefficient
         assert self._sparsity_coefficient is not None, "an SAE without a target L0 has a coefficient"
         return self._sparsity_coefficient
+
+    def describe_sparsity(self) -> str:
+        """Return what sets the number of active latents, for `repr`: a target L0 or a coefficient."""
+        if self.l0_target is None:
+            return f"sparsity_coefficient={self._sparsity_coefficient:g}"
+        target = self.l0_target.target
+        return f"k={self.k}" if target == self.k else f"target_l0={target:g}"
 
     @abstractmethod
     def start_at_target(self, pre_RF: Tensor) -> None:

@@ -2,12 +2,13 @@
 
 # B activations in a batch, R of them in a sample, D model width, F latents (dict_size), N entries
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from sae_sweeps.config.saes import PenaltyConfig
+from sae_sweeps.config.saes import PenaltyConfig, SAEConfig
+from sae_sweeps.runtime.inputs import check_names
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
@@ -42,16 +43,29 @@ class ReLUSAE(PenalizedSAE):
     # L0 of the untrained SAE over the target L0; starting above the target leaves fewer dead latents in the end
     starting_l0_ratio: ClassVar[float] = 4.0
 
+    @check_names
     def __init__(
         self,
         d_in: int,
         dict_size: int,
-        sparsity_coefficient: float | None = None,
+        k: int | None = None,
         *,
+        sparsity_coefficient: float | None = PenaltyConfig.sparsity_coefficient,
+        target_l0: float | None = PenaltyConfig.target_l0,
         initial_threshold: float = PenaltyConfig.initial_threshold,
-        **options: Any,
+        normalize_input: bool = SAEConfig.normalize_input,
+        seed: int = 0,
     ) -> None:
-        super().__init__(d_in, dict_size, sparsity_coefficient, **options)
+        super().__init__(
+            d_in,
+            dict_size,
+            k,
+            sparsity_coefficient=sparsity_coefficient,
+            target_l0=target_l0,
+            normalize_input=normalize_input,
+            seed=seed,
+        )
+        self._require_options(initial_threshold=initial_threshold)
         # mean positive pre-activation over the norm of W_enc's row; set by a training step, used by `after_update`
         self._shift_unit: float | Tensor = 1.0
         # for activations of unit variance, the norm of a row of W_enc is the pre-activation's standard deviation

@@ -3,12 +3,12 @@
 # B activations in a batch, M dead latents
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sae_sweeps.config.saes import TopKConfig
+from sae_sweeps.config.saes import SAEConfig, TopKConfig
+from sae_sweeps.runtime.inputs import check_names
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.selection import RowTopK, keep_top_per_row
@@ -30,6 +30,7 @@ class TopKSAE(TrainableSAE):
     centers_input = True
     has_bias = False
 
+    @check_names
     def __init__(
         self,
         d_in: int,
@@ -38,10 +39,12 @@ class TopKSAE(TrainableSAE):
         *,
         aux_coefficient: float = TopKConfig.aux_coefficient,
         aux_latents: int = TopKConfig.aux_latents,
-        **options: Any,
+        normalize_input: bool = SAEConfig.normalize_input,
+        seed: int = 0,
     ) -> None:
-        super().__init__(d_in, dict_size, **options)
-        self.k = k
+        super().__init__(d_in, dict_size, normalize_input=normalize_input, seed=seed)
+        self._require_options(aux_coefficient=aux_coefficient, aux_latents=aux_latents)
+        self.k = self._require_k(k)
         self.aux_coefficient = aux_coefficient
         self.aux_latents = aux_latents
 

@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sae_sweeps.config.saes import SAEConfig
+from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
+from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.inputs import require_number, require_type, require_whole
 from sae_sweeps.saes.base import SAE
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
@@ -82,8 +84,12 @@ class TrainableSAE(SAE):
         """Initialise W_enc at random from `seed`, W_dec as the normalised rows of W_enc, and the biases as 0.
 
         With `normalize_input`, each activation is normalised to mean 0 and standard deviation 1 over D.
+        Raises: ConfigError if an argument is out of range.
         """
         super().__init__()
+        d_in, dict_size = require_whole("d_in", d_in, 1), require_whole("dict_size", dict_size, 1)
+        seed = require_whole("seed", seed, 0)
+        require_type("normalize_input", normalize_input, bool, "True or False", "normalize_input=False")
         generator = torch.Generator().manual_seed(seed)
         W_enc_DF = torch.empty(d_in, dict_size)
         nn.init.kaiming_uniform_(W_enc_DF, generator=generator)  # columns of norm sqrt(2 D / F)
@@ -108,6 +114,25 @@ class TrainableSAE(SAE):
         self.b_dec.copy_(mean_D)
         if self.b_enc is not None and not self.centers_input:
             self.input_center.copy_(mean_D)
+
+    def _require_k(self, k: int) -> int:
+        """Return k as an int. Raises: ConfigError if it is not a whole number between 1 and dict_size."""
+        return require_whole("k", k, 1, self.dict_size, "dict_size=")
+
+    def _require_options(self, **options: Any) -> None:
+        """Check options by the rules of the architecture's settings on the command line.
+
+        Raises: ConfigError for the first option that is not a number, or out of range.
+        """
+        for name, value in options.items():
+            for number in value if isinstance(value, list) else [value]:
+                if number is not None:
+                    require_number(name, number)
+        schema = SAE_SCHEMAS[self.architecture]
+        for found in schema(architecture=self.architecture, **options).find_problems(self.dict_size, 32):
+            if found.setting in options:
+                problem, fix = (text.replace("sae.", "").strip("'") for text in (found.problem, found.fix))
+                raise ConfigError(found.setting, options[found.setting], problem, fix)
 
     @abstractmethod
     def for_inference(self) -> InferenceSAE:

@@ -4,9 +4,10 @@
 # F latents of the SAE that is decomposed
 
 import copy
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,9 +16,10 @@ from sae_sweeps.config.presets import build_settings
 from sae_sweeps.config.studies import MetaConfig
 from sae_sweeps.evaluation.ratios import NO_SPREAD, complement, divide
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.inputs import check_names, describe, require_whole, to_activations, to_latents
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.seeds import mix_seed
-from sae_sweeps.saes import SAE, BatchTopKSAE
+from sae_sweeps.saes import SAE, Activations, BatchTopKSAE
 from sae_sweeps.saes.selection import keep_top_of_batch
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.training.streams import TensorStream
@@ -35,7 +37,7 @@ def build_trainer(directions_AD: Tensor, settings: MetaConfig) -> tuple[Trainer,
     batch_size = min(settings.batch_size, count)
     stream = TensorStream(directions_AD, batch_size, chunk_size=count, seed=settings.seed)
     size = settings.dict_size or max(1, count // 4)
-    meta = BatchTopKSAE(width, size, settings.k, normalize_input=False, seed=settings.seed)
+    meta = BatchTopKSAE(width, size, min(settings.k, size), normalize_input=False, seed=settings.seed)
     config = TrainingConfig(
         tokens=settings.steps * batch_size,
         batch_size=batch_size,
@@ -165,32 +167,42 @@ class MetaSAE:
     def __init__(self, sae: BatchTopKSAE, latents_A: Tensor, directions_AD: Tensor, settings: MetaConfig) -> None:
         self.sae, self.latents_A, self.directions_AD, self.settings = sae, latents_A, directions_AD, settings
 
+    def __repr__(self) -> str:
+        return f"MetaSAE({len(self.latents_A)} directions, {self.sae.dict_size} meta-latents, k={self.sae.k})"
+
     @classmethod
+    @check_names
     def train(
         cls,
-        sae: SAE | Tensor,
+        sae: SAE | Activations,
         settings: MetaConfig | None = None,
         *,
-        latents: Tensor | None = None,
+        latents: Tensor | np.ndarray | Sequence[int] | None = None,
+        dict_size: int | None = None,
+        k: int | None = None,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        seed: int | None = None,
         on_progress: OnProgress | None = None,
-        **values: Any,
     ) -> "MetaSAE":
         """Train a BatchTopK SAE on the decoder directions of an SAE, and return it as a MetaSAE.
 
         sae: the SAE, or any directions (F, D), which are scaled to unit norm
-        settings: a MetaConfig; or give its values as keyword arguments: dict_size (number of meta-latents; by default a
-            quarter of the directions), k (4: meta-latents per direction, on average), steps (2000), batch_size (1024),
-            lr (0.004), seed (0)
+        settings: a MetaConfig; the values that are given by name replace its values
         latents: numbers of the latents to decompose, (A,); by default all. `task=meta_sae` leaves out latents that are
             never active, because training does not change their directions
+        dict_size: number of meta-latents; by default a quarter of the directions
+        k: meta-latents per direction, on average, 4 by default
+        steps, batch_size, lr, seed: of the training, by default 2000, 1024, 0.004 and 0
         on_progress: called with (done, total) training steps
 
         Raises: ConfigError if a setting is out of range, or if there are more meta-latents than directions.
         """
+        values = {"dict_size": dict_size, "k": k, "steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
         settings = build_settings(MetaConfig, settings, values)
-        W_dec_FD = (sae if isinstance(sae, Tensor) else sae.W_dec).detach()
-        latents_A = torch.arange(len(W_dec_FD)) if latents is None else latents
-        latents_A = latents_A.to(W_dec_FD.device)
+        W_dec_FD = sae.W_dec.detach() if isinstance(sae, SAE) else to_activations("sae", sae)
+        latents_A = to_latents(latents, len(W_dec_FD)).to(W_dec_FD.device)
         directions_AD = torch.nn.functional.normalize(W_dec_FD[latents_A], dim=1)
         if not 0 < (settings.dict_size or 1) <= len(directions_AD):
             count = len(directions_AD)
@@ -246,7 +258,8 @@ class MetaSAE:
 
     def find_latents(self, meta_latent: int, most: int = 10) -> list[tuple[int, float]]:
         """Return at most `most` latents that use a meta-latent, as (latent, weight), largest weight first."""
-        found = _sort_entries(self._weights_by_meta_latent, meta_latent)[:most]
+        at = require_whole("meta_latent", meta_latent, 0, self.sae.dict_size - 1, "the last meta-latent, ")
+        found = _sort_entries(self._weights_by_meta_latent, at)[:most]
         return [(int(self.latents_A[row]), weight) for row, weight in found]
 
     @cached_property
@@ -254,7 +267,14 @@ class MetaSAE:
         return self.weights.transpose()
 
     def replace_directions(self, sae: SAE) -> SAE:
-        """Return a copy of the SAE with all decomposed directions replaced by reconstructions, for evaluation."""
+        """Return a copy of the SAE with all decomposed directions replaced by reconstructions, for evaluation.
+
+        Raises: ConfigError if the SAE is not of the size of the one that was decomposed.
+        """
+        last, width = int(self.latents_A.max()), self.directions_AD.shape[1]
+        if not isinstance(sae, SAE) or sae.d_in != width or sae.dict_size <= last:
+            problem = f"must be the SAE that was decomposed, with d_in={width} and more than {last} latents"
+            raise ConfigError("sae", describe(sae), problem, "give the SAE that MetaSAE.train was given")
         return replace_directions(sae, self.latents_A, self.reconstructed_AD)
 
 

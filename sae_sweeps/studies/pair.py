@@ -2,7 +2,7 @@
 
 # A activations, B of them in a batch, D model width, S latents of the small SAE, L of the large one
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -15,9 +15,10 @@ from sae_sweeps.config.presets import build_settings
 from sae_sweeps.config.studies import StitchConfig
 from sae_sweeps.evaluation.ratios import divide
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.inputs import check_names, describe, require_type, to_activations
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.seeds import mix_seed
-from sae_sweeps.saes import SAE
+from sae_sweeps.saes import SAE, Activations
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.paths import insert_by_value, insert_in_order, interpolate
 from sae_sweeps.studies.stitching import (
@@ -81,6 +82,10 @@ class Pair:
             "by_cosine": insert_by_value(self.cosine_L, self.thresholds, small.dict_size),
         }
         self.stitching = Stitching(small, large, list(self.paths.values()))
+
+    def __repr__(self) -> str:
+        sizes = f"{self.stitching.small.dict_size} and {self.stitching.large.dict_size} latents"
+        return f"Pair({sizes}, {int(self.novel_L.sum())} of these novel, {self.stitching.seen} activations)"
 
     def update(self, x_BD: Tensor) -> None:
         """Add a batch of raw activations (B, D) to the measurements."""
@@ -187,19 +192,25 @@ class Pair:
         return rows
 
 
+@check_names
 def stitch(
     small: SAE,
     large: SAE,
-    activations: Tensor | Iterable[Tensor],
+    activations: Activations | Iterable[Activations],
     settings: StitchConfig | None = None,
-    **values: Any,
+    *,
+    threshold: float | None = None,
+    thresholds: list[float] | None = None,
+    positions: int | None = None,
+    seed: int | None = None,
 ) -> Pair:
     """Measure what the latents of a large SAE add to a small one (arXiv:2502.04878, section 4).
 
     activations: raw activations (A, D) that neither SAE was trained on, or batches of them
-    settings: a StitchConfig; or give its values as keyword arguments: threshold (0.7: the decoder cosine from which
-        latents are similar), thresholds (further cosines to evaluate), positions (20: positions in each part of a
-        curve), seed (0: seed of the random order in the controls)
+    settings: a StitchConfig; the values that are given by name replace its values
+    threshold: 0.7 by default, the decoder cosine from which latents are similar
+    thresholds: further cosines to evaluate; positions: 20 by default, positions in each part of a curve
+    seed: 0 by default, for the random order in the controls
 
     Returns a Pair. Per latent of the large SAE (L,): `cosine_L`, `novel_L` and `stitching.change_L`, the change in MSE
     when that latent alone is inserted. Overall: `metrics` (docs/studies.md), `prediction` with the AUROC, `curves` from
@@ -207,9 +218,26 @@ def stitch(
     along the interpolation, for the CE degradation with a language model.
 
     Raises: ConfigError if a setting is out of range, the SAEs differ in d_in or normalization, or there are no
-    activations.
+    activations, or they have another shape or numbers that are not finite.
     """
+    values = {"threshold": threshold, "thresholds": thresholds, "positions": positions, "seed": seed}
     settings = build_settings(StitchConfig, settings, values)
+    _require_pair(small, large)
+    pair = Pair(small, large, settings)
+    for x_BD in _take_batches(activations, small.d_in):
+        if len(x_BD) > 0:
+            pair.update(x_BD.to(large.W_dec.device, large.W_dec.dtype))
+    if pair.stitching.seen == 0:
+        raise ConfigError(
+            "activations", 0, "there must be at least one activation", "give some thousands of activations"
+        )
+    return pair
+
+
+def _require_pair(small: SAE, large: SAE) -> None:
+    """Check that two SAEs can be compared. Raises: ConfigError if they are no SAEs, or of different activations."""
+    for name, sae in (("small", small), ("large", large)):
+        require_type(name, sae, SAE, "one SAE", "stitch(small, large, acts); load_sae(FOLDER) reads one from files")
     for name, small_value, large_value in (
         ("d_in", small.d_in, large.d_in),
         ("normalization", small.normalization, large.normalization),
@@ -218,15 +246,13 @@ def stitch(
             problem = f"the small SAE has this {name}, but the large SAE has {name}={large_value}"
             fix = "give two SAEs of one hook that normalise activations in the same way"
             raise ConfigError(name, small_value, problem, fix)
-    pair = Pair(small, large, settings)
-    for x_BD in activations.split(BATCH) if isinstance(activations, Tensor) else activations:
-        if x_BD.shape[1:] != (small.d_in,):
-            problem = f"the shape must be (any number, {small.d_in}), where {small.d_in} is d_in of both SAEs"
-            raise ConfigError("activations", tuple(x_BD.shape), problem, "give raw activations of the SAEs' hook")
-        if len(x_BD) > 0:
-            pair.update(x_BD.to(large.W_dec.device))
-    if pair.stitching.seen == 0:
-        raise ConfigError(
-            "activations", 0, "there must be at least one activation", "give some thousands of activations"
-        )
-    return pair
+
+
+def _take_batches(activations: Activations | Iterable[Activations], d_in: int) -> Iterator[Tensor]:
+    """Yield batches of activations that a caller gives, (B, D). Raises: ConfigError if they are none."""
+    is_whole = isinstance(activations, Activations) or hasattr(activations, "acts_AD")
+    if not is_whole and (isinstance(activations, str) or not isinstance(activations, Iterable)):
+        problem = f"must be a tensor or numpy array of shape (any number, {d_in}), or batches of them"
+        raise ConfigError("activations", describe(activations), problem, "stream.held_out().acts_AD")
+    for given in [activations] if is_whole else activations:
+        yield from to_activations("activations", given, d_in, "d_in of both SAEs").split(BATCH)

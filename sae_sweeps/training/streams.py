@@ -7,6 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.inputs import check_names, require_whole, to_activations
+from sae_sweeps.saes import Activations
+
 
 class Stream(Protocol):
     """Source of chunks of activations; the same index always gives the same chunk.
@@ -27,24 +31,28 @@ class TensorStream:
     out of the epoch.
     """
 
-    def __init__(self, x_AD: Tensor, batch_size: int, *, chunk_size: int = 32_768, seed: int = 0) -> None:
-        """Check that `x_AD` (A, D) fills a batch, and choose the size of chunks.
+    @check_names
+    def __init__(self, acts: Activations, batch_size: int, *, chunk_size: int = 32_768, seed: int = 0) -> None:
+        """Check that `acts` (A, D) fills a batch, and choose the size of chunks.
 
+        acts: a tensor or numpy array; float64 becomes float32, and 16 bits are kept
         A chunk holds as many whole batches as fit into `chunk_size` activations, and at least one.
 
-        Raises: ValueError if `x_AD` is not a matrix or has numbers that are not finite, or if `batch_size` is not
+        Raises: ConfigError if `acts` is not a matrix of finite floating-point numbers, or if `batch_size` is not
         between 1 and A.
         """
-        if x_AD.ndim != 2 or not 0 < batch_size <= len(x_AD):
-            raise ValueError(
-                f"activations of shape {tuple(x_AD.shape)} do not fill a batch of {batch_size}: give a matrix of one "
-                "activation per row, and a batch size between 1 and the number of rows"
-            )
-        if not bool((finite := x_AD.isfinite()).all()):
-            raise ValueError(f"activations must be finite, but {int((~finite).sum())} of {x_AD.numel()} are not")
-        self._x_AD, self._seed = x_AD, seed
-        self.chunk_size = max(1, min(chunk_size, len(x_AD)) // batch_size) * batch_size
-        self._chunks = len(x_AD) // self.chunk_size  # chunks per epoch
+        self._x_AD = to_activations("acts", acts)
+        count = len(self._x_AD)
+        if count == 0:
+            raise ConfigError("acts", tuple(self._x_AD.shape), "has no activations", "give some thousands of them")
+        batch_size = require_whole("batch_size", batch_size, 1, count, "the number of activations, ")
+        self._seed = require_whole("seed", seed, 0)
+        self.chunk_size = max(1, min(require_whole("chunk_size", chunk_size, 1), count) // batch_size) * batch_size
+        self._chunks = count // self.chunk_size  # chunks per epoch
+
+    def __repr__(self) -> str:
+        count, width = self._x_AD.shape
+        return f"TensorStream({count} activations, d_in={width}, chunk_size={self.chunk_size})"
 
     @property
     def d_in(self) -> int:

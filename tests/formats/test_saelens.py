@@ -30,9 +30,11 @@ SAES = {
     "topk": lambda **options: trained(TopKSAE(D, F, 3, **options)),
     "batchtopk": lambda **options: trained(BatchTopKSAE(D, F, 3, **options)),
     "matryoshka": lambda **options: trained(MatryoshkaSAE(D, F, 3, **options)),
-    "relu": lambda **options: trained(ReLUSAE(D, F, 0.1, **options)),
-    "gated": lambda **options: trained(GatedSAE(D, F, 0.1, **options)),
-    "jumprelu": lambda **options: trained(JumpReLUSAE(D, F, 0.1, initial_threshold=0.5, **options)),
+    "relu": lambda **options: trained(ReLUSAE(D, F, sparsity_coefficient=0.1, **options)),
+    "gated": lambda **options: trained(GatedSAE(D, F, sparsity_coefficient=0.1, **options)),
+    "jumprelu": lambda **options: trained(
+        JumpReLUSAE(D, F, sparsity_coefficient=0.1, initial_threshold=0.5, **options)
+    ),
     "jumprelu to an l0": lambda **options: trained(JumpReLUSAE(D, F, target_l0=5, **options)),
 }
 

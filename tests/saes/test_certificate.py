@@ -189,9 +189,9 @@ SAES = {
     "topk": lambda: TopKSAE(D, 200, 5, aux_latents=8),
     "batchtopk": lambda: BatchTopKSAE(D, 200, 5, aux_latents=8),
     "matryoshka": lambda: MatryoshkaSAE(D, 200, 5, aux_latents=8, prefixes=[0.25, 1.0]),
-    "relu": lambda: ReLUSAE(D, 200, 0.01, initial_threshold=1.0),
+    "relu": lambda: ReLUSAE(D, 200, sparsity_coefficient=0.01, initial_threshold=1.0),
     "gated": lambda: GatedSAE(D, 200, target_l0=5),
-    "jumprelu": lambda: JumpReLUSAE(D, 200, 0.001, bandwidth=0.2, initial_threshold=1.5),
+    "jumprelu": lambda: JumpReLUSAE(D, 200, sparsity_coefficient=0.001, bandwidth=0.2, initial_threshold=1.5),
     "jumprelu to an l0": lambda: JumpReLUSAE(D, 200, target_l0=5, bandwidth=0.2),
 }
 

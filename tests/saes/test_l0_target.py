@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from sae_sweeps.config import TrainingConfig
+from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes import GatedSAE, JumpReLUSAE, ReLUSAE
 from sae_sweeps.saes.l0_target import L0Target
 from sae_sweeps.training.trainer import Trainer, train
@@ -61,10 +62,16 @@ def test_the_penalty_is_scaled_down_while_l0_is_below_its_target(l0, left):
     assert_close(target.scale_penalty(5.0), torch.tensor(float(left)))
 
 
-def test_a_coefficient_and_a_target_exclude_each_other():
-    for options in ({}, {"sparsity_coefficient": 0.1, "target_l0": 3}):
-        with pytest.raises(ValueError, match="one of"):
-            JumpReLUSAE(4, 8, **options)
+@pytest.mark.parametrize("make", [JumpReLUSAE, ReLUSAE, GatedSAE])
+def test_k_is_the_target_unless_a_target_or_a_coefficient_is_given(make):
+    assert make(4, 8, 3).l0_target.target == 3
+    assert make(4, 8, k=3, target_l0=2.5).l0_target.target == 2.5
+    with_coefficient = make(4, 8, k=3, sparsity_coefficient=0.1)
+    assert (with_coefficient.l0_target, with_coefficient.sparsity_coefficient, with_coefficient.k) == (None, 0.1, 3)
+    with pytest.raises(ConfigError, match="k=None: must be given"):
+        make(4, 8)
+    with pytest.raises(ConfigError, match=r"target_l0=3: cannot be combined with sparsity_coefficient=0\.1"):
+        make(4, 8, sparsity_coefficient=0.1, target_l0=3)
 
 
 @pytest.mark.parametrize("normalize_input", [True, False])

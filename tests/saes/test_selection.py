@@ -61,7 +61,7 @@ def test_topk_zeros_do_not_count_as_active():
 
 
 def test_jumprelu_keeps_entries_above_their_own_threshold():
-    sae = JumpReLUSAE(4, 4, 0.1)
+    sae = JumpReLUSAE(4, 4, sparsity_coefficient=0.1)
     with torch.no_grad():
         sae.threshold.copy_(torch.tensor([3.0, 0.5, 3.0, 0.5]))
     assert_close(sae.keep_for_inference(product(PRE_BF)).to_dense(), torch.tensor([[5.0, 4.0, 0, 0], [0.0, 1.0, 0, 0]]))
@@ -70,7 +70,7 @@ def test_jumprelu_keeps_entries_above_their_own_threshold():
 def test_encode_and_forward_agree():
     torch.manual_seed(0)
     x_BD = 3 * torch.randn(6, 8) + 2
-    for sae in (TopKSAE(8, 20, 3), BatchTopKSAE(8, 20, 3), JumpReLUSAE(8, 20, 0.1)):
+    for sae in (TopKSAE(8, 20, 3), BatchTopKSAE(8, 20, 3), JumpReLUSAE(8, 20, sparsity_coefficient=0.1)):
         normalized = sae.normalize(x_BD)
         by_hand = normalized.restore(sae.encode(x_BD) @ sae.W_dec + sae.b_dec)
         assert_close(sae(x_BD), by_hand)
@@ -103,7 +103,7 @@ def test_cutting_many_candidates_loses_none_of_the_largest(monkeypatch):
 
 
 def test_jumprelu_keeps_entries_near_the_threshold_with_activation_0():
-    sae = JumpReLUSAE(4, 4, 0.1, bandwidth=0.2)
+    sae = JumpReLUSAE(4, 4, sparsity_coefficient=0.1, bandwidth=0.2)
     with torch.no_grad():
         sae.threshold.fill_(1.0)
     kept = sae.keep(product(torch.tensor([[1.05, 0.95, 0.8, 0.0], [0.0, 0.0, 3.0, 0.0]] + [[0.0] * 4] * 6)))

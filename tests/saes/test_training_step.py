@@ -25,11 +25,11 @@ SAES = {
     "topk": lambda k, d: TopKSAE(d, F, k, aux_latents=5),
     "batchtopk": lambda k, d: BatchTopKSAE(d, F, k, aux_latents=5),
     "matryoshka": lambda k, d: MatryoshkaSAE(d, F, k, aux_latents=5, prefixes=[0.1, 0.5, 0.6, 1.0]),
-    "relu": lambda k, d: ReLUSAE(d, F, 0.01 * k, initial_threshold=0.5),
-    "gated": lambda k, d: GatedSAE(d, F, 0.01 * k, initial_threshold=0.5),
+    "relu": lambda k, d: ReLUSAE(d, F, sparsity_coefficient=0.01 * k, initial_threshold=0.5),
+    "gated": lambda k, d: GatedSAE(d, F, sparsity_coefficient=0.01 * k, initial_threshold=0.5),
     # a wide kernel, so that many entries lie in it
-    "jumprelu": lambda k, d: JumpReLUSAE(d, F, 0.01 * k, bandwidth=0.3, initial_threshold=0.5),
-    "jumprelu to an l0": lambda k, d: JumpReLUSAE(d, F, target_l0=k, bandwidth=0.3),
+    "jumprelu": lambda k, d: JumpReLUSAE(d, F, sparsity_coefficient=0.01 * k, bandwidth=0.3, initial_threshold=0.5),
+    "jumprelu to an l0": lambda k, d: JumpReLUSAE(d, F, k, bandwidth=0.3),
 }
 
 
@@ -70,7 +70,7 @@ def assert_is_the_definition(sae, step, x_BD, dead_F):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("dead", ["none", "some", "all"])
-@pytest.mark.parametrize(("batch", "k"), [(1, 1), (1, 3), (17, 4), (64, 5), (5, F), (5, 2 * F)])
+@pytest.mark.parametrize(("batch", "k"), [(1, 1), (1, 3), (17, 4), (64, 5), (5, F)])
 @pytest.mark.parametrize("architecture", SAES)
 def test_loss_and_gradients_equal_the_dense_definition(architecture, batch, k, dead, dtype, device):
     sae = perturbed(SAES[architecture](k, D), dtype).to(device)
@@ -193,7 +193,7 @@ def test_bfloat16_proposes_and_float32_decides_for_jumprelu(threshold, scale, mo
     """Also for large activations, and for thresholds so small that rounding moves a product across them."""
     monkeypatch.setitem(sparse.DENSE_FROM, "cpu", 1.0)
     torch.manual_seed(3)
-    sae = JumpReLUSAE(64, 512, 0.01, bandwidth=0.05, initial_threshold=threshold)
+    sae = JumpReLUSAE(64, 512, sparsity_coefficient=0.01, bandwidth=0.05, initial_threshold=threshold)
     with torch.no_grad():
         sae.threshold *= scale
     x_BD = scale * torch.randn(100, 64)

@@ -39,7 +39,7 @@ def random_sae(architecture, size, seed, normalize_input=True):
     generator = torch.Generator().manual_seed(seed)
     options = {"normalize_input": normalize_input, "seed": seed}
     if architecture == "jumprelu":
-        sae = JumpReLUSAE(D, size, 0.1, **options).double()
+        sae = JumpReLUSAE(D, size, sparsity_coefficient=0.1, **options).double()
         sae.b_enc.copy_(0.5 * torch.randn(size, generator=generator))
     else:
         sae = TRAINABLE[architecture](D, size, ACTIVE, **options).double()

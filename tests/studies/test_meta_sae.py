@@ -69,7 +69,7 @@ def test_one_batch_can_hold_all_directions():
 
 @pytest.mark.parametrize("batch_size", [0, -1, A + 1])
 def test_directions_that_fill_no_batch_are_refused(batch_size):
-    with pytest.raises(ValueError, match=f"do not fill a batch of {batch_size}"):
+    with pytest.raises(ValueError, match=f"batch_size={batch_size}: must be at"):
         TensorStream(random_directions(A), batch_size)
 
 

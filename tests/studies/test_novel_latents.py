@@ -126,7 +126,7 @@ class Planted:
         if architecture == "topk":
             sae = TopKSAE(self.WIDTH, size, k, **options).double()
         else:
-            sae = JumpReLUSAE(self.WIDTH, size, 0.1, **options).double()
+            sae = JumpReLUSAE(self.WIDTH, size, sparsity_coefficient=0.1, **options).double()
             sae.threshold.fill_(0.7)  # the halves of a pair have a cosine of 0.28: one sees at most 0.56 of the other
         sae.W_enc.copy_(directions_FD)
         sae.W_dec.copy_(directions_FD)

@@ -42,7 +42,9 @@ def squares_with_each_latent(small, large, x_AD):
 @torch.no_grad()
 def with_latent(small, large, latent):
     """Return the small SAE with one more latent."""
-    extended = JumpReLUSAE(small.d_in, small.dict_size + 1, 0.1, normalize_input=small.normalization != "none").double()
+    extended = JumpReLUSAE(
+        small.d_in, small.dict_size + 1, sparsity_coefficient=0.1, normalize_input=small.normalization != "none"
+    ).double()
     for name in ("W_enc", "W_dec", "b_enc", "threshold"):
         one = large.get_parameter(name)[latent : latent + 1]
         extended.get_parameter(name).copy_(torch.cat([small.get_parameter(name), one]))

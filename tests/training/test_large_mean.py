@@ -94,7 +94,7 @@ def test_a_state_that_is_not_finite_is_named(name, value):
 def test_activations_in_memory_must_be_finite(value):
     x_AD = sparse_activations(0.0)
     x_AD[17, 3] = value
-    with pytest.raises(ValueError, match="must be finite, but 1 of 98304 are not"):
+    with pytest.raises(ValueError, match="must be finite, but 1 of 98304 numbers are NaN or infinite"):
         TensorStream(x_AD, 256)
 
 

@@ -19,9 +19,9 @@ SAES = {
     "topk": lambda: TopKSAE(D, F, 3, aux_latents=4),
     "batchtopk": lambda: BatchTopKSAE(D, F, 3, aux_latents=4),
     "matryoshka": lambda: MatryoshkaSAE(D, F, 3, aux_latents=4, prefixes=[0.25, 1.0]),
-    "relu": lambda: ReLUSAE(D, F, 0.01),
+    "relu": lambda: ReLUSAE(D, F, sparsity_coefficient=0.01),
     "gated": lambda: GatedSAE(D, F, target_l0=4),
-    "jumprelu": lambda: JumpReLUSAE(D, F, 0.01, bandwidth=0.2, initial_threshold=0.5),
+    "jumprelu": lambda: JumpReLUSAE(D, F, sparsity_coefficient=0.01, bandwidth=0.2, initial_threshold=0.5),
     "jumprelu to an l0": lambda: JumpReLUSAE(D, F, target_l0=3, bandwidth=0.2),
 }
 
@@ -116,9 +116,9 @@ def test_a_trained_sae_is_as_good_as_a_dense_implementation(architecture, precis
         "topk": lambda: TopKSAE(24, 128, 6, aux_latents=8),
         "batchtopk": lambda: BatchTopKSAE(24, 128, 6, aux_latents=8),
         "matryoshka": lambda: MatryoshkaSAE(24, 128, 6, aux_latents=8),
-        "relu": lambda: ReLUSAE(24, 128, 0.01),
-        "gated": lambda: GatedSAE(24, 128, 0.01),
-        "jumprelu": lambda: JumpReLUSAE(24, 128, 0.003, bandwidth=0.1),
+        "relu": lambda: ReLUSAE(24, 128, sparsity_coefficient=0.01),
+        "gated": lambda: GatedSAE(24, 128, sparsity_coefficient=0.01),
+        "jumprelu": lambda: JumpReLUSAE(24, 128, sparsity_coefficient=0.003, bandwidth=0.1),
         "jumprelu to an l0": lambda: JumpReLUSAE(24, 128, target_l0=6, bandwidth=0.1),
     }
     settings = {"tokens": 300 * 64, "batch_size": 64, "lr": 1e-2, "chunk_batches": 8, "dead_after_tokens": 640}
@@ -186,7 +186,7 @@ def test_a_tensor_stream_shuffles_each_epoch_in_another_order():
     assert torch.equal(TensorStream(x_AD, 10, chunk_size=35, seed=2).chunk(4), stream.chunk(4))
     assert not torch.equal(TensorStream(x_AD, 10, chunk_size=35, seed=3).chunk(4), stream.chunk(4))
     assert TensorStream(x_AD, 50, chunk_size=35).chunk_size == 50
-    with pytest.raises(ValueError, match=r"shape \(110,\) do not fill"):
+    with pytest.raises(ValueError, match=r"acts=\(110,\): the shape must be \(any number, width\)"):
         TensorStream(x_AD.flatten(), 10)
 
 
