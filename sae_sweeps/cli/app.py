@@ -26,6 +26,7 @@ from sae_sweeps.runtime.descriptors import raise_limit
 from sae_sweeps.runtime.devices import set_thread_waits
 from sae_sweeps.runtime.errors import ConfigError, RefusedError
 from sae_sweeps.runtime.held import LostSweep
+from sae_sweeps.runtime.signals import Stopped
 from sae_sweeps.runtime.storage import explain_storage
 from sae_sweeps.sweep.preflight import unwritable_error
 
@@ -60,7 +61,7 @@ def run_command_line(main: Callable[[], None]) -> None:
         _exit_with_errors([explain_storage(error) or str(unwritable_error(error.filename, error))])
     except LostSweep as lost:
         _exit_with_errors([str(lost)])
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
 

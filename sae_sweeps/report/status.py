@@ -42,7 +42,7 @@ def table(sweep: Sweep, seen: SweepStates, hidden: str | None = None) -> Table:
     swept = {
         title: dict(zip(configs, cells, strict=True)) for title, cells in swept_columns([*configs.values()]).items()
     }
-    rows = []
+    rows: list[list[Any]] = []
     for name, state in seen.points.items():
         if state.state == hidden:
             continue
@@ -60,7 +60,7 @@ def table(sweep: Sweep, seen: SweepStates, hidden: str | None = None) -> Table:
         justify: Any = "right" if titles[at] in (*swept, "steps", "requeued") else "left"
         built.add_column(titles[at], no_wrap=True, justify=justify, max_width=None if titles[at] else REASON_WIDTH)
     for row in rows:
-        built.add_row(*(row[at] for at in shown))
+        built.add_row(*[row[at] for at in shown])
     return built
 
 
