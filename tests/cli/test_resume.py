@@ -52,7 +52,8 @@ def test_two_processes_never_train_the_same_point(tmp_path, tiny):
             time.sleep(0.01)
         second = launch(*words, cwd=tmp_path)
         assert second.returncode == 1
-        assert "another process is training this point" in second.stdout
+        assert f"error: name=twice: is running: process {first.pid} on" in second.stderr
+        assert "loading" not in second.stdout  # noticed before the language model is loaded
     finally:
         first.kill()
         first.wait()
