@@ -98,6 +98,16 @@ def run(cfg: DictConfig) -> None:
     except (RefusedError, ConfigError) as refused:
         if is_new:
             shutil.rmtree(folder)
-            with contextlib.suppress(OSError):  # the sweep has other points
-                folder.parent.rmdir()
+            _remove_empty(folder.parent, Path(cfg.output_root))
         _exit_with_errors(refused.lines if isinstance(refused, RefusedError) else [str(refused)])
+
+
+def _remove_empty(sweep: Path, root: Path) -> None:
+    """Remove the folder of a sweep, output_root, and the parents of a relative output_root, as far as they are empty.
+
+    Hydra has created those that did not exist.
+    """
+    parents = [] if root.is_absolute() else [Path.cwd() / parent for parent in root.parents][:-1]
+    with contextlib.suppress(OSError):  # one of them has other content
+        for folder in (sweep, sweep.parent, *parents):
+            folder.rmdir()

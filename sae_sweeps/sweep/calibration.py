@@ -54,10 +54,9 @@ class Calibration:
         """
         content = read_record(output_root / FILE, SHAPE, FILE) or {"latest": {}, "devices": {}}
         latest = content["latest"].get(_place(is_local), "CPU" if is_local else UNKNOWN["cuda"])
-        self.type = setting.partition(":")[0] if setting != "auto" else partition
-        if self.type is None:
-            is_cpu = latest.startswith(UNKNOWN["cpu"]) and not (is_local and GPU_DRIVER.exists())
-            self.type = "cpu" if is_cpu else "cuda"
+        is_cpu = latest.startswith(UNKNOWN["cpu"]) and not (is_local and GPU_DRIVER.exists())
+        guess = partition or ("cpu" if is_cpu else "cuda")
+        self.type = guess if setting == "auto" else setting.partition(":")[0]
         is_latest = latest.startswith(UNKNOWN["cpu"]) == (self.type == "cpu")
         self.device = latest if is_latest else UNKNOWN[self.type]
         self._sums = content["devices"].get(self.device, {})
