@@ -134,6 +134,8 @@ class TrackingConfig:
     project: str = "sae-sweeps"  # W&B project
     entity: str | None = None  # W&B user or team; None: the default of the account
     artifacts: bool = False  # also upload each SAE as a model artifact
+    tags: list[str] = field(default_factory=list)  # tags of every run of the command, of at most 64 characters each
+    notes: str | None = None  # a text beside every run of the command
 
 
 @dataclass(kw_only=True)

@@ -4,7 +4,7 @@ import math
 import re
 
 from sae_sweeps.config.conversion import PATHS
-from sae_sweeps.config.names import NAME_FIX, find_names_problem, find_project_problem
+from sae_sweeps.config.names import NAME_FIX, WANDB_TAG_LETTERS, find_names_problem, find_project_problem
 from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS
 from sae_sweeps.runtime.errors import ConfigError
@@ -115,6 +115,9 @@ def _check_tracking(checks: Checks) -> None:
     is_entity = tracking.entity is None or re.fullmatch(r"[\w.-]+", tracking.entity) is not None
     problem = "must be the name of a W&B user or team, of letters, digits, - and _"
     checks.require("tracking.entity", is_entity, problem, "tracking.entity=TEAM, or null for the account's default")
+    are_tags = all(0 < len(tag) <= WANDB_TAG_LETTERS for tag in tracking.tags)
+    problem = f"must be a list of tags, of 1 to {WANDB_TAG_LETTERS} characters each"
+    checks.require("tracking.tags", are_tags, problem, "'tracking.tags=[first-try]'")
 
 
 def _check_outputs(checks: Checks) -> None:

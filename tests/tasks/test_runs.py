@@ -45,7 +45,7 @@ def tracked(swept, tmp_path_factory) -> Path:
 def test_a_studys_run_is_in_the_sweeps_group_and_names_its_points(tracked, task):
     (folder,) = done(tracked, task)
     results, run = json.loads((folder / "results.json").read_text()), records(folder)["run"]
-    assert (run.run_group, run.job_type, run.display_name) == ("first", task, folder.name)
+    assert (run.run_group, run.job_type, run.display_name) == ("first", task, f"{task} {folder.name}")
     assert run.run_id == json.loads((folder / "wandb_run.json").read_text())["id"]
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     for part, title in PARTS[task].items():
