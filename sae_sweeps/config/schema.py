@@ -13,7 +13,14 @@ from typing import Any
 from omegaconf import MISSING
 
 from sae_sweeps.config.saes import SAEConfig
-from sae_sweeps.config.studies import ExportConfig, LatentsConfig, MetaConfig, PublishConfig, StitchConfig
+from sae_sweeps.config.studies import (
+    ExportConfig,
+    LatentsConfig,
+    MetaConfig,
+    PublishConfig,
+    RemoveConfig,
+    StitchConfig,
+)
 
 GPU_TOKENS = 2**14  # tokens in a forward pass on a GPU, which fewer would not keep busy
 
@@ -177,6 +184,7 @@ class Config:
     latents: LatentsConfig = field(default_factory=LatentsConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
+    remove: RemoveConfig = field(default_factory=RemoveConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     # tasks to run when all points are done: any of stitch, meta_sae, latents, evaluate, report
     then: list[str] = field(default_factory=list)

@@ -15,6 +15,7 @@ FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 FOLLOW_UPS = (*STUDY_TASKS, "report")  # tasks that can run when all points are done
+REMOVABLE = ("failed", "interrupted", "waiting")  # states of points that task=remove may remove
 TRACKING_MODES = ("offline", "online", "off")
 
 
@@ -121,7 +122,7 @@ def _check_tracking(checks: Checks) -> None:
 
 
 def _check_outputs(checks: Checks) -> None:
-    """Check the settings of the tasks that write files for others: report, export and publish."""
+    """Check the settings of the tasks that write files for others (report, export, publish) or remove points."""
     config = checks.config
     task = TASKS.get(config.task.name)
     if config.format is not None and task is not None and task.formats:
@@ -133,6 +134,9 @@ def _check_outputs(checks: Checks) -> None:
         problem = "must name a repository on the Hugging Face hub: OWNER/NAME"
         checks.require("publish.repo", is_repo, problem, "publish.repo=OWNER/NAME")
     checks.require_positive("explorer_mib")
+    are_states = bool(config.remove.states) and set(config.remove.states) <= set(REMOVABLE)
+    problem = f"must be a list of states of points that are not done: {', '.join(REMOVABLE)}"
+    checks.require("remove.states", are_states, problem, "'remove.states=[failed]'")
 
 
 def _check_studies(checks: Checks) -> None:
