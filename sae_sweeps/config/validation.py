@@ -80,7 +80,7 @@ def _check_sweep(checks: Checks) -> None:
     checks.require("name", bad_name is None, str(bad_name), NAME_FIX)
     checks.require_one_of("task.name", POINT_TASKS + SWEEP_TASKS)
     unknown = sorted(set(config.then) - set(FOLLOW_UPS))
-    fix = f"then=[report], or any of {', '.join(FOLLOW_UPS)}"
+    fix = f"'then=[report]', or any of {', '.join(FOLLOW_UPS)}"
     checks.require("then", not unknown, f"names tasks that cannot run after training: {', '.join(unknown)}", fix)
     for limit in ("limits.points", "limits.disk_gib", "limits.gpu_hours"):
         value = get_setting(config, limit)
@@ -218,7 +218,7 @@ def _check_training(checks: Checks) -> None:
 def _check_optimizer(checks: Checks) -> None:
     training = checks.config.training
     are_betas = len(training.betas) == 2 and all(0 <= beta < 1 for beta in training.betas)
-    checks.require("training.betas", are_betas, "must be two numbers in [0, 1)", "training.betas=[0.9,0.99]")
+    checks.require("training.betas", are_betas, "must be two numbers in [0, 1)", "'training.betas=[0.9,0.99]'")
     checks.require("training.warmup_steps", training.warmup_steps >= 0, "must be at least 0", "training.warmup_steps=0")
     is_fraction = 0 <= training.decay_fraction <= 1
     checks.require("training.decay_fraction", is_fraction, "must be in [0, 1]", "training.decay_fraction=0.2")

@@ -13,7 +13,7 @@ LOSS = torch.tensor(0.5)
 
 
 class Clock:
-    """A clock that passes only when it is told to."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
