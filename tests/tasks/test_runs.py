@@ -52,7 +52,9 @@ def test_a_studys_run_is_in_the_sweeps_group_and_names_its_points(tracked, task)
         named = (config["study"][part]["point"], config["study"][part]["wandb_run"])
         assert named == (point(tracked, title).name, f"run-{title}")
     assert config["study"] == shorten_paths(results["study"])
-    assert config["config"]["model"] == shorten_paths(results["config"]["model"])
+    model = config["config"]["model"]
+    assert model == {name: shorten_paths(results["config"]["model"][name]) for name in model}
+    assert {"name", "hook"} <= set(model)
     assert config["commit"] == results["provenance"]["commit"]
 
 
