@@ -88,7 +88,7 @@ def test_the_logged_curve_of_a_meta_sae_is_its_training_curve(tracked):
 def test_sync_uploads_the_runs_of_studies(tracked, monkeypatch, capsys):
     uploaded = []
 
-    def upload(runs, server):
+    def upload(runs, server, addresses):
         for folder in runs:
             uploaded.append(folder.parent.parent.parent.name)
             (folder / "run.wandb.synced").touch()
