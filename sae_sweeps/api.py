@@ -272,16 +272,23 @@ def _require_fitting(sae: Any, config: TrainingConfig, stream: ActivationStream 
 def _show_training(trainers: Sequence[Trainer]) -> Iterator[Callable[[Trainer, Step], None]]:
     """Show the progress of each trainer. Yields the function to call with a trainer and each step that it has done."""
     with ExitStack() as closing:
-        display = closing.enter_context(SweepProgress(len(trainers), "SAEs").live())
+        names = {
+            trainer: f"{trainer.sae.architecture}-{trainer.sae.dict_size} ({number} of {len(trainers)})"
+            for number, trainer in enumerate(trainers, start=1)
+        }
+        totals = {trainer: trainer.config.steps * trainer.config.batch_size for trainer in trainers}
+        tokens = {names[trainer]: total for trainer, total in totals.items()}
+        display = closing.enter_context(SweepProgress(len(trainers), "SAEs", tokens).live())
         lines = {}
-        for number, trainer in enumerate(trainers, start=1):
-            name = f"{trainer.sae.architecture}-{trainer.sae.dict_size} ({number} of {len(trainers)})"
+        for trainer, name in names.items():
             lines[trainer] = display.add_point(name)
+            lines[trainer].start(trainer.tokens_done)
             closing.callback(lines[trainer].close)
 
         def show(trainer: Trainer, step: Step) -> None:
-            total = trainer.config.steps * trainer.config.batch_size
-            lines[trainer].show_step(trainer.tokens_done, total, step.loss, step.l0)
+            lines[trainer].show_step(trainer.tokens_done, totals[trainer], step.loss, step.l0)
+            if trainer.finished:
+                display.count_finished(names[trainer], failed=False)
 
         yield show
 

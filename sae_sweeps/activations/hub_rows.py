@@ -11,6 +11,7 @@ from typing import Any
 from sae_sweeps.activations.reopening import ReopenedRows
 from sae_sweeps.activations.rows import Row, name_type, take_text, wrong_column_error
 from sae_sweeps.config import DatasetConfig
+from sae_sweeps.config.commands import format_setting
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.errors import BrokenTextError, ConfigError, first_line
 from sae_sweeps.runtime.storage import FULL, error_number
@@ -120,7 +121,7 @@ def _choice_error(setting: str, value: str | None, problem: str, text: str) -> C
     if not names:
         return ConfigError(setting, value, problem, f"set {setting} to one that the page of the data set lists")
     shown = ", ".join(names[:20]) + (", ..." if names[20:] else "")
-    return ConfigError(setting, value, f"{problem}; it has {shown}", f"{setting}={names[0]}")
+    return ConfigError(setting, value, f"{problem}; it has {shown}", format_setting(setting, names[0]))
 
 
 def check_local_hub_name(dataset: DatasetConfig, *, read: bool = True) -> None:
@@ -132,7 +133,7 @@ def check_local_hub_name(dataset: DatasetConfig, *, read: bool = True) -> None:
     """
     name = str(dataset.name)
     if os.path.isfile(name):
-        fix = f"dataset=json, text or parquet, with 'dataset.files={name}'"
+        fix = f"dataset=json, text or parquet, with {format_setting('dataset.files', name)}"
         raise ConfigError("dataset.name", name, "is a file, and not a data set on the hub", fix)
     if not os.path.isdir(name):
         raise ConfigError("dataset.name", name, "there is no such folder", "check the path, or give a name on the hub")

@@ -12,6 +12,7 @@ from typing import Any
 from sae_sweeps.activations.architectures import PARALLEL_HOOKS, WIDE_HOOKS, find_other_purpose, list_hooks
 from sae_sweeps.activations.hub import require_repository
 from sae_sweeps.activations.model_files import explain_refusal
+from sae_sweeps.config.commands import format_setting
 from sae_sweeps.config.wheel_models import find_fetch_command
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
 from sae_sweeps.runtime.file_faults import find_file_fault
@@ -116,7 +117,8 @@ def _find_config(name: str) -> Path:
         return _hub_config(name)
     folder = expand_folder(name, "model.name")
     if folder.is_file():
-        raise ConfigError("model.name", name, "is a file, not a folder", f"model.name={folder.parent}")
+        fix = format_setting("model.name", str(folder.parent))
+        raise ConfigError("model.name", name, "is a file, not a folder", fix)
     if not folder.is_dir():
         fix = find_fetch_command(folder) or "give the path of a Hugging Face model folder"
         raise ConfigError("model.name", name, "there is no such folder", fix)

@@ -15,6 +15,7 @@ from typing import Any
 from sae_sweeps.activations.json_values import read_json_values
 from sae_sweeps.activations.text_files import SETTING, check_parquet_magic, decode_utf8, explain_failures, open_file
 from sae_sweeps.config import DatasetConfig
+from sae_sweeps.config.commands import format_setting
 from sae_sweeps.runtime.errors import ConfigError, first_line
 
 log = logging.getLogger(__name__)
@@ -204,5 +205,7 @@ def wrong_column_error(source: str, column: str, types: Mapping[str, str]) -> Co
     if column in types:
         problem = f"in {source} this column holds {types[column]}, and text must be a string"
     others = f" (other columns of strings: {', '.join(strings[1:])})" if strings[1:] else ""
-    fix = f"dataset.text_column={strings[0]}{others}" if strings else "choose files with a column of strings"
+    fix = "choose files with a column of strings"
+    if strings:
+        fix = format_setting("dataset.text_column", strings[0]) + others
     return ConfigError("dataset.text_column", column, problem, fix)

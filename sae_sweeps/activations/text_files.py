@@ -17,6 +17,7 @@ from io import BufferedIOBase, BufferedReader
 from typing import NamedTuple, cast
 
 from sae_sweeps.config import DatasetConfig
+from sae_sweeps.config.commands import format_setting
 from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.file_faults import LFS_POINTER
 
@@ -36,7 +37,7 @@ def find_files(dataset: DatasetConfig) -> list[str]:
         path = pattern if os.path.exists(pattern) else os.path.expanduser(pattern)
         matches = _match(path)
         if not matches and os.path.isdir(path):
-            fix = f"name its files: '{SETTING}={os.path.join(pattern, '*')}'"
+            fix = f"name its files: {format_setting(SETTING, os.path.join(pattern, '*'))}"
             raise ConfigError(SETTING, pattern, "is a folder", fix)
         if not matches:
             fix = "check the path, and quote the glob in the shell"

@@ -27,6 +27,7 @@ from sae_sweeps.runtime.descriptors import raise_limit
 from sae_sweeps.runtime.devices import set_thread_waits
 from sae_sweeps.runtime.errors import ConfigError, RefusedError
 from sae_sweeps.runtime.held import LostSweep
+from sae_sweeps.runtime.signals import Stopped
 from sae_sweeps.runtime.storage import explain_storage
 from sae_sweeps.sweep.preflight import unwritable_error
 
@@ -61,7 +62,7 @@ def run_command_line(main: Callable[[], None]) -> None:
         _exit_with_errors([explain_storage(error) or str(unwritable_error(error.filename, error))])
     except LostSweep as lost:
         _exit_with_errors([str(lost)])
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
 
@@ -98,6 +99,16 @@ def run(cfg: DictConfig) -> None:
     except (RefusedError, ConfigError) as refused:
         if is_new:
             shutil.rmtree(folder)
-            with contextlib.suppress(OSError):  # the sweep has other points
-                folder.parent.rmdir()
+            _remove_empty(folder.parent, Path(cfg.output_root))
         _exit_with_errors(refused.lines if isinstance(refused, RefusedError) else [str(refused)])
+
+
+def _remove_empty(sweep: Path, root: Path) -> None:
+    """Remove the folder of a sweep, output_root, and the parents of a relative output_root, as far as they are empty.
+
+    Hydra has created those that did not exist.
+    """
+    parents = [] if root.is_absolute() else [Path.cwd() / parent for parent in root.parents][:-1]
+    with contextlib.suppress(OSError):  # one of them has other content
+        for folder in (sweep, sweep.parent, *parents):
+            folder.rmdir()

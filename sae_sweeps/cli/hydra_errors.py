@@ -1,9 +1,10 @@
 """Translates errors of Hydra and OmegaConf to a ConfigError, which names setting, value, problem and fix."""
 
-import dataclasses
 import difflib
+import functools
 import re
 import shlex
+from typing import Any, get_args
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
@@ -15,7 +16,11 @@ from sae_sweeps.config.saes import SAE_SCHEMAS
 from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.runtime.errors import ConfigError
 
-LAUNCHER_SETTINGS = [f"hydra.launcher.{field.name}" for field in dataclasses.fields(Settings)]
+GROUPS = ("sae", "task", "training", "model", "dataset", "evaluation", "tracking", "experiment", "hydra/launcher")
+CHOSEN = ("sae.architecture", "task.name", "given")  # set by the choice of a group, or by launch.py
+NAMED = 3  # similar names that an error lists
+SIMILAR = 0.65  # least similarity of names, from 0 to 1; with less, wrong suggestions come first
+TYPES = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def translate_error(error: HydraException | OmegaConfBaseException) -> ConfigError | None:
@@ -78,24 +83,66 @@ def _explain_override(error: ConfigCompositionException) -> ConfigError | None:
             value = appended[1] if appended else ""
         return _explain_unknown_setting(setting, value)
     if isinstance(cause, ValidationError):
-        fix = f"give {setting} a value of the type that the message names"
-        return ConfigError(setting, value or "", str(cause).splitlines()[0], fix)
+        return ConfigError(setting, value or "", str(cause).splitlines()[0], _name_type(setting))
     return None
 
 
 def _explain_unknown_setting(setting: str, value: str) -> ConfigError:
     """Return an error for a setting that does not exist, with a fix.
 
-    The fix is a + for an option of sbatch, another architecture that has the setting, or the list of all settings.
+    The fix is a + for an option of sbatch, the architecture or launcher that has the setting, the most similar name, or
+    the list of all settings.
     """
-    known = list(dict.fromkeys([*(name for name, _ in list_settings()), *LAUNCHER_SETTINGS]))
     if setting.startswith("hydra.launcher.sbatch."):
         problem = "is not in conf/hydra/launcher/slurm.yaml; to add an option of sbatch, write + in front of it"
         return ConfigError(setting, value, problem, format_setting(f"+{setting}", value))
-    if setting in known and setting.startswith("sae."):
+    if setting in _known_settings() and setting.startswith("sae."):
         owners = [name for name, schema in SAE_SCHEMAS.items() if hasattr(schema(), setting.removeprefix("sae."))]
         problem = f"can be used only with sae={' or sae='.join(owners)}"
         return ConfigError(setting, value, problem, f"sae={owners[0]}")
-    near = difflib.get_close_matches(setting, known, n=3, cutoff=0.4)
-    problem = "there is no such setting" + (f"; similar names are {', '.join(near)}" if near else "")
-    return ConfigError(setting, value, problem, f"see {program()} --help for a list of all settings")
+    if setting in _known_settings() and setting.startswith("hydra.launcher."):
+        problem = "can be used only with hydra/launcher=slurm"
+        return ConfigError(setting, value, problem, "add hydra/launcher=slurm, or leave the setting out")
+    near = _find_similar(setting)
+    if not near:
+        fix = f"see {program()} --help for a list of all settings"
+        return ConfigError(setting, value, "there is no such setting", fix)
+    problem = f"there is no such setting; similar names are {', '.join(near)}"
+    return ConfigError(setting, value, problem, shlex.quote(f"{near[0]}={value}"))
+
+
+@functools.cache
+def _known_settings() -> dict[str, Any]:
+    """Return the types of all settings that a command may name, by full name, those of results first."""
+    settings = [*list_settings(), *list_settings(Settings, "hydra.launcher.")]
+    return {name: annotation for name, annotation in settings if name not in CHOSEN}
+
+
+def _find_similar(setting: str) -> list[str]:
+    """Return settings and groups with a similar name: with the same last part, then similar in whole or in that part.
+
+    `lr` is training.lr, and `sae.k` is k.
+    """
+    known = [*GROUPS, *_known_settings()]
+    group, last = _split_name(setting)
+    by_last: dict[str, list[str]] = {}
+    for name in known:
+        by_last.setdefault(_split_name(name)[1], []).append(name)
+    same = sorted(by_last.get(last, []), key=lambda name: not _split_name(name)[0].startswith(group or "?"))
+    whole = difflib.get_close_matches(setting, known, n=NAMED, cutoff=SIMILAR)
+    parts = difflib.get_close_matches(last, by_last, n=NAMED, cutoff=SIMILAR)
+    return list(dict.fromkeys([*same, *whole, *(name for part in parts for name in by_last[part])]))[:NAMED]
+
+
+def _split_name(setting: str) -> tuple[str, str]:
+    """Return the group of a setting ("" if there is none) and the last part of its name."""
+    group, _, last = setting.lstrip("+~").replace("/", ".").rpartition(".")
+    return group, last
+
+
+def _name_type(setting: str) -> str:
+    """Return the fix for a value of the wrong type."""
+    annotation = _known_settings().get(setting)
+    types = get_args(annotation) or (annotation,)
+    name = next((TYPES[one] for one in types if one in TYPES), "a value of the type that the message names")
+    return f"give {setting} {name}" + ", or null" * (type(None) in types)

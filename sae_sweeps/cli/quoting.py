@@ -1,11 +1,13 @@
 """Quotes the values of text settings on the command line, so that Hydra reads them as they were typed.
 
 Hydra's grammar would make a number of name=2026_11_26 or account=007, and refuses `=` and brackets. Commas still
-separate the values of a sweep (-m), brackets and commas a list, and values in quotes stay as they are.
+separate the values of a sweep (-m), brackets and commas a list, and values in quotes stay as they are. Whole numbers
+may be typed as 1e6, which the grammar reads as a float.
 """
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -20,6 +22,7 @@ OPTIONS = "hydra.launcher.sbatch"  # options of sbatch: any names, with values t
 HYDRA_TEXT = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.name")
 QUOTED = re.compile(r"""\s*(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')\s*(?=[,\])}]|$)""", re.DOTALL)
 FUNCTION = re.compile(r"(?:choice|range|interval|glob|tag|sort|shuffle|str|int|float|bool)\s*\(.*\)", re.DOTALL)
+EXPONENT = re.compile(r"(?<![\w.])\d[\d_]*(?:\.\d+)?[eE]\+?\d{1,2}(?![\w.])")
 CHOICE = re.compile(r"choice\s*\((.*)\)", re.DOTALL)
 
 
@@ -39,11 +42,15 @@ class Kind:
 
 
 def quote_argument(argument: str, is_sweep: bool) -> str:
-    """Return `setting=value` with quotes where the setting is text and needs them; any other argument unchanged.
+    """Return `setting=value` with quotes where the setting is text and needs them, and whole numbers in digits.
+
+    Any other argument is unchanged.
 
     is_sweep: whether commas separate values of a sweep (-m); Hydra sweeps none of its own settings
     """
     name, equals, value = argument.partition("=")
+    if name.lstrip("+") in _find_whole_numbers():
+        return f"{name}{equals}{EXPONENT.sub(_spell_out, value)}"
     kind = find_kind(name.lstrip("+"))
     if not equals or kind is None:
         return argument
@@ -94,11 +101,27 @@ def _is_balanced(letters: list[tuple[int, str, int]]) -> bool:
     return min(depths, default=0) >= 0 and depths[-1:] in ([], [0])
 
 
+def _spell_out(number: re.Match[str]) -> str:
+    """Return the digits of a whole number with an exponent: 1000000 for 1e6. Any other number is unchanged."""
+    value = Decimal(number[0].replace("_", ""))
+    return str(int(value)) if value == int(value) else number[0]
+
+
+def _list_types() -> dict[str, Any]:
+    """Return the types of all settings, by full name."""
+    return dict([*list_settings(), *list_settings(Settings, "hydra.launcher.")])
+
+
+@cache
+def _find_whole_numbers() -> set[str]:
+    """Return the full names of the settings that are whole numbers, or may be None instead."""
+    return {name for name, annotation in _list_types().items() if annotation in (int, int | None)}
+
+
 @cache
 def _find_kinds() -> dict[str, Kind]:
     """Return the kinds of all settings that are text, by full name."""
-    settings = [*list_settings(), *list_settings(Settings, "hydra.launcher.")]
-    found = {name: _classify(annotation) for name, annotation in settings}
+    found = {name: _classify(annotation) for name, annotation in _list_types().items()}
     found |= {name: Kind() for name in HYDRA_TEXT} | {OPTIONS: Kind(options=True)}
     return {name: kind for name, kind in found.items() if kind is not None}
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sae_sweeps.config.identity import EXCLUDE_DEFAULT, select_result_settings
+from sae_sweeps.config.saes import SAE_SCHEMAS
 
 # a path of this machine inside a text: in quotes, or up to a blank or a mark; an address on the web is none
 PATH = re.compile(
@@ -79,3 +80,39 @@ def find_varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
         for key, value in (flatten(select_result_settings(dict(config))) | always).items():
             values.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
     return [key for key, different in values.items() if len(different) > 1]
+
+
+def find_swept(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the full names of the result settings that were given different values, in the order of the schema.
+
+    Unlike `find_varying`, without what follows from other settings: a target L0 that is k, and an architecture's
+    default.
+    """
+    given = [flatten(dict(config)) for config in configs]
+    return [
+        name
+        for name in find_varying(configs)
+        if len({json.dumps(one.get(name)) for one in given}) > 1 and not all(_is_default(name, one) for one in given)
+    ]
+
+
+def _is_default(name: str, settings: Mapping[str, Any]) -> bool:
+    """Return whether a setting of `sae` has its architecture's default, or does not exist. `settings`: flat."""
+    group, _, setting = name.partition(".")
+    if group != "sae" or setting == "architecture":
+        return False
+    default = vars(SAE_SCHEMAS[settings["sae.architecture"]]()).get(setting)
+    return bool(settings.get(name) == default)
+
+
+def title_settings(names: Sequence[str]) -> dict[str, str]:
+    """Return a short title for each full name of a setting: its last part, unless two of the names share that."""
+    parts = {name: name.removesuffix(".name").rpartition(".")[2] for name in names}
+    return {name: part if list(parts.values()).count(part) == 1 else name for name, part in parts.items()}
+
+
+def format_value(value: Any) -> str:
+    """Return the value of a setting for a table: of a path the last two parts, and nothing for None."""
+    if value is None:
+        return ""
+    return str(shorten_paths(value)) if isinstance(value, str) else json.dumps(shorten_paths(value))

@@ -103,6 +103,18 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
     return selected
 
 
+def select_shown_settings(config: Config) -> dict[str, Any]:
+    """Return the settings of a point for W&B: its sweep, and what it is trained on, with and where.
+
+    Without what only the command needs, such as paths of output and the settings of other tasks, and without lists that
+    describe the language model.
+    """
+    values = asdict(config)
+    shown = {name: values[name] for name in ("name", *RESULT_GROUPS, "device")}
+    inner = ("aliases", "sparsity_coefficients", "cpu_sequences")
+    return {**shown, "model": {name: value for name, value in values["model"].items() if name not in inner}}
+
+
 def select_stream_settings(config: Config) -> dict[str, Any]:
     """Return the settings of the activation stream, by group, as names of studies have them.
 

@@ -6,6 +6,7 @@ import re
 from sae_sweeps.runtime.paths import NAME_BYTES, find_hidden
 
 WANDB_LETTERS = 128  # longest name of a group, project or artifact in W&B
+WANDB_TAG_LETTERS = 64  # longest tag of a run in W&B
 NAME_FIX = "name=my-sweep"
 PROJECT_RESERVED = "/\\#?%:"  # what W&B refuses in the name of a project
 

@@ -13,7 +13,14 @@ from typing import Any
 from omegaconf import MISSING
 
 from sae_sweeps.config.saes import SAEConfig
-from sae_sweeps.config.studies import ExportConfig, LatentsConfig, MetaConfig, PublishConfig, StitchConfig
+from sae_sweeps.config.studies import (
+    ExportConfig,
+    LatentsConfig,
+    MetaConfig,
+    PublishConfig,
+    RemoveConfig,
+    StitchConfig,
+)
 from sae_sweeps.runtime.inputs import check_names
 
 GPU_TOKENS = 2**14  # tokens in a forward pass on a GPU, which fewer would not keep busy
@@ -150,6 +157,8 @@ class TrackingConfig:
     project: str = "sae-sweeps"  # W&B project
     entity: str | None = None  # W&B user or team; None: the default of the account
     artifacts: bool = False  # also upload each SAE as a model artifact
+    tags: list[str] = field(default_factory=list)  # tags of every run of the command, of at most 64 characters each
+    notes: str | None = None  # a text beside every run of the command
 
 
 @dataclass(kw_only=True)
@@ -192,6 +201,7 @@ class Config:
     latents: LatentsConfig = field(default_factory=LatentsConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
+    remove: RemoveConfig = field(default_factory=RemoveConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     # tasks to run when all points are done, studies before the report: stitch, meta_sae, latents, evaluate, report
     then: list[str] = field(default_factory=list)

@@ -58,3 +58,11 @@ class PublishConfig:
     repo: str | None = None  # repository on the Hugging Face hub, OWNER/NAME; required for task=publish
     private: bool = True  # create the repository as private
     dry_run: bool = False  # list the files without uploading them
+
+
+@dataclass(kw_only=True)
+class RemoveConfig:
+    """The task `remove`."""
+
+    states: list[str] = field(default_factory=lambda: ["failed"])  # of the points: any of failed, interrupted, waiting
+    dry_run: bool = True  # list the points without removing them

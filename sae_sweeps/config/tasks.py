@@ -25,6 +25,7 @@ TASKS = {
     "train": TaskEntry("point"),
     "plan": TaskEntry("sweep"),
     "status": TaskEntry("sweep"),
+    "remove": TaskEntry("sweep"),
     "report": TaskEntry("sweep", formats=("html", "md")),
     "sync": TaskEntry("sweep"),
     "wandb_workspace": TaskEntry("sweep"),

@@ -4,7 +4,7 @@ import math
 import re
 
 from sae_sweeps.config.conversion import PATHS
-from sae_sweeps.config.names import NAME_FIX, find_names_problem, find_project_problem
+from sae_sweeps.config.names import NAME_FIX, WANDB_TAG_LETTERS, find_names_problem, find_project_problem
 from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS
 from sae_sweeps.runtime.errors import ConfigError
@@ -15,6 +15,7 @@ FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 FOLLOW_UPS = (*STUDY_TASKS, "report")  # tasks that can run when all points are done
+REMOVABLE = ("failed", "interrupted", "waiting")  # states of points that task=remove may remove
 TRACKING_MODES = ("offline", "online", "off")
 
 
@@ -79,7 +80,7 @@ def _check_sweep(checks: Checks) -> None:
     checks.require("name", bad_name is None, str(bad_name), NAME_FIX)
     checks.require_one_of("task.name", POINT_TASKS + SWEEP_TASKS)
     unknown = sorted(set(config.then) - set(FOLLOW_UPS))
-    fix = f"then=[report], or any of {', '.join(FOLLOW_UPS)}"
+    fix = f"'then=[report]', or any of {', '.join(FOLLOW_UPS)}"
     checks.require("then", not unknown, f"names tasks that cannot run after training: {', '.join(unknown)}", fix)
     for limit in ("limits.points", "limits.disk_gib", "limits.gpu_hours"):
         value = get_setting(config, limit)
@@ -115,10 +116,13 @@ def _check_tracking(checks: Checks) -> None:
     is_entity = tracking.entity is None or re.fullmatch(r"[\w.-]+", tracking.entity) is not None
     problem = "must be the name of a W&B user or team, of letters, digits, - and _"
     checks.require("tracking.entity", is_entity, problem, "tracking.entity=TEAM, or null for the account's default")
+    are_tags = all(0 < len(tag) <= WANDB_TAG_LETTERS for tag in tracking.tags)
+    problem = f"must be a list of tags, of 1 to {WANDB_TAG_LETTERS} characters each"
+    checks.require("tracking.tags", are_tags, problem, "'tracking.tags=[first-try]'")
 
 
 def _check_outputs(checks: Checks) -> None:
-    """Check the settings of the tasks that write files for others: report, export and publish."""
+    """Check the settings of the tasks that write files for others (report, export, publish) or remove points."""
     config = checks.config
     task = TASKS.get(config.task.name)
     if config.format is not None and task is not None and task.formats:
@@ -130,6 +134,9 @@ def _check_outputs(checks: Checks) -> None:
         problem = "must name a repository on the Hugging Face hub: OWNER/NAME"
         checks.require("publish.repo", is_repo, problem, "publish.repo=OWNER/NAME")
     checks.require_positive("explorer_mib")
+    are_states = bool(config.remove.states) and set(config.remove.states) <= set(REMOVABLE)
+    problem = f"must be a list of states of points that are not done: {', '.join(REMOVABLE)}"
+    checks.require("remove.states", are_states, problem, "'remove.states=[failed]'")
 
 
 def _check_studies(checks: Checks) -> None:
@@ -211,7 +218,7 @@ def _check_training(checks: Checks) -> None:
 def _check_optimizer(checks: Checks) -> None:
     training = checks.config.training
     are_betas = len(training.betas) == 2 and all(0 <= beta < 1 for beta in training.betas)
-    checks.require("training.betas", are_betas, "must be two numbers in [0, 1)", "training.betas=[0.9,0.99]")
+    checks.require("training.betas", are_betas, "must be two numbers in [0, 1)", "'training.betas=[0.9,0.99]'")
     checks.require("training.warmup_steps", training.warmup_steps >= 0, "must be at least 0", "training.warmup_steps=0")
     is_fraction = 0 <= training.decay_fraction <= 1
     checks.require("training.decay_fraction", is_fraction, "must be in [0, 1]", "training.decay_fraction=0.2")

@@ -1,13 +1,21 @@
 """Checks the points, the launcher and the settings that must be equal in all points, before anything runs."""
 
 import json
+import logging
 from collections.abc import Sequence
 
 from sae_sweeps.config import Config
+from sae_sweeps.config.commands import format_command
 from sae_sweeps.config.identity import select_study_settings
 from sae_sweeps.launchers.protocol import Launcher
+from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import ConfigError, RefusedError
+from sae_sweeps.sweep import Point, Sweep, point_state
 from sae_sweeps.sweep.preflight import Preflight
+
+log = logging.getLogger(__name__)
+
+SHOWN = 3  # points that a message names
 
 
 def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: Launcher) -> None:
@@ -52,6 +60,28 @@ def refuse_several_tasks(configs: Sequence[Config]) -> None:
     if len(tasks) > 1:
         problem = "a command runs one task"
         raise RefusedError([str(ConfigError("task", ",".join(tasks), problem, f"task={tasks[0]}, then the others"))])
+
+
+def refuse_running(sweep: Sweep, points: Sequence[Point]) -> None:
+    """Look for points that another process trains, before a language model is loaded for them.
+
+    If there are other points to train, the points are only named in a warning: a point waits for its lock, then fails.
+    Raises: RefusedError if another process trains all points that are not done.
+    """
+    todo = [point for point in points if not point_state.is_done(point.folder)]
+    running = [point for point in todo if point_state.is_locked(point.folder)]
+    if not running:
+        return
+    notes = [point_state.read_note(point.folder) for point in running]
+    owners = sorted({str(note.owner) for note in notes if note is not None}) or ["another process"]
+    names = ", ".join(point.name for point in running[:SHOWN]) + ", ..." * (len(running) > SHOWN)
+    what = f"{pluralize(len(running), 'point')} of it ({names})"
+    problem = f"is running: {' and '.join(owners)} is training {what}"
+    status = format_command("status", sweep.name, sweep.folder.parent)
+    fix = f"give another name, stop that process, or wait until it ends; to see its progress: {status}"
+    if len(running) == len(todo):
+        raise RefusedError([str(ConfigError("name", sweep.name, problem, fix))])
+    log.warning("name=%s %s; the other points are trained now", sweep.name, problem)
 
 
 def distinct_studies(configs: Sequence[Config], *tasks: str) -> list[Config]:

@@ -27,6 +27,7 @@ class SweepLauncher(Launcher):
     """A Hydra launcher. A subclass checks its settings in `find_problems` and runs or submits points in `dispatch`."""
 
     is_local = True  # whether the points run on this machine
+    device_type: str | None = None  # of the devices that the points run on, such as "cuda"; None: not known
     max_points: int | None = None  # maximum number of points per pack; None: no limit
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.tasks import SWEEP_TASKS
-from sae_sweeps.launchers.checks import distinct_studies, refuse_invalid, refuse_several_tasks
+from sae_sweeps.launchers.checks import distinct_studies, refuse_invalid, refuse_running, refuse_several_tasks
 from sae_sweeps.launchers.protocol import Launcher
 from sae_sweeps.launchers.sweep_task import run_sweep_task
 from sae_sweeps.runtime.errors import ConfigError, RefusedError
@@ -42,20 +42,22 @@ def _launch_points(by_name: dict[str, Config], launcher: Launcher) -> None:
     """Plan a sweep, check the settings `limits`, and run or submit the points. The task `plan` only shows the plan.
 
     by_name: folder name -> configuration of each point
-    Raises: RefusedError if the plan exceeds a limit.
+    Raises: RefusedError if the plan exceeds a limit, or if another process trains all the points already.
     """
     from sae_sweeps.sweep.plan import Plan
 
     config = next(iter(by_name.values()))
     sweep = Sweep.from_config(config)
     points = [Point(config, sweep.folder.absolute() / name) for name, config in by_name.items()]
-    plan = Plan.from_points(points, launcher.max_points, is_local=launcher.is_local)
+    plan = Plan.from_points(points, launcher.max_points, is_local=launcher.is_local, partition=launcher.device_type)
     if config.task.name == "plan":
         plan.show()
     if exceeded := plan.exceeded_limits(config.limits):
         raise RefusedError([str(error) for error in exceeded])
     if config.task.name == "plan":
         return
+    if launcher.is_local:
+        refuse_running(sweep, points)
     sweep.add(by_name)
     remove_leftovers(sweep.folder)
     remove_leftovers(sweep.folder.parent, below=False)

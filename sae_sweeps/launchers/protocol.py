@@ -16,6 +16,10 @@ class Launcher(Protocol):
         """Return whether the points run on this machine."""
 
     @property
+    def device_type(self) -> str | None:
+        """Return the type of the devices that the points run on, such as "cuda"; None if the launcher does not say."""
+
+    @property
     def max_points(self) -> int | None:
         """Return the maximum number of points in a pack (points that train side by side); None: no limit."""
 

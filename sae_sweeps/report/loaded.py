@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sae_sweeps.config.differences import shorten_paths
+from sae_sweeps.config.differences import find_swept, flatten, shorten_paths
 from sae_sweeps.runtime.files import write_csv
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ComparedPoint, collect_points
@@ -14,6 +14,9 @@ from sae_sweeps.sweep.result_files import CHANGED
 from sae_sweeps.sweep.sweep_state import read_states
 
 log = logging.getLogger(__name__)
+
+# settings that results.json has under a shorter name, which results.csv keeps
+ALWAYS = ("sae.architecture", "dict_size", "k", "seed", "model.name", "model.hook")
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,19 @@ class LoadedSweep:
         return self.sweep.folder / "results.csv"
 
     def write_results_csv(self) -> None:
-        """Write results.csv with one row per finished point, in the order of sweep.json. Paths are shortened."""
-        done = [(point.name, point.results) for point in self.points if point.results is not None]
-        rows = [{"point": name, **found["point"], **found["metrics"], **found["training"]} for name, found in done]
+        """Write results.csv with one row per finished point, in the order of sweep.json. Paths are shortened.
+
+        Every setting in which points of the sweep differ is a column.
+        """
+        swept = [name for name in find_swept([point.config for point in self.points]) if name not in ALWAYS]
+        rows = []
+        for point in self.points:
+            if (found := point.results) is not None:
+                given = flatten(point.config)
+                settings = {name: given.get(name) for name in swept}
+                rows.append(
+                    {"point": point.name, **found["point"], **settings, **found["metrics"], **found["training"]}
+                )
         write_csv(self.results_csv, shorten_paths(rows))
 
 

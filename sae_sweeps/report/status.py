@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_sweeps.config.commands import format_command
+from sae_sweeps.report.terminal import swept_columns
 from sae_sweeps.runtime import logs
 from sae_sweeps.runtime.console import console, pluralize
 from sae_sweeps.sweep import Sweep
@@ -31,23 +32,35 @@ def summary(seen: SweepStates) -> str:
 
 
 def table(sweep: Sweep, seen: SweepStates, hidden: str | None = None) -> Table:
-    """Build a table with a row per point: state, finished steps, Slurm job, requeues, and reason of the state.
+    """Build a table with a row per point: what was swept, state, finished steps, Slurm job, requeues, and reason.
+
+    Columns without a single entry are left out.
 
     hidden: state of points to leave out; None to list all points
     """
-    built = Table(title=f"sweep {sweep.name}: {summary(seen)}", title_justify="left")
-    for title in ("point", "state", "steps", "job", "requeued", ""):
-        justify: Any = "right" if title in ("steps", "requeued") else "left"
-        built.add_column(title, no_wrap=True, justify=justify, max_width=None if title else REASON_WIDTH)
+    configs = {name: seen.content["points"][name]["config"] for name in seen.points}
+    swept = {
+        title: dict(zip(configs, cells, strict=True)) for title, cells in swept_columns([*configs.values()]).items()
+    }
+    rows: list[list[Any]] = []
     for name, state in seen.points.items():
         if state.state == hidden:
             continue
-        training = seen.content["points"][name]["config"]["training"]
+        training = configs[name]["training"]
         total = training["tokens"] // training["batch_size"]
         done = total if state.state == DONE else state.step
         reason = state.reason if state.state in (QUEUED, RUNNING) else None
         cells = [f"{done} of {total}" if done else "", state.job or "", str(state.requeued or ""), reason or ""]
-        built.add_row(name, Text(state.state, COLORS.get(state.state, "default")), *cells)
+        settings = [cells[name] for cells in swept.values()]
+        rows.append([name, *settings, Text(state.state, COLORS.get(state.state, "default")), *cells])
+    built = Table(title=f"sweep {sweep.name}: {summary(seen)}", title_justify="left")
+    titles = ["point", *swept, "state", "steps", "job", "requeued", ""]
+    shown = [at for at, title in enumerate(titles) if title in ("point", "state") or any(row[at] for row in rows)]
+    for at in shown:
+        justify: Any = "right" if titles[at] in (*swept, "steps", "requeued") else "left"
+        built.add_column(titles[at], no_wrap=True, justify=justify, max_width=None if titles[at] else REASON_WIDTH)
+    for row in rows:
+        built.add_row(*[row[at] for at in shown])
     return built
 
 

@@ -1,14 +1,16 @@
-"""Builds tables of points and SAEs for the terminal."""
+"""Builds tables of points and SAEs for the terminal: what was swept is a column, and a table fits its width."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from sae_sweeps.config.differences import find_swept, flatten, format_value, title_settings
 from sae_sweeps.evaluation.metrics import COLUMNS, METRICS
 from sae_sweeps.report.points import format_mean
-from sae_sweeps.runtime.console import to_printable
+from sae_sweeps.runtime.console import console, to_printable
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, find_best, finite_or_inf, group_by_seed
 from sae_sweeps.training.curve import read_lines
 
@@ -19,25 +21,54 @@ WIDTH = 10  # width of a training curve in characters
 def points_table(name: str, points: Sequence[ComparedPoint]) -> Table:
     """Build a table of the finished points of the sweep `name`, lowest NMSE first.
 
-    Columns: metrics, with * at the best value of each; the training MSE as a sparkline, on a logarithmic scale shared
-    by all points; and tokens per second of the point's own training steps.
+    Columns: the settings in which the points differ; metrics, with * at the best value of each; the training MSE as a
+    sparkline, on a logarithmic scale shared by all points; and tokens per second of the point's own training steps. The
+    last two are left out where the terminal is too narrow.
     """
-    table = _new_table(f"sweep {name}", "point")
-    table.add_column("MSE", no_wrap=True, min_width=WIDTH)
-    table.add_column("own tok/s", justify="right", no_wrap=True)
-
     finished = [point for point in points if point.results is not None]
     done = sorted(finished, key=lambda point: finite_or_inf(point.metrics.get("nmse")))
     groups = [Group(point.name, [point], point.metrics, dict.fromkeys(point.metrics)) for point in done]
     curves = [_sample_mse(point) for point in done]
     values = [value for curve in curves for value in curve]
     low, high = min(values, default=0.0), max(values, default=0.0)
-    for point, group, curve in zip(done, groups, curves, strict=True):
-        assert point.results is not None, "only finished points are listed"
-        rate = point.results["training"]["tokens_per_second"]
-        speed = "" if rate is None else f"{rate:,.0f}"
-        table.add_row(point.name, *_format_cells(group, groups), sparkline(curve, low, high), speed)
-    return table
+    more = {"MSE": [sparkline(curve, low, high) for curve in curves], "own tok/s": list(map(_format_speed, done))}
+    unfinished = [point for point in points if point.results is None]
+    swept = swept_columns([point.config for point in [*done, *unfinished]])
+    more = {"MSE": [sparkline(curve, low, high) for curve in curves], "own tok/s": list(map(_format_speed, done))}
+    while True:
+        table = _new_table(f"sweep {name}", "point", swept)
+        for title in more:
+            is_curve = title == "MSE"
+            table.add_column(
+                title, no_wrap=True, justify="left" if is_curve else "right", min_width=WIDTH * is_curve or None
+            )
+        for at, (point, group) in enumerate(zip(done, groups, strict=True)):
+            before, after = ([cells[at] for cells in columns.values()] for columns in (swept, more))
+            table.add_row(point.name, *before, *_format_cells(group, groups), *after)
+        if not more or has_room(table):
+            return table
+        more.popitem()
+
+
+def swept_columns(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the columns of the settings in which points differ: title -> one cell per point.
+
+    configs: nested settings of the points
+    """
+    titles = title_settings(find_swept(configs))
+    flat = [flatten(config) for config in configs]
+    return {title: [to_printable(format_value(one.get(name))) for one in flat] for name, title in titles.items()}
+
+
+def has_room(table: Table) -> bool:
+    """Return whether a table fits into a line of the console."""
+    return console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width
+
+
+def _format_speed(point: ComparedPoint) -> str:
+    assert point.results is not None, "only finished points are listed"
+    rate = point.results["training"]["tokens_per_second"]
+    return "" if rate is None else f"{rate:,.0f}"
 
 
 def seeds_table(name: str, points: Sequence[ComparedPoint]) -> Table | None:
@@ -65,10 +96,10 @@ def saes_table(title: str, metrics: Mapping[str, Mapping[str, float | None]]) ->
     return table
 
 
-def _new_table(title: str, first_column: str) -> Table:
+def _new_table(title: str, first_column: str, settings: Iterable[str] = ()) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column(first_column, no_wrap=True)
-    for column in COLUMNS.values():
+    for column in (*settings, *COLUMNS.values()):
         table.add_column(column, justify="right", no_wrap=True)
     return table
 

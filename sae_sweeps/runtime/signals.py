@@ -5,8 +5,15 @@ no consistent state to save, so the handler only records it. The record is a mod
 belongs to the whole process.
 """
 
+import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+CTRL_C = "Ctrl-C"
+NOTICE = b"\nstopping after this step; Ctrl-C again stops at once, from the latest checkpoint\n"
 
 
 class Stopped(BaseException):
@@ -27,6 +34,31 @@ def install_handlers(*signals: signal.Signals) -> None:
 
     for one in signals:
         signal.signal(one, on_signal)
+
+
+@contextmanager
+def deferring_interrupts() -> Iterator[None]:
+    """Make the first Ctrl-C in this context a request to stop, so that the state is saved; a second one interrupts.
+
+    The same holds for SIGTERM where it is handled like Ctrl-C. Nothing changes outside the main thread.
+    """
+
+    def on_interrupt(number: int, _: FrameType | None) -> None:
+        if _received:
+            raise KeyboardInterrupt
+        _received.append(CTRL_C if number == signal.SIGINT else signal.Signals(number).name)
+        os.write(2, NOTICE)  # printing is not safe here
+
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    deferred = [number for number in numbers if signal.getsignal(number) is signal.default_int_handler]
+    for number in deferred:
+        signal.signal(number, on_interrupt)
+    try:
+        yield
+    finally:
+        for number in deferred:
+            signal.signal(number, signal.default_int_handler)
 
 
 def raise_if_stopped() -> None:

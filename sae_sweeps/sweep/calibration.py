@@ -22,6 +22,7 @@ FILE = "calibration.json"
 # step of BatchTopK with 24 576 latents, none dead; GPT-2 small in float32 with 32 sequences a batch. Two cores
 # (amd-epyc-2-cores.md): a step with 12 288 latents in float32; the embedded model in sweeps of 3 points and more
 GUESSED_RATE = {"cpu": {"steps": 8e10, "model": 3e10}, "cuda": {"steps": 1.2e13, "model": 1.2e13}}
+UNKNOWN = {"cpu": "CPU", "cuda": "CUDA GPU"}  # device type -> how a device is named that has not run yet
 GUESSED_SECONDS = {
     "pack": 60.0,  # seconds to load the model and the text
     "point": 10.0,  # seconds to evaluate and write one SAE
@@ -36,28 +37,34 @@ SHAPE = {"latest": {str: str}, "devices": {str: {str: dict.fromkeys(PARTS, _SUMS
 class Calibration:
     """Seconds per unit of work on the device used by the latest run: here (`is_local`) or in a Slurm job.
 
+    If that is a CPU and the points will run on a GPU, or the other way round, nothing is known of their device.
+
     The units of work are a multiply-add of the language model up to the hook (model), a multiply-add of an SAE's
     encoder matmul (steps), the start of a pack (pack), and the evaluation of a point (point). For a model and hook that
     have not run on the device, the seconds are guesses.
     """
 
-    def __init__(self, output_root: Path, *, is_local: bool) -> None:
+    def __init__(
+        self, output_root: Path, *, is_local: bool, setting: str = "auto", partition: str | None = None
+    ) -> None:
+        """Read the speed of the latest device, if it is of the type that the points will run on.
+
+        setting: the setting `device`; the device itself is not used
+        partition: type of the devices of the partition that jobs run on, such as "cuda"; None if unknown
+        """
         content = read_record(output_root / FILE, SHAPE, FILE) or {"latest": {}, "devices": {}}
-        self._is_local = is_local
-        self.device = content["latest"].get(_place(is_local), "CPU" if is_local else "CUDA GPU")
+        latest = content["latest"].get(_place(is_local), "CPU" if is_local else UNKNOWN["cuda"])
+        is_cpu = latest.startswith(UNKNOWN["cpu"]) and not (is_local and GPU_DRIVER.exists())
+        guess = partition or ("cpu" if is_cpu else "cuda")
+        self.type = guess if setting == "auto" else setting.partition(":")[0]
+        is_latest = latest.startswith(UNKNOWN["cpu"]) == (self.type == "cpu")
+        self.device = latest if is_latest else UNKNOWN[self.type]
         self._sums = content["devices"].get(self.device, {})
 
     @property
     def guessed_rate(self) -> dict[str, float]:
         """Return the multiply-adds per second assumed for "steps" and "model" if this device has not run the model."""
-        return GUESSED_RATE["cpu" if self.device.startswith("CPU") else "cuda"]
-
-    def guess_type(self, setting: str) -> str:
-        """Return the type of the device that the setting `device` stands for, such as "cpu"; the device is not used."""
-        if setting == "auto":
-            is_cpu = self.device.startswith("CPU") and not (self._is_local and GPU_DRIVER.exists())
-            return "cpu" if is_cpu else "cuda"
-        return setting.partition(":")[0]
+        return GUESSED_RATE[self.type]
 
     def has_measured(self, config: Config) -> bool:
         """Return whether earlier runs measured the speed of the configuration's model and hook on this device."""

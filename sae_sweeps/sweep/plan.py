@@ -47,21 +47,25 @@ class Plan:
     unverified: tuple[str, ...] = ()
 
     @classmethod
-    def from_points(cls, points: Sequence[Point], max_points: int | None, *, is_local: bool) -> "Plan":
+    def from_points(
+        cls, points: Sequence[Point], max_points: int | None, *, is_local: bool, partition: str | None = None
+    ) -> "Plan":
         """Return the plan of the unfinished points, on this machine (`is_local`) or in Slurm jobs.
 
         With task=plan, an unreachable model is planned with its published sizes, and an unreachable data set is assumed
         to exist.
 
         max_points: largest number of points in a pack; None for no limit
+        partition: type of the devices that the jobs run on, such as "cuda"; None if unknown
         Raises: ConfigError if a model cannot be used.
         """
         todo = [point for point in points if not point_state.is_done(point.folder)]
         to_plan = points[0].config.task.name == "plan"
         packs = split_into_packs(todo, max_points)
         facts = {name: read_model_info(name, to_plan) for name in {point.config.model.name for point in todo}}
-        calibration = Calibration(Path(points[0].config.output_root), is_local=is_local)
-        device = calibration.guess_type(points[0].config.device)
+        root, setting = Path(points[0].config.output_root), points[0].config.device
+        calibration = Calibration(root, is_local=is_local, setting=setting, partition=partition)
+        device = calibration.type
         return cls(
             points=len(points),
             done=len(points) - len(todo),

@@ -114,6 +114,7 @@ class PointRun:
             self.trainer.load_state(state)
             self._log.info("%s: resuming at step %d of %d", self.point.name, self.trainer.steps_done, training.steps)
         self._saved_steps = self._first_step = self.trainer.steps_done
+        self._display.start(self.trainer.tokens_done)
         self._curve = CurveFile(folder / CURVE, self.trainer.steps_done)
         self._tracker = start_point_run(self.point, self._curve.lines, provenance())
 
@@ -203,7 +204,8 @@ class PointRun:
         self._require_written()
         message = "%s: %s: stopped at step %d and saved a checkpoint"
         self._log.info(message, self.point.name, reason, self.trainer.steps_done)
-        point_state.write_state(self.point.folder, point_state.INTERRUPTED, reason)
+        where = f"stopped by {reason} at step {self.trainer.steps_done}"
+        point_state.write_state(self.point.folder, point_state.INTERRUPTED, where)
 
     def mark_preempted(self) -> None:
         """Mark the W&B run as preempted, which means that another process will resume it."""

@@ -71,7 +71,7 @@ def _upload(repo: str, root: Path, files: list[Path], private: bool) -> None:
         if api.repo_exists(repo) and api.repo_info(repo).private != private:
             visibility = "public" if private else "private"
             problem = f"the repository {repo} already exists and is {visibility}"
-            raise ConfigError("publish.private", private, problem, f"set publish.private={not private}")
+            raise ConfigError("publish.private", private, problem, f"set publish.private={str(not private).lower()}")
         api.create_repo(repo, private=private, exist_ok=True)
         url = api.create_commit(repo, added, commit_message="SAEs trained with sae-sweeps")
     except ConfigError:

@@ -68,6 +68,10 @@ def _module(name: str) -> ModuleType:
             from sae_sweeps.tasks import status
 
             return status
+        case "remove":
+            from sae_sweeps.tasks import remove
+
+            return remove
         case "report":
             from sae_sweeps.tasks import report
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.errors import LockedError, describe_error
 from sae_sweeps.runtime.held import LostFolderError
 from sae_sweeps.runtime.progress import SweepProgress
@@ -25,7 +26,8 @@ def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str
         sizes = " + ".join(str(len(pack)) for pack in packs)
         log.info("running %d points in %d packs of %s points", len(points), len(packs), sizes)
     failures: dict[str, str] = {}
-    with SweepProgress(len(points)).live() as progress:
+    tokens = {point.name: point.config.training.tokens + point.config.evaluation.tokens for point in points}
+    with SweepProgress(len(points), tokens=tokens).live() as progress:
         for pack in packs:
             unfinished = {point.name: point for point in pack}
 
@@ -37,7 +39,7 @@ def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str
                     if error is not None and not isinstance(error, LostFolderError):
                         _record_failure(point, failures[point.name])
                     sweep.set_state(point.name, FAILED if error else DONE, failures.get(point.name))
-                progress.count_finished(failed=error is not None)
+                progress.count_finished(point.name, failed=error is not None)
 
             sweep.set_states(unfinished, RUNNING)
             try:
@@ -46,7 +48,7 @@ def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str
                 for point in list(unfinished.values()):
                     on_finished(point, error)
             except BaseException as stop:  # a signal
-                sweep.set_states(unfinished, INTERRUPTED, str(stop) or type(stop).__name__)
+                sweep.set_states(unfinished, INTERRUPTED, f"stopped by {str(stop) or signals.CTRL_C}")
                 raise
     return failures
 

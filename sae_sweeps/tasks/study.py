@@ -12,7 +12,7 @@ from sae_sweeps.activations.hooks import is_same_activation
 from sae_sweeps.activations.model_info import is_same_model
 from sae_sweeps.activations.source import ActivationSource, load_source
 from sae_sweeps.config import Config, DatasetConfig, ModelConfig
-from sae_sweeps.config.identity import select_stream_settings
+from sae_sweeps.config.identity import select_shown_settings, select_stream_settings
 from sae_sweeps.config.schema import get_setting
 from sae_sweeps.evaluation.ratios import explain_missing, require_numbers
 from sae_sweeps.runtime.devices import choose_device
@@ -94,7 +94,7 @@ class Study:
         axis: name of the value on the x-axis of all curves, such as "step"
         fill: logs curves, tables and figures to the run; a W&B error is logged, and the study still succeeds
         """
-        config = {"study": self.describe(), "config": asdict(self.config), **provenance()}
+        config = {"study": self.describe(), "config": select_shown_settings(self.config), **provenance()}
         group, tracking, run = self.config.name, self.config.tracking, Run()
         try:
             run = start_run(tracking, self.folder, group=group, job_type=self.task, config=config, axis=axis)

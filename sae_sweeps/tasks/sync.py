@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sae_sweeps.config import Config
+from sae_sweeps.config.commands import format_command
 from sae_sweeps.config.tasks import STUDY_TASKS
 from sae_sweeps.runtime.console import console, pluralize
 from sae_sweeps.sweep import Point, Sweep
@@ -20,7 +21,14 @@ from sae_sweeps.sweep.sweep_state import read_states
 from sae_sweeps.sweep.wandb_environment import find_problem
 from sae_sweeps.tasks.wandb_run import lacks_run, rebuild_run
 from sae_sweeps.tracking.comparison_run import IDENTITY as COMPARISON
-from sae_sweeps.tracking.wandb_sync import SILENT, Upload, is_uploaded, offline_runs, unreachable_reason
+from sae_sweeps.tracking.wandb_sync import (
+    SILENT,
+    Upload,
+    describe_addresses,
+    is_uploaded,
+    offline_runs,
+    unreachable_reason,
+)
 
 RUNS_PER_UPLOAD = 100  # runs per process `wandb beta sync`
 SECONDS_BETWEEN_CHECKS = 5.0  # seconds between two checks whether the server still answers and runs are uploaded
@@ -51,20 +59,23 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     console.print(f"{len(pending)} runs to upload{skipped}")
     if not pending:
         return failures
-    server = _server_url()
+    server, again = _server_url(), format_command("sync", sweep.name, sweep.folder.parent)
     if (reason := unreachable_reason(server)) is not None:
-        return [*failures, f"W&B: {reason}. Nothing was uploaded; try again when the server answers"]
+        return [*failures, f"W&B: {reason}. Nothing was uploaded. When the server answers, again: {again}"]
     reasons: dict[Path, str] = {}
+    addresses: list[str] = []
     for first in range(0, len(pending), RUNS_PER_UPLOAD):
         runs = pending[first : first + RUNS_PER_UPLOAD]
-        reasons |= _upload(runs, server) or {}
+        reasons |= _upload(runs, server, addresses)
         if not any(map(is_uploaded, runs)):
             break  # the server refuses all; the next runs would take as long
+    if (links := describe_addresses(addresses)) is not None:
+        console.print(links, markup=False, soft_wrap=True)
     left = [run for run in pending if not is_uploaded(run)]
     if not left:
         console.print(f"uploaded {len(pending)} runs")
         return failures
-    failures.append(f"{len(left)} of {len(pending)} runs were not uploaded to {server}")
+    failures.append(f"{len(left)} of {len(pending)} runs were not uploaded to {server}. Again: {again}")
     return failures + _describe_reasons(left, reasons)
 
 
@@ -85,8 +96,10 @@ def _rebuild_runs(points: Sequence[Point]) -> list[str]:
     return failures
 
 
-def _upload(runs: list[Path], server: str) -> dict[Path, str]:
+def _upload(runs: list[Path], server: str, addresses: list[str]) -> dict[Path, str]:
     """Upload runs to the W&B server (URL). Returns what went wrong, by run; empty if nothing did.
+
+    addresses: a list to which the addresses of the runs are added
 
     The upload is stopped if the server cannot be reached for MAX_FAILED_CHECKS, or if it answers requests with errors
     or not at all and no run has been uploaded for STALL_SECONDS: a server that is only slow gets this time.
@@ -106,6 +119,7 @@ def _upload(runs: list[Path], server: str) -> dict[Path, str]:
                 break
     finally:
         error = upload.close()
+        addresses += upload.addresses
     general = (failed_checks[-1] if failed_checks else None) or error or NO_REASON
     return {run: upload.reasons.get(run, general) for run in runs if not is_uploaded(run)}
 

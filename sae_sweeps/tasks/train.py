@@ -106,6 +106,8 @@ def _train_pack(
     runs: list[PointRun] = []
     saver = Saver(source.device)
     with ExitStack() as closing:
+        if point_state.this_job() is None:
+            closing.enter_context(signals.deferring_interrupts())
         display = progress.add_point("activations")
         closing.callback(display.close)
         stream = source.stream(points[0].config, progress_callback(display))
@@ -151,7 +153,7 @@ def _next_turn(
     try:
         return next(turns, None)
     except (Exception, KeyboardInterrupt) as error:
-        _save_all(runs, describe_error(error) if isinstance(error, Exception) else "Ctrl-C")
+        _save_all(runs, describe_error(error) if isinstance(error, Exception) else signals.CTRL_C)
         raise
 
 

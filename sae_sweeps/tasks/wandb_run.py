@@ -1,9 +1,10 @@
 """Writes the W&B run of a point: while the point trains, or later from its files if W&B could not write it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
+from sae_sweeps.config.identity import select_shown_settings
 from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.tracking.run import Run, start_run
 from sae_sweeps.tracking.wandb_sync import is_incomplete, offline_runs
@@ -21,7 +22,7 @@ def start_point_run(point: Point, curve: Sequence[Line], versions: Mapping[str, 
     config = point.config
     tracking = replace(config.tracking, mode=mode or config.tracking.mode)
     history = [wandb_metrics(line) for line in curve]
-    settings = {**asdict(config), **versions}
+    settings = {**select_shown_settings(config), **versions}
     return start_run(tracking, point.folder, group=config.name, job_type="train", config=settings, history=history)
 
 
@@ -36,7 +37,8 @@ def log_results(run: Run, point: Point, tokens: int, metrics: Mapping[str, Any])
     run.log({"tokens": tokens, **final})
     run.summary(final)
     if point.config.tracking.artifacts:
-        run.artifact(point.name, "model", point.folder / "sae", {**metrics, "config": asdict(point.config)})
+        about = {**metrics, "config": select_shown_settings(point.config)}
+        run.artifact(point.name, "model", point.folder / "sae", about)
 
 
 def lacks_run(point: Point) -> bool:

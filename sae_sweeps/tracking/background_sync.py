@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sae_sweeps.tracking.wandb_sync import SILENT, Upload, is_uploaded, unreachable_reason
+from sae_sweeps.tracking.wandb_sync import SILENT, Upload, describe_addresses, is_uploaded, unreachable_reason
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ CHECK_SECONDS = 15.0  # seconds between two checks whether the server is reachab
 NOTICE_SECONDS = 3.0  # seconds of waiting at the end before a log line explains the wait
 LONGEST_WAIT_SECONDS = 60.0  # longest total wait for uploads after the training, in seconds
 PROGRESS_SECONDS = 20.0  # longest wait after the training for one more finished upload, if the server answers
+ANSWERS = "answers again"  # line of the background process, which takes back an earlier one
+AT = "at "  # start of a line of the background process with the address of a run
 SILENT_SECONDS = 8.0  # longest such wait if the server does not answer, as it may only be busy
 
 
@@ -65,7 +67,8 @@ class Uploader:
         package = str(Path(__file__).resolve().parents[2])
         paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         self._runs: list[Path] = []
-        self._hint, self._has_warned = "", False
+        self._server, self._hint, self._has_warned = server, "", False
+        self._addresses: list[str] = []
         with block_signal(signal.SIGUSR1):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, server],
@@ -89,13 +92,19 @@ class Uploader:
             self._process.stdin.flush()
 
     def _log_problems(self) -> None:
-        """Log the first problem that the background process prints. Discard the others, to keep the pipe empty."""
+        """Log the first problem that the background process prints, and its end. Keep the addresses of runs."""
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if not self._has_warned:
+        for line in map(str.strip, self._process.stdout):
+            if line.startswith(AT):
+                self._addresses.append(line.removeprefix(AT))
+            elif line == ANSWERS:
+                if self._has_warned:
+                    log.info("W&B: %s answers again, and the runs are being uploaded", self._server)
+                self._has_warned = False
+            elif not self._has_warned:
                 self._has_warned = True
                 effect = "Training continues and the runs are kept on this disk"
-                log.warning("W&B: %s. %s. To upload them later: %s", line.strip(), effect, self._hint)
+                log.warning("W&B: %s. %s. To upload them later: %s", line, effect, self._hint)
 
     def finish(self) -> None:
         """Wait for unfinished uploads while they make progress, and log how many runs were not uploaded."""
@@ -118,6 +127,8 @@ class Uploader:
             log.warning(
                 "W&B: %d of %d runs were not uploaded. To upload them: %s", len(left), len(self._runs), self._hint
             )
+        if (links := describe_addresses(self._addresses)) is not None:
+            log.info("%s", links)
 
 
 @contextlib.contextmanager
@@ -141,6 +152,7 @@ class Follower:
         self._due: dict[Path, float] = {}  # run -> time.monotonic at which the upload may start
         self._active: list[Upload] = []
         self._printed: set[str] = set()
+        self._is_out = False  # whether an outage was printed that has not ended
         self._training_ended = threading.Event()
         self._unreachable: str | None = None  # why the server is unreachable; set only after the training has ended
 
@@ -148,9 +160,16 @@ class Follower:
         """Check every CHECK_SECONDS whether the server is reachable, and every second once the training has ended."""
         previous = None
         while not self._training_ended.wait(CHECK_SECONDS):
-            reason = unreachable_reason(self._server) if self._active else None
+            if not self._active:
+                continue
+            reason = unreachable_reason(self._server)
             if previous is not None:  # one failed check may only mean that the server is busy
                 self._print(reason)
+                self._is_out = self._is_out or reason is not None
+            if reason is None and self._is_out:
+                self._is_out = False
+                self._printed.clear()  # the next outage is another one
+                self._print(ANSWERS)
             previous = reason
         while True:
             self._unreachable = unreachable_reason(self._server)
@@ -184,6 +203,7 @@ class Follower:
     def _close_ended(self) -> list[Path]:
         """Close the uploads that have ended. Returns the runs that these uploads failed to send completely."""
         ended = [upload for upload in self._active if upload.wait(0)]
+        self._print_addresses()
         for upload in ended:
             self._active.remove(upload)
             self._print(upload.close())
@@ -197,6 +217,7 @@ class Follower:
         while self._active:
             for upload in self._active:
                 upload.wait(0.1)
+            self._print_addresses()
             uploaded = sum(is_uploaded(run) for upload in self._active for run in upload.runs)
             self._close_ended()
             now = time.monotonic()
@@ -216,6 +237,11 @@ class Follower:
         if self._unreachable is None:
             return PROGRESS_SECONDS
         return SILENT_SECONDS if self._unreachable.endswith(SILENT) else 0.0
+
+    def _print_addresses(self) -> None:
+        for upload in self._active:
+            for address in tuple(upload.addresses):
+                self._print(f"{AT}{address}")
 
     def _print(self, problem: str | None) -> None:
         """Print a problem on stdout for the training process, unless it was printed before or is None."""

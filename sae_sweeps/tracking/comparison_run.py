@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sae_sweeps.config import TrackingConfig
+from sae_sweeps.config.commands import format_command
 from sae_sweeps.config.differences import find_varying, flatten
 from sae_sweeps.config.saes import architecture_title
 from sae_sweeps.evaluation.metrics import METRICS
@@ -49,9 +50,8 @@ def compare_run(
         return  # another process is writing the same run
     except Exception as error:
         log.warning(
-            "W&B: could not write the comparison run of sweep %s (%s). To try again: task=report",
-            sweep.name,
-            describe_error(error),
+            "W&B: could not write the comparison run of sweep %s (%s). To try again: %s",
+            *(sweep.name, describe_error(error), format_command("report", sweep.name, sweep.folder.parent)),
         )
 
 

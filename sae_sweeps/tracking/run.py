@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 TOKENS = "tokens"  # x axis of training curves
 TABLE_ROWS = 10_000  # largest number of rows of a table that W&B shows
+NAMED_ALONE = ("train", "compare")  # job types whose runs are named by the folder alone: points and sweeps
 HIDDEN = ("train/step", "train/seconds")  # left out of W&B's automatic charts: they are axes, not results
 
 # A module global, because the runs of all points, studies and comparisons in this process share one uploader per
@@ -207,8 +208,7 @@ def start_run(
         return Run()
     run: Any = None
     try:
-        run_id = _load_run_id(folder / identity, tracking)
-        run = _init_run(tracking, folder, run_id, group, job_type, config)
+        run = _init_run(tracking, folder, _load_run_id(folder / identity, tracking), group, job_type, config)
         _define_metrics(run, axis)
         offline_run = Path(run.dir).resolve().parent
         for earlier in offline_runs(folder.resolve()):
@@ -260,14 +260,16 @@ def _init_run(
             project=tracking.project,
             entity=tracking.entity,
             id=run_id,
-            name=folder.name,
+            name=folder.name if job_type in NAMED_ALONE else f"{job_type} {folder.name}",
             group=shorten(group),
             job_type=job_type,
             config=shorten_paths(config),
+            tags=tracking.tags,
+            notes=tracking.notes,
             dir=str(folder),
             mode="offline",
             reinit="create_new",
-            # without W&B's own list of machine, user, folders and the command's words, of which paths are a part
+            # without W&B's own list of machine, user, folders and words, of which paths are a part
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
         )
 

@@ -6,6 +6,7 @@ All imports are light, because background_sync.py imports this module in a proce
 import contextlib
 import json
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -23,10 +24,12 @@ MARK = ".synced"  # suffix of the file that W&B writes next to a .wandb file onc
 INCOMPLETE = "incomplete"  # file in the folder of a run that W&B stopped writing
 PARALLEL_RUNS = 20  # runs that one command sends in parallel
 SERVICE = "WANDB_SERVICE"  # variable that names a running service of W&B to the processes that a process begins
+LINKED_RUNS = 2  # most runs that are linked one by one: a point and the comparison
 SILENT = "does not answer"  # end of the message about a timeout
 ANSWER_SECONDS = 5.0  # timeout of a request to a server, in seconds
 LOGGED_ERROR = "wandb: ERROR "  # start of an error line in the output of `wandb beta sync`
 PIPE_SECONDS = 0.2  # wait for the last output: W&B's service closes the pipe a moment after the command ends
+ADDRESS = re.compile(r"\bView run .* at (https?://\S+/runs/\S+)")  # a line of the output: where a run can be seen
 LONGEST_MESSAGE = 300  # characters to which an error from W&B's log is cut
 # settings of an upload that a person waits for: by default W&B tries again for hours, whatever the server answers
 IMPATIENT = {
@@ -82,11 +85,13 @@ class Upload:
     With `live`, runs may still be written, and W&B tries again for as long as it likes. Otherwise it gives up after a
     few failed requests (IMPATIENT).
 
+    addresses: where the runs can be seen, as W&B prints them
     reasons: run -> the answer of the server or of W&B about it; filled by `close`
     """
 
     def __init__(self, runs: Sequence[Path], *, live: bool = False) -> None:
         self.runs, self._error = runs, ""
+        self.addresses: list[str] = []
         self.reasons: dict[Path, str] = {}
         for run in runs:
             with contextlib.suppress(OSError):  # without it W&B reports a failure after it has sent the rest
@@ -108,9 +113,11 @@ class Upload:
         self._reader.start()
 
     def _read_output(self) -> None:
-        """Read the output of the command until it ends, and store the last error message."""
+        """Read the output of the command until it ends, and store the addresses of runs and the last error message."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
+            if (found := ADDRESS.search(line)) is not None:
+                self.addresses.append(found[1])
             exception, separator, message = line.partition("Error: ")  # the last line of a traceback
             if line.startswith(LOGGED_ERROR):
                 self._error = line.removeprefix(LOGGED_ERROR).strip()
@@ -150,6 +157,19 @@ class Upload:
     def is_refused(self) -> bool:
         """Return whether a request of the running command has failed."""
         return any(_read_log(self._scratch.name))
+
+
+def describe_addresses(addresses: Sequence[str]) -> str | None:
+    """Return a text with links to runs, if there are few, and to their project; None if there are none.
+
+    addresses: of the runs
+    """
+    runs = sorted(set(addresses))
+    if not runs:
+        return None
+    projects = sorted({run.rpartition("/runs/")[0] for run in runs})
+    linked = runs if len(runs) <= LINKED_RUNS else []
+    return "  ".join(["W&B:", *linked, f"{'project ' * bool(linked)}{' '.join(projects)}"])
 
 
 def _without_service() -> dict[str, str]:

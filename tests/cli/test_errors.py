@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from sae_sweeps.cli.hydra_errors import _explain_unknown_setting
 from sae_sweeps.runtime.places import PROJECT
 from tests.conftest import launch
 
@@ -16,7 +17,8 @@ from tests.conftest import launch
         (["k=0"], "k=0", ["greater than 0"]),
         (["k=9999"], "k=9999", ["dict_size=3072"]),
         (["dict_size=-1"], "dict_size=-1", ["greater than 0"]),
-        (["dict_size=many"], "dict_size=many", ["Integer"]),
+        (["dict_size=many"], "dict_size=many", ["Integer", "Fix: give dict_size a whole number"]),
+        (["training.tokens=1.5"], "training.tokens=1.5", ["Integer"]),
         (["sae=unknown"], "sae=unknown", ["batchtopk, gated, jumprelu, matryoshka, relu, topk"]),
         (["sae.aux_latent=3"], "sae.aux_latent=3", ["sae.aux_latents"]),
         (
@@ -25,6 +27,7 @@ from tests.conftest import launch
             ["only with sae=jumprelu or sae=relu or sae=gated", "Fix: sae=jumprelu"],
         ),
         (["nonsense=3"], "nonsense=3", ["--help"]),
+        (["hydra.launcher.partition=gpu"], "hydra.launcher.partition=gpu", ["only with hydra/launcher=slurm"]),
         (["k=[1"], "k=[1", ["cannot be parsed"]),
         (["model.hook=blocks.3.resid_pre"], "model.hook=blocks.3.resid_pre", ["blocks.3.hook_resid_pre"]),
         (["model.hook=blocks.77.hook_resid_pre"], "model.hook=blocks.77", ["layers 0 to 5"]),
@@ -41,7 +44,7 @@ from tests.conftest import launch
         (["dataset=hub", "dataset.name="], "dataset.name=", ["must name a data set on the Hugging Face hub"]),
         (["sae=topk,batchtopk"], "sae=topk,batchtopk", ["add -m"]),
         (["-m", "name=a,b", "k=16,32"], "name=outputs/a, outputs/b", ["one sweep"]),
-        (["device=abacus"], "device=abacus", ["is not a known device"]),
+        (["device=abacus", "output_root=a/b"], "device=abacus", ["is not a known device"]),
         (["training.precision=half"], "training.precision=half", ["auto, float32, tf32, bfloat16"]),
         (["training.precision=tf32", "device=cpu"], "training.precision=tf32", ["needs a CUDA device"]),
         (["activations.cache=short.txt"], "activations.cache=short.txt", ["cannot be written"]),
@@ -70,7 +73,30 @@ def test_a_bad_setting_is_reported_in_one_line_without_a_traceback(tmp_path, wor
     assert "Fix: " in message[0]
     assert all(part in message[0] for part in parts)
     assert done.stdout == ""
-    assert not [path for path in tmp_path.glob("outputs/*/*") if path.is_dir()]  # no folder of a point is left
+    assert [path.name for path in tmp_path.iterdir()] == ["short.txt"]  # no folder is left
+
+
+@pytest.mark.parametrize(
+    ("typed", "fix"),
+    {
+        "lr=0.001": "training.lr=0.001",
+        "sae.k=3": "k=3",
+        "tokens=5": "training.tokens=5",
+        "eval.tokens=5": "evaluation.tokens=5",
+        "hook=a": "model.hook=a",
+        "sae.aux_latent=3": "sae.aux_latents=3",
+        "tracking.mod=off": "tracking.mode=off",
+        "sea=topk": "sae=topk",
+        "launcher=slurm": "hydra/launcher=slurm",
+        "hydra.launcher.tme=3": "hydra.launcher.time=3",
+        "learning_rate=1": "see python launch.py --help for a list of all settings",
+    }.items(),
+)
+def test_a_wrong_name_is_compared_with_all_names_and_their_last_parts(typed, fix):
+    setting, _, value = typed.partition("=")
+    error = _explain_unknown_setting(setting, value)
+    assert error.fix == fix
+    assert ("similar names are" in error.problem) == ("--help" not in fix)
 
 
 def test_a_sweep_over_architectures_accepts_a_setting_that_only_these_architectures_have(tmp_path):

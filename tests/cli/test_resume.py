@@ -52,7 +52,8 @@ def test_two_processes_never_train_the_same_point(tmp_path, tiny):
             time.sleep(0.01)
         second = launch(*words, cwd=tmp_path)
         assert second.returncode == 1
-        assert "another process is training this point" in second.stdout
+        assert f"error: name=twice: is running: process {first.pid} on" in second.stderr
+        assert "loading" not in second.stdout  # noticed before the language model is loaded
     finally:
         first.kill()
         first.wait()
@@ -60,7 +61,7 @@ def test_two_processes_never_train_the_same_point(tmp_path, tiny):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_interrupts_training_with_a_message_and_a_saved_state(tmp_path, tiny, number):
-    words = [*tiny, "name=stopped", "training.tokens=300000"]
+    words = [*tiny, "sae=topk", "name=stopped", "training.tokens=300000"]
     process = begin(*words, cwd=tmp_path, stderr=subprocess.PIPE)
     while process.poll() is None and not checkpoints_in(tmp_path / "outputs" / "stopped"):
         time.sleep(0.01)
@@ -69,4 +70,8 @@ def test_a_signal_interrupts_training_with_a_message_and_a_saved_state(tmp_path,
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "interrupted; run the same command again to resume"
     (state,) = json.loads((tmp_path / "outputs" / "stopped" / "sweep.json").read_text())["points"].values()
-    assert state["state"] == "interrupted"
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert (state["state"], state["reason"]) == ("interrupted", f"stopped by {name}")
+    (point,) = (tmp_path / "outputs" / "stopped").glob("topk-*/state.json")
+    step = max(int(folder.rpartition("-")[2]) for folder in checkpoints_in(tmp_path / "outputs" / "stopped"))
+    assert json.loads(point.read_text())["reason"] == f"stopped by {name} at step {step}"

@@ -8,7 +8,7 @@ from omegaconf import open_dict
 
 from sae_sweeps.config import point_name
 from sae_sweeps.config.differences import find_varying
-from sae_sweeps.config.identity import select_stream_settings
+from sae_sweeps.config.identity import RESULT_GROUPS, select_shown_settings, select_stream_settings
 from sae_sweeps.config.sparsity import explain_sparsity, resolve_sparsity
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.places import PROJECT
@@ -99,6 +99,7 @@ def test_every_choice_composes(group):
         ("sae.aux_coefficient=-1", "sae.aux_coefficient"),
         ("sae.threshold_momentum=1", "sae.threshold_momentum"),
         ("tracking.mode=loud", "tracking.mode"),
+        ("tracking.tags=['']", "tracking.tags"),
         ("then=[stich]", "then"),
         ("then=[status]", "then"),
         ("stitch.threshold=0", "stitch.threshold"),
@@ -268,3 +269,11 @@ def test_the_name_of_a_point_does_not_depend_on_the_folder_of_fetched_models(tmp
     names.add(compose_name(*fetched))
     assert len(names) == 1
     assert compose_name(*fetched, "model.name=HuggingFaceTB/SmolLM2-135M") not in names
+
+
+def test_the_settings_that_wandb_gets_are_those_of_the_point():
+    config = composed("sae=topk", "name=s", "k=8", "limits.points=5", "meta.k=7", "output_root=/a/b")
+    shown = select_shown_settings(config)
+    assert set(shown) == {"name", *RESULT_GROUPS, "device"}
+    assert shown["sae"] == {**asdict(config.sae)}
+    assert set(shown["model"]) == {"name", "hook", "dtype", "batch_sequences"}

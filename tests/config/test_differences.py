@@ -1,8 +1,11 @@
 """Texts that are passed on lose the folders of the machine, and nothing else."""
 
+from dataclasses import asdict
+
 import pytest
 
-from sae_sweeps.config.differences import shorten_paths
+from sae_sweeps.config.differences import find_swept, format_value, shorten_paths, title_settings
+from tests.conftest import composed
 
 SHORTENED = {
     "/home/al/work/model": "work/model",
@@ -37,3 +40,23 @@ def test_text_that_is_no_path_is_unchanged(text):
 def test_values_are_shortened_at_any_depth():
     value = {"a": ["/x/y/z", ("/x/y/z", 1.5)], "b": {"/x/y/z": None, "c": True}}
     assert shorten_paths(value) == {"a": ["y/z", ["y/z", 1.5]], "b": {"/x/y/z": None, "c": True}}
+
+
+def test_what_follows_from_other_settings_was_not_swept():
+    """Matryoshka's coefficient of the auxiliary loss is another by default, and the target L0 of ReLU is k."""
+    configs = [asdict(composed(f"sae={name}", f"k={k}")) for name in ("relu", "topk", "matryoshka") for k in (2, 3)]
+    assert find_swept(configs) == ["k", "sae.architecture"]
+    more = asdict(composed("sae=topk", "sae.aux_coefficient=1", "training.betas=[0.5,0.9]"))
+    assert set(find_swept([*configs, more])) == {"k", "sae.architecture", "sae.aux_coefficient", "training.betas"}
+
+
+def test_titles_are_last_parts_unless_two_share_them():
+    names = ["model.name", "training.tokens", "evaluation.tokens", "k"]
+    assert list(title_settings(names).values()) == ["model", "training.tokens", "evaluation.tokens", "k"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, ""), (0.001, "0.001"), (True, "true"), (["/a/b/c"], '["b/c"]'), ("/a/b/c", "b/c")]
+)
+def test_values_in_tables(value, text):
+    assert format_value(value) == text

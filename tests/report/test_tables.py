@@ -1,19 +1,25 @@
 """Tables of points: in Markdown and on the terminal."""
 
+import csv
 import math
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sae_sweeps.evaluation import metrics
+from sae_sweeps.report import status
+from sae_sweeps.report.loaded import load_sweep
 from sae_sweeps.report.markdown import format_markdown_table
 from sae_sweeps.report.studies import histogram
 from sae_sweeps.report.terminal import points_table, seeds_table, sparkline
 from sae_sweeps.runtime.console import console
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import collect_points, group_by_seed
-from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, State
-from tests.report.made import compared, put, some_metrics
+from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, State
+from sae_sweeps.sweep.sweep_state import SweepStates
+from tests.report.made import compared, config, put, some_metrics
 
 COLUMNS = {
     "nmse": "NMSE",
@@ -89,11 +95,52 @@ def test_the_table_has_finished_points_by_nmse_with_a_star_at_each_best():
         compared("k=3", name="three", **numbers(0.25, 3.0, 0.5, 0.25, 0.75)),
     ]
     table = points_table("first", points)
-    assert [column.header for column in table.columns] == TITLES
+    assert [column.header for column in table.columns] == ["point", "k", *TITLES[1:]]
     assert [[str(cell).strip() for cell in row] for row in rows_of(table)] == [
-        ["three", "0.2500*", "3.0", "50.0%", "0.2500", "0.7500*", "", "52,765"],
-        ["two", "0.5000", "2.0", "25.0%*", "0.1250*", "0.5000", "", "52,765"],
+        ["three", "3", "0.2500*", "3.0", "50.0%", "0.2500", "0.7500*", "", "52,765"],
+        ["two", "2", "0.5000", "2.0", "25.0%*", "0.1250*", "0.5000", "", "52,765"],
     ]
+
+
+def test_what_was_swept_is_a_column_of_both_tables_and_the_rest_makes_room(monkeypatch):
+    words = ["training.lr=0.001", "training.lr=0.002", "model.hook=blocks.2.hook_resid_pre", "seed=1"]
+    points = [compared(word, name=word, **some_metrics(at)) for at, word in enumerate(words)]
+    points.append(compared("evaluation.tokens=64", name="waiting"))
+    table = points_table("first", points)
+    titles = ["point", "seed", "hook", "lr", "tokens", *COLUMNS.values()]
+    assert [column.header for column in table.columns] == titles
+    assert next(row[1:5] for row in rows_of(table) if row[0] == words[1]) == [
+        "0", "blocks.3.hook_resid_pre", "0.002", "32768"
+    ]  # fmt: skip
+    monkeypatch.setattr(console, "width", 500)
+    assert [column.header for column in points_table("first", points).columns] == [*titles, "MSE", "own tok/s"]
+
+
+def test_the_table_of_states_has_what_was_swept_and_no_empty_column():
+    configs = {word: asdict(config(word)) for word in ("training.lr=0.001", "training.lr=0.002")}
+    content = {"points": {name: {"config": one} for name, one in configs.items()}}
+    seen = SweepStates({name: State(INTERRUPTED, "Ctrl-C", step=3) for name in configs}, content)
+    table = status.table(Sweep(Path("outputs/first")), seen)
+    assert [column.header for column in table.columns] == ["point", "lr", "state", "steps"]
+    assert [row[1] for row in rows_of(table)] == ["0.001", "0.002"]
+    seen = SweepStates({name: State(QUEUED, "Priority", job="7_1") for name in configs}, content)
+    assert [column.header for column in status.table(Sweep(Path("outputs/first")), seen).columns] == [
+        *("point", "lr", "state", "job", "")
+    ]
+
+
+def test_results_csv_has_every_swept_setting_once(tmp_path):
+    sweep = Sweep(tmp_path / "s")
+    for at, word in enumerate(("training.lr=0.001", "training.lr=0.002", "k=16")):
+        put(sweep, word, word, metrics=some_metrics(at))
+    put(sweep, "waiting", "evaluation.tokens=64")
+    loaded = load_sweep(sweep)
+    loaded.write_results_csv()
+    rows = list(csv.DictReader(loaded.results_csv.read_text().splitlines()))
+    assert [(row["training.lr"], row["evaluation.tokens"]) for row in rows] == [
+        ("0.001", "32768"), ("0.002", "32768"), ("0.004", "32768")
+    ]  # fmt: skip
+    assert "sae.architecture" not in rows[0]
 
 
 def test_a_single_point_has_no_stars():
@@ -133,7 +180,7 @@ def test_curves_share_a_logarithmic_scale(tmp_path):
     flat = [{"step": at, "tokens": at, "mse": 10.0} for at in range(3)]
     put(sweep, "flat", "k=3", metrics=some_metrics(1, nmse=0.2), curve=flat)
     points = collect_points(sweep, dict.fromkeys(("falls", "flat"), State(DONE)))
-    curves = {row[0]: row[6] for row in rows_of(points_table("curves", points))}
+    curves = {row[0]: row[7] for row in rows_of(points_table("curves", points))}
     assert curves["falls"] == "█▇▆▆▅▄▃▃▂▁"
     assert curves["flat"] in {"▄" * 10, "▅" * 10}
 

@@ -107,7 +107,7 @@ def test_a_pack_saves_every_point_at_a_signal_and_resumes_to_the_same_bytes(
     for point, step in zip(points, steps, strict=True):
         state = point_state.read_state(point.folder)
         if state.state != "done":
-            assert (state.state, state.reason) == ("interrupted", "SIGUSR1")
+            assert (state.state, state.reason) == ("interrupted", f"stopped by SIGUSR1 at step {step}")
             line = f"{point.name}: SIGUSR1: stopped at step {step} and saved a checkpoint"
             assert line in (point.folder / "launch.log").read_text()
         assert not point_state.is_locked(point.folder)
@@ -172,7 +172,8 @@ def test_sweep_json_lists_points_as_interrupted_and_the_sweep_resumes(tmp_path, 
         with pytest.raises(signals.Stopped):
             run_packs(sweep, points, Limits())
     seen = {name: (point["state"], point["reason"]) for name, point in sweep.read()["points"].items()}
-    assert seen == {"k3": ("done", None), "k4": ("interrupted", "SIGUSR1"), "k5": ("interrupted", "SIGUSR1")}
+    stopped = ("interrupted", "stopped by SIGUSR1")
+    assert seen == {"k3": ("done", None), "k4": stopped, "k5": stopped}
     signals.reset()
     assert run_packs(sweep, points, Limits()) == {}
     assert {point["state"] for point in sweep.read()["points"].values()} == {"done"}

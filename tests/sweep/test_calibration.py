@@ -129,6 +129,21 @@ def test_jobs_are_not_estimated_by_the_speed_of_this_machine(tmp_path):
     assert not Calibration(tmp_path, is_local=False).has_measured(points[0].config)
 
 
+def test_a_gpu_is_not_estimated_by_the_speed_of_a_cpu(tmp_path):
+    """Neither is the other way round, in jobs or here."""
+    points = pack(20, root=tmp_path)
+    for is_local in (True, False):
+        calibration.record_run(points, FACTS, "CPU with 2 threads", SECONDS, is_local=is_local)
+    for options in ({"is_local": False, "partition": "cuda"}, {"is_local": True, "setting": "cuda:0"}):
+        guess = Calibration(tmp_path, **options)
+        assert (guess.device, guess.guessed_rate) == ("CUDA GPU", GUESSED_RATE["cuda"])
+        assert not guess.has_measured(points[0].config)
+    assert Calibration(tmp_path, is_local=False, partition="cpu").has_measured(points[0].config)
+    calibration.record_run(points, FACTS, "A100", SECONDS, is_local=False)
+    guess = Calibration(tmp_path, is_local=False, setting="cpu", partition="cuda")
+    assert (guess.device, guess.guessed_rate) == ("CPU", GUESSED_RATE["cpu"])
+
+
 def test_a_calibration_that_cannot_be_written_logs_a_warning(tmp_path, caplog, monkeypatch):
     def full(path, value, owner):
         raise OSError(28, "No space left on device")
@@ -156,4 +171,4 @@ def test_a_damaged_calibration_starts_from_scratch(tmp_path):
 )
 def test_the_type_of_a_device_is_guessed_without_it(tmp_path, monkeypatch, setting, is_local, has_gpu, expected):
     monkeypatch.setattr(calibration, "GPU_DRIVER", PROJECT / ("README.md" if has_gpu else "missing"))
-    assert Calibration(tmp_path, is_local=is_local).guess_type(setting) == expected
+    assert Calibration(tmp_path, is_local=is_local, setting=setting).type == expected

@@ -85,7 +85,11 @@ def test_hours_are_those_of_an_earlier_run_of_the_same_pack(points):
     assert Plan.from_points(sweep[:1], None, is_local=True).hours == pytest.approx(0.75)
     calibration.record_run(sweep, facts, "CPU with 2 threads", dict.fromkeys(seconds, 2700.0), is_local=True)
     assert Plan.from_points(sweep, None, is_local=True).hours == pytest.approx(2)
-    assert Plan.from_points(sweep, None, is_local=False).source.startswith("guessed for a CUDA GPU")
+    on_any = points("k=3 device=auto")
+    job = "this model has not run here yet"
+    assert Plan.from_points(on_any, None, is_local=False).source.startswith(f"guessed for a CUDA GPU: {job}")
+    on_cpu = Plan.from_points(on_any, None, is_local=False, partition="cpu")
+    assert on_cpu.source.startswith(f"guessed for a CPU: {job}")
 
 
 def test_hours_are_a_guess_if_one_model_has_not_run(points):

@@ -78,7 +78,7 @@ def test_a_private_upload_to_a_public_repository_is_refused(first, command, api,
     monkeypatch.setattr(Api, "private", False)
     ran = command("task=publish", "name=first", "publish.repo=me/my-saes")
     assert (ran.code, api) == (1, [])
-    problem = "the repository me/my-saes already exists and is public. Fix: set publish.private=False"
+    problem = "the repository me/my-saes already exists and is public. Fix: set publish.private=false"
     assert ran.err == f"error: publish.private=True: {problem}\n"
 
 

@@ -45,14 +45,16 @@ def tracked(swept, tmp_path_factory) -> Path:
 def test_a_studys_run_is_in_the_sweeps_group_and_names_its_points(tracked, task):
     (folder,) = done(tracked, task)
     results, run = json.loads((folder / "results.json").read_text()), records(folder)["run"]
-    assert (run.run_group, run.job_type, run.display_name) == ("first", task, folder.name)
+    assert (run.run_group, run.job_type, run.display_name) == ("first", task, f"{task} {folder.name}")
     assert run.run_id == json.loads((folder / "wandb_run.json").read_text())["id"]
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     for part, title in PARTS[task].items():
         named = (config["study"][part]["point"], config["study"][part]["wandb_run"])
         assert named == (point(tracked, title).name, f"run-{title}")
     assert config["study"] == shorten_paths(results["study"])
-    assert config["config"]["model"] == shorten_paths(results["config"]["model"])
+    model = config["config"]["model"]
+    assert model == {name: shorten_paths(results["config"]["model"][name]) for name in model}
+    assert {"name", "hook"} <= set(model)
     assert config["commit"] == results["provenance"]["commit"]
 
 
@@ -86,7 +88,7 @@ def test_the_logged_curve_of_a_meta_sae_is_its_training_curve(tracked):
 def test_sync_uploads_the_runs_of_studies(tracked, monkeypatch, capsys):
     uploaded = []
 
-    def upload(runs, server):
+    def upload(runs, server, addresses):
         for folder in runs:
             uploaded.append(folder.parent.parent.parent.name)
             (folder / "run.wandb.synced").touch()

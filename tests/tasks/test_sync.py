@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from sae_sweeps.config.commands import format_command
 from sae_sweeps.runtime.files import read_json, write_json
 from sae_sweeps.sweep import Point, Sweep
 from sae_sweeps.sweep.packs import Limits
@@ -122,6 +123,7 @@ def test_a_server_that_takes_no_runs_ends_the_upload_with_its_words(sweep, serve
     first, *others = sync.run(sweep, composed("name=synced"))
     assert time.monotonic() - began < 60
     assert first.startswith("2 of 2 runs were not uploaded to http://127.0.0.1:")
+    assert first.endswith(f". Again: {format_command('sync', 'synced', sweep.folder.parent)}")
     text = "\n".join(others)
     assert words in text
     assert "k3" in text
@@ -158,7 +160,7 @@ def uploads(monkeypatch):
     """A server that takes all runs; the list has their folders."""
     found = []
 
-    def upload(runs, server):
+    def upload(runs, server, addresses):
         for run in runs:
             found.append(run)
             (run / "run.wandb.synced").touch()

@@ -114,7 +114,8 @@ def test_a_failing_comparison_logs_one_warning(sweep, monkeypatch, caplog):
     monkeypatch.setattr(comparing, "start_run", start_run)
     compare_run(sweep, TrackingConfig(), points_in(sweep))
     assert [record.getMessage() for record in caplog.records] == [
-        "W&B: could not write the comparison run of sweep ks (RuntimeError: nothing works). To try again: task=report"
+        "W&B: could not write the comparison run of sweep ks (RuntimeError: nothing works). "
+        "To try again: python launch.py task=report name=ks"
     ]
 
 

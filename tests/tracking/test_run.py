@@ -72,7 +72,8 @@ def records_so_far(folder):
 def test_a_run_has_its_curve_configuration_group_and_final_metrics(tmp_path):
     point = tmp_path / "topk-48"
     point.mkdir()
-    run = start_run(TrackingConfig(), point, group="my-sweep", job_type="train", config={"k": 4, "sae": {"a": 1}})
+    tracking = TrackingConfig(tags=["first", "try"], notes="a note")
+    run = start_run(tracking, point, group="my-sweep", job_type="train", config={"k": 4, "sae": {"a": 1}})
     run.log({"tokens": 100, "train/loss": 0.5})
     run.log({"tokens": 200, "train/loss": 0.25})
     run.finish({"eval/nmse": 0.1})
@@ -81,6 +82,7 @@ def test_a_run_has_its_curve_configuration_group_and_final_metrics(tmp_path):
     assert found["run"].display_name == "topk-48"
     assert found["run"].run_group == "my-sweep"
     assert found["run"].job_type == "train"
+    assert (list(found["run"].tags), found["run"].notes) == (["first", "try"], "a note")
     assert found["run"].run_id == json.loads((point / "wandb_run.json").read_text())["id"]
     config = {item.key: json.loads(item.value_json) for item in found["run"].config.update}
     assert config["k"] == 4

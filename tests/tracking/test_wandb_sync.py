@@ -1,12 +1,14 @@
 """W&B servers that are down, hang, refuse or are broken: what is kept and which warnings are logged."""
 
 import http.server
+import io
 import json
 import logging
 import queue
 import shutil
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +16,14 @@ from sae_sweeps.config import TrackingConfig
 from sae_sweeps.tracking import background_sync
 from sae_sweeps.tracking.background_sync import Follower, Uploads
 from sae_sweeps.tracking.run import finish_uploads, start_run
-from sae_sweeps.tracking.wandb_sync import Upload, is_incomplete, is_uploaded, offline_runs, unreachable_reason
+from sae_sweeps.tracking.wandb_sync import (
+    Upload,
+    describe_addresses,
+    is_incomplete,
+    is_uploaded,
+    offline_runs,
+    unreachable_reason,
+)
 from tests.tracking.test_run import records
 
 KEY = "local" + 40 * "0"
@@ -124,7 +133,7 @@ class FakeUpload:
     started: list
 
     def __init__(self, runs, live=False):
-        self.runs = runs
+        self.runs, self.addresses = runs, [f"http://w/me/p/runs/{run.name}" for run in runs]
         FakeUpload.started.append(([run.name for run in runs], live))
         for run in runs:
             if run.name != "refused":
@@ -159,13 +168,41 @@ def followed(tmp_path, monkeypatch, capsys):
 def test_runs_are_uploaded_while_they_are_written(followed):
     started, printed = followed("a", "b")
     assert sorted(name for names, live in started for name in names if live) == ["a", "b"]
-    assert printed == []
+    assert sorted(printed) == ["at http://w/me/p/runs/a", "at http://w/me/p/runs/b"]
 
 
 def test_a_problem_is_printed_once(followed):
     started, printed = followed("refused", "a")
-    assert printed == ["the server refused it"]
+    assert [line for line in printed if not line.startswith("at ")] == ["the server refused it"]
     assert sum("refused" in names for names, _ in started) <= 2  # retried once at the end
+
+
+def test_an_outage_is_printed_once_and_taken_back_when_it_ends(monkeypatch, capsys):
+    """A single failed check is none: the server may only be busy."""
+    answers = iter([None, "slow", None, "down", "down", "down", None, None, "down", "down", None])
+    monkeypatch.setattr(background_sync, "unreachable_reason", lambda server: next(answers))
+    monkeypatch.setattr(background_sync, "CHECK_SECONDS", 0.0)
+    follower = Follower("http://127.0.0.1:9")
+    follower._active.append(object())
+    with pytest.raises(StopIteration):  # in the end
+        follower._watch_server()
+    assert capsys.readouterr().out.splitlines() == ["down", "answers again", "down", "answers again"]
+
+
+def test_what_the_background_process_prints_is_logged(monkeypatch, caplog):
+    """A problem once, that it has ended, and in the end where the runs are."""
+    caplog.set_level(logging.INFO)
+    lines = ["it is down", "at http://w/me/p/runs/1", "you may not", "answers again", "answers again", "it is down"]
+    process = SimpleNamespace(stdin=io.StringIO(), stdout=iter(lines), wait=lambda seconds: 0)
+    monkeypatch.setattr(background_sync.subprocess, "Popen", lambda *words, **options: process)
+    uploader = background_sync.Uploader("http://w")
+    uploader.finish()
+    effect = "Training continues and the runs are kept on this disk. To upload them later: "
+    warning = f"W&B: it is down. {effect}"
+    again = "W&B: http://w answers again, and the runs are being uploaded"
+    assert caplog.messages == [warning, again, warning, "W&B:  http://w/me/p/runs/1  project http://w/me/p"]
+    assert describe_addresses([f"http://w/me/p/runs/{run}" for run in "abca"]) == "W&B:  http://w/me/p"
+    assert describe_addresses([]) is None
 
 
 def test_a_run_that_wandb_marked_after_an_error_is_not_uploaded(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ class SlurmLauncher(SweepLauncher):
         plain: Any = OmegaConf.to_container(OmegaConf.create(settings))
         self.settings = Settings(**plain)
         self.max_points = self.settings.max_points
+        self.device_type = "cuda" if self.settings.asks_for_gpus else "cpu"
 
     def find_problems(self, config: Config) -> list[ConfigError]:
         """Return an error for every launcher setting that cannot work, a folder that sbatch misreads, and no arrays."""

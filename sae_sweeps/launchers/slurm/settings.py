@@ -47,6 +47,13 @@ class Settings:
     sbatch: dict[str, Any] = field(default_factory=dict)
     python: str | None = None
 
+    @property
+    def asks_for_gpus(self) -> bool:
+        """Return whether a job asks Slurm for a GPU, by `gres` or by another option of sbatch, such as gpus."""
+        options = self.sbatch if isinstance(self.sbatch, dict) else {}
+        gres = [self.gres, *(value for name, value in options.items() if name == "gres")]
+        return any("gpu" in str(value) for value in gres) or any(str(name).startswith("gpus") for name in options)
+
     def find_problems(self) -> list[ConfigError]:
         """Return an error with a fix for every setting that cannot work; an empty list if all are valid."""
         found = check_limits(self.max_points, self.max_memory)
