@@ -21,7 +21,7 @@ function addThresholds(charts, study) {
       const x = study.thresholds.map((row) => row.threshold);
       const flat = (name, value, colorName) => ({
         ...lineTrace(name, [x[0], x.at(-1)], [value, value], colorName, { mode: "lines" }),
-        line: { color: cssColor(colorName), width: 1.5, dash: "dash" },
+        line: { color: cssColor(colorName), width: 1.5, dash: plotlyDash("7,4") },
       });
       return {
         traces: [
@@ -81,6 +81,7 @@ function addChanges(charts, study) {
           customdata: members.map((i) => [latent[i], change[i]]),
           links: cardSet >= 0 ? members.map((i) => linkTo(cardSet, latent[i])) : undefined,
           marker: { color: cssColor(colorName), size: 4, opacity: 0.6 },
+          colorName,
           hovertemplate:
             "latent %{customdata[0]}<br>cosine %{x:.3f}<br>relative change in MSE %{customdata[1]:.3g}<extra></extra>",
         };
@@ -106,11 +107,13 @@ function addChanges(charts, study) {
   );
 }
 
+const ROC_RANGE = [-0.02, 1.02];
+
 function addROC(charts, study) {
   addChart(
     charts,
     "ROC curve of the cosine",
-    "Predicts that a latent lowers the MSE if its largest cosine is at most a threshold; latents that are ever active.",
+    "Latents that are ever active; one is called novel if its largest cosine with the small SAE is below a threshold.",
     () => ({
       traces: [
         lineTrace("cosine", [0, ...study.roc.x], [0, ...study.roc.y], "lower", { mode: "lines" }),
@@ -120,14 +123,14 @@ function addROC(charts, study) {
           name: "chance",
           mode: "lines",
           type: "scatter",
-          line: { color: cssColor("plain"), dash: "dash", width: 1 },
+          line: { color: cssColor("plain"), dash: plotlyDash("7,4"), width: 1 },
+          colorName: "plain",
           hoverinfo: "skip",
         },
       ],
       layout: {
-        showlegend: false,
-        xaxis: { title: "false positive rate", range: [0, 1] },
-        yaxis: { title: "true positive rate", range: [0, 1.01] },
+        xaxis: { title: "False positive rate (raise the error, called novel)", range: ROC_RANGE },
+        yaxis: { title: "True positive rate (lower the error, called novel)", range: ROC_RANGE },
       },
     }),
   );
@@ -152,7 +155,6 @@ function addInterpolation(charts, { curves, settings }) {
         lineTrace("interpolation", x, y, "lower", { hovertemplate: "position %{x}<br>%{y:.5g}<extra></extra>" }),
       ],
       layout: {
-        showlegend: false,
         ...phases(),
         xaxis: { title: "position (small → large SAE)" },
         yaxis: { rangemode: "tozero" },
@@ -225,7 +227,6 @@ function addFamilies(charts, study) {
           },
         ],
         layout: {
-          showlegend: false,
           xaxis: { title: "latents of the small SAE : latents of the large SAE", type: "category" },
           yaxis: { title: "families", type: "log" },
         },
