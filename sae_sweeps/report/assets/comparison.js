@@ -17,15 +17,22 @@ function groupSeries(rows, field) {
   return [...found.values()];
 }
 
-// The rows of a chart, without those that its legend hides, and the entries of the legend.
+// The rows of a chart, without those that its legend hides.
 const rowsOf = (metric, hidden) => finishedRows().filter((row) => row.mean[metric] != null && !hidden.has(row.label));
-const listEntries = (metric) => {
-  const known = finishedRows().filter((row) => row.mean[metric] != null);
-  return known.map((row) => {
+
+// The entries of its legend.
+function listEntries(metric) {
+  return rowsOf(metric, new Set()).map((row) => {
     const { color, symbol } = styleOf(firstPoint(row));
     return { name: row.label, short: shortLabel(row), style: { color, symbol } };
   });
-};
+}
+
+// Error bars of standard deviations; undefined if there are none. They have one colour, whatever those of the points.
+function makeErrorBars(rows, metric) {
+  const array = rows.map((row) => row.spread[metric] ?? 0);
+  return array.some(Boolean) ? { array, thickness: 1, width: 3, color: cssColor("plain") } : undefined;
+}
 
 // The Pareto front, from left to right: rows for which no other row is lower in both x and y.
 function paretoFront(rows, x, y) {
@@ -47,10 +54,6 @@ function makeTooltip(row) {
 
 // The points of rows that a line can join, each in its own style. `getX`: a row's place on the axis of x.
 function scatter(rows, getX, metric, more = {}) {
-  const errorBars = (name) => {
-    const values = rows.map((row) => row.spread[name] ?? 0);
-    return values.some(Boolean) ? { array: values, thickness: 1, width: 3 } : undefined;
-  };
   const styles = rows.map((row) => styleOf(firstPoint(row)));
   return {
     labels: rows.map((row) => row.label),
@@ -58,7 +61,7 @@ function scatter(rows, getX, metric, more = {}) {
     y: rows.map((row) => row.mean[metric]),
     type: "scatter",
     mode: "markers",
-    error_y: errorBars(metric),
+    error_y: makeErrorBars(rows, metric),
     marker: { color: styles.map(({ color }) => cssColor(color)), symbol: styles.map(({ symbol }) => symbol), size: 9 },
     hovertemplate: rows.map(makeTooltip),
     ...more,
@@ -93,10 +96,8 @@ function plotAgainstL0(metric, hidden) {
   const rows = rowsOf(metric, hidden);
   const traces = groupSeries(rows, "k").flatMap((members) => {
     const front = paretoFront(members, getX, (row) => row.mean[metric]);
-    const spreads = members.map((row) => row.spread.l0 ?? 0);
-    const error_x = spreads.some(Boolean) ? { array: spreads, thickness: 1, width: 3 } : undefined;
     const line = front.length > 1 ? [joinRows(front, getX, metric)] : [];
-    return [...line, scatter(members, getX, metric, { error_x })];
+    return [...line, scatter(members, getX, metric, { error_x: makeErrorBars(members, "l0") })];
   });
   return { traces, layout: { ...layoutOfMetric(metric, rows), xaxis: { title: "L0" } }, entries: listEntries(metric) };
 }
@@ -169,13 +170,18 @@ function addComparison() {
   add(charts, "CE degradation against L0", "", (hidden) => plotAgainstL0("ce_degradation", hidden));
   add(charts, "NMSE against dictionary size", "", (hidden) => plotAgainstSize("nmse", hidden));
   add(charts, "CE degradation against dictionary size", "", (hidden) => plotAgainstSize("ce_degradation", hidden));
-  add(charts, "Dead latents", "", () =>
-    plotBars(
-      (row) => row.mean.dead_fraction,
-      "dead latents",
-      (value) => formatMetric("dead_fraction", value),
-      { tickformat: ".0%" },
-    ),
+  const judged = judgedOn(report.points);
+  add(
+    charts,
+    "Dead latents",
+    judged && `Latents that are active on none of the held-out activations: judged ${judged}.`,
+    () =>
+      plotBars(
+        (row) => row.mean.dead_fraction,
+        "dead latents",
+        (value) => formatMetric("dead_fraction", value),
+        { tickformat: ".0%" },
+      ),
   );
   const costs = document.getElementById("cost-charts");
   add(costs, "NMSE against training time", "", plotCost);

@@ -104,7 +104,7 @@ function rebuildRows() {
 
 // A button that dismisses failures: their reasons above, and the rows and settings of failed points.
 function addDismissal() {
-  const failures = document.getElementById("failures");
+  const failures = document.querySelector("header ul.failures");
   if (!failures) return;
   const button = make("button", { type: "button", id: "dismiss", "aria-pressed": "false" }, "Hide failures");
   button.addEventListener("click", () => {

@@ -55,10 +55,10 @@ const styleOf = (() => {
   };
 })();
 
-// The short label of a row: of its point, or of points that differ only in seed without the seed.
+// The short label of a row; that of points that differ only in seed is without the seed.
 function shortLabel(row) {
-  const [point, ...others] = row.points;
-  if (!others.length || point.short === point.label) return others.length ? row.label : point.short;
+  const point = firstPoint(row);
+  if (point.short === point.label || !view.grouped) return view.grouped ? row.label : point.short;
   const parts = Object.keys(point.parts).filter((name) => name !== "seed" && point.parts[name]);
   return parts.map((name) => point.parts[name]).join(", ") || row.label;
 }

@@ -2,25 +2,18 @@
 // Legends: a list of what a chart shows, below it. Each entry can be pressed to hide what it names, and to show it again.
 
 const MAX_ENTRIES = 40;
-const SVG = "http://www.w3.org/2000/svg";
+
+const swatch = document.getElementById("swatch").content.firstElementChild;
 
 // The line and the symbol of a style as a small picture; without a dash or a symbol, the other alone.
 function makeSwatch({ color, symbol, dash }) {
-  const svg = document.createElementNS(SVG, "svg");
-  svg.classList.add("swatch");
-  svg.setAttribute("viewBox", "-14 -6 28 12");
-  svg.setAttribute("aria-hidden", "true");
+  const svg = swatch.cloneNode(true);
+  const [line, outline] = svg.children;
   svg.style.color = `var(--${color})`;
-  const add = (tag, attributes) => {
-    const element = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    svg.append(element);
-  };
-  if (dash) {
-    const dashes = dash === "solid" ? {} : { "stroke-dasharray": dash };
-    add("path", { d: "M-14,0H14", stroke: "currentColor", "stroke-width": 2, fill: "none", ...dashes });
-  }
-  if (symbol) add("path", { d: SYMBOLS[symbol], fill: "currentColor", transform: "scale(4.2)" });
+  if (!dash) line.remove();
+  else if (dash !== "solid") line.setAttribute("stroke-dasharray", dash);
+  if (symbol) outline.setAttribute("d", SYMBOLS[symbol]);
+  else outline.remove();
   return svg;
 }
 

@@ -47,11 +47,13 @@ function checkAddress() {
   note.textContent = isKnown ? "" : `The address ends in #${name}, but this page has no such section or latent.`;
 }
 
+// What the address names, without "#" and without choices after "?".
 function readFragment() {
+  const [name] = location.hash.slice(1).split("?");
   try {
-    return decodeURIComponent(location.hash.slice(1));
+    return decodeURIComponent(name);
   } catch {
-    return location.hash.slice(1);
+    return name;
   }
 }
 

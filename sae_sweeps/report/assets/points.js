@@ -61,6 +61,14 @@ function meanOverSeeds(row, getValue) {
 const speed = (row) => meanOverSeeds(row, (point) => point.training?.tokens_per_second);
 const seconds = (row) => meanOverSeeds(row, (point) => point.training?.seconds);
 
+// On how many held-out activations the metrics of points were measured: dead latents are those active on none of them.
+const heldOut = (points) => [...new Set(points.map((point) => point.metrics?.held_out_tokens).filter(Boolean))];
+const judgedOn = (points) => {
+  const numbers = heldOut(points).sort((a, b) => a - b);
+  const ends = [...new Set([numbers[0], numbers.at(-1)])].map((number) => number?.toLocaleString("en-US"));
+  return numbers.length ? `on ${ends.join(" to ")} tokens` : "";
+};
+
 const COLUMNS = [
   { name: "label", title: "SAE", getValue: (row) => row.label },
   { name: "state", title: "State", getValue: (row) => row.points.map((point) => point.state).join(" ") },
@@ -134,6 +142,8 @@ function makeDifference(column, row, baseline) {
   return make("small", { class: good }, text);
 }
 
+const isJudgedApart = heldOut(report.points).length > 1;
+
 function drawPoints() {
   const sorted = sortRows(shownRows());
   const baseline = rows.find((row) => row.label === view.baseline);
@@ -149,6 +159,7 @@ function drawPoints() {
       const spread = column.getSpread?.(row);
       if (spread != null) cell.append(make("small", { "data-spread": spread }, `± ${column.format(spread)}`));
       cell.append(makeDifference(column, row, baseline) ?? "");
+      if (column.name === "dead_fraction" && isJudgedApart) cell.append(make("small", {}, judgedOn(row.points)));
       if (column.name === "nmse" && isWorseThanMean(row)) cell.append(make("small.worse", {}, WORSE_THAN_MEAN));
       return cell;
     });
@@ -175,6 +186,7 @@ function makeHeading(column) {
     "button",
     { type: "button", title: column.explained ?? null, onclick: () => sortBy(column.name) },
     column.title + arrow,
+    column.name === "dead_fraction" ? make("small", {}, judgedOn(report.points)) : null,
   );
   const order = sorts ? (view.descending ? "descending" : "ascending") : null;
   return make(
