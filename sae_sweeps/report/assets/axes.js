@@ -13,21 +13,20 @@ function valuesOn(name, traces, shapes) {
     const errors = trace[`error_${name}`]?.array ?? [];
     for (const [at, value] of (trace[name] ?? []).entries())
       values.push(value, value - (errors[at] ?? 0), value + (errors[at] ?? 0));
-    if (trace.type === "bar" && name === "y") values.push(0);
   }
   return values.filter((value) => typeof value === "number" && Number.isFinite(value));
 }
 
-// The range of an axis of these values; undefined if Plotly chooses it.
+// The range of an axis of these values; undefined if Plotly chooses it. isBase: whether bars begin on the axis
 function rangeWithMargin(values, { type, rangemode }, isBase) {
   const isLog = type === "log";
   const found = isLog ? values.filter((value) => value > 0).map(Math.log10) : [...values];
   if (!found.length || type === "category") return undefined;
-  if (rangemode === "tozero" && !isLog) found.push(0);
+  if (isBase || (rangemode === "tozero" && !isLog)) found.push(0); // on a logarithmic axis bars begin at 1
   const [low, high] = [found.reduce((a, b) => Math.min(a, b)), found.reduce((a, b) => Math.max(a, b))];
   const size = Math.max(Math.abs(low), Math.abs(high));
   const span = high - low > 1e-9 * size ? high - low : isLog ? 1 : size || 1;
-  return [isBase && low === 0 ? 0 : low - MARGIN * span, high + MARGIN * span];
+  return [isBase && low === 0 && !isLog ? 0 : low - MARGIN * span, high + MARGIN * span];
 }
 
 const isSpreadOut = (values) => {
@@ -41,7 +40,7 @@ function withRanges(layout, traces) {
   const complete = (name) => {
     const axis = layout[`${name}axis`] ?? {};
     if (axis.range || (hasBars && name === "x")) return axis;
-    const range = rangeWithMargin(valuesOn(name, traces, layout.shapes ?? []), axis, hasBars);
+    const range = rangeWithMargin(valuesOn(name, traces, layout.shapes ?? []), axis, hasBars && name === "y");
     return range ? { ...axis, range } : axis;
   };
   return { ...layout, xaxis: complete("x"), yaxis: complete("y") };

@@ -65,11 +65,17 @@ function refresh(stale = charts) {
   }
 }
 
+// On paper, which is A4 or letter, charts have one width or, in a section of one column, another, in pixels.
+const PRINTED_WIDTH = { usual: 316, wide: 664 };
+let isPrinting = false;
+
 // What a chart shows at the moment: traces, layout with ranges and style, and the entries of its legend.
 function buildChart(chart) {
   const { traces, layout, entries = entriesOf(traces) } = chart.build(chart.hidden);
   const shown = traces.filter((trace) => !trace.colorName || !chart.hidden.has(traceName(trace)));
-  return { traces: shown, layout: withStyle(shown.length ? withRanges(layout, shown) : EMPTY_LAYOUT), entries };
+  const styled = withStyle(shown.length ? withRanges(layout, shown) : EMPTY_LAYOUT);
+  if (isPrinting) styled.width = chart.area.closest(".wide") ? PRINTED_WIDTH.wide : PRINTED_WIDTH.usual;
+  return { traces: shown, layout: styled, entries };
 }
 
 async function draw(chart) {
@@ -228,7 +234,7 @@ const layoutOfMarks = (marks) => ({
 
 const MAX_LISTED_ROWS = 500;
 
-// The plotted coordinates of a chart, as titles and rows.
+// The plotted coordinates of a chart, as titles and rows: the series, if there are several, x and y.
 function listCoordinates(chart) {
   const { traces, layout } = chart.build(chart.hidden);
   const rows = [];
@@ -238,7 +244,9 @@ function listCoordinates(chart) {
     for (let at = 0; at < (trace.x ?? []).length; at++)
       rows.push([trace.labels?.[at] ?? read(trace.name ?? ""), read(trace.x[at]), read(trace.y[at])]);
   }
-  return [["", layout.xaxis?.title ?? "", layout.yaxis?.title ?? ""], rows];
+  const titles = ["", read(layout.xaxis?.title ?? ""), read(layout.yaxis?.title ?? "")];
+  const hasSeries = new Set(rows.map(([name]) => name)).size > 1;
+  return hasSeries ? [titles, rows] : [titles.slice(1), rows.map((row) => row.slice(1))];
 }
 
 function drawNumbers(chart, details) {

@@ -114,32 +114,30 @@ function plotAgainstSize(metric, hidden) {
   return { traces, layout: { ...layoutOfMetric(metric, rows), xaxis }, entries: listEntries(metric) };
 }
 
-// A bar per row; only a few bars have room for labels.
-function plotBars(getValue, title, format, more = {}) {
-  const members = finishedRows().filter((row) => getValue(row) != null);
-  const hasLabels = members.length <= MAX_LABELLED_BARS;
-  const trace = {
-    type: "bar",
-    labels: members.map((row) => row.label),
-    x: members.map((row) => escapePlotly(shortLabel(row))),
-    y: members.map(getValue),
-    name: title,
-    marker: { color: members.map((row) => cssColor(styleOf(firstPoint(row)).color)) },
-    text: hasLabels ? members.map((row) => format(getValue(row))) : undefined,
-    textposition: "outside",
-    cliponaxis: false,
-    hovertemplate: members.map(
-      (row) => `<b>${escapePlotly(row.label)}</b><br>${title} ${format(getValue(row))}<extra></extra>`,
-    ),
+// Add a chart with a bar per row; only a few bars have room for labels.
+function addBars(parent, chartTitle, caption, getValue, title, format, more = {}) {
+  const listRows = () => finishedRows().filter((row) => getValue(row) != null);
+  const build = () => {
+    const members = listRows();
+    const hasLabels = members.length <= MAX_LABELLED_BARS;
+    const trace = {
+      type: "bar",
+      x: members.map((row) => escapePlotly(shortLabel(row))),
+      y: members.map(getValue),
+      marker: { color: members.map((row) => cssColor(styleOf(firstPoint(row)).color)) },
+      text: hasLabels ? members.map((row) => format(getValue(row))) : undefined,
+      textposition: "outside",
+      cliponaxis: false,
+      hovertemplate: members.map(
+        (row) => `<b>${escapePlotly(row.label)}</b><br>${title} ${format(getValue(row))}<extra></extra>`,
+      ),
+    };
+    const xaxis = { title: hasLabels ? "" : "points", type: "category", showticklabels: hasLabels, tickangle: -35 };
+    const layout = { margin: { l: 50, r: 12, t: 24, b: 40 }, xaxis, yaxis: { title, ...more } };
+    return { traces: members.length ? [trace] : [], layout };
   };
-  return {
-    traces: [trace],
-    layout: {
-      margin: { l: 50, r: 12, t: 24, b: 40 },
-      xaxis: { title: hasLabels ? "" : "points", showticklabels: hasLabels, tickangle: -35 },
-      yaxis: { title, ...more },
-    },
-  };
+  const listNumbers = () => [["", title], listRows().map((row) => [row.label, getValue(row)])];
+  return addChart(parent, chartTitle, caption, build, listNumbers);
 }
 
 function plotCost(hidden) {
@@ -171,22 +169,20 @@ function addComparison() {
   add(charts, "NMSE against dictionary size", "", (hidden) => plotAgainstSize("nmse", hidden));
   add(charts, "CE degradation against dictionary size", "", (hidden) => plotAgainstSize("ce_degradation", hidden));
   const judged = judgedOn(report.points);
-  add(
-    charts,
-    "Dead latents",
-    judged && `Latents that are active on none of the held-out activations: judged ${judged}.`,
-    () =>
-      plotBars(
-        (row) => row.mean.dead_fraction,
-        "dead latents",
-        (value) => formatMetric("dead_fraction", value),
-        { tickformat: ".0%" },
-      ),
+  added.push(
+    addBars(
+      charts,
+      "Dead latents",
+      judged && `Latents that are active on none of the held-out activations: judged ${judged}.`,
+      (row) => row.mean.dead_fraction,
+      "dead latents",
+      (value) => formatMetric("dead_fraction", value),
+      { tickformat: ".0%" },
+    ),
   );
   const costs = document.getElementById("cost-charts");
   add(costs, "NMSE against training time", "", plotCost);
-  add(costs, "Training speed", "", () =>
-    plotBars(speed, "tokens per second", (value) => Math.round(value).toLocaleString("en-US")),
-  );
+  const formatSpeed = (value) => Math.round(value).toLocaleString("en-US");
+  added.push(addBars(costs, "Training speed", "", speed, "tokens per second", formatSpeed));
   return added;
 }

@@ -30,13 +30,15 @@ document.getElementById("theme").addEventListener("click", () => {
 systemIsDark.addEventListener("change", onThemeChange);
 
 // Paper is white: charts are drawn again with the colours of the light theme, also those that were not in view.
-addEventListener("beforeprint", () => drawForPrint("light"));
-addEventListener("afterprint", onThemeChange);
-
-function drawForPrint(theme) {
-  document.documentElement.dataset.theme = theme;
+addEventListener("beforeprint", () => {
+  isPrinting = true;
+  document.documentElement.dataset.theme = "light";
   if (window.Plotly) for (const chart of charts) draw(chart);
-}
+});
+addEventListener("afterprint", () => {
+  isPrinting = false;
+  onThemeChange();
+});
 
 // Say so if the address names no part of the page.
 function checkAddress() {

@@ -52,6 +52,17 @@ function addThresholds(charts, study) {
   );
 }
 
+// Ticks of an axis of changes, which is linear near zero and logarithmic further away: more of them in a small range.
+function chooseChangeTicks(changes) {
+  const sizes = changes.filter(Boolean).map(Math.abs);
+  const isSmallRange = Math.max(...sizes) < 30 * Math.min(...sizes);
+  const steps = isSmallRange ? [1, 2, 5] : [1];
+  const positive = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1].flatMap((size) =>
+    steps.map((step) => Number((step * size).toPrecision(1))),
+  );
+  return [...positive.map((value) => -value), 0, ...positive];
+}
+
 function addChanges(charts, study) {
   const { latent, cosine, change } = study.changes;
   const point = report.points.find(({ folder, sweep }) => folder === study.large.point && sweep === study.sweep);
@@ -86,7 +97,7 @@ function addChanges(charts, study) {
             "latent %{customdata[0]}<br>cosine %{x:.3f}<br>relative change in MSE %{customdata[1]:.3g}<extra></extra>",
         };
       });
-      const ticks = [-1e-2, -1e-3, -1e-4, -1e-5, 0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1];
+      const ticks = chooseChangeTicks(change);
       return {
         traces,
         layout: {
@@ -129,8 +140,8 @@ function addROC(charts, study) {
         },
       ],
       layout: {
-        xaxis: { title: "False positive rate (raise the error, called novel)", range: ROC_RANGE },
-        yaxis: { title: "True positive rate (lower the error, called novel)", range: ROC_RANGE },
+        xaxis: { title: "False positive rate<br>(raise the error, called novel)", range: ROC_RANGE },
+        yaxis: { title: "True positive rate<br>(lower the error, called novel)", range: ROC_RANGE },
       },
     }),
   );
