@@ -11,6 +11,12 @@ function layoutOfThresholds({ metrics, settings }) {
   ]);
 }
 
+const THRESHOLD_TITLES = {
+  novel: "novel latents",
+  nmse_novel_in: "NMSE with novel latents",
+  l0_novel_in: "L0 with novel latents",
+};
+
 function addThresholds(charts, study) {
   const { metrics } = study;
   addChart(
@@ -46,7 +52,7 @@ function addThresholds(charts, study) {
       };
     },
     () => [
-      Object.keys(study.thresholds[0]).map((name) => name.replaceAll("_", " ")),
+      Object.keys(study.thresholds[0]).map((name) => THRESHOLD_TITLES[name] ?? name.replaceAll("_", " ")),
       study.thresholds.map((row) => Object.values(row)),
     ],
   );
@@ -160,7 +166,7 @@ function addInterpolation(charts, { curves, settings }) {
   const phasesCaption =
     "First novel latents are inserted, lowest cosine first; then families are swapped; the last step removes the " +
     "remaining latents of the small SAE.";
-  const add = (title, y, x = positions, caption = "") =>
+  const add = (title, yTitle, y, x = positions, caption = "") =>
     addChart(charts, title, caption, () => ({
       traces: [
         lineTrace("interpolation", x, y, "lower", { hovertemplate: "position %{x}<br>%{y:.5g}<extra></extra>" }),
@@ -168,13 +174,14 @@ function addInterpolation(charts, { curves, settings }) {
       layout: {
         ...phases(),
         xaxis: { title: "position (small → large SAE)" },
-        yaxis: { rangemode: "tozero" },
+        yaxis: { title: yTitle, rangemode: "tozero" },
       },
     }));
-  add("NMSE of the interpolation", interpolation.nmse, positions, phasesCaption);
-  add("L0 of the interpolation", interpolation.l0);
+  add("NMSE of the interpolation", "NMSE", interpolation.nmse, positions, phasesCaption);
+  add("L0 of the interpolation", "L0", interpolation.l0);
   add(
     "CE degradation of the interpolation, nats",
+    "CE degradation, nats",
     curves.ce_degradation.nats,
     curves.ce_degradation.positions,
     `On ${formatCount(settings.ce_tokens)} activations.`,
