@@ -236,7 +236,7 @@ const layoutOfMarks = (marks) => ({
 
 const MAX_LISTED_ROWS = 500;
 
-// The plotted coordinates of a chart, as titles and rows: the series, if there are several, x and y.
+// The plotted coordinates of a chart, as titles and rows of the series, if there are several, x and y.
 function listCoordinates(chart) {
   const { traces, layout } = chart.build(chart.hidden);
   const rows = [];
