@@ -112,7 +112,20 @@ async function drawResults() {
   document.getElementById("results").replaceChildren(...items);
   document.getElementById("results-status").textContent = describeResults(cardSet, index, results.length, shown.length);
   document.getElementById("more").hidden = shown.length === results.length;
-  if (explorerView.latent === null && results.length) drawCard(cardSet, results[0]);
+  if (explorerView.latent !== null) return;
+  if (query.trim() && results.length) drawCard(cardSet, results[0]);
+  else emptyCard();
+}
+
+// Show no latent: nothing is searched for, or nothing was found.
+function emptyCard() {
+  cardRequests++; // a card that is still being decoded is not shown
+  document
+    .getElementById("card")
+    .replaceChildren(
+      make("h3", { id: "card-title", tabindex: -1 }, "No latent chosen"),
+      make("p.note", {}, "Search for a token, or choose a latent from the list. Every card can be linked to."),
+    );
 }
 
 function describeResults(cardSet, index, found, shown) {
@@ -176,8 +189,8 @@ function makeSearchForm() {
     oninput: (event) => changeSearch({ query: event.target.value }),
   });
   const orders = [
-    ["number", "number"],
-    ["frequency", "frequency"],
+    ["number", "Number"],
+    ["frequency", "Frequency"],
   ];
   const order = makeSelect(orders, "number", (value) => changeSearch({ order: value }));
   const inactive = make("input", {
@@ -188,10 +201,10 @@ function makeSearchForm() {
     "form.controls",
     { "aria-label": "Search latents", onsubmit: (event) => event.preventDefault() },
     makeLabelled("SAE", select),
-    makeLabelled("search", search),
-    makeLabelled("order", order),
-    makeLabelled("include never active", inactive, true),
-    make("button", { type: "button", onclick: openRandomLatent }, "random latent"),
+    makeLabelled("Search", search),
+    makeLabelled("Order", order),
+    makeLabelled("Include never-active", inactive, true),
+    make("button", { type: "button", onclick: openRandomLatent }, "Random latent"),
   );
 }
 
@@ -205,7 +218,7 @@ function makeResultList() {
     {},
     make("p.note", { id: "results-status", role: "status" }),
     make("ul.results", { id: "results", tabindex: 0, "aria-label": "Search results" }),
-    make("button", { type: "button", id: "more", hidden: true, onclick: showMore }, "show more"),
+    make("button", { type: "button", id: "more", hidden: true, onclick: showMore }, "Show more"),
   );
 }
 
@@ -219,13 +232,9 @@ function addExplorer() {
     return;
   }
   for (const note of listNotes()) body.append(make("p.note", {}, note));
-  const card = make(
-    "article.card",
-    { id: "card", "aria-labelledby": "card-title" },
-    make("h3", { id: "card-title", tabindex: -1 }, "No latent chosen"),
-    make("p.note", {}, "Search for a token, or choose a latent from the list. Every card can be linked to."),
-  );
+  const card = make("article.card", { id: "card", "aria-labelledby": "card-title" });
   body.append(makeSearchForm(), make("div.explorer", {}, makeResultList(), card));
+  emptyCard();
   addEventListener("hashchange", followLink);
   // The index is large: it is decoded when the explorer is about to come into view, or when a link needs it.
   const observer = new IntersectionObserver(

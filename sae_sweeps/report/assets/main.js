@@ -16,7 +16,7 @@ function onSelectionChange() {
 // Charts take their colours from the style sheet when they are drawn.
 function onThemeChange() {
   applyTheme();
-  document.getElementById("theme").textContent = `theme: ${theme}`;
+  document.getElementById("theme").textContent = `Theme: ${theme}`;
   refresh();
 }
 
@@ -29,6 +29,47 @@ document.getElementById("theme").addEventListener("click", () => {
 });
 systemIsDark.addEventListener("change", onThemeChange);
 
+// Paper is white: charts are drawn again with the colours of the light theme, also those that were not in view.
+addEventListener("beforeprint", () => {
+  isPrinting = true;
+  document.documentElement.dataset.theme = "light";
+  if (window.Plotly) for (const chart of charts) draw(chart);
+});
+addEventListener("afterprint", () => {
+  isPrinting = false;
+  onThemeChange();
+});
+
+// Say so if the address names no part of the page.
+function checkAddress() {
+  const name = readFragment();
+  const isKnown = !name || document.getElementById(name) || parseLink(location.hash);
+  const note = document.getElementById("unknown");
+  note.hidden = Boolean(isKnown);
+  note.textContent = isKnown ? "" : `The address ends in #${name}, but this page has no such section or latent.`;
+}
+
+// What the address names, without "#" and without choices after "?".
+function readFragment() {
+  const [name] = location.hash.slice(1).split("?");
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
+}
+
+// Studies are decoded after the page has opened, above the section that the address may name: go there again, unless the
+// reader has scrolled meanwhile.
+function landAgain() {
+  const section = document.getElementById(readFragment());
+  if (section && !hasScrolled) section.scrollIntoView({ behavior: "instant" });
+}
+
+let hasScrolled = false;
+for (const kind of ["wheel", "touchmove", "keydown", "pointerdown"])
+  addEventListener(kind, () => (hasScrolled = true), { once: true, passive: true });
+
 drawFilters();
 drawPoints();
 const comparisonCharts = addComparison();
@@ -36,6 +77,10 @@ const curvesChart = addCurves();
 drawCurvesStatus();
 drawSettings();
 drawSharedSettings();
-addStudies();
+const whenStudied = addStudies();
 addExplorer();
+addDismissal();
+addEventListener("hashchange", checkAddress);
+checkAddress();
+whenStudied.then(landAgain);
 onThemeChange();

@@ -7,7 +7,8 @@ const formatCount = (value) => value.toLocaleString("en-US");
 const findLabel = (sweep, folder) =>
   report.points.find((point) => point.folder === folder && point.sweep === sweep)?.label ?? folder;
 
-// Fill the section of a task: a table of all studies, a choice of one, and what `show` adds for it.
+// Fill the section of a task: a table of all studies, a choice of one, and what `show` adds for it. Returns a promise
+// where the studies have to be decoded first.
 // columns: [title, metrics -> text] of the table
 function addStudySection(id, task, command, makeTitle, columns, show) {
   const body = document.getElementById(id);
@@ -26,7 +27,7 @@ function addStudySection(id, task, command, makeTitle, columns, show) {
     return;
   }
   const content = make("div");
-  readBlock("studies").then((studies) => {
+  return readBlock("studies").then((studies) => {
     const finished = studies[task];
     const showStudy = (at) => {
       dropCharts(content);
@@ -39,11 +40,11 @@ function addStudySection(id, task, command, makeTitle, columns, show) {
         make("th", { scope: "row" }, makeTitle(study)),
         ...columns.map(([, format]) => make("td.number", {}, format(study.metrics))),
       ]);
-      const table = fillTable(make("table"), ["study", ...columns.map(([columnTitle]) => columnTitle)], rows, 1);
+      const table = fillTable(make("table"), ["Study", ...columns.map(([columnTitle]) => columnTitle)], rows, 1);
       body.append(make("div.scroll", { role: "region", tabindex: 0, "aria-label": "All studies" }, table));
     }
     if (finished.length > 1)
-      body.append(make("div.controls", {}, makeLabelled("study", makeSelect(options, "0", showStudy))));
+      body.append(make("div.controls", {}, makeLabelled("Study", makeSelect(options, "0", showStudy))));
     else body.append(make("p", {}, options[0][1]));
     body.append(content);
     showStudy(0);
@@ -87,6 +88,7 @@ const lineTrace = (name, x, y, colorName, more = {}) => ({
   mode: "lines+markers",
   marker: { size: 5 },
   line: { color: cssColor(colorName), width: 2 },
+  colorName,
   ...more,
 });
 
@@ -102,6 +104,7 @@ function plotHistograms(histograms, x, y, marks = []) {
     width: bins.width,
     marker: { color: cssColor(HISTOGRAM_COLORS[number % HISTOGRAM_COLORS.length]) },
     opacity: Object.keys(histograms).length > 1 ? 0.6 : 1,
+    colorName: HISTOGRAM_COLORS[number % HISTOGRAM_COLORS.length],
   }));
   return {
     traces,
@@ -109,7 +112,6 @@ function plotHistograms(histograms, x, y, marks = []) {
       barmode: "overlay",
       bargap: 0,
       ...layoutOfMarks(marks),
-      showlegend: traces.length > 1,
       xaxis: { title: x },
       yaxis: { title: y },
     },
@@ -117,7 +119,7 @@ function plotHistograms(histograms, x, y, marks = []) {
 }
 
 function addStudies() {
-  addStudySection(
+  const stitching = addStudySection(
     "stitching-body",
     "stitch",
     report.commands.stitch,
@@ -126,15 +128,15 @@ function addStudies() {
       `threshold ${study.settings.threshold}${study.differences}`,
     [
       ["AUROC", (metrics) => formatNumber(metrics.auroc)],
-      ["best threshold", (metrics) => formatNumber(metrics.best_threshold)],
-      ["novel latents", (metrics) => formatNumber(metrics.novel)],
+      ["Best threshold", (metrics) => formatNumber(metrics.best_threshold)],
+      ["Novel latents", (metrics) => formatNumber(metrics.novel)],
       ["NMSE, small SAE", (metrics) => formatMetric("nmse", metrics.nmse_small)],
       ["NMSE, novel latents inserted", (metrics) => formatMetric("nmse", metrics.nmse_novel_in)],
       ["NMSE, large SAE", (metrics) => formatMetric("nmse", metrics.nmse_large)],
     ],
     showStitching,
   );
-  addStudySection(
+  const metaSAEs = addStudySection(
     "meta-body",
     "meta_sae",
     report.commands.meta_sae,
@@ -142,11 +144,12 @@ function addStudies() {
       `${study.metrics.meta_latents} meta-latents, k ${study.settings.k}, of ` +
       `${findLabel(study.sweep, study.sae.point)}${study.differences}`,
     [
-      ["explained variance", (metrics) => formatPercent(metrics.explained_variance)],
-      ["explained variance, shuffled", (metrics) => formatPercent(metrics.explained_variance_shuffled)],
+      ["Explained variance", (metrics) => formatPercent(metrics.explained_variance)],
+      ["Explained variance, shuffled", (metrics) => formatPercent(metrics.explained_variance_shuffled)],
       ["CE degradation before, nats", (metrics) => formatNumber(metrics.ce_degradation_before)],
       ["CE degradation after, nats", (metrics) => formatNumber(metrics.ce_degradation_after)],
     ],
     showMetaSAE,
   );
+  return Promise.all([stitching, metaSAEs]);
 }
