@@ -35,8 +35,11 @@ SHOWN_TASKS = ("report", "stitch", "meta_sae", "latents")  # tasks whose command
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
     "basics",
+    "help",
+    "export",
     "charts",
     "points",
+    "address",
     "comparison",
     "curves",
     "settings",
@@ -44,6 +47,8 @@ SCRIPTS = (
     "stitching",
     "stitching_charts",
     "meta_saes",
+    "search",
+    "frequencies",
     "explorer",
     "cards",
     "main",

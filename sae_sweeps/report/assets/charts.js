@@ -31,9 +31,10 @@ const viewObserver = new IntersectionObserver(
 function addChart(parent, title, caption, build, listNumbers) {
   const area = make("div.chart", { role: "group", "aria-label": title });
   const numbers = make("details", {}, make("summary", {}, "Numbers"));
-  parent.append(make("figure", {}, make("h3", {}, title), caption ? make("p.note", {}, caption) : null, area, numbers));
   const chart = { area, build, title, stale: true, visible: false };
   chart.listNumbers = listNumbers ?? (() => listCoordinates(chart));
+  const note = caption ? make("p.note", {}, caption) : null;
+  parent.append(make("figure", {}, make("h3", {}, title), note, area, makeChartTools(chart), numbers));
   numbers.addEventListener("toggle", () => numbers.open && drawNumbers(chart, numbers));
   area.chart = chart;
   charts.add(chart);

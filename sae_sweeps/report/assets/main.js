@@ -8,6 +8,7 @@ function onFilterChange() {
 }
 
 function onSelectionChange() {
+  updateAddress();
   drawCurvesStatus();
   drawSettings();
   refresh([curvesChart]);
@@ -29,7 +30,11 @@ document.getElementById("theme").addEventListener("click", () => {
 });
 systemIsDark.addEventListener("change", onThemeChange);
 
+addHelp();
+addTableTools();
+explainEvaluated();
 drawFilters();
+drawDefinitions();
 drawPoints();
 const comparisonCharts = addComparison();
 const curvesChart = addCurves();
@@ -39,3 +44,10 @@ drawSharedSettings();
 addStudies();
 addExplorer();
 onThemeChange();
+remember(listPointChoices, (params) => {
+  restorePointChoices(params);
+  drawFilters();
+  onFilterChange();
+});
+if (splitAddress().query !== null) followAddress();
+addEventListener("hashchange", followAddress);

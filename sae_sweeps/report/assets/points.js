@@ -69,7 +69,7 @@ const COLUMNS = [
   ...report.metrics.map((metric) => ({
     name: metric.name,
     title: metricTitle(metric.name),
-    explained: metric.explained,
+    explained: explainPointMetric(metric),
     best: metric.best,
     getValue: (row) => row.mean[metric.name],
     format: (value) => formatMetric(metric.name, value),
@@ -147,6 +147,7 @@ function drawPoints() {
   });
   table.tBodies[0].replaceChildren(...body);
   const noun = view.grouped ? "rows (points that differ only in their seed are one row)" : "points";
+  updateAddress();
   document.getElementById("points-status").textContent =
     `${sorted.length} of ${rows.length} ${noun}` +
     (baseline ? `; small figures: difference from the baseline, ${baseline.label}` : "");
@@ -154,12 +155,8 @@ function drawPoints() {
 
 function makeHeading(column) {
   const sorts = view.sort === column.name;
-  const arrow = sorts ? (view.descending ? " ▼" : " ▲") : "";
-  const button = make(
-    "button",
-    { type: "button", title: column.explained ?? null, onclick: () => sortBy(column.name) },
-    column.title + arrow,
-  );
+  const attributes = { type: "button", onclick: () => sortBy(column.name), ...explainedBy(column.explained) };
+  const button = make("button", attributes, column.title);
   const order = sorts ? (view.descending ? "descending" : "ascending") : null;
   return make(
     `th${column.format ? ".number" : ""}`,
@@ -208,10 +205,12 @@ function sortBy(name) {
 
 function drawFilters() {
   const form = document.getElementById("filters");
+  form.replaceChildren();
   form.addEventListener("submit", (event) => event.preventDefault());
   const search = make("input", {
     type: "search",
     placeholder: "words, e.g. topk 6144",
+    value: view.text,
     oninput: (event) => {
       view.text = event.target.value;
       onFilterChange();
@@ -226,7 +225,7 @@ function drawFilters() {
     form.append(
       makeLabelled(
         field.replace("_", " "),
-        makeSelect(options, "", (value) => {
+        makeSelect(options, view.fields[field] ?? "", (value) => {
           if (value) view.fields[field] = value;
           else delete view.fields[field];
           onFilterChange();
@@ -242,7 +241,7 @@ function drawFilters() {
     form.append(
       makeLabelled(
         "seeds",
-        makeSelect(options, "yes", (value) => {
+        makeSelect(options, view.grouped ? "yes" : "", (value) => {
           view.grouped = Boolean(value);
           const earlier = rows.find((row) => row.label === view.baseline)?.points[0];
           rows = buildRows(view.grouped);
@@ -280,6 +279,9 @@ function drawFilters() {
     ),
   );
   drawBaselineOptions();
+}
+
+function drawDefinitions() {
   const definitions = COLUMNS.filter((column) => column.explained).map((column) =>
     make("div", {}, make("dt", {}, column.title), make("dd", {}, column.explained)),
   );

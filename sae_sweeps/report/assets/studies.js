@@ -2,13 +2,14 @@
 // The sections on studies, one study at a time: stitching.js and meta_saes.js show the study that is chosen.
 
 const formatPercent = (value) => (value == null ? "–" : `${(100 * value).toFixed(1)}%`);
+const formatNMSE = (value) => formatMetric("nmse", value);
 const formatCount = (value) => value.toLocaleString("en-US");
 
 const findLabel = (sweep, folder) =>
   report.points.find((point) => point.folder === folder && point.sweep === sweep)?.label ?? folder;
 
 // Fill the section of a task: a table of all studies, a choice of one, and what `show` adds for it.
-// columns: [title, metrics -> text] of the table
+// columns: [title, name of the metric, value -> text, explanation] of the table
 function addStudySection(id, task, command, makeTitle, columns, show) {
   const body = document.getElementById(id);
   if (!report.studies[task]) {
@@ -35,12 +36,15 @@ function addStudySection(id, task, command, makeTitle, columns, show) {
     };
     const options = finished.map((study, at) => [String(at), makeTitle(study)]);
     if (finished.length > 1) {
+      const activations = describeRange(finished.map((study) => study.metrics.activations));
+      const measured = activations && `; on ${activations} held-out activations`;
+      const titles = columns.map(([title, , , explained]) => makeExplained(title, explained + measured));
       const rows = finished.map((study) => [
         make("th", { scope: "row" }, makeTitle(study)),
-        ...columns.map(([, format]) => make("td.number", {}, format(study.metrics))),
+        ...columns.map(([, name, format]) => makeNumberCell(format(study.metrics[name]), study.metrics[name])),
       ]);
-      const table = fillTable(make("table"), ["study", ...columns.map(([columnTitle]) => columnTitle)], rows, 1);
-      body.append(make("div.scroll", { role: "region", tabindex: 0, "aria-label": "All studies" }, table));
+      const table = fillTable(make("table"), ["study", ...titles], rows, 1);
+      body.append(makeTableBox(task === "stitch" ? "All stitching studies" : "All meta-SAE studies", table));
     }
     if (finished.length > 1)
       body.append(make("div.controls", {}, makeLabelled("study", makeSelect(options, "0", showStudy))));
@@ -125,12 +129,12 @@ function addStudies() {
       `${findLabel(study.sweep, study.small.point)} → ${findLabel(study.sweep, study.large.point)}, ` +
       `threshold ${study.settings.threshold}${study.differences}`,
     [
-      ["AUROC", (metrics) => formatNumber(metrics.auroc)],
-      ["best threshold", (metrics) => formatNumber(metrics.best_threshold)],
-      ["novel latents", (metrics) => formatNumber(metrics.novel)],
-      ["NMSE, small SAE", (metrics) => formatMetric("nmse", metrics.nmse_small)],
-      ["NMSE, novel latents inserted", (metrics) => formatMetric("nmse", metrics.nmse_novel_in)],
-      ["NMSE, large SAE", (metrics) => formatMetric("nmse", metrics.nmse_large)],
+      ["AUROC", "auroc", formatNumber, "how well the cosine predicts the sign of the change in MSE; 0.5 is chance"],
+      ["best threshold", "best_threshold", formatNumber, "the cosine that separates the two signs best"],
+      ["novel latents", "novel", formatNumber, "latents whose largest cosine with the small SAE is at most the threshold"],
+      ["NMSE, small SAE", "nmse_small", formatNMSE, "NMSE of the small SAE alone"],
+      ["NMSE, novel latents inserted", "nmse_novel_in", formatNMSE, "NMSE of the small SAE with all novel latents"],
+      ["NMSE, large SAE", "nmse_large", formatNMSE, "NMSE of the large SAE alone"],
     ],
     showStitching,
   );
@@ -142,10 +146,10 @@ function addStudies() {
       `${study.metrics.meta_latents} meta-latents, k ${study.settings.k}, of ` +
       `${findLabel(study.sweep, study.sae.point)}${study.differences}`,
     [
-      ["explained variance", (metrics) => formatPercent(metrics.explained_variance)],
-      ["explained variance, shuffled", (metrics) => formatPercent(metrics.explained_variance_shuffled)],
-      ["CE degradation before, nats", (metrics) => formatNumber(metrics.ce_degradation_before)],
-      ["CE degradation after, nats", (metrics) => formatNumber(metrics.ce_degradation_after)],
+      ["explained variance", "explained_variance", formatPercent, "share of the decoder directions' variance"],
+      ["explained variance, shuffled", "explained_variance_shuffled", formatPercent, "the same of shuffled directions"],
+      ["CE degradation before, nats", "ce_degradation_before", formatNumber, "of the SAE with its own directions"],
+      ["CE degradation after, nats", "ce_degradation_after", formatNumber, "of the SAE with reconstructed directions"],
     ],
     showMetaSAE,
   );
