@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_SAES = 12  # largest number of SAEs with cards (descriptions of single latents)
-# columns of a latents table on the cards; the last two are not in tables of versions before 0.3
+# columns of a latents table on the cards; tables of version 0.2.0 do not have the last two
 COLUMNS = ("frequency", "mean_activation", "max_activation", "examples", "promoted", "suppressed", "histogram")
 MAX_MULTIPLICATIONS = 2e12  # limit for all searches of nearest latents: about half a minute on two cores
 

@@ -107,7 +107,7 @@ async function followLink() {
   if (!target) return;
   const hasChangedSet = !explorerView.everywhere && explorerView.cardSet !== target.cardSet;
   if (hasChangedSet) {
-    Object.assign(explorerView, { cardSet: target.cardSet, opened: target });
+    Object.assign(explorerView, { cardSet: target.cardSet, opened: target, order: "match", filter: "" });
     drawSearchForm();
   }
   await Promise.all([openCard(target), hasChangedSet ? drawResults() : null]);
