@@ -21,6 +21,7 @@ function updateAddress() {
 }
 
 function rewriteAddress() {
+  rewriting = null;
   const { place, query } = splitAddress();
   const chosen = new URLSearchParams(remembered.flatMap(({ list }) => list())).toString();
   if (chosen === (query ?? "")) return;
@@ -38,7 +39,6 @@ function restoreChoices() {
 function followAddress() {
   const { place, query } = splitAddress();
   if (query === null) return updateAddress();
-  clearTimeout(rewriting);
   restoreChoices();
   document.getElementById(place)?.scrollIntoView();
 }

@@ -40,7 +40,7 @@ async function makeCard(id, target) {
   ];
   if (card.e?.length) {
     parts.push(makeHeading4("Top activating examples"), makeExamples(card.e, contexts));
-    if (card.e.some(([, , around]) => around)) parts.push(make("p.note", {}, "The darker a token, the higher the latent's activation on it."));
+    if (card.e.some(([, , around]) => around)) parts.push(make("p.note", {}, "The stronger a token's colour, the higher the latent's activation on it."));
   }
   if (card.p?.length) parts.push(makeHeading4("Most promoted output tokens, with logits"), makeTokens(card.p));
   if (card.q?.length) parts.push(makeHeading4("Most suppressed output tokens, with logits"), makeTokens(card.q));

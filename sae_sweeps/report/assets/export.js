@@ -27,17 +27,20 @@ function readCell(cell) {
 
 const readSpread = (cell) => Number(cell.querySelector("[data-spread]")?.dataset.spread ?? NaN);
 
-// The titles and rows of a table. Spreads (standard deviations) get columns of their own.
+// The titles and rows of a table. Spreads (standard deviations) get columns of their own, and the folders of points one.
 function readTable(table) {
   const [head, ...body] = [...table.rows].map((row) => [...row.cells]);
+  const points = [...table.rows].map((row) => row.dataset.point);
+  const hasPoints = points.some((point) => point != null);
   const hasSpread = head.map((_, at) => body.some((row) => row[at]?.querySelector("[data-spread]")));
   const titles = head.map((cell) => cell.textContent.trim());
-  return [
+  const rows = [
     titles.flatMap((title, at) => (hasSpread[at] ? [title, `${title}, standard deviation`] : [title])),
     ...body.map((row) =>
       row.flatMap((cell, at) => (hasSpread[at] ? [readCell(cell), readSpread(cell)] : [readCell(cell)])),
     ),
   ];
+  return hasPoints ? rows.map((row, at) => [...row, points[at] ?? "points"]) : rows;
 }
 
 function saveFile(name, extension, type, content) {
