@@ -12,6 +12,8 @@ from sae_sweeps.report.blocks import Blocks, round_digits
 
 CARDS_PER_BLOCK = 256  # a block is a piece of compressed data that the page decodes on demand
 CONTEXTS_PER_BLOCK = 2048
+BINS = 16  # of a histogram on a card, at most
+FEWEST_TOKENS = 3  # suppressed tokens on a card, where there is room for fewer examples; else as many as examples
 EXAMPLES = (10, 8, 6, 5, 4, 3, 2, 1)  # examples per card to try; the largest number that fits into the page is used
 
 Row = dict[str, Any]
@@ -198,9 +200,9 @@ def _card(row: Row | None, facts: Row, contexts: Contexts, find_number: Callable
         "p": _list_tokens(row["promoted"]),
     }
     if row.get("suppressed"):
-        card["q"] = _list_tokens(row["suppressed"])
+        card["q"] = _list_tokens(row["suppressed"][: max(FEWEST_TOKENS, contexts.examples)])
     if row.get("histogram") and row["histogram"]["counts"]:
-        card["h"] = [row["histogram"]["width"], row["histogram"]["counts"]]
+        card["h"] = _merge_bins(**row["histogram"])
     if "used_by" in row:
         card["u"] = row["used_by"]
         card["l"] = [[one["latent"], round_digits(one["weight"], 3)] for one in row["latents"] or []]
@@ -221,6 +223,13 @@ def _list_example(example: Row, contexts: Contexts) -> list[Any]:
     ]
     listed = [round_digits(example["activation"], 3), contexts.numbers[to_context(example)]]
     return [*listed, around] if around else listed
+
+
+def _merge_bins(width: float, counts: list[int]) -> list[Any]:
+    """Return the width and the counts of a histogram of at most BINS bins: neighbours are merged where it has more."""
+    while len(counts) > BINS:
+        width, counts = 2 * width, [sum(counts[at : at + 2]) for at in range(0, len(counts), 2)]
+    return [width, counts]
 
 
 def _list_tokens(tokens: Sequence[Row] | None) -> list[list[Any]]:

@@ -15,6 +15,8 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = (400, 1000, 1600)
 THEMES = ("light", "dark")
+WAIT = 30_000  # milliseconds at most for what the page does, on a busy machine too
+expect.set_options(timeout=WAIT)
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def opened(
     """Open the report from disk. Fails if the page logs anything, opens a dialog or requests anything but itself."""
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(WAIT)
     events: list[str] = []
     page.on("console", lambda line: events.append(f"{line.type}: {line.text}"))
     page.on("dialog", lambda dialog: (events.append(f"{dialog.type}: {dialog.message}"), dialog.dismiss()))

@@ -44,7 +44,9 @@ def examples_card(row: Row) -> Row:
     if "suppressed" in row:
         more["q"] = [[one["token"], round_3(one["logit"])] for one in row["suppressed"]]
         if row["frequency"] > 0:
-            more["h"] = [row["histogram"]["width"], row["histogram"]["counts"]]
+            width, counts = row["histogram"]["width"], row["histogram"]["counts"]
+            merged = [a + b for a, b in zip(counts[::2], [*counts[1::2], 0], strict=False)]
+            more["h"] = [width, counts] if len(counts) <= 16 else [2 * width, merged]
     return {
         **more,
         "f": round_3(row["frequency"]),

@@ -33,7 +33,7 @@ function makeExplained(title, text) {
 
 // Explain the columns of the table of evaluated SAEs, which the page has from the start.
 function explainEvaluated() {
-  for (const heading of document.querySelectorAll("#evaluated thead th")) {
+  for (const heading of document.querySelectorAll('[aria-label="Evaluated SAEs"] thead th')) {
     const metric = report.metrics.find(({ title }) => title === heading.textContent);
     if (metric)
       heading.replaceChildren(makeExplained(metric.title, explainMetric(metric, "the last column has the tokens")));
