@@ -35,7 +35,9 @@ METRICS = {
     for metric in (
         Metric("nmse", "NMSE", "", 4, "min", NMSE, "NMSE"),
         Metric("l0", "L0", "", 1, None, "mean number of active latents per activation", "L0"),
-        Metric("dead_fraction", "dead latents", "%", 3, "min", "latents active on none of the activations", "dead"),
+        Metric(
+            "dead_fraction", "dead latents", "%", 3, "min", "latents active on none of the held-out activations", "dead"
+        ),
         Metric("ce_degradation", "CE degradation", "nats", 4, "min", "cross-entropy increase per token", "CE +nats"),
         Metric("ce_recovered_mean", "CE recovered (mean)", "", 4, "max", f"{RISE} the mean", "CE rec. (mean)"),
         Metric("ce_recovered_zero", "CE recovered (zero)", "", 4, "max", f"{RISE} zeros"),
@@ -43,6 +45,7 @@ METRICS = {
         Metric("top_variance_share", "variance in 1 %", "%", 3, None, TOP),
     )
 }
+BAD_CE = 6.0  # nats per token from which on a remark says that the model predicts the text badly
 CONCENTRATED = 0.5  # share of the variance from which on 1 % of the activations count as deciding the FVU
 COLUMNS = {metric.name: metric.column for metric in METRICS.values() if metric.column is not None}
 
@@ -57,12 +60,29 @@ def find_concentration(metrics: Mapping[str, float | None]) -> str | None:
     return f"{decided}. The NMSE counts all activations alike"
 
 
+def is_worse_than_mean(metrics: Mapping[str, Any]) -> bool:
+    """Return whether the NMSE is 1 or more: reconstructing each activation as the mean of its entries is as good."""
+    nmse = metrics.get("nmse")
+    return nmse is not None and nmse >= 1
+
+
 def remark_on(metrics: Mapping[str, Any]) -> str | None:
     """Return a remark on metrics that suggest that an SAE is not of these activations; None if there is none."""
-    nmse = metrics.get("nmse")
-    if nmse is None or not nmse >= 1:
+    if not is_worse_than_mean(metrics):
         return None
     return (
-        f"NMSE {nmse:.3g}: the reconstructions are no better than the mean of each activation's entries; is the SAE of "
-        "this model and hook, with this normalisation?"
+        f"NMSE {metrics['nmse']:.3g}: worse than the mean of each activation's entries as its reconstruction; did the "
+        "training diverge, or is the SAE of another model, hook or normalisation?"
+    )
+
+
+def remark_on_model(metrics: Mapping[str, Any]) -> str | None:
+    """Return a remark if the language model predicts the held-out text badly without any SAE; None if it does not."""
+    ce = metrics.get("ce_model")
+    if ce is None or not ce >= BAD_CE:
+        return None
+    return (
+        f"The model predicts this text badly: its own cross entropy is {ce:.2f} nats per token (perplexity "
+        f"{math.exp(min(ce, 700)):,.0f}). CE degradation and recovered CE mean little here; is the text of the kind, "
+        "and from the tokenizer, that the model was trained on?"
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sae_sweeps.evaluation.metrics import COLUMNS, METRICS
 from sae_sweeps.report.points import format_mean
 from sae_sweeps.runtime.text import to_visible
-from sae_sweeps.sweep.comparison import Group, find_best, finite_or_inf
+from sae_sweeps.sweep.comparison import Group, finite_or_inf, is_best
 
 # what means something inside a line of Markdown: code, emphasis, links, HTML, entities, formulas, the end of a heading;
 # and what the hub makes a link without any mark: addresses and names of users
@@ -28,20 +28,17 @@ def format_code(text: str) -> str:
 def format_markdown_table(groups: Sequence[Group]) -> str:
     """Return a Markdown table with a row per group of seeds, lowest NMSE first.
 
-    Cells are mean ± standard deviation over seeds, with the best mean of each metric in bold. Groups without results
-    come last, with the states of the points.
+    Cells are mean ± standard deviation over seeds, with the best mean of each metric among groups of equal k, model,
+    hook and text in bold. Groups without results come last, with the states of the points.
     """
     titles = [
         METRICS[name].title + (f" ({METRICS[name].unit})" if METRICS[name].unit == "nats" else "") for name in COLUMNS
     ]
     lines = [format_markdown_row(["SAE", *titles]), format_markdown_row(["---", *["---:"] * len(titles)])]
-    best = {name: find_best(groups, METRICS[name]) for name in COLUMNS}
     for group in sorted(groups, key=lambda group: finite_or_inf(group.mean.get("nmse"))):
         seeds = f" ({len(group.points)} seeds)" if len(group.points) > 1 else ""
         cells = [
-            f"**{format_mean(name, group)}**"
-            if name in group.mean and group.mean[name] == best[name]
-            else format_mean(name, group)
+            f"**{format_mean(name, group)}**" if is_best(group, groups, METRICS[name]) else format_mean(name, group)
             for name in COLUMNS
         ]
         states = sorted({point.state.state for point in group.points if point.results is None})

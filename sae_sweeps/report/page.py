@@ -12,19 +12,11 @@ from sae_sweeps.config.commands import format_command
 from sae_sweeps.config.differences import shorten_paths
 from sae_sweeps.config.saes import ARCHITECTURES, TITLES
 from sae_sweeps.report.blocks import Blocks, to_well_formed_json
+from sae_sweeps.report.cautions import list_cautions
 from sae_sweeps.report.explorer import build_explorer
-from sae_sweeps.report.points import (
-    describe_points,
-    list_cautions,
-    list_failures,
-    list_groups,
-    list_metrics,
-    list_points,
-    read_curve,
-    split_shared_settings,
-    summarise,
-)
+from sae_sweeps.report.points import list_groups, list_metrics, list_points, read_curve, split_shared_settings
 from sae_sweeps.report.studies import collect_studies, find_finished, list_evaluated, list_outdated, list_remarks
+from sae_sweeps.report.summary import describe_points, list_failures, summarise
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.runtime.text import to_visible
@@ -37,8 +29,12 @@ SCRIPTS = (
     "basics",
     "help",
     "export",
+    "identity",
+    "legend",
+    "axes",
     "charts",
     "points",
+    "filters",
     "address",
     "comparison",
     "curves",

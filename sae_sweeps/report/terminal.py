@@ -9,7 +9,7 @@ from rich.text import Text
 from sae_sweeps.evaluation.metrics import COLUMNS, METRICS
 from sae_sweeps.report.points import format_mean
 from sae_sweeps.runtime.console import to_printable
-from sae_sweeps.sweep.comparison import ComparedPoint, Group, find_best, finite_or_inf, group_by_seed
+from sae_sweeps.sweep.comparison import ComparedPoint, Group, find_contest, finite_or_inf, group_by_seed, is_best
 from sae_sweeps.training.curve import read_lines
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -19,8 +19,8 @@ WIDTH = 10  # width of a training curve in characters
 def points_table(name: str, points: Sequence[ComparedPoint]) -> Table:
     """Build a table of the finished points of the sweep `name`, lowest NMSE first.
 
-    Columns: metrics, with * at the best value of each; the training MSE as a sparkline, on a logarithmic scale shared
-    by all points; and tokens per second of the point's own training steps.
+    Columns: metrics, with * at the best value of each among points of equal k, model, hook and text; the training MSE
+    as a sparkline, on a logarithmic scale shared by all points; and tokens per second of the point's own training.
     """
     table = _new_table(f"sweep {name}", "point")
     table.add_column("MSE", no_wrap=True, min_width=WIDTH)
@@ -28,7 +28,10 @@ def points_table(name: str, points: Sequence[ComparedPoint]) -> Table:
 
     finished = [point for point in points if point.results is not None]
     done = sorted(finished, key=lambda point: finite_or_inf(point.metrics.get("nmse")))
-    groups = [Group(point.name, [point], point.metrics, dict.fromkeys(point.metrics)) for point in done]
+    groups = [
+        Group(point.name, [point], point.metrics, dict.fromkeys(point.metrics), contest=find_contest(point))
+        for point in done
+    ]
     curves = [_sample_mse(point) for point in done]
     values = [value for curve in curves for value in curve]
     low, high = min(values, default=0.0), max(values, default=0.0)
@@ -55,11 +58,15 @@ def seeds_table(name: str, points: Sequence[ComparedPoint]) -> Table | None:
     return table
 
 
-def saes_table(title: str, metrics: Mapping[str, Mapping[str, float | None]]) -> Table:
-    """Build a table of SAEs, lowest NMSE first. `metrics`: label of the SAE -> metric name -> value."""
+def saes_table(title: str, metrics: Mapping[str, Mapping[str, float | None]], ks: Mapping[str, int | None]) -> Table:
+    """Build a table of SAEs, lowest NMSE first.
+
+    metrics: label of the SAE -> metric name -> value
+    ks: label of the SAE -> k; only SAEs of equal k are compared for the best value
+    """
     table = _new_table(title, "SAE")
     known = {name: {key: value for key, value in each.items() if value is not None} for name, each in metrics.items()}
-    groups = [Group(name, [], values, dict.fromkeys(values)) for name, values in known.items()]
+    groups = [Group(name, [], values, dict.fromkeys(values), contest=ks[name]) for name, values in known.items()]
     for group in sorted(groups, key=lambda group: finite_or_inf(group.mean.get("nmse"))):
         table.add_row(group.label, *_format_cells(group, groups))
     return table
@@ -75,7 +82,7 @@ def _new_table(title: str, first_column: str) -> Table:
 
 def _format_cells(group: Group, groups: Sequence[Group]) -> list[str | Text]:
     texts = {name: to_printable(format_mean(name, group)) for name in COLUMNS}
-    best = {name for name in COLUMNS if name in group.mean and group.mean[name] == find_best(groups, METRICS[name])}
+    best = {name for name in COLUMNS if is_best(group, groups, METRICS[name])}
     return [Text(f"{text}*", "bold") if name in best else f"{text} " for name, text in texts.items()]
 
 

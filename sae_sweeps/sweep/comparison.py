@@ -1,17 +1,17 @@
-"""Comparison of points: groups that differ only in their seed, their labels, and the best value of a metric."""
+"""Comparison of points: groups that differ only in their seed, their labels, and which has the best value."""
 
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sae_sweeps.config import from_json
-from sae_sweeps.config.differences import find_varying, flatten, shorten_paths
+from sae_sweeps.config.differences import find_varying, flatten, shorten_path, shorten_paths
 from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.config.saes import architecture_title
-from sae_sweeps.evaluation.metrics import Metric
+from sae_sweeps.evaluation.metrics import Metric, is_worse_than_mean
 from sae_sweeps.sweep.point_state import State, read_results
 from sae_sweeps.sweep.result_files import find_changed
 from sae_sweeps.sweep.sweep import Sweep
@@ -53,12 +53,16 @@ class Group:
     mean: metric name -> mean over the finished points; no entry if the metric has no value in one of them
     spread: metric name -> sample standard deviation over the finished points; None if there are fewer than two values
         or they are too large
+    settings: those that the label names, with short names, such as "lr 0.01"; empty if it names none
+    contest: what must be equal in groups for one of them to be the best: k, and model, hook and text
     """
 
     label: str
     points: list[ComparedPoint]
     mean: dict[str, float]
     spread: dict[str, float | None]
+    settings: str = ""
+    contest: Hashable = None
 
 
 def collect_points(
@@ -103,16 +107,18 @@ def group_by_seed(points: Sequence[ComparedPoint]) -> list[Group]:
     for members in groups.values():
         label = point_label(members[0], several)
         varying = [key for key in find_varying([point.config for point in alike[label]]) if key != "seed"]
-        labelled.append(_group(label + label_settings(members[0], varying), members))
+        labelled.append(_group(label, name_settings(members[0], varying), members))
     labels = [group.label for group in labelled]
     # labels show only the last part of a file path, so two may still be equal: add the hash in the point's name
-    return [
-        replace(group, label=f"{group.label} ({group.points[0].name[-8:]})") if labels.count(group.label) > 1 else group
-        for group in labelled
-    ]
+    return [_add_hash(group) if labels.count(group.label) > 1 else group for group in labelled]
 
 
-def _group(label: str, points: list[ComparedPoint]) -> Group:
+def _add_hash(group: Group) -> Group:
+    name = f"({group.points[0].name[-8:]})"
+    return replace(group, label=f"{group.label} {name}", settings=f"{group.settings} {name}".lstrip())
+
+
+def _group(label: str, settings: Mapping[str, str], points: list[ComparedPoint]) -> Group:
     values: dict[str, list[float]] = {}
     for point in points:
         for name, value in point.metrics.items():
@@ -120,11 +126,19 @@ def _group(label: str, points: list[ComparedPoint]) -> Group:
     for name in {name for point in points for name in point.missing}:
         values.pop(name, None)  # a mean over some of the seeds would not be that of the group
     return Group(
-        label,
+        label + "".join(f", {key} {value}" for key, value in settings.items()),
         points,
         {name: statistics.fmean(numbers) for name, numbers in values.items()},
         {name: _spread(numbers) for name, numbers in values.items()},
+        ", ".join(f"{name} {value}" for name, value in _shorten_names(settings).items()),
+        find_contest(points[0]),
     )
+
+
+def _shorten_names(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings under the last parts of their names, or under their full names if two would be equal."""
+    short = {key.rpartition(".")[2]: value for key, value in settings.items()}
+    return short if len(short) == len(settings) else dict(settings)
 
 
 def _spread(values: Sequence[float]) -> float | None:
@@ -148,18 +162,42 @@ def display_name(architecture: str, dict_size: int, k: int | None) -> str:
     return name if k is None else f"{name}, k {k}"
 
 
-def label_settings(point: ComparedPoint, keys: Sequence[str]) -> str:
-    """Return the end of a label that lists the settings `keys`, such as ", training.lr 0.001".
+def name_settings(point: ComparedPoint, keys: Sequence[str]) -> dict[str, str]:
+    """Return the settings `keys` of a point as full name -> text. Settings that are None are left out.
 
-    Settings that are None are left out. Of a file path only the last part is shown.
+    Of a file path only the last part is shown.
     """
     settings = flatten(select_result_settings(dict(point.config)))
-    return "".join(f", {key} {shorten_paths(settings[key])}" for key in keys if settings.get(key) is not None)
+    return {key: str(shorten_paths(settings[key])) for key in keys if settings.get(key) is not None}
 
 
-def find_best(groups: Iterable[Group], metric: Metric) -> float | None:
-    """Return the best group mean of a metric; None if neither low nor high is better, or all means are equal."""
-    values = [mean for group in groups if math.isfinite(mean := group.mean.get(metric.name, math.nan))]
-    if metric.best is None or len(set(values)) < 2:
-        return None
-    return min(values) if metric.best == "min" else max(values)
+def find_contest(point: ComparedPoint) -> tuple[int, str]:
+    """Return what must be equal in points for one of them to be the best: k, and model, hook and text as a phrase."""
+    return point.config["k"], describe_data(point)
+
+
+def describe_data(point: ComparedPoint) -> str:
+    """Return the model, hook and text of a point as one phrase: "MODEL, HOOK, on TEXT"."""
+    model, dataset = point.config["model"], point.config["dataset"]
+    files = dataset["files"]
+    texts = [dataset["name"]] if dataset["name"] else [files] if isinstance(files, str) else files or []
+    return f"{shorten_path(model['name'])}, {model['hook']}, on {', '.join(map(shorten_path, texts))}"
+
+
+def is_best(group: Group, groups: Sequence[Group], metric: Metric) -> bool:
+    """Return whether a group has a better mean of a metric than all groups of the same contest.
+
+    A group that is alone in it, shares its value, or is worse than the mean (an NMSE of 1 or more) is not the best.
+    """
+    if metric.best is None or is_worse_than_mean(group.mean):
+        return False
+    value = group.mean.get(metric.name, math.nan)
+    rivals = [
+        other.mean.get(metric.name, math.nan)
+        for other in groups
+        if other is not group and other.contest == group.contest and not is_worse_than_mean(other.mean)
+    ]
+    known = [rival for rival in rivals if math.isfinite(rival)]
+    if not known or not math.isfinite(value):
+        return False
+    return value < min(known) if metric.best == "min" else value > max(known)

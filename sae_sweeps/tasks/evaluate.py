@@ -34,7 +34,8 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     metrics = {label: content["metrics"] for label, content in results.items() if content is not None}
     if metrics:
         model = studies[0].config.model
-        console.print(saes_table(f"{model.name} at {model.hook}", metrics))
+        ks = {label: content["study"]["sae"]["k"] for label, content in results.items() if content is not None}
+        console.print(saes_table(f"{model.name} at {model.hook}", metrics, ks))
     for label, values in metrics.items():
         for note in (find_concentration(values), remark_on(values)):
             if note is not None:

@@ -11,6 +11,7 @@ from sae_sweeps.report.loaded import LoadedSweep, load_sweep
 from sae_sweeps.report.markdown import format_markdown_table
 from sae_sweeps.report.page import build_page
 from sae_sweeps.report.status import show_reason
+from sae_sweeps.report.summary import make_title
 from sae_sweeps.report.terminal import points_table, seeds_table
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import describe_error
@@ -102,7 +103,8 @@ def write_page(sweeps: Sequence[LoadedSweep], explorer_mib: float) -> Path:
     outcomes = {
         f"{loaded.sweep.name}: {task}": outcome for loaded in sweeps for task, outcome in loaded.outcomes.items()
     }
-    path, title = _locate_page([loaded.sweep for loaded in sweeps])
+    path = _locate_page([loaded.sweep for loaded in sweeps])
+    title = make_title([loaded.sweep.name for loaded in sweeps], points)
     with SweepProgress(1).live() as display:
         line = display.add_point("report")
         try:
@@ -128,17 +130,14 @@ def _show_page(path: Path | None) -> None:
         console.print(f"report: {path}", markup=False, soft_wrap=True)
 
 
-def _locate_page(sweeps: Sequence[Sweep]) -> tuple[Path, str]:
-    """Return the path and the title of the HTML report on these sweeps."""
-    path, title = sweeps[0].folder / PAGE, sweeps[0].name
-    if len(sweeps) > 1:
-        names = "+".join(sweep.name for sweep in sweeps)
-        if len(names.encode()) > MAX_NAME_BYTES:
-            names = hashlib.sha256(names.encode()).hexdigest()[:12]
-        path, title = sweeps[0].folder.parent / f"report-{names}.html", ", ".join(sweep.name for sweep in sweeps)
-    if not title.startswith("sweep"):
-        title = f"sweep{'s' * (len(sweeps) > 1)} {title}"
-    return path, title
+def _locate_page(sweeps: Sequence[Sweep]) -> Path:
+    """Return the path of the HTML report on these sweeps."""
+    if len(sweeps) == 1:
+        return sweeps[0].folder / PAGE
+    names = "+".join(sweep.name for sweep in sweeps)
+    if len(names.encode()) > MAX_NAME_BYTES:
+        names = hashlib.sha256(names.encode()).hexdigest()[:12]
+    return sweeps[0].folder.parent / f"report-{names}.html"
 
 
 def _show_tables(loaded: LoadedSweep, names: Sequence[str], failures: Mapping[str, str], prefix: str = "") -> None:

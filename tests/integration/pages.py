@@ -15,12 +15,13 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = (400, 1000, 1600)
 THEMES = ("light", "dark")
-WAIT = 30_000  # milliseconds at most for what the page does, on a busy machine too
-expect.set_options(timeout=WAIT)
+PATIENCE = 30_000  # milliseconds for what takes a tenth of a second on an idle machine
+expect.set_options(timeout=PATIENCE)
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -34,7 +35,7 @@ def opened(
     """Open the report from disk. Fails if the page logs anything, opens a dialog or requests anything but itself."""
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
     page = context.new_page()
-    page.set_default_timeout(WAIT)
+    page.set_default_timeout(PATIENCE)
     events: list[str] = []
     page.on("console", lambda line: events.append(f"{line.type}: {line.text}"))
     page.on("dialog", lambda dialog: (events.append(f"{dialog.type}: {dialog.message}"), dialog.dismiss()))

@@ -62,7 +62,7 @@ def test_names_and_reasons_are_escaped():
         assert shown.find_all(tag)[0].text == VISIBLE
     assert shown.find_id("failures").text == f"{VISIBLE}: failed: {VISIBLE}{VISIBLE}: stitch: failed: {VISIBLE}"
     assert row["label"].startswith(f"{row['sweep']}: ")
-    assert shown.find_id("summary").text.startswith(f"Lowest NMSE: {VISIBLE.replace('/', '|')}2: ")
+    assert shown.find_id("summary").text.startswith(f"One SAE: {VISIBLE.replace('/', '|')}2: ")
     assert VISIBLE in shown.find_all("li")[0].text
 
 

@@ -8,7 +8,9 @@ from filelock import FileLock
 
 from sae_sweeps.config.differences import flatten, shorten_paths
 from sae_sweeps.config.identity import select_result_settings
-from sae_sweeps.report.points import list_cautions, read_curve, summarise
+from sae_sweeps.report.cautions import list_cautions
+from sae_sweeps.report.points import list_points, read_curve
+from sae_sweeps.report.summary import describe_points, make_title, summarise
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import collect_points, group_by_seed
 from sae_sweeps.sweep.point_state import FAILED, LOCK, RUNNING, State
@@ -38,7 +40,7 @@ def test_the_numbers_of_points_equal_those_of_results_json(swept):
         assert row["training"] == files[row["folder"]]["training"]
         assert (row["state"], row["sweep"], row["key"]) == ("done", "first", row["folder"])
     (title,) = {element.text for element in shown.find_all("h1")}
-    assert title == "sweep first"
+    assert title == "SAE sweep first: 4 points, layer 1 of model"
 
 
 def test_the_numbers_of_studies_equal_those_of_results_json(swept):
@@ -111,7 +113,7 @@ def test_the_summary_has_the_lowest_nmse_and_the_lowest_ce_degradation():
         compared("dict_size=300", nmse=0.4, l0=4.0, ce_degradation=-0.01),
     ]
     assert summarise(group_by_seed(points)) == (
-        "Lowest NMSE: BatchTopK 200, k 32, 0.2000 at L0 3.1 and a CE degradation of 0.2500 nats per token."
+        "Lowest NMSE at k 32: BatchTopK 200, k 32, 0.2000 at L0 3.1 and a CE degradation of 0.2500 nats."
         " Lowest CE degradation: BatchTopK 300, k 32, -0.0100 nats per token."
     )
     seeds = [compared(f"seed={seed}", nmse=0.1 + seed / 10, l0=2.0, ce_degradation=0.0) for seed in (0, 1)]
@@ -123,11 +125,71 @@ def test_the_summary_has_the_best_at_each_k_and_keeps_hooks_apart():
     assert summarise(group_by_seed(sparse)) == (
         "Lowest NMSE at each k: BatchTopK 200, k 16, 0.2000 at L0 16.0; BatchTopK 100, k 32, 0.1000 at L0 32.0."
     )
+    apart = [compared(f"k={k}", nmse=k / 100, l0=float(k)) for k in (8, 16)]
+    assert summarise(group_by_seed(apart)) == (
+        "One SAE at each k: BatchTopK 3072, k 8, NMSE 0.0800 at L0 8.0; BatchTopK 3072, k 16, NMSE 0.1600 at L0 16.0."
+    )
+    assert summarise(group_by_seed([*sparse, apart[0]])) == (
+        "Lowest NMSE at k 16, 32: BatchTopK 200, k 16, 0.2000 at L0 16.0; BatchTopK 100, k 32, 0.1000 at L0 32.0. "
+        "One SAE at k 8: BatchTopK 3072, k 8, NMSE 0.0800 at L0 8.0."
+    )
     upper = compared("model.hook=blocks.4.hook_resid_pre", nmse=0.01, l0=32.0)
     shown = summarise(group_by_seed([*sparse, upper]))
     assert "blocks.4.hook_resid_pre" in shown.split(". ")[0]
     assert "BatchTopK 200, k 16, 0.2000" in shown
     assert "can be compared only where all three are equal" in " ".join(list_cautions(group_by_seed([*sparse, upper])))
+
+
+def test_a_single_a_diverged_and_an_equal_point_are_not_called_the_lowest():
+    one, equal = (compared(f"dict_size={size}", nmse=0.25, l0=2.0) for size in (100, 200))
+    diverged = compared("training.lr=1", "dict_size=300", nmse=1.5, l0=2.0)
+    assert summarise(group_by_seed([one])) == "One SAE: BatchTopK 100, k 32, NMSE 0.2500 at L0 2.0."
+    worse = "Worse than the mean, with an NMSE of 1 or more: BatchTopK 300, k 32."
+    assert summarise(group_by_seed([diverged])) == worse
+    assert summarise(group_by_seed([one, diverged])) == f"One SAE: BatchTopK 100, k 32, NMSE 0.2500 at L0 2.0. {worse}"
+    assert summarise(group_by_seed([one, equal])).endswith("0.2500 at L0 2.0, and 1 with the same NMSE.")
+    assert list_cautions(group_by_seed([one, diverged])) == [
+        "BatchTopK 300, k 32: NMSE 1.5: worse than the mean of each activation's entries as its reconstruction; "
+        "did the training diverge, or is the SAE of another model, hook or normalisation?"
+    ]
+
+
+def test_the_model_s_own_cross_entropy_is_shown_with_a_remark_where_it_is_high():
+    good, bad = compared(nmse=0.1, ce_model=5.99), compared(nmse=0.1, ce_model=6.5)
+    assert describe_points([good])[-1] == "The model's own cross entropy on the held-out text: 5.990 nats per token"
+    assert describe_points([good, bad])[-1].endswith(": 5.990 to 6.500 nats per token")
+    assert list_cautions(group_by_seed([good])) == []
+    (caution,) = list_cautions(group_by_seed([bad]))
+    assert caution.startswith(
+        "The model predicts this text badly: its own cross entropy is 6.50 nats per token (perple"
+    )
+
+
+def test_the_title_says_what_the_page_is_about():
+    hooks = ["blocks.3.hook_resid_pre", "blocks.3.hook_resid_post", "blocks.4.hook_resid_pre", "hook_embed"]
+    points = [compared("model.name=/models/gpt2/", f"model.hook={hook}") for hook in hooks]
+    assert make_title(["ks"], points[:2]) == "SAE sweep ks: 2 points, layer 3 of models/gpt2"
+    assert make_title(["ks", "lrs"], points[:3]) == "SAE sweeps ks, lrs: 3 points, 2 layers of models/gpt2"
+    assert make_title(["sweep"], points[3:]) == "SAE sweep: 1 point, hook_embed of models/gpt2"
+    other = compared("model.name=other")
+    assert make_title(["ks"], [other, *points[:1]]) == "SAE sweep ks: 2 points, 2 models"
+    assert make_title(["ks"], []) == "SAE sweep ks: 0 points"
+
+
+def test_points_have_short_labels_of_what_differs(tmp_path):
+    sweep = Sweep(tmp_path / "rates")
+    for lr, seed in ((0.01, 0), (0.01, 1), (0.02, 0)):
+        put(sweep, f"{lr}-{seed}", f"training.lr={lr}", f"seed={seed}", metrics=some_metrics(seed))
+    shown = [(row["short"], row["label"]) for row in read_page(sweep).data["points"]]
+    assert shown == [
+        ("lr 0.01, seed 0", "BatchTopK 3072, k 32, training.lr 0.01, seed 0"),
+        ("lr 0.01, seed 1", "BatchTopK 3072, k 32, training.lr 0.01, seed 1"),
+        ("lr 0.02, seed 0", "BatchTopK 3072, k 32, training.lr 0.02"),
+    ]
+    (alone,) = list_points(group_by_seed([compared()]))
+    assert (alone["short"], alone["parts"]) == (alone["label"], {})
+    two = list_points(group_by_seed([compared(sweep="a"), compared("k=8", sweep="b")]))
+    assert [row["short"] for row in two] == ["a, k 32", "b, k 8"]
 
 
 def test_cautions_on_noise_unequal_l0_and_dead_latents():
@@ -179,7 +241,7 @@ def test_shared_and_own_settings_together_are_all_settings_of_a_point(mixed):
             key: value if isinstance(value, str) else json.dumps(value)
             for key, value in shorten_paths(flatten(select_result_settings(configs[row["folder"]]["config"]))).items()
         }
-        assert shown["shared"] | row["settings"] == wanted | (provenance if row["metrics"] else {})
+        assert shown["shared"] | row["settings"] == wanted | provenance  # of the others, for a point without results
         assert not shown["shared"].keys() & row["settings"].keys()
         assert {"seed", "k"} <= row["settings"].keys()
     assert shown["shared"]["training.lr"] == "0.004"

@@ -48,14 +48,16 @@ def rows_of(table) -> list[list[str]]:
 
 def test_markdown_has_the_best_in_bold_and_the_lowest_nmse_first():
     points = [
-        compared("k=2", **numbers(0.5, 2.0, 0.25, 0.125, 0.5)),
-        compared("k=3", **numbers(0.25, 3.0, 0.5, 0.25, 0.75)),
+        compared("dict_size=20", **numbers(0.5, 2.0, 0.25, 0.125, 0.5)),
+        compared("dict_size=30", **numbers(0.25, 3.0, 0.5, 0.25, 0.75)),
+        compared("k=8", **numbers(0.75, 8.0, 0.0, 0.0, 1.0)),
     ]
     assert format_markdown_table(group_by_seed(points)).splitlines() == [
         "| SAE | NMSE | L0 | dead latents | CE degradation (nats) | CE recovered (mean) |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
-        "| BatchTopK 3072, k 3 | **0.2500** | 3.0 | 50.0% | 0.2500 | **0.7500** |",
-        "| BatchTopK 3072, k 2 | 0.5000 | 2.0 | **25.0%** | **0.1250** | 0.5000 |",
+        "| BatchTopK 30, k 32 | **0.2500** | 3.0 | 50.0% | 0.2500 | **0.7500** |",
+        "| BatchTopK 20, k 32 | 0.5000 | 2.0 | **25.0%** | **0.1250** | 0.5000 |",
+        "| BatchTopK 3072, k 8 | 0.7500 | 8.0 | 0.0% | 0.0000 | 1.0000 |",
     ]
 
 
@@ -84,9 +86,9 @@ def test_markdown_escapes_bars_in_names():
 
 def test_the_table_has_finished_points_by_nmse_with_a_star_at_each_best():
     points = [
-        compared("k=2", name="two", **numbers(0.5, 2.0, 0.25, 0.125, 0.5)),
-        compared("k=9", name="failed", state=State(FAILED)),
-        compared("k=3", name="three", **numbers(0.25, 3.0, 0.5, 0.25, 0.75)),
+        compared("dict_size=20", name="two", **numbers(0.5, 2.0, 0.25, 0.125, 0.5)),
+        compared("dict_size=90", name="failed", state=State(FAILED)),
+        compared("dict_size=30", name="three", **numbers(0.25, 3.0, 0.5, 0.25, 0.75)),
     ]
     table = points_table("first", points)
     assert [column.header for column in table.columns] == TITLES
@@ -103,15 +105,15 @@ def test_a_single_point_has_no_stars():
 
 def test_the_table_of_seeds_has_its_own_stars():
     points = [
-        compared(f"k={k}", f"seed={seed}", name=f"{k}-{seed}", **numbers(nmse, k, 0.0, 0.0, 1.0))
-        for k, seed, nmse in ((2, 0, 0.5), (2, 1, 0.7), (3, 0, 0.3), (3, 1, 0.5), (4, 0, 0.1))
+        compared(f"dict_size={size}", f"seed={seed}", name=f"{size}-{seed}", **numbers(nmse, size, 0.0, 0.0, 1.0))
+        for size, seed, nmse in ((2, 0, 0.5), (2, 1, 0.7), (3, 0, 0.3), (3, 1, 0.5), (4, 0, 0.1))
     ]
-    points += [compared("k=3", "seed=2", state=State(FAILED)), compared("k=4", "seed=1", state=State(FAILED))]
+    points += [compared(f"dict_size={size}", f"seed={seed}", state=State(FAILED)) for size, seed in ((3, 2), (4, 1))]
     assert [row[0] for row in rows_of(points_table("first", points))] == ["4-0", "3-0", "2-0", "3-1", "2-1"]
     rows = [[str(cell).strip() for cell in row] for row in rows_of(seeds_table("first", points))]
     assert [[*row[:3], row[-1]] for row in rows] == [
-        ["BatchTopK 3072, k 3", "0.4000 ± 0.1414*", "3.0 ± 0.0", "2"],
-        ["BatchTopK 3072, k 2", "0.6000 ± 0.1414", "2.0 ± 0.0", "2"],
+        ["BatchTopK 3, k 32", "0.4000 ± 0.1414*", "3.0 ± 0.0", "2"],
+        ["BatchTopK 2, k 32", "0.6000 ± 0.1414", "2.0 ± 0.0", "2"],
     ]
     assert seeds_table("first", points[4:]) is None
 

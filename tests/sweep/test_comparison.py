@@ -6,11 +6,9 @@ import pytest
 
 from sae_sweeps.config.differences import find_varying
 from sae_sweeps.evaluation.metrics import METRICS
-from sae_sweeps.runtime.files import write_json
-from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import collect_points, find_best, group_by_seed
-from sae_sweeps.sweep.point_state import DONE, FAILED, WAITING, State
-from tests.report.made import compared, put, some_metrics
+from sae_sweeps.sweep.comparison import group_by_seed, is_best
+from sae_sweeps.sweep.point_state import FAILED, State
+from tests.report.made import compared
 
 JUMPRELU = ("sae=jumprelu", "k=32", "+model.sparsity_coefficients.values={32: 0.00105}")
 
@@ -126,56 +124,42 @@ def test_varying_settings_affect_results_and_differ_between_points():
     assert find_varying([]) == []
 
 
-@pytest.mark.parametrize(("name", "expected"), [("nmse", 0.1), ("ce_recovered_mean", 0.4), ("l0", None)])
+def best_of(name: str, *points) -> list[float]:
+    """The means of a metric that are the best of their contest."""
+    groups = group_by_seed(points)
+    return [group.mean[name] for group in groups if is_best(group, groups, METRICS[name])]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("nmse", [0.1]), ("ce_recovered_mean", [0.4]), ("l0", [])])
 def test_the_best_is_the_lowest_or_the_highest_or_neither(name, expected):
-    points = [compared(f"k={k}", **{name: value}) for k, value in ((2, 0.4), (3, 0.1), (4, 0.2))]
-    assert find_best(group_by_seed([*points, compared("k=5")]), METRICS[name]) == expected
+    points = [compared(f"dict_size={size}", **{name: value}) for size, value in ((20, 0.4), (30, 0.1), (40, 0.2))]
+    assert best_of(name, *points, compared("dict_size=50")) == expected
 
 
-@pytest.mark.parametrize(("name", "expected"), [("nmse", 0.25), ("ce_recovered_mean", 0.5)])
+@pytest.mark.parametrize(("name", "expected"), [("nmse", [0.25]), ("ce_recovered_mean", [0.5])])
 def test_a_value_that_is_not_finite_is_never_the_best(name, expected):
-    points = [compared(f"k={k}", **{name: value}) for k, value in ((2, math.nan), (3, 0.25), (4, 0.5), (5, math.inf))]
-    assert find_best(group_by_seed(points), METRICS[name]) == expected
+    sizes = ((20, math.nan), (30, 0.25), (40, 0.5), (50, math.inf))
+    assert best_of(name, *(compared(f"dict_size={size}", **{name: value}) for size, value in sizes)) == expected
 
 
-def test_there_is_no_best_of_fewer_than_two_different_values():
-    assert find_best(group_by_seed([compared(f"k={k}", nmse=0.1) for k in (2, 3)]), METRICS["nmse"]) is None
-    assert find_best(group_by_seed([compared("k=2", nmse=0.1), compared("k=3")]), METRICS["nmse"]) is None
-    assert find_best([], METRICS["nmse"]) is None
+def test_there_is_no_best_of_one_point_of_equal_values_or_of_nothing():
+    assert best_of("nmse", *(compared(f"dict_size={size}", nmse=0.1) for size in (20, 30))) == []
+    assert best_of("nmse", compared("dict_size=20", nmse=0.1), compared("dict_size=30")) == []
+    assert best_of("nmse", compared(nmse=0.1)) == []
+    assert best_of("nmse") == []
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "text"),
-    [
-        ("nmse", 0.12345, "0.1235"),
-        ("nmse", 0.0, "0.0000"),
-        ("l0", 31.96, "32.0"),
-        ("dead_fraction", 0.03125, "3.1%"),
-        ("dead_fraction", 1.0, "100.0%"),
-        ("ce_degradation", -0.04669, "-0.0467"),
-        *((name, value, "–") for name in ("nmse", "dead_fraction") for value in (None, math.nan, math.inf)),  # noqa: RUF001
-    ],
-)
-def test_a_metric_as_text(name, value, text):
-    assert METRICS[name].text(value) == text
+def test_only_points_of_equal_k_model_hook_and_text_have_a_best():
+    points = [compared(f"k={k}", f"dict_size={size}", nmse=size / k / 100) for k in (2, 4) for size in (20, 30)]
+    assert best_of("nmse", *points) == [0.1, 0.05]
+    assert best_of("nmse", compared("k=2", nmse=0.1), compared("k=4", nmse=0.2)) == []
+    for words in ("model.hook=blocks.4.hook_resid_pre", "model.name=other", "dataset.name=other"):
+        assert best_of("nmse", compared(nmse=0.1), compared(words, nmse=0.2)) == []
 
 
-def test_different_coefficients_in_the_models_table_are_different_settings(tmp_path):
-    sweep, words = Sweep(tmp_path / "listed"), ("sae=jumprelu", "k=32", "+model.sparsity_coefficients.values={32:%s}")
-    for name, value in (("low", 0.1), ("high", 0.2)):
-        put(sweep, name, *words[:2], words[2] % value, metrics=some_metrics(0))
-    points = collect_points(sweep, dict.fromkeys(("low", "high"), State(DONE)))
-    assert len(set(labels(*points))) == 2
-
-
-def test_points_are_collected_in_their_order_whatever_their_state(tmp_path):
-    sweep, metrics = Sweep(tmp_path / "mixed"), some_metrics(0)
-    put(sweep, "late", "k=3", metrics=metrics)
-    put(sweep, "early", "k=2", state=FAILED, reason="no space")
-    write_json(put(sweep, "cut", "k=4") / "results.json", None)
-    states = {"late": State(DONE), "early": State(FAILED, "no space"), "cut": State(WAITING)}
-    points = collect_points(sweep, states)
-    assert [(point.name, point.state, point.config["k"]) for point in points] == [
-        (name, states[name], k) for name, k in (("late", 3), ("early", 2), ("cut", 4))
-    ]
-    assert [point.metrics for point in points] == [metrics, {}, {}]
+def test_a_point_worse_than_the_mean_is_not_the_best_and_no_rival():
+    diverged = compared("dict_size=30", nmse=1.0, dead_fraction=0.0)
+    first, second = (compared(f"dict_size={size}", nmse=size / 100, dead_fraction=0.5) for size in (40, 50))
+    assert best_of("dead_fraction", diverged, first) == []
+    assert best_of("nmse", diverged, first) == []
+    assert best_of("nmse", diverged, first, second) == [0.4]

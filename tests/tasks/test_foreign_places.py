@@ -95,9 +95,9 @@ def test_an_nmse_of_one_or_more_draws_a_remark(tmp_path, tiny_model, evaluated, 
     sae = foreign("relu")
     sae.b_dec.data += 50
     out, found = evaluated(saved("sae_lens", tmp_path / "mine", sae, str(tiny_model)))
-    remark = "the reconstructions are no better than the mean of each activation's entries"
+    remark = "worse than the mean of each activation's entries"
     assert found["metrics"]["nmse"] > 1
     assert remark in out
     assert command("task=report", "name=elsewhere", "tracking=off").code == 0
     page = (tmp_path / "outputs" / "elsewhere" / "report.html").read_text()
-    assert "no better than the mean of each activation" in page.partition('id="evaluated"')[2].partition("</table>")[0]
+    assert "worse than the mean of each activation" in page.partition('id="evaluated"')[2].partition("</table>")[0]

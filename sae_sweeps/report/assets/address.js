@@ -52,6 +52,7 @@ function listPointChoices() {
     ...(view.baseline === defaultBaseline() ? [] : [["baseline", view.baseline ?? ""]]),
     ...(view.sort === DEFAULT_SORT ? [] : [["sort", view.sort]]),
     ...(view.descending ? [["descending", "yes"]] : []),
+    ...(view.withoutFailed ? [["failed", "hidden"]] : []),
     ...[...view.selected].map((key) => ["point", key]),
   ];
 }
@@ -63,10 +64,12 @@ const defaultBaseline = () => rows.find((row) => row.mean.nmse != null)?.label ?
 function restorePointChoices(params) {
   const isKnown = (field, value) => report.points.some((point) => String(point[field]) === value);
   view.text = params.get("search") ?? "";
-  const fields = FILTER_FIELDS.map((field) => [field, params.get(field)]);
+  const fields = Object.keys(FIELD_TITLES).map((field) => [field, params.get(field)]);
   view.fields = Object.fromEntries(fields.filter(([field, value]) => isKnown(field, value)));
   view.grouped = hasSeeds && params.get("seeds") !== "separate";
-  rows = buildRows(view.grouped);
+  view.withoutFailed = params.get("failed") === "hidden";
+  drawDismissal();
+  rows = buildRows();
   const baseline = params.get("baseline");
   const isRow = rows.some((row) => row.label === baseline && row.mean.nmse != null);
   view.baseline = baseline === "" ? null : isRow ? baseline : defaultBaseline();

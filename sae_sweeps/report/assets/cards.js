@@ -31,8 +31,8 @@ async function makeCard(id, target) {
   title.append(" ", link);
   const pin =
     id === "card"
-      ? make("button", { type: "button", onclick: () => pinCard(explorerView.opened) }, "keep beside others")
-      : make("button", { type: "button", onclick: () => pinCard(null) }, "remove");
+      ? make("button", { type: "button", onclick: () => pinCard(target) }, "Keep beside others")
+      : make("button", { type: "button", onclick: () => pinCard(null) }, "Remove");
   const parts = [
     make("div.top", {}, title, pin),
     make("p.note", {}, `of ${cardSets[cardSet].label}`),

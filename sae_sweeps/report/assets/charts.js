@@ -8,7 +8,8 @@ const charts = new Set();
 function loadPlotly() {
   plotly ??= decodeBlock("plotly").then((text) => {
     // It also adds the styles of maps, which the page's policy refuses and no chart needs, unless this element exists.
-    for (const [, id] of text.matchAll(/getElementById\("([0-9a-f]{64})"\)/g)) document.head.append(make("meta", { id }));
+    for (const [, id] of text.matchAll(/getElementById\("([0-9a-f]{64})"\)/g))
+      document.head.append(make("meta", { id }));
     document.head.append(make("script", {}, text));
     return window.Plotly;
   });
@@ -26,15 +27,18 @@ const viewObserver = new IntersectionObserver(
   { rootMargin: "250px" },
 );
 
-// Add a figure with a title, a caption, a chart, and its numbers as a table. `build` returns Plotly's traces and
-// layout. `listNumbers` returns the table's titles and rows, where they are not the plotted coordinates.
+// Add a figure with a title, a caption, a chart, its legend, and its numbers as a table. `build` returns Plotly's traces
+// and layout, and the entries of the legend where they are not the traces; it is called with the names of the entries
+// that are hidden. `listNumbers` returns the table's titles and rows, where they are not the plotted coordinates.
 function addChart(parent, title, caption, build, listNumbers) {
   const area = make("div.chart", { role: "group", "aria-label": title });
+  const legend = make("ul.legend", { "aria-label": `${title}: legend` });
   const numbers = make("details", {}, make("summary", {}, "Numbers"));
-  const chart = { area, build, title, stale: true, visible: false };
-  chart.listNumbers = listNumbers ?? (() => listCoordinates(chart));
   const note = caption ? make("p.note", {}, caption) : null;
-  parent.append(make("figure", {}, make("h3", {}, title), note, area, makeChartTools(chart), numbers));
+  const chart = { area, legend, build, title, hidden: new Set(), stale: true, visible: false };
+  chart.listNumbers = listNumbers ?? (() => listCoordinates(chart));
+  parent.append(make("figure", {}, make("h3", {}, title), note, area, legend, makeChartTools(chart), numbers));
+  drawLegend(chart, buildChart(chart).entries); // now, as a legend that comes later moves what is below it
   numbers.addEventListener("toggle", () => numbers.open && drawNumbers(chart, numbers));
   area.chart = chart;
   charts.add(chart);
@@ -61,17 +65,35 @@ function refresh(stale = charts) {
   }
 }
 
+// On paper, which is A4 or letter, charts have one width or, in a section of one column, another, in pixels.
+const PRINTED_WIDTH = { usual: 316, wide: 664 };
+let isPrinting = false;
+
+// What a chart shows at the moment: traces, layout with ranges and style, and the entries of its legend.
+function buildChart(chart) {
+  const { traces, layout, entries = entriesOf(traces) } = chart.build(chart.hidden);
+  const shown = traces.filter((trace) => !trace.colorName || !chart.hidden.has(traceName(trace)));
+  const styled = withStyle(shown.length ? withRanges(layout, shown) : EMPTY_LAYOUT);
+  if (isPrinting) styled.width = chart.area.closest(".wide") ? PRINTED_WIDTH.wide : PRINTED_WIDTH.usual;
+  return { traces: shown, layout: styled, entries };
+}
+
 async function draw(chart) {
   chart.stale = false;
   const Plotly = await loadPlotly();
-  const { traces, layout } = chart.build();
+  const { traces, layout, entries } = buildChart(chart);
   const options = {
     responsive: true,
     displaylogo: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    // Nothing leaves the page: there is no button that uploads a chart, and no address for it.
+    showSendToCloud: false,
+    plotlyServerURL: "",
+    modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d"],
+    modeBarButtonsToAdd: [makeDownloadButton(chart)],
   };
   if (isTouchScreen.matches) options.displayModeBar = false;
-  await Plotly.react(chart.area, traces, withStyle(traces.length ? layout : EMPTY_LAYOUT), options);
+  if (chart.drawn) drawLegend(chart, entries);
+  await Plotly.react(chart.area, traces, layout, options);
   if (!chart.drawn)
     chart.area.on(
       "plotly_click",
@@ -80,6 +102,39 @@ async function draw(chart) {
   chart.drawn = true;
 }
 
+const PICTURE = { width: 1200, height: 800, font: 17 };
+const LEGEND_LINE = 28; // pixels of an entry of a legend in a picture
+
+// The figure of a picture of a chart: as on the page, and as it is zoomed there, with its title and its legend.
+function makePicture(chart) {
+  const { traces, layout, entries } = buildChart(chart);
+  const listed = legendTraces(entries.filter((entry) => !chart.hidden.has(entry.name)));
+  const { width, height, font } = PICTURE;
+  const zoomed = (axis) => ({ ...layout[axis], ...(chart.drawn ? { range: chart.area.layout[axis].range } : {}) });
+  return {
+    data: [...traces.map((trace) => ({ ...trace, showlegend: false })), ...listed],
+    layout: {
+      ...layout,
+      title: { text: escapePlotly(chart.title), font: { size: 1.3 * font } },
+      width,
+      height: height + LEGEND_LINE * listed.length,
+      font: { ...layout.font, size: font },
+      xaxis: zoomed("xaxis"),
+      yaxis: zoomed("yaxis"),
+      paper_bgcolor: cssColor("back"),
+      showlegend: listed.length > 0,
+      margin: { ...layout.margin, t: 80, l: 90, b: 70 },
+    },
+  };
+}
+
+const makeDownloadButton = (chart) => ({
+  name: "picture",
+  title: "Download the chart as a PNG",
+  icon: window.Plotly.Icons.camera,
+  click: () => savePicture(chart, "png"),
+});
+
 // On touch screens a swipe over a chart scrolls the page.
 const isTouchScreen = matchMedia("(pointer: coarse)");
 
@@ -87,7 +142,7 @@ const EMPTY_LAYOUT = {
   xaxis: { visible: false },
   yaxis: { visible: false },
   annotations: [
-    { text: "no finished point passes the filter", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 },
+    { text: "No finished point passes the filter", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 },
   ],
 };
 
@@ -103,7 +158,7 @@ function withStyle(layout) {
     automargin: true,
   };
   const axis = (given = {}) => ({ ...line, ...given, title: { text: given.title ?? "", standoff: 8 } });
-  const { xaxis, yaxis, legend, ...rest } = layout;
+  const { xaxis, yaxis, ...rest } = layout;
   return {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
@@ -121,7 +176,8 @@ function withStyle(layout) {
     },
     hovermode: "closest",
     dragmode: isTouchScreen.matches ? false : "zoom",
-    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, ...legend },
+    showlegend: false, // it is a list below the chart
+    legend: { orientation: "v", yref: "container", y: 0, yanchor: "bottom", x: 0 }, // of a picture
     modebar: { bgcolor: "rgba(0,0,0,0)", color: cssColor("soft"), activecolor: cssColor("accent") },
     xaxis: axis(xaxis),
     yaxis: axis(yaxis),
@@ -137,6 +193,31 @@ function verticalLine(x, text, colorName, dash = "dash") {
   return {
     shape: { ...SPAN, type: "line", x0: x, x1: x, line: { color: cssColor(colorName), width: 1.2, dash } },
     annotation: { ...ABOVE, x, text: escapePlotly(text), font: { size: 11, color: cssColor(colorName) } },
+  };
+}
+
+// A labelled horizontal line.
+function horizontalLine(y, text, colorName, isLog) {
+  return {
+    shape: {
+      type: "line",
+      xref: "paper",
+      x0: 0,
+      x1: 1,
+      y0: y,
+      y1: y,
+      line: { color: cssColor(colorName), width: 1.2, dash: "dash" },
+    },
+    annotation: {
+      x: 1,
+      xref: "paper",
+      xanchor: "right",
+      y: isLog ? Math.log10(y) : y,
+      yanchor: "bottom",
+      showarrow: false,
+      text: escapePlotly(text),
+      font: { size: 11, color: cssColor(colorName) },
+    },
   };
 }
 
@@ -157,17 +238,19 @@ const layoutOfMarks = (marks) => ({
 
 const MAX_LISTED_ROWS = 500;
 
-// The plotted coordinates of a chart, as titles and rows.
+// The plotted coordinates of a chart, as titles and rows: the series, if there are several, x and y.
 function listCoordinates(chart) {
-  const { traces, layout } = chart.build();
+  const { traces, layout } = chart.build(chart.hidden);
   const rows = [];
   const read = (value) => (typeof value === "string" ? unescapePlotly(value) : value);
   for (const trace of traces) {
     if (trace.hoverinfo === "skip") continue;
     for (let at = 0; at < (trace.x ?? []).length; at++)
-      rows.push([trace.name ?? "", trace.x[at], trace.y[at]].map(read));
+      rows.push([trace.labels?.[at] ?? read(trace.name ?? ""), read(trace.x[at]), read(trace.y[at])]);
   }
-  return [["", layout.xaxis?.title ?? "", layout.yaxis?.title ?? ""], rows];
+  const titles = ["", read(layout.xaxis?.title ?? ""), read(layout.yaxis?.title ?? "")];
+  const hasSeries = new Set(rows.map(([name]) => name)).size > 1;
+  return hasSeries ? [titles, rows] : [titles.slice(1), rows.map((row) => row.slice(1))];
 }
 
 function drawNumbers(chart, details) {

@@ -1,30 +1,37 @@
 "use strict";
 // Charts of finished points: NMSE and CE degradation against L0 and dictionary size, dead latents, speed and cost.
 
-const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "star", "hexagon", "cross"];
-const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
-const MAX_LEGEND_ENTRIES = 16; // with more series there is no legend, only tooltips
 const MAX_LABELLED_BARS = 12; // with more bars there are no labels, only tooltips
 
-const distinctValues = (field) => [...new Set(report.points.map((point) => point[field]))].sort((a, b) => a - b);
-const sizes = distinctValues("dict_size");
-const kValues = distinctValues("k");
+const sizes = [...new Set(report.points.map((point) => point.dict_size))].sort((a, b) => a - b);
 
-const firstPoint = (row) => row.points[0];
-const architectureColor = (architecture) => cssColor(architecture in ARCHITECTURE_NAMES ? architecture : "other");
-
-// Group rows by architecture and dict_size or k, as [name, rows], sorted by name.
+// Group rows whose points differ only in `field` and seed: a line can join them.
 function groupSeries(rows, field) {
   const found = new Map();
   for (const row of rows) {
-    const point = firstPoint(row);
-    const name =
-      `${report.sweeps.length > 1 ? `${point.sweep}: ` : ""}${ARCHITECTURE_NAMES[point.architecture] ?? point.architecture}` +
-      (field === "k" ? `, k ${point.k}` : ` ${point.dict_size}`);
+    const parts = Object.keys(firstPoint(row).parts).filter((name) => name !== field && name !== "seed");
+    const name = joinParts(firstPoint(row), parts);
     if (!found.has(name)) found.set(name, []);
     found.get(name).push(row);
   }
-  return [...found].sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }));
+  return [...found.values()];
+}
+
+// The rows of a chart, without those that its legend hides.
+const rowsOf = (metric, hidden) => finishedRows().filter((row) => row.mean[metric] != null && !hidden.has(row.label));
+
+// The entries of its legend.
+function listEntries(metric) {
+  return rowsOf(metric, new Set()).map((row) => {
+    const { color, symbol } = styleOf(firstPoint(row));
+    return { name: row.label, short: shortLabel(row), style: { color, symbol } };
+  });
+}
+
+// Error bars of standard deviations; undefined if there are none. They have one colour, whatever those of the points.
+function makeErrorBars(rows, metric) {
+  const array = rows.map((row) => row.spread[metric] ?? 0);
+  return array.some(Boolean) ? { array, thickness: 1, width: 3, color: cssColor("plain") } : undefined;
 }
 
 // The Pareto front, from left to right: rows for which no other row is lower in both x and y.
@@ -39,130 +46,111 @@ function makeTooltip(row) {
   const lines = numbers.map(
     (name) =>
       `${metricTitle(name)} ${formatMetric(name, row.mean[name])}` +
-      (row.spread[name] != null ? ` ± ${formatMetric(name, row.spread[name])}` : ""),
+      (row.spread[name] != null ? ` ± ${formatMetric(name, row.spread[name])}` : "") +
+      (name === "nmse" && isWorseThanMean(row) ? ` (${WORSE_THAN_MEAN})` : ""),
   );
   return [`<b>${escapePlotly(row.label)}</b>`, ...lines].join("<br>") + "<extra></extra>";
 }
 
-// A series of points; `number` selects its symbol and dash.
-function scatter(name, rows, x, y, number, more = {}) {
-  const point = firstPoint(rows[0]);
-  const errorBars = (metric) => {
-    const values = rows.map((row) => row.spread[metric] ?? 0);
-    return values.some(Boolean) ? { array: values, thickness: 1, width: 3 } : undefined;
-  };
+// The points of rows that a line can join, each in its own style. `getX`: a row's place on the axis of x.
+function scatter(rows, getX, metric, more = {}) {
+  const styles = rows.map((row) => styleOf(firstPoint(row)));
   return {
-    name: escapePlotly(name),
-    x: rows.map((row) => row.mean[x] ?? firstPoint(row)[x]),
-    y: rows.map((row) => row.mean[y]),
+    labels: rows.map((row) => row.label),
+    x: rows.map(getX),
+    y: rows.map((row) => row.mean[metric]),
     type: "scatter",
     mode: "markers",
-    error_x: metrics.has(x) ? errorBars(x) : undefined,
-    error_y: errorBars(y),
-    marker: { color: architectureColor(point.architecture), symbol: SYMBOLS[number % SYMBOLS.length], size: 9 },
-    line: { color: architectureColor(point.architecture), dash: DASHES[number % DASHES.length], width: 1.5 },
+    error_y: makeErrorBars(rows, metric),
+    marker: { color: styles.map(({ color }) => cssColor(color)), symbol: styles.map(({ symbol }) => symbol), size: 9 },
     hovertemplate: rows.map(makeTooltip),
-    legendgroup: name,
     ...more,
   };
 }
 
-function hasLegend(traces) {
-  const names = new Set(traces.map((trace) => trace.name));
-  return names.size > 1 && names.size <= MAX_LEGEND_ENTRIES;
+// A line through rows, below their points: in their colour, or grey if they have several.
+function joinRows(rows, getX, metric) {
+  const colors = new Set(rows.map((row) => styleOf(firstPoint(row)).color));
+  return {
+    x: rows.map(getX),
+    y: rows.map((row) => row.mean[metric]),
+    type: "scatter",
+    mode: "lines",
+    hoverinfo: "skip",
+    line: { color: cssColor(colors.size === 1 ? [...colors][0] : "plain"), width: 1.5 },
+  };
 }
 
-function plotAgainstL0(metric) {
-  const traces = [];
-  for (const [name, members] of groupSeries(
-    finishedRows().filter((row) => row.mean[metric] != null),
-    "dict_size",
-  )) {
-    const number = sizes.indexOf(firstPoint(members[0]).dict_size);
-    const front = paretoFront(
-      members,
-      (row) => row.mean.l0,
-      (row) => row.mean[metric],
-    );
-    if (front.length > 1) {
-      traces.push({
-        ...scatter(name, front, "l0", metric, number),
-        mode: "lines",
-        showlegend: false,
-        hoverinfo: "skip",
-        hovertemplate: undefined,
-        error_x: undefined,
-        error_y: undefined,
-      });
-    }
-    traces.push(scatter(name, members, "l0", metric, number));
-  }
-  const layout = { showlegend: hasLegend(traces), xaxis: { title: "L0" }, yaxis: { title: metricTitle(metric) } };
-  return { traces, layout };
+// The axis of a metric's values, and the line of an NMSE of 1 if there is such a value.
+function layoutOfMetric(metric, rows) {
+  const values = rows.map((row) => row.mean[metric]);
+  const isLog = isSpreadOut(values);
+  const marks =
+    metric === "nmse" && values.some((value) => value >= 1) ? [horizontalLine(1, "the mean", "bad", isLog)] : [];
+  const yaxis = { title: metricTitle(metric), type: isLog ? "log" : "linear", exponentformat: "e" };
+  return { ...layoutOfMarks(marks), yaxis };
 }
 
-const hasRepeatedSizes = (rows) => new Set(rows.map((row) => firstPoint(row).dict_size)).size < rows.length;
+function plotAgainstL0(metric, hidden) {
+  const getX = (row) => row.mean.l0;
+  const rows = rowsOf(metric, hidden);
+  const traces = groupSeries(rows, "k").flatMap((members) => {
+    const front = paretoFront(members, getX, (row) => row.mean[metric]);
+    const line = front.length > 1 ? [joinRows(front, getX, metric)] : [];
+    return [...line, scatter(members, getX, metric, { error_x: makeErrorBars(members, "l0") })];
+  });
+  return { traces, layout: { ...layoutOfMetric(metric, rows), xaxis: { title: "L0" } }, entries: listEntries(metric) };
+}
 
-function plotAgainstSize(metric) {
-  const traces = groupSeries(
-    finishedRows().filter((row) => row.mean[metric] != null),
-    "k",
-  ).map(([name, members]) => {
-    const ordered = [...members].sort((a, b) => firstPoint(a).dict_size - firstPoint(b).dict_size);
-    return scatter(name, ordered, "dict_size", metric, kValues.indexOf(firstPoint(members[0]).k), {
-      mode: hasRepeatedSizes(ordered) ? "markers" : "lines+markers",
-    });
+function plotAgainstSize(metric, hidden) {
+  const getX = (row) => firstPoint(row).dict_size;
+  const rows = rowsOf(metric, hidden);
+  const traces = groupSeries(rows, "dict_size").flatMap((members) => {
+    const ordered = [...members].sort((a, b) => getX(a) - getX(b));
+    const isLine = ordered.length > 1 && new Set(ordered.map(getX)).size === ordered.length;
+    return [...(isLine ? [joinRows(ordered, getX, metric)] : []), scatter(ordered, getX, metric)];
   });
   const xaxis = { title: "dictionary size", type: "log", tickvals: sizes, ticktext: sizes.map(String) };
-  return { traces, layout: { showlegend: hasLegend(traces), xaxis, yaxis: { title: metricTitle(metric) } } };
+  return { traces, layout: { ...layoutOfMetric(metric, rows), xaxis }, entries: listEntries(metric) };
 }
 
-// A bar per row; only a few bars have room for labels.
-function plotBars(getValue, title, format, more = {}) {
-  const members = finishedRows().filter((row) => getValue(row) != null);
-  const hasLabels = members.length <= MAX_LABELLED_BARS;
-  const trace = {
-    type: "bar",
-    x: members.map((row) => escapePlotly(row.label)),
-    y: members.map(getValue),
-    name: title,
-    marker: { color: members.map((row) => architectureColor(firstPoint(row).architecture)) },
-    text: hasLabels ? members.map((row) => format(getValue(row))) : undefined,
-    textposition: "outside",
-    cliponaxis: false,
-    hovertemplate: members.map(
-      (row) => `<b>${escapePlotly(row.label)}</b><br>${title} ${format(getValue(row))}<extra></extra>`,
-    ),
+// Add a chart with a bar per row; only a few bars have room for labels.
+function addBars(parent, chartTitle, caption, getValue, title, format, more = {}) {
+  const listRows = () => finishedRows().filter((row) => getValue(row) != null);
+  const build = () => {
+    const members = listRows();
+    const hasLabels = members.length <= MAX_LABELLED_BARS;
+    const trace = {
+      type: "bar",
+      x: members.map((row) => escapePlotly(shortLabel(row))),
+      y: members.map(getValue),
+      marker: { color: members.map((row) => cssColor(styleOf(firstPoint(row)).color)) },
+      text: hasLabels ? members.map((row) => format(getValue(row))) : undefined,
+      textposition: "outside",
+      cliponaxis: false,
+      hovertemplate: members.map(
+        (row) => `<b>${escapePlotly(row.label)}</b><br>${title} ${format(getValue(row))}<extra></extra>`,
+      ),
+    };
+    const xaxis = { title: hasLabels ? "" : "points", type: "category", showticklabels: hasLabels, tickangle: -35 };
+    const layout = { margin: { l: 50, r: 12, t: 24, b: 40 }, xaxis, yaxis: { title, ...more } };
+    return { traces: members.length ? [trace] : [], layout };
   };
-  return {
-    traces: [trace],
-    layout: {
-      showlegend: false,
-      margin: { l: 50, r: 12, t: 24, b: 40 },
-      xaxis: { title: hasLabels ? "" : "points", showticklabels: hasLabels, tickangle: -35 },
-      yaxis: { title, ...more },
-    },
-  };
+  const listNumbers = () => [["", title], listRows().map((row) => [row.label, getValue(row)])];
+  return addChart(parent, chartTitle, caption, build, listNumbers);
 }
 
-function plotCost() {
-  const timed = finishedRows().filter((row) => seconds(row) != null);
-  const traces = groupSeries(timed, "dict_size").map(([name, members]) => {
-    const trace = scatter(name, members, "l0", "nmse", sizes.indexOf(firstPoint(members[0]).dict_size));
-    const tooltips = members.map(
-      (row) =>
-        `<b>${escapePlotly(row.label)}</b><br>${seconds(row).toFixed(1)} s<br>` +
-        `NMSE ${formatMetric("nmse", row.mean.nmse)}<extra></extra>`,
-    );
-    return { ...trace, x: members.map(seconds), error_x: undefined, hovertemplate: tooltips };
-  });
+function plotCost(hidden) {
+  const rows = rowsOf("nmse", hidden).filter((row) => seconds(row) != null);
+  const hovertemplate = rows.map(
+    (row) =>
+      `<b>${escapePlotly(row.label)}</b><br>${seconds(row).toFixed(1)} s<br>` +
+      `NMSE ${formatMetric("nmse", row.mean.nmse)}<extra></extra>`,
+  );
   return {
-    traces,
-    layout: {
-      showlegend: hasLegend(traces),
-      xaxis: { title: "own time, s", rangemode: "tozero" },
-      yaxis: { title: "NMSE" },
-    },
+    traces: rows.length ? [scatter(rows, seconds, "nmse", { hovertemplate })] : [],
+    layout: { ...layoutOfMetric("nmse", rows), xaxis: { title: "own time, s", rangemode: "tozero" } },
+    entries: listEntries("nmse"),
   };
 }
 
@@ -170,18 +158,22 @@ function addComparison() {
   const charts = document.getElementById("sparsity-charts");
   const added = [];
   const add = (parent, ...given) => added.push(addChart(parent, ...given));
-  const hasFronts = groupSeries(finishedRows(), "dict_size").some(([, members]) => members.length > 1);
+  const hasFronts = groupSeries(finishedRows(), "k").some((members) => members.length > 1);
   const hasSeeds = report.groups.length < report.points.length;
   document.getElementById("sparsity-caption").textContent =
     "The finished points that the table shows. Lower is better." +
-    (hasFronts ? " Lines: Pareto front of each architecture and dictionary size." : "") +
+    (hasFronts ? " Lines: Pareto front over k of SAEs that are otherwise alike." : "") +
     (hasSeeds ? " Error bars: standard deviation over seeds." : "");
-  add(charts, "NMSE against L0", "", () => plotAgainstL0("nmse"));
-  add(charts, "CE degradation against L0", "", () => plotAgainstL0("ce_degradation"));
-  add(charts, "NMSE against dictionary size", "", () => plotAgainstSize("nmse"));
-  add(charts, "CE degradation against dictionary size", "", () => plotAgainstSize("ce_degradation"));
-  add(charts, "Dead latents", "", () =>
-    plotBars(
+  add(charts, "NMSE against L0", "", (hidden) => plotAgainstL0("nmse", hidden));
+  add(charts, "CE degradation against L0", "", (hidden) => plotAgainstL0("ce_degradation", hidden));
+  add(charts, "NMSE against dictionary size", "", (hidden) => plotAgainstSize("nmse", hidden));
+  add(charts, "CE degradation against dictionary size", "", (hidden) => plotAgainstSize("ce_degradation", hidden));
+  const judged = judgedOn(report.points);
+  added.push(
+    addBars(
+      charts,
+      "Dead latents",
+      judged && `Latents that are active on none of the held-out activations: judged ${judged}.`,
       (row) => row.mean.dead_fraction,
       "dead latents",
       (value) => formatMetric("dead_fraction", value),
@@ -190,8 +182,7 @@ function addComparison() {
   );
   const costs = document.getElementById("cost-charts");
   add(costs, "NMSE against training time", "", plotCost);
-  add(costs, "Training speed", "", () =>
-    plotBars(speed, "tokens per second", (value) => Math.round(value).toLocaleString("en-US")),
-  );
+  const formatSpeed = (value) => Math.round(value).toLocaleString("en-US");
+  added.push(addBars(costs, "Training speed", "", speed, "tokens per second", formatSpeed));
   return added;
 }

@@ -3,13 +3,13 @@
 
 const MAX_CURVES = 40;
 const CURVE_TITLES = {
-  mse: "MSE of normalised activations",
-  loss: "loss",
-  aux_loss: "auxiliary loss",
+  mse: "Training MSE",
+  loss: "Training loss",
+  aux_loss: "Auxiliary loss",
   l0: "L0 of the batch",
-  dead_fraction: "dead latents",
-  threshold_mean: "mean threshold",
-  lr: "learning rate",
+  dead_fraction: "Dead latents",
+  threshold_mean: "Mean threshold",
+  lr: "Learning rate",
 };
 const LOGARITHMIC = ["mse", "loss", "aux_loss"]; // by default
 const curveView = { metric: "mse", smoothing: 0, log: true };
@@ -36,16 +36,15 @@ function plottedPoints() {
     .slice(0, MAX_CURVES);
 }
 
-function buildCurves() {
-  const traces = plottedPoints().flatMap((point) => {
+function buildCurves(hidden) {
+  const plotted = plottedPoints();
+  const traces = plotted.flatMap((point) => {
+    if (hidden.has(point.label)) return [];
     const curve = curves?.[report.points.indexOf(point)];
     const values = curve?.[curveView.metric];
     if (!values) return [];
-    const style = {
-      color: architectureColor(point.architecture),
-      dash: DASHES[sizes.indexOf(point.dict_size) % DASHES.length],
-      width: 1.6,
-    };
+    const { color, dash } = styleOf(point);
+    const style = { color: cssColor(color), dash: plotlyDash(dash), width: 1.6 };
     const line = {
       name: escapePlotly(point.label),
       x: curve.tokens,
@@ -56,12 +55,16 @@ function buildCurves() {
     };
     const hovertemplate = `<b>${escapePlotly(point.label)}</b><br>%{x:,} tokens<br>%{y:.4g}<extra></extra>`;
     if (!curveView.smoothing) return [{ ...line, hovertemplate }];
-    const faint = { ...line, opacity: 0.25, showlegend: false, hoverinfo: "skip" };
+    const faint = { ...line, opacity: 0.25, hoverinfo: "skip" };
     return [faint, { ...line, y: smooth(values, curveView.smoothing), hovertemplate }];
   });
   const ticks = curveView.metric === "dead_fraction" ? { tickformat: ".0%" } : { exponentformat: "e" };
   const yaxis = { title: CURVE_TITLES[curveView.metric], type: curveView.log ? "log" : "linear", ...ticks };
-  return { traces, layout: { showlegend: hasLegend(traces), xaxis: { title: "tokens" }, yaxis } };
+  const entries = plotted.map((point) => {
+    const { color, dash } = styleOf(point);
+    return { name: point.label, short: point.short, style: { color, dash } };
+  });
+  return { traces, layout: { xaxis: { title: "tokens" }, yaxis }, entries };
 }
 
 function drawCurvesStatus() {
@@ -74,7 +77,7 @@ function drawCurvesStatus() {
 
 function addCurves() {
   const caption =
-    "Values on training batches. Smoothing is an exponential moving average; the unsmoothed curve is drawn faintly.";
+    "Training MSE per batch, of normalised activations; smoothing: exponential moving average, with the values themselves drawn faintly.";
   const chart = addChart(document.getElementById("curve-charts"), "Training curves", caption, buildCurves);
   const form = document.getElementById("curve-controls");
   form.addEventListener("submit", (event) => event.preventDefault());
@@ -100,7 +103,7 @@ function addCurves() {
     onchange: (event) => change("log")(event.target.checked),
   });
   const metric = makeLabelled(
-    "curve",
+    "Curve",
     makeSelect(Object.entries(CURVE_TITLES), "mse", (name) => {
       curveView.log = log.checked = LOGARITHMIC.includes(name);
       change("metric")(name);
@@ -108,8 +111,8 @@ function addCurves() {
   );
   form.append(
     metric,
-    makeLabelled("smoothing", make("span", {}, smoothing, " ", weight)),
-    makeLabelled("logarithmic", log, true),
+    makeLabelled("Smoothing", make("span", {}, smoothing, " ", weight)),
+    makeLabelled("Logarithmic", log, true),
   );
   readBlock("curves").then((decoded) => {
     curves = decoded;

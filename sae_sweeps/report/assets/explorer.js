@@ -56,8 +56,21 @@ async function drawResults() {
   document.getElementById("results").replaceChildren(...items);
   document.getElementById("results-status").textContent = describeResults(search, results.length, shown.length);
   document.getElementById("more").hidden = shown.length === results.length;
-  if (!explorerView.opened && results.length) openCard(results[0]);
-  refresh(frequencyCharts);
+  showFrequencies(explorerView.cardSet);
+  if (explorerView.opened) return;
+  if (search.query.trim() && results.length) drawCard("card", results[0]);
+  else emptyCard();
+}
+
+// Show no latent: nothing is searched for, or nothing was found.
+function emptyCard() {
+  const card = document.getElementById("card");
+  cardRequests.card++; // a card that is still being decoded is not shown
+  dropCharts(card);
+  card.replaceChildren(
+    make("h3", { id: "card-title", tabindex: -1 }, "No latent chosen"),
+    make("p.note", {}, "Search for a token, or choose a latent from the list. Every card can be linked to."),
+  );
 }
 
 function describeResults({ cardSet, everywhere, query, filter }, found, shown) {
@@ -132,7 +145,7 @@ const EVERYWHERE = "all"; // as value of the choice of a card set
 function drawSearchForm() {
   const { cardSet, everywhere, query, order, reversed, filter, activeOnly } = explorerView;
   const sets = cardSets.map((one, number) => [String(number), one.label, one]).filter(([, , one]) => one.cards.length);
-  const options = indexedSets().length > 1 ? [...sets, [EVERYWHERE, "all SAEs and meta-SAEs"]] : sets;
+  const options = indexedSets().length > 1 ? [...sets, [EVERYWHERE, "All SAEs and meta-SAEs"]] : sets;
   const chooseSet = (value) => {
     const chosen = value === EVERYWHERE ? { everywhere: true } : { everywhere: false, cardSet: Number(value) };
     changeSearch({ ...chosen, order: "match", filter: "", opened: null });
@@ -153,28 +166,28 @@ function drawSearchForm() {
   const filters = listFilters(cardSet, everywhere);
   const controls = [
     makeLabelled("SAE", select),
-    makeLabelled("search", search),
+    makeLabelled("Search", search),
     makeLabelled(
-      "order",
+      "Order",
       makeSelect(listOrders(cardSet, everywhere), order, (value) => changeSearch({ order: value })),
     ),
     filters.length > 1
       ? makeLabelled(
-          "show",
+          "Show",
           makeSelect(filters, filter, (value) => changeSearch({ filter: value })),
         )
       : null,
     makeLabelled(
-      "reversed",
+      "Reversed",
       makeBox(reversed, (value) => changeSearch({ reversed: value })),
       true,
     ),
     makeLabelled(
-      "include never active",
+      "Include never-active",
       makeBox(!activeOnly, (value) => changeSearch({ activeOnly: !value })),
       true,
     ),
-    make("button", { type: "button", onclick: openRandomLatent }, "random latent"),
+    make("button", { type: "button", onclick: openRandomLatent }, "Random latent"),
   ];
   document.getElementById("latent-search").replaceChildren(...controls.filter(Boolean));
 }
@@ -227,7 +240,7 @@ function makeResultList() {
     {},
     make("p.note", { id: "results-status", role: "status" }),
     make("ul.results", { id: "results", tabindex: 0, "aria-label": "Search results" }),
-    make("button", { type: "button", id: "more", hidden: true, onclick: showMore }, "show more"),
+    make("button", { type: "button", id: "more", hidden: true, onclick: showMore }, "Show more"),
   );
 }
 
@@ -241,18 +254,14 @@ function addExplorer() {
     return;
   }
   for (const note of listNotes()) body.append(make("p.note", {}, note));
-  const card = make(
-    "article.card",
-    { id: "card", "aria-labelledby": "card-title" },
-    make("h3", { id: "card-title", tabindex: -1 }, "No latent chosen"),
-    make("p.note", {}, "Search for a token, or choose a latent from the list. Every card can be linked to."),
-  );
+  const card = make("article.card", { id: "card", "aria-labelledby": "card-title" });
   const pinned = make("article.card", { id: "pinned", "aria-labelledby": "pinned-title", hidden: true });
   const onsubmit = (event) => event.preventDefault();
   body.append(
     make("form.controls", { id: "latent-search", "aria-label": "Search latents", onsubmit }),
     make("div.explorer", {}, makeResultList(), make("div.cards", {}, card, pinned)),
   );
+  emptyCard();
   drawSearchForm();
   addFrequencies(body);
   remember(listExplorerChoices, restoreExplorerChoices);

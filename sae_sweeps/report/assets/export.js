@@ -1,9 +1,7 @@
 "use strict";
 // Tables as text and CSV files, and charts as CSV files and pictures. All are made in the page.
 
-const PICTURE = { width: 1200, height: 800 };
 const PNG_SCALE = 2; // pixels of a PNG in each direction per unit
-const PICTURE_FONT = 17;
 const FORMULA = /^[=+\-@]/; // the start of a text that a spreadsheet would run
 
 // A value as text without what a spreadsheet would run; nothing for a missing value.
@@ -27,13 +25,19 @@ function readCell(cell) {
 
 const readSpread = (cell) => Number(cell.querySelector("[data-spread]")?.dataset.spread ?? NaN);
 
+// The title of a column, with what stands below it.
+function readTitle(cell) {
+  const parts = (cell.querySelector("button") ?? cell).childNodes;
+  return [...parts].map((part) => part.textContent.trim()).join(" ");
+}
+
 // The titles and rows of a table. Spreads (standard deviations) get columns of their own, and the folders of points one.
 function readTable(table) {
   const [head, ...body] = [...table.rows].map((row) => [...row.cells]);
   const points = [...table.rows].map((row) => row.dataset.point);
   const hasPoints = points.some((point) => point != null);
   const hasSpread = head.map((_, at) => body.some((row) => row[at]?.querySelector("[data-spread]")));
-  const titles = head.map((cell) => cell.textContent.trim());
+  const titles = head.map(readTitle);
   const rows = [
     titles.flatMap((title, at) => (hasSpread[at] ? [title, `${title}, standard deviation`] : [title])),
     ...body.map((row) =>
@@ -103,29 +107,21 @@ function makeChartTools(chart) {
     return [titles, ...rows];
   };
   const makePictureTool = (format, title) => makeTool(format.toUpperCase(), title, () => savePicture(chart, format));
-  const { width, height } = PICTURE;
   return makeTools(
     chart.title,
     listRows,
-    makePictureTool("png", `save as a picture of ${PNG_SCALE * width} × ${PNG_SCALE * height} pixels`),
+    makePictureTool("png", "save as a picture"),
     makePictureTool("svg", "save as a vector graphic"),
   );
 }
 
-// Save the chart as it is shown, in the colours of the theme, with its title.
+// Save the chart as a picture, in the colours of the theme.
 async function savePicture(chart, format) {
   const Plotly = await loadPlotly();
-  if (chart.stale || !chart.drawn) await draw(chart);
-  const { data, layout } = chart.area;
-  const titled = {
-    ...layout,
-    title: { text: escapePlotly(chart.title), font: { size: 1.3 * PICTURE_FONT }, yref: "container", y: 0.97 },
-    margin: { ...layout.margin, t: 80, l: 90, b: 70 },
-    font: { ...layout.font, size: PICTURE_FONT },
-    paper_bgcolor: cssColor("back"),
-  };
+  const picture = makePicture(chart);
+  const { width, height } = picture.layout;
   const scale = format === "png" ? PNG_SCALE : 1;
-  const content = await Plotly.toImage({ data, layout: titled }, { format, ...PICTURE, scale, imageDataOnly: true });
+  const content = await Plotly.toImage(picture, { format, width, height, scale, imageDataOnly: true });
   if (format === "svg") saveFile(chart.title, format, "image/svg+xml", content);
   else saveFile(chart.title, format, "image/png", Uint8Array.from(atob(content), (byte) => byte.charCodeAt(0)));
 }

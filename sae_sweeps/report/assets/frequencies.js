@@ -4,34 +4,30 @@
 const FREQUENCY_BINS = 40;
 let frequencyCharts = [];
 
-// A chart of the frequencies of all latents of the card set that is searched.
+// A chart of the frequencies of all latents of one card set, which `showFrequencies` chooses.
 function addFrequencies(body) {
   const charts = make("div.charts.wide");
-  const caption = make("p.note");
   body.append(charts);
-  let frequencies = []; // of the latents that are ever active
-  let shown = null;
-  const build = () => {
-    const { cardSet } = explorerView;
-    if (shown !== cardSet) {
-      loadIndex(cardSet).then((index) => {
-        shown = cardSet;
-        const all = index?.frequency ?? [];
-        frequencies = all.filter((frequency) => frequency > 0);
-        const never = `${pluralize(all.length - frequencies.length, nounOf(cardSet))} never active`;
-        caption.textContent = index
-          ? `${cardSets[cardSet].label}: share of tokens on which each ${nounOf(cardSet)} is active, of those active ` +
-            `${describeText(cardSet)} at least once; ${never}.`
-          : `${cardSets[cardSet].label}: no examples.`;
-        refresh(frequencyCharts);
-      });
-      frequencies = [];
-    }
-    return plotFrequencies(frequencies.map(Math.log10));
-  };
-  const chart = addChart(charts, "Activation frequency of latents", "", build);
-  chart.area.before(caption);
+  const chart = addChart(charts, "Activation frequency of latents", "", () => plotFrequencies(frequencies));
+  chart.area.before(make("p.note", { id: "frequencies-caption" }));
   frequencyCharts = [chart];
+}
+
+let frequencies = []; // log10 of those of the latents that are ever active
+
+async function showFrequencies(cardSet) {
+  const index = await loadIndex(cardSet);
+  if (cardSet !== explorerView.cardSet) return; // another was chosen meanwhile
+  const all = index?.frequency ?? [];
+  const active = all.filter((frequency) => frequency > 0);
+  frequencies = active.map(Math.log10);
+  const { label } = cardSets[cardSet];
+  const noun = nounOf(cardSet);
+  document.getElementById("frequencies-caption").textContent = index
+    ? `${label}: ${pluralize(active.length, noun)} by the share of tokens on which each is active. The other ` +
+      `${(all.length - active.length).toLocaleString("en-US")} are never active ${describeText(cardSet)}.`
+    : `${label}: no examples.`;
+  refresh(frequencyCharts);
 }
 
 function plotFrequencies(values) {

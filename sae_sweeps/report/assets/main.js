@@ -17,7 +17,7 @@ function onSelectionChange() {
 // Charts take their colours from the style sheet when they are drawn.
 function onThemeChange() {
   applyTheme();
-  document.getElementById("theme").textContent = `theme: ${theme}`;
+  document.getElementById("theme").textContent = `Theme: ${theme}`;
   refresh();
 }
 
@@ -33,6 +33,47 @@ systemIsDark.addEventListener("change", onThemeChange);
 addHelp();
 addTableTools();
 explainEvaluated();
+// Paper is white: charts are drawn again with the colours of the light theme, also those that were not in view.
+addEventListener("beforeprint", () => {
+  isPrinting = true;
+  document.documentElement.dataset.theme = "light";
+  if (window.Plotly) for (const chart of charts) draw(chart);
+});
+addEventListener("afterprint", () => {
+  isPrinting = false;
+  onThemeChange();
+});
+
+// Say so if the address names no part of the page.
+function checkAddress() {
+  const name = readFragment();
+  const isKnown = !name || document.getElementById(name) || parseLink(splitAddress().place);
+  const note = document.getElementById("unknown");
+  note.hidden = Boolean(isKnown);
+  note.textContent = isKnown ? "" : `The address ends in #${name}, but this page has no such section or latent.`;
+}
+
+// The section that the address names.
+function readFragment() {
+  const { place } = splitAddress();
+  try {
+    return decodeURIComponent(place);
+  } catch {
+    return place;
+  }
+}
+
+// Studies are decoded after the page has opened, above the section that the address may name: go there again, unless the
+// reader has scrolled meanwhile.
+function landAgain() {
+  const section = document.getElementById(readFragment());
+  if (section && !hasScrolled) section.scrollIntoView({ behavior: "instant" });
+}
+
+let hasScrolled = false;
+for (const kind of ["wheel", "touchmove", "keydown", "pointerdown"])
+  addEventListener(kind, () => (hasScrolled = true), { once: true, passive: true });
+
 drawFilters();
 drawDefinitions();
 drawPoints();
@@ -41,8 +82,12 @@ const curvesChart = addCurves();
 drawCurvesStatus();
 drawSettings();
 drawSharedSettings();
-addStudies();
+const whenStudied = addStudies();
 addExplorer();
+addDismissal();
+addEventListener("hashchange", checkAddress);
+checkAddress();
+whenStudied.then(landAgain);
 onThemeChange();
 remember(listPointChoices, (params) => {
   restorePointChoices(params);

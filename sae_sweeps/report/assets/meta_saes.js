@@ -72,12 +72,11 @@ function showMetaSAE(content, study) {
           },
         ],
         layout: {
-          showlegend: false,
           margin: { l: 50, r: 12, t: 24, b: 40 },
           yaxis: {
             title: "explained variance",
             tickformat: ".0%",
-            range: [Math.min(0, ...known.map(([, value]) => value)), 1],
+            range: [1.1 * Math.min(0, ...known.map(([, value]) => value)), 1.1],
           },
         },
       };
@@ -93,7 +92,7 @@ function showMetaSAE(content, study) {
         marker: { color: cssColor("lower") },
       },
     ],
-    layout: { showlegend: false, xaxis: { title: "meta-latents per latent", dtick: 1 }, yaxis: { title: "latents" } },
+    layout: { xaxis: { title: "meta-latents per latent", dtick: 1 }, yaxis: { title: "latents" } },
   }));
   if (Object.keys(study.matches).length) {
     const byLabel = Object.fromEntries(

@@ -2,7 +2,6 @@
 // The table of points: filters, sorting, a baseline, grouping of seeds. Its filters and selection also apply to the
 // sections below.
 
-const FILTER_FIELDS = ["sweep", "architecture", "dict_size", "k", "state"];
 const view = {
   text: "",
   fields: {}, // field -> required value
@@ -11,25 +10,24 @@ const view = {
   descending: false,
   baseline: null, // the label of its row
   selected: new Set(), // keys of points
+  withoutFailed: false, // whether failed points are left out
 };
 
+const firstPoint = (row) => row.points[0];
+
 // Rows of one point each, or of points that differ only in their seed: label, points, mean and spread of each metric.
-function buildRows(grouped) {
-  if (!grouped) {
-    return report.points.map((point) => ({
-      label: point.label,
-      points: [point],
-      mean: point.metrics ?? {},
-      spread: {},
-    }));
-  }
-  return report.groups.map((group, number) => ({
+function buildRows() {
+  const points = report.points.filter((point) => !view.withoutFailed || point.state !== "failed");
+  if (!view.grouped)
+    return points.map((point) => ({ label: point.label, points: [point], mean: point.metrics ?? {}, spread: {} }));
+  const built = report.groups.map((group, number) => ({
     ...group,
-    points: report.points.filter((point) => point.group === number),
+    points: points.filter((point) => point.group === number),
   }));
+  return built.filter((row) => row.points.length);
 }
 
-let rows = buildRows(view.grouped);
+let rows = buildRows();
 view.baseline = rows.find((row) => row.mean.nmse != null)?.label ?? null;
 
 function passesFilters(row) {
@@ -63,9 +61,17 @@ function meanOverSeeds(row, getValue) {
 const speed = (row) => meanOverSeeds(row, (point) => point.training?.tokens_per_second);
 const seconds = (row) => meanOverSeeds(row, (point) => point.training?.seconds);
 
+// On how many held-out activations the metrics of points were measured: dead latents are those active on none of them.
+const heldOut = (points) => [...new Set(points.map((point) => point.metrics?.held_out_tokens).filter(Boolean))];
+const judgedOn = (points) => {
+  const numbers = heldOut(points).sort((a, b) => a - b);
+  const ends = [...new Set([numbers[0], numbers.at(-1)])].map((number) => number?.toLocaleString("en-US"));
+  return numbers.length ? `on ${ends.join(" to ")} tokens` : "";
+};
+
 const COLUMNS = [
   { name: "label", title: "SAE", getValue: (row) => row.label },
-  { name: "state", title: "state", getValue: (row) => row.points.map((point) => point.state).join(" ") },
+  { name: "state", title: "State", getValue: (row) => row.points.map((point) => point.state).join(" ") },
   ...report.metrics.map((metric) => ({
     name: metric.name,
     title: metricTitle(metric.name),
@@ -77,7 +83,7 @@ const COLUMNS = [
   })),
   {
     name: "tokens_per_second",
-    title: "own tok/s",
+    title: "own tokens/s",
     best: "max",
     getValue: speed,
     explained: "training tokens per second of the point's own training steps",
@@ -103,10 +109,27 @@ function sortRows(unsorted) {
   });
 }
 
+const WORSE_THAN_MEAN = "worse than the mean";
+const isWorseThanMean = (row) => row.mean.nmse >= 1;
+
+// The rows with the best value of a column in their contest: among those of equal k, model, hook and text. A row that is
+// alone in it, shares its value, or is worse than the mean is not the best.
 function findBest(column, candidates) {
-  const values = candidates.map(column.getValue).filter((value) => value != null);
-  if (!column.best || new Set(values).size < 2) return null;
-  return column.best === "min" ? Math.min(...values) : Math.max(...values);
+  const contests = new Map(); // contest -> rows, the best first
+  if (!column.best) return new Set();
+  for (const row of candidates) {
+    if (column.getValue(row) == null || isWorseThanMean(row)) continue;
+    const { contest } = firstPoint(row);
+    contests.set(contest, [...(contests.get(contest) ?? []), row]);
+  }
+  const sign = column.best === "min" ? 1 : -1;
+  const best = new Set();
+  for (const members of contests.values()) {
+    members.sort((a, b) => sign * (column.getValue(a) - column.getValue(b)));
+    const [first, second] = members;
+    if (second && column.getValue(first) !== column.getValue(second)) best.add(first);
+  }
+  return best;
 }
 
 function makeDifference(column, row, baseline) {
@@ -119,6 +142,8 @@ function makeDifference(column, row, baseline) {
   return make("small", { class: good }, text);
 }
 
+const isJudgedApart = heldOut(report.points).length > 1;
+
 function drawPoints() {
   const sorted = sortRows(shownRows());
   const baseline = rows.find((row) => row.label === view.baseline);
@@ -128,12 +153,14 @@ function drawPoints() {
   const body = sorted.map((row) => {
     const cells = COLUMNS.slice(2).map((column) => {
       const value = column.getValue(row);
-      const isBest = value != null && value === best.get(column);
+      const isBest = best.get(column).has(row);
       const cell = makeNumberCell(`${isBest ? "★ " : ""}${column.format(value)}`, value, column.name);
       if (isBest) cell.classList.add("best");
       const spread = column.getSpread?.(row);
       if (spread != null) cell.append(make("small", { "data-spread": spread }, `± ${column.format(spread)}`));
       cell.append(makeDifference(column, row, baseline) ?? "");
+      if (column.name === "dead_fraction" && isJudgedApart) cell.append(make("small", {}, judgedOn(row.points)));
+      if (column.name === "nmse" && isWorseThanMean(row)) cell.append(make("small.worse", {}, WORSE_THAN_MEAN));
       return cell;
     });
     const selected = row.points.some((point) => view.selected.has(point.key));
@@ -156,7 +183,8 @@ function drawPoints() {
 function makeHeading(column) {
   const sorts = view.sort === column.name;
   const attributes = { type: "button", onclick: () => sortBy(column.name), ...explainedBy(column.explained) };
-  const button = make("button", attributes, column.title);
+  const judged = column.name === "dead_fraction" ? make("small", {}, judgedOn(report.points)) : null;
+  const button = make("button", attributes, column.title, judged);
   const order = sorts ? (view.descending ? "descending" : "ascending") : null;
   return make(
     `th${column.format ? ".number" : ""}`,
@@ -177,9 +205,7 @@ function makeRowHeader(row, selected, isBaseline) {
     "label",
     {},
     box,
-    make("span.swatch", {
-      style: `background:var(--${firstPoint(row).architecture in ARCHITECTURE_NAMES ? firstPoint(row).architecture : "other"})`,
-    }),
+    makeSwatch(styleOf(firstPoint(row))),
     make("span", {}, row.label + seeds + (isBaseline ? " (baseline)" : "")),
   );
 }
@@ -201,97 +227,4 @@ function sortBy(name) {
   view.sort = name;
   drawPoints();
   document.querySelector(`#points-table th[data-name="${name}"] button`).focus();
-}
-
-function drawFilters() {
-  const form = document.getElementById("filters");
-  form.replaceChildren();
-  form.addEventListener("submit", (event) => event.preventDefault());
-  const search = make("input", {
-    type: "search",
-    placeholder: "words, e.g. topk 6144",
-    value: view.text,
-    oninput: (event) => {
-      view.text = event.target.value;
-      onFilterChange();
-    },
-  });
-  form.append(makeLabelled("search", search));
-  for (const field of FILTER_FIELDS) {
-    const values = [...new Set(report.points.map((point) => String(point[field])))];
-    if (values.length < 2) continue;
-    values.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
-    const options = [["", "all"], ...values.map((value) => [value, ARCHITECTURE_NAMES[value] ?? value])];
-    form.append(
-      makeLabelled(
-        field.replace("_", " "),
-        makeSelect(options, view.fields[field] ?? "", (value) => {
-          if (value) view.fields[field] = value;
-          else delete view.fields[field];
-          onFilterChange();
-        }),
-      ),
-    );
-  }
-  if (report.groups.length < report.points.length) {
-    const options = [
-      ["yes", "grouped: mean ± standard deviation"],
-      ["", "separate"],
-    ];
-    form.append(
-      makeLabelled(
-        "seeds",
-        makeSelect(options, view.grouped ? "yes" : "", (value) => {
-          view.grouped = Boolean(value);
-          const earlier = rows.find((row) => row.label === view.baseline)?.points[0];
-          rows = buildRows(view.grouped);
-          view.baseline = rows.find((row) => row.points.includes(earlier))?.label ?? null;
-          drawBaselineOptions();
-          onFilterChange();
-        }),
-      ),
-    );
-  }
-  form.append(
-    makeLabelled(
-      "baseline",
-      make("select", {
-        id: "baseline",
-        onchange: (event) => {
-          view.baseline = event.target.value || null;
-          drawPoints();
-        },
-      }),
-    ),
-  );
-  form.append(
-    make(
-      "button",
-      {
-        type: "button",
-        onclick: () => {
-          view.selected.clear();
-          drawPoints();
-          onSelectionChange();
-        },
-      },
-      "clear selection",
-    ),
-  );
-  drawBaselineOptions();
-}
-
-function drawDefinitions() {
-  const definitions = COLUMNS.filter((column) => column.explained).map((column) =>
-    make("div", {}, make("dt", {}, column.title), make("dd", {}, column.explained)),
-  );
-  document.getElementById("columns").append(make("dl.definitions", {}, ...definitions));
-}
-
-function drawBaselineOptions() {
-  const labels = rows.filter((row) => row.mean.nmse != null).map((row) => row.label);
-  const options = ["", ...labels].map((value) =>
-    make("option", { value, selected: value === (view.baseline ?? "") }, value || "none"),
-  );
-  document.getElementById("baseline").replaceChildren(...options);
 }

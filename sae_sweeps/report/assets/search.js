@@ -25,17 +25,17 @@ function listOrders(cardSet, everywhere) {
   const { stitched, decomposed } = cardSets[cardSet];
   const saes = indexedSets().map((number) => cardSets[number]);
   const changes = everywhere
-    ? [["change-0", "change in MSE"]].filter(() => saes.some((one) => one.stitched.length))
-    : stitched.map(([small], at) => [`change-${at}`, `change in MSE of ${cardSets[small].label}`]);
+    ? [["change-0", "Change in MSE"]].filter(() => saes.some((one) => one.stitched.length))
+    : stitched.map(([small], at) => [`change-${at}`, `Change in MSE of ${cardSets[small].label}`]);
   const explained = everywhere
-    ? [["explained-0", "explained variance"]].filter(() => saes.some((one) => one.decomposed.length))
-    : decomposed.map((meta, at) => [`explained-${at}`, `explained variance, ${cardSets[meta].label}`]);
-  return [["match", "best match"], ["number", "number"], ["frequency", "frequency"], ...changes, ...explained];
+    ? [["explained-0", "Explained variance"]].filter(() => saes.some((one) => one.decomposed.length))
+    : decomposed.map((meta, at) => [`explained-${at}`, `Explained variance, ${cardSets[meta].label}`]);
+  return [["match", "Best match"], ["number", "Number"], ["frequency", "Frequency"], ...changes, ...explained];
 }
 
 // The filters of a search: [name, title].
 function listFilters(cardSet, everywhere) {
-  const [all, novel, known] = [["", "all latents"], "novel latents", "reconstruction latents"];
+  const [all, novel, known] = [["", "All latents"], "Novel latents", "Reconstruction latents"];
   if (everywhere) {
     const has = indexedSets().some((number) => cardSets[number].stitched.length);
     return has ? [all, ["novel-0", novel], ["reconstruction-0", known]] : [all];

@@ -1,7 +1,10 @@
 "use strict";
 // The figures of a stitching study.
 
+// What the table of ends leaves out, in the order in which it is listed.
 const STITCH_METRICS = {
+  activations: "held-out activations",
+  without_spread: "held-out activations without spread, left out of the NMSE",
   latents: "latents of the large SAE",
   latents_active: "latents of the large SAE that are ever active",
   novel: "novel latents",
@@ -10,9 +13,8 @@ const STITCH_METRICS = {
   reconstruction_lowering_share: "share of active reconstruction latents that lower the MSE when inserted alone",
   auroc: "AUROC of the cosine as predictor of the sign of the change in MSE",
   best_threshold: "best cosine threshold",
-  nmse_lowest_on_the_way: "lowest NMSE while novel latents are inserted",
   mse_small: "MSE of the small SAE on raw activations",
-  activations: "held-out activations",
+  nmse_lowest_on_the_way: "lowest NMSE while novel latents are inserted",
 };
 // The rows of the table: title, and the names of its NMSE, L0 and CE degradation.
 const STITCH_ROWS = [

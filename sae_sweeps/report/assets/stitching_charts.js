@@ -11,6 +11,12 @@ function layoutOfThresholds({ metrics, settings }) {
   ]);
 }
 
+const THRESHOLD_TITLES = {
+  novel: "novel latents",
+  nmse_novel_in: "NMSE with novel latents",
+  l0_novel_in: "L0 with novel latents",
+};
+
 function addThresholds(charts, study) {
   const { metrics } = study;
   addChart(
@@ -21,7 +27,7 @@ function addThresholds(charts, study) {
       const x = study.thresholds.map((row) => row.threshold);
       const flat = (name, value, colorName) => ({
         ...lineTrace(name, [x[0], x.at(-1)], [value, value], colorName, { mode: "lines" }),
-        line: { color: cssColor(colorName), width: 1.5, dash: "dash" },
+        line: { color: cssColor(colorName), width: 1.5, dash: plotlyDash("7,4") },
       });
       return {
         traces: [
@@ -46,10 +52,21 @@ function addThresholds(charts, study) {
       };
     },
     () => [
-      Object.keys(study.thresholds[0]).map((name) => name.replaceAll("_", " ")),
+      Object.keys(study.thresholds[0]).map((name) => THRESHOLD_TITLES[name] ?? name.replaceAll("_", " ")),
       study.thresholds.map((row) => Object.values(row)),
     ],
   );
+}
+
+// Ticks of an axis of changes, which is linear near zero and logarithmic further away: more of them in a small range.
+function chooseChangeTicks(changes) {
+  const sizes = changes.filter(Boolean).map(Math.abs);
+  const isSmallRange = Math.max(...sizes) < 30 * Math.min(...sizes);
+  const steps = isSmallRange ? [1, 2, 5] : [1];
+  const positive = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1].flatMap((size) =>
+    steps.map((step) => Number((step * size).toPrecision(1))),
+  );
+  return [...positive.map((value) => -value), 0, ...positive];
 }
 
 function addChanges(charts, study) {
@@ -81,11 +98,12 @@ function addChanges(charts, study) {
           customdata: members.map((i) => [latent[i], change[i]]),
           links: cardSet >= 0 ? members.map((i) => linkTo(cardSet, latent[i])) : undefined,
           marker: { color: cssColor(colorName), size: 4, opacity: 0.6 },
+          colorName,
           hovertemplate:
             "latent %{customdata[0]}<br>cosine %{x:.3f}<br>relative change in MSE %{customdata[1]:.3g}<extra></extra>",
         };
       });
-      const ticks = [-1e-2, -1e-3, -1e-4, -1e-5, 0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1];
+      const ticks = chooseChangeTicks(change);
       return {
         traces,
         layout: {
@@ -106,11 +124,13 @@ function addChanges(charts, study) {
   );
 }
 
+const ROC_RANGE = [-0.02, 1.02];
+
 function addROC(charts, study) {
   addChart(
     charts,
     "ROC curve of the cosine",
-    "Predicts that a latent lowers the MSE if its largest cosine is at most a threshold; latents that are ever active.",
+    "Latents that are ever active; one is called novel if its largest cosine with the small SAE is below a threshold.",
     () => ({
       traces: [
         lineTrace("cosine", [0, ...study.roc.x], [0, ...study.roc.y], "lower", { mode: "lines" }),
@@ -120,14 +140,14 @@ function addROC(charts, study) {
           name: "chance",
           mode: "lines",
           type: "scatter",
-          line: { color: cssColor("plain"), dash: "dash", width: 1 },
+          line: { color: cssColor("plain"), dash: plotlyDash("7,4"), width: 1 },
+          colorName: "plain",
           hoverinfo: "skip",
         },
       ],
       layout: {
-        showlegend: false,
-        xaxis: { title: "false positive rate", range: [0, 1] },
-        yaxis: { title: "true positive rate", range: [0, 1.01] },
+        xaxis: { title: "False positive rate<br>(raise the error, called novel)", range: ROC_RANGE },
+        yaxis: { title: "True positive rate<br>(lower the error, called novel)", range: ROC_RANGE },
       },
     }),
   );
@@ -146,22 +166,22 @@ function addInterpolation(charts, { curves, settings }) {
   const phasesCaption =
     "First novel latents are inserted, lowest cosine first; then families are swapped; the last step removes the " +
     "remaining latents of the small SAE.";
-  const add = (title, y, x = positions, caption = "") =>
+  const add = (title, yTitle, y, x = positions, caption = "") =>
     addChart(charts, title, caption, () => ({
       traces: [
         lineTrace("interpolation", x, y, "lower", { hovertemplate: "position %{x}<br>%{y:.5g}<extra></extra>" }),
       ],
       layout: {
-        showlegend: false,
         ...phases(),
         xaxis: { title: "position (small → large SAE)" },
-        yaxis: { rangemode: "tozero" },
+        yaxis: { title: yTitle, rangemode: "tozero" },
       },
     }));
-  add("NMSE of the interpolation", interpolation.nmse, positions, phasesCaption);
-  add("L0 of the interpolation", interpolation.l0);
+  add("NMSE of the interpolation", "NMSE", interpolation.nmse, positions, phasesCaption);
+  add("L0 of the interpolation", "L0", interpolation.l0);
   add(
     "CE degradation of the interpolation, nats",
+    "CE degradation, nats",
     curves.ce_degradation.nats,
     curves.ce_degradation.positions,
     `On ${formatCount(settings.ce_tokens)} activations.`,
@@ -225,7 +245,6 @@ function addFamilies(charts, study) {
           },
         ],
         layout: {
-          showlegend: false,
           xaxis: { title: "latents of the small SAE : latents of the large SAE", type: "category" },
           yaxis: { title: "families", type: "log" },
         },

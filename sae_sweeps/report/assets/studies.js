@@ -8,7 +8,8 @@ const formatCount = (value) => value.toLocaleString("en-US");
 const findLabel = (sweep, folder) =>
   report.points.find((point) => point.folder === folder && point.sweep === sweep)?.label ?? folder;
 
-// Fill the section of a task: a table of all studies, a choice of one, and what `show` adds for it.
+// Fill the section of a task: a table of all studies, a choice of one, and what `show` adds for it. Returns a promise
+// where the studies have to be decoded first.
 // columns: [title, name of the metric, value -> text, explanation] of the table
 function addStudySection(id, task, command, makeTitle, columns, show) {
   const body = document.getElementById(id);
@@ -27,7 +28,7 @@ function addStudySection(id, task, command, makeTitle, columns, show) {
     return;
   }
   const content = make("div");
-  readBlock("studies").then((studies) => {
+  return readBlock("studies").then((studies) => {
     const finished = studies[task];
     const showStudy = (at) => {
       dropCharts(content);
@@ -43,11 +44,11 @@ function addStudySection(id, task, command, makeTitle, columns, show) {
         make("th", { scope: "row" }, makeTitle(study)),
         ...columns.map(([, name, format]) => makeNumberCell(format(study.metrics[name]), study.metrics[name])),
       ]);
-      const table = fillTable(make("table"), ["study", ...titles], rows, 1);
+      const table = fillTable(make("table"), ["Study", ...titles], rows, 1);
       body.append(makeTableBox(task === "stitch" ? "All stitching studies" : "All meta-SAE studies", table));
     }
     if (finished.length > 1)
-      body.append(make("div.controls", {}, makeLabelled("study", makeSelect(options, "0", showStudy))));
+      body.append(make("div.controls", {}, makeLabelled("Study", makeSelect(options, "0", showStudy))));
     else body.append(make("p", {}, options[0][1]));
     body.append(content);
     showStudy(0);
@@ -91,6 +92,7 @@ const lineTrace = (name, x, y, colorName, more = {}) => ({
   mode: "lines+markers",
   marker: { size: 5 },
   line: { color: cssColor(colorName), width: 2 },
+  colorName,
   ...more,
 });
 
@@ -106,6 +108,7 @@ function plotHistograms(histograms, x, y, marks = []) {
     width: bins.width,
     marker: { color: cssColor(HISTOGRAM_COLORS[number % HISTOGRAM_COLORS.length]) },
     opacity: Object.keys(histograms).length > 1 ? 0.6 : 1,
+    colorName: HISTOGRAM_COLORS[number % HISTOGRAM_COLORS.length],
   }));
   return {
     traces,
@@ -113,7 +116,6 @@ function plotHistograms(histograms, x, y, marks = []) {
       barmode: "overlay",
       bargap: 0,
       ...layoutOfMarks(marks),
-      showlegend: traces.length > 1,
       xaxis: { title: x },
       yaxis: { title: y },
     },
@@ -121,7 +123,7 @@ function plotHistograms(histograms, x, y, marks = []) {
 }
 
 function addStudies() {
-  addStudySection(
+  const stitching = addStudySection(
     "stitching-body",
     "stitch",
     report.commands.stitch,
@@ -130,15 +132,15 @@ function addStudies() {
       `threshold ${study.settings.threshold}${study.differences}`,
     [
       ["AUROC", "auroc", formatNumber, "how well the cosine predicts the sign of the change in MSE; 0.5 is chance"],
-      ["best threshold", "best_threshold", formatNumber, "the cosine that separates the two signs best"],
-      ["novel latents", "novel", formatNumber, "latents whose largest cosine with the small SAE is at most the threshold"],
+      ["Best threshold", "best_threshold", formatNumber, "the cosine that separates the two signs best"],
+      ["Novel latents", "novel", formatNumber, "latents whose largest cosine with the small SAE is at most the threshold"],
       ["NMSE, small SAE", "nmse_small", formatNMSE, "NMSE of the small SAE alone"],
       ["NMSE, novel latents inserted", "nmse_novel_in", formatNMSE, "NMSE of the small SAE with all novel latents"],
       ["NMSE, large SAE", "nmse_large", formatNMSE, "NMSE of the large SAE alone"],
     ],
     showStitching,
   );
-  addStudySection(
+  const metaSAEs = addStudySection(
     "meta-body",
     "meta_sae",
     report.commands.meta_sae,
@@ -146,11 +148,12 @@ function addStudies() {
       `${study.metrics.meta_latents} meta-latents, k ${study.settings.k}, of ` +
       `${findLabel(study.sweep, study.sae.point)}${study.differences}`,
     [
-      ["explained variance", "explained_variance", formatPercent, "share of the decoder directions' variance"],
-      ["explained variance, shuffled", "explained_variance_shuffled", formatPercent, "the same of shuffled directions"],
+      ["Explained variance", "explained_variance", formatPercent, "share of the decoder directions' variance"],
+      ["Explained variance, shuffled", "explained_variance_shuffled", formatPercent, "the same of shuffled directions"],
       ["CE degradation before, nats", "ce_degradation_before", formatNumber, "of the SAE with its own directions"],
       ["CE degradation after, nats", "ce_degradation_after", formatNumber, "of the SAE with reconstructed directions"],
     ],
     showMetaSAE,
   );
+  return Promise.all([stitching, metaSAEs]);
 }

@@ -31,7 +31,7 @@ def test_an_address_restores_filters_order_baseline_and_ticked_points(open_repor
     assert address(page) == ""
     filters(page, "seeds").select_option("")
     filters(page, "search").fill("topk seed")
-    filters(page, "dict size").select_option("48")
+    filters(page, "Dictionary size").select_option("48")
     filters(page, "baseline").select_option(index=2)
     column(page, "l0").click()
     column(page, "l0").click()
@@ -44,7 +44,7 @@ def test_an_address_restores_filters_order_baseline_and_ticked_points(open_repor
     assert other.locator("#points-table").inner_text() == page.locator("#points-table").inner_text()
     assert ticked(other) == ticked(page)
     assert len(ticked(page)) == 2
-    for label in ("search", "dict size", "seeds", "baseline", "architecture"):
+    for label in ("search", "Dictionary size", "seeds", "baseline", "architecture"):
         assert filters(other, label).input_value() == filters(page, label).input_value()
     expect(other.locator("#settings-status")).to_contain_text("2 selected points.")
     assert address(other) == link

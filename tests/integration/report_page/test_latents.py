@@ -94,3 +94,19 @@ def test_a_broken_link_does_no_harm(open_report, sweep, end):
     page = open_report("#/" + end.replace("NAME", point(sweep, "topk-48-k4-seed0").name))
     expect(page.locator("#card-title")).to_have_text("No latent chosen")
     expect(rows(page)).to_have_count(5)
+    expect(page.locator("#unknown")).to_contain_text("no such section or latent")
+
+
+def test_an_emptied_search_empties_the_card(open_report):
+    page = open_report()
+    page.locator("#explorer").scroll_into_view_if_needed()
+    title, search = page.locator("#card-title"), page.locator("#search")
+    expect(page.locator("#results a").first).to_be_visible()
+    expect(title).to_have_text("No latent chosen")
+    for query, found in (("people", re.compile(r"^latent \d+ #")), ("", "No latent chosen")):
+        search.fill(query)
+        expect(title).to_have_text(found)
+    search.fill("people")
+    expect(title).not_to_have_text("No latent chosen")
+    search.fill("no such token")
+    expect(title).to_have_text("No latent chosen")

@@ -16,7 +16,7 @@ from tests.integration.pages import (
     opened,
     time_click,
 )
-from tests.integration.report_page.reading import IN_CHROMIUM, set_view
+from tests.integration.report_page.reading import IN_CHROMIUM, chart, set_view
 from tests.integration.synthetic_reports import write_report_of_latents, write_report_of_points
 from tests.tasks.conftest import point
 
@@ -45,6 +45,59 @@ def test_nothing_overflows_horizontally(open_report, sweep):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_no_button_of_a_chart_leaves_the_page(open_report):
+    page = open_report()
+    figure = chart(page, "NMSE against L0")
+    figure.locator(".chart").hover()
+    buttons = figure.locator(".modebar-btn")
+    titles = buttons.evaluate_all("all => all.map((one) => one.dataset.title)")
+    assert "Download the chart as a PNG" in titles
+    assert not [title for title in titles if "share" in title.lower() or "cloud" in title.lower()]
+    for at in range(len(titles)):
+        buttons.nth(at).click()
+    address = page.url
+    page.wait_for_timeout(500)
+    assert (page.url, len(page.context.pages)) == (address, 1)  # a request fails the test as it ends
+    assert page.locator(".chart").first.evaluate("area => area._context.plotlyServerURL") == ""
+
+
+def test_links_of_sections_land_at_their_headings(open_report):
+    page = open_report("#meta")  # which studies push down when they are decoded
+    page.emulate_media(reduced_motion="reduce")
+    expect(page.locator("#meta-body dl")).to_be_visible()
+    names = page.locator("nav a").evaluate_all("all => all.map((a) => a.hash.slice(1))")
+    assert names[-2:] == ["meta", "explorer"]
+    for name in ("meta", *reversed(names)):
+        if page.url.rpartition("#")[2] != name:
+            page.locator(f"nav a[href='#{name}']").click()
+        page.wait_for_timeout(400)  # charts and results that come into view are drawn
+        top = page.locator(f"#{name} h2").evaluate("heading => heading.getBoundingClientRect().top")
+        assert 0 < top < 120, name
+
+
+def test_an_unknown_anchor_is_reported(open_report):
+    page = open_report("#nowhere")
+    expect(page.locator("#unknown")).to_have_text(
+        "The address ends in #nowhere, but this page has no such section or latent."
+    )
+    page.locator("nav a").first.click()
+    expect(page.locator("#unknown")).to_be_hidden()
+
+
+def test_paper_is_white(open_report):
+    page = open_report(theme="dark")
+    drawn = "area => [area.layout.font.color, area.layout.width ?? null]"
+    area = chart(page, "NMSE against L0").locator(".chart")
+    screen = area.evaluate(drawn)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(page.locator("html")).to_have_attribute("data-theme", "light")
+    page.wait_for_timeout(300)
+    assert area.evaluate(drawn) == ["#1b1f24", 316]
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.wait_for_timeout(300)
+    assert (area.evaluate(drawn)[0], page.locator("html").get_attribute("data-theme")) == (screen[0], "dark")
+
+
 def test_the_theme_can_be_chosen(open_report):
     page = open_report()
     button, root = page.locator("#theme"), page.locator("html")
@@ -52,7 +105,7 @@ def test_the_theme_can_be_chosen(open_report):
     for _ in range(3):
         button.click()
         seen.append((button.inner_text(), root.get_attribute("data-theme")))
-    assert seen == [("theme: light", "light"), ("theme: dark", "dark"), ("theme: system", "light")]
+    assert seen == [("Theme: light", "light"), ("Theme: dark", "dark"), ("Theme: system", "light")]
     page.emulate_media(color_scheme="dark")
     expect(root).to_have_attribute("data-theme", "dark")
 

@@ -50,11 +50,11 @@ def test_filters_keep_the_matching_points(open_report):
     filters(page, "search").fill("")
     expect(rows(page)).to_have_count(2)
     filters(page, "architecture").select_option("")
-    filters(page, "dict size").select_option("32")
+    filters(page, "dictionary size").select_option("32")
     expect(rows(page)).to_have_count(2)
     expect(page.locator("#points-status")).to_contain_text("2 of 5")
     assert sum(len(trace["x"]) for trace in traces(page, "Dead latents")) == 2
-    filters(page, "dict size").select_option("")
+    filters(page, "dictionary size").select_option("")
     filters(page, "state").select_option("failed")
     expect(rows(page)).to_have_count(1)
 
@@ -87,7 +87,7 @@ def test_curves_and_settings_show_the_selected_points(open_report):
     chosen = {labels[0], labels[3]}
     expect(page.locator("#settings-status")).to_contain_text("2 selected points.")
     assert {*page.locator("#settings-table thead th").all_inner_texts()[1:]} == chosen
-    expect(chart(page, "Training curves").locator(".legend .traces")).to_have_count(2)
+    expect(chart(page, "Training curves").locator(".legend button")).to_have_count(2)
     assert {trace["name"] for trace in traces(page, "Training curves")} == chosen
 
 
@@ -113,6 +113,44 @@ def test_a_chart_lists_its_numbers(open_report):
     expect(numbers.locator("tbody tr")).to_have_count(4)
     read = sorted(float(row[2]) for row in table(numbers))
     assert read == pytest.approx(sorted(value for value in values(page, "nmse") if value is not None), rel=1e-3)
+
+
+def test_failures_can_be_dismissed(open_report):
+    page = open_report()
+    button = page.get_by_role("button", name="Hide failures")
+    button.click()
+    expect(rows(page)).to_have_count(4)
+    expect(page.locator("header .failures").first).to_be_hidden()
+    assert "jumprelu" not in page.locator("#settings-table").text_content().lower()
+    button.click()
+    expect(rows(page)).to_have_count(5)
+
+
+def test_missing_results_of_a_failed_point_are_no_differences(open_report):
+    page = open_report()
+    names = [row[0] for row in table(page.locator("#settings-table"))]
+    assert "training.lr" in names
+    assert not [name for name in names if name == "commit" or name.startswith("packages.")]
+
+
+def test_axes_have_a_margin_of_a_tenth(open_report):
+    page = open_report()
+    for title in ("NMSE against L0", "NMSE against dictionary size", "Training curves"):
+        axes = (
+            chart(page, title)
+            .locator(".chart")
+            .evaluate(
+                """area => ["x", "y"].map((name) => {
+              const { range, type } = area.layout[`${name}axis`];
+              const values = area.data.flatMap((trace) => [...trace[name]]).filter((value) => value !== null);
+              return [range, type === "log" ? values.map(Math.log10) : values];
+            })"""
+            )
+        )
+        for (low, high), plotted in axes:
+            margin = 0.099 * (max(plotted) - min(plotted))
+            assert min(plotted) - low >= margin
+            assert high - max(plotted) >= margin
 
 
 def test_a_failed_point_is_shown_with_its_reason(open_report):
