@@ -66,38 +66,40 @@ def _describe_results(ranked: Sequence[Group]) -> str:
             at_k.setdefault(_k(group), []).append(group)
     contests = {k: members for k, members in at_k.items() if len(members) > 1}
     alone = [members[0] for members in at_k.values() if len(members) == 1]
+    end, further = _describe_ce(next(iter(at_k.values()))) if len(at_k) == 1 else ("", [])
     sentences = []
     if contests:
         where = f"k {next(iter(contests))}" if len(contests) == 1 else "each k" if not alone else _join_ks(contests)
-        sentences.append(f"Lowest NMSE at {where}: {'; '.join(map(_describe_lowest, contests.values()))}")
-    if len(at_k) == 1 and contests:
-        sentences += _describe_lowest_ce(next(iter(contests.values())))
+        sentences.append(f"Lowest NMSE at {where}: {'; '.join(map(_describe_lowest, contests.values()))}{end}")
     if alone:
         where = "" if len(at_k) == 1 else " at each k" if not contests else f" at {_join_ks(map(_k, alone))}"
-        sentences.append(f"One SAE{where}: {'; '.join(f'{one.label}, NMSE {_describe_error(one)}' for one in alone)}")
+        sentences.append(
+            f"One SAE{where}: {'; '.join(f'{one.label}, NMSE {_describe_error(one)}' for one in alone)}{end}"
+        )
+    sentences += further
     if diverged := [group.label for group in ranked if is_worse_than_mean(group.mean)]:
         sentences.append(f"Worse than the mean, with an NMSE of 1 or more: {'; '.join(diverged)}")
     return "".join(f"{sentence}. " for sentence in sentences).rstrip()
 
 
 def _describe_lowest(members: Sequence[Group]) -> str:
-    """Return label and numbers of the first of groups by NMSE, and how many others have exactly its NMSE."""
+    """Return label, NMSE and L0 of the first of groups by NMSE, and how many others have exactly its NMSE."""
     equal = sum(get_nmse(group) == get_nmse(members[0]) for group in members) - 1
     return f"{members[0].label}, {_describe_error(members[0])}" + f", and {equal} with the same NMSE" * bool(equal)
 
 
-def _describe_lowest_ce(members: Sequence[Group]) -> list[str]:
+def _describe_ce(members: Sequence[Group]) -> tuple[str, list[str]]:
+    """Return the end of a sentence with the first group's CE degradation, and a sentence if another's is the lowest."""
+    if "ce_degradation" not in members[0].mean:
+        return "", []
+    end = f" and a CE degradation of {format_mean('ce_degradation', members[0])} nats per token"
     lowest = min(members, key=lambda group: finite_or_inf(group.mean.get("ce_degradation")))
-    if lowest is members[0] or "ce_degradation" not in lowest.mean:
-        return []
-    return [f"Lowest CE degradation: {lowest.label}, {format_mean('ce_degradation', lowest)} nats per token"]
+    text = f"Lowest CE degradation: {lowest.label}, {format_mean('ce_degradation', lowest)} nats per token"
+    return end, [text] * (lowest is not members[0])
 
 
 def _describe_error(group: Group) -> str:
-    text = f"{format_mean('nmse', group)} at L0 {format_mean('l0', group)}"
-    if "ce_degradation" in group.mean:
-        text += f" and a CE degradation of {format_mean('ce_degradation', group)} nats"
-    return text
+    return f"{format_mean('nmse', group)} at L0 {format_mean('l0', group)}"
 
 
 def _join_ks(ks: Iterable[int]) -> str:

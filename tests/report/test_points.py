@@ -113,7 +113,7 @@ def test_the_summary_has_the_lowest_nmse_and_the_lowest_ce_degradation():
         compared("dict_size=300", nmse=0.4, l0=4.0, ce_degradation=-0.01),
     ]
     assert summarise(group_by_seed(points)) == (
-        "Lowest NMSE at k 32: BatchTopK 200, k 32, 0.2000 at L0 3.1 and a CE degradation of 0.2500 nats."
+        "Lowest NMSE at k 32: BatchTopK 200, k 32, 0.2000 at L0 3.1 and a CE degradation of 0.2500 nats per token."
         " Lowest CE degradation: BatchTopK 300, k 32, -0.0100 nats per token."
     )
     seeds = [compared(f"seed={seed}", nmse=0.1 + seed / 10, l0=2.0, ce_degradation=0.0) for seed in (0, 1)]

@@ -82,18 +82,9 @@ async function draw(chart) {
   chart.stale = false;
   const Plotly = await loadPlotly();
   const { traces, layout, entries } = buildChart(chart);
-  const options = {
-    responsive: true,
-    displaylogo: false,
-    // Nothing leaves the page: there is no button that uploads a chart, and no address for it.
-    showSendToCloud: false,
-    plotlyServerURL: "",
-    modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d"],
-    modeBarButtonsToAdd: [makeDownloadButton(chart)],
-  };
-  if (isTouchScreen.matches) options.displayModeBar = false;
+  chart.options ??= makeOptions(chart); // the same for each draw: with others Plotly would begin from scratch
   if (chart.drawn) drawLegend(chart, entries);
-  await Plotly.react(chart.area, traces, layout, options);
+  await Plotly.react(chart.area, traces, layout, chart.options);
   if (!chart.drawn)
     chart.area.on(
       "plotly_click",
@@ -101,6 +92,17 @@ async function draw(chart) {
     );
   chart.drawn = true;
 }
+
+const makeOptions = (chart) => ({
+  responsive: true,
+  displaylogo: false,
+  // Nothing leaves the page: there is no button that uploads a chart, and no address for it.
+  showSendToCloud: false,
+  plotlyServerURL: "",
+  modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d"],
+  modeBarButtonsToAdd: [makeDownloadButton(chart)],
+  ...(isTouchScreen.matches ? { displayModeBar: false } : {}),
+});
 
 const PICTURE = { width: 1200, height: 800, font: 17 };
 const LEGEND_LINE = 28; // pixels of an entry of a legend in a picture

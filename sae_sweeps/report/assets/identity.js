@@ -39,19 +39,21 @@ const styleOf = (() => {
   const tryColors = (chosen, name) =>
     numberCombinations([...chosen, name])[1] <= PALETTE.length ? [...chosen, name] : chosen;
   const colored = report.groups.length === 1 ? ["seed"] : COLORED.reduce(tryColors, []);
-  let [getColor] = numberCombinations(colored);
+  const [numberColor, colors] = numberCombinations(colored);
+  const isByArchitecture = colors > 1 && colors === numberCombinations(["architecture"])[1];
+  let getColor = (point) =>
+    isByArchitecture ? knownColor(point.architecture) : PALETTE[numberColor(point) % PALETTE.length];
   let [getVariant, variants] = numberCombinations(COLORED.filter((name) => !colored.includes(name)));
   if (variants > VARIANTS) {
-    getColor = (point) => point.group % PALETTE.length;
+    // Symbols do not suffice for what has no colour of its own: each row takes the next colour.
+    getColor = (point) => PALETTE[point.group % PALETTE.length];
     getVariant = (point) => Math.floor(point.group / PALETTE.length);
     variants = Math.ceil(report.groups.length / PALETTE.length);
   }
   const [getSeed] = numberCombinations(["seed"]);
-  const isByArchitecture = colored.every((name) => name === "architecture" || numberCombinations([name])[1] === 1);
   return (point) => {
     const variant = (getVariant(point) + variants * getSeed(point)) % VARIANTS;
-    const color = isByArchitecture ? knownColor(point.architecture) : PALETTE[getColor(point)];
-    return { color, symbol: SYMBOL_NAMES[variant], dash: DASHES[variant] };
+    return { color: getColor(point), symbol: SYMBOL_NAMES[variant], dash: DASHES[variant] };
   };
 })();
 

@@ -35,6 +35,9 @@ const traceName = (trace) => unescapePlotly(trace.name ?? "");
 
 // List entries, { name, short, style } with `name` for the whole label, below a chart, if they are several.
 function drawLegend(chart, entries) {
+  const key = JSON.stringify(entries);
+  if (chart.legendKey === key) return; // and the entry that was pressed keeps the focus
+  chart.legendKey = key;
   const listed = entries.length > 1 ? entries.slice(0, MAX_ENTRIES) : [];
   const items = listed.map(({ name, short, style }) => {
     const isShown = !chart.hidden.has(name);

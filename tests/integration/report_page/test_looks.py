@@ -76,6 +76,7 @@ def test_an_entry_of_a_legend_hides_its_points_and_shows_them_again(page):
         entry.click()
         expect(entry).to_have_attribute("aria-pressed", pressed)
         page.wait_for_timeout(300)
+        expect(entry).to_be_focused()
         assert figure.locator(".chart").evaluate(count) == points
 
 
