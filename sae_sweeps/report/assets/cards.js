@@ -40,7 +40,8 @@ async function makeCard(id, target) {
   ];
   if (card.e?.length) {
     parts.push(makeHeading4("Top activating examples"), makeExamples(card.e, contexts));
-    if (card.e.some(([, , around]) => around)) parts.push(make("p.note", {}, "The stronger a token's colour, the higher the latent's activation on it."));
+    if (card.e.some(([, , around]) => around))
+      parts.push(make("p.note", {}, "The stronger a token's colour, the higher the latent's activation on it."));
   }
   if (card.p?.length) parts.push(makeHeading4("Most promoted output tokens, with logits"), makeTokens(card.p));
   if (card.q?.length) parts.push(makeHeading4("Most suppressed output tokens, with logits"), makeTokens(card.q));
@@ -170,10 +171,20 @@ function makeExamples(listed, contexts) {
       "q",
       {},
       "…",
-      ...shadeText(before, 0, around.filter(([first]) => first < start), largest),
+      ...shadeText(
+        before,
+        0,
+        around.filter(([first]) => first < start),
+        largest,
+      ),
       word ? shown.slice(0, shown.length - word.length) : "",
       mark,
-      ...shadeText(after, start + [...token].length, around.filter(([first]) => first > start), largest),
+      ...shadeText(
+        after,
+        start + [...token].length,
+        around.filter(([first]) => first > start),
+        largest,
+      ),
       "…",
     );
     return make("li", {}, make("span.value", {}, activation.toFixed(2)), quote);

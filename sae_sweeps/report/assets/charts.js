@@ -112,7 +112,10 @@ function makePicture(chart) {
   const { traces, layout, entries } = buildChart(chart);
   const listed = legendTraces(entries.filter((entry) => !chart.hidden.has(entry.name)));
   const { width, height, font } = PICTURE;
-  const zoomed = (axis) => ({ ...layout[axis], ...(chart.drawn ? { range: chart.area.layout[axis].range } : {}) });
+  const zoomed = (axis) => ({
+    ...layout[axis],
+    ...(chart.drawn && !chart.stale ? { range: chart.area.layout[axis].range } : {}),
+  });
   return {
     data: [...traces.map((trace) => ({ ...trace, showlegend: false })), ...listed],
     layout: {

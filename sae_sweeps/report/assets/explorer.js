@@ -85,7 +85,9 @@ function describeResults({ cardSet, everywhere, query, filter }, found, shown) {
       : `${pluralize(found, noun)} of ${count.toLocaleString("en-US")}${suffix}.`;
   const inactive = (count - found).toLocaleString("en-US");
   const never = everywhere ? "in the text read" : describeText(cardSet);
-  return `${shown} of ${pluralize(found, noun)}${suffix}` + (found < count ? `; ${inactive} never active ${never}.` : ".");
+  return (
+    `${shown} of ${pluralize(found, noun)}${suffix}` + (found < count ? `; ${inactive} never active ${never}.` : ".")
+  );
 }
 
 // Change the search and show its first results.

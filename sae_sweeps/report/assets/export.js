@@ -91,7 +91,12 @@ function makeTools(name, listRows, ...further) {
 // A table in a box that scrolls, with buttons that copy and save it.
 function makeTableBox(name, table) {
   const box = make("div.scroll", { role: "region", tabindex: 0, "aria-label": name }, table);
-  return make("div.exported", {}, makeTools(name, () => readTable(table)), box);
+  return make(
+    "div.exported",
+    {},
+    makeTools(name, () => readTable(table)),
+    box,
+  );
 }
 
 // Add the buttons to the tables that the page has from the start.
@@ -123,5 +128,11 @@ async function savePicture(chart, format) {
   const scale = format === "png" ? PNG_SCALE : 1;
   const content = await Plotly.toImage(picture, { format, width, height, scale, imageDataOnly: true });
   if (format === "svg") saveFile(chart.title, format, "image/svg+xml", content);
-  else saveFile(chart.title, format, "image/png", Uint8Array.from(atob(content), (byte) => byte.charCodeAt(0)));
+  else
+    saveFile(
+      chart.title,
+      format,
+      "image/png",
+      Uint8Array.from(atob(content), (byte) => byte.charCodeAt(0)),
+    );
 }

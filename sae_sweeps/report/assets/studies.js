@@ -133,7 +133,12 @@ function addStudies() {
     [
       ["AUROC", "auroc", formatNumber, "how well the cosine predicts the sign of the change in MSE; 0.5 is chance"],
       ["Best threshold", "best_threshold", formatNumber, "the cosine that separates the two signs best"],
-      ["Novel latents", "novel", formatNumber, "latents whose largest cosine with the small SAE is at most the threshold"],
+      [
+        "Novel latents",
+        "novel",
+        formatNumber,
+        "latents whose largest cosine with the small SAE is at most the threshold",
+      ],
       ["NMSE, small SAE", "nmse_small", formatNMSE, "NMSE of the small SAE alone"],
       ["NMSE, novel latents inserted", "nmse_novel_in", formatNMSE, "NMSE of the small SAE with all novel latents"],
       ["NMSE, large SAE", "nmse_large", formatNMSE, "NMSE of the large SAE alone"],
