@@ -45,7 +45,7 @@ def test_the_table_of_points_is_saved_with_all_digits_and_spreads(open_report, t
     assert [row["points"] for row in found] == shown
     ungroup_seeds(page)
     (failed,) = [row for row in read_csv(save(page, "Table of points", "CSV", tmp_path)) if row["NMSE"] == ""]
-    assert re.match("failed.*; the loss is", failed["state"])
+    assert re.match("failed.*; the loss is", failed["State"])
 
 
 def test_a_table_is_copied_as_text_with_tabs(open_report):
