@@ -9,10 +9,7 @@ async function drawCard(id, target) {
   const parts = target ? await makeCard(id, target) : [];
   if (request !== cardRequests[id]) return; // another card was opened meanwhile
   const element = document.getElementById(id);
-  dropCharts(element);
   element.replaceChildren(...parts);
-  const histogram = element.querySelector(".histogram");
-  if (histogram) addMagnitudes(histogram, target, (await readCard(target)).h);
 }
 
 // The content of the card of a latent.
@@ -45,7 +42,7 @@ async function makeCard(id, target) {
   }
   if (card.p?.length) parts.push(makeHeading4("Most promoted output tokens, with logits"), makeTokens(card.p));
   if (card.q?.length) parts.push(makeHeading4("Most suppressed output tokens, with logits"), makeTokens(card.q));
-  if (card.h) parts.push(make("div.histogram"));
+  if (card.h) parts.push(...makeMagnitudes(target, card.h));
   for (const decomposition of card.d ?? []) parts.push(...makeDecomposition(decomposition));
   if (card.l)
     parts.push(

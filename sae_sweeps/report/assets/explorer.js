@@ -64,13 +64,13 @@ async function drawResults() {
 
 // Show no latent: nothing is searched for, or nothing was found.
 function emptyCard() {
-  const card = document.getElementById("card");
   cardRequests.card++; // a card that is still being decoded is not shown
-  dropCharts(card);
-  card.replaceChildren(
-    make("h3", { id: "card-title", tabindex: -1 }, "No latent chosen"),
-    make("p.note", {}, "Search for a token, or choose a latent from the list. Every card can be linked to."),
-  );
+  document
+    .getElementById("card")
+    .replaceChildren(
+      make("h3", { id: "card-title", tabindex: -1 }, "No latent chosen"),
+      make("p.note", {}, "Search for a token, or choose a latent from the list. Every card can be linked to."),
+    );
 }
 
 function describeResults({ cardSet, everywhere, query, filter }, found, shown) {

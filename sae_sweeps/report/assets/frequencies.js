@@ -15,9 +15,12 @@ function addFrequencies(body) {
 
 let frequencies = []; // log10 of those of the latents that are ever active
 
+let frequenciesOf = null; // card set
+
 async function showFrequencies(cardSet) {
   const index = await loadIndex(cardSet);
-  if (cardSet !== explorerView.cardSet) return; // another was chosen meanwhile
+  if (cardSet !== explorerView.cardSet || cardSet === frequenciesOf) return; // another was chosen meanwhile
+  frequenciesOf = cardSet;
   const all = index?.frequency ?? [];
   const active = all.filter((frequency) => frequency > 0);
   frequencies = active.map(Math.log10);
@@ -39,19 +42,29 @@ function plotFrequencies(values) {
   return plotHistograms({ "": bins }, "log10 of the share of tokens on which a latent is active", "latents");
 }
 
-// A chart of how often a latent is active how strongly. histogram: [width, counts] of bins from 0
-function addMagnitudes(parent, { cardSet, latent }, [width, counts]) {
-  const edges = counts.map((_, bin) => bin * width);
-  const caption = `Tokens by activation, of those on which it is active, on a logarithmic scale.`;
-  addChart(
-    parent,
-    `Activations of ${nounOf(cardSet)} ${latent}`,
-    caption,
-    () => {
-      const plot = plotHistograms({ "": { first: 0, width, counts } }, "activation, by magnitude", "tokens");
-      plot.layout.yaxis = { ...plot.layout.yaxis, type: "log", range: [-0.3, Math.log10(Math.max(...counts)) + 0.2] };
-      return plot;
-    },
-    () => [["from", "to", "tokens"], counts.map((count, bin) => [edges[bin], edges[bin] + width, count])],
+// A histogram of the magnitudes of a latent's activations, as elements: Plotly would delay the next click.
+// histogram: [width, counts] of bins from 0
+function makeMagnitudes({ cardSet, latent }, [width, counts]) {
+  const title = `Activations of ${nounOf(cardSet)} ${latent}`;
+  const largest = Math.max(...counts);
+  const edge = (bin) => formatNumber(bin * width);
+  const bars = counts.map((count, bin) =>
+    make("span", {
+      style: `height:${(100 * Math.log(1 + count)) / Math.log(1 + largest)}%`,
+      title: `${edge(bin)} to ${edge(bin + 1)}: ${pluralize(count, "token")}`,
+      "data-count": count,
+    }),
   );
+  const build = () => plotHistograms({ "": { first: 0, width, counts } }, "activation, by magnitude", "tokens");
+  const listNumbers = () => [
+    ["from", "to", "tokens"],
+    counts.map((count, bin) => [bin * width, (bin + 1) * width, count]),
+  ];
+  const label = `${pluralize(largest, "token")} in the highest bar, on a logarithmic scale`;
+  return [
+    makeHeading4("Histogram of its activations, by magnitude"),
+    make("div.bars", { role: "img", "aria-label": `${title}: ${label}` }, ...bars),
+    make("div.ends", {}, make("span", {}, "0"), make("span", {}, label), make("span", {}, edge(counts.length))),
+    makeChartTools({ title, build, listNumbers, hidden: new Set() }),
+  ];
 }
