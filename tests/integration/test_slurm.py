@@ -83,7 +83,7 @@ def test_a_sweep_on_two_nodes_gives_the_same_weights_as_a_local_one(cluster, tmp
     assert {task["NodeList"] for task in tasks} == {"n1", "n2"}
     assert weights(sweep) == weights(tmp_path / "outputs" / "here")
     assert read_states(Sweep(sweep)).follow_ups["report"].state == DONE
-    assert "<title>sweep there</title>" in (sweep / "report.html").read_text()
+    assert "<title>SAE sweep there: " in (sweep / "report.html").read_text()
     with open(sweep / "results.csv") as file:
         assert len(list(csv.DictReader(file))) == 12
     results = json.loads(next(sweep.glob("*/results.json")).read_text())

@@ -89,7 +89,7 @@ def test_the_page_on_several_sweeps_is_written_next_to_them(sweeps, command, man
     assert "report: outputs/report-a+b.html" in ran.out
     page = shown("outputs/report-a+b.html")
     assert folders(page) == [("a", "same", "done"), ("a", "broken", "failed"), ("b", "same", "done")]
-    assert page.data["title"] == "sweeps a, b"
+    assert page.data["title"] == "SAE sweeps a, b: 3 points, layer 3 of embedded/model"
     assert [row["label"].split(":")[0] for row in page.data["points"]] == ["a", "a", "b"]
     metrics = [row["metrics"] for row in page.data["points"]]
     assert (metrics[0], metrics[2]) == (some_metrics(0), some_metrics(1))

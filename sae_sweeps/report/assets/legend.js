@@ -1,7 +1,7 @@
 "use strict";
 // Legends: a list of what a chart shows, below it. Each entry can be pressed to hide what it names, and to show it again.
 
-const MAX_ENTRIES = 40;
+const MAX_ENTRIES = 24;
 
 const swatch = document.getElementById("swatch").content.firstElementChild;
 
