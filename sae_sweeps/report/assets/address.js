@@ -15,6 +15,7 @@ function splitAddress() {
 }
 
 let rewriting = null;
+let followed = location.hash; // the address that the page shows; another one waits for its event
 function updateAddress() {
   clearTimeout(rewriting);
   rewriting = setTimeout(rewriteAddress, REWRITE_MILLISECONDS);
@@ -22,11 +23,13 @@ function updateAddress() {
 
 function rewriteAddress() {
   rewriting = null;
+  if (location.hash !== followed) return;
   const { place, query } = splitAddress();
   const chosen = new URLSearchParams(remembered.flatMap(({ list }) => list())).toString();
   if (chosen === (query ?? "")) return;
   const hash = place || chosen ? `#${place}${chosen ? `?${chosen}` : ""}` : location.pathname;
   history.replaceState(history.state, "", hash);
+  followed = location.hash;
 }
 
 function restoreChoices() {
@@ -37,6 +40,7 @@ function restoreChoices() {
 
 // Restore what the address has. Links inside the page name only a place: with them the choices stay.
 function followAddress() {
+  followed = location.hash;
   const { place, query } = splitAddress();
   if (query === null) return updateAddress();
   restoreChoices();

@@ -56,7 +56,7 @@ async function drawResults() {
   document.getElementById("results").replaceChildren(...items);
   document.getElementById("results-status").textContent = describeResults(search, results.length, shown.length);
   document.getElementById("more").hidden = shown.length === results.length;
-  showFrequencies(explorerView.cardSet);
+  setTimeout(showFrequencies, FREQUENCIES_AFTER, explorerView.cardSet);
   if (explorerView.opened) return;
   if (search.query.trim() && results.length) drawCard("card", results[0]);
   else emptyCard();

@@ -2,6 +2,7 @@
 // Histograms of latents: how often those of an SAE are active, and how strongly one is.
 
 const FREQUENCY_BINS = 40;
+const FREQUENCIES_AFTER = 300; // milliseconds after a click, so that its response comes first
 let frequencyCharts = [];
 
 // A chart of the frequencies of all latents of one card set, which `showFrequencies` chooses.
