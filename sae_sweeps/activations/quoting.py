@@ -44,6 +44,18 @@ class DecodedText:
         token = self.text[start:stop] or (HALF if self.text.strip(HALF) != self.text else "")
         return self.text[self._start[begin] : start], token, self.text[stop : self._stop[end - 1]]
 
+    def locate(self, begin: int, at: int, end: int) -> dict[int, tuple[int, int]]:
+        """Return for tokens `begin` to `end` - 1, counted from token `at`, where they start and stop in the quote.
+
+        The quote is the three texts of `slice`, joined. Tokens without text are left out, and all if token `at` is one.
+        """
+        begin, at, end = max(begin - self._first, 0), at - self._first, min(end, self._last) - self._first
+        if not begin <= at < end or self._start[at] == self._stop[at]:
+            return {}
+        first = self._start[begin]
+        places = {token - at: (self._start[token] - first, self._stop[token] - first) for token in range(begin, end)}
+        return {token: (start, stop) for token, (start, stop) in places.items() if start < stop}
+
 
 def _fill(ends: Iterable[int | None], whole: range) -> list[int]:
     """Return numbers, each None replaced by the number before it, and all moved into a range."""
@@ -100,6 +112,22 @@ class Quoter:
 
         place: index of the token in the concatenated sequences
         """
+        decoded, *tokens = self._find(place)
+        return decoded.slice(*tokens)
+
+    def locate(self, place: int) -> dict[int, tuple[int, int]]:
+        """Return where the tokens of the quote of a token start and stop in it: its three texts, joined.
+
+        The keys are the tokens' distances from the quoted one, whose key is 0. Tokens without text are left out.
+        """
+        decoded, *tokens = self._find(place)
+        return decoded.locate(*tokens)
+
+    def _find(self, place: int) -> tuple[DecodedText, int, int, int]:
+        """Return the text around a token, and in it the first token of its quote, the token, and the end of the quote.
+
+        place: index of the token in the concatenated sequences
+        """
         number, at = divmod(place, len(self._sequences[0]))
         start, stop = self._find_document(number, at)
         stretch = start + (at - start) // STRETCH * STRETCH
@@ -109,7 +137,7 @@ class Quoter:
         if key not in self._decoded:
             self._decoded[key] = DecodedText(self._tokenizer, self._sequences[number][left:right])
         begin, end = max(start, at - self._before), min(stop, at + 1 + self._after)
-        return self._decoded[key].slice(begin - left, at - left, end - left)
+        return self._decoded[key], begin - left, at - left, end - left
 
     def _find_document(self, number: int, at: int) -> tuple[int, int]:
         """Return the range of tokens in sequence `number` that belong to the document of the token at index `at`."""

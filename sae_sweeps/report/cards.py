@@ -12,6 +12,8 @@ from sae_sweeps.report.blocks import Blocks, round_digits
 
 CARDS_PER_BLOCK = 256  # a block is a piece of compressed data that the page decodes on demand
 CONTEXTS_PER_BLOCK = 2048
+BINS = 16  # of a histogram on a card, at most
+FEWEST_TOKENS = 3  # suppressed tokens on a card, where there is room for fewer examples; else as many as examples
 EXAMPLES = (10, 8, 6, 5, 4, 3, 2, 1)  # examples per card to try; the largest number that fits into the page is used
 
 Row = dict[str, Any]
@@ -30,6 +32,7 @@ class CardSet:
     prefix: the part of `key` before the folder name of the point
     sae: for a meta-SAE, the key of the SAE that it decomposes; else None
     shuffled: for a meta-SAE, the explained variance of shuffled directions; else None
+    tokens: number of held-out tokens on which frequencies, activations and examples were found; None if unknown
     """
 
     key: str
@@ -40,6 +43,7 @@ class CardSet:
     prefix: str = ""
     sae: str | None = None
     shuffled: float | None = None
+    tokens: int | None = None
 
 
 def encode_cards(blocks: Blocks, card_sets: Sequence[CardSet], max_bytes: int) -> Row:
@@ -67,6 +71,8 @@ def encode_cards(blocks: Blocks, card_sets: Sequence[CardSet], max_bytes: int) -
                 "sae": None if card_set.sae is None else numbers[card_set.sae],
                 "has_examples": card_set.rows is not None,
                 "shuffled": card_set.shuffled,
+                "tokens": card_set.tokens,
+                **_list_studies(card_set.facts),
                 **(
                     _add_blocks(blocks, card_set, number, contexts, numbers)
                     if number < kept
@@ -132,7 +138,7 @@ def to_context(example: Row) -> Context:
 def _add_blocks(blocks: Blocks, card_set: CardSet, number: int, contexts: Contexts, numbers: Mapping[str, int]) -> Row:
     index = None
     if card_set.rows is not None:
-        index = blocks.add(f"{number}-index", _index(card_set.rows, contexts.examples))
+        index = blocks.add(f"{number}-index", _index(card_set.rows, card_set.facts, contexts.examples))
     cards = [blocks.add(f"{number}-{at}", part) for at, part in enumerate(_split_cards(card_set, contexts, numbers))]
     return {"index": index, "cards": cards}
 
@@ -157,7 +163,8 @@ def _estimate_size(card_set: CardSet, contexts: Contexts, numbers: Mapping[str, 
     part = next(_split_cards(card_set, contexts, numbers))
     sample.add("cards", part)
     if card_set.rows is not None:
-        sample.add("index", _index(card_set.rows.slice(0, CARDS_PER_BLOCK), contexts.examples))
+        rows, facts = card_set.rows.slice(0, CARDS_PER_BLOCK), card_set.facts[:CARDS_PER_BLOCK]
+        sample.add("index", _index(rows, facts, contexts.examples))
     return sample.size * len(card_set.facts) // len(part)
 
 
@@ -166,8 +173,11 @@ def _card(row: Row | None, facts: Row, contexts: Contexts, find_number: Callable
 
     f: frequency
     a: [mean, largest] activation over the tokens on which the latent is active
-    e: examples, [activation, number of the context]
+    e: examples, [activation, number of the context], and where the latent is active on other tokens of the context a
+        flat list of [first character in the joined texts of the context, number of characters, activation]
     p: promoted output tokens, [token, logit]
+    q: suppressed output tokens, [token, logit]; only if known
+    h: [width, counts], the histogram of the magnitudes of activations, bins of one width from 0; only if known
 
     Only for a meta-latent:
     u: number of latents that use the meta-latent
@@ -186,9 +196,13 @@ def _card(row: Row | None, facts: Row, contexts: Contexts, find_number: Callable
         **facts,
         "f": round_digits(row["frequency"], 3),
         "a": [round_digits(row["mean_activation"], 3), round_digits(row["max_activation"], 3)],
-        "e": [[round_digits(one["activation"], 3), contexts.numbers[to_context(one)]] for one in examples],
-        "p": [[one["token"], round_digits(one["logit"], 3)] for one in row["promoted"] or []],
+        "e": [_list_example(one, contexts) for one in examples],
+        "p": _list_tokens(row["promoted"]),
     }
+    if row.get("suppressed"):
+        card["q"] = _list_tokens(row["suppressed"][: max(FEWEST_TOKENS, contexts.examples)])
+    if row.get("histogram") and row["histogram"]["counts"]:
+        card["h"] = _merge_bins(**row["histogram"])
     if "used_by" in row:
         card["u"] = row["used_by"]
         card["l"] = [[one["latent"], round_digits(one["weight"], 3)] for one in row["latents"] or []]
@@ -197,10 +211,51 @@ def _card(row: Row | None, facts: Row, contexts: Contexts, find_number: Callable
     return card
 
 
-def _index(rows: pa.Table, examples: int) -> Row:
+def _list_example(example: Row, contexts: Contexts) -> list[Any]:
+    """Return an example as a card has it: see `e` of `_card`."""
+    first = len(example["before"])
+    last = first + len(example["token"])
+    around = [
+        number
+        for one in example.get("active") or []
+        if one["stop"] <= first or one["start"] >= last
+        for number in (one["start"], one["stop"] - one["start"], round_digits(one["activation"], 2))
+    ]
+    listed = [round_digits(example["activation"], 3), contexts.numbers[to_context(example)]]
+    return [*listed, around] if around else listed
+
+
+def _merge_bins(width: float, counts: list[int]) -> list[Any]:
+    """Return the width and the counts of a histogram of at most BINS bins: neighbours are merged where it has more."""
+    while len(counts) > BINS:
+        width, counts = 2 * width, [sum(counts[at : at + 2]) for at in range(0, len(counts), 2)]
+    return [width, counts]
+
+
+def _list_tokens(tokens: Sequence[Row] | None) -> list[list[Any]]:
+    return [[one["token"], round_digits(one["logit"], 3)] for one in tokens or []]
+
+
+def _list_studies(facts: Sequence[Row]) -> Row:
+    """Return the studies by whose results latents can be ordered: see `_index`.
+
+    stitched: stitching studies, [card set of the small SAE, threshold]
+    decomposed: card sets of meta-SAEs
+    """
+    first = facts[0] if facts else {}
+    return {
+        "stitched": [[small, threshold] for small, _, _, threshold in first.get("s", [])],
+        "decomposed": sorted({meta for one in facts for meta, *_ in one.get("d", [])}),
+    }
+
+
+def _index(rows: pa.Table, facts: Sequence[Row], examples: int) -> Row:
     """Build the search index of a latents table: the distinct tokens, and the token numbers and frequency per latent.
 
     examples: number of examples per latent whose tokens can be found
+
+    `novel` and `change` have a list per study of `stitched`, `explained` one per card set of `decomposed`, each with a
+    value per latent: 1 if the latent is novel, else 0; the relative change in MSE; the explained variance.
     """
     known: dict[str, int] = {}
 
@@ -213,4 +268,12 @@ def _index(rows: pa.Table, examples: int) -> Row:
             shown.append(number_tokens((row["examples"] or [])[:examples]))
             promoted.append(number_tokens(row["promoted"]))
     frequencies = [round_digits(value, 2) for value in rows["frequency"].to_pylist()]
-    return {"examples": shown, "promoted": promoted, "frequency": frequencies, "tokens": list(known)}
+    index = {"examples": shown, "promoted": promoted, "frequency": frequencies, "tokens": list(known)}
+    stitched = range(len(facts[0].get("s", [])) if facts else 0)
+    explained = [{meta: value for meta, value, _ in one.get("d", [])} for one in facts]
+    return {
+        **index,
+        "novel": [[one["s"][at][1] for one in facts] for at in stitched],
+        "change": [[round_digits(one["s"][at][2], 2) for one in facts] for at in stitched],
+        "explained": [[one.get(meta) for one in explained] for meta in _list_studies(facts)["decomposed"]],
+    }

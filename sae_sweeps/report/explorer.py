@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_SAES = 12  # largest number of SAEs with cards (descriptions of single latents)
-COLUMNS = ("frequency", "mean_activation", "max_activation", "examples", "promoted")  # read from a latents table
+# columns of a latents table on the cards; tables of version 0.2.0 do not have the last two
+COLUMNS = ("frequency", "mean_activation", "max_activation", "examples", "promoted", "suppressed", "histogram")
 MAX_MULTIPLICATIONS = 2e12  # limit for all searches of nearest latents: about half a minute on two cores
 
 
@@ -72,9 +73,10 @@ def _sae_cards(sae: PageSAE, studies: Sequence[FinishedStudy]) -> CardSet:
     study = sae.find_latents_study(studies)
     if study is not None:
         with skip_unreadable(study.folder):
-            rows = study.read_table("latents", COLUMNS)
+            rows = study.read_table("latents")
             if len(rows) == sae.dict_size:
-                card_set.rows = rows
+                card_set.rows = rows.select([name for name in COLUMNS if name in rows.column_names])
+                card_set.tokens = study.results["metrics"].get("activations")
     return card_set
 
 
@@ -91,6 +93,7 @@ def _meta_sae_cards(sae: PageSAE, study: FinishedStudy, studies: Sequence[Finish
         prefix=sae.prefix,
         sae=sae.key,
         shuffled=metrics.get("explained_variance_shuffled"),
+        tokens=metrics.get("activations"),
     )
 
 

@@ -22,11 +22,20 @@ from sae_sweeps.studies.top_activations import TopActivations
 
 log = logging.getLogger(__name__)
 
+Row = dict[str, Any]
+Tokens = list[list[Row]]  # of each direction
+Pairs = list[tuple[int, float]]  # id and logit of tokens
+
 ROWS = 2048  # latents per part of a table; one part is in memory at a time
 
 CONTEXT = [("before", pa.string()), ("token", pa.string()), ("after", pa.string())]
-EXAMPLE = pa.struct([("activation", pa.float32()), *CONTEXT, ("place", pa.int64())])  # place: see TopActivations
+# characters `start` to `stop` - 1 of an example's before + token + after, on which the latent is active
+ACTIVE = pa.struct([("start", pa.int32()), ("stop", pa.int32()), ("activation", pa.float32())])
+EXAMPLE = pa.struct(
+    [("activation", pa.float32()), *CONTEXT, ("place", pa.int64()), ("active", pa.list_(ACTIVE))]
+)  # place: see TopActivations
 PROMOTED = pa.struct([("token", pa.string()), ("logit", pa.float32())])
+HISTOGRAM = pa.struct([("width", pa.float32()), ("counts", pa.list_(pa.int32()))])  # bins of one width from 0
 SCHEMA = pa.schema(
     [
         ("latent", pa.int32()),
@@ -35,6 +44,8 @@ SCHEMA = pa.schema(
         ("max_activation", pa.float32()),
         ("examples", pa.list_(EXAMPLE)),  # strongest first, each from another sequence
         ("promoted", pa.list_(PROMOTED)),  # output tokens with the largest logit-lens value
+        ("suppressed", pa.list_(PROMOTED)),  # output tokens with the smallest logit-lens value, the smallest first
+        ("histogram", HISTOGRAM),  # of the magnitudes of the latent's activations, see MagnitudeHistograms
     ]
 )
 
@@ -62,7 +73,8 @@ def collect_top_activations(
         kept = sae.find_active(sae.normalize(x_BD))
         kept = kept if transform is None else transform(kept)
         if top is None:
-            top = TopActivations(kept.shape[1], settings["examples"], seq_len, x_BD.device)
+            around = {name: settings[name] for name in ("before", "after")}
+            top = TopActivations(kept.shape[1], settings["examples"], seq_len, x_BD.device, **around)
         first = sum(map(len, read)) * seq_len
         place_nS = torch.arange(first, first + sequences * seq_len, device=x_BD.device).view(sequences, seq_len)
         top.update(kept, place_nS[source.positions.find(tokens_nS).to(x_BD.device)])
@@ -96,49 +108,76 @@ def build_rows(
     for first in range(0, len(W_dec_FD), ROWS):
         signals.raise_if_stopped()
         latents = slice(first, min(first + ROWS, len(W_dec_FD)))
+        promoted, suppressed = find_promoted_tokens(source, W_dec_FD[latents], settings["promoted"])
         yield {
             "latent": list(range(latents.start, latents.stop)),
             "frequency": top.frequency[latents].tolist(),
             "mean_activation": top.mean[latents].tolist(),
             "max_activation": top.value[latents, 0].tolist(),
-            "examples": _quote_examples(top, latents, quoter),
-            "promoted": find_promoted_tokens(source, W_dec_FD[latents], settings["promoted"]),
+            "examples": _quote_examples(top, latents, quoter, settings["before"]),
+            "promoted": promoted,
+            "suppressed": suppressed,
+            "histogram": _list_histograms(top, latents),
         }
         display.show_count(latents.stop, len(W_dec_FD), "latents written")
 
 
-def _quote_examples(top: TopActivations, latents: slice, quoter: Quoter) -> list[list[dict[str, Any]]]:
-    """Return for each latent of `latents` a list of its strongest activations, each with token and context as text."""
+def _quote_examples(top: TopActivations, latents: slice, quoter: Quoter, before: int) -> list[list[Row]]:
+    """Return for each latent of `latents` a list of its strongest activations, each with token and context as text.
+
+    before: number of tokens before an example in `top.around`
+    """
     quoted = []
-    for value_E, place_E in zip(top.value[latents].tolist(), top.place[latents].tolist(), strict=True):
+    found = (top.value[latents].tolist(), top.place[latents].tolist(), top.around[latents].tolist())
+    for value_E, place_E, around_EW in zip(*found, strict=True):
         examples = []
-        for value, place in zip(value_E, place_E, strict=True):
+        for value, place, around_W in zip(value_E, place_E, around_EW, strict=True):
             if place >= 0:
-                before, token, after = quoter.quote(place)
-                example = {"activation": value, "before": before, "token": token, "after": after, "place": place}
-                examples.append(example)
+                texts = dict(zip(("before", "token", "after"), quoter.quote(place), strict=True))
+                active_at = [(at - before, one) for at, one in enumerate(around_W) if one != 0]
+                located = quoter.locate(place)
+                active = [
+                    {"start": located[at][0], "stop": located[at][1], "activation": one}
+                    for at, one in active_at
+                    if at in located
+                ]
+                examples.append({"activation": value, **texts, "place": place, "active": active})
         quoted.append(examples)
     return quoted
 
 
-def find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> list[list[dict[str, Any]]]:
-    """Return for each of N directions the `count` output tokens with the largest logit-lens value, largest first.
+def _list_histograms(top: TopActivations, latents: slice) -> list[Row]:
+    """Return the histogram of each latent of `latents`, without the empty bins at the end."""
+    widths, counts = top.histograms.width[latents].tolist(), top.histograms.count[latents].tolist()
+    used = [max((at + 1 for at, count in enumerate(one) if count), default=0) for one in counts]
+    return [{"width": width, "counts": one[:last]} for width, one, last in zip(widths, counts, used, strict=True)]
 
-    A token is a dict of its text (`token`) and the logit-lens value (`logit`). All lists are empty, with a warning, for
-    a model whose output cannot be computed from a direction.
+
+def find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> tuple[Tokens, Tokens]:
+    """Return for each of N directions the `count` output tokens with the largest, and with the smallest logits.
+
+    The logit is the logit-lens value. The first token of a list has the most extreme one. A token is a dict of its text
+    (`token`) and the `logit`. All lists are empty, with a warning, for a model whose output cannot be computed from a
+    direction.
     """
     try:
         return _find_promoted_tokens(source, directions_ND, count)
     except ConfigError as error:
         log.warning("the tokens that latents promote are left out: %s", error)
-        return [[] for _ in directions_ND]
+        return [[] for _ in directions_ND], [[] for _ in directions_ND]
 
 
-def _find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> list[list[dict[str, Any]]]:
-    found: list[list[dict[str, Any]]] = []
+def _find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> tuple[Tokens, Tokens]:
+    tokenizer = source.model.tokenizer
+    found: tuple[list[Pairs], list[Pairs]] = ([], [])
     for part_ND in directions_ND.detach().split(source.model.logits_at_once):
-        logits_NV = source.model.logit_lens(part_ND)[:, : len(source.model.tokenizer)]  # the rest is padding
-        logits, ids = logits_NV.topk(min(count, logits_NV.shape[1]), dim=1)
-        texts = iter(decode_each(source.model.tokenizer, source.model.encode, ids.flatten().tolist()))
-        found += [[{"token": next(texts), "logit": logit} for logit in row] for row in logits.tolist()]
-    return found
+        logits_NV = source.model.logit_lens(part_ND)[:, : len(tokenizer)]  # the rest is padding
+        for pairs, largest in zip(found, (True, False), strict=True):
+            logits, ids = logits_NV.topk(min(count, logits_NV.shape[1]), dim=1, largest=largest)
+            pairs += [list(zip(*row, strict=True)) for row in zip(ids.tolist(), logits.tolist(), strict=True)]
+    known = sorted({token for pairs in found for row in pairs for token, _ in row})
+    texts = dict(zip(known, decode_each(tokenizer, source.model.encode, known), strict=True))
+    promoted, suppressed = (
+        [[{"token": texts[token], "logit": logit} for token, logit in row] for row in pairs] for pairs in found
+    )
+    return promoted, suppressed

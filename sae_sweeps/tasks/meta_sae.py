@@ -132,6 +132,7 @@ def _measure(sae: SAE, top: TopActivations, meta: MetaSAE, control: MetaSAE) -> 
         "latents": sae.dict_size,
         "decomposed": len(meta.latents_A),
         "never_active": int((top.fired == 0).sum()),
+        "activations": top.seen,
         "meta_latents": meta.sae.dict_size,
         "meta_latents_unused": int((uses_M == 0).sum()),
         "l0": len(meta.weights.value) / len(meta.latents_A),

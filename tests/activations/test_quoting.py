@@ -51,6 +51,24 @@ def test_tokens_of_a_sequence_join_to_its_text(kind):
     assert "".join(tokens).strip() == tokenizer.decode(ids).strip()
 
 
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_the_tokens_of_a_quote_are_located_in_it(kind):
+    ids = encoder(make_tokenizer(kind))(["The number 7 comes before  it, ü🙂🙃 x"])[0]
+    quotes = quoter(kind, [ids], first=0, separators=())
+    for at in range(len(ids)):
+        parts, places = quotes.quote(at), quotes.locate(at)
+        text = "".join(parts)
+        assert text[slice(*places[0])] == parts[1]
+        assert set(places) == set(range(max(-3, -at), min(3, len(ids) - at)))
+        for distance, (start, stop) in places.items():
+            assert text[start:stop] == quotes.quote(at + distance)[1]
+        (_, stop), *others = (places[distance] for distance in sorted(places))
+        for start, end in others:
+            assert start == stop or text[start:end] in "ü🙂🙃"  # several tokens are one character
+            stop = end
+        assert (places[min(places)][0], stop) == (0, len(text))
+
+
 def test_a_token_that_is_part_of_a_character_shows_the_character():
     ids = encoder(make_tokenizer("llama2"))(["a 🙂🙂 b"])[0]
     quotes = quoter("llama2", [ids], first=0, separators=(), before=9, after=9)

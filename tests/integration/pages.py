@@ -16,6 +16,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 WIDTHS = (400, 1000, 1600)
 THEMES = ("light", "dark")
 PATIENCE = 30_000  # milliseconds for what takes a tenth of a second on an idle machine
+expect.set_options(timeout=PATIENCE)
 
 
 @contextmanager
@@ -48,10 +49,12 @@ def opened(
 
 
 def draw_all(page: Page) -> None:
-    """Scroll to every chart, and wait until it is drawn."""
-    for chart in page.locator(".chart").all():
+    """Scroll to every chart, and wait until it is drawn: also to those of cards, which appear on the way."""
+    undrawn = page.locator(".chart:not(:has(.main-svg))")
+    while undrawn.count():
+        chart = undrawn.first.element_handle()
         chart.scroll_into_view_if_needed()
-        expect(chart.locator(".main-svg").first).to_be_visible()
+        chart.wait_for_selector(".main-svg")
 
 
 def picture(

@@ -123,11 +123,19 @@ class _Words:
             "max_activation": active[:, 0],
             "examples": examples,
             "promoted": promoted,
+            "suppressed": [[{**one, "logit": -one["logit"]} for one in row] for row in promoted[::-1]],
+            "histogram": [
+                {"width": 0.03125, "counts": counts}
+                for counts in random.poisson(40 * np.exp(-np.arange(24) / 5), (latents, 24)).tolist()
+            ],
         }
 
     def _example(self, place: int, activation: float) -> dict[str, Any]:
         before, after = self.text[max(0, place - 10) : place], self.text[place + 1 : place + 6]
+        ends = np.cumsum([len(word) for word in before[:-1]]).tolist() if place % 2 else []
+        around = [*itertools.pairwise(ends)][-(place % 4) :]
         return {
+            "active": [{"start": start, "stop": stop, "activation": activation / 3} for start, stop in around],
             "activation": activation,
             "before": "".join(before),
             "token": self.text[place],

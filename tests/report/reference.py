@@ -27,12 +27,31 @@ def rows(file: Path) -> list[Row]:
     return pq.read_table(file).to_pylist()
 
 
+def example_on_card(example: Row) -> list[Any]:
+    """An example with its text, and the activations on other tokens of it."""
+    around = []
+    for one in example.get("active") or []:
+        is_before, is_after = one["stop"] <= len(example["before"]), one["start"] > len(example["before"])
+        if is_before or is_after:
+            around += [one["start"], one["stop"] - one["start"], float(f"{one['activation']:.2g}")]
+    shown = [round_3(example["activation"]), [example["before"], example["token"], example["after"]]]
+    return [*shown, around] if around else shown
+
+
 def examples_card(row: Row) -> Row:
     """The fields of a card from a latents table; examples with their text."""
+    more = {}
+    if "suppressed" in row:
+        more["q"] = [[one["token"], round_3(one["logit"])] for one in row["suppressed"]]
+        if row["frequency"] > 0:
+            width, counts = row["histogram"]["width"], row["histogram"]["counts"]
+            merged = [a + b for a, b in zip(counts[::2], [*counts[1::2], 0], strict=False)]
+            more["h"] = [width, counts] if len(counts) <= 16 else [2 * width, merged]
     return {
+        **more,
         "f": round_3(row["frequency"]),
         "a": [round_3(row["mean_activation"]), round_3(row["max_activation"])],
-        "e": [[round_3(one["activation"]), [one["before"], one["token"], one["after"]]] for one in row["examples"]],
+        "e": [example_on_card(one) for one in row["examples"]],
         "p": [[one["token"], round_3(one["logit"])] for one in row["promoted"]],
     }
 

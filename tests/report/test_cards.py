@@ -72,7 +72,8 @@ def test_if_one_example_per_card_is_too_much_the_last_sets_get_no_cards(card_set
     assert size <= (two + three) // 2
     assert found["card_sets"][2] == {
         **{"key": "sae2", "label": "SAE 2", "count": 100, "sae": None},
-        **{"has_examples": True, "shuffled": None, "index": None, "cards": []},
+        **{"has_examples": True, "shuffled": None, "tokens": None, "stitched": [], "decomposed": []},
+        **{"index": None, "cards": []},
     }
 
 

@@ -34,7 +34,7 @@ def read_cards(shown: Page, key: str) -> list[dict[str, Any]]:
     for card in found:
         card.pop("n", None)
         if "e" in card:
-            card["e"] = [[activation, shown.contexts[at]] for activation, at in card["e"]]
+            card["e"] = [[activation, shown.contexts[at], *around] for activation, at, *around in card["e"]]
     return found
 
 
@@ -95,9 +95,20 @@ def test_the_search_index_has_the_tokens_of_every_card(shown):
         assert len(set(index["tokens"])) == len(index["tokens"])
         assert card_set["count"] == len(found) == len(index["examples"]) == len(index["promoted"])
         for card, examples, promoted in zip(found, index["examples"], index["promoted"], strict=True):
-            assert [index["tokens"][at] for at in examples] == [shown.contexts[at][1] for _, at in card["e"]]
+            assert [index["tokens"][at] for at in examples] == [shown.contexts[one[1]][1] for one in card["e"]]
             assert [index["tokens"][at] for at in promoted] == [token for token, _ in card["p"]]
         assert index["frequency"] == pytest.approx([card["f"] for card in found], rel=0.06)
+        assert len(index["novel"]) == len(index["change"]) == len(card_set["stitched"])
+        for at, (small, threshold) in enumerate(card_set["stitched"]):
+            studies = [card["s"][at] for card in found]
+            assert {(one[0], one[3]) for one in studies} == {(small, threshold)}
+            assert index["novel"][at] == [one[1] for one in studies]
+            assert index["change"][at] == pytest.approx([one[2] for one in studies], rel=0.06)
+        for meta, explained in zip(card_set["decomposed"], index["explained"], strict=True):
+            known = [{one[0]: one[1] for one in card.get("d", [])} for card in found]
+            assert explained == [one.get(meta) for one in known]
+    ordered = [(len(card_set["stitched"]), len(card_set["decomposed"])) for card_set in card_sets(shown).values()]
+    assert sorted(ordered, reverse=True) == [(1, 1), (1, 1), *[(0, 0)] * 4]
 
 
 def test_blocks_of_any_size_hold_every_card_and_context_once(first, monkeypatch):
@@ -112,7 +123,10 @@ def test_blocks_of_any_size_hold_every_card_and_context_once(first, monkeypatch)
     assert {len(shown.block(name)) for name in shown.data["explorer"]["contexts"][:-1]} == {10}
     check_cards(shown, first)
     used = [
-        at for card_set in shown.data["explorer"]["card_sets"] for card in shown.cards(card_set) for _, at in card["e"]
+        one[1]
+        for card_set in shown.data["explorer"]["card_sets"]
+        for card in shown.cards(card_set)
+        for one in card["e"]
     ]
     assert set(used) == set(range(len(shown.contexts)))
 
@@ -196,13 +210,17 @@ def test_points_of_the_same_name_in_two_sweeps_are_kept_apart(first):
             assert [numbers[twin], latent, 1.0] in card["n"]
 
 
-def test_older_tables_without_places_give_the_same_cards(first, shown):
+def test_older_tables_without_what_is_new_give_the_other_parts_of_the_cards(first, shown):
     for file in [*first.glob("*/*/latents.parquet"), *first.glob("*/*/meta_latents.parquet")]:
         if "examples" in pq.read_schema(file).names:
-            change(file, without_places)
+            change(file, as_before)
     again = read_page(Sweep(first))
+    check_cards(again, first)
     for key in card_sets(shown):
-        assert read_cards(again, key) == read_cards(shown, key)
+        known = [{name: card[name] for name in card if name not in "qh"} for card in read_cards(shown, key)]
+        for card in known:
+            card["e"] = [one[:2] for one in card["e"]]
+        assert read_cards(again, key) == known
 
 
 def test_tokens_with_special_characters_are_unchanged(first):
@@ -237,11 +255,13 @@ def test_the_cards_stay_below_the_limit(first, shown):
 def change(file: Path, how) -> None:
     table = pq.read_table(file)
     rows = [how(row) for row in table.to_pylist()]
-    schema = table.schema if how is not without_places else None
+    schema = table.schema if how is not as_before else None
     pq.write_table(table.from_pylist(rows, schema), file)
     rewrite_results(file.parent)
 
 
-def without_places(row: dict[str, Any]) -> dict[str, Any]:
-    quoted = [{key: value for key, value in one.items() if key != "place"} for one in row["examples"]]
-    return row | {"examples": quoted}
+def as_before(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table of a version that did not write all of it."""
+    quoted = [{key: value for key, value in one.items() if key not in ("place", "active")} for one in row["examples"]]
+    known = {key: value for key, value in row.items() if key not in ("suppressed", "histogram")}
+    return known | {"examples": quoted}

@@ -41,12 +41,20 @@ def strongest(z_NSF, latent, first_position):
     return sorted(found, reverse=True)
 
 
+def values_around(z_NSF, latent, place, first_position, offsets):
+    """Return a latent's values on the tokens around a place; 0 outside of its sequence."""
+    sequence, position = divmod(place, SEQ_LEN)
+    inside = range(first_position, SEQ_LEN)
+    columns = [position + offset for offset in offsets]
+    return [z_NSF[sequence, at - first_position, latent].item() if at in inside else 0.0 for at in columns]
+
+
 @pytest.mark.parametrize("examples", [1, 3, 40])
 @pytest.mark.parametrize("first_position", [0, 1])
 @pytest.mark.parametrize("calls", [[29], [1] * 29, [10, 1, 18]])
 def test_examples_are_the_strongest_activation_of_each_sequence(calls, first_position, examples):
     z_NSF, parts = text(first_position, calls)
-    top = TopActivations(LATENTS, examples, SEQ_LEN, torch.device("cpu"))
+    top = TopActivations(LATENTS, examples, SEQ_LEN, torch.device("cpu"), before=2, after=13)
     for kept, place_B in parts:
         top.update(kept, place_B)
     assert top.value.shape == top.place.shape == (LATENTS, examples)
@@ -58,6 +66,8 @@ def test_examples_are_the_strongest_activation_of_each_sequence(calls, first_pos
         assert top.value[latent].tolist() == pytest.approx(values + [0.0] * none, rel=1e-6)
         assert top.place[latent].tolist() == places + [-1] * none
         counts.add(len(expected))
+        around = [values_around(z_NSF, latent, place, first_position, range(-2, 14)) for place in places]
+        assert top.around[latent].tolist() == [pytest.approx(one, rel=1e-6) for one in around] + [[0.0] * 16] * none
     assert 0 in counts
     assert len(counts) > 1
 

@@ -44,7 +44,8 @@ def sweep(tmp_path) -> Sweep:
     for task in ("evaluate", "latents"):
         content = {"study": {**about, "task": task}, "metrics": metrics, "seconds": 1.0, "config": settings_of_one}
         write_json(sweep.folder / task / "s" / "results.json", content)
-    rows = {**LATENT, "examples": [EXAMPLE], "promoted": [{"token": "a", "logit": 0.5}]}
+    tokens, histogram = [{"token": "a", "logit": 0.5}], {"width": 0.5, "counts": [1]}
+    rows = {**LATENT, "examples": [EXAMPLE], "promoted": tokens, "suppressed": tokens, "histogram": histogram}
     write_table(
         sweep.folder / "latents" / "s" / "latents.parquet", SCHEMA, [{key: [rows[key]] for key in SCHEMA.names}]
     )

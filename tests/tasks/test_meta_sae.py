@@ -14,14 +14,18 @@ from sae_sweeps.tasks import meta_sae
 from tests.conftest import composed
 from tests.tasks.conftest import GIVEN, contents, done, point, undo
 
-EXAMPLES = "list<element: struct<activation: float, before: string, token: string, after: string, place: int64>>"
+ACTIVE = "list<element: struct<start: int32, stop: int32, activation: float>>"
+EXAMPLE = f"activation: float, before: string, token: string, after: string, place: int64, active: {ACTIVE}"
+TOKENS = "list<element: struct<token: string, logit: float>>"
 LATENTS = {
     "latent": "int32",
     "frequency": "float",
     "mean_activation": "float",
     "max_activation": "float",
-    "examples": EXAMPLES,
-    "promoted": "list<element: struct<token: string, logit: float>>",
+    "examples": f"list<element: struct<{EXAMPLE}>>",
+    "promoted": TOKENS,
+    "suppressed": TOKENS,
+    "histogram": "struct<width: float, counts: list<element: int32>>",
 }
 SAE_COLUMNS = LATENTS | {
     "explained": "float",
@@ -102,7 +106,33 @@ def test_task_latents_writes_a_table_for_every_sae(swept):
         assert len(rows) == found["metrics"]["latents"]
         assert sum(row["frequency"] for row in rows) == pytest.approx(own["l0"], rel=1e-5)
         assert all(row["examples"][0]["activation"] == row["max_activation"] for row in rows if row["frequency"] > 0)
-        assert all(len(row["promoted"]) == 10 for row in rows)
+        assert all(len(row["promoted"]) == len(row["suppressed"]) == 10 for row in rows)
+        for row in rows:
+            logits = [[one["logit"] for one in row[name]] for name in ("suppressed", "promoted")]
+            assert logits == [sorted(logits[0]), sorted(logits[1], reverse=True)]
+            assert logits[0][-1] < logits[1][-1]
+            active_on = round(row["frequency"] * found["metrics"]["activations"])
+            assert sum(row["histogram"]["counts"]) == active_on
+            assert (
+                active_on == 0
+                or len(row["histogram"]["counts"]) == row["max_activation"] // row["histogram"]["width"] + 1
+            )
+
+
+def test_active_tokens_of_an_example_have_their_activations(swept):
+    """The example itself, and the tokens that are examples in the same sequence, which are in its context."""
+    (folder,) = done(swept, "latents", "topk-48")
+    others = 0
+    for row in pq.read_table(folder / "latents.parquet").to_pylist():
+        for example in row["examples"]:
+            own = {"start": len(example["before"]), "stop": len(example["before"] + example["token"])}
+            assert {**own, "activation": example["activation"]} in example["active"]
+            assert max(one["activation"] for one in example["active"]) == example["activation"]
+            ends = [0, *(end for one in example["active"] for end in (one["start"], one["stop"]))]
+            assert ends == sorted(ends)
+            assert ends[-1] <= len(example["before"] + example["token"] + example["after"])
+            others += len(example["active"]) - 1
+    assert others > 10
 
 
 def test_a_multirun_runs_a_study_per_configuration(first, command):

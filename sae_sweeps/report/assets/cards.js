@@ -1,20 +1,48 @@
 "use strict";
 // The card of a latent or a meta-latent.
 
-let cardRequests = 0;
-async function drawCard(cardSet, latent) {
-  const request = ++cardRequests;
+const cardRequests = { card: 0, pinned: 0 };
+
+// Draw the card of a latent into an element, or empty the element if there is no latent.
+async function drawCard(id, target) {
+  const request = ++cardRequests[id];
+  const parts = target ? await makeCard(id, target) : [];
+  if (request !== cardRequests[id]) return; // another card was opened meanwhile
+  const element = document.getElementById(id);
+  element.replaceChildren(...parts);
+}
+
+// The content of the card of a latent.
+async function readCard({ cardSet, latent }) {
   const { cards_per_block } = report.explorer;
   const name = cardSets[cardSet].cards[Math.floor(latent / cards_per_block)];
-  const card = name == null ? {} : (await readBlock(name))[latent % cards_per_block];
+  return name == null ? {} : (await readBlock(name))[latent % cards_per_block];
+}
+
+async function makeCard(id, target) {
+  const { cardSet, latent } = target;
+  const card = await readCard(target);
   const contexts = await Promise.all((card.e ?? []).map(([, number]) => readContext(number)));
-  if (request !== cardRequests) return; // another card was opened meanwhile
-  const title = make("h3", { id: "card-title", tabindex: -1 }, `${nounOf(cardSet)} ${latent}`);
+  const title = make("h3", { id: `${id}-title`, tabindex: -1 }, `${nounOf(cardSet)} ${latent}`);
   const link = make("a", { href: linkTo(cardSet, latent), "aria-label": `Link to this ${nounOf(cardSet)}` }, "#");
   title.append(" ", link);
-  const parts = [title, make("p.note", {}, `of ${cardSets[cardSet].label}`), ...makeFacts(cardSet, card)];
-  if (card.e?.length) parts.push(makeHeading4("Top activating examples"), makeExamples(card.e, contexts));
+  const pin =
+    id === "card"
+      ? make("button", { type: "button", onclick: () => pinCard(target) }, "Keep beside others")
+      : make("button", { type: "button", onclick: () => pinCard(null) }, "Remove");
+  const parts = [
+    make("div.top", {}, title, pin),
+    make("p.note", {}, `of ${cardSets[cardSet].label}`),
+    ...makeFacts(cardSet, card),
+  ];
+  if (card.e?.length) {
+    parts.push(makeHeading4("Top activating examples"), makeExamples(card.e, contexts));
+    if (card.e.some(([, , around]) => around))
+      parts.push(make("p.note", {}, "The stronger a token's colour, the higher the latent's activation on it."));
+  }
   if (card.p?.length) parts.push(makeHeading4("Most promoted output tokens, with logits"), makeTokens(card.p));
+  if (card.q?.length) parts.push(makeHeading4("Most suppressed output tokens, with logits"), makeTokens(card.q));
+  if (card.h) parts.push(...makeMagnitudes(target, card.h));
   for (const decomposition of card.d ?? []) parts.push(...makeDecomposition(decomposition));
   if (card.l)
     parts.push(
@@ -22,8 +50,7 @@ async function drawCard(cardSet, latent) {
       makeLinks(card.l.map(([at, weight]) => [cardSets[cardSet].sae, at, weight])),
     );
   if (card.m?.length) parts.push(makeHeading4("Nearest latents in smaller SAEs, by cosine"), makeLinks(card.m));
-  parts.push(...makeNearest(cardSet, latent, card.n ?? []));
-  document.getElementById("card").replaceChildren(...parts);
+  return [...parts, ...makeNearest(cardSet, latent, card.n ?? [])];
 }
 
 const makeHeading4 = (text) => make("h4", {}, text);
@@ -70,11 +97,11 @@ function makeFacts(cardSet, card) {
   const facts = [];
   if (!cards.length) facts.push("The cards of this SAE are left out to limit the size of this page.");
   else if (!has_examples) facts.push("No examples: run task=latents for this SAE.");
-  else if (!card.f) facts.push("Never active in the text read.");
+  else if (!card.f) facts.push(`Never active ${describeText(cardSet)}.`);
   else {
     const subject = sae == null ? "Active" : "One of the latents that use it is active";
     facts.push(
-      `${subject} on ${formatShare(card.f)} of activations; ` +
+      `${subject} on ${formatShare(card.f)} of ${describeActivations(cardSet)}; ` +
         `mean activation when active ${card.a[0]}, maximum ${card.a[1]}.`,
     );
   }
@@ -89,6 +116,11 @@ function makeFacts(cardSet, card) {
   return facts.map((text) => make("p", {}, text));
 }
 
+function describeActivations(cardSet) {
+  const { tokens } = cardSets[cardSet];
+  return tokens ? pluralize(tokens, "held-out activation") : "activations";
+}
+
 const formatShare = (share) =>
   share >= 0.0995 ? `${(100 * share).toFixed(0)}%` : `${Number((100 * share).toPrecision(2))}%`;
 
@@ -98,14 +130,61 @@ async function readContext(number) {
   return (await readBlock(contexts[Math.floor(number / contexts_per_block)]))[number % contexts_per_block];
 }
 
+const SHADES = 5; // classes of the strength of an activation, relative to the largest one of the latent
+
+// A part of a context on which the latent is active, shaded by its activation.
+function makeShaded(text, activation, largest) {
+  const shade = Math.max(1, Math.ceil((SHADES * Math.abs(activation)) / Math.abs(largest)));
+  return make(`span.shade${Math.min(SHADES, shade)}`, { title: formatNumber(activation) }, text);
+}
+
+// A text as it is shown, with the parts of `around` that lie in it shaded.
+// around: [first character in the context, number of characters, activation], ...; offset: of the text in the context
+function shadeText(text, offset, around, largest) {
+  const characters = [...text];
+  const parts = [];
+  let done = 0;
+  for (const [first, count, activation] of around) {
+    const [from, to] = [first - offset, first - offset + count];
+    if (from < done || to > characters.length) continue;
+    parts.push(showWhitespace(characters.slice(done, from).join("")));
+    parts.push(makeShaded(showWhitespace(characters.slice(from, to).join("")), activation, largest));
+    done = to;
+  }
+  return [...parts, showWhitespace(characters.slice(done).join(""))];
+}
+
 function makeExamples(listed, contexts) {
-  const items = listed.map(([activation], at) => {
-    const [before, token, after] = contexts[at].map(showWhitespace);
-    const word = token.trimStart(); // a token's leading space is shown outside of the mark
-    const parts = word
-      ? [before + token.slice(0, token.length - word.length), make("mark", {}, word)]
-      : [before, make("mark", {}, token)];
-    return make("li", {}, make("span.value", {}, activation.toFixed(2)), make("q", {}, "…", ...parts, after, "…"));
+  const largest = listed[0][0];
+  const items = listed.map(([activation, , flat = []], at) => {
+    const [before, token, after] = contexts[at];
+    const around = [];
+    for (let n = 0; n < flat.length; n += 3) around.push(flat.slice(n, n + 3));
+    const start = [...before].length;
+    const shown = showWhitespace(token);
+    const word = shown.trimStart(); // a token's leading space is shown outside of the mark
+    const mark = make("mark", { title: formatNumber(activation) }, word || shown);
+    const quote = make(
+      "q",
+      {},
+      "…",
+      ...shadeText(
+        before,
+        0,
+        around.filter(([first]) => first < start),
+        largest,
+      ),
+      word ? shown.slice(0, shown.length - word.length) : "",
+      mark,
+      ...shadeText(
+        after,
+        start + [...token].length,
+        around.filter(([first]) => first > start),
+        largest,
+      ),
+      "…",
+    );
+    return make("li", {}, make("span.value", {}, activation.toFixed(2)), quote);
   });
   return make("ol.examples", { "aria-label": "Examples with their activations" }, ...items);
 }
@@ -115,7 +194,7 @@ function makeLinks(entries) {
   const largest = Math.max(...entries.map(([, , value]) => Math.abs(value)));
   const items = entries.map(([cardSet, latent, value]) => {
     const tokens = make("small");
-    loadIndex(cardSet).then((index) => index && (tokens.textContent = describeLatent(index, latent)));
+    loadIndex(cardSet).then((index) => index && (tokens.textContent = describeLatent(cardSet, index, latent)));
     const { label, cards, sae } = cardSets[cardSet];
     const text = sae == null ? `latent ${latent} of ${label}` : `meta-latent ${latent}`;
     const target = cards.length ? make("a", { href: linkTo(cardSet, latent) }, text) : text;

@@ -35,10 +35,10 @@ function addChart(parent, title, caption, build, listNumbers) {
   const legend = make("ul.legend", { "aria-label": `${title}: legend` });
   const numbers = make("details", {}, make("summary", {}, "Numbers"));
   const note = caption ? make("p.note", {}, caption) : null;
-  parent.append(make("figure", {}, make("h3", {}, title), note, area, legend, numbers));
   const chart = { area, legend, build, title, hidden: new Set(), stale: true, visible: false };
-  drawLegend(chart, buildChart(chart).entries); // now, as a legend that comes later moves what is below it
   chart.listNumbers = listNumbers ?? (() => listCoordinates(chart));
+  parent.append(make("figure", {}, make("h3", {}, title), note, area, legend, makeChartTools(chart), numbers));
+  drawLegend(chart, buildChart(chart).entries); // now, as a legend that comes later moves what is below it
   numbers.addEventListener("toggle", () => numbers.open && drawNumbers(chart, numbers));
   area.chart = chart;
   charts.add(chart);
@@ -104,24 +104,31 @@ const makeOptions = (chart) => ({
   ...(isTouchScreen.matches ? { displayModeBar: false } : {}),
 });
 
-const LEGEND_LINE = 20; // pixels of an entry of a legend in a picture
+const PICTURE = { width: 1200, height: 800, font: 17 };
+const LEGEND_LINE = 28; // pixels of an entry of a legend in a picture
 
-// The figure of a picture of a chart: as on the page, with its title and its legend.
+// The figure of a picture of a chart: as on the page, and as it is zoomed there, with its title and its legend.
 function makePicture(chart) {
   const { traces, layout, entries } = buildChart(chart);
   const listed = legendTraces(entries.filter((entry) => !chart.hidden.has(entry.name)));
-  const height = 520 + LEGEND_LINE * listed.length;
-  const title = { text: escapePlotly(chart.title), font: { size: 15 } };
+  const { width, height, font } = PICTURE;
+  const zoomed = (axis) => ({
+    ...layout[axis],
+    ...(chart.drawn && !chart.stale ? { range: chart.area.layout[axis].range } : {}),
+  });
   return {
     data: [...traces.map((trace) => ({ ...trace, showlegend: false })), ...listed],
     layout: {
       ...layout,
-      title,
-      width: 900,
-      height,
+      title: { text: escapePlotly(chart.title), font: { size: 1.3 * font } },
+      width,
+      height: height + LEGEND_LINE * listed.length,
+      font: { ...layout.font, size: font },
+      xaxis: zoomed("xaxis"),
+      yaxis: zoomed("yaxis"),
       paper_bgcolor: cssColor("back"),
       showlegend: listed.length > 0,
-      margin: { ...layout.margin, t: 60 },
+      margin: { ...layout.margin, t: 80, l: 90, b: 70 },
     },
   };
 }
@@ -130,7 +137,7 @@ const makeDownloadButton = (chart) => ({
   name: "picture",
   title: "Download the chart as a PNG",
   icon: window.Plotly.Icons.camera,
-  click: () => window.Plotly.downloadImage(makePicture(chart), { format: "png", filename: chart.title }),
+  click: () => savePicture(chart, "png"),
 });
 
 // On touch screens a swipe over a chart scrolls the page.

@@ -1,23 +1,26 @@
 "use strict";
-// The latent explorer: search by token or number, a list of results, and links of the form #/SAE/latent.
+// The latent explorer: a list of search results, one or two cards, and links of the form #/SAE/latent.
 
 const RESULTS_PER_PAGE = 60;
 const cardSets = report.explorer?.card_sets ?? []; // one per SAE and meta-SAE
+const SEARCH_AT_FIRST = { everywhere: false, query: "", order: "match", reversed: false, filter: "", activeOnly: true };
+const FIRST_SET = cardSets.findIndex((cardSet) => cardSet.index);
 const explorerView = {
-  cardSet: cardSets.findIndex((cardSet) => cardSet.index),
-  query: "",
-  latent: null,
-  order: "number",
-  activeOnly: true,
+  ...SEARCH_AT_FIRST,
+  cardSet: FIRST_SET, // of the search, unless `everywhere`: then all are searched
+  opened: null, // the { cardSet, latent } of the card
+  pinned: null, // and of the card beside it
   limit: RESULTS_PER_PAGE,
+  drawn: false, // whether results were listed, which decodes an index
 };
 
 const linkTo = (cardSet, latent) => `#/${encodeURIComponent(cardSets[cardSet].key)}/${latent}`;
+const isSame = (a, b) => a?.cardSet === b?.cardSet && a?.latent === b?.latent;
 const nounOf = (cardSet) => (cardSets[cardSet].sae == null ? "latent" : "meta-latent");
 
-// The card set and latent of a link, or null.
-function parseLink(hash) {
-  const match = /^#\/(.+)\/(\d+)$/.exec(hash);
+// The card set and latent of a link without its "#", or null.
+function parseLink(link) {
+  const match = /^\/(.+)\/(\d+)$/.exec(link);
   if (!match) return null;
   let key = match[1];
   try {
@@ -28,98 +31,40 @@ function parseLink(hash) {
   return cardSet >= 0 && latent < cardSets[cardSet].count ? { cardSet, latent } : null;
 }
 
-// The search index of a card set, with its tokens in lower case; null if it has none.
-const indices = new Map();
-function loadIndex(cardSet) {
-  if (!indices.has(cardSet)) {
-    const { index: name } = cardSets[cardSet];
-    const loading = name == null ? Promise.resolve(null) : readBlock(name);
-    indices.set(
-      cardSet,
-      loading.then(
-        (index) => index && { ...index, searchable: index.tokens.map((token) => token.trim().toLowerCase()) },
-      ),
-    );
-  }
-  return indices.get(cardSet);
-}
-
-// Latents ranked by the example tokens that equal a query word, then those that contain one, then promoted tokens.
-// Without a query all latents, in the chosen order.
-function searchLatents(index, { query, order, activeOnly }) {
-  const words = splitWords(query);
-  if (!words.length) {
-    const listed = index.frequency
-      .map((_, latent) => latent)
-      .filter((latent) => !activeOnly || index.frequency[latent] > 0);
-    return order === "number" ? listed : listed.sort((a, b) => index.frequency[b] - index.frequency[a]);
-  }
-  const scores = index.searchable.map((token) =>
-    words.includes(token) ? 100 : words.some((word) => token.includes(word)) ? 1 : 0,
-  );
-  const promotedScores = index.searchable.map((token) => (words.includes(token) ? 10 : 0));
-  const matches = [];
-  for (let latent = 0; latent < index.examples.length; latent++) {
-    let score = 0;
-    for (const token of index.examples[latent]) score += scores[token];
-    for (const token of index.promoted[latent]) score += promotedScores[token];
-    if (score) matches.push([latent, score]);
-  }
-  matches.sort((a, b) => b[1] - a[1] || a[0] - b[0]);
-  const numbers = words
-    .map(Number)
-    .filter((word) => Number.isInteger(word) && word >= 0 && word < index.examples.length);
-  return [...new Set([...numbers, ...matches.map(([latent]) => latent)])];
-}
-
-// The distinct tokens on which a latent is most active, at most four.
-function describeLatent(index, latent) {
-  const tokens = [...new Set(index.examples[latent].map((token) => showWhitespace(index.tokens[token]).trim()))];
-  return tokens.length ? tokens.slice(0, 4).join(" · ") : "never active in the text read";
-}
-
-// The same with its frequency, and with the promoted tokens if only these match the query.
-function describeResult(index, latent, query) {
-  const words = splitWords(query);
-  const matching = (tokens) => tokens.filter((token) => words.some((word) => index.searchable[token].includes(word)));
-  const promoted = matching(index.examples[latent]).length
-    ? []
-    : matching(index.promoted[latent]).map((token) => showWhitespace(index.tokens[token]).trim());
-  const frequency = index.frequency[latent] > 0 ? ` (${formatShare(index.frequency[latent])})` : "";
-  const suffix = promoted.length ? `; promotes ${[...new Set(promoted)].join(" · ")}` : "";
-  return describeLatent(index, latent) + frequency + suffix;
-}
-
-const showWhitespace = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "→");
-
 let searches = 0;
 async function drawResults() {
   const request = ++searches;
-  const { cardSet, query, limit, latent: current } = explorerView;
-  const index = await loadIndex(cardSet);
+  const search = { ...explorerView, drawn: true };
+  explorerView.drawn = true;
+  const results = await searchLatents(search);
+  const shown = results.slice(0, search.limit);
+  const shownSets = [...new Set(shown.map((result) => result.cardSet))];
+  const loaded = new Map(await Promise.all(shownSets.map(async (number) => [number, await loadIndex(number)])));
   if (request !== searches) return; // the search was changed meanwhile
-  const results = index ? searchLatents(index, explorerView) : [];
-  const shown = results.slice(0, limit);
-  const items = shown.map((latent) => {
+  const items = shown.map((result) => {
+    const { cardSet, latent } = result;
     const attributes = {
       href: linkTo(cardSet, latent),
-      "aria-current": current === latent ? "true" : null,
+      "aria-current": isSame(explorerView.opened, result) ? "true" : null,
       "data-latent": latent,
+      "data-set": cardSet,
     };
-    const description = make("small", {}, describeResult(index, latent, query));
-    return make("li", {}, make("a", attributes, `${nounOf(cardSet)} ${latent}`, description));
+    const set = search.everywhere ? make("small", {}, `of ${cardSets[cardSet].label}`) : null;
+    const description = make("small", {}, describeResult(result, loaded.get(cardSet), search));
+    return make("li", {}, make("a", attributes, `${nounOf(cardSet)} ${latent}`, set, description));
   });
   document.getElementById("results").replaceChildren(...items);
-  document.getElementById("results-status").textContent = describeResults(cardSet, index, results.length, shown.length);
+  document.getElementById("results-status").textContent = describeResults(search, results.length, shown.length);
   document.getElementById("more").hidden = shown.length === results.length;
-  if (explorerView.latent !== null) return;
-  if (query.trim() && results.length) drawCard(cardSet, results[0]);
+  setTimeout(showFrequencies, FREQUENCIES_AFTER, explorerView.cardSet);
+  if (explorerView.opened) return;
+  if (search.query.trim() && results.length) drawCard("card", results[0]);
   else emptyCard();
 }
 
 // Show no latent: nothing is searched for, or nothing was found.
 function emptyCard() {
-  cardRequests++; // a card that is still being decoded is not shown
+  cardRequests.card++; // a card that is still being decoded is not shown
   document
     .getElementById("card")
     .replaceChildren(
@@ -128,38 +73,59 @@ function emptyCard() {
     );
 }
 
-function describeResults(cardSet, index, found, shown) {
-  const noun = nounOf(cardSet);
-  const { count } = cardSets[cardSet];
-  if (!index) return "No examples: run task=latents for this SAE.";
-  if (explorerView.query.trim())
+function describeResults({ cardSet, everywhere, query, filter }, found, shown) {
+  const noun = everywhere ? "latent" : nounOf(cardSet);
+  const sets = everywhere ? indexedSets() : [cardSet];
+  const count = sets.reduce((sum, number) => sum + cardSets[number].count, 0);
+  const suffix = everywhere ? ` in ${sets.length} SAEs and meta-SAEs` : "";
+  if (!everywhere && !cardSets[cardSet].index) return "No examples: run task=latents for this SAE.";
+  if (query.trim() || filter)
     return found > shown
-      ? `The ${shown} best of ${pluralize(found, noun)}.`
-      : `${pluralize(found, noun)} of ${count.toLocaleString("en-US")}.`;
+      ? `The ${shown} best of ${pluralize(found, noun)}${suffix}.`
+      : `${pluralize(found, noun)} of ${count.toLocaleString("en-US")}${suffix}.`;
   const inactive = (count - found).toLocaleString("en-US");
+  const never = everywhere ? "in the text read" : describeText(cardSet);
   return (
-    `${shown} of ${pluralize(found, noun)}` + (found < count ? `; ${inactive} never active in the text read.` : ".")
+    `${shown} of ${pluralize(found, noun)}${suffix}` + (found < count ? `; ${inactive} never active ${never}.` : ".")
   );
 }
 
 // Change the search and show its first results.
 function changeSearch(change) {
   Object.assign(explorerView, { limit: RESULTS_PER_PAGE }, change);
+  updateAddress();
   drawResults();
+}
+
+// Draw the card of a latent, and beside it the pinned one.
+function openCard(target) {
+  explorerView.opened = target;
+  for (const link of document.querySelectorAll("#results a")) {
+    const isOpened = isSame(target, { cardSet: Number(link.dataset.set), latent: Number(link.dataset.latent) });
+    if (isOpened) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
+  return drawCard("card", target);
+}
+
+// Keep a card beside those that are opened, or remove it.
+function pinCard(target) {
+  explorerView.pinned = target;
+  document.getElementById("pinned").hidden = !target;
+  updateAddress();
+  return drawCard("pinned", target);
 }
 
 // Open the card that the address links to.
 async function followLink() {
-  const target = parseLink(location.hash);
+  const target = parseLink(splitAddress().place);
   if (!target) return;
-  const hasChangedSet = explorerView.cardSet !== target.cardSet;
-  Object.assign(explorerView, target);
-  document.getElementById("card-set").value = String(target.cardSet);
-  for (const link of document.querySelectorAll("#results a")) {
-    if (!hasChangedSet && Number(link.dataset.latent) === target.latent) link.setAttribute("aria-current", "true");
-    else link.removeAttribute("aria-current");
+  const hasChangedSet = !explorerView.everywhere && explorerView.cardSet !== target.cardSet;
+  if (hasChangedSet) {
+    Object.assign(explorerView, { cardSet: target.cardSet, opened: target, order: "match", filter: "" });
+    drawSearchForm();
   }
-  await Promise.all([drawCard(target.cardSet, target.latent), hasChangedSet ? drawResults() : null]);
+  await Promise.all([openCard(target), hasChangedSet ? drawResults() : null]);
   document.getElementById("card-title").focus({ preventScroll: true });
   const card = document.getElementById("card");
   const { top, bottom } = card.getBoundingClientRect();
@@ -167,45 +133,103 @@ async function followLink() {
 }
 
 async function openRandomLatent() {
-  const { cardSet } = explorerView;
+  const sets = explorerView.everywhere ? indexedSets() : [explorerView.cardSet];
+  const cardSet = sets[Math.floor(Math.random() * sets.length)];
   const index = await loadIndex(cardSet);
   const all = Array.from({ length: cardSets[cardSet].count }, (_, latent) => latent);
   const candidates = index ? all.filter((latent) => index.frequency[latent] > 0) : all;
   if (candidates.length) location.hash = linkTo(cardSet, candidates[Math.floor(Math.random() * candidates.length)]);
 }
 
-function makeSearchForm() {
-  const options = cardSets
-    .map((cardSet, number) => [String(number), cardSet.label, cardSet])
-    .filter(([, , cardSet]) => cardSet.cards.length);
-  const select = makeSelect(options, String(explorerView.cardSet), (value) => {
-    changeSearch({ cardSet: Number(value), latent: null });
-  });
+const EVERYWHERE = "all"; // as value of the choice of a card set
+
+// The form with the choices of the search, as they are now.
+function drawSearchForm() {
+  const { cardSet, everywhere, query, order, reversed, filter, activeOnly } = explorerView;
+  const sets = cardSets.map((one, number) => [String(number), one.label, one]).filter(([, , one]) => one.cards.length);
+  const options = indexedSets().length > 1 ? [...sets, [EVERYWHERE, "All SAEs and meta-SAEs"]] : sets;
+  const chooseSet = (value) => {
+    const chosen = value === EVERYWHERE ? { everywhere: true } : { everywhere: false, cardSet: Number(value) };
+    changeSearch({ ...chosen, order: "match", filter: "", opened: null });
+    drawSearchForm();
+    document.getElementById("card-set").focus();
+  };
+  const select = makeSelect(options, everywhere ? EVERYWHERE : String(cardSet), chooseSet);
   select.id = "card-set";
   const search = make("input", {
     type: "search",
     id: "search",
     placeholder: "tokens or a number",
+    value: query,
     oninput: (event) => changeSearch({ query: event.target.value }),
   });
-  const orders = [
-    ["number", "Number"],
-    ["frequency", "Frequency"],
-  ];
-  const order = makeSelect(orders, "number", (value) => changeSearch({ order: value }));
-  const inactive = make("input", {
-    type: "checkbox",
-    onchange: (event) => changeSearch({ activeOnly: !event.target.checked }),
-  });
-  return make(
-    "form.controls",
-    { "aria-label": "Search latents", onsubmit: (event) => event.preventDefault() },
+  const makeBox = (checked, change) =>
+    make("input", { type: "checkbox", checked, onchange: (event) => change(event.target.checked) });
+  const filters = listFilters(cardSet, everywhere);
+  const controls = [
     makeLabelled("SAE", select),
     makeLabelled("Search", search),
-    makeLabelled("Order", order),
-    makeLabelled("Include never-active", inactive, true),
+    makeLabelled(
+      "Order",
+      makeSelect(listOrders(cardSet, everywhere), order, (value) => changeSearch({ order: value })),
+    ),
+    filters.length > 1
+      ? makeLabelled(
+          "Show",
+          makeSelect(filters, filter, (value) => changeSearch({ filter: value })),
+        )
+      : null,
+    makeLabelled(
+      "Reversed",
+      makeBox(reversed, (value) => changeSearch({ reversed: value })),
+      true,
+    ),
+    makeLabelled(
+      "Include never-active",
+      makeBox(!activeOnly, (value) => changeSearch({ activeOnly: !value })),
+      true,
+    ),
     make("button", { type: "button", onclick: openRandomLatent }, "Random latent"),
-  );
+  ];
+  document.getElementById("latent-search").replaceChildren(...controls.filter(Boolean));
+}
+
+// What the address has of the search and the pinned card.
+function listExplorerChoices() {
+  const { cardSet, everywhere, query, order, reversed, filter, activeOnly, pinned } = explorerView;
+  const isLinked = parseLink(splitAddress().place)?.cardSet === cardSet; // the link has the card set
+  return [
+    ...(everywhere ? [["sae", EVERYWHERE]] : []),
+    ...(everywhere || cardSet === FIRST_SET || isLinked ? [] : [["sae", cardSets[cardSet].key]]),
+    ...(query ? [["latents", query]] : []),
+    ...(order === SEARCH_AT_FIRST.order ? [] : [["order", order]]),
+    ...(filter ? [["show", filter]] : []),
+    ...(reversed ? [["reversed", "yes"]] : []),
+    ...(activeOnly ? [] : [["inactive", "yes"]]),
+    ...(pinned ? [["beside", linkTo(pinned.cardSet, pinned.latent).slice(1)]] : []),
+  ];
+}
+
+function restoreExplorerChoices(params) {
+  const everywhere = params.get("sae") === EVERYWHERE;
+  const named = cardSets.findIndex((cardSet) => cardSet.key === params.get("sae") && cardSet.cards.length);
+  const linked = parseLink(splitAddress().place)?.cardSet;
+  const cardSet = named >= 0 ? named : (linked ?? FIRST_SET);
+  const find = (options, name) => options.find(([value]) => value === params.get(name))?.[0];
+  const before = JSON.stringify(listExplorerChoices());
+  Object.assign(explorerView, {
+    everywhere,
+    cardSet,
+    query: params.get("latents") ?? "",
+    order: find(listOrders(cardSet, everywhere), "order") ?? SEARCH_AT_FIRST.order,
+    filter: find(listFilters(cardSet, everywhere), "show") ?? "",
+    reversed: params.has("reversed"),
+    activeOnly: !params.has("inactive"),
+  });
+  const pinned = parseLink(params.get("beside") ?? "");
+  if (!isSame(pinned, explorerView.pinned)) pinCard(pinned);
+  drawSearchForm();
+  if (explorerView.drawn && JSON.stringify(listExplorerChoices()) !== before) drawResults();
 }
 
 function makeResultList() {
@@ -233,8 +257,16 @@ function addExplorer() {
   }
   for (const note of listNotes()) body.append(make("p.note", {}, note));
   const card = make("article.card", { id: "card", "aria-labelledby": "card-title" });
-  body.append(makeSearchForm(), make("div.explorer", {}, makeResultList(), card));
+  const pinned = make("article.card", { id: "pinned", "aria-labelledby": "pinned-title", hidden: true });
+  const onsubmit = (event) => event.preventDefault();
+  body.append(
+    make("form.controls", { id: "latent-search", "aria-label": "Search latents", onsubmit }),
+    make("div.explorer", {}, makeResultList(), make("div.cards", {}, card, pinned)),
+  );
   emptyCard();
+  drawSearchForm();
+  addFrequencies(body);
+  remember(listExplorerChoices, restoreExplorerChoices);
   addEventListener("hashchange", followLink);
   // The index is large: it is decoded when the explorer is about to come into view, or when a link needs it.
   const observer = new IntersectionObserver(

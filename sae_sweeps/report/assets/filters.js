@@ -11,10 +11,12 @@ const FIELD_TITLES = {
 
 function drawFilters() {
   const form = document.getElementById("filters");
+  form.replaceChildren();
   form.addEventListener("submit", (event) => event.preventDefault());
   const search = make("input", {
     type: "search",
     placeholder: "words, e.g. topk 6144",
+    value: view.text,
     oninput: (event) => {
       view.text = event.target.value;
       onFilterChange();
@@ -29,7 +31,7 @@ function drawFilters() {
     form.append(
       makeLabelled(
         title,
-        makeSelect(options, "", (value) => {
+        makeSelect(options, view.fields[field] ?? "", (value) => {
           if (value) view.fields[field] = value;
           else delete view.fields[field];
           onFilterChange();
@@ -45,7 +47,7 @@ function drawFilters() {
     form.append(
       makeLabelled(
         "Seeds",
-        makeSelect(options, "yes", (value) => {
+        makeSelect(options, view.grouped ? "yes" : "", (value) => {
           view.grouped = Boolean(value);
           rebuildRows();
         }),
@@ -79,6 +81,9 @@ function drawFilters() {
     ),
   );
   drawBaselineOptions();
+}
+
+function drawDefinitions() {
   const definitions = COLUMNS.filter((column) => column.explained).map((column) =>
     make("div", {}, make("dt", {}, column.title), make("dd", {}, column.explained)),
   );
@@ -108,9 +113,16 @@ function addDismissal() {
   if (!failures) return;
   const button = make("button", { type: "button", id: "dismiss", "aria-pressed": "false" }, "Hide failures");
   button.addEventListener("click", () => {
-    view.withoutFailed = failures.hidden = !view.withoutFailed;
-    button.setAttribute("aria-pressed", String(view.withoutFailed));
+    view.withoutFailed = !view.withoutFailed;
+    drawDismissal();
     rebuildRows();
   });
   failures.after(button);
+}
+
+function drawDismissal() {
+  const button = document.getElementById("dismiss");
+  if (!button) return;
+  document.querySelector("header ul.failures").hidden = view.withoutFailed;
+  button.setAttribute("aria-pressed", String(view.withoutFailed));
 }

@@ -8,6 +8,7 @@ function onFilterChange() {
 }
 
 function onSelectionChange() {
+  updateAddress();
   drawCurvesStatus();
   drawSettings();
   refresh([curvesChart]);
@@ -29,6 +30,9 @@ document.getElementById("theme").addEventListener("click", () => {
 });
 systemIsDark.addEventListener("change", onThemeChange);
 
+addHelp();
+addTableTools();
+explainEvaluated();
 // Paper is white: charts are drawn again with the colours of the light theme, also those that were not in view.
 addEventListener("beforeprint", () => {
   isPrinting = true;
@@ -43,19 +47,19 @@ addEventListener("afterprint", () => {
 // Say so if the address names no part of the page.
 function checkAddress() {
   const name = readFragment();
-  const isKnown = !name || document.getElementById(name) || parseLink(location.hash);
+  const isKnown = !name || document.getElementById(name) || parseLink(splitAddress().place);
   const note = document.getElementById("unknown");
   note.hidden = Boolean(isKnown);
   note.textContent = isKnown ? "" : `The address ends in #${name}, but this page has no such section or latent.`;
 }
 
-// What the address names, without "#" and without choices after "?".
+// The section that the address names.
 function readFragment() {
-  const [name] = location.hash.slice(1).split("?");
+  const { place } = splitAddress();
   try {
-    return decodeURIComponent(name);
+    return decodeURIComponent(place);
   } catch {
-    return name;
+    return place;
   }
 }
 
@@ -71,6 +75,7 @@ for (const kind of ["wheel", "touchmove", "keydown", "pointerdown"])
   addEventListener(kind, () => (hasScrolled = true), { once: true, passive: true });
 
 drawFilters();
+drawDefinitions();
 drawPoints();
 const comparisonCharts = addComparison();
 const curvesChart = addCurves();
@@ -84,3 +89,10 @@ addEventListener("hashchange", checkAddress);
 checkAddress();
 whenStudied.then(landAgain);
 onThemeChange();
+remember(listPointChoices, (params) => {
+  restorePointChoices(params);
+  drawFilters();
+  onFilterChange();
+});
+if (splitAddress().query !== null) followAddress();
+addEventListener("hashchange", followAddress);

@@ -75,7 +75,7 @@ const COLUMNS = [
   ...report.metrics.map((metric) => ({
     name: metric.name,
     title: metricTitle(metric.name),
-    explained: metric.explained,
+    explained: explainPointMetric(metric),
     best: metric.best,
     getValue: (row) => row.mean[metric.name],
     format: (value) => formatMetric(metric.name, value),
@@ -174,6 +174,7 @@ function drawPoints() {
   });
   table.tBodies[0].replaceChildren(...body);
   const noun = view.grouped ? "rows (points that differ only in their seed are one row)" : "points";
+  updateAddress();
   document.getElementById("points-status").textContent =
     `${sorted.length} of ${rows.length} ${noun}` +
     (baseline ? `; small figures: difference from the baseline, ${baseline.label}` : "");
@@ -181,13 +182,9 @@ function drawPoints() {
 
 function makeHeading(column) {
   const sorts = view.sort === column.name;
-  const arrow = sorts ? (view.descending ? " ▼" : " ▲") : "";
-  const button = make(
-    "button",
-    { type: "button", title: column.explained ?? null, onclick: () => sortBy(column.name) },
-    column.title + arrow,
-    column.name === "dead_fraction" ? make("small", {}, judgedOn(report.points)) : null,
-  );
+  const attributes = { type: "button", onclick: () => sortBy(column.name), ...explainedBy(column.explained) };
+  const judged = column.name === "dead_fraction" ? make("small", {}, judgedOn(report.points)) : null;
+  const button = make("button", attributes, column.title, judged);
   const order = sorts ? (view.descending ? "descending" : "ascending") : null;
   return make(
     `th${column.format ? ".number" : ""}`,

@@ -34,13 +34,13 @@ function makeEndsTable(study) {
         : make("td.number", {}, ""),
     ),
   ]);
+  const activations = describeRange([study.metrics.activations]);
+  const measured = activations && `on ${activations} held-out activations`;
+  const explain = (name) => makeExplained(metrics.get(name).title, explainMetric(metrics.get(name), measured));
   const ce = `CE degradation, nats, on ${formatCount(study.settings.ce_tokens)} activations`;
-  const table = fillTable(make("table", { "data-study": study.key }), ["", "NMSE", "L0", ce], rows, 1);
-  return make(
-    "div.scroll",
-    { role: "region", tabindex: 0, "aria-label": "From the small SAE to the large one" },
-    table,
-  );
+  const titles = ["", explain("nmse"), explain("l0"), makeExplained(ce, metrics.get("ce_degradation").explained)];
+  const table = fillTable(make("table", { "data-study": study.key }), titles, rows, 1);
+  return makeTableBox("From the small SAE to the large one", table);
 }
 
 function showStitching(content, study) {

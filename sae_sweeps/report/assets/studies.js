@@ -2,6 +2,7 @@
 // The sections on studies, one study at a time: stitching.js and meta_saes.js show the study that is chosen.
 
 const formatPercent = (value) => (value == null ? "–" : `${(100 * value).toFixed(1)}%`);
+const formatNMSE = (value) => formatMetric("nmse", value);
 const formatCount = (value) => value.toLocaleString("en-US");
 
 const findLabel = (sweep, folder) =>
@@ -9,7 +10,7 @@ const findLabel = (sweep, folder) =>
 
 // Fill the section of a task: a table of all studies, a choice of one, and what `show` adds for it. Returns a promise
 // where the studies have to be decoded first.
-// columns: [title, metrics -> text] of the table
+// columns: [title, name of the metric, value -> text, explanation] of the table
 function addStudySection(id, task, command, makeTitle, columns, show) {
   const body = document.getElementById(id);
   if (!report.studies[task]) {
@@ -36,12 +37,15 @@ function addStudySection(id, task, command, makeTitle, columns, show) {
     };
     const options = finished.map((study, at) => [String(at), makeTitle(study)]);
     if (finished.length > 1) {
+      const activations = describeRange(finished.map((study) => study.metrics.activations));
+      const measured = activations && `; on ${activations} held-out activations`;
+      const titles = columns.map(([title, , , explained]) => makeExplained(title, explained + measured));
       const rows = finished.map((study) => [
         make("th", { scope: "row" }, makeTitle(study)),
-        ...columns.map(([, format]) => make("td.number", {}, format(study.metrics))),
+        ...columns.map(([, name, format]) => makeNumberCell(format(study.metrics[name]), study.metrics[name])),
       ]);
-      const table = fillTable(make("table"), ["Study", ...columns.map(([columnTitle]) => columnTitle)], rows, 1);
-      body.append(make("div.scroll", { role: "region", tabindex: 0, "aria-label": "All studies" }, table));
+      const table = fillTable(make("table"), ["Study", ...titles], rows, 1);
+      body.append(makeTableBox(task === "stitch" ? "All stitching studies" : "All meta-SAE studies", table));
     }
     if (finished.length > 1)
       body.append(make("div.controls", {}, makeLabelled("Study", makeSelect(options, "0", showStudy))));
@@ -127,12 +131,17 @@ function addStudies() {
       `${findLabel(study.sweep, study.small.point)} → ${findLabel(study.sweep, study.large.point)}, ` +
       `threshold ${study.settings.threshold}${study.differences}`,
     [
-      ["AUROC", (metrics) => formatNumber(metrics.auroc)],
-      ["Best threshold", (metrics) => formatNumber(metrics.best_threshold)],
-      ["Novel latents", (metrics) => formatNumber(metrics.novel)],
-      ["NMSE, small SAE", (metrics) => formatMetric("nmse", metrics.nmse_small)],
-      ["NMSE, novel latents inserted", (metrics) => formatMetric("nmse", metrics.nmse_novel_in)],
-      ["NMSE, large SAE", (metrics) => formatMetric("nmse", metrics.nmse_large)],
+      ["AUROC", "auroc", formatNumber, "how well the cosine predicts the sign of the change in MSE; 0.5 is chance"],
+      ["Best threshold", "best_threshold", formatNumber, "the cosine that separates the two signs best"],
+      [
+        "Novel latents",
+        "novel",
+        formatNumber,
+        "latents whose largest cosine with the small SAE is at most the threshold",
+      ],
+      ["NMSE, small SAE", "nmse_small", formatNMSE, "NMSE of the small SAE alone"],
+      ["NMSE, novel latents inserted", "nmse_novel_in", formatNMSE, "NMSE of the small SAE with all novel latents"],
+      ["NMSE, large SAE", "nmse_large", formatNMSE, "NMSE of the large SAE alone"],
     ],
     showStitching,
   );
@@ -144,10 +153,10 @@ function addStudies() {
       `${study.metrics.meta_latents} meta-latents, k ${study.settings.k}, of ` +
       `${findLabel(study.sweep, study.sae.point)}${study.differences}`,
     [
-      ["Explained variance", (metrics) => formatPercent(metrics.explained_variance)],
-      ["Explained variance, shuffled", (metrics) => formatPercent(metrics.explained_variance_shuffled)],
-      ["CE degradation before, nats", (metrics) => formatNumber(metrics.ce_degradation_before)],
-      ["CE degradation after, nats", (metrics) => formatNumber(metrics.ce_degradation_after)],
+      ["Explained variance", "explained_variance", formatPercent, "share of the decoder directions' variance"],
+      ["Explained variance, shuffled", "explained_variance_shuffled", formatPercent, "the same of shuffled directions"],
+      ["CE degradation before, nats", "ce_degradation_before", formatNumber, "of the SAE with its own directions"],
+      ["CE degradation after, nats", "ce_degradation_after", formatNumber, "of the SAE with reconstructed directions"],
     ],
     showMetaSAE,
   );

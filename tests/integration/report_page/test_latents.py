@@ -46,13 +46,47 @@ def test_a_link_to_a_latent_opens_its_card(open_report, sweep):
     expect(page.locator("#card-title")).to_be_in_viewport()
     (study,) = (folder for folder in (sweep / "latents").iterdir() if results(folder)["study"]["sae"]["point"] == name)
     row = pq.read_table(study / "latents.parquet").to_pylist()[5]
-    raised = page.locator("#card .tokens li").evaluate_all("all => all.map((one) => one.firstChild.textContent)")
-    assert raised == [one["token"] for one in row["promoted"]]
+    for at, name in enumerate(("promoted", "suppressed")):
+        tokens = page.locator("#card .tokens").nth(at).locator("li")
+        shown = tokens.evaluate_all("all => all.map((one) => one.firstChild.textContent)")
+        assert shown == [one["token"] for one in row[name]]
+    shaded = page.locator("#card .examples q > [title]").evaluate_all("all => all.map((one) => one.title)")
+    active = [one["activation"] for example in row["examples"] for one in example["active"]]
+    assert [float(title) for title in shaded] == pytest.approx(active, rel=0.06)
+    assert len(shaded) > len(row["examples"])
+    bars = page.locator("#card .bars span").evaluate_all("all => all.map((one) => Number(one.dataset.count))")
+    assert sum(bars) == sum(row["histogram"]["counts"]) > 0
     quoted = page.locator("#card .examples q").evaluate_all("all => all.map((one) => one.textContent)")
     expected = [one["before"] + one["token"] + one["after"] for one in row["examples"]]
     assert [text.strip("…") for text in quoted] == expected
     for text, one in zip(page.locator("#card .examples .value").all_inner_texts(), row["examples"], strict=True):
         assert float(text) == pytest.approx(one["activation"], rel=6e-3, abs=6e-3)
+
+
+def test_latents_of_all_saes_are_found_and_ordered_by_studies(open_report, sweep):
+    page = open_report()
+    page.locator("#explorer").scroll_into_view_if_needed()
+    form, found = page.locator("#latent-search"), page.locator("#results a")
+    page.locator("#card-set").select_option("all")
+    form.get_by_label("search").fill("the")
+    expect(page.locator("#results-status")).to_contain_text("in 12 SAEs and meta-SAEs")
+    sets = found.evaluate_all("all => all.map((one) => one.dataset.set)")
+    assert len(set(sets)) > 4
+    form.get_by_label("search").fill("")
+    form.get_by_label("order").select_option("change-0")
+    form.get_by_label("show").select_option("novel-0")
+    expect(found.first).to_contain_text(re.compile("MSE [+−]"))  # noqa: RUF001  the sign
+    studies = [pq.read_table(file) for file in sweep.glob("stitch/*/latents.parquet")]
+    novel = sum(sum(table["novel"].to_pylist()) for table in studies)
+    text = page.locator("#results-status").inner_text()
+    assert int(re.search(r"(\d+) latents", text).group(1)) <= novel
+    shown = [float(re.search(r"MSE (.+)%", one).group(1).replace("−", "-")) for one in found.all_inner_texts()]  # noqa: RUF001
+    assert shown == sorted(shown)
+    form.get_by_label("reversed").check()
+    expect(found.first).not_to_contain_text(f"MSE {shown[0]}")
+    link = found.first
+    link.click()
+    expect(page.locator("#card p", has_text="Novel latent")).to_be_visible()
 
 
 @pytest.mark.parametrize("end", ["none/5", "NAME/999999", "NAME/x", "%E0%A4%A/1"])
