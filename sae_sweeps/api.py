@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import torch
-from omegaconf import MISSING
 from torch import Tensor
 
 from sae_sweeps.activations.held_out import HeldOut
@@ -22,7 +21,7 @@ from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.activations.texts import choose_text
 from sae_sweeps.config import ActivationsConfig, Config, DatasetConfig, ModelConfig, TrackingConfig, TrainingConfig
-from sae_sweeps.config.presets import build_config, build_settings, list_presets, load_preset
+from sae_sweeps.config.presets import build_config, build_settings, choose_model
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import text_metadata
 from sae_sweeps.runtime.devices import choose_device, require_precision, resolve_dtype
@@ -104,7 +103,7 @@ class ActivationStream:
         changes: dict[str, Any] = {} if seq_len is None else {"seq_len": require_whole("seq_len", seq_len, 3)}
         changes |= {} if seed is None else {"seed": require_whole("seed", seed, 0)}
         chunk_size, device = require_whole("chunk_size", chunk_size, 1), str(device)
-        decoder = _choose_model(model, hook)
+        decoder = choose_model(model, hook)
         config = build_config(
             model=replace(decoder, dtype=resolve_dtype(decoder.dtype, device)),
             dataset=replace(text, **changes),
@@ -291,17 +290,3 @@ def _show_training(trainers: Sequence[Trainer]) -> Iterator[Callable[[Trainer, S
                 display.count_finished(names[trainer], failed=False)
 
         yield show
-
-
-def _choose_model(given: str | Path | ModelConfig, hook: str | None) -> ModelConfig:
-    """Return the settings of a model, with a hook. Raises: ConfigError if neither the caller nor conf/ names a hook."""
-    fix = 'the name of a model, "gpt2" for example, its folder, or a ModelConfig'
-    require_type("model", given, str | Path | ModelConfig, "a model's name, folder or ModelConfig", fix)
-    require_type("hook", hook, str | None, "the name of a hook", 'hook="blocks.8.hook_resid_pre"')
-    if not isinstance(given, ModelConfig):
-        named = str(given) in list_presets("model")
-        given = load_preset("model", str(given), ModelConfig) if named else ModelConfig(name=str(given))
-    config = given if hook is None else replace(given, hook=hook)
-    if config.hook == MISSING:
-        raise ConfigError("hook", None, "this model has no default hook", "hook=blocks.LAYER.hook_resid_pre")
-    return config

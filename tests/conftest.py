@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
@@ -18,6 +19,9 @@ from sae_sweeps.config import Config, to_config
 from sae_sweeps.runtime.places import PROJECT
 from tests.fake_slurm import slurm  # noqa: F401  a fixture of all tests
 from tests.prefork import Prefork
+
+hypothesis.settings.register_profile("same examples in every run", derandomize=True)
+hypothesis.settings.load_profile("same examples in every run")
 
 Plugins.instance()  # it executes the plugins' modules again, so it must run before a test imports one
 

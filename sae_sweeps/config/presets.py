@@ -101,3 +101,17 @@ def load_preset(group: str, name: str, schema: type[GroupT]) -> GroupT:
     preset = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(files[name])))
     assert isinstance(preset, schema), "merged into a structured config"
     return preset
+
+
+def choose_model(given: str | Path | ModelConfig, hook: str | None) -> ModelConfig:
+    """Return the settings of a model, with a hook. Raises: ConfigError if neither the caller nor conf/ names a hook."""
+    fix = 'the name of a model, "gpt2" for example, its folder, or a ModelConfig'
+    require_type("model", given, str | Path | ModelConfig, "a model's name, folder or ModelConfig", fix)
+    require_type("hook", hook, str | None, "the name of a hook", 'hook="blocks.8.hook_resid_pre"')
+    if not isinstance(given, ModelConfig):
+        named = str(given) in list_presets("model")
+        given = load_preset("model", str(given), ModelConfig) if named else ModelConfig(name=str(given))
+    config = given if hook is None else replace(given, hook=hook)
+    if config.hook == MISSING:
+        raise ConfigError("hook", None, "this model has no default hook", "hook=blocks.LAYER.hook_resid_pre")
+    return config

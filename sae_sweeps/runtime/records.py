@@ -69,7 +69,7 @@ def load_record(path: Path, shape: Shape, owner: str | None = None, *, is_sealed
         raise DamagedError("is not JSON that this program writes") from error
     if isinstance(content, dict) and SEAL in content:
         _check_seal(content.pop(SEAL), content, name_owner(path) if owner is None else owner)
-    elif is_sealed:
+    elif is_sealed or _has_renamed_seal(content):
         raise DamagedError("has no seal")
     if content is None or not matches(content, shape):
         raise DamagedError("does not hold the entries that it should")
@@ -99,6 +99,11 @@ def _check_seal(seal: Any, content: Mapping[str, Any], owner: str) -> None:
         raise DamagedError("is damaged, or was changed after it was written: its checksum does not match")
     if owner not in ("", seal["of"]):
         raise DamagedError(f"belongs to another ({seal['of']})")
+
+
+def _has_renamed_seal(content: Any) -> bool:
+    """Return whether an entry looks like a seal: a record that lost the name of its seal is no earlier version's."""
+    return isinstance(content, dict) and any(matches(value, {"of": str, "sha256": str}) for value in content.values())
 
 
 def _checksum(content: Mapping[str, Any], owner: str) -> str:

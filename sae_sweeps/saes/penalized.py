@@ -38,7 +38,7 @@ class PenalizedSAE(TrainableSAE):
         super().__init__(d_in, dict_size, normalize_input=normalize_input, seed=seed)
         if k is None and target_l0 is None and sparsity_coefficient is None:
             problem = "must be given: the number of active latents per activation, on average"
-            raise ConfigError("k", None, problem, "k=32, or sparsity_coefficient=... for a penalty without a target")
+            raise ConfigError("k", None, problem, "k=32, or a sparsity_coefficient for a penalty without a target")
         self.k = None if k is None else self._require_k(k)
         self._require_options(sparsity_coefficient=sparsity_coefficient, target_l0=target_l0)
         chosen = apply_precedence(sparsity_coefficient, target_l0, None, self.k or 0)

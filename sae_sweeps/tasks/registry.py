@@ -84,6 +84,12 @@ def _module(name: str) -> ModuleType:
             from sae_sweeps.tasks import wandb_workspace
 
             return wandb_workspace
+    return _saes_module(name)
+
+
+def _saes_module(name: str) -> ModuleType:
+    """Import and return the module of a task on trained SAEs. Raises: KeyError if there is none."""
+    match name:
         case "export":
             from sae_sweeps.tasks import export
 

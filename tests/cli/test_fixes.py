@@ -22,7 +22,7 @@ ERRORS = {
     "SettingProblem": 2,
 }  # place of the fix
 NOT_SETTINGS = {  # arguments of the library (api.py), variables of the shell, and options of sbatch
-    *("texts", "files", "hook", "d_in", "chunk_size", "batch_size", "dict_size", "key", "dataset"),
+    *("texts", "files", "hook", "d_in", "chunk_size", "batch_size", "dict_size", "key", "dataset", "settings"),
     *("HF_HOME", "WANDB_BASE_URL", "user"),
 }
 SETTING = re.compile(

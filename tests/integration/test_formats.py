@@ -27,7 +27,7 @@ PYTHONS = {
 
 def trained(kind: type) -> InferenceSAE:
     """Return an SAE of ours, which normalises activations."""
-    sae = kind(D, 40, 0.1) if kind is JumpReLUSAE else kind(D, 40, 5)
+    sae = kind(D, 40, sparsity_coefficient=0.1) if kind is JumpReLUSAE else kind(D, 40, 5)
     with torch.no_grad():
         sae.b_dec += 0.1 * torch.randn(D)
         if kind is BatchTopKSAE:

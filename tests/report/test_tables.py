@@ -97,10 +97,10 @@ def test_the_table_has_finished_points_by_nmse_with_a_star_at_each_best():
         compared("dict_size=30", name="three", **numbers(0.25, 3.0, 0.5, 0.25, 0.75)),
     ]
     table = points_table("first", points)
-    assert [column.header for column in table.columns] == ["point", "k", *TITLES[1:]]
+    assert [column.header for column in table.columns] == ["point", "dict_size", *TITLES[1:]]
     assert [[str(cell).strip() for cell in row] for row in rows_of(table)] == [
-        ["three", "3", "0.2500*", "3.0", "50.0%", "0.2500", "0.7500*", "", "52,765"],
-        ["two", "2", "0.5000", "2.0", "25.0%*", "0.1250*", "0.5000", "", "52,765"],
+        ["three", "30", "0.2500*", "3.0", "50.0%", "0.2500", "0.7500*", "", "52,765"],
+        ["two", "20", "0.5000", "2.0", "25.0%*", "0.1250*", "0.5000", "", "52,765"],
     ]
 
 

@@ -66,6 +66,12 @@ def test_a_seal_that_is_none_is_refused(file, seal):
         load_record(file, SHAPE)
 
 
+def test_a_record_whose_seal_lost_its_name_is_of_no_earlier_version(file):
+    file.write_text(file.read_text().replace(f'"{SEAL}"', '"sea "'))
+    with pytest.raises(DamagedError, match="has no seal"):
+        load_record(file, SHAPE)
+
+
 def test_the_checksum_covers_the_owner(file):
     content = json.loads(file.read_text())
     content[SEAL]["of"] = "two/x.json"

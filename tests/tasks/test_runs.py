@@ -92,6 +92,7 @@ def test_sync_uploads_the_runs_of_studies(tracked, monkeypatch, capsys):
         for folder in runs:
             uploaded.append(folder.parent.parent.parent.name)
             (folder / "run.wandb.synced").touch()
+        return {}
 
     monkeypatch.setattr(sync, "_upload", upload)
     monkeypatch.setattr(sync, "unreachable_reason", lambda server: None)
