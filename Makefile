@@ -16,6 +16,8 @@ PYTHON ?= python3
 TORCH_BACKEND ?= $(shell cat .venv/backend 2>/dev/null || echo cpu)
 
 BIN := .venv/bin
+# modules are compiled when they are first imported: most never are
+LAZY := --no-compile
 READY := .venv/ready-$(TORCH_BACKEND)
 
 .PHONY: setup sweep real-sweep slurm-demo test environments integration docs settings-page gpu-check bench lint types format newest constraints model
@@ -29,7 +31,7 @@ define install_torch
 	    -c constraints.txt torch \
 	  || { echo "torch could not be installed from its own index (see above); installing it from the default"; \
 	       echo "index, where the build for Linux may include CUDA, several GB"; \
-	       $(1) -m pip install -q -c constraints.txt torch; }
+	       $(1) -m pip install -q $(LAZY) -c constraints.txt torch; }
 endef
 
 # Every package is checked by its hash but torch, whose builds differ from index to index, and this project.
@@ -37,11 +39,11 @@ $(READY): pyproject.toml constraints.txt hashes.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14) and "Python 3.10 to 3.13 is needed: make PYTHON=python3.12")'
 	@echo "1 of 4: creating .venv" && $(PYTHON) -m venv .venv
 	@echo "2 of 4: installing the packages of hashes.txt (about a minute)"
-	@$(BIN)/python -m pip install -q --no-deps --require-hashes -r hashes.txt
+	@$(BIN)/python -m pip install -q $(LAZY) --no-deps --require-hashes -r hashes.txt
 	@echo "3 of 4: installing PyTorch for $(TORCH_BACKEND) (half a minute; minutes for a CUDA build)"
 	@$(call install_torch,$(BIN)/python)
 	@echo "4 of 4: installing this project"
-	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install -q $(LAZY) --no-deps --no-build-isolation -e .
 	@rm -f .venv/ready-* && echo $(TORCH_BACKEND) > .venv/backend && touch $@
 	@echo "Done. Next: make sweep, or source .venv/bin/activate && sae-sweeps --help"
 
@@ -71,14 +73,14 @@ integration: setup environments
 # A server with W&B's protocol.
 .venv-openwandb/ready:
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install -q openwandb==0.5.25
+	$(@D)/bin/python -m pip install -q $(LAZY) openwandb==0.5.25
 	@touch $@
 
 # SAELens needs an older TransformerLens than this project, so it has its own environment.
 .venv-saelens/ready: $(READY)
 	$(PYTHON) -m venv .venv-saelens
 	$(call install_torch,.venv-saelens/bin/python)
-	.venv-saelens/bin/python -m pip install -q sae-lens==6.54.12 pytest hydra-core filelock rich
+	.venv-saelens/bin/python -m pip install -q $(LAZY) sae-lens==6.54.12 pytest hydra-core filelock rich
 	@touch $@
 
 # dictionary_learning and sparsify, on top of the packages of .venv, which takes seconds because torch is there already.
@@ -87,9 +89,9 @@ integration: setup environments
 	$(PYTHON) -m venv $(@D)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	  > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beneath.pth"
-	$(@D)/bin/python -m pip install -q -c constraints.txt eai-sparsify==1.3.3 \
+	$(@D)/bin/python -m pip install -q $(LAZY) -c constraints.txt eai-sparsify==1.3.3 \
 	  accelerate einops pillow pydantic 'python-socketio[client]' requests
-	$(@D)/bin/python -m pip install -q --no-deps dictionary-learning==0.1.0 nnsight==0.3.7
+	$(@D)/bin/python -m pip install -q $(LAZY) --no-deps dictionary-learning==0.1.0 nnsight==0.3.7
 	@touch $@
 
 # After a change of a setting or of its comment: docs/all-settings.md.
@@ -116,21 +118,21 @@ bench: setup
 .venv-bench/eai-sparsify/ready: $(READY)
 	$(PYTHON) -m venv $(@D)
 	$(call install_torch,$(@D)/bin/python)
-	$(@D)/bin/python -m pip install -q -c constraints.txt eai-sparsify==1.3.3
+	$(@D)/bin/python -m pip install -q $(LAZY) -c constraints.txt eai-sparsify==1.3.3
 	@touch $@
 
 # Only the dependencies that its trainers use: without plotly, umap-learn, torchvision and more.
 .venv-bench/dictionary-learning/ready: $(READY)
 	$(PYTHON) -m venv $(@D)
 	$(call install_torch,$(@D)/bin/python)
-	$(@D)/bin/python -m pip install -q -c constraints.txt \
+	$(@D)/bin/python -m pip install -q $(LAZY) -c constraints.txt \
 	  accelerate einops numpy pillow pydantic 'python-socketio[client]' requests tqdm transformers
-	$(@D)/bin/python -m pip install -q --no-deps dictionary-learning==0.1.0 nnsight==0.3.7
+	$(@D)/bin/python -m pip install -q $(LAZY) --no-deps dictionary-learning==0.1.0 nnsight==0.3.7
 	@touch $@
 
 .venv-bench/plot/ready:
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install -q -c constraints.txt 'matplotlib>=3.10,<4'
+	$(@D)/bin/python -m pip install -q $(LAZY) -c constraints.txt 'matplotlib>=3.10,<4'
 	@touch $@
 
 lint: setup
@@ -148,7 +150,7 @@ format: setup
 # The tests of what other libraries do, with the newest versions that pyproject.toml allows, in an environment of its own.
 newest:
 	rm -rf .venv-newest && $(PYTHON) -m venv .venv-newest
-	.venv-newest/bin/python -m pip install -q uv
+	.venv-newest/bin/python -m pip install -q $(LAZY) uv
 	.venv-newest/bin/uv pip install -q --python .venv-newest/bin/python --torch-backend=$(TORCH_BACKEND) -e '.[dev]'
 	.venv-newest/bin/uv pip list -q --python .venv-newest/bin/python
 	.venv-newest/bin/python -m pytest -n auto --maxprocesses=4 tests/activations tests/config tests/formats tests/launchers \
