@@ -76,27 +76,27 @@ integration: setup environments
 	$(@D)/bin/python -m pip install -q $(LAZY) openwandb==0.5.25
 	@touch $@
 
-# SAELens needs an older TransformerLens than this project, so it has its own environment.
-.venv-saelens/ready: $(READY)
-	$(PYTHON) -m venv .venv-saelens
-	$(call install_torch,.venv-saelens/bin/python)
-	.venv-saelens/bin/python -m pip install -q $(LAZY) sae-lens==6.54.12 pytest hydra-core filelock rich
-	@touch $@
-
-# dictionary_learning and sparsify, on top of the packages of .venv, which takes seconds because torch is there already.
-# The dependencies of dictionary_learning that its file formats do not use (plotly, umap-learn and more) are left out.
-.venv-formats/ready: $(READY)
+# An environment on top of the packages of .venv: it takes seconds, because torch is there already.
+define create_above_venv
 	$(PYTHON) -m venv $(@D)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	  > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beneath.pth"
+endef
+
+# SAELens needs an older TransformerLens than this project, so it has its own environment.
+.venv-saelens/ready: $(READY)
+	$(create_above_venv)
+	$(@D)/bin/python -m pip install -q $(LAZY) sae-lens==6.54.12
+	@touch $@
+
+# dictionary_learning and sparsify. The dependencies of dictionary_learning that its file formats do not use (plotly,
+# umap-learn and more) are left out.
+.venv-formats/ready: $(READY)
+	$(create_above_venv)
 	$(@D)/bin/python -m pip install -q $(LAZY) -c constraints.txt eai-sparsify==1.3.3 \
 	  accelerate einops pillow pydantic 'python-socketio[client]' requests
 	$(@D)/bin/python -m pip install -q $(LAZY) --no-deps dictionary-learning==0.1.0 nnsight==0.3.7
 	@touch $@
-
-# After a change of a setting or of its comment: docs/all-settings.md.
-settings-page: setup
-	$(BIN)/python docs/_site/settings_page.py
 
 # Fails on a link that leads nowhere, and on a name that the library does not have.
 docs: setup

@@ -38,6 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="only the base sizes, with and without dead latents")
     parser.add_argument("--no-steps", action="store_true", help="leave out the training steps")
     parser.add_argument("--no-sweeps", action="store_true", help="leave out the whole sweeps")
+    parser.add_argument("--only-ours", action="store_true", help="leave out the other libraries")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: cpu)")
     parser.add_argument("--threads", type=int, default=cores, help=f"of torch (default: one per core, {cores} here)")
     parser.add_argument("--steps", type=int, help="timed steps per measurement (default: 3, on cuda 20)")
@@ -59,7 +60,7 @@ def parse_arguments() -> argparse.Namespace:
 def collect(args: argparse.Namespace) -> dict[str, Any]:
     """Measure everything. Return what is written as JSON, from which the tables are made."""
     sizes = SIZES[args.sizes]
-    missing = [library.name for library in LIBRARIES if not library.is_ready]
+    missing = [library.name for library in LIBRARIES if not library.is_ready and not args.only_ours]
     for name in missing:
         print(f"{name} is left out: it has no environment; `make bench` creates it")
     load = machine.read_load()
@@ -89,7 +90,8 @@ def collect(args: argparse.Namespace) -> dict[str, Any]:
 def time_steps(args: argparse.Namespace, sizes: Sizes) -> list[dict[str, Any]]:
     """Return the record of each measurement of training steps."""
     points = sizes.points(args.device, args.quick)
-    planned = [(library, spec) for library, spec in measurements(points) if library.is_ready]
+    chosen = [library for library in LIBRARIES if library.is_ready and not (args.only_ours and library.environment)]
+    planned = [(library, spec) for library, spec in measurements(points) if library in chosen]
     base_size = sizes.base["batch"] * sizes.base["dict_size"]
     progress = Progress([0.3 + spec["batch"] * spec["dict_size"] / base_size for _, spec in planned])
     steps, warmup = STEPS_AND_WARMUP[args.device]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.utils import instantiate
@@ -47,6 +48,7 @@ def run_command_line(main: Callable[[], None]) -> None:
     set_thread_waits()
     _refuse_other_encodings(sys.argv[1:])
     sys.argv[1:] = rewrite_arguments(sys.argv[1:])
+    _compose_once(sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # handle SIGTERM like Ctrl-C
     try:
         print_help(sys.argv[1:]) if wants_help(sys.argv[1:]) else main()
@@ -65,6 +67,12 @@ def run_command_line(main: Callable[[], None]) -> None:
     except (KeyboardInterrupt, Stopped):
         print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
+
+
+def _compose_once(arguments: Sequence[str]) -> None:
+    """Spare Hydra the first of its two compositions, in which it only looks for a hydra.mode: -m is the mode here."""
+    if not any(argument.lstrip("+").startswith("hydra.mode=") for argument in arguments):
+        setattr(Hydra, "get_mode", lambda *_, **__: None)  # noqa: B010
 
 
 def _refuse_other_encodings(arguments: Sequence[str]) -> None:
