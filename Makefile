@@ -68,7 +68,7 @@ environments: .venv-saelens/ready .venv-formats/ready .venv-openwandb/ready
 integration: setup environments
 	SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
 	  DICTIONARY_LEARNING_PYTHON=.venv-formats/bin/python SPARSIFY_PYTHON=.venv-formats/bin/python \
-	  $(BIN)/python -m pytest -m integration -n 3 --dist loadfile  # the tests with Slurm mostly wait
+	  $(BIN)/python -m pytest -m integration -n 2 --dist loadfile  # the tests with Slurm mostly wait
 
 # A server with W&B's protocol.
 .venv-openwandb/ready:
