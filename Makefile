@@ -4,6 +4,7 @@
 # make docs    the documentation as a site, in site/
 # make integration   slow tests: the README's sweep and studies, report.html in Chromium, SAEs of other libraries, a
 #                    W&B server: minutes (apt-get install chromium)
+# make long    the longest tests: the paper's studies, kills at every step, memory, quality: half an hour
 # make slurm-demo    the README's sweep on a private Slurm cluster of two nodes (root; apt-get install slurm-wlm munge)
 # make gpu-check   on a GPU, in five minutes: is it right, the same to the byte, how fast
 # make newest   the tests of what other libraries do, with their newest versions
@@ -20,7 +21,7 @@ BIN := .venv/bin
 LAZY := --no-compile
 READY := .venv/ready-$(TORCH_BACKEND)
 
-.PHONY: setup sweep real-sweep slurm-demo test environments integration docs settings-page gpu-check bench lint types format newest constraints model
+.PHONY: setup sweep real-sweep slurm-demo test environments integration long docs settings-page gpu-check bench lint types format newest constraints model
 
 setup: $(READY)
 
@@ -65,10 +66,16 @@ test: lint types docs
 # The libraries and the server that the slow tests compare with, each in an environment of its own.
 environments: .venv-saelens/ready .venv-formats/ready .venv-openwandb/ready
 
+CHOSEN := integration and not long
+
+# What takes so long that a change of the code does not wait for it: before a release, all of it.
+long: CHOSEN := long
+long: integration
+
 integration: setup environments
 	SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
 	  DICTIONARY_LEARNING_PYTHON=.venv-formats/bin/python SPARSIFY_PYTHON=.venv-formats/bin/python \
-	  $(BIN)/python -m pytest -m integration -n 2 --dist loadfile  # the tests with Slurm mostly wait
+	  $(BIN)/python -m pytest -m "$(CHOSEN)" -n 2 --dist loadfile  # the tests with Slurm mostly wait
 
 # A server with W&B's protocol.
 .venv-openwandb/ready:

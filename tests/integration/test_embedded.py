@@ -9,7 +9,7 @@ from embedded.train import HERE, HOLDOUT_EVERY, TEXT, bits_per_byte
 from sae_sweeps.activations.documents import read_split
 from sae_sweeps.config import DatasetConfig
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.long
 
 
 def test_bits_per_byte_are_those_in_training_json():

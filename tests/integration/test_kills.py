@@ -13,7 +13,7 @@ from sae_sweeps.runtime.files import read_json
 from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.training.curve import read_lines
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.long
 
 SEED = 20
 LONG = 120.0  # seconds in which a command ends by itself

@@ -9,7 +9,7 @@ from sae_sweeps.training.trainer import Trainer, train
 from tests.conftest import composed
 from tests.reference import nmse, train_densely
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("architecture", ["batchtopk", "topk", "jumprelu"])

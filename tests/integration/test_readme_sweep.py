@@ -13,13 +13,21 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory) -> Path:
-    """Run the sweep of the README and its studies. Returns the sweep's folder."""
+    """Run the sweep of the README. Returns the sweep's folder."""
     folder = tmp_path_factory.mktemp("readme")
-    words = ["sae=batchtopk,topk,jumprelu", "dict_size=3072,6144", "then=[stitch,meta_sae]"]
-    done = launch("-m", *words, cwd=folder, timeout=900)
+    done = launch("-m", "sae=batchtopk,topk,jumprelu", "dict_size=3072,6144", cwd=folder, timeout=900)
     assert done.returncode == 0, done.stderr
     print(done.stdout)
     return folder / "outputs" / "sweep"
+
+
+@pytest.fixture(scope="module")
+def studied(sweep) -> Path:
+    """Run the studies of the README. Returns the sweep's folder."""
+    for task in ("stitch", "meta_sae", "report"):
+        done = launch(f"task={task}", "name=sweep", cwd=sweep.parents[1], timeout=900)
+        assert done.returncode == 0, done.stderr
+    return sweep
 
 
 @pytest.fixture(scope="module")
@@ -52,29 +60,33 @@ def test_batchtopk_reconstructs_at_least_as_well_as_topk(rows, dict_size):
     assert rows["batchtopk", dict_size]["nmse"] <= rows["topk", dict_size]["nmse"]
 
 
-def test_the_cosine_predicts_which_latents_lower_the_error(sweep):
-    found = studies(sweep, "stitch")
+@pytest.mark.long
+def test_the_cosine_predicts_which_latents_lower_the_error(studied):
+    found = studies(studied, "stitch")
     assert sorted(found) == ["batchtopk", "jumprelu", "topk"]
     assert all(metrics["auroc"] >= 0.8 for metrics in found.values())
 
 
-def test_stitching_paths_lead_from_the_small_sae_to_the_large_one(sweep, rows):
-    for architecture, metrics in studies(sweep, "stitch").items():
+@pytest.mark.long
+def test_stitching_paths_lead_from_the_small_sae_to_the_large_one(studied, rows):
+    for architecture, metrics in studies(studied, "stitch").items():
         for end, dict_size in (("small", 3072), ("large", 6144)):
             for name in ("nmse", "l0"):
                 assert metrics[f"{name}_{end}"] == pytest.approx(rows[architecture, dict_size][name], rel=1e-6)
 
 
-def test_meta_latents_explain_more_than_the_baselines(sweep):
-    found = studies(sweep, "meta_sae")
+@pytest.mark.long
+def test_meta_latents_explain_more_than_the_baselines(studied):
+    found = studies(studied, "meta_sae")
     assert sorted(found) == ["batchtopk", "jumprelu", "topk"]
     for metrics in found.values():
         others = metrics["explained_variance_shuffled"], metrics["explained_variance_smaller_3072"]
         assert metrics["explained_variance"] > max(others)
 
 
-def test_the_report_is_one_file_below_15_megabytes(sweep):
-    text = (sweep / "report.html").read_text()
+@pytest.mark.long
+def test_the_report_is_one_file_below_15_megabytes(studied):
+    text = (studied / "report.html").read_text()
     assert len(text.encode()) < 15e6
     assert text.count("block-plotly") == 1
     assert all(f">{title}</h2>" in text for title in ("Points", "Stitching", "Meta-SAEs", "Latent explorer"))

@@ -15,7 +15,7 @@ from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.tasks import train
 from tests.conftest import composed
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.long
 
 PACKS, WARM_UP = 40, 8
 GROWTH = 0.05

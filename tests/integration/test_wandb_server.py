@@ -108,6 +108,7 @@ def test_a_sweep_is_uploaded_while_it_runs(server, tmp_path, tiny):
     require_complete(server, tmp_path / "outputs" / "on")
 
 
+@pytest.mark.long
 def test_a_killed_server_does_not_delay_training_and_the_runs_are_uploaded_later(server, tmp_path, tiny):
     longer = [*tiny, *POINTS, "training.tokens=60000", "training.log_every=20", "training.checkpoint_every=500"]
     began = time.monotonic()

@@ -69,7 +69,7 @@ def measure_ratios(cases: list[tuple[str, list[str]]]) -> dict[str, float]:
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak of a process cannot be reset")
-@pytest.mark.parametrize("cases", [QUICK, pytest.param(CASES, marks=pytest.mark.integration)], ids=["few", "all"])
+@pytest.mark.parametrize("cases", [QUICK, pytest.param(CASES, marks=pytest.mark.long)], ids=["few", "all"])
 def test_the_estimate_lies_between_the_measured_peak_and_1_6_times_the_peak(cases):
     ratios = measure_ratios(cases)
     print(json.dumps(ratios, indent=1))

@@ -124,6 +124,7 @@ def test_axe_finds_nothing_serious(open_report, sweep):
         assert [one for one in listed if one[1] in ("serious", "critical")] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("write", "clicks"), [(write_report_of_points, CLICKS_ON_POINTS), (write_report_of_latents, CLICKS_ON_LATENTS)]
 )
