@@ -92,9 +92,9 @@ def test_a_sweep_on_two_nodes_gives_the_same_weights_as_a_local_one(cluster, tmp
 
 
 def test_a_sweep_whose_jobs_are_signalled_killed_and_requeued_gives_the_same_weights(cluster, tmp_path, tiny):
-    words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4", "training.tokens=360000", "training.checkpoint_every=100"]
+    words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4", "training.tokens=240000", "training.checkpoint_every=100"]
     words.append("tracking=offline")
-    assert launch(*words, "name=here", cwd=tmp_path).returncode == 0
+    assert launch(*words, "name=here", cwd=tmp_path, timeout=480).returncode == 0
     done = launch(*words, "name=there", SLURM, "hydra.launcher.max_points=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     sweep = tmp_path / "outputs" / "there"
@@ -106,9 +106,9 @@ def test_a_sweep_whose_jobs_are_signalled_killed_and_requeued_gives_the_same_wei
     assert len(ids) == 4
     cluster.run("scancel", "--signal=USR1", f"{job}_0")
     cluster.run("scontrol", "requeue", f"{job}_1")
-    wait_for(lambda: step(sweep, 0) >= 1500, "the first pack to resume")
+    wait_for(lambda: step(sweep, 0) >= 1000, "the first pack to resume")
     process_of(sweep, 0).kill()
-    wait_for(lambda: step(sweep, 1) >= 1500, "the second pack to resume")
+    wait_for(lambda: step(sweep, 1) >= 1000, "the second pack to resume")
     node = next(task["NodeList"] for task in cluster.queue() if task["JobArrayID"] == f"{job}_1")
     cluster.kill_slurmd(node)
     cluster.set_down(node)
