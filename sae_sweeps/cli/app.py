@@ -70,7 +70,7 @@ def run_command_line(main: Callable[[], None]) -> None:
 
 
 def _compose_once(arguments: Sequence[str]) -> None:
-    """Spare Hydra the first of its two compositions, in which it only looks for a hydra.mode: -m is the mode here."""
+    """Skip the first of two compositions by Hydra, in which it only looks for a hydra.mode: -m is the mode here."""
     if not any(argument.lstrip("+").startswith("hydra.mode=") for argument in arguments):
         setattr(Hydra, "get_mode", lambda *_, **__: None)  # noqa: B010
 
