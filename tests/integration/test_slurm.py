@@ -91,6 +91,7 @@ def test_a_sweep_on_two_nodes_gives_the_same_weights_as_a_local_one(cluster, tmp
     assert "nothing to submit" in launch(*words, "name=there", SLURM, cwd=tmp_path).stdout
 
 
+@pytest.mark.long
 def test_a_sweep_whose_jobs_are_signalled_killed_and_requeued_gives_the_same_weights(cluster, tmp_path, tiny):
     words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4", "training.tokens=240000", "training.checkpoint_every=100"]
     words.append("tracking=offline")
