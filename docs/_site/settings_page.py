@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from sae_sweeps.cli import app  # noqa: F401  registers schemas and resolvers
+from sae_sweeps.config.differences import flatten
 from sae_sweeps.config.reference import Group, Setting, list_choices, list_groups, list_launcher_settings
 from sae_sweeps.config.saes import ARCHITECTURES
 from sae_sweeps.runtime.places import PROJECT
@@ -105,14 +106,8 @@ def _compose(*overrides: str) -> dict[str, Any]:
     """Return full name -> value of every setting of a command."""
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         values = OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
-    return dict(_flatten("", values))
-
-
-def _flatten(prefix: str, values: Any) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flatten(f"{prefix}{name}.", value)
-        yield f"{prefix}{name}", value
+    assert isinstance(values, dict), "the whole configuration"
+    return flatten(values)
 
 
 if __name__ == "__main__":

@@ -55,13 +55,9 @@ def print_help(arguments: Sequence[str]) -> None:
         cfg = compose("config", [f"hydra.searchpath=[{paths}]", *_choose_values(words)], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)  # the files refer to it
     print(HEADER.format(program=program()))
-    print(
-        "\n".join(
-            ["Groups (group=choice):", *_describe_groups(folders), "", "Tasks (task=choice):", *_describe_tasks()]
-        )
-    )
-    print("\n".join(["", "Settings (setting=value), with the values of this command:", *_describe_settings(cfg)]))
-    print("\n".join(["", "Flags:", FOOTER.rstrip()]))
+    lines = ["Groups (group=choice):", *_describe_groups(folders), "", "Tasks (task=choice):", *_describe_tasks()]
+    lines += ["", "Settings (setting=value), with the values of this command:", *_describe_settings(cfg)]
+    print("\n".join([*lines, "", "Flags:", FOOTER.rstrip()]))
 
 
 def _split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

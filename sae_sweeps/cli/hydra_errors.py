@@ -9,15 +9,13 @@ from typing import Any, get_args
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from sae_sweeps.cli.quoting import find_kind, unquote_values
+from sae_sweeps.cli.quoting import find_kind, list_types, unquote_values
 from sae_sweeps.config.commands import format_setting, program
-from sae_sweeps.config.fields import list_settings
+from sae_sweeps.config.reference import CHOSEN
 from sae_sweeps.config.saes import SAE_SCHEMAS
-from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.runtime.errors import ConfigError
 
 GROUPS = ("sae", "task", "training", "model", "dataset", "evaluation", "tracking", "experiment", "hydra/launcher")
-CHOSEN = ("sae.architecture", "task.name", "given")  # set by the choice of a group, or by launch.py
 NAMED = 3  # similar names that an error lists
 SIMILAR = 0.65  # least similarity of names, from 0 to 1; with less, wrong suggestions come first
 TYPES = {int: "a whole number", float: "a number", bool: "true or false"}
@@ -114,8 +112,7 @@ def _explain_unknown_setting(setting: str, value: str) -> ConfigError:
 @functools.cache
 def _known_settings() -> dict[str, Any]:
     """Return the types of all settings that a command may name, by full name, those of results first."""
-    settings = [*list_settings(), *list_settings(Settings, "hydra.launcher.")]
-    return {name: annotation for name, annotation in settings if name not in CHOSEN}
+    return {name: annotation for name, annotation in list_types().items() if name not in CHOSEN}
 
 
 def _find_similar(setting: str) -> list[str]:

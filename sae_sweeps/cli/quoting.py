@@ -107,21 +107,22 @@ def _spell_out(number: re.Match[str]) -> str:
     return str(int(value)) if value == int(value) else number[0]
 
 
-def _list_types() -> dict[str, Any]:
-    """Return the types of all settings, by full name."""
+@cache
+def list_types() -> dict[str, Any]:
+    """Return the types of all settings, by full name, those of results first."""
     return dict([*list_settings(), *list_settings(Settings, "hydra.launcher.")])
 
 
 @cache
 def _find_whole_numbers() -> set[str]:
     """Return the full names of the settings that are whole numbers, or may be None instead."""
-    return {name for name, annotation in _list_types().items() if annotation in (int, int | None)}
+    return {name for name, annotation in list_types().items() if annotation in (int, int | None)}
 
 
 @cache
 def _find_kinds() -> dict[str, Kind]:
     """Return the kinds of all settings that are text, by full name."""
-    found = {name: _classify(annotation) for name, annotation in _list_types().items()}
+    found = {name: _classify(annotation) for name, annotation in list_types().items()}
     found |= {name: Kind() for name in HYDRA_TEXT} | {OPTIONS: Kind(options=True)}
     return {name: kind for name, kind in found.items() if kind is not None}
 

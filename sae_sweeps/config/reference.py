@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from sae_sweeps.config.presets import list_presets
 from sae_sweeps.config.saes import SAE_SCHEMAS
 from sae_sweeps.config.schema import Config
 from sae_sweeps.runtime.places import PROJECT
 
-# set by a group (task=, sae=) or by the program, or only in files of conf/model
-INNER = ("given", "task.name", "sae.architecture", "model.sparsity_coefficients", "model.cpu_sequences")
+CHOSEN = ("sae.architecture", "task.name", "given")  # set by the choice of a group, or by the program
+INNER = (*CHOSEN, "model.sparsity_coefficients", "model.cpu_sequences")  # the last two are set only in conf/model
 
 
 class Setting(NamedTuple):
@@ -56,8 +57,8 @@ def list_launcher_settings(launcher: str) -> list[tuple[Setting, str]]:
 
 def list_choices(group: str) -> Iterator[tuple[str, str, dict[str, str]]]:
     """Yield (name, what it is, values as text) of each choice of a group, that is of each file in conf/<group>."""
-    for file in sorted((PROJECT / "conf" / group).glob("*.yaml")):
-        yield file.stem, *_read_choice(file)
+    for name, file in list_presets(group).items():
+        yield name, *_read_choice(file)
 
 
 def _read_choice(file: Path) -> tuple[str, dict[str, str]]:
