@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import runpy
-import shlex
 import statistics
 from functools import cache
 
@@ -21,10 +20,9 @@ from sae_sweeps.config.reference import INNER
 from sae_sweeps.config.saes import ARCHITECTURES, SAE_SCHEMAS
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.places import PROJECT
+from tests.documents import COMMANDS, DOCUMENTS
 
 ENTRIES = ("__init__.py", "__main__.py")
-FOLDERS = ("", "docs/", "docs/tutorials/", "examples/", "embedded/", "benchmarks/", "benchmarks/results/")
-DOCUMENTS = sorted(document for folder in FOLDERS for document in PROJECT.glob(f"{folder}*.md"))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -33,18 +31,12 @@ def test_relative_links_lead_somewhere(document):
         assert (document.parent / target).exists(), target
 
 
-def commands() -> list[str]:
-    """Every command of this project in a block of code, without comments, continued lines joined."""
-    found = []
-    for document in DOCUMENTS:
-        text = document.read_text().replace("\\\n", " ")
-        found += re.findall(r"^(?:    )?(?:python launch\.py|sae-sweeps) (.*?)(?:\s+#.*)?$", text, flags=re.MULTILINE)
-    return [command for command in found if "--config-dir" not in command and "..." not in command]
+LINES = [command.words for command in COMMANDS if "--config-dir" not in command.words]
 
 
-@pytest.mark.parametrize("command", list(dict.fromkeys(commands())))
-def test_a_command_composes_to_valid_settings_at_every_swept_value(command):
-    words = [rename_saved_sae(word) for word in shlex.split(command) if word not in ("-m", "--help")]
+@pytest.mark.parametrize("words", list(dict.fromkeys(LINES)), ids=" ".join)
+def test_a_command_composes_to_valid_settings_at_every_swept_value(words):
+    words = [rename_saved_sae(word) for word in words if word not in ("-m", "--help")]
     choices = []
     for override in OverridesParser.create().parse_overrides(words):
         swept = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
@@ -78,7 +70,7 @@ def test_the_librarys_page_runs_and_prints_what_it_says(capsys):
 
 
 def test_the_documents_have_commands():
-    assert len(commands()) >= 5  # else the pattern finds none and the test above is empty
+    assert len(COMMANDS) >= 50  # else the pattern finds none and the test above is empty
 
 
 def test_no_file_is_longer_than_300_lines():
