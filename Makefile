@@ -75,7 +75,7 @@ long: integration
 integration: setup environments
 	SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
 	  DICTIONARY_LEARNING_PYTHON=.venv-formats/bin/python SPARSIFY_PYTHON=.venv-formats/bin/python \
-	  $(BIN)/python -m pytest -m "$(CHOSEN)" -n 2 --dist loadfile  # the tests with Slurm mostly wait
+	  $(BIN)/python -m pytest -m "$(CHOSEN)" -n 2 --dist loadgroup  # the tests with Slurm mostly wait
 
 # A server with W&B's protocol.
 .venv-openwandb/ready:
