@@ -166,6 +166,16 @@ class LanguageModel:
         return logits_NV[: len(directions_ND)] - logits_NV[len(directions_ND)]
 
     @torch.no_grad()
+    def predict_next(self, tokens_S: Tensor, replace: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return the log-probabilities, in nats, of the token that follows the token ids (S,), (V,).
+
+        replace: receives the activations (S, D) at the hook and returns those that the model continues with
+        """
+        substitute = None if replace is None else (lambda acts_1SD: replace(acts_1SD[0])[None])
+        logits_1SV = self._hooked.logits(tokens_S[None], self.hook, substitute)
+        return logits_1SV[0, -1].float().log_softmax(0)
+
+    @torch.no_grad()
     def cross_entropy(
         self,
         tokens_NS: Tensor,

@@ -19,6 +19,7 @@ from sae_sweeps.config.studies import (
     MetaConfig,
     PublishConfig,
     RemoveConfig,
+    SteerConfig,
     StitchConfig,
 )
 from sae_sweeps.runtime.inputs import check_names
@@ -199,6 +200,7 @@ class Config:
     stitch: StitchConfig = field(default_factory=StitchConfig)
     meta: MetaConfig = field(default_factory=MetaConfig)
     latents: LatentsConfig = field(default_factory=LatentsConfig)
+    steer: SteerConfig = field(default_factory=SteerConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     remove: RemoveConfig = field(default_factory=RemoveConfig)

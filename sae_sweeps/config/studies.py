@@ -1,5 +1,6 @@
-"""Settings of the tasks that use trained SAEs: stitch, meta_sae, latents, export and publish."""
+"""Settings of the tasks that use trained SAEs: stitch, meta_sae, latents, steer, export, publish and remove."""
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -40,6 +41,35 @@ class LatentsConfig:
     before: int = 12  # tokens of context before an example
     after: int = 6  # tokens of context after an example
     promoted: int = 10  # number of output tokens to show per latent: those with the largest logit-lens value
+
+
+@dataclass(kw_only=True)
+class SteerConfig:
+    """The task `steer`, which changes latents at the hook and shows what the language model predicts then."""
+
+    prompts: list[str] = field(default_factory=list)  # texts whose next token is predicted; required for task=steer
+    # words whose probability as the next word is shown; for a word of several tokens, that of the first one
+    words: list[str] = field(default_factory=list)
+    clamp: list[str] = field(default_factory=list)  # latents with the activation that they get, such as [12:4.0,15:0.5]
+    add: list[str] = field(default_factory=list)  # latents with what their activation is raised by, such as [12:1.5]
+    remove: list[int] = field(default_factory=list)  # latents whose activation becomes 0
+    # folder of a meta_sae study of the SAE. Then `clamp`, `add` and `remove` are about meta-latents, whose weights in
+    # the decoder directions of the latents are changed; None: they are about latents
+    meta: str | None = None
+    of: list[int] = field(default_factory=list)  # with `meta`: latents whose directions are changed; empty: all
+    positions: str = "all"  # positions of a prompt at which activations are changed: all, or last
+    top: int = 10  # number of next tokens to show whose log-probability rises or falls most
+
+
+def parse_changes(changes: list[str]) -> dict[int, float]:
+    """Return latent -> number for texts such as "12:4.0". Raises: ValueError for any other text, or a latent twice."""
+    parsed: dict[int, float] = {}
+    for change in changes:
+        latent, _, value = change.partition(":")
+        if not (latent.strip().isdecimal() and math.isfinite(float(value))) or int(latent) in parsed:
+            raise ValueError(change)
+        parsed[int(latent)] = float(value)
+    return parsed
 
 
 @dataclass(kw_only=True)

@@ -35,6 +35,7 @@ TASKS = {
     "meta_sae": TaskEntry("study", settings=("meta", "latents", "saved")),
     "latents": TaskEntry("study", settings=("latents", "saved")),
     "evaluate": TaskEntry("study", settings=("evaluation", "saved")),
+    "steer": TaskEntry("study", settings=("steer", "saved")),
 }
 
 POINT_TASKS = tuple(name for name, entry in TASKS.items() if entry.kind == "point")

@@ -6,6 +6,7 @@ import re
 from sae_sweeps.config.conversion import PATHS
 from sae_sweeps.config.names import NAME_FIX, WANDB_TAG_LETTERS, find_names_problem, find_project_problem
 from sae_sweeps.config.schema import Config, get_setting
+from sae_sweeps.config.studies import parse_changes
 from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.paths import PATH_FIX, find_path_problem
@@ -13,8 +14,10 @@ from sae_sweeps.runtime.paths import PATH_FIX, find_path_problem
 DTYPES = ("float32", "bfloat16", "float16", "auto")  # a composed configuration no longer has "auto"
 FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
+POSITIONS = ("all", "last")  # of a prompt
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
-FOLLOW_UPS = (*STUDY_TASKS, "report")  # tasks that can run when all points are done
+# tasks that can run when all points are done; steer cannot, as it names latents of an SAE
+FOLLOW_UPS = (*(task for task in STUDY_TASKS if task != "steer"), "report")
 REMOVABLE = ("failed", "interrupted", "waiting")  # states of points that task=remove may remove
 TRACKING_MODES = ("offline", "online", "off")
 
@@ -30,6 +33,7 @@ def find_problems(config: Config) -> list[ConfigError]:
         _check_outputs,
         _check_studies,
         _check_saved_saes,
+        _check_steering,
         _check_dataset,
         _check_training,
         _check_optimizer,
@@ -161,7 +165,7 @@ def _check_saved_saes(checks: Checks) -> None:
     config = checks.config
     for tasks, settings in (
         (("stitch",), ("small", "large")),
-        (("meta_sae", "latents", "evaluate", *EXPORT_TASKS), ("saved",)),
+        (("meta_sae", "latents", "evaluate", "steer", *EXPORT_TASKS), ("saved",)),
     ):
         is_used = config.task.name in tasks
         problem = f"can be used only with task={' or task='.join(tasks)}, but the task is {config.task.name}"
@@ -172,6 +176,29 @@ def _check_saved_saes(checks: Checks) -> None:
     present, missing = ("small", "large") if config.large is None else ("large", "small")
     problem = f"needs {missing} as well: task=stitch compares two SAEs"
     checks.require(present, are_paired, problem, f"give {missing}=FOLDER as well")
+
+
+def _check_steering(checks: Checks) -> None:
+    steer = checks.config.steer
+    checks.require_one_of("steer.positions", POSITIONS)
+    checks.require_at_least(1, "steer.top")
+    for setting in ("clamp", "add"):
+        problem = "must be a list of LATENT:NUMBER, with finite numbers and each latent once"
+        checks.require(f"steer.{setting}", _are_changes(getattr(steer, setting)), problem, f"steer.{setting}=[12:4.0]")
+    for setting in ("remove", "of"):
+        are_latents = all(latent >= 0 for latent in getattr(steer, setting))
+        checks.require(f"steer.{setting}", are_latents, "must be numbers of latents, from 0", f"'steer.{setting}=[12]'")
+    problem = "names latents whose directions change, which takes a meta-SAE"
+    checks.require("steer.of", not steer.of or steer.meta is not None, problem, "steer.meta=STUDY, or leave it out")
+
+
+def _are_changes(changes: list[str]) -> bool:
+    """Return whether texts are latents with a number each."""
+    try:
+        parse_changes(changes)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_dataset(checks: Checks) -> None:

@@ -15,7 +15,15 @@ from sae_sweeps.report.blocks import Blocks, to_well_formed_json
 from sae_sweeps.report.cautions import list_cautions
 from sae_sweeps.report.explorer import build_explorer
 from sae_sweeps.report.points import list_groups, list_metrics, list_points, read_curve, split_shared_settings
-from sae_sweeps.report.studies import collect_studies, find_finished, list_evaluated, list_outdated, list_remarks
+from sae_sweeps.report.steering import list_steered
+from sae_sweeps.report.studies import (
+    FinishedStudy,
+    collect_studies,
+    find_finished,
+    list_evaluated,
+    list_outdated,
+    list_remarks,
+)
 from sae_sweeps.report.summary import describe_points, list_failures, summarise
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.provenance import provenance
@@ -94,7 +102,7 @@ def build_page(
         "summary": _escape(summarise(groups)),
         "cautions": _list("cautions", [*list_cautions(groups), *list_outdated(studies, points)]),
         "about": _list("about", describe_points(points)),
-        "evaluated": _evaluated_section(list_evaluated(studies), list_remarks(studies)),
+        **_table_sections(studies),
         "failures": _list("failures", list_failures(points, outcomes)),
         "written": _escape(_describe_origin()),
         "data": to_well_formed_json(shorten_paths(content)).replace("<", "\\u003c"),
@@ -170,11 +178,23 @@ def _list(kind: str, lines: Sequence[str]) -> str:
     return f'<ul id="{kind}" class="{kind}">{items}</ul>' if items else ""
 
 
-def _evaluated_section(rows: Sequence[Sequence[str]], remarks: Sequence[str]) -> str:
-    """Return the HTML section with the table of SAEs evaluated by `task=evaluate`; empty if there are none.
+def _table_sections(studies: Sequence[FinishedStudy]) -> dict[str, str]:
+    """Return the HTML sections that are a table of studies, by name; empty text for a task without studies."""
+    evaluated = "SAEs evaluated on their own with task=evaluate, on the same metrics as the points above."
+    steered = "What the model predicts after a prompt when latents are changed at the hook (task=steer)."
+    remarks = list_remarks(studies)
+    return {
+        "evaluated": _table_section("evaluated", "Evaluated SAEs", evaluated, list_evaluated(studies), remarks),
+        "steered": _table_section("steered", "Steering", steered, list_steered(studies)),
+    }
 
-    rows: cells of the table; the first row has the column titles
-    remarks: sentences above the table
+
+def _table_section(
+    name: str, title: str, about: str, rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()
+) -> str:
+    """Return an HTML section with a table; empty if the table has no rows but the titles.
+
+    name: id of the section; rows: cells of the table, first the titles of the columns; remarks: sentences above it
     """
     if len(rows) < 2:
         return ""
@@ -185,11 +205,10 @@ def _evaluated_section(rows: Sequence[Sequence[str]], remarks: Sequence[str]) ->
         + "</tr>"
         for row in rows[1:]
     )
-    region = 'class="scroll" role="region" aria-label="Evaluated SAEs" tabindex="0"'
+    region = f'class="scroll" role="region" aria-label="{title}" tabindex="0"'
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
-    about = "SAEs evaluated on their own with task=evaluate, on the same metrics as the points above."
     return (
-        '<section id="evaluated" aria-labelledby="evaluated-title"><h2 id="evaluated-title">Evaluated SAEs</h2>'
+        f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>'
         f"<p>{about}</p>{_list('remarks', remarks)}<div {region}>{table}</div></section>"
     )
 

@@ -215,17 +215,7 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     if (found := _find_point(folder, path, setting, command)) is not None:
         return found
 
-    from sae_sweeps.formats.reading import locate
-
-    example = f"{setting}=outputs/SWEEP/POINT, or FORMAT:FOLDER"
-    try:
-        located = locate(str(folder) if folder.is_dir() else path)
-        declared = located.describe()
-    except FileNotFoundError as error:
-        problem = str(error).removeprefix(f"{path}: ")
-        raise ConfigError(setting, path, problem, example) from None
-    except (ValueError, OSError) as error:
-        raise ConfigError(setting, path, str(error), getattr(error, "fix", None) or example) from None
+    located, declared = locate_sae(path, setting)
     k, size = declared.k, declared.dict_size
     if k is not None and size is not None and not 0 < k <= size:
         raise ConfigError(
@@ -247,6 +237,24 @@ def find_saved_sae(path: str, setting: str, command: Config) -> SavedSAE:
     if not declared.trained_here:
         name = shorten_name(f"{declared.architecture}-{declared.dict_size}-{name}")
     return SavedSAE(name, located.folder, config, None, setting, located.format, declared)
+
+
+def locate_sae(path: str, setting: str) -> "tuple[Located, Description]":
+    """Return where the files of an SAE are, a folder or hub repository, and what they declare.
+
+    Raises: ConfigError if there is no SAE at `path`, or its configuration cannot be read.
+    """
+    from sae_sweeps.formats.reading import locate
+
+    folder, example = expand_folder(path, setting).resolve(), f"{setting}=outputs/SWEEP/POINT, or FORMAT:FOLDER"
+    try:
+        located = locate(str(folder) if folder.is_dir() else path)
+        return located, located.describe()
+    except FileNotFoundError as error:
+        problem = str(error).removeprefix(f"{path}: ")
+        raise ConfigError(setting, path, problem, example) from None
+    except (ValueError, OSError) as error:
+        raise ConfigError(setting, path, str(error), getattr(error, "fix", None) or example) from None
 
 
 def _require_name(name: str, path: str, setting: str) -> str:

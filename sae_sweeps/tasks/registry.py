@@ -114,4 +114,8 @@ def _saes_module(name: str) -> ModuleType:
             from sae_sweeps.tasks import evaluate
 
             return evaluate
+        case "steer":
+            from sae_sweeps.tasks import steer
+
+            return steer
     raise KeyError(name)

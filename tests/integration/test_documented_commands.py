@@ -77,7 +77,7 @@ def fill_in(words: tuple[str, ...], folder: Path) -> list[str]:
 
 
 def prepare(folder: Path, document: str) -> None:
-    """Write what a document tells its reader to have."""
+    """Write the files that a document says its reader has."""
     (folder / "texts").mkdir()
     for number in range(400):
         (folder / "texts" / f"{number}.txt").write_text(sentence(number, words=400))
