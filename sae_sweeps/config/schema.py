@@ -205,7 +205,8 @@ class Config:
     publish: PublishConfig = field(default_factory=PublishConfig)
     remove: RemoveConfig = field(default_factory=RemoveConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
-    # tasks to run when all points are done, studies before the report: stitch, meta_sae, latents, evaluate, report
+    # tasks to run when all points are done, studies before the report: stitch, join, meta_sae, latents, evaluate and
+    # report
     then: list[str] = field(default_factory=list)
     # output format. task=report: html, or md (a Markdown table, printed); task=export and task=publish: sae_lens,
     # dictionary_learning, sparsify or saebench; None: html or sae_lens

@@ -32,6 +32,7 @@ TASKS = {
     "export": TaskEntry("export", formats=EXPORTS),
     "publish": TaskEntry("export", formats=EXPORTS),
     "stitch": TaskEntry("study", settings=("stitch", "small", "large")),
+    "join": TaskEntry("study", settings=("stitch.threshold", "evaluation")),
     "meta_sae": TaskEntry("study", settings=("meta", "latents", "saved")),
     "latents": TaskEntry("study", settings=("latents", "saved")),
     "evaluate": TaskEntry("study", settings=("evaluation", "saved")),

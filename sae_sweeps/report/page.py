@@ -14,6 +14,7 @@ from sae_sweeps.config.saes import ARCHITECTURES, TITLES
 from sae_sweeps.report.blocks import Blocks, to_well_formed_json
 from sae_sweeps.report.cautions import list_cautions
 from sae_sweeps.report.explorer import build_explorer
+from sae_sweeps.report.joining import list_joined
 from sae_sweeps.report.points import list_groups, list_metrics, list_points, read_curve, split_shared_settings
 from sae_sweeps.report.steering import list_steered
 from sae_sweeps.report.studies import (
@@ -182,9 +183,11 @@ def _table_sections(studies: Sequence[FinishedStudy]) -> dict[str, str]:
     """Return the HTML sections that are a table of studies, by name; empty text for a task without studies."""
     evaluated = "SAEs evaluated on their own with task=evaluate, on the same metrics as the points above."
     steered = "What the model predicts after a prompt when latents are changed at the hook (task=steer)."
+    joined = "The smallest SAE with the novel latents of each larger one, beside the single SAEs (task=join)."
     remarks = list_remarks(studies)
     return {
         "evaluated": _table_section("evaluated", "Evaluated SAEs", evaluated, list_evaluated(studies), remarks),
+        "joined": _table_section("joined", "Joined SAEs", joined, list_joined(studies)),
         "steered": _table_section("steered", "Steering", steered, list_steered(studies)),
     }
 

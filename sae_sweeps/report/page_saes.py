@@ -88,7 +88,7 @@ def find_saes(points: Mapping[str, tuple[str, ComparedPoint]], studies: Sequence
     ]
     known = {(sae.sweep, sae.point) for sae in saes}
     for study in studies:
-        if study.task != "stitch" and (study.sweep.folder, study.point("sae")) not in known:
+        if "sae" in study.results["study"] and (study.sweep.folder, study.point("sae")) not in known:
             known.add((study.sweep.folder, study.point("sae")))
             saes.append(PageSAE.from_study(study))
     return saes

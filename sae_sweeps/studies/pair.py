@@ -31,6 +31,7 @@ from sae_sweeps.studies.stitching import (
     count_families,
     measure_prediction,
 )
+from sae_sweeps.studies.swaps import FamilySwaps
 
 ROC_POINTS = 500  # maximal number of points of the ROC curve in results.json
 
@@ -52,6 +53,7 @@ class Pair:
     cosine_L (L,): the largest cosine of each latent of the large SAE with a latent of the small SAE
     novel_L (L,): which latents of the large SAE are novel, bool
     novel_in: the position of the interpolation from which all novel latents are inserted
+    swaps: what swapping each family alone changes
     """
 
     def __init__(self, small: SAE, large: SAE, settings: StitchConfig, on_progress: OnProgress | None = None) -> None:
@@ -81,7 +83,8 @@ class Pair:
             "random": insert_in_order(shuffle(all_latents, "random"), *sizes),
             "by_cosine": insert_by_value(self.cosine_L, self.thresholds, small.dict_size),
         }
-        self.stitching = Stitching(small, large, list(self.paths.values()))
+        self.swaps = FamilySwaps(small, large, self.compared.families[settings.threshold])
+        self.stitching = Stitching(small, large, list(self.paths.values()), self.swaps)
 
     def __repr__(self) -> str:
         sizes = f"{self.stitching.small.dict_size} and {self.stitching.large.dict_size} latents"
@@ -120,7 +123,8 @@ class Pair:
     def metrics(self) -> dict[str, Any]:
         """Return the metrics of a stitching study by name, as listed in docs/studies.md, without CE degradation."""
         active_L, lowers_L = self.stitching.fired_L > 0, self.stitching.change_L < 0
-        curve = self.curves["interpolation"]
+        swaps, curve = self.swaps, self.curves["interpolation"]
+        swapped_Q = swaps.fired_Q > 0
         before = curve.nmse[: self.novel_in + 1]
 
         def compute_lowering_share(chosen_L: Tensor) -> float | None:
@@ -135,6 +139,9 @@ class Pair:
             "novel_active": int((self.novel_L & active_L).sum()),
             "novel_lowering_share": compute_lowering_share(self.novel_L & active_L),
             "reconstruction_lowering_share": compute_lowering_share(~self.novel_L & active_L),
+            "swaps": len(swapped_Q),
+            "swaps_active": int(swapped_Q.sum()),
+            "swaps_lowering_share": divide(int((swaps.change_Q < 0).sum()), int(swapped_Q.sum())),
             "auroc": self.prediction.auroc,
             "best_threshold": self.prediction.best_threshold,
             "mse_small": self.stitching.mse,

@@ -22,6 +22,7 @@ from sae_sweeps.saes.base import Normalized
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies.directions import Families
 from sae_sweeps.studies.paths import SAEPath
+from sae_sweeps.studies.swaps import FamilySwaps
 
 BATCH = 2048  # activations encoded at a time
 CHANGES_AT_ONCE = 2**23  # numbers in memory at a time for how reconstructions change along a path
@@ -43,6 +44,7 @@ class Stitching:
     """Measures how latents of a large SAE change the error of a small SAE; `update` adds batches of activations.
 
     paths: sequences of SAEs between the two, along which NMSE and L0 are measured
+    swaps: families of similar latents, each of which is swapped by itself; None: none is
     fired_S (S,), fired_L (L,): number of activations so far on which each latent was active
     seen: number of activations so far
     with_spread: number of those that have a spread over their entries; NMSE leaves out the others
@@ -50,10 +52,10 @@ class Stitching:
     Raises: ValueError if the two SAEs differ in d_in or in normalization.
     """
 
-    def __init__(self, small: SAE, large: SAE, paths: Sequence[SAEPath]) -> None:
+    def __init__(self, small: SAE, large: SAE, paths: Sequence[SAEPath], swaps: FamilySwaps | None = None) -> None:
         if (small.d_in, small.normalization) != (large.d_in, large.normalization):
             raise ValueError("the two SAEs must have the same d_in and the same normalization")
-        self.small, self.large, self._paths = small, large, paths
+        self.small, self.large, self._paths, self.swaps = small, large, paths, swaps
         device = large.W_dec.device
         self._squared_norm_L = large.W_dec.detach().double().square().sum(1)
         self._change_sum_L = torch.zeros(large.dict_size, dtype=torch.float64, device=device)
@@ -71,6 +73,8 @@ class Stitching:
         kept_S, kept_L = small.find_active(normalized), large.find_active(normalized)
         residual_BD = normalized.x_BD - kept_S.decode(small.W_dec).add_(small.b_dec)
         self._squared_error_sum += residual_BD.square().sum(dtype=torch.float64)
+        if self.swaps is not None:
+            self.swaps.update(residual_BD, kept_S, kept_L)
         projection_N = kept_L.sample_product(residual_BD, large.W_dec).double()  # <r, d_j> per kept entry
         value_N = kept_L.value.double()
         change_N = value_N * (value_N * kept_L.gather(self._squared_norm_L) - 2 * projection_N)

@@ -102,6 +102,10 @@ def _saes_module(name: str) -> ModuleType:
             from sae_sweeps.tasks import stitch
 
             return stitch
+        case "join":
+            from sae_sweeps.tasks import join
+
+            return join
         case "meta_sae":
             from sae_sweeps.tasks import meta_sae
 

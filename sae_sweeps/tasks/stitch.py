@@ -40,6 +40,14 @@ SCHEMA = pa.schema(
     ]
 )
 LARGE_SCHEMA = pa.schema([*SCHEMA, ("novel", pa.bool_()), ("mse_change", pa.float64())])
+FAMILIES_SCHEMA = pa.schema(
+    [
+        ("small", pa.list_(pa.int32())),  # latents of the small SAE that a swap takes out
+        ("large", pa.list_(pa.int32())),  # latents of the large SAE that it puts in
+        ("mse_change", pa.float64()),  # of the small SAE, by this swap alone
+        ("frequency", pa.float32()),  # share of the activations on which one of these latents is active
+    ]
+)
 
 
 def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
@@ -143,7 +151,10 @@ def _require_same_normalization(study: Study, small: SAE, large: SAE) -> None:
 
 
 def _write_tables(study: Study, pair: Pair) -> dict[str, np.ndarray]:
-    """Write latents.parquet (large SAE) and small_latents.parquet. Returns the columns of latents.parquet by name."""
+    """Write latents.parquet (of the large SAE), small_latents.parquet and families.parquet.
+
+    Returns the columns of latents.parquet by name.
+    """
     stitching, compared = pair.stitching, pair.compared
     families = compared.families[pair.settings.threshold]
 
@@ -161,6 +172,12 @@ def _write_tables(study: Study, pair: Pair) -> dict[str, np.ndarray]:
     large = build_columns(compared.right, families.right, stitching.fired_L)
     large |= {"novel": pair.novel_L.cpu().numpy(), "mse_change": stitching.change_L.cpu().numpy()}
     write_table(study.folder / "latents.parquet", LARGE_SCHEMA, [large])
+    swaps = pair.swaps
+    change, frequency = swaps.change_Q.cpu().numpy(), (swaps.fired_Q / stitching.seen).float().cpu().numpy()
+    order = change.argsort(kind="stable")
+    rows: dict[str, Any] = {"small": [swaps.small_Q[at] for at in order], "large": [swaps.large_Q[at] for at in order]}
+    rows |= {"mse_change": change[order], "frequency": frequency[order]}
+    write_table(study.folder / "families.parquet", FAMILIES_SCHEMA, [rows])
     return large
 
 

@@ -19,7 +19,7 @@ from sae_sweeps.runtime.devices import choose_device
 from sae_sweeps.runtime.errors import ConfigError, describe_error
 from sae_sweeps.runtime.paths import place, shorten_name
 from sae_sweeps.runtime.provenance import provenance
-from sae_sweeps.saes import SAE
+from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.sweep.preflight import Preflight
 from sae_sweeps.sweep.result_files import find_changed
@@ -76,7 +76,7 @@ class Study:
             raise error
         return load_source(self.config, choose_device(self.config.device))
 
-    def load_sae(self, part: str, source: ActivationSource) -> SAE:
+    def load_sae(self, part: str, source: ActivationSource) -> InferenceSAE:
         """Load the SAE with the role `part` in the study, such as "small".
 
         Raises: ConfigError if the files cannot be read, or d_in differs from the width of the activations.

@@ -20,7 +20,7 @@ PICTURES = {
     "latents": set(),
 }
 OTHERS = {
-    "stitch": {"small_latents.parquet"},
+    "stitch": {"small_latents.parquet", "families.parquet"},
     "meta_sae": {
         "meta_latents.parquet",
         "examples.md",

@@ -1,0 +1,30 @@
+"""The report's table of joined SAEs, beside the single SAEs of the same chain of sizes."""
+
+from collections.abc import Sequence
+
+from sae_sweeps.evaluation.metrics import METRICS
+from sae_sweeps.report.studies import FinishedStudy, describe_differences, skip_unreadable
+from sae_sweeps.sweep.comparison import display_name
+
+SHOWN = ("nmse", "l0", "ce_degradation", "dead_fraction")
+
+
+def list_joined(studies: Sequence[FinishedStudy]) -> list[list[str]]:
+    """Return table rows of joined SAEs: per chain each single SAE, followed by what is joined up to its size.
+
+    The first row has the titles; there is no other row without a study.
+    """
+    rows = [["SAE", "Latents", *(METRICS[name].title for name in SHOWN)]]
+    for study in studies:
+        if study.task == "join":
+            with skip_unreadable(study.folder):
+                saes = [one for one in study.results["study"].values() if isinstance(one, dict) and "point" in one]
+                labels = {one["point"]: display_name(one["architecture"], one["dict_size"], one["k"]) for one in saes}
+                for row in study.results["saes"]:
+                    label = labels[row["up_to"]]
+                    if row["kind"] == "joined":
+                        label = f"joined up to {label}, novel below {study.settings['threshold']:g}"
+                        label += describe_differences(study, studies)
+                    numbers = [METRICS[name].text(row[name]) for name in SHOWN]
+                    rows.append([label, f"{row['latents']:,}", *numbers])
+    return rows
