@@ -177,7 +177,7 @@ def test_the_page_of_all_settings_is_what_the_schemas_say():
     assert str(PROJECT) not in page
 
 
-@pytest.mark.parametrize("group", ["task", "experiment", "model", "dataset", "sae", "training", "tracking"])
+@pytest.mark.parametrize("group", ["task", "experiment", "model", "dataset", "sae", "training", "meta", "tracking"])
 def test_the_page_of_all_settings_has_every_choice(group):
     text = (PROJECT / "docs" / "all-settings.md").read_text()
     for file in (PROJECT / "conf" / group).glob("*.yaml"):

@@ -19,7 +19,16 @@ from sae_sweeps.config.saes import ARCHITECTURES
 from sae_sweeps.runtime.places import PROJECT
 
 PAGE = PROJECT / "docs" / "all-settings.md"
-CHOSEN = ("task", "experiment", "model", "dataset", "sae", "training", "tracking")  # groups with several choices
+CHOSEN = (
+    "task",
+    "experiment",
+    "model",
+    "dataset",
+    "sae",
+    "training",
+    "meta",
+    "tracking",
+)  # groups with several choices
 HEAD = """\
 # All settings
 

@@ -15,7 +15,18 @@ from sae_sweeps.config.reference import CHOSEN
 from sae_sweeps.config.saes import SAE_SCHEMAS
 from sae_sweeps.runtime.errors import ConfigError
 
-GROUPS = ("sae", "task", "training", "model", "dataset", "evaluation", "tracking", "experiment", "hydra/launcher")
+GROUPS = (
+    "sae",
+    "task",
+    "training",
+    "model",
+    "dataset",
+    "evaluation",
+    "meta",
+    "tracking",
+    "experiment",
+    "hydra/launcher",
+)
 NAMED = 3  # similar names that an error lists
 SIMILAR = 0.65  # least similarity of names, from 0 to 1; with less, wrong suggestions come first
 TYPES = {int: "a whole number", float: "a number", bool: "true or false"}

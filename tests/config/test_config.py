@@ -67,7 +67,7 @@ def test_experiments_have_the_settings_of_the_papers(experiment):
     assert (topk.aux_coefficient, topk.aux_latents, topk.normalize_input) == (1 / 32, 512, True)
 
 
-@pytest.mark.parametrize("group", ["model", "dataset", "sae", "training", "tracking", "experiment"])
+@pytest.mark.parametrize("group", ["model", "dataset", "sae", "training", "meta", "tracking", "experiment"])
 def test_every_choice_composes(group):
     for file in (PROJECT / "conf" / group).glob("*.yaml"):
         composed(f"{group}={file.stem}")
