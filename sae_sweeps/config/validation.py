@@ -184,7 +184,8 @@ def _check_steering(checks: Checks) -> None:
     checks.require_at_least(1, "steer.top")
     for setting in ("clamp", "add"):
         problem = "must be a list of LATENT:NUMBER, with finite numbers and each latent once"
-        checks.require(f"steer.{setting}", _are_changes(getattr(steer, setting)), problem, f"steer.{setting}=[12:4.0]")
+        are_changes = _are_changes(getattr(steer, setting))
+        checks.require(f"steer.{setting}", are_changes, problem, f"'steer.{setting}=[12:4.0]'")
     for setting in ("remove", "of"):
         are_latents = all(latent >= 0 for latent in getattr(steer, setting))
         checks.require(f"steer.{setting}", are_latents, "must be numbers of latents, from 0", f"'steer.{setting}=[12]'")

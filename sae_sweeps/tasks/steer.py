@@ -86,7 +86,7 @@ def _require_given(command: Config) -> None:
         raise ConfigError("steer.prompts", given.prompts, "must be a list of texts, whose next token is predicted", fix)
     if not (given.clamp or given.add or given.remove):
         problem = "nothing is changed: neither steer.clamp, steer.add nor steer.remove is given"
-        raise ConfigError("steer.remove", given.remove, problem, "steer.remove=[12] or steer.clamp=[12:4.0]")
+        raise ConfigError("steer.remove", given.remove, problem, "'steer.remove=[12]' or 'steer.clamp=[12:4.0]'")
 
 
 def _require_latents(command: Config, saved: SavedSAE, meta: SavedSAE | None) -> None:
