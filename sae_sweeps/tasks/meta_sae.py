@@ -22,6 +22,7 @@ from sae_sweeps.runtime.records import read_record, write_record
 from sae_sweeps.saes import SAE
 from sae_sweeps.studies import decomposition_tables, figures, latent_tables
 from sae_sweeps.studies.directions import compare
+from sae_sweeps.studies.meta_overlap import count_pairs, draw_directions, find_nearest_other
 from sae_sweeps.studies.meta_sae import (
     MetaSAE,
     compute_explained_variance,
@@ -41,6 +42,9 @@ from sae_sweeps.training.curve import Line, read_lines
 log = logging.getLogger(__name__)
 
 DECOMPOSED = "decomposed.json"
+OVERLAP = ("near_of_sharing", "near_of_all", "sharing_of_near", "sharing_of_all")  # shares of pairs of latents
+# numbers about a smaller SAE that are metrics as well
+COMPARED = ("explained_variance", "explained_variance_nearest", "near_of_sharing", "sharing_of_near")
 
 # by name of a smaller SAE, the most similar latent of that SAE for each of M meta-latents: cosine (M,), number (M,)
 Matches = dict[str, tuple[Tensor, Tensor]]
@@ -103,7 +107,7 @@ def _decompose(study: Study, display: PointProgress) -> None:
     display.show_stage("comparing with smaller SAEs")
     smaller, matches = _compare_smaller(study, meta)
     metrics = _measure(sae, top, meta, control)
-    metrics |= {f"explained_variance_{part}": found["explained_variance"] for part, found in smaller.items()}
+    metrics |= {f"{name}_{part}": found[name] for name in COMPARED for part, found in smaller.items()}
     display.show_stage("evaluating with the directions replaced")
     metrics |= _evaluate_replacement(study, source, sae, meta)
     display.show_stage("reading the text for the meta-latents")
@@ -126,7 +130,8 @@ def _decompose(study: Study, display: PointProgress) -> None:
 
 def _measure(sae: SAE, top: TopActivations, meta: MetaSAE, control: MetaSAE) -> dict[str, Any]:
     """Return the metrics of the decomposition that need no language model: counts, L0 and explained variance."""
-    pursued_AD = orthogonal_matching_pursuit(meta.directions_AD, meta.sae.W_dec.detach(), meta.settings.k)
+    atoms_MD, k = meta.sae.W_dec.detach(), meta.settings.k
+    random_MD = draw_directions(len(atoms_MD), atoms_MD, meta.settings.seed)
     uses_M = torch.bincount(meta.weights.col_N, minlength=meta.sae.dict_size)
     return {
         "latents": sae.dict_size,
@@ -138,8 +143,17 @@ def _measure(sae: SAE, top: TopActivations, meta: MetaSAE, control: MetaSAE) -> 
         "l0": len(meta.weights.value) / len(meta.latents_A),
         "explained_variance": meta.explained_variance,
         "explained_variance_shuffled": control.explained_variance,
-        "explained_variance_pursuit": compute_explained_variance(meta.directions_AD, pursued_AD),
+        "explained_variance_pursuit": _explain_by_pursuit(meta, atoms_MD, k),
+        "explained_variance_random": _explain_by_pursuit(meta, random_MD, k),
+        "nearest_other_meta_latent_mean": find_nearest_other(atoms_MD).mean().item(),
+        "nearest_other_latent_mean": find_nearest_other(meta.directions_AD).mean().item(),
     }
+
+
+def _explain_by_pursuit(meta: MetaSAE, atoms_MD: Tensor, k: int) -> float | None:
+    """Return the variance of the decomposed directions that k of the atoms (M, D) each explain."""
+    pursued_AD = orthogonal_matching_pursuit(meta.directions_AD, atoms_MD, k)
+    return compute_explained_variance(meta.directions_AD, pursued_AD)
 
 
 def _evaluate_replacement(study: Study, source: ActivationSource, sae: SAE, meta: MetaSAE) -> dict[str, float | None]:
@@ -224,8 +238,9 @@ def _choose_latents(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
 def _compare_smaller(study: Study, meta: MetaSAE) -> tuple[dict[str, dict[str, Any]], Matches]:
     """Return results per smaller SAE (keys smaller_<dict_size>), and the most similar latents for each meta-latent.
 
-    The results: the variance of the decomposed directions that k decoder directions of the smaller SAE explain, and
-    the mean cosine of the best matches, both for meta-latents and for shuffled meta-latents.
+    The results: the variance of the decomposed directions that k decoder directions of the smaller SAE explain, k of
+    all, or of those that are nearest to a meta-latent; the mean cosine of the best matches, both for meta-latents and
+    for shuffled meta-latents; and the pairs of latents that share a meta-latent and a nearest latent (`Overlap`).
     """
     found: dict[str, dict[str, Any]] = {}
     matches: Matches = {}
@@ -237,10 +252,15 @@ def _compare_smaller(study: Study, meta: MetaSAE) -> tuple[dict[str, dict[str, A
         atoms = saved.load(W_dec_MD.device).W_dec.detach()
         best = compare(W_dec_MD, atoms).left
         matches[saved.name] = (best.cosine, best.index)
-        pursued_AD = orthogonal_matching_pursuit(meta.directions_AD, atoms, k)
+        nearest = atoms[best.index.unique()]
+        overlap = count_pairs(meta.weights, compare(meta.directions_AD, atoms).left.index)
         found[part] = {
             **saved.describe(),
-            "explained_variance": compute_explained_variance(meta.directions_AD, pursued_AD),
+            "explained_variance": _explain_by_pursuit(meta, atoms, k),
+            "explained_variance_nearest": _explain_by_pursuit(meta, nearest, k),
+            "nearest": len(nearest),
+            **{name: getattr(overlap, name) for name in OVERLAP},
+            "nearest_other_mean": find_nearest_other(atoms).mean().item(),
             "best_match_mean": best.cosine.mean().item(),
             "best_match_mean_of_random": compare(shuffled_MD, atoms).left.cosine.mean().item(),
         }

@@ -11,6 +11,9 @@ const META_METRICS = {
   explained_variance: "explained variance of the decoder directions",
   explained_variance_shuffled: "explained variance of shuffled directions",
   explained_variance_pursuit: "explained variance, matching pursuit with the meta-SAE's decoder",
+  explained_variance_random: "explained variance, matching pursuit with as many random directions",
+  nearest_other_meta_latent_mean: "largest cosine of a meta-latent with another one, mean",
+  nearest_other_latent_mean: "largest cosine of a decomposed direction with another one, mean",
   nmse_before: "NMSE of the SAE",
   nmse_after: "NMSE of the SAE with reconstructed directions",
   ce_degradation_before: "CE degradation of the SAE, nats",
@@ -51,6 +54,7 @@ function showMetaSAE(content, study) {
         ["meta-SAE", metrics.explained_variance, "lower"],
         ["shuffled<br>directions", metrics.explained_variance_shuffled, "plain"],
         ["its decoder,<br>matching pursuit", metrics.explained_variance_pursuit, "lower"],
+        ["random directions,<br>matching pursuit", metrics.explained_variance_random, "plain"],
         ...study.smaller.map((sae) => [
           `${escapePlotly(`decoder of ${sae.dict_size}`)},<br>matching pursuit`,
           sae.explained_variance,

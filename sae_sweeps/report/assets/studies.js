@@ -55,14 +55,20 @@ function addStudySection(id, task, command, makeTitle, columns, show) {
   });
 }
 
+// Titles of metrics that compare a meta-SAE with a smaller SAE of the sweep.
+const SMALLER_TITLES = {
+  explained_variance: (size) => `explained variance, matching pursuit with the decoder of ${size}`,
+  explained_variance_nearest: (size) => `the same with the latents of ${size} that are nearest to a meta-latent`,
+  near_of_sharing: (size) => `pairs of latents with a common meta-latent that are nearest to the same latent of ${size}`,
+  sharing_of_near: (size) => `pairs of latents nearest to the same latent of ${size} that have a common meta-latent`,
+};
+
 // A list of a study's metrics with their titles, without those in `excluded`.
 function listMetrics(study, titles, excluded = []) {
-  const smallerSize = (name) => /^explained_variance_smaller_(\d+)/.exec(name)?.[1];
-  const getTitle = (name) =>
-    titles[name] ??
-    (smallerSize(name)
-      ? `explained variance, matching pursuit with the decoder of ${smallerSize(name)}`
-      : name.replaceAll("_", " "));
+  const getTitle = (name) => {
+    const [, about, size] = /^(.+)_smaller_(\d+)/.exec(name) ?? [];
+    return titles[name] ?? SMALLER_TITLES[about]?.(size) ?? name.replaceAll("_", " ");
+  };
   const names = [
     ...Object.keys(titles).filter((name) => name in study.metrics),
     ...Object.keys(study.metrics).filter((name) => !(name in titles)),
