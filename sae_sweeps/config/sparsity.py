@@ -1,6 +1,10 @@
 """Decides whether a sparsity coefficient or a target L0 sets the sparsity of an SAE with a penalty."""
 
-from sae_sweeps.config.saes import JumpReLUConfig, PenaltyConfig
+from typing import Any
+
+from omegaconf import DictConfig
+
+from sae_sweeps.config.saes import LISTED_SETTINGS, JumpReLUConfig, PenaltyConfig
 from sae_sweeps.config.schema import Config
 
 
@@ -28,8 +32,28 @@ def resolve_sparsity(config: Config) -> dict[str, float]:
     return apply_precedence(sae.sparsity_coefficient, sae.target_l0, _find_listed(config), config.k)
 
 
+def find_listed_setting(cfg: DictConfig, name: str) -> Any:
+    """Return a setting of LISTED_SETTINGS as the coefficient in use was found with, for conf/sae/jumprelu.yaml.
+
+    It is the default of JumpReLU unless the point has a coefficient that model.sparsity_coefficients lists. An
+    `initial_threshold` that the command gives counts as a given start, so that `absolute_threshold` is None.
+
+    cfg: a composed configuration whose architecture is JumpReLU
+    """
+    default, listed = getattr(JumpReLUConfig, name), cfg.model.sparsity_coefficients
+    is_given = cfg.sae.sparsity_coefficient is not None or cfg.sae.target_l0 is not None
+    if is_given or cfg.k not in listed["values"] or listed[name] is None:
+        return default
+    if name == "absolute_threshold" and cfg.sae.initial_threshold != JumpReLUConfig.initial_threshold:
+        return default
+    return listed[name]
+
+
 def explain_sparsity(config: Config) -> str:
-    """Return a log message with the setting that decides the sparsity, the value, and the source of the value."""
+    """Return a log message with the setting that decides the sparsity, the value, and the source of the value.
+
+    For JumpReLU, also with the other settings that the effect of a coefficient depends on.
+    """
     sae, listed = config.sae, config.model.sparsity_coefficients
     ((name, value),) = resolve_sparsity(config).items()
     assert isinstance(sae, PenaltyConfig), "checked by resolve_sparsity"
@@ -42,7 +66,34 @@ def explain_sparsity(config: Config) -> str:
         source = f"which the model's configuration lists for k={config.k}"
         if (listed.name, listed.hook) != (config.model.name, config.model.hook):
             source += f"; it was found for {listed.name} at {listed.hook}, so check the L0 of the trained SAE"
+    if isinstance(sae, JumpReLUConfig):
+        source += f"; {_format_settings(vars(sae))}"
+    if uses_listed(config) and (others := _find_others(config)):
+        source += f"; it was found with {_format_settings(others)}, so check the L0 of the trained SAE"
     return f"sae.{name}={value:g}, {source}"
+
+
+def uses_listed(config: Config) -> bool:
+    """Return whether the sparsity of a point is set by a coefficient that model.sparsity_coefficients lists."""
+    sae = config.sae
+    if not isinstance(sae, JumpReLUConfig) or _find_listed(config) is None:
+        return False
+    return sae.sparsity_coefficient is None and sae.target_l0 is None
+
+
+def _find_others(config: Config) -> dict[str, Any]:
+    """Return the settings that the listed coefficients were found with, where the point has others."""
+    listed = vars(config.model.sparsity_coefficients)
+    found = {name: getattr(JumpReLUConfig, name) if listed[name] is None else listed[name] for name in LISTED_SETTINGS}
+    return {name: value for name, value in found.items() if value != getattr(config.sae, name)}
+
+
+def _format_settings(settings: dict[str, Any]) -> str:
+    """Return the settings of LISTED_SETTINGS in a dictionary as text, without a start that is not given."""
+    shown = {name: settings[name] for name in LISTED_SETTINGS if settings.get(name) is not None}
+    return ", ".join(
+        f"sae.{name}={value:g}" if isinstance(value, float) else f"sae.{name}={value}" for name, value in shown.items()
+    )
 
 
 def _find_listed(config: Config) -> float | None:
