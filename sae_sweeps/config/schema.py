@@ -220,6 +220,9 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     # tasks to run when all points are done, studies before the report: stitch, meta_sae, latents, evaluate, report
     then: list[str] = field(default_factory=list)
+    # combinations of values that a sweep (-m) leaves out: a list of {setting: value, or list of values}. A point that
+    # has one of the values of every setting of an entry is left out. Names of points do not show it
+    leave_out: list[dict[str, Any]] = field(default_factory=list)
     # output format. task=report: html, or md (a Markdown table, printed); task=export and task=publish: sae_lens,
     # dictionary_learning, sparsify or saebench; None: html or sae_lens
     format: str | None = None
