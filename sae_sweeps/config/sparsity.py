@@ -54,7 +54,7 @@ def explain_sparsity(config: Config) -> str:
 
     For JumpReLU, also with the other settings that the effect of a coefficient depends on.
     """
-    sae, listed = config.sae, config.model.sparsity_coefficients
+    sae = config.sae
     ((name, value),) = resolve_sparsity(config).items()
     assert isinstance(sae, PenaltyConfig), "checked by resolve_sparsity"
     if getattr(sae, name) is not None:
@@ -64,12 +64,10 @@ def explain_sparsity(config: Config) -> str:
         source += " or listed by the model's configuration" if isinstance(sae, JumpReLUConfig) else ""
     else:
         source = f"which the model's configuration lists for k={config.k}"
-        if (listed.name, listed.hook) != (config.model.name, config.model.hook):
-            source += f"; it was found for {listed.name} at {listed.hook}, so check the L0 of the trained SAE"
     if isinstance(sae, JumpReLUConfig):
-        source += f"; {_format_settings(vars(sae))}"
-    if uses_listed(config) and (others := _find_others(config)):
-        source += f"; it was found with {_format_settings(others)}, so check the L0 of the trained SAE"
+        source += f", with {_format_settings(vars(sae))}"
+    if uses_listed(config) and (others := _describe_others(config)):
+        source += f"; it was found {others}, so check the L0 of the trained SAE"
     return f"sae.{name}={value:g}, {source}"
 
 
@@ -81,11 +79,15 @@ def uses_listed(config: Config) -> bool:
     return sae.sparsity_coefficient is None and sae.target_l0 is None
 
 
-def _find_others(config: Config) -> dict[str, Any]:
-    """Return the settings that the listed coefficients were found with, where the point has others."""
-    listed = vars(config.model.sparsity_coefficients)
-    found = {name: getattr(JumpReLUConfig, name) if listed[name] is None else listed[name] for name in LISTED_SETTINGS}
-    return {name: value for name, value in found.items() if value != getattr(config.sae, name)}
+def _describe_others(config: Config) -> str:
+    """Return for what and with which settings the listed coefficients were found, as far as the point has others."""
+    model, listed = config.model, config.model.sparsity_coefficients
+    is_elsewhere = (listed.name, listed.hook) != (model.name, model.hook)
+    values = {name: vars(listed)[name] for name in LISTED_SETTINGS if vars(listed)[name] is not None}
+    found = {name: values.get(name, getattr(JumpReLUConfig, name)) for name in LISTED_SETTINGS}
+    others = {name: value for name, value in found.items() if value != getattr(config.sae, name)}
+    parts = [f"for {listed.name} at {listed.hook}"] * is_elsewhere
+    return " ".join([*parts, *([f"with {_format_settings(others)}"] if _format_settings(others) else [])])
 
 
 def _format_settings(settings: dict[str, Any]) -> str:

@@ -55,14 +55,17 @@ def test_a_list_without_settings_is_used_with_the_defaults():
 def test_the_log_shows_what_is_in_effect_and_what_a_coefficient_was_found_with():
     line = explain_sparsity(composed(*LISTED))
     assert line == (
-        "sae.sparsity_coefficient=0.0018, which the model's configuration lists for k=32; sae.penalty_window=upper, "
-        "sae.threshold_parameter=log, sae.absolute_threshold=1, sae.bandwidth=0.001"
+        "sae.sparsity_coefficient=0.0018, which the model's configuration lists for k=32, with "
+        "sae.penalty_window=upper, sae.threshold_parameter=log, sae.absolute_threshold=1, sae.bandwidth=0.001"
     )
     other = explain_sparsity(composed(*LISTED, "sae.bandwidth=0.01", "sae.absolute_threshold=null"))
     assert "sae.threshold_parameter=log, sae.bandwidth=0.01; it was found with sae.absolute_threshold=1, " in other
     assert other.endswith("sae.bandwidth=0.001, so check the L0 of the trained SAE")
+    elsewhere = explain_sparsity(composed(*LISTED, "model.hook=blocks.1.hook_resid_pre", "sae.bandwidth=0.01"))
+    where = "for gpt2 at blocks.8.hook_resid_pre"
+    assert elsewhere.endswith(f"; it was found {where} with sae.bandwidth=0.001, so check the L0 of the trained SAE")
     ours = explain_sparsity(composed("sae=jumprelu"))
-    assert ours.endswith("; sae.penalty_window=both, sae.threshold_parameter=plain, sae.bandwidth=0.001")
+    assert ours.endswith(", with sae.penalty_window=both, sae.threshold_parameter=plain, sae.bandwidth=0.001")
     assert "penalty_window" not in explain_sparsity(composed("sae=relu"))
 
 

@@ -64,3 +64,20 @@ def test_each_setting_of_the_paper_preset_matters(variant):
     without, again, _ = train_both(composed(*words, f"training.{variant}=false"))
     assert torch.equal(again, theirs)
     assert largest_difference(without[:, 0], theirs[:, 0]) > 10 * largest_difference(ours[:, 0], theirs[:, 0])
+
+
+@pytest.mark.parametrize("architecture", SAES)
+def test_a_resumed_training_takes_the_same_steps(architecture):
+    config = composed(*SIZES, *SAES[architecture], f"training.tokens={40 * BATCH}")
+    whole, first, second = (Trainer(build_sae(config, D), config.training) for _ in range(3))
+    batches = [x_BD for index in range(5) for x_BD in Directions().chunk(index).split(BATCH)]
+    for x_BD in batches:
+        whole.step(x_BD)
+    for x_BD in batches[:23]:
+        first.step(x_BD)
+    second.load_state({name: tensor.clone() for name, tensor in first.state().items()})
+    for x_BD in batches[23:]:
+        second.step(x_BD)
+    expected = whole.state()
+    assert second.state().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in second.state().items())
