@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.config import TrainingConfig
-from sae_sweeps.saes import SAE, BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
+from sae_sweeps.saes import SAE, BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE, Variant
+from sae_sweeps.saes.trainable import USUAL
 from sae_sweeps.training.trainer import Trainer
 
 
@@ -33,31 +34,44 @@ def top_mask(values: Tensor, count: int) -> Tensor:
     return mask
 
 
-def jumprelu_error(sae: JumpReLUSAE, p: dict[str, Tensor], x_BD: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean squared error and L0 with the parameters `p`."""
+def thresholds(p: dict[str, Tensor]) -> Tensor:
+    """Return the thresholds, whose derivative by a logarithm is that by the threshold."""
+    if "threshold" in p:
+        return p["threshold"]
+    log_threshold_F = p["log_threshold"]
+    return log_threshold_F.detach().exp() + (log_threshold_F - log_threshold_F.detach())
+
+
+def jumprelu_error(
+    sae: JumpReLUSAE, p: dict[str, Tensor], threshold_F: Tensor, x_BD: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean squared error, L0, and L0 as the penalty is differentiated, with the parameters `p`."""
     pre_BF = torch.relu((x_BD - sae.input_center) @ p["W_enc"].T + p["b_enc"])
     # z = pre * H(pre - threshold): with the value held fixed, d z / d threshold is threshold * d H / d threshold
-    active_BF = StepWithKernel.apply(pre_BF, p["threshold"], sae.bandwidth)
-    z_BF = pre_BF * active_BF.detach() + p["threshold"].detach() * (active_BF - active_BF.detach())
-    return (z_BF @ p["W_dec"] + p["b_dec"] - x_BD).square().mean(), active_BF.sum(1).mean()
+    active_BF = StepWithKernel.apply(pre_BF, threshold_F, sae.bandwidth)
+    z_BF = pre_BF * active_BF.detach() + threshold_F.detach() * (active_BF - active_BF.detach())
+    l0 = penalized_l0 = active_BF.sum(1).mean()
+    if sae.penalty_window == "upper":  # the kernel sees the activations, which are 0 below the threshold
+        penalized_l0 = StepWithKernel.apply(z_BF.detach(), threshold_F, sae.bandwidth).sum(1).mean()
+    return (z_BF @ p["W_dec"] + p["b_dec"] - x_BD).square().mean(), l0, penalized_l0
 
 
-def derivatives_by_threshold_factor(sae: JumpReLUSAE, x_BD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return L0, the derivative of the error by a factor on all thresholds, and the negated one of L0."""
+def derivatives_by_threshold_factor(sae: JumpReLUSAE, x_BD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return L0, the derivative of the error by a factor on all thresholds, and the negated ones of L0 and penalty."""
     p = {name: value.detach().clone() for name, value in sae.named_parameters()}
     factor = torch.ones((), dtype=x_BD.dtype, requires_grad=True)
-    mse, l0 = jumprelu_error(sae, {**p, "threshold": p["threshold"] * factor}, x_BD)
+    mse, *l0s = jumprelu_error(sae, p, thresholds(p) * factor, x_BD)
     (error_rise,) = torch.autograd.grad(mse, factor, retain_graph=True)
-    (l0_rise,) = torch.autograd.grad(l0, factor)
-    return l0.detach(), error_rise, -l0_rise
+    falls = [-torch.autograd.grad(l0, factor, retain_graph=True)[0] for l0 in l0s]
+    return l0s[0].detach(), error_rise, falls[0], falls[1]
 
 
-def dense_step(sae: SAE, x_BD: Tensor, dead_F: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def dense_step(sae: SAE, x_BD: Tensor, dead_F: Tensor, variant: Variant = USUAL) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss of `sae.training_step` and the gradient of every parameter, W_dec's without its radial part."""
     p = {name: value.detach().clone().requires_grad_() for name, value in sae.named_parameters()}
     if isinstance(sae, JumpReLUSAE):
-        mse, l0 = jumprelu_error(sae, p, x_BD)
-        loss = mse + sae.sparsity_coefficient * l0
+        mse, _, penalized_l0 = jumprelu_error(sae, p, thresholds(p), x_BD)
+        loss = mse + sae.sparsity_coefficient * penalized_l0
     elif isinstance(sae, ReLUSAE):
         product_BF = (x_BD - p["b_dec"]) @ p["W_enc"].T
         gate_BF = z_BF = torch.relu(product_BF + p["b_enc"])
@@ -82,15 +96,20 @@ def dense_step(sae: SAE, x_BD: Tensor, dead_F: Tensor) -> tuple[Tensor, dict[str
             for size in sae.sizes[:-1]:
                 prefix_BD = (pre_BF * mask_BF)[:, :size] @ p["W_dec"][:size] + p["b_dec"]
                 loss = loss + (prefix_BD - x_BD).square().mean()
+        if variant.counts_batch:
+            dead_F = dead_F & ~((pre_BF * mask_BF) != 0).any(0)
         if dead_F.any() and sae.aux_coefficient > 0:
             dead_pre_BF = pre_BF * dead_F
             count = min(sae.aux_latents, int(dead_F.sum()))
             aux_mask_BF = torch.stack([top_mask(torch.where(dead_F, row_F, -1.0), count) for row_F in pre_BF])
-            aux_error_BD = (dead_pre_BF * aux_mask_BF) @ p["W_dec"] + error_BD.detach()
+            residual_BD = -error_BD if variant.has_residual_gradient else -error_BD.detach()
+            aux_error_BD = (dead_pre_BF * aux_mask_BF) @ p["W_dec"] - residual_BD
             loss = loss + sae.aux_coefficient * aux_error_BD.square().mean()
     loss.backward()
     gradients = {name: value.grad for name, value in p.items()}
     rows_FD = p["W_dec"].detach()
+    if not variant.has_unit_rows:
+        rows_FD = rows_FD / rows_FD.norm(dim=1, keepdim=True)
     gradients["W_dec"] = gradients["W_dec"] - (gradients["W_dec"] * rows_FD).sum(1, keepdim=True) * rows_FD
     return loss.detach(), gradients
 
@@ -122,6 +141,7 @@ def train_densely(sae: SAE, config: TrainingConfig, stream) -> SAE:
         for group in optimizer.param_groups:
             group["lr"] = schedule.lr(number + 1)
         optimizer.step()
+        sae.normalize_rows()
         sae.after_update()
     return sae
 

@@ -39,10 +39,14 @@ def test_a_command_composes_to_valid_settings_at_every_swept_value(words):
     words = [rename_saved_sae(word) for word in words if word not in ("-m", "--help")]
     choices = []
     for override in OverridesParser.create().parse_overrides(words):
-        swept = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
-        choices.append([(override.get_key_element(), value) for value in swept])
+        swept = (
+            [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+            if override.is_sweep_override()
+            else [str(override.input_line)]
+        )
+        choices.append(swept)
     for index in range(max((len(values) for values in choices), default=1)):
-        check(*(f"{key}={value}" for key, value in (values[index % len(values)] for values in choices)))
+        check(*(values[index % len(values)] for values in choices))
 
 
 @cache  # many commands have points in common

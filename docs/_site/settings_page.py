@@ -89,7 +89,8 @@ def _describe_choices(group: str) -> str:
     rows = []
     for name, meaning, values in list_choices(group):
         hidden = ("architecture", "defaults") if group != "task" else ("name",)
-        shown = ", ".join(f"`{key}={value}`" for key, value in values.items() if key not in hidden and value)
+        chosen = {key: value for key, value in values.items() if value and not value.startswith("${listed:")}
+        shown = ", ".join(f"`{key}={value}`" for key, value in chosen.items() if key not in hidden)
         rows.append(f"| `{group}={name}` | {_cell(meaning)} | {shown} |")
     title = f"## `{group}`\n" if group in ("task", "experiment") else ""
     return "\n".join([title, "| choice | what it is | sets |", "| --- | --- | --- |", *rows, ""])

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sae_sweeps.config.identity import EXCLUDE_DEFAULT, select_result_settings
+from sae_sweeps.config.identity import list_unnamed, select_result_settings
 from sae_sweeps.config.saes import SAE_SCHEMAS
 
 # a path of this machine inside a text: in quotes, or up to a blank or a mark; an address on the web is none
@@ -75,9 +75,7 @@ def find_varying(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """
     values: dict[str, set[str]] = {}
     for config in configs:
-        # select_result_settings leaves this one out if it has its default
-        always = {"dataset.exclude": config["dataset"].get("exclude", EXCLUDE_DEFAULT)}
-        for key, value in (flatten(select_result_settings(dict(config))) | always).items():
+        for key, value in (flatten(select_result_settings(dict(config))) | list_unnamed(config)).items():
             values.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
     return [key for key, different in values.items() if len(different) > 1]
 

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sae_sweeps.config.conversion import to_config
 from sae_sweeps.config.saes import SAE_SCHEMAS, JumpReLUConfig
-from sae_sweeps.config.schema import Config, DatasetConfig, ModelConfig, get_setting
+from sae_sweeps.config.schema import Config, DatasetConfig, ModelConfig, TrainingConfig, get_setting
 from sae_sweeps.config.sparsity import apply_precedence
 from sae_sweeps.config.tasks import SWEEP_TASKS, TASKS
 from sae_sweeps.config.wheel_models import models_folder
@@ -27,6 +27,18 @@ from sae_sweeps.runtime.places import PROJECT
 RESULT_GROUPS = ["dict_size", "k", "seed", "model", "dataset", "sae", "training", "evaluation"]
 
 EXCLUDE_DEFAULT = DatasetConfig.exclude
+
+# group -> setting -> default. These name a point only where they have another value, so that points from before they
+# existed keep their names
+UNNAMED_DEFAULTS: dict[str, dict[str, Any]] = {
+    "training": {
+        name: getattr(TrainingConfig, name)
+        for name in ("dead_counts_batch", "aux_residual_gradient", "normalize_before_update")
+    },
+    "sae": {
+        name: getattr(JumpReLUConfig, name) for name in ("penalty_window", "threshold_parameter", "absolute_threshold")
+    },
+}
 
 # settings that a study takes from the points of the SAEs, unless the study's command line names them
 TEXT_SETTINGS = ("dataset", "evaluation", "model.batch_sequences", "model.dtype")
@@ -100,7 +112,23 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
         if not issubclass(SAE_SCHEMAS[sae["architecture"]], JumpReLUConfig):
             listed = {}
         sae |= apply_precedence(coefficient, target_l0, listed.get(selected["k"]), selected["k"])
+    for group, defaults in UNNAMED_DEFAULTS.items():
+        for name, default in defaults.items():
+            if selected[group].get(name, default) == default:
+                selected[group].pop(name, None)
     return selected
+
+
+def list_unnamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that `select_result_settings` leaves out if they have their defaults: full name -> value.
+
+    values: a whole configuration, of which only JumpReLU SAEs have the settings of `sae`
+    """
+    found = {"dataset.exclude": values["dataset"].get("exclude", EXCLUDE_DEFAULT)}
+    for group, defaults in UNNAMED_DEFAULTS.items():
+        if group != "sae" or issubclass(SAE_SCHEMAS[values["sae"]["architecture"]], JumpReLUConfig):
+            found |= {f"{group}.{name}": values[group].get(name, default) for name, default in defaults.items()}
+    return found
 
 
 def select_shown_settings(config: Config) -> dict[str, Any]:

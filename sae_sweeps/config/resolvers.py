@@ -7,6 +7,7 @@ from sae_sweeps.config.identity import point_name
 from sae_sweeps.config.names import NAME_FIX, find_names_problem
 from sae_sweeps.config.saes import SAE_SCHEMAS
 from sae_sweeps.config.schema import Config
+from sae_sweeps.config.sparsity import find_listed_setting
 from sae_sweeps.config.tasks import POINT_TASKS
 from sae_sweeps.config.wheel_models import wheel_folder
 from sae_sweeps.runtime.errors import ConfigError
@@ -18,9 +19,9 @@ def register() -> None:
     """Register the schemas with Hydra and the resolvers with OmegaConf, before Hydra composes.
 
     Another call changes nothing. ${project:} is the project's folder, ${wheel:NAME} the folder of a model from Python
-    wheels, ${point:} the name of the point, ${sweep_dir:} the folder of the sweep. ${run_dir:} is the folder in which
-    Hydra runs a command without -m, and ${output_subdir:} the subfolder in which Hydra writes the files of such a
-    command.
+    wheels, ${listed:NAME} a setting with which a listed coefficient was found (`find_listed_setting`), ${point:} the
+    name of the point, ${sweep_dir:} the folder of the sweep. ${run_dir:} is the folder in which Hydra runs a command
+    without -m, and ${output_subdir:} the subfolder in which Hydra writes the files of such a command.
     """
     # Hydra copies its repository, store included, for every command and a hundred times for --help, only to read it
     setattr(ConfigStore, "__deepcopy__", lambda store, memo: store)  # noqa: B010
@@ -32,6 +33,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("wheel", lambda name: str(wheel_folder(name)), replace=True)
     OmegaConf.register_new_resolver("point", lambda *, _root_: point_name(_root_), replace=True)
     OmegaConf.register_new_resolver("sweep_dir", lambda *, _root_: _sweep_dir(_root_), replace=True)
+    OmegaConf.register_new_resolver("listed", lambda name, *, _root_: find_listed_setting(_root_, name), replace=True)
     OmegaConf.register_new_resolver("run_dir", lambda *, _root_: _run_dir(_root_), replace=True)
     OmegaConf.register_new_resolver("output_subdir", lambda *, _root_: _output_subdir(_root_), replace=True)
 

@@ -11,6 +11,10 @@ from typing import NamedTuple
 
 from omegaconf import MISSING
 
+PENALTY_WINDOWS = ("both", "upper")
+THRESHOLD_PARAMETERS = ("plain", "log")
+# settings of JumpReLU that a coefficient depends on; `model.sparsity_coefficients` lists them with its coefficients
+LISTED_SETTINGS = ("penalty_window", "threshold_parameter", "absolute_threshold", "bandwidth")
 PREFIXES = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)  # arXiv:2503.17547, section 4.3: 2048, 6144, 14336, 30720 of 65536
 
 
@@ -91,8 +95,9 @@ class PenaltyConfig(SAEConfig):
     sparsity_coefficient: float | None = None  # coefficient of the penalty on L1, or on L0 for JumpReLU
     # L0 that training aims at; None: k, unless a coefficient is given here or, for JumpReLU, listed by the model
     target_l0: float | None = None
-    # JumpReLU: initial threshold, in standard deviations of the untrained pre-activations. ReLU, gated: the initial
-    # encoder bias is minus this. Without effect where L0 has a target
+    # JumpReLU: initial threshold, in standard deviations of the untrained pre-activations, unless
+    # sae.absolute_threshold is given. ReLU, gated: the initial encoder bias is minus this. Without effect where L0 has
+    # a target
     initial_threshold: float = 1.5
 
     def find_problems(self, dict_size: int, k: int) -> Iterator[SettingProblem]:
@@ -118,18 +123,39 @@ class GatedConfig(PenaltyConfig):
 
 @dataclass(kw_only=True)
 class JumpReLUConfig(PenaltyConfig):
-    """JumpReLU SAEs. The only schema for which `model.sparsity_coefficients` lists coefficients."""
+    """JumpReLU SAEs. The only schema for which `model.sparsity_coefficients` lists coefficients.
+
+    conf/sae/jumprelu.yaml replaces the defaults of LISTED_SETTINGS where such a coefficient is used.
+    """
 
     bandwidth: float = 0.001  # width of the straight-through estimator's kernel, in units of the pre-activation
+    # entries within half a bandwidth of the threshold that count in the penalty's gradient by the threshold: both
+    # (above and below it, arXiv:2407.14435), or upper (above it, as in the code of arXiv:2412.06410)
+    penalty_window: str = "both"
+    # parameter that Adam updates: plain (the threshold), or log (its logarithm, with the gradient by the threshold
+    # itself, as in the code of arXiv:2412.06410)
+    threshold_parameter: str = "plain"
+    # initial threshold of every latent, in units of the pre-activation, in place of sae.initial_threshold, which is in
+    # standard deviations; None: sae.initial_threshold. Without effect where L0 has a target
+    absolute_threshold: float | None = None
 
     def find_problems(self, dict_size: int, k: int) -> Iterator[SettingProblem]:
-        """Yield a problem for each setting that is out of range.
+        """Yield a problem for each setting that is out of range, or contradicts `absolute_threshold`.
 
-        `initial_threshold` must be greater than 0, because thresholds of 0 cannot be scaled to a target L0.
+        Initial thresholds must be greater than 0, because thresholds of 0 have no logarithm, and cannot be scaled to a
+        target L0.
         """
-        for name in ("bandwidth", "initial_threshold"):
-            if not 0 < getattr(self, name) < math.inf:
+        for name in ("bandwidth", "initial_threshold", "absolute_threshold"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 yield SettingProblem(name, "must be greater than 0", f"give sae.{name} a positive number")
+        for name, choices in (("penalty_window", PENALTY_WINDOWS), ("threshold_parameter", THRESHOLD_PARAMETERS)):
+            if getattr(self, name) not in choices:
+                yield SettingProblem(name, f"must be {' or '.join(choices)}", f"sae.{name}={choices[0]}")
+        if self.absolute_threshold is not None:
+            for name, default in (("target_l0", None), ("initial_threshold", JumpReLUConfig.initial_threshold)):
+                if (value := getattr(self, name)) != default:
+                    problem = f"cannot be combined with sae.{name}={value:g}"
+                    yield SettingProblem("absolute_threshold", problem, "leave one of the two settings out")
         inherited = super().find_problems(dict_size, k)
         yield from (found for found in inherited if found.setting != "initial_threshold")
 

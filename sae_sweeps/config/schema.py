@@ -34,6 +34,12 @@ class CoefficientsConfig:
     name: str | None = None  # language model for which the coefficients were found
     hook: str | None = None  # TransformerLens hook at which the coefficients were found
     values: dict[int, float] = field(default_factory=dict)  # k -> sparsity coefficient that gives an L0 of k
+    # settings of `sae` with which the coefficients were found. A point with one of the coefficients has them as well,
+    # unless its command gives others. None: the default of sae=jumprelu
+    penalty_window: str | None = None
+    threshold_parameter: str | None = None
+    absolute_threshold: float | None = None
+    bandwidth: float | None = None
 
 
 @check_names
@@ -119,6 +125,15 @@ class TrainingConfig:
     initial_bias: str = "zero"
     decay_fraction: float = 0.0  # fraction of the steps at the end, over which the learning rate falls linearly to 0
     dead_after_tokens: int = 20_480  # a latent that has not fired for this many activations is dead
+    # whether these activations include the batch of the step, as in the code of arXiv:2412.06410; false: only the
+    # batches before it
+    dead_counts_batch: bool = False
+    # whether the auxiliary loss is also differentiated by the residual, as in the code of arXiv:2412.06410; false: the
+    # residual is a constant (arXiv:2406.04093, appendix A.2)
+    aux_residual_gradient: bool = False
+    # whether decoder rows are scaled to unit norm before an update, as in the code of arXiv:2412.06410, which leaves
+    # their norms near 1 in the next step; false: after it
+    normalize_before_update: bool = False
     # precision of the encoder's product, which only finds candidates: float32, bfloat16, tf32 (CUDA only), or auto:
     # bfloat16 where the device has instructions for it. It changes the time of a step, never its result
     precision: str = "auto"
@@ -208,6 +223,9 @@ class Config:
     # tasks to run when all points are done, studies before the report: stitch, join, meta_sae, latents, evaluate and
     # report
     then: list[str] = field(default_factory=list)
+    # combinations of values that a sweep (-m) leaves out: a list of {setting: value, or list of values}. A point that
+    # has one of the values of every setting of an entry is left out. Names of points do not show it
+    leave_out: list[dict[str, Any]] = field(default_factory=list)
     # output format. task=report: html, or md (a Markdown table, printed); task=export and task=publish: sae_lens,
     # dictionary_learning, sparsify or saebench; None: html or sae_lens
     format: str | None = None

@@ -14,6 +14,7 @@ from sae_sweeps.config import Config
 from sae_sweeps.config.identity import to_named_config
 from sae_sweeps.launchers.composition import compose
 from sae_sweeps.launchers.launch import launch
+from sae_sweeps.launchers.leaving_out import leave_out
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.storage import is_forbidden
 from sae_sweeps.sweep import Point, Sweep
@@ -38,17 +39,18 @@ class SweepLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Compose one point per list of overrides, and launch all points. Hydra calls this.
+        """Compose one point per list of overrides, and launch those that `leave_out` leaves. Hydra calls this.
 
         Returns one empty result per point, because Hydra expects results; the real ones are in the points' folders.
         """
         if len(job_overrides) >= MIN_LOGGED:
             log.info("composing and checking %d points", len(job_overrides))
-        configs = compose(self.hydra_context.config_loader, self.config, job_overrides, initial_job_idx)
+        composed = compose(self.hydra_context.config_loader, self.config, job_overrides, initial_job_idx)
+        configs = leave_out(composed)
         named = [to_named_config(config, config.hydra.overrides.task) for config in configs]
         self._composed = {name: config for (name, _), config in zip(named, configs, strict=True)}
         with env_override(dict(self.config.hydra.job.env_set)):
-            launch(named, self)
+            launch(named, self, left_out=len(composed) - len(configs))
         return [JobReturn() for _ in configs]
 
     def prepare(self, names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.tasks import SWEEP_TASKS
@@ -17,10 +18,11 @@ from sae_sweeps.sweep import Point, Sweep
 log = logging.getLogger(__name__)
 
 
-def launch(named: Sequence[tuple[str, Config]], launcher: Launcher) -> None:
+def launch(named: Sequence[tuple[str, Config]], launcher: Launcher, left_out: int = 0) -> None:
     """Check all points, then run them with the launcher, or run the task that they name on the whole sweep.
 
     named: folder name and configuration of each point
+    left_out: number of combinations of values that the setting `leave_out` leaves out, for the plan and the log
     Exits with 1 if a point or task failed.
     Raises: RefusedError if a point or task cannot run; in this case nothing was run.
     """
@@ -32,16 +34,19 @@ def launch(named: Sequence[tuple[str, Config]], launcher: Launcher) -> None:
         return
     refuse_invalid(named, launcher)
     _refuse_different_follow_ups(configs)
+    if left_out and task != "plan":  # the plan has the number itself
+        log.info("left out %d of %d combinations, as leave_out says", left_out, left_out + len(named))
     by_name = dict(named)
     if len(by_name) < len(named):
         log.info("%d of %d points are duplicates of others and will not run", len(named) - len(by_name), len(named))
-    _launch_points(by_name, launcher)
+    _launch_points(by_name, launcher, left_out)
 
 
-def _launch_points(by_name: dict[str, Config], launcher: Launcher) -> None:
+def _launch_points(by_name: dict[str, Config], launcher: Launcher, left_out: int) -> None:
     """Plan a sweep, check the settings `limits`, and run or submit the points. The task `plan` only shows the plan.
 
     by_name: folder name -> configuration of each point
+    left_out: number of combinations of values that the setting `leave_out` leaves out
     Raises: RefusedError if the plan exceeds a limit, or if another process trains all the points already.
     """
     from sae_sweeps.sweep.plan import Plan
@@ -50,6 +55,7 @@ def _launch_points(by_name: dict[str, Config], launcher: Launcher) -> None:
     sweep = Sweep.from_config(config)
     points = [Point(config, sweep.folder.absolute() / name) for name, config in by_name.items()]
     plan = Plan.from_points(points, launcher.max_points, is_local=launcher.is_local, partition=launcher.device_type)
+    plan = replace(plan, left_out=left_out)
     if config.task.name == "plan":
         plan.show()
     if exceeded := plan.exceeded_limits(config.limits):

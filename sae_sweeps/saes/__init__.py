@@ -11,8 +11,9 @@ from sae_sweeps.saes.jumprelu import JumpReLUSAE
 from sae_sweeps.saes.matryoshka import MatryoshkaSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
 from sae_sweeps.saes.relu import ReLUSAE
+from sae_sweeps.saes.step import Step, Variant
 from sae_sweeps.saes.topk import TopKSAE
-from sae_sweeps.saes.trainable import Step, TrainableSAE
+from sae_sweeps.saes.trainable import TrainableSAE
 
 # imported by the names in the table of architectures, so that a new architecture needs no line here
 TRAINABLE: dict[str, type[TrainableSAE]] = {
@@ -34,4 +35,5 @@ __all__ = [
     "Step",
     "TopKSAE",
     "TrainableSAE",
+    "Variant",
 ]

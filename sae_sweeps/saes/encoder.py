@@ -52,7 +52,7 @@ class Product:
         self._callbacks: list[tuple[Tensor, OnBlock]] = []
 
     def add_callback(self, latents_M: Tensor, on_block: OnBlock) -> None:
-        """Register `on_block` to be called for every block while `blocks` runs.
+        """Register `on_block` to be called for every block while `blocks` runs next.
 
         The arguments are the index of the block's first row and the upper bounds (M, R) of the latents `latents_M`.
         """
@@ -67,6 +67,7 @@ class Product:
         """
         batch, dict_size = self.shape
         left, right, bias_F = self._operands
+        callbacks, self._callbacks = self._callbacks, []  # a second search reads the blocks again
         most_rows = max(1, (BLOCK_CUDA if left.is_cuda else BLOCK) // dict_size)
         rows = math.ceil(batch / max(1, math.ceil(batch / most_rows)))
         memory = left.new_empty(rows * dict_size)
@@ -77,7 +78,7 @@ class Product:
                 torch.mm(right, chunk.T, out=upper_FR)
             if bias_F is not None:
                 upper_FR += bias_F[:, None]
-            for latents_M, on_block in self._callbacks:
+            for latents_M, on_block in callbacks:
                 on_block(first, upper_FR[latents_M])
             yield first, upper_FR
 

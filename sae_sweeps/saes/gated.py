@@ -11,7 +11,7 @@ from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.relu import ReLUSAE
 from sae_sweeps.saes.sparse import Entries, LatentEntries, RowSparse
-from sae_sweeps.saes.trainable import EntryGradients, Fit
+from sae_sweeps.saes.step import EntryGradients, Fit
 
 
 class GatedSAE(ReLUSAE):

@@ -12,7 +12,7 @@ from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
 from sae_sweeps.saes.selection import keep_above
 from sae_sweeps.saes.sparse import Dense, Entries, LatentEntries, RowSparse, dense_from
-from sae_sweeps.saes.trainable import EntryGradients
+from sae_sweeps.saes.step import EntryGradients
 
 
 class JumpReLUSAE(PenalizedSAE):
@@ -20,8 +20,13 @@ class JumpReLUSAE(PenalizedSAE):
 
     The thresholds' gradients are estimated with a rectangle kernel of width `bandwidth` (arXiv:2407.14435, equations 11
     and 12): only entries within half a bandwidth of a threshold contribute to the threshold's gradient. The parameter
-    is the threshold itself, not the logarithm, clamped to 0 or above. A threshold starts at `initial_threshold`
-    standard deviations of the untrained pre-activations.
+    is the threshold itself, clamped to 0 or above. A threshold starts at `initial_threshold` standard deviations of the
+    untrained pre-activations, or at `absolute_threshold`.
+
+    The code of arXiv:2412.06410 differs in two ways, which its coefficients depend on. With `penalty_window` "upper",
+    the gradient of the penalty has only entries above the threshold, that of the error those on both sides. With
+    `threshold_parameter` "log", the parameter is the threshold's logarithm, and its gradient is that by the threshold:
+    the factor of the chain rule, the threshold, is left out.
 
     With `target_l0` in place of a coefficient, one factor on all thresholds sets the untrained SAE to this L0, and a
     factor after each step keeps L0 there; the coefficient is estimated from the batches (`L0Target`).
@@ -41,7 +46,10 @@ class JumpReLUSAE(PenalizedSAE):
         sparsity_coefficient: float | None = JumpReLUConfig.sparsity_coefficient,
         target_l0: float | None = JumpReLUConfig.target_l0,
         bandwidth: float = JumpReLUConfig.bandwidth,
+        penalty_window: str = JumpReLUConfig.penalty_window,
+        threshold_parameter: str = JumpReLUConfig.threshold_parameter,
         initial_threshold: float = JumpReLUConfig.initial_threshold,
+        absolute_threshold: float | None = JumpReLUConfig.absolute_threshold,
         normalize_input: bool = SAEConfig.normalize_input,
         seed: int = 0,
     ) -> None:
@@ -54,10 +62,39 @@ class JumpReLUSAE(PenalizedSAE):
             normalize_input=normalize_input,
             seed=seed,
         )
-        self._require_options(bandwidth=bandwidth, initial_threshold=initial_threshold)
-        self.bandwidth = bandwidth
+        self._require_options(
+            bandwidth=bandwidth,
+            penalty_window=penalty_window,
+            threshold_parameter=threshold_parameter,
+            initial_threshold=initial_threshold,
+            absolute_threshold=absolute_threshold,
+        )
+        self.bandwidth, self.penalty_window = bandwidth, penalty_window
         # for activations of unit variance, the norm of a row of W_enc is the pre-activation's standard deviation
-        self.threshold = nn.Parameter(initial_threshold * self.W_enc.detach().norm(dim=1))
+        start_F = initial_threshold * self.W_enc.detach().norm(dim=1)
+        if absolute_threshold is not None:
+            start_F.fill_(absolute_threshold)
+        self._parameter = "log_threshold" if threshold_parameter == "log" else "threshold"
+        self.register_parameter(self._parameter, nn.Parameter(start_F.log() if self._is_log else start_F))
+
+    @property
+    def _is_log(self) -> bool:
+        return self._parameter == "log_threshold"
+
+    @property
+    def inference_threshold(self) -> Tensor:
+        """Return the thresholds, (F,), above which latents are active in training and at inference."""
+        parameter_F = self.get_parameter(self._parameter).detach()
+        return parameter_F.exp() if self._is_log else parameter_F
+
+    @torch.no_grad()
+    def _scale_thresholds(self, factor: Tensor) -> None:
+        """Scale all thresholds by a positive factor, ()."""
+        parameter_F = self.get_parameter(self._parameter)
+        if self._is_log:
+            parameter_F.add_(factor.log())
+        else:
+            parameter_F.mul_(factor)
 
     @torch.no_grad()
     def keep(self, product: Product) -> Entries:
@@ -67,34 +104,36 @@ class JumpReLUSAE(PenalizedSAE):
         entry, `Dense`, if more than the share `dense_from` are selected.
         """
         at_most = dense_from(product.shape, product.input_BD.device)
-        entries: Entries | None = keep_above(product, self.threshold - self.bandwidth / 2, at_most)
+        threshold_F = self.inference_threshold
+        entries: Entries | None = keep_above(product, threshold_F - self.bandwidth / 2, at_most)
         if entries is None:
             entries = Dense(product.to_dense().relu_())
-        entries.value = entries.pre * (entries.pre > entries.gather(self.threshold))
+        entries.value = entries.pre * (entries.pre > entries.gather(threshold_F))
         return entries
 
     def keep_for_inference(self, product: Product) -> RowSparse:
         """Select the pre-activations above the latent's threshold."""
-        kept = keep_above(product, self.threshold)
+        kept = keep_above(product, self.inference_threshold)
         assert kept is not None, "keep_above returns entries if no `at_most` is given"
         return kept
 
     def for_inference(self) -> InferenceSAE:
         """Return the InferenceSAE with these weights and a threshold for each latent."""
-        return self._build_inference_sae(threshold=self.threshold)
+        return self._build_inference_sae(threshold=self.inference_threshold)
 
     @torch.no_grad()
     def start_at_target(self, pre_RF: Tensor) -> None:
         """Scale all thresholds by one factor so that L0 on the pre-activations of R activations is the target L0."""
         assert self.l0_target is not None, "the SAE has a target L0"
-        self.threshold.mul_(self.l0_target.find_starting_level(pre_RF, self.threshold).clamp(min=1e-3))
+        level = self.l0_target.find_starting_level(pre_RF, self.inference_threshold)
+        self._scale_thresholds(level.clamp(min=1e-3))
 
     def _is_near_threshold(self, entries: LatentEntries) -> Tensor:
         """Return which kept entries are positive and within half a `bandwidth` of the latent's threshold.
 
         Returns: bool, in the shape of `entries.pre`: (N,), or (B, F) for `Dense`.
         """
-        threshold = entries.gather(self.threshold)
+        threshold = entries.gather(self.inference_threshold)
         return ((entries.pre - threshold).abs() < self.bandwidth / 2) & (entries.pre > 0)
 
     def update_l0_target(self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None) -> None:
@@ -103,11 +142,14 @@ class JumpReLUSAE(PenalizedSAE):
         `value_grad` is the gradient of the error by the activations; `pre_grad` is unused.
         """
         if self.l0_target is not None:
-            batch, threshold = entries.shape[0], entries.gather(self.threshold)
+            batch, threshold = entries.shape[0], entries.gather(self.inference_threshold)
             # derivatives by one factor on all thresholds, estimated with the kernel
             by_factor = self._is_near_threshold(entries) * threshold / self.bandwidth
             error_rise = -(by_factor * threshold * value_grad).sum()
-            self.l0_target.update(entries.active.sum() / batch, error_rise, by_factor.sum() / batch)
+            penalty_fall = None
+            if self.penalty_window == "upper":
+                penalty_fall = (by_factor * entries.active).sum() / batch
+            self.l0_target.update(entries.active.sum() / batch, error_rise, by_factor.sum() / batch, penalty_fall)
 
     def entry_gradients(self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None) -> EntryGradients:
         """Compute the gradients by the kept pre-activations and by the thresholds, and the L0 penalty of the batch.
@@ -115,16 +157,19 @@ class JumpReLUSAE(PenalizedSAE):
         `value_grad` is the gradient of the error by the activations; `pre_grad` is unused.
         """
         batch, active = entries.shape[0], entries.active
-        threshold, near = entries.gather(self.threshold), self._is_near_threshold(entries)
+        threshold, near = entries.gather(self.inference_threshold), self._is_near_threshold(entries)
         coefficient = self.sparsity_coefficient / batch
-        threshold_grad_F = entries.latent_sums(near * (threshold * value_grad + coefficient) / -self.bandwidth)
+        penalized = coefficient
+        if self.penalty_window == "upper":
+            penalized = coefficient * active.to(value_grad.dtype)
+        threshold_grad_F = entries.latent_sums(near * (threshold * value_grad + penalized) / -self.bandwidth)
         penalty = coefficient * active.sum().to(value_grad.dtype)
-        return EntryGradients(value_grad * active, penalty, {"threshold": threshold_grad_F})
+        return EntryGradients(value_grad * active, penalty, {self._parameter: threshold_grad_F})
 
     @torch.no_grad()
     def after_update(self) -> None:
-        """Restore decoder rows of unit norm, scale the thresholds towards the target L0, and clamp thresholds to 0."""
-        super().after_update()
+        """Scale the thresholds towards the target L0 if there is one, and clamp them to 0."""
         if self.l0_target is not None:
-            self.threshold.mul_(self.l0_target.compute_factor())
-        self.threshold.clamp_(min=0)
+            self._scale_thresholds(self.l0_target.compute_factor())
+        if not self._is_log:
+            self.get_parameter("threshold").clamp_(min=0)

@@ -12,7 +12,7 @@ from sae_sweeps.config.saes import PREFIXES, MatryoshkaConfig, SAEConfig
 from sae_sweeps.runtime.inputs import check_names, require_type, to_plain
 from sae_sweeps.saes.batchtopk import BatchTopKSAE
 from sae_sweeps.saes.sparse import ColumnSparse, Entries, LatentEntries, RowSparse
-from sae_sweeps.saes.trainable import Fit
+from sae_sweeps.saes.step import Fit
 
 
 class MatryoshkaSAE(BatchTopKSAE):

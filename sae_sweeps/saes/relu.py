@@ -14,7 +14,7 @@ from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.penalized import PenalizedSAE
 from sae_sweeps.saes.selection import keep_above
 from sae_sweeps.saes.sparse import Dense, Entries, LatentEntries, RowSparse, dense_from
-from sae_sweeps.saes.trainable import EntryGradients
+from sae_sweeps.saes.step import EntryGradients
 
 GAIN = 3.0  # multiple of `L0Target`'s step for thresholds, because Adam moves biases further between two batches
 RELIEF = 5.0  # relative fall of the coefficient per relative fall of L0 below the target, see `L0Target.scale_penalty`
@@ -149,8 +149,7 @@ class ReLUSAE(PenalizedSAE):
 
     @torch.no_grad()
     def after_update(self) -> None:
-        """Restore decoder rows of unit norm, and shift the biases towards the target L0 if there is one."""
-        super().after_update()
+        """Shift the biases towards the target L0 if there is one."""
         if self.l0_target is not None:
             self._shift_biases(GAIN * self.l0_target.compute_factor().log() * self._shift_unit)
 

@@ -23,7 +23,7 @@ class TopKSAE(TrainableSAE):
 
     Dead latents get an auxiliary loss with weight `aux_coefficient`: for each activation, the `aux_latents` largest
     dead latents reconstruct the residual that the kept latents leave. The residual counts as a constant
-    (arXiv:2406.04093, appendix A.2).
+    (arXiv:2406.04093, appendix A.2), unless the step's variant differentiates it.
     """
 
     architecture = "topk"
@@ -60,16 +60,19 @@ class TopKSAE(TrainableSAE):
         """Return the InferenceSAE with these weights and k, which is limited to the number of latents."""
         return self._build_inference_sae(k=min(self.k, self.dict_size))
 
-    def collect_dead(self, product: Product, dead_M: Tensor) -> Callable[[], Entries] | None:
-        """Collect the `aux_latents` largest dead latents of each activation during the encoder pass that `keep` makes.
+    def collect_dead(self, product: Product, dead_M: Tensor, *, is_read: bool) -> Callable[[], Entries] | None:
+        """Collect the `aux_latents` largest dead latents of each activation.
 
-        `dead_M` (M,) holds the indices of the dead latents. Returns: a callable that returns the collected (B, M)
+        `dead_M` (M,) holds the indices of the dead latents. With `is_read`, `keep` has made its encoder pass already,
+        and a search among many dead latents makes one of its own. Returns: a callable that returns the collected (B, M)
         entries after `keep`; None if there are no dead latents or `aux_coefficient` is 0.
         """
         if len(dead_M) == 0 or self.aux_coefficient == 0:
             return None
         batch, dead = product.shape[0], len(dead_M)
         if self.aux_latents < SEARCHED * dead or batch * dead > DENSE_LIMIT:
+            if is_read:
+                return lambda: keep_top_per_row(product.take(slice(None), dead_M), self.aux_latents)
             return RowTopK(product, self.aux_latents, dead_M).collect
         return lambda: _keep_top(product.take(slice(None), dead_M).to_dense(), self.aux_latents)
 

@@ -1,11 +1,10 @@
 """Base class of the SAEs that are trained here: their initialisation and their training step."""
 
-# B activations in a batch, D model width, F latents (dict_size), M dead latents, N kept entries, R rows decoded (B, or
-# B for each prefix of a Matryoshka SAE)
+# B activations in a batch, D model width, F latents (dict_size), M dead latents, N kept entries
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import fields
 from typing import Any, ClassVar
 
 import torch
@@ -18,55 +17,15 @@ from sae_sweeps.saes.base import SAE
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.sparse import Entries, LatentEntries
+from sae_sweeps.saes.step import AuxiliaryFit, EntryGradients, Fit, Step, Variant, WeightGradients
 
-
-@dataclass
-class Step:
-    """Results of one training step; the gradients are in the parameters' `.grad`."""
-
-    loss: Tensor  # the sum of all terms that were differentiated
-    mse: Tensor  # mean squared error per element, of normalised activations
-    l0: Tensor  # mean number of active latents per activation
-    aux_loss: Tensor  # auxiliary loss on the dead latents, times `aux_coefficient`
-    fired_F: Tensor  # bool: active on at least one activation of the batch
-
-
-@dataclass
-class Fit:
-    """The reconstruction loss of a batch, with the loss's gradients by the decoded rows (R, D)."""
-
-    loss: Tensor
-    mse: Tensor  # mean squared error per element of the reconstruction from all kept entries
-    error_BD: Tensor  # this reconstruction minus the activations
-    entries: LatentEntries  # the kept entries, each in the decoded row to which it contributes
-    grad_RD: Tensor  # gradient of the loss by each decoded row; the sum of the first B rows is the gradient of b_dec
-    pre_grad: Tensor | None = None  # gradient by the entries' pre-activations, if the gate reconstructs as well
-
-
-@dataclass
-class EntryGradients:
-    """Gradients of a batch's reconstruction and sparsity loss by the kept pre-activations, and the sparsity loss."""
-
-    pre: Tensor  # gradient by the pre-activation of each kept entry
-    sparsity_loss: Tensor
-    # gradients of parameters that only this architecture has, by parameter name
-    parameters: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass
-class _WeightGradients:
-    """Gradients of a training step, summed over the batch."""
-
-    W_dec_FD: Tensor  # includes the part along W_dec's rows, which `_set_gradients` removes
-    W_enc_FD: Tensor
-    pre_F: Tensor  # sum of the gradients by each latent's pre-activations
-    radial_F: Tensor  # dot product of decoder row and gradient: the sum of activation times gradient by the activation
+USUAL = Variant()
 
 
 class TrainableSAE(SAE):
     """An SAE whose loss and gradients `training_step` computes by hand on the kept entries (see `sparse.py`).
 
-    The rows of W_dec have unit norm.
+    `normalize_rows` keeps the rows of W_dec at unit norm.
 
     An encoder that does not subtract b_dec subtracts the constant `input_center` (D,) instead, zero until `center` sets
     it. `for_inference` moves it into b_enc. Without it, each step of Adam would move all pre-activations together, by
@@ -101,6 +60,11 @@ class TrainableSAE(SAE):
             self.register_buffer("input_center", torch.zeros(d_in))
         self.normalization = "layer_norm" if normalize_input else "none"
 
+    @property
+    def inference_threshold(self) -> Tensor | None:
+        """Return the threshold above which latents are active at inference, () or (F,); None if there is none."""
+        return getattr(self, "threshold", None)
+
     def encoder_input(self, x_BD: Tensor) -> Tensor:
         """Return the encoder's input (B, D): normalised activations (B, D), minus b_dec or `input_center`."""
         return x_BD - (self.b_dec if self.centers_input else self.input_center)
@@ -122,13 +86,16 @@ class TrainableSAE(SAE):
     def _require_options(self, **options: Any) -> None:
         """Check options by the rules of the architecture's settings on the command line.
 
-        Raises: ConfigError for the first option that is not a number, or out of range.
+        Raises: ConfigError for the first option that is out of range, or not a number where the setting is one.
         """
+        schema = SAE_SCHEMAS[self.architecture]
+        texts = {each.name for each in fields(schema) if each.type is str}
         for name, value in options.items():
+            if name in texts:
+                continue
             for number in value if isinstance(value, list) else [value]:
                 if number is not None:
                     require_number(name, number)
-        schema = SAE_SCHEMAS[self.architecture]
         for found in schema(architecture=self.architecture, **options).find_problems(self.dict_size, 32):
             if found.setting in options:
                 problem, fix = (text.replace("sae.", "").strip("'") for text in (found.problem, found.fix))
@@ -165,16 +132,16 @@ class TrainableSAE(SAE):
         An entry may have the activation 0 and still contribute to a gradient.
         """
 
-    def collect_dead(self, product: Product, dead_M: Tensor) -> Callable[[], Entries] | None:
-        """Collect the pre-activations of the dead latents during the encoder pass that `keep` makes.
+    def collect_dead(self, product: Product, dead_M: Tensor, *, is_read: bool) -> Callable[[], Entries] | None:
+        """Collect the pre-activations of the dead latents, if possible during the encoder pass that `keep` makes.
 
-        `dead_M` (M,) holds the indices of the dead latents. Returns: a callable that returns the (B, M) entries of the
-        auxiliary loss after `keep`; None if there is no auxiliary loss.
+        `dead_M` (M,) holds the indices of the dead latents. With `is_read`, `keep` has made this pass already. Returns:
+        a callable that returns the (B, M) entries of the auxiliary loss after `keep`; None if there is no such loss.
         """
         return None
 
     @torch.no_grad()
-    def training_step(self, x_BD: Tensor, dead_F: Tensor, precision: str = "float32") -> Step:
+    def training_step(self, x_BD: Tensor, dead_F: Tensor, precision: str = "float32", variant: Variant = USUAL) -> Step:
         """Compute the loss of a batch of normalised activations and set the gradients of all parameters.
 
         The loss is the sum of the reconstruction loss (`fit`), the architecture's sparsity loss (`entry_gradients`) and
@@ -184,57 +151,51 @@ class TrainableSAE(SAE):
         """
         input_BD = self.encoder_input(x_BD)
         product = self.product(input_BD, precision)
-        dead_M = dead_F.nonzero().squeeze(1)
-        keep_dead = self.collect_dead(product, dead_M)
-        kept = self.keep(product)
+        if variant.counts_batch:
+            kept = self.keep(product)
+            dead_M = (dead_F & ~kept.find_fired()).nonzero().squeeze(1)
+            keep_dead = self.collect_dead(product, dead_M, is_read=True)
+        else:
+            dead_M = dead_F.nonzero().squeeze(1)
+            keep_dead = self.collect_dead(product, dead_M, is_read=False)
+            kept = self.keep(product)
         entries = kept.to_columns()
-        fit = self.fit(kept, entries, x_BD)
+        fit, auxiliary = self.fit(kept, entries, x_BD), None
+        if keep_dead is not None and variant.has_residual_gradient:
+            auxiliary = self._fit_residual(keep_dead(), dead_M, fit)
+            fit.add_gradient(auxiliary.grad_BD)
         value_grad = fit.entries.value_gradients(fit.grad_RD, self.W_dec)
         self.update_l0_target(entries, value_grad, fit.pre_grad)
         gradients = self.entry_gradients(entries, value_grad, fit.pre_grad)
-        sums = _WeightGradients(
+        sums = WeightGradients(
             fit.entries.weight_gradient(entries.value, fit.grad_RD, out=self._gradient_memory("W_dec")),
             entries.weight_gradient(gradients.pre, input_BD, out=self._gradient_memory("W_enc")),
             entries.latent_sums(gradients.pre),
             entries.latent_sums(entries.value * value_grad),
         )
-        aux_loss = fit.loss.new_zeros(())
         if keep_dead is not None:
-            aux_loss = self._add_auxiliary_loss(keep_dead(), dead_M, fit.error_BD, input_BD, sums)
-        self._set_gradients(sums, gradients, fit.grad_RD[: len(x_BD)])
+            auxiliary = auxiliary or self._fit_residual(keep_dead(), dead_M, fit)
+            auxiliary.add_to(sums, input_BD)
+        self._set_gradients(sums, gradients, fit.grad_RD[: len(x_BD)], has_unit_rows=variant.has_unit_rows)
         self.update_statistics(kept)
-        l0 = kept.active.sum() / x_BD.shape[0]
+        aux_loss = fit.loss.new_zeros(()) if auxiliary is None else auxiliary.loss
         loss = fit.loss + gradients.sparsity_loss + aux_loss
-        return Step(loss, fit.mse, l0, aux_loss, kept.find_fired())
+        return Step(loss, fit.mse, kept.active.sum() / x_BD.shape[0], aux_loss, kept.find_fired())
 
-    def _add_auxiliary_loss(
-        self, dead: Entries, dead_M: Tensor, error_BD: Tensor, input_BD: Tensor, sums: _WeightGradients
-    ) -> Tensor:
-        """Add the gradients of the auxiliary loss to `sums`, and return the auxiliary loss, ().
+    def _fit_residual(self, dead: Entries, dead_M: Tensor, fit: Fit) -> AuxiliaryFit:
+        """Compute the auxiliary loss of the entries `dead` (B, M) of the dead latents `dead_M` (M,)."""
+        return AuxiliaryFit.from_entries(dead, dead_M, self.W_dec[dead_M], fit.error_BD, self.aux_coefficient)
 
-        The entries `dead` (B, M) of the dead latents alone reconstruct the residual of the kept latents, -`error_BD`,
-        which counts as a constant.
-        """
-        W_dec_MD = self.W_dec[dead_M]
-        aux_error_BD = dead.decode(W_dec_MD).add_(error_BD)
-        aux_loss = self.aux_coefficient * aux_error_BD.square().mean()
-        aux_grad_BD = aux_error_BD * (2 * self.aux_coefficient / aux_error_BD.numel())
-        columns = dead.to_columns()
-        value_grad = columns.value_gradients(aux_grad_BD, W_dec_MD)
-        pre_grad = value_grad * columns.active
-        sums.W_dec_FD[dead_M] += columns.weight_gradient(columns.value, aux_grad_BD)
-        sums.W_enc_FD[dead_M] += columns.weight_gradient(pre_grad, input_BD)
-        sums.pre_F[dead_M] += columns.latent_sums(pre_grad)
-        sums.radial_F[dead_M] += columns.latent_sums(columns.value * value_grad)
-        return aux_loss
-
-    def _set_gradients(self, sums: _WeightGradients, gradients: EntryGradients, recon_grad_BD: Tensor) -> None:
+    def _set_gradients(
+        self, sums: WeightGradients, gradients: EntryGradients, recon_grad_BD: Tensor, *, has_unit_rows: bool
+    ) -> None:
         """Set the `.grad` of every parameter.
 
         The gradient of W_dec is projected orthogonally to the rows, because the norm of a row is fixed
         (arXiv:2412.06410, appendix).
         """
-        self.W_dec.grad = sums.W_dec_FD.addcmul_(sums.radial_F[:, None], self.W_dec, value=-1)
+        radial_F = sums.radial_F if has_unit_rows else sums.radial_F / self.W_dec.square().sum(1)
+        self.W_dec.grad = sums.W_dec_FD.addcmul_(radial_F[:, None], self.W_dec, value=-1)
         self.W_enc.grad = sums.W_enc_FD
         self.b_dec.grad = recon_grad_BD.sum(0)
         if self.centers_input:
@@ -292,6 +253,10 @@ class TrainableSAE(SAE):
         return pre_grad_F
 
     @torch.no_grad()
-    def after_update(self) -> None:
-        """Restore the unit norm of decoder rows, which an optimizer step does not preserve."""
+    def normalize_rows(self) -> None:
+        """Scale decoder rows to unit norm, which an optimizer step does not preserve."""
         self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """Adjust thresholds or biases after an optimizer step, such as towards a target L0; the base class has none."""

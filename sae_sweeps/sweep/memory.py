@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import Config
-from sae_sweeps.config.saes import MatryoshkaConfig, PenaltyConfig, TopKConfig
+from sae_sweeps.config.saes import JumpReLUConfig, MatryoshkaConfig, PenaltyConfig, TopKConfig
 from sae_sweeps.config.sparsity import resolve_sparsity
 from sae_sweeps.runtime.devices import native_dtype
 from sae_sweeps.sweep.point import Point
@@ -104,11 +104,14 @@ def _step_bytes(config: Config, d_in: int, device: str) -> float:
     held = 4.0 * rows  # the batch, normalised and as the encoder's input; the error and its gradient
     if precision == "bfloat16":
         held += (rows + matrix) / 2  # both factors of the product
-    backward = 3 * rows + _entries_bytes(config, device)
+    backward = 3 * rows + _entries_bytes(config, d_in, device)
     if isinstance(sae, MatryoshkaConfig):
         backward += 3 * rows * len(sae.prefixes)
     if isinstance(sae, TopKConfig) and sae.aux_coefficient > 0:
-        backward = max(backward, rows + _dead_bytes(sae, batch, dict_size, d_in, device))
+        auxiliary = rows + _dead_bytes(sae, batch, dict_size, d_in, device)
+        if config.training.aux_residual_gradient:  # the auxiliary loss is held, but its gradients come later
+            backward += auxiliary - 2 * round(DEAD * dict_size) * d_in * FLOAT
+        backward = max(backward, auxiliary)
     selection = _selection_bytes(config, d_in, device, precision)
     finite = 1.75 * matrix  # a copy of the largest tensor, and three masks
     return max(held + max(selection, backward), finite)
@@ -124,7 +127,7 @@ def _selection_bytes(config: Config, d_in: int, device: str, precision: str) -> 
         return max(rounding, unguided, block + CANDIDATE * batch * config.k)
     # a CPU sorts them; a point has no gradients and moments yet
     started = min(START, batch) * dict_size * (24 if device == "cpu" else 12) - 0.75 * point_bytes(config, d_in)
-    return max(rounding, started, block + _entries_bytes(config, device))
+    return max(rounding, started, block + _entries_bytes(config, d_in, device))
 
 
 def _block_bytes(config: Config, batch: int, device: str, width: int) -> float:
@@ -132,25 +135,33 @@ def _block_bytes(config: Config, batch: int, device: str, width: int) -> float:
     return min(batch * config.dict_size, max(BLOCK[device], config.dict_size)) * (width + 1)
 
 
-def _entries_bytes(config: Config, device: str) -> float:
+def _entries_bytes(config: Config, d_in: int, device: str) -> float:
     """Estimate the kept entries of a batch with their gradients: sparse, or all entries where many are active."""
     sae, batch = config.sae, config.training.batch_size
     if not isinstance(sae, PenaltyConfig):
         return ENTRY * batch * config.k
     entries = batch * config.dict_size
-    if entries > DENSE_LIMIT or _active_share(config) <= DENSE_FROM[device]:
-        return ENTRY * entries * _active_share(config)
+    share = _active_share(config, d_in)
+    if entries > DENSE_LIMIT or share <= DENSE_FROM[device]:
+        return ENTRY * entries * share
     return DENSE_MATRICES[sae.architecture] * entries * FLOAT
 
 
-def _active_share(config: Config) -> float:
-    """Estimate the share of active entries in the first batches of an SAE with a penalty, where it is largest."""
-    assert isinstance(config.sae, PenaltyConfig), "the caller has checked it"
+def _active_share(config: Config, d_in: int) -> float:
+    """Estimate the share of active entries in the first batches of an SAE with a penalty, where it is largest.
+
+    With `absolute_threshold`, it may be larger later, and is at least that of k active latents.
+    """
+    sae, dict_size = config.sae, config.dict_size
+    assert isinstance(sae, PenaltyConfig), "the caller has checked it"
     ((name, value),) = resolve_sparsity(config).items()
     if name == "target_l0":
-        share = STARTING_L0[config.sae.architecture] * value / config.dict_size
+        share = STARTING_L0[sae.architecture] * value / dict_size
+    elif isinstance(sae, JumpReLUConfig) and sae.absolute_threshold is not None:
+        deviation = (2 * d_in / dict_size) ** 0.5  # of an untrained pre-activation, see TrainableSAE
+        share = max(NormalDist().cdf(-sae.absolute_threshold / deviation), config.k / dict_size)
     else:
-        share = NormalDist().cdf(-config.sae.initial_threshold)
+        share = NormalDist().cdf(-sae.initial_threshold)
     return min(1.0, 1.5 * share)  # it varies from batch to batch
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from sae_sweeps.activations.hub import unreachable_reason
 from sae_sweeps.activations.model_info import ModelInfo, read_model_info
 from sae_sweeps.config import LimitsConfig
-from sae_sweeps.runtime.console import console
+from sae_sweeps.config.sparsity import explain_sparsity, uses_listed
+from sae_sweeps.runtime.console import console, pluralize
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.calibration import Calibration
@@ -32,7 +33,9 @@ class Plan:
     disk: bytes for checkpoints and SAEs
     hours: estimated hours, summed over the packs
     source: phrase that says what the estimated hours are based on
+    coefficients: for each k, the coefficient that the model lists and the settings that belong to it
     unverified: a sentence for each model or data set that could not be checked
+    left_out: number of combinations of values that the setting `leave_out` leaves out
     """
 
     points: int
@@ -44,7 +47,9 @@ class Plan:
     disk: float
     hours: float
     source: str
+    coefficients: tuple[str, ...] = ()
     unverified: tuple[str, ...] = ()
+    left_out: int = 0
 
     @classmethod
     def from_points(
@@ -76,6 +81,9 @@ class Plan:
             disk=sum(_disk(point, facts[point.config.model.name]) for point in todo),
             hours=sum(calibration.estimate_seconds(pack, facts[pack[0].config.model.name]) for pack in packs) / 3600,
             source=_describe_source(todo, calibration),
+            coefficients=tuple(
+                dict.fromkeys(explain_sparsity(each.config) for each in points if uses_listed(each.config))
+            ),
             unverified=tuple(_find_unverified(todo, facts)) if to_plan else (),
         )
 
@@ -94,10 +102,12 @@ class Plan:
         return errors
 
     def show(self) -> None:
-        """Print the plan: one line per quantity, then one per model or data set that could not be checked."""
+        """Print the plan: a line per quantity, listed coefficient, and model or data set that could not be checked."""
         sizes = " + ".join(map(str, self.packs)) if len(self.packs) <= 12 else f"at most {max(self.packs)}"
+        notes = [f"{self.done} are done already"] * bool(self.done)
+        notes += [f"{pluralize(self.left_out, 'combination')} left out"] * bool(self.left_out)
         lines = {
-            "points": f"{self.points}" + f" ({self.done} are done already)" * bool(self.done),
+            "points": f"{self.points}" + f" ({', '.join(notes)})" * bool(notes),
             "packs": f"{len(self.packs)} ({sizes} points)" if self.packs else "none",
             "tokens": f"{self.model_tokens:,} through the language model, {self.sae_tokens:,} through the SAEs",
             "memory": f"up to {self.memory / GIB:.2f} GiB on a device (estimate)",
@@ -106,6 +116,8 @@ class Plan:
         }
         for name, line in lines.items():
             console.print(f"{name:<8}{line}", markup=False, soft_wrap=True)
+        for line in self.coefficients:
+            console.print(f"jumprelu {line}", markup=False, soft_wrap=True)
         for sentence in self.unverified:
             console.print(f"not checked: {sentence}", markup=False, soft_wrap=True)
 

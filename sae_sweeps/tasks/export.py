@@ -149,7 +149,7 @@ def _require_no_links(folder: Path) -> None:
 def _rescale(sae: InferenceSAE) -> tuple[InferenceSAE, list[str]]:
     """Return the SAE with decoder rows of norm 1 where that changes no reconstruction, and a note for the card.
 
-    There is no note for an SAE that has such rows already, as all SAEs of this project.
+    There is no note for an SAE that has such rows already, as those that are trained here.
     """
     if sae.has_unit_rows():
         return sae, []

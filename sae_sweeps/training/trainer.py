@@ -11,7 +11,7 @@ from torch import Tensor
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.runtime.devices import resolve_precision
 from sae_sweeps.runtime.errors import TrainingError
-from sae_sweeps.saes import PenalizedSAE, Step, TrainableSAE
+from sae_sweeps.saes import PenalizedSAE, Step, TrainableSAE, Variant
 from sae_sweeps.training.streams import Stream
 
 log = logging.getLogger(__name__)
@@ -23,12 +23,17 @@ class Trainer:
     """An SAE with an optimizer and counters; `state` returns everything that the coming steps depend on.
 
     The optimizer is Adam. Decoder rows keep unit norm: the gradient has no part along a row, and the norm is restored
-    after the update (arXiv:2412.06410, appendix).
+    after the update (arXiv:2412.06410, appendix), or before it (`config.normalize_before_update`).
     """
 
     def __init__(self, sae: TrainableSAE, config: TrainingConfig) -> None:
         self.sae, self.config = sae, config
         self._precision = resolve_precision(config.precision, sae.W_dec.device)
+        self._variant = Variant(
+            has_unit_rows=not config.normalize_before_update,
+            counts_batch=config.dead_counts_batch,
+            has_residual_gradient=config.aux_residual_gradient,
+        )
         self.steps_done = 0
         self.stopped = False
         self.idle_tokens_F = torch.zeros(sae.dict_size, dtype=torch.int64, device=sae.W_dec.device)
@@ -71,14 +76,20 @@ class Trainer:
         Raises: TrainingError if the loss is not finite; the parameters are then not updated.
         """
         sae = self.sae
-        step = sae.training_step(self._normalize(x_BD), self.dead_F, self._precision)
+        counted = len(x_BD) if self.config.dead_counts_batch else 0
+        dead_F = self.idle_tokens_F + counted >= self.config.dead_after_tokens
+        step = sae.training_step(self._normalize(x_BD), dead_F, self._precision, self._variant)
         if not torch.isfinite(step.loss):
             raise TrainingError(
                 f"the loss is {step.loss.item()} at step {self.steps_done + 1}, so training stops; lower training.lr"
             )
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr(self.steps_done + 1)
+        if self.config.normalize_before_update:
+            sae.normalize_rows()
         self._optimizer.step()
+        if not self.config.normalize_before_update:
+            sae.normalize_rows()
         sae.after_update()
         self.idle_tokens_F += len(x_BD)
         self.idle_tokens_F.masked_fill_(step.fired_F, 0)
@@ -188,7 +199,7 @@ def curve_line(trainer: Trainer, step: Step) -> dict[str, float]:
         "dead_fraction": trainer.dead_F.float().mean().item(),
         "lr": trainer.lr(trainer.steps_done),
     }
-    threshold = getattr(trainer.sae, "threshold", None)
+    threshold = trainer.sae.inference_threshold
     if threshold is not None:
         line["threshold_mean"] = threshold.mean().item()
     if isinstance(trainer.sae, PenalizedSAE):

@@ -23,6 +23,16 @@ PAPER_TRAINING = {
     "decay_fraction": 0.0,
     "initial_bias": "zero",
     "dead_after_tokens": 5 * 4096,
+    "dead_counts_batch": True,
+    "aux_residual_gradient": True,
+    "normalize_before_update": True,
+}
+# of JumpReLU in the code of arXiv:2412.06410
+PAPER_JUMPRELU = {
+    "penalty_window": "upper",
+    "threshold_parameter": "log",
+    "absolute_threshold": 1.0,
+    "bandwidth": 0.001,
 }
 PAPERS = {  # experiment -> model, hook, the sweep's dictionary sizes, and JumpReLU's coefficient for each k
     "gpt2_small": (
@@ -62,7 +72,7 @@ def test_experiments_have_the_settings_of_the_papers(experiment):
         )
         assert resolve_sparsity(config) == {"sparsity_coefficient": coefficient}
         assert f"k={k}" in explain_sparsity(config)
-        assert config.sae.bandwidth == 0.001
+        assert {name: getattr(config.sae, name) for name in PAPER_JUMPRELU} == PAPER_JUMPRELU
     topk = composed(f"experiment={experiment}", "sae=topk").sae
     assert (topk.aux_coefficient, topk.aux_latents, topk.normalize_input) == (1 / 32, 512, True)
 
@@ -97,6 +107,7 @@ def test_every_choice_composes(group):
         ("training.betas=[0.9]", "training.betas"),
         ("training.decay_fraction=2", "training.decay_fraction"),
         ("sae.aux_coefficient=-1", "sae.aux_coefficient"),
+        ("training.dead_after_tokens=0", "training.dead_after_tokens"),
         ("sae.threshold_momentum=1", "sae.threshold_momentum"),
         ("tracking.mode=loud", "tracking.mode"),
         ("tracking.tags=['']", "tracking.tags"),
@@ -229,9 +240,9 @@ def test_the_name_of_a_point_depends_on_all_settings_of_its_result_and_on_no_oth
 
 def test_a_listed_coefficient_names_the_same_point_as_a_given_one_whatever_else_is_listed():
     listed = compose_name(*LISTED)
-    value = composed("model=gpt2-small").model.sparsity_coefficients.values[32]
-    assert listed.endswith("-f1b918e4")  # the name from before sae.target_l0 existed
-    assert compose_name(*LISTED, f"sae.sparsity_coefficient={value}") == listed
+    given = f"sae.sparsity_coefficient={composed('model=gpt2-small').model.sparsity_coefficients.values[32]}"
+    assert compose_name(*LISTED, given).endswith("-f1b918e4")  # from before a coefficient had settings of its own
+    assert compose_name(*LISTED, given, *(f"sae.{name}={value}" for name, value in PAPER_JUMPRELU.items())) == listed
     assert compose_name(*LISTED, also_listed={8: 0.02}) == listed
     assert compose_name(*LISTED, "sae.sparsity_coefficient=0.5") != listed
     assert compose_name("sae=topk", also_listed={32: 0.02}) == compose_name("sae=topk")

@@ -74,13 +74,14 @@ def test_k_is_the_target_unless_a_target_or_a_coefficient_is_given(make):
         make(4, 8, sparsity_coefficient=0.1, target_l0=3)
 
 
+@pytest.mark.parametrize("options", [{}, {"penalty_window": "upper", "threshold_parameter": "log"}])
 @pytest.mark.parametrize("normalize_input", [True, False])
 @pytest.mark.parametrize("target", [3, 6.5, 20])
 @pytest.mark.parametrize("decay_fraction", [0.0, 0.5])
-def test_training_keeps_l0_at_the_target(decay_fraction, target, normalize_input):
+def test_training_keeps_l0_at_the_target(decay_fraction, target, normalize_input, options):
     """From the first batch on, also where activations are large and not normalised."""
     config = replace(SHORT, decay_fraction=decay_fraction)
-    sae = JumpReLUSAE(24, 128, target_l0=target, normalize_input=normalize_input, bandwidth=0.05)
+    sae = JumpReLUSAE(24, 128, target_l0=target, normalize_input=normalize_input, bandwidth=0.05, **options)
     l0 = [step.l0.item() for _, steps in train([Trainer(sae, config)], Directions()) for step in steps]
     assert l0[0] == pytest.approx(target, rel=0.01)
     assert sum(l0[-50:]) / 50 == pytest.approx(target, rel=0.03)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE, encoder, selection
+from sae_sweeps.saes import BatchTopKSAE, JumpReLUSAE, TopKSAE, encoder, selection, topk
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.selection import keep_top_of_batch, keep_top_per_row
 
@@ -135,3 +135,12 @@ def test_after_its_first_batch_batchtopk_searches_each_batch_once(monkeypatch):
         sae.training_step(x_BD * 0.995**step, torch.zeros(256, dtype=torch.bool))
     assert len(searches) == 30
     assert sae.threshold > 1.02 * sae.keep(sae.product(sae.encoder_input(x_BD * 0.995**29))).value.min()
+
+
+def test_dead_latents_are_collected_once_if_a_wrong_guess_makes_a_second_search(monkeypatch):
+    monkeypatch.setattr(topk, "SEARCHED", 2.0)  # the dead latents are searched for during the search of the others
+    torch.manual_seed(0)
+    sae, x_BD, dead_F = BatchTopKSAE(16, 64, k=4, aux_latents=3), torch.randn(20, 16), torch.arange(64) % 2 == 0
+    expected = sae.training_step(x_BD, dead_F)
+    sae._smallest_kept = torch.tensor(1e6)
+    assert_close(sae.training_step(x_BD, dead_F).aux_loss, expected.aux_loss)

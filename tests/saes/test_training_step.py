@@ -21,6 +21,7 @@ from tests.reference import dense_step, derivatives_by_threshold_factor
 D, F = 12, 37
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])]
+PUBLISHED = {"penalty_window": "upper", "threshold_parameter": "log"}
 SAES = {
     "topk": lambda k, d: TopKSAE(d, F, k, aux_latents=5),
     "batchtopk": lambda k, d: BatchTopKSAE(d, F, k, aux_latents=5),
@@ -30,6 +31,9 @@ SAES = {
     # a wide kernel, so that many entries lie in it
     "jumprelu": lambda k, d: JumpReLUSAE(d, F, sparsity_coefficient=0.01 * k, bandwidth=0.3, initial_threshold=0.5),
     "jumprelu to an l0": lambda k, d: JumpReLUSAE(d, F, k, bandwidth=0.3),
+    "jumprelu as published": lambda k, d: JumpReLUSAE(
+        d, F, sparsity_coefficient=0.01 * k, bandwidth=0.3, absolute_threshold=0.4, **PUBLISHED
+    ),
 }
 
 
@@ -93,7 +97,7 @@ def test_the_coefficient_of_a_target_makes_the_slope_along_a_threshold_factor_0(
     for batch in range(3):
         x_BD = torch.randn(64, D, dtype=torch.float64, generator=torch.Generator().manual_seed(batch))
         step = sae.training_step(x_BD, none_F)
-        l0, error_rise, l0_fall = derivatives_by_threshold_factor(sae, x_BD)
+        l0, error_rise, l0_fall, _ = derivatives_by_threshold_factor(sae, x_BD)
         error_rises.append(error_rise)
         l0_falls.append(l0_fall)
         assert_close(step.l0.double(), l0)

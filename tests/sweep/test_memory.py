@@ -38,6 +38,9 @@ for dtype in ("model.dtype=float32", "model.dtype=bfloat16"):
         ("evaluate", ["sae=topk", dtype, f"evaluation.tokens={tokens}", "dict_size=8192", EVALUATION])
         for tokens in (8192, 65536)
     ]
+LARGE = ["dict_size=24576", "training.batch_size=1024", "training.precision=float32", TRAINING]
+CASES += [("train", [*sae, *LARGE, "training.aux_residual_gradient=true"]) for sae in SAES[:3]]
+CASES.append(("train", ["sae=jumprelu", "sae.sparsity_coefficient=1e-3", "sae.absolute_threshold=0.3", *LARGE]))
 QUICK = [CASES[0], CASES[1], CASES[8], CASES[-2]]  # TopK, BatchTopK, gated with many active entries; an evaluation
 GPU_CHECK = PROJECT / "benchmarks" / "results" / "nvidia-h100-80gb-hbm3-check.md"
 

@@ -15,6 +15,7 @@ D, F, STEPS = 10, 32, 23
 CONFIG = TrainingConfig(
     tokens=STEPS * 16, batch_size=16, lr=1e-2, chunk_batches=4, dead_after_tokens=40, warmup_steps=4, decay_fraction=0.5
 )
+PUBLISHED = {"penalty_window": "upper", "threshold_parameter": "log"}
 SAES = {
     "topk": lambda: TopKSAE(D, F, 3, aux_latents=4),
     "batchtopk": lambda: BatchTopKSAE(D, F, 3, aux_latents=4),
@@ -23,6 +24,10 @@ SAES = {
     "gated": lambda: GatedSAE(D, F, target_l0=4),
     "jumprelu": lambda: JumpReLUSAE(D, F, sparsity_coefficient=0.01, bandwidth=0.2, initial_threshold=0.5),
     "jumprelu to an l0": lambda: JumpReLUSAE(D, F, target_l0=3, bandwidth=0.2),
+    "jumprelu as published": lambda: JumpReLUSAE(
+        D, F, sparsity_coefficient=0.01, bandwidth=0.2, absolute_threshold=0.4, **PUBLISHED
+    ),
+    "jumprelu of logarithms to an l0": lambda: JumpReLUSAE(D, F, target_l0=3, bandwidth=0.2, **PUBLISHED),
 }
 
 
@@ -120,6 +125,10 @@ def test_a_trained_sae_is_as_good_as_a_dense_implementation(architecture, precis
         "gated": lambda: GatedSAE(24, 128, sparsity_coefficient=0.01),
         "jumprelu": lambda: JumpReLUSAE(24, 128, sparsity_coefficient=0.003, bandwidth=0.1),
         "jumprelu to an l0": lambda: JumpReLUSAE(24, 128, target_l0=6, bandwidth=0.1),
+        "jumprelu as published": lambda: JumpReLUSAE(
+            24, 128, sparsity_coefficient=0.003, bandwidth=0.1, absolute_threshold=0.7, **PUBLISHED
+        ),
+        "jumprelu of logarithms to an l0": lambda: JumpReLUSAE(24, 128, target_l0=6, bandwidth=0.1, **PUBLISHED),
     }
     settings = {"tokens": 300 * 64, "batch_size": 64, "lr": 1e-2, "chunk_batches": 8, "dead_after_tokens": 640}
     config = TrainingConfig(**settings, decay_fraction=0.3, initial_bias="mean", precision=precision)
