@@ -82,7 +82,7 @@ def build_page(
         "sweeps": [sweep.name for sweep in sweeps],
         "commands": _list_commands(sweeps),
         "architectures": TITLES,
-        "metrics": list_metrics(),
+        "metrics": list_metrics(points),
         "groups": list_groups(groups),
         "points": rows,
         "shared": split_shared_settings(rows),

@@ -10,7 +10,7 @@ from typing import Any
 from sae_sweeps.config.differences import flatten, shorten_paths
 from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.config.saes import architecture_title
-from sae_sweeps.evaluation.metrics import METRICS
+from sae_sweeps.evaluation.metrics import METRICS, choose_metrics
 from sae_sweeps.report.blocks import round_digits
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, describe_data, finite_or_inf
 from sae_sweeps.training.curve import read_lines
@@ -133,9 +133,9 @@ def read_curve(point: ComparedPoint) -> dict[str, list[float | None]] | None:
     return {"tokens": [line["tokens"] for line in kept], **curves}
 
 
-def list_metrics() -> list[dict[str, Any]]:
+def list_metrics(points: Sequence[ComparedPoint]) -> list[dict[str, Any]]:
     """Return a dictionary per metric: name, title, unit, decimals, whether low or high is better, and explanation."""
-    return [asdict(metric) for metric in METRICS.values()]
+    return [asdict(metric) for metric in choose_metrics(point.metrics for point in points)]
 
 
 def format_mean(name: str, group: Group) -> str:

@@ -48,7 +48,8 @@ def _evaluate(study: Study, display: PointProgress) -> None:
     source = study.load_source()
     sae = study.load_sae("sae", source)
     display.show_stage("evaluating")
-    metrics = evaluate(sae, source.model, source.held_out(study.config.evaluation.tokens))
+    data, batch_size = source.held_out(study.config.evaluation.tokens), study.config.training.batch_size
+    metrics = evaluate(sae, source.model, data, k=study.saved["sae"].k, batch_size=batch_size)
     study.write_results(metrics)
     log.info("%s: %s", study.name, describe_metrics(metrics))
     study.track("step", lambda run: None, metrics)
