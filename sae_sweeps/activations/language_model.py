@@ -8,7 +8,8 @@ same hook names.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from sae_sweeps.activations.hooked_model import HookedModel
 from sae_sweeps.activations.hooks import hook_layer
 from sae_sweeps.activations.loading import load_model
 from sae_sweeps.activations.pieces import LARGE, Cut, Piece, cut_nothing, make_cutter
+from sae_sweeps.activations.predictions import Losses, LossSum, to_log_probabilities
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import OnProgress
@@ -26,6 +28,8 @@ from sae_sweeps.runtime.progress import OnProgress
 LOGITS_IN_MEMORY = 2**23  # elements of the logits (N, S, V) of a batch on a CPU; more is slower
 LOGITS_IN_MEMORY_CUDA = 2**26  # the same on CUDA
 HALVES = (torch.bfloat16, torch.float16)  # dtypes in which activations are kept; each is exact in float32
+
+ReplaceBatch = Callable[[Tensor, int], Tensor]  # (activations (n, S, D), number of the first sequence) -> activations
 
 
 class LanguageModel:
@@ -169,7 +173,7 @@ class LanguageModel:
     def cross_entropy(
         self,
         tokens_NS: Tensor,
-        replace: Callable[[Tensor, int], Tensor] | None = None,
+        replace: ReplaceBatch | None = None,
         counted_NS: Tensor | None = None,
         *,
         from_hook: bool = False,
@@ -182,19 +186,24 @@ class LanguageModel:
         from_hook: skip the layers below the hook. `replace` then receives other values of the same shape, so it may
             only use the shape. Requires `can_start_at_hook`
         """
-        counted_NS = torch.ones_like(tokens_NS, dtype=torch.bool) if counted_NS is None else counted_NS
-        if not from_hook:
-            return self._cross_entropy(tokens_NS, self.hook, replace, counted_NS)
-        layer = self._first_layer_above
-        assert layer is not None, "from_hook requires can_start_at_hook"
-        below = list(self._bridge.blocks)[:layer]
-        for block in below:
-            vars(block)["forward"] = _pass_through  # setattr would set it on the wrapped component
-        try:
-            return self._cross_entropy(tokens_NS, f"blocks.{layer}.hook_resid_pre", replace, counted_NS)
-        finally:
-            for block in below:
-                del vars(block)["forward"]
+        (losses,) = self._measure(tokens_NS, None, [replace], counted_NS, from_hook)
+        return losses.cross_entropy
+
+    @torch.no_grad()
+    def compare(
+        self,
+        tokens_NS: Tensor,
+        original: ReplaceBatch,
+        replacements: Sequence[ReplaceBatch],
+        counted_NS: Tensor | None = None,
+        *,
+        from_hook: bool = False,
+    ) -> list[Losses]:
+        """Return the losses of the predictions with each replacement of the activations at the hook.
+
+        original: the replacement whose predictions are those that the KL divergence compares with; see `cross_entropy`
+        """
+        return self._measure(tokens_NS, original, replacements, counted_NS, from_hook)
 
     @property
     def can_start_at_hook(self) -> bool:
@@ -212,23 +221,56 @@ class LanguageModel:
         between = self.hook.endswith(("hook_resid_pre", "hook_resid_post")) and layer < self._bridge.cfg.n_layers
         return layer if between else None
 
-    def _cross_entropy(
-        self, tokens_NS: Tensor, hook: str, replace: Callable[[Tensor, int], Tensor] | None, counted_NS: Tensor
-    ) -> float:
-        nats, first = 0.0, 0
+    def _measure(
+        self,
+        tokens_NS: Tensor,
+        original: ReplaceBatch | None,
+        replacements: Sequence[ReplaceBatch | None],
+        counted_NS: Tensor | None,
+        from_hook: bool,
+    ) -> list[Losses]:
+        """Return the losses with each replacement, with a KL divergence of 0 if there is no `original`."""
+        counted_NS = torch.ones_like(tokens_NS, dtype=torch.bool) if counted_NS is None else counted_NS
+        sums, first = [LossSum(self.logits_at_once) for _ in replacements], 0
         per_batch = max(1, self.logits_at_once // tokens_NS.shape[1])
-        for batch_NS in tokens_NS.split(min(per_batch, self.sequences_per_pass(tokens_NS.shape[1]))):
-            batch_NS = batch_NS.to(self.device)
-            replace_batch = None if replace is None else partial(_call_with_first, replace, first)
-            logits_NSV = self._hooked.logits(batch_NS, hook, replace_batch)
-            is_counted = counted_NS[first : first + len(batch_NS), :-1].to(self.device)
-            predicted, target = logits_NSV[:, :-1][is_counted].float(), batch_NS[:, 1:][is_counted]
-            nats += torch.nn.functional.cross_entropy(predicted, target, reduction="sum").item()
-            first += len(batch_NS)
-        return nats / int(counted_NS[:, :-1].sum())
+        with self._starting_at(from_hook) as hook:
+            for batch_NS in tokens_NS.split(min(per_batch, self.sequences_per_pass(tokens_NS.shape[1]))):
+                batch_NS = batch_NS.to(self.device)
+                is_counted = counted_NS[first : first + len(batch_NS), :-1].to(self.device)
+                predict = partial(self._predict, batch_NS, hook, first, is_counted)
+                target_M = batch_NS[:, 1:][is_counted]
+                reference_MV = None if original is None else to_log_probabilities(predict(original))
+                for one, replace in zip(sums, replacements, strict=True):
+                    one.add(predict(replace), target_M, reference_MV)
+                first += len(batch_NS)
+        return [one.average(int(counted_NS[:, :-1].sum())) for one in sums]
+
+    def _predict(
+        self, batch_NS: Tensor, hook: str, first: int, is_counted: Tensor, replace: ReplaceBatch | None
+    ) -> Tensor:
+        """Return the logits of the counted predictions, (M, V), with the activations at a hook replaced."""
+        on_hook = None if replace is None else partial(_call_with_first, replace, first)
+        return self._hooked.logits(batch_NS, hook, on_hook)[:, :-1][is_counted].float()
+
+    @contextmanager
+    def _starting_at(self, from_hook: bool) -> Iterator[str]:
+        """Yield the hook at which activations are replaced; with `from_hook`, the layers below pass theirs on."""
+        if not from_hook:
+            yield self.hook
+            return
+        layer = self._first_layer_above
+        assert layer is not None, "from_hook requires can_start_at_hook"
+        below = list(self._bridge.blocks)[:layer]
+        for block in below:
+            vars(block)["forward"] = _pass_through  # setattr would set it on the wrapped component
+        try:
+            yield f"blocks.{layer}.hook_resid_pre"
+        finally:
+            for block in below:
+                del vars(block)["forward"]
 
 
-def _call_with_first(replace: Callable[[Tensor, int], Tensor], first: int, acts_nSD: Tensor) -> Tensor:
+def _call_with_first(replace: ReplaceBatch, first: int, acts_nSD: Tensor) -> Tensor:
     return replace(acts_nSD, first)
 
 

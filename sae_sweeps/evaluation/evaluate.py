@@ -2,7 +2,7 @@
 
 # N sequences, S positions, A held-out activations, D model width
 
-from typing import TypeAlias, cast, overload
+from typing import Any, TypeAlias, cast, overload
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.evaluation.equal_l0 import EqualL0, measure_equal_l0
 from sae_sweeps.evaluation.ratios import CE_ROUNDING, divide
 from sae_sweeps.evaluation.reconstruction import Reconstruction, measure_variance, reconstruct
+from sae_sweeps.evaluation.sparsity import describe_sparsity
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.inputs import check_names, describe, require_type, require_whole, to_activations
 from sae_sweeps.saes import SAE, Activations, InferenceSAE, TrainableSAE
@@ -20,7 +21,8 @@ from sae_sweeps.saes.levels import Levels
 # order of the metrics, in results.json as well
 ORDER = (
     "nmse", "fvu", "top_variance_share", "l0", "dead_fraction", "ce_degradation", "ce_recovered_zero",
-    "ce_recovered_mean", "ce_model", "ce_reconstruction", "held_out_tokens", "held_out_left_out", "without_spread",
+    "ce_recovered_mean", "kl_divergence", "ce_model", "ce_reconstruction", "held_out_tokens", "held_out_left_out",
+    "without_spread",
     "nmse_at_k", "l0_at_k", "l0_at_k_error", "ce_degradation_at_k", "threshold_factor", "bias_shift",
     "nmse_batch", "l0_batch",
 )  # fmt: skip
@@ -79,6 +81,8 @@ def evaluate(
     ce_degradation: increase of the model's cross-entropy, in nats per token, when reconstructions replace activations
     ce_recovered_zero, ce_recovered_mean: 1 for no increase, 0 for the increase under zero or mean ablation
     ce_model, ce_reconstruction: the model's cross-entropy, in nats per token, without and with the reconstructions
+    kl_divergence: sum over the vocabulary of p log(p / q), in nats, mean over predictions: of the model's probabilities
+        without the reconstructions, p, from those with them, q
     top_variance_share: share of sum |x - mean_A(x)|^2 that the 1 % of the activations farthest from mean_A(x) hold
     held_out_tokens: number of held-out activations
     held_out_left_out: number of held-out positions left out because of their token (dataset.exclude)
@@ -100,11 +104,29 @@ def evaluate(
     k = getattr(sae, "k", None) if k is None else require_whole("k", k, 1, sae.dict_size, "dict_size=")
     batch_size = require_whole("batch_size", batch_size, 1)
     found = _reconstruct(sae.for_inference() if isinstance(sae, TrainableSAE) else sae, acts_AD, k, batch_size)
+    return _collect(found, acts_AD, model, data)
+
+
+@torch.no_grad()
+def evaluate_with_sparsity(
+    sae: SAE, model: LanguageModel, data: HeldOut, *, k: int | None, batch_size: int
+) -> tuple[Metrics, dict[str, Any]]:
+    """Return the metrics of a saved SAE as `evaluate` does, and its numbers of active latents as results.json has them.
+
+    Raises: ConfigError as `evaluate` does.
+    """
+    acts_AD = to_activations("acts", data, sae.d_in, device=sae.W_dec.device, dtype=sae.W_dec.dtype)
+    found = _reconstruct(sae, acts_AD, k, batch_size)
+    return _collect(found, acts_AD, model, data), describe_sparsity(sae, data, found.own.active_A)
+
+
+def _collect(found: EqualL0, acts_AD: Tensor, model: LanguageModel | None, data: Activations | HeldOut) -> Metrics:
+    """Return all metrics of `evaluate`, in their order."""
     metrics = {**_describe(acts_AD, found.own), **found.metrics}
     if isinstance(data, HeldOut):
         metrics["held_out_left_out"] = data.left_out
         if model is not None:
-            metrics |= _measure_cross_entropy(model, data, found)
+            metrics |= _measure_predictions(model, data, found)
     return {name: metrics[name] for name in ORDER if name in metrics}
 
 
@@ -140,19 +162,23 @@ def _reconstruct(sae: SAE, acts_AD: Tensor, k: int | None, batch_size: int) -> E
     return EqualL0(own, own, {"nmse_at_k": own.nmse, "l0_at_k": own.l0})
 
 
-def _measure_cross_entropy(model: LanguageModel, data: HeldOut, found: EqualL0) -> Metrics:
+def _measure_predictions(model: LanguageModel, data: HeldOut, found: EqualL0) -> Metrics:
     """Return the metrics of `evaluate` that need the language model."""
-    ce, rounding = data.cross_entropy_with(model, found.own.recon_AD), CE_ROUNDING * data.ce
+    differing = [found.own]  # TopK has the same at k
+    if found.at_k is not None and found.at_k is not found.own:
+        differing.append(found.at_k)
+    losses = data.compare(model, [one.recon_AD for one in differing])
+    ce, rounding = losses[0].cross_entropy, CE_ROUNDING * data.ce
     metrics = {
         "ce_degradation": ce - data.ce,
         "ce_recovered_zero": divide(data.ce_zero - ce, data.ce_zero - data.ce, rounding),
         "ce_recovered_mean": divide(data.ce_mean - ce, data.ce_mean - data.ce, rounding),
         "ce_model": data.ce,
         "ce_reconstruction": ce,
+        "kl_divergence": losses[0].kl_divergence,
     }
     if found.at_k is not None:
-        ce_at_k = ce if found.at_k is found.own else data.cross_entropy_with(model, found.at_k.recon_AD)
-        metrics["ce_degradation_at_k"] = ce_at_k - data.ce
+        metrics["ce_degradation_at_k"] = losses[-1].cross_entropy - data.ce
     elif "nmse_at_k" in found.metrics:
         metrics["ce_degradation_at_k"] = None
     return metrics

@@ -31,6 +31,7 @@ _optional = partial(Metric, is_optional=True)
 
 NMSE = "squared error divided by the variance of the activation, mean over activations"
 RISE = "1: the cross-entropy does not rise; 0: it rises as much as with activations replaced by"
+KL = "divergence of the model's predictions from those with the reconstruction in place of the activation"
 TOP = "share of the total variance that the 1 % of the activations farthest from the mean hold; they decide the FVU"
 AT_K = "with all thresholds moved together so that L0 is k"
 SHIFT = "shift of all encoder biases that gives an L0 of k, in norms of the encoder's rows"
@@ -48,6 +49,7 @@ METRICS = {
         Metric("ce_degradation", "CE degradation", "nats", 4, "min", "cross-entropy increase per token", "CE +nats"),
         Metric("ce_recovered_mean", "CE recovered (mean)", "", 4, "max", f"{RISE} the mean", "CE rec. (mean)"),
         Metric("ce_recovered_zero", "CE recovered (zero)", "", 4, "max", f"{RISE} zeros"),
+        _optional("kl_divergence", "KL divergence", "nats", 4, "min", KL),
         Metric("fvu", "FVU", "", 4, "min", "total squared error divided by the total variance of the activations"),
         Metric("top_variance_share", "variance in 1 %", "%", 3, None, TOP),
         _optional("nmse_at_k", "NMSE at k", "", 4, "min", f"NMSE {AT_K}"),

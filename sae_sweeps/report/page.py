@@ -14,7 +14,14 @@ from sae_sweeps.config.saes import ARCHITECTURES, TITLES
 from sae_sweeps.report.blocks import Blocks, to_well_formed_json
 from sae_sweeps.report.cautions import list_cautions
 from sae_sweeps.report.explorer import build_explorer
-from sae_sweeps.report.points import list_groups, list_metrics, list_points, read_curve, split_shared_settings
+from sae_sweeps.report.points import (
+    list_groups,
+    list_metrics,
+    list_points,
+    read_curve,
+    read_sparsity,
+    split_shared_settings,
+)
 from sae_sweeps.report.studies import collect_studies, find_finished, list_evaluated, list_outdated, list_remarks
 from sae_sweeps.report.summary import describe_points, list_failures, summarise
 from sae_sweeps.runtime.progress import OnProgress
@@ -38,6 +45,7 @@ SCRIPTS = (
     "address",
     "comparison",
     "curves",
+    "sparsity",
     "settings",
     "studies",
     "stitching",
@@ -73,10 +81,10 @@ def build_page(
     blocks = Blocks()
     blocks.add("plotly", library := read_plotly())
     blocks.add("curves", [read_curve(point) for point in members])
+    blocks.add("sparsity", [read_sparsity(point) for point in members])
     sweeps = sweeps or list({point.sweep.folder: point.sweep for point in points}.values())
     studies = [study for sweep in sweeps for study in find_finished(sweep)]
-    by_task = collect_studies(studies)
-    blocks.add("studies", shorten_paths(by_task))
+    blocks.add("studies", shorten_paths(by_task := collect_studies(studies)))
     content = {
         "title": title,
         "sweeps": [sweep.name for sweep in sweeps],

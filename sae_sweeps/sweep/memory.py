@@ -34,7 +34,7 @@ ENTRY = 72  # a kept entry: its place, pre-activation and gradients, by rows and
 CANDIDATE = 400  # a kept entry of TopK and BatchTopK, while it is chosen among up to four candidates
 POSITIVE = 23  # an entry of a block of which half are candidates, while BatchTopK searches without a first guess
 AT_K = 48  # a candidate for an L0 of k: its place and pre-activation, and its group and level as they are sorted
-LOGIT = 12  # a logit, the copy of those that are counted, and the logarithm of its softmax
+LOGIT = 20  # a logit, the copy of those that are counted, two logarithms of their softmax, and what compares them
 # matrices of all (B, F) entries that a dense step holds at once
 DENSE_MATRICES = {"jumprelu": 6.0, "relu": 6.0, "gated": 8.0}
 STARTING_L0 = {"jumprelu": 1.0, "relu": 4.0, "gated": 1.0}  # with a target L0, in multiples of it
