@@ -5,7 +5,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class HeldOut:
     left_out: number of positions that hold an excluded token, besides the prepended BOS
     is_special_NS: which positions hold BOS or another special token, whether or not they are data; None: those that
         are no data
+    text: the same sequences with positions of text alone as data, without special tokens; None if there are no others
     ce, ce_zero, ce_mean: the cross-entropy with the activations unchanged, replaced by zeros, and by their mean
     """
 
@@ -42,6 +43,7 @@ class HeldOut:
     ce_zero: float = 0.0
     ce_mean: float = 0.0
     is_special_NS: Tensor | None = None
+    text: "HeldOut | None" = None
 
     def __repr__(self) -> str:
         count, (sequences, _, width) = int(self.is_data_NS.sum()), self.acts_NSD.shape
@@ -103,17 +105,26 @@ def measure_held_out(model: LanguageModel, tokens_NS: Tensor, positions: Positio
     """
     acts_NSD, is_data_NS = model.activations(tokens_NS), positions.find(tokens_NS)
     require_finite(model.config, acts_NSD[is_data_NS.to(acts_NSD.device)], "held-out activations")
-    ce = model.cross_entropy(tokens_NS, counted_NS=is_data_NS)
-    require_finite(model.config, torch.tensor(ce), "model's cross-entropy with the activations")
-    starts_at_hook = _starts_at_hook(model, tokens_NS)
-    data = HeldOut(tokens_NS, acts_NSD, is_data_NS, positions.count_left_out(tokens_NS), starts_at_hook, ce)
+    starts_at_hook, left_out = _starts_at_hook(model, tokens_NS), positions.count_left_out(tokens_NS)
+    data = HeldOut(tokens_NS, acts_NSD, is_data_NS, left_out, starts_at_hook, 0.0)
     data.is_special_NS = positions.find_special(tokens_NS)
+    _measure_cross_entropies(model, data)
+    is_text_NS = data.is_text_NS
+    if not torch.equal(is_text_NS, is_data_NS) and is_text_NS[:, :-1].any():
+        data.text = replace(data, is_data_NS=is_text_NS)
+        _measure_cross_entropies(model, data.text)
+    return data
+
+
+def _measure_cross_entropies(model: LanguageModel, data: HeldOut) -> None:
+    """Set the cross-entropies of the model alone and under ablation. Raises: ConfigError if one is not finite."""
+    data.ce = model.cross_entropy(data.tokens_NS, counted_NS=data.is_data_NS)
+    require_finite(model.config, torch.tensor(data.ce), "model's cross-entropy with the activations")
     acts_AD = data.acts_AD
     data.ce_zero = data.cross_entropy_with(model, torch.zeros_like(acts_AD))
     data.ce_mean = data.cross_entropy_with(model, acts_AD.mean(0).expand_as(acts_AD))
     ablated = torch.tensor([data.ce_zero, data.ce_mean])
     require_finite(model.config, ablated, "model's cross-entropies with zeros or the mean in place of the activations")
-    return data
 
 
 def _starts_at_hook(model: LanguageModel, tokens_NS: Tensor) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.evaluation.equal_l0 import EqualL0, measure_equal_l0
+from sae_sweeps.evaluation.metrics import TEXT
 from sae_sweeps.evaluation.ratios import CE_ROUNDING, divide
 from sae_sweeps.evaluation.reconstruction import Reconstruction, measure_variance, reconstruct
 from sae_sweeps.evaluation.sparsity import describe_sparsity
@@ -97,14 +98,15 @@ def evaluate(
     nmse_batch, l0_batch: if all latents have one threshold, with the k x B largest pre-activations of each random batch
         in its place, as in training (arXiv:2412.06410)
 
+    Where special tokens count as data (`dataset.exclude`), names that end in `_text` are of the text alone.
     A ratio is None where there is nothing to divide by (ratios.py). An SAE in training is evaluated as it is saved.
     Raises: ConfigError if an argument is of another type, or activations are not finite or of another shape.
     """
-    model, data, acts_AD = _check_arguments(sae, model, data)
+    model, data = _check_arguments(sae, model, data)
     k = getattr(sae, "k", None) if k is None else require_whole("k", k, 1, sae.dict_size, "dict_size=")
     batch_size = require_whole("batch_size", batch_size, 1)
-    found = _reconstruct(sae.for_inference() if isinstance(sae, TrainableSAE) else sae, acts_AD, k, batch_size)
-    return _collect(found, acts_AD, model, data)
+    metrics, _ = _measure(sae.for_inference() if isinstance(sae, TrainableSAE) else sae, model, data, k, batch_size)
+    return metrics
 
 
 @torch.no_grad()
@@ -115,25 +117,38 @@ def evaluate_with_sparsity(
 
     Raises: ConfigError as `evaluate` does.
     """
-    acts_AD = to_activations("acts", data, sae.d_in, device=sae.W_dec.device, dtype=sae.W_dec.dtype)
+    metrics, active_A = _measure(sae, model, data, k, batch_size)
+    return metrics, describe_sparsity(sae, data, active_A)
+
+
+def _measure(
+    sae: SAE, model: LanguageModel | None, data: Activations | HeldOut, k: int | None, batch_size: int
+) -> tuple[Metrics, Tensor]:
+    """Return the metrics of `evaluate`, and the number of active latents of each activation, (A,)."""
+    acts_AD = _get_activations(sae, data)
     found = _reconstruct(sae, acts_AD, k, batch_size)
-    return _collect(found, acts_AD, model, data), describe_sparsity(sae, data, found.own.active_A)
-
-
-def _collect(found: EqualL0, acts_AD: Tensor, model: LanguageModel | None, data: Activations | HeldOut) -> Metrics:
-    """Return all metrics of `evaluate`, in their order."""
     metrics = {**_describe(acts_AD, found.own), **found.metrics}
     if isinstance(data, HeldOut):
         metrics["held_out_left_out"] = data.left_out
         if model is not None:
             metrics |= _measure_predictions(model, data, found)
-    return {name: metrics[name] for name in ORDER if name in metrics}
+    metrics, active_A = {name: metrics[name] for name in ORDER if name in metrics}, found.own.active_A
+    if isinstance(data, HeldOut) and data.text is not None:
+        del found, acts_AD  # before those of the text take as much memory
+        on_text, _ = _measure(sae, model, data.text, k, batch_size)
+        metrics |= {f"{name}{TEXT}": value for name, value in on_text.items() if name != "held_out_left_out"}
+    return metrics, active_A
+
+
+def _get_activations(sae: SAE, data: Activations | HeldOut) -> Tensor:
+    """Return the activations (A, D) as the SAE takes them. Raises: ConfigError if it cannot."""
+    return to_activations("acts", data, sae.d_in, device=sae.W_dec.device, dtype=sae.W_dec.dtype)
 
 
 def _check_arguments(
     sae: SAE, model: LanguageModel | Activations | HeldOut | None, data: Activations | HeldOut | None
-) -> tuple[LanguageModel | None, Activations | HeldOut, Tensor]:
-    """Return the language model and the data, whichever way they are given, and the activations (A, D).
+) -> tuple[LanguageModel | None, Activations | HeldOut]:
+    """Return the language model and the data, whichever way they are given.
 
     Raises: ConfigError if an argument is of another type, or activations are not finite or of another shape.
     """
@@ -144,10 +159,9 @@ def _check_arguments(
         raise ConfigError("model", describe(model), "must be a language model, and `data` what it was run on", BOTH)
     if data is None or not isinstance(data, HeldOut if model is not None else HeldOut | Activations):
         raise ConfigError("data", describe(data), "must be activations, those of held_out() with a model", BOTH)
-    acts_AD = to_activations("acts", data, sae.d_in, device=sae.W_dec.device, dtype=sae.W_dec.dtype)
-    if len(acts_AD) == 0:
+    if len(_get_activations(sae, data)) == 0:
         raise ConfigError("acts", 0, "there must be at least one activation", "give some thousands of activations")
-    return cast(LanguageModel | None, model), data, acts_AD
+    return cast(LanguageModel | None, model), data
 
 
 def _reconstruct(sae: SAE, acts_AD: Tensor, k: int | None, batch_size: int) -> EqualL0:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ class Metric:
         return f"{value:.{self.decimals - 2}%}" if self.unit == "%" else f"{value:.{self.decimals}f}"
 
 
+TEXT = "_text"  # end of the names of metrics over the text alone, where special tokens count as data
 _optional = partial(Metric, is_optional=True)
 
 NMSE = "squared error divided by the variance of the activation, mean over activations"
@@ -38,31 +39,38 @@ SHIFT = "shift of all encoder biases that gives an L0 of k, in norms of the enco
 IN_BATCHES = "with the k x B largest latents of each batch active, as in training, in place of the threshold"
 
 # in the order of the columns of all tables
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("nmse", "NMSE", "", 4, "min", NMSE, "NMSE"),
-        Metric("l0", "L0", "", 1, None, "mean number of active latents per activation", "L0"),
-        Metric(
-            "dead_fraction", "dead latents", "%", 3, "min", "latents active on none of the held-out activations", "dead"
-        ),
-        Metric("ce_degradation", "CE degradation", "nats", 4, "min", "cross-entropy increase per token", "CE +nats"),
-        Metric("ce_recovered_mean", "CE recovered (mean)", "", 4, "max", f"{RISE} the mean", "CE rec. (mean)"),
-        Metric("ce_recovered_zero", "CE recovered (zero)", "", 4, "max", f"{RISE} zeros"),
-        _optional("kl_divergence", "KL divergence", "nats", 4, "min", KL),
-        Metric("fvu", "FVU", "", 4, "min", "total squared error divided by the total variance of the activations"),
-        Metric("top_variance_share", "variance in 1 %", "%", 3, None, TOP),
-        _optional("nmse_at_k", "NMSE at k", "", 4, "min", f"NMSE {AT_K}"),
-        _optional("ce_degradation_at_k", "CE degradation at k", "nats", 4, "min", f"cross-entropy increase {AT_K}"),
-        _optional("l0_at_k", "L0 at k", "", 2, None, f"L0 {AT_K}"),
-        _optional(
-            "threshold_factor", "threshold factor", "", 3, None, "factor on all thresholds that gives an L0 of k"
-        ),
-        _optional("bias_shift", "bias shift", "", 3, None, SHIFT),
-        _optional("nmse_batch", "NMSE in batches", "", 4, "min", f"NMSE {IN_BATCHES}"),
-        _optional("l0_batch", "L0 in batches", "", 1, None, f"L0 {IN_BATCHES}"),
+_METRICS = (
+    Metric("nmse", "NMSE", "", 4, "min", NMSE, "NMSE"),
+    Metric("l0", "L0", "", 1, None, "mean number of active latents per activation", "L0"),
+    Metric(
+        "dead_fraction", "dead latents", "%", 3, "min", "latents active on none of the held-out activations", "dead"
+    ),
+    Metric("ce_degradation", "CE degradation", "nats", 4, "min", "cross-entropy increase per token", "CE +nats"),
+    Metric("ce_recovered_mean", "CE recovered (mean)", "", 4, "max", f"{RISE} the mean", "CE rec. (mean)"),
+    Metric("ce_recovered_zero", "CE recovered (zero)", "", 4, "max", f"{RISE} zeros"),
+    _optional("kl_divergence", "KL divergence", "nats", 4, "min", KL),
+    Metric("fvu", "FVU", "", 4, "min", "total squared error divided by the total variance of the activations"),
+    Metric("top_variance_share", "variance in 1 %", "%", 3, None, TOP),
+    _optional("nmse_at_k", "NMSE at k", "", 4, "min", f"NMSE {AT_K}"),
+    _optional("ce_degradation_at_k", "CE degradation at k", "nats", 4, "min", f"cross-entropy increase {AT_K}"),
+    _optional("l0_at_k", "L0 at k", "", 2, None, f"L0 {AT_K}"),
+    _optional("threshold_factor", "threshold factor", "", 3, None, "factor on all thresholds that gives an L0 of k"),
+    _optional("bias_shift", "bias shift", "", 3, None, SHIFT),
+    _optional("nmse_batch", "NMSE in batches", "", 4, "min", f"NMSE {IN_BATCHES}"),
+    _optional("l0_batch", "L0 in batches", "", 1, None, f"L0 {IN_BATCHES}"),
+)
+_TEXT_METRICS = [
+    replace(
+        metric,
+        name=f"{metric.name}{TEXT}",
+        title=f"{metric.title}, text",
+        explained=f"{metric.explained}; over the text alone, without BOS and other special tokens",
+        column=None,
+        is_optional=True,
     )
-}
+    for metric in _METRICS
+]
+METRICS = {metric.name: metric for metric in (*_METRICS, *_TEXT_METRICS)}
 BAD_CE = 6.0  # nats per token from which on a remark says that the model predicts the text badly
 OFF_K = 0.005  # relative difference of L0 from k from which on metrics "at k" are of another L0
 CONCENTRATED = 0.5  # share of the variance from which on 1 % of the activations count as deciding the FVU

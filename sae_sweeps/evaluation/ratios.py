@@ -66,6 +66,7 @@ def explain_missing(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _find_reason(name: str) -> str:
+    name = name.removesuffix("_text")
     if name in REASONS:
         return REASONS[name]
     starts = (reason for start, reason in REASONS_BY_START.items() if name.startswith(start))
