@@ -18,6 +18,7 @@ from sae_sweeps.runtime.errors import first_line
 
 log = logging.getLogger(__name__)
 
+SAME_PREDICTIONS = 1e-4  # nats of KL divergence below which predictions are equal but for rounding
 SEQUENCES_TRIED = 4  # sequences on which resuming the forward pass at the hook is tried
 
 
@@ -31,6 +32,7 @@ class HeldOut:
     is_special_NS: which positions hold BOS or another special token, whether or not they are data; None: those that
         are no data
     text: the same sequences with positions of text alone as data, without special tokens; None if there are no others
+    final_NSD: what the last block returns with the activations unchanged; None if it is computed where it is needed
     ce, ce_zero, ce_mean: the cross-entropy with the activations unchanged, replaced by zeros, and by their mean
     """
 
@@ -44,6 +46,7 @@ class HeldOut:
     ce_mean: float = 0.0
     is_special_NS: Tensor | None = None
     text: "HeldOut | None" = None
+    final_NSD: Tensor | None = None
 
     def __repr__(self) -> str:
         count, (sequences, _, width) = int(self.is_data_NS.sum()), self.acts_NSD.shape
@@ -81,7 +84,8 @@ class HeldOut:
             return self.acts_NSD[first : first + len(original)].float()
 
         replaces = [self._replace_by(acts_AD) for acts_AD in replacements]
-        return model.compare(self.tokens_NS, keep, replaces, self.is_data_NS, from_hook=self.from_hook)
+        original = keep if self.final_NSD is None else self.final_NSD
+        return model.compare(self.tokens_NS, original, replaces, self.is_data_NS, from_hook=self.from_hook)
 
     def _replace_by(self, acts_AD: Tensor) -> ReplaceBatch:
         """Return a function that puts `acts_AD` (A, D) at the positions that are data."""
@@ -109,6 +113,7 @@ def measure_held_out(model: LanguageModel, tokens_NS: Tensor, positions: Positio
     data = HeldOut(tokens_NS, acts_NSD, is_data_NS, left_out, starts_at_hook, 0.0)
     data.is_special_NS = positions.find_special(tokens_NS)
     _measure_cross_entropies(model, data)
+    data.final_NSD = _find_final(model, data)
     is_text_NS = data.is_text_NS
     if not torch.equal(is_text_NS, is_data_NS) and is_text_NS[:, :-1].any():
         data.text = replace(data, is_data_NS=is_text_NS)
@@ -125,6 +130,28 @@ def _measure_cross_entropies(model: LanguageModel, data: HeldOut) -> None:
     data.ce_mean = data.cross_entropy_with(model, acts_AD.mean(0).expand_as(acts_AD))
     ablated = torch.tensor([data.ce_zero, data.ce_mean])
     require_finite(model.config, ablated, "model's cross-entropies with zeros or the mean in place of the activations")
+
+
+def _find_final(model: LanguageModel, data: HeldOut) -> Tensor | None:
+    """Return what the last block returns, (N, S, D); None if the model's predictions cannot be made of it.
+
+    They are compared on a few sequences, because not every architecture supports this.
+    """
+    if not data.from_hook:
+        return None
+    few_NS, acts_NSD = data.tokens_NS[:SEQUENCES_TRIED], data.acts_NSD
+    try:
+        final_NSD = model.activations(data.tokens_NS, hook=model.last_hook)
+        (losses,) = model.compare(
+            few_NS,
+            final_NSD[: len(few_NS)],
+            [lambda acts, first: acts_NSD[first : first + len(acts)].float()],
+            from_hook=True,
+        )
+    except Exception as error:
+        log.info("the model cannot start at its last block (%s), which makes evaluations slower", first_line(error))
+        return None
+    return final_NSD if abs(losses.kl_divergence) < SAME_PREDICTIONS else None
 
 
 def _starts_at_hook(model: LanguageModel, tokens_NS: Tensor) -> bool:

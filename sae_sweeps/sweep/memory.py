@@ -76,7 +76,7 @@ def shared_bytes(config: Config, facts: ModelInfo, device: str) -> float:
         evaluated + _block_bytes(config, EVALUATED, device, FLOAT) + CANDIDATE * EVALUATED * config.k,
         evaluated + _candidates_bytes(config),
     )
-    return BASE[device] + width * held_out + max(phases)
+    return BASE[device] + 2 * width * held_out + max(phases)
 
 
 def _candidates_bytes(config: Config) -> float:
