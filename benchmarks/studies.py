@@ -46,7 +46,8 @@ def measure_stitching(folder: Path, architecture: str) -> dict[str, float]:
 
     from sae_sweeps.activations.source import load_source
     from sae_sweeps.config.studies import StitchConfig
-    from sae_sweeps.evaluation.evaluate import BATCH, evaluate
+    from sae_sweeps.evaluation.evaluate import evaluate
+    from sae_sweeps.evaluation.reconstruction import BATCH
     from sae_sweeps.studies.pair import Pair
     from sae_sweeps.sweep import Sweep
     from sae_sweeps.sweep.saved_saes import from_point, pair_neighbours

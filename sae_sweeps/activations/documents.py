@@ -4,7 +4,8 @@ Document i is held out for evaluation if i is a multiple of `dataset.holdout_eve
 If there is only one document, it is cut into two parts (`split_single`).
 
 The documents of a split are joined, each followed by an end-of-text token if the tokenizer has one, and cut into
-sequences. With `dataset.prepend_bos` a sequence is a BOS token and `seq_len - 1` tokens of text.
+sequences. With `dataset.prepend_bos` a sequence is a BOS token and `seq_len - 1` tokens of text. With
+`dataset.bos=document` as well, a BOS token is the first of each document instead, and no end-of-text token follows.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -151,20 +152,25 @@ def fill_sequences(
     eos: int | None,
     seq_len: int,
     cut: Cut = cut_nothing,
+    *,
+    bos_per_document: bool = False,
 ) -> Iterator[list[int]]:
     """Yield sequences of exactly `seq_len` token ids, cut from the joined documents.
 
     Each sequence starts with `bos` and each document ends with `eos`, unless these are None. Tokens at the end that do
     not fill a sequence are dropped.
     cut: cuts a document into pieces with the same tokens, so that a large one is not tokenized as a whole
+    bos_per_document: start each document with `bos`, wherever that falls in a sequence; do not end it with `eos`
     """
-    start = [] if bos is None else [bos]
-    end = [] if eos is None else [eos]
+    first = [] if bos is None else [bos]
+    start, begin, end = ([], first, []) if bos_per_document else (first, [], [] if eos is None else [eos])
     width = seq_len - len(start)
     pending: list[int] = []
+    is_begin = True  # whether the next piece begins a document
     for pieces in _group(piece for document in documents for piece in cut(document)):
         for piece, tokens in zip(pieces, encode([piece.text for piece in pieces]), strict=True):
-            pending += tokens[piece.skip :] + (end if piece.is_last else [])
+            pending += (begin if is_begin else []) + tokens[piece.skip :] + (end if piece.is_last else [])
+            is_begin = piece.is_last
         full = len(pending) // width * width
         for at in range(0, full, width):
             yield start + pending[at : at + width]

@@ -6,7 +6,8 @@ another tensor, or of the model as it is.
 
 # n sequences, S positions, D model width, V vocabulary; P sequences of a trial
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,6 +39,22 @@ class HookedModel:
     def n_layers(self) -> int:
         """Return the number of transformer blocks."""
         return int(self._bridge.cfg.n_layers)
+
+    @contextmanager
+    def replacing_blocks(self, count: int, forward: Callable[..., Tensor]) -> Iterator[None]:
+        """Put a function in the place of the first `count` transformer blocks, within the context."""
+        blocks = list(self._bridge.blocks)[:count]
+        before = [vars(block).get("forward") for block in blocks]
+        for block in blocks:
+            vars(block)["forward"] = forward  # setattr would set it on the wrapped component
+        try:
+            yield
+        finally:
+            for block, own in zip(blocks, before, strict=True):
+                if own is None:
+                    del vars(block)["forward"]
+                else:
+                    vars(block)["forward"] = own
 
     @torch.no_grad()
     def read(self, tokens_nS: Tensor, hook: str, take: Callable[[Tensor], Any]) -> None:

@@ -8,7 +8,8 @@ same hook names.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from sae_sweeps.activations.hooked_model import HookedModel
 from sae_sweeps.activations.hooks import hook_layer
 from sae_sweeps.activations.loading import load_model
 from sae_sweeps.activations.pieces import LARGE, Cut, Piece, cut_nothing, make_cutter
+from sae_sweeps.activations.predictions import Losses, LossSum, to_log_probabilities
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import OnProgress
@@ -26,6 +28,8 @@ from sae_sweeps.runtime.progress import OnProgress
 LOGITS_IN_MEMORY = 2**23  # elements of the logits (N, S, V) of a batch on a CPU; more is slower
 LOGITS_IN_MEMORY_CUDA = 2**26  # the same on CUDA
 HALVES = (torch.bfloat16, torch.float16)  # dtypes in which activations are kept; each is exact in float32
+
+ReplaceBatch = Callable[[Tensor, int], Tensor]  # (activations (n, S, D), number of the first sequence) -> activations
 
 
 class LanguageModel:
@@ -103,8 +107,10 @@ class LanguageModel:
         """Return how many sequences of `seq_len` tokens a forward pass takes on this model's device."""
         return self.config.sequences_per_pass(self.device.type, seq_len)
 
-    def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor:
-        """Return the activations at the hook, (N, S, D), for the token ids `tokens_NS`.
+    def activations(
+        self, tokens_NS: Tensor, on_progress: OnProgress | None = None, *, hook: str | None = None
+    ) -> Tensor:
+        """Return the activations at the hook, or at another one, (N, S, D), for the token ids `tokens_NS`.
 
         They keep the dtype that they have in the model if that is bfloat16 or float16, which halves the memory; else
         they are float32. Layers above the hook are not run. `on_progress` is called with the number of sequences that
@@ -121,7 +127,7 @@ class LanguageModel:
             kept[0][done : done + len(acts_nSD)] = acts_nSD
 
         for batch_NS in tokens_NS.split(self.sequences_per_pass(tokens_NS.shape[1])):
-            self._hooked.read(batch_NS, self.hook, take)
+            self._hooked.read(batch_NS, hook or self.hook, take)
             done += len(batch_NS)
             if on_progress is not None:
                 on_progress(done, len(tokens_NS))
@@ -145,6 +151,11 @@ class LanguageModel:
         in_memory = LOGITS_IN_MEMORY_CUDA if self.device.type == "cuda" else LOGITS_IN_MEMORY
         return max(1, in_memory // int(self._bridge.cfg.d_vocab))
 
+    @property
+    def last_hook(self) -> str:
+        """Return the hook at the output of the last block."""
+        return f"blocks.{self._hooked.n_layers - 1}.hook_resid_post"
+
     def logit_lens(self, directions_ND: Tensor) -> Tensor:
         """Return the logit lens (N, V) of N directions in the residual stream.
 
@@ -152,7 +163,7 @@ class LanguageModel:
         block: with its own final norm, projection, scale and soft cap.
         Raises: ConfigError if the output of the last block cannot be replaced.
         """
-        hook = f"blocks.{self._hooked.n_layers - 1}.hook_resid_post"
+        hook = self.last_hook
         if not self._lens_works:
             self._hooked.require_hook(self.config.name, hook, self._trial)
             self._lens_works = True
@@ -179,7 +190,7 @@ class LanguageModel:
     def cross_entropy(
         self,
         tokens_NS: Tensor,
-        replace: Callable[[Tensor, int], Tensor] | None = None,
+        replace: ReplaceBatch | None = None,
         counted_NS: Tensor | None = None,
         *,
         from_hook: bool = False,
@@ -192,19 +203,25 @@ class LanguageModel:
         from_hook: skip the layers below the hook. `replace` then receives other values of the same shape, so it may
             only use the shape. Requires `can_start_at_hook`
         """
-        counted_NS = torch.ones_like(tokens_NS, dtype=torch.bool) if counted_NS is None else counted_NS
-        if not from_hook:
-            return self._cross_entropy(tokens_NS, self.hook, replace, counted_NS)
-        layer = self._first_layer_above
-        assert layer is not None, "from_hook requires can_start_at_hook"
-        below = list(self._bridge.blocks)[:layer]
-        for block in below:
-            vars(block)["forward"] = _pass_through  # setattr would set it on the wrapped component
-        try:
-            return self._cross_entropy(tokens_NS, f"blocks.{layer}.hook_resid_pre", replace, counted_NS)
-        finally:
-            for block in below:
-                del vars(block)["forward"]
+        (losses,) = self._measure(tokens_NS, None, [replace], counted_NS, from_hook)
+        return losses.cross_entropy
+
+    @torch.no_grad()
+    def compare(
+        self,
+        tokens_NS: Tensor,
+        original: ReplaceBatch | Tensor,
+        replacements: Sequence[ReplaceBatch],
+        counted_NS: Tensor | None = None,
+        *,
+        from_hook: bool = False,
+    ) -> list[Losses]:
+        """Return the losses of the predictions with each replacement of the activations at the hook.
+
+        original: the replacement whose predictions are those that the KL divergence compares with; see `cross_entropy`.
+            Or what the last block then returns, (N, S, D), from which the predictions take less time
+        """
+        return self._measure(tokens_NS, original, replacements, counted_NS, from_hook)
 
     @property
     def can_start_at_hook(self) -> bool:
@@ -222,23 +239,60 @@ class LanguageModel:
         between = self.hook.endswith(("hook_resid_pre", "hook_resid_post")) and layer < self._bridge.cfg.n_layers
         return layer if between else None
 
-    def _cross_entropy(
-        self, tokens_NS: Tensor, hook: str, replace: Callable[[Tensor, int], Tensor] | None, counted_NS: Tensor
-    ) -> float:
-        nats, first = 0.0, 0
+    def _measure(
+        self,
+        tokens_NS: Tensor,
+        original: ReplaceBatch | Tensor | None,
+        replacements: Sequence[ReplaceBatch | None],
+        counted_NS: Tensor | None,
+        from_hook: bool,
+    ) -> list[Losses]:
+        """Return the losses with each replacement, with a KL divergence of 0 if there is no `original`."""
+        counted_NS = torch.ones_like(tokens_NS, dtype=torch.bool) if counted_NS is None else counted_NS
+        sums, first = [LossSum(self.logits_at_once) for _ in replacements], 0
         per_batch = max(1, self.logits_at_once // tokens_NS.shape[1])
-        for batch_NS in tokens_NS.split(min(per_batch, self.sequences_per_pass(tokens_NS.shape[1]))):
-            batch_NS = batch_NS.to(self.device)
-            replace_batch = None if replace is None else partial(_call_with_first, replace, first)
-            logits_NSV = self._hooked.logits(batch_NS, hook, replace_batch)
-            is_counted = counted_NS[first : first + len(batch_NS), :-1].to(self.device)
-            predicted, target = logits_NSV[:, :-1][is_counted].float(), batch_NS[:, 1:][is_counted]
-            nats += torch.nn.functional.cross_entropy(predicted, target, reduction="sum").item()
-            first += len(batch_NS)
-        return nats / int(counted_NS[:, :-1].sum())
+        with self._starting_at(from_hook) as hook:
+            for batch_NS in tokens_NS.split(min(per_batch, self.sequences_per_pass(tokens_NS.shape[1]))):
+                batch_NS = batch_NS.to(self.device)
+                is_counted = counted_NS[first : first + len(batch_NS), :-1].to(self.device)
+                predict = partial(self._predict, batch_NS, hook, first, is_counted)
+                target_M = batch_NS[:, 1:][is_counted]
+                reference_MV = None
+                if isinstance(original, Tensor):
+                    final_nSD = original[first : first + len(batch_NS)]
+                    reference_MV = to_log_probabilities(self._predict_from(final_nSD, batch_NS, is_counted))
+                elif original is not None:
+                    reference_MV = to_log_probabilities(predict(original))
+                for one, replace in zip(sums, replacements, strict=True):
+                    one.add(predict(replace), target_M, reference_MV)
+                first += len(batch_NS)
+        return [one.average(int(counted_NS[:, :-1].sum())) for one in sums]
+
+    def _predict(
+        self, batch_NS: Tensor, hook: str, first: int, is_counted: Tensor, replace: ReplaceBatch | None
+    ) -> Tensor:
+        """Return the logits of the counted predictions, (M, V), with the activations at a hook replaced."""
+        on_hook = None if replace is None else partial(_call_with_first, replace, first)
+        return self._hooked.logits(batch_NS, hook, on_hook)[:, :-1][is_counted].float()
+
+    @contextmanager
+    def _starting_at(self, from_hook: bool) -> Iterator[str]:
+        """Yield the hook at which activations are replaced; with `from_hook`, the layers below pass theirs on."""
+        if not from_hook:
+            yield self.hook
+            return
+        layer = self._first_layer_above
+        assert layer is not None, "from_hook requires can_start_at_hook"
+        with self._hooked.replacing_blocks(layer, _pass_through):
+            yield f"blocks.{layer}.hook_resid_pre"
+
+    def _predict_from(self, final_nSD: Tensor, batch_NS: Tensor, is_counted: Tensor) -> Tensor:
+        """Return the logits of the counted predictions, (M, V), of outputs of the last block."""
+        with self._hooked.replacing_blocks(self._hooked.n_layers, lambda *arguments, **options: final_nSD):
+            return self._hooked.logits(batch_NS)[:, :-1][is_counted].float()
 
 
-def _call_with_first(replace: Callable[[Tensor, int], Tensor], first: int, acts_nSD: Tensor) -> Tensor:
+def _call_with_first(replace: ReplaceBatch, first: int, acts_nSD: Tensor) -> Tensor:
     return replace(acts_nSD, first)
 
 

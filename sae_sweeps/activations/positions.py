@@ -25,10 +25,12 @@ class Positions:
 
     excluded: ids of the tokens whose positions are left out
     first: the first position that can be data: 1 if sequences start with a BOS, else 0
+    special: ids of the special tokens, which hold no text, whether or not they are left out
     """
 
     excluded: tuple[int, ...] = ()
     first: int = 0
+    special: tuple[int, ...] = ()
 
     @classmethod
     def from_settings(cls, dataset: DatasetConfig, tokenizer: Any, known: Collection[int | None] = ()) -> "Positions":
@@ -37,22 +39,28 @@ class Positions:
         known: ids of the model's BOS and end-of-text tokens, which are special too; None for a token it does not have
         Raises: ConfigError if `dataset.exclude` names a token that the tokenizer does not have.
         """
+        special = tuple(sorted(find_special_ids(tokenizer) | {token for token in known if token is not None}))
         if dataset.exclude == "special":
-            special = find_special_ids(tokenizer) | {token for token in known if token is not None}
-            return cls(tuple(sorted(special)), dataset.first_position)
+            return cls(special, dataset.first_position, special)
 
         def encode(text: str) -> list[int]:
             return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
         named, vocabulary = dataset.excluded_tokens, tokenizer.get_vocab()
         ids = {find_token_id(token, dataset.exclude, vocabulary, encode) for token in named}
-        return cls(tuple(sorted(ids)), dataset.first_position)
+        return cls(tuple(sorted(ids)), dataset.first_position, special)
 
     def find(self, tokens_NS: Tensor) -> Tensor:
         """Return which positions of token sequences (N, S) are data, bool (N, S)."""
         is_data_NS = torch.isin(tokens_NS, torch.tensor(self.excluded, dtype=tokens_NS.dtype), invert=True)
         is_data_NS[:, : self.first] = False
         return is_data_NS
+
+    def find_special(self, tokens_NS: Tensor) -> Tensor:
+        """Return which positions of token sequences (N, S) hold a special token, bool (N, S)."""
+        is_special_NS = torch.isin(tokens_NS, torch.tensor(self.special, dtype=tokens_NS.dtype))
+        is_special_NS[:, : self.first] = True
+        return is_special_NS
 
     def count_left_out(self, tokens_NS: Tensor) -> int:
         """Return how many positions of token sequences (N, S) are left out, besides the prepended BOS."""

@@ -58,8 +58,9 @@ class TokenSource:
         self._lock = threading.Lock()  # one thread at a time reads training sequences
 
     def _rows(self, held_out: bool) -> Iterator[Row]:
-        documents = read_split(self.dataset, held_out)
-        rows = fill_sequences(documents, self._encode, self._bos, self._eos, self.dataset.seq_len, self._cut)
+        documents, per_document = read_split(self.dataset, held_out), self.dataset.has_bos_per_document
+        given = (self._encode, self._bos, self._eos, self.dataset.seq_len, self._cut)
+        rows = fill_sequences(documents, *given, bos_per_document=per_document)
         if not self.dataset.streaming:
             rows = _log_progress(rows)
         for row in rows:

@@ -102,7 +102,7 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
     for neutral in ("checkpoint_every", "log_every", "keep_states", "precision"):
         selected["training"].pop(neutral, None)
     selected["dataset"].pop("retry_seconds", None)
-    selected["dataset"] = _name_excluded(selected["dataset"])
+    selected["dataset"] = _name_text(selected["dataset"])
     selected["model"] = _name_sequences(selected["model"])
     selected["model"].pop("aliases", None)
     listed = selected["model"].pop("sparsity_coefficients")["values"]  # only the coefficient for this k matters
@@ -149,7 +149,7 @@ def select_stream_settings(config: Config) -> dict[str, Any]:
     Points with equal ones, and an equal `model.batch_sequences`, can train on one stream.
     """
     model, dataset = asdict(config.model), asdict(config.dataset)
-    settings: dict[str, Any] = {"model": _name_sequences(model), "dataset": _name_excluded(dataset)}
+    settings: dict[str, Any] = {"model": _name_sequences(model), "dataset": _name_text(dataset)}
     for unused in ("sparsity_coefficients", "aliases"):
         settings["model"].pop(unused)
     settings["dataset"].pop("retry_seconds")
@@ -166,12 +166,14 @@ def _name_sequences(model: dict[str, Any]) -> dict[str, Any]:
     return model if model["batch_sequences"] is not None else {**model, "batch_sequences": on_cpu}
 
 
-def _name_excluded(dataset: dict[str, Any]) -> dict[str, Any]:
-    """Return a data set's settings with one spelling of `exclude`: a list, or nothing for the default.
+def _name_text(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Return a data set's settings with one spelling of `exclude`, a list, and without it and `bos` at their defaults.
 
-    So points from before this setting existed keep their names.
+    So points from before these settings existed keep their names.
     """
     dataset = dict(dataset)
+    if dataset.get("bos") == DatasetConfig.bos:
+        del dataset["bos"]
     exclude = dataset.pop("exclude", EXCLUDE_DEFAULT)
     if exclude == EXCLUDE_DEFAULT:
         return dataset

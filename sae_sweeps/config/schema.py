@@ -80,6 +80,10 @@ class DatasetConfig:
     streaming: bool = False  # read the text as needed and in its own order, instead of tokenizing all of it first
     seq_len: int = 128  # tokens per sequence, including BOS
     prepend_bos: bool = True  # start each sequence with a BOS token, which is neither trained on nor counted
+    # where prepend_bos puts BOS tokens: sequence, or document: at the start of each document, wherever that falls in a
+    # sequence, in place of the end-of-text token after each. Such a BOS counts as `exclude` says: the papers' code has
+    # document, with exclude=none
+    bos: str = "sequence"
     # tokens whose positions are neither trained on, nor counted, nor replaced, wherever they are: special (BOS, the
     # token between documents, padding and the tokenizer's other special tokens, but not one for unknown text), none
     # (only the BOS of prepend_bos is left out), or a list of ids and tokens, such as [0,Ċ]
@@ -93,7 +97,12 @@ class DatasetConfig:
     @property
     def first_position(self) -> int:
         """Return the index of the first token of a sequence that is used: BOS is neither trained on nor evaluated."""
-        return 1 if self.prepend_bos else 0
+        return 1 if self.prepend_bos and not self.has_bos_per_document else 0
+
+    @property
+    def has_bos_per_document(self) -> bool:
+        """Return whether each document starts with a BOS token, and not each sequence."""
+        return self.prepend_bos and self.bos == "document"
 
     @property
     def excluded_tokens(self) -> list[int | str]:

@@ -15,6 +15,7 @@ DTYPES = ("float32", "bfloat16", "float16", "auto")  # a composed configuration 
 FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
 POSITIONS = ("all", "last")  # of a prompt
+BOS_PLACES = ("sequence", "document")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 # tasks that can run when all points are done; steer cannot, as it names latents of an SAE
 FOLLOW_UPS = (*(task for task in STUDY_TASKS if task != "steer"), "report")
@@ -206,6 +207,10 @@ def _check_dataset(checks: Checks) -> None:
     dataset = checks.config.dataset
     checks.require_one_of("dataset.format", FORMATS)
     checks.require("dataset.seq_len", dataset.seq_len >= 3, "must be at least 3 tokens", "dataset.seq_len=128")
+    checks.require_one_of("dataset.bos", BOS_PLACES)
+    has_bos = dataset.prepend_bos or dataset.bos != "document"
+    problem = "no document starts with a BOS token, because dataset.prepend_bos=false"
+    checks.require("dataset.bos", has_bos, problem, "dataset.prepend_bos=true, or leave dataset.bos out")
     are_tokens = dataset.exclude in ("special", "none", None) or all(map(_is_token, dataset.excluded_tokens))
     problem = "must be special, none, or a list of token ids and tokens"
     checks.require("dataset.exclude", are_tokens, problem, "dataset.exclude=special")

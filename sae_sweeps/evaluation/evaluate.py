@@ -1,27 +1,33 @@
-"""Metrics of an SAE on held-out text: reconstruction, sparsity, and the language model's cross-entropy."""
+"""Metrics of an SAE on held-out text: reconstruction, sparsity, and the language model's predictions."""
 
-# N sequences, S positions, A held-out activations, B activations in a batch, D model width, F latents
+# N sequences, S positions, A held-out activations, D model width
 
-import math
-from typing import TypeAlias, cast, overload
+from typing import Any, TypeAlias, cast, overload
 
 import torch
 from torch import Tensor
 
 from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
-from sae_sweeps.evaluation.ratios import CE_ROUNDING, NO_SPREAD, compute_spread, divide
+from sae_sweeps.evaluation.equal_l0 import EqualL0, measure_equal_l0
+from sae_sweeps.evaluation.metrics import TEXT
+from sae_sweeps.evaluation.ratios import CE_ROUNDING, divide
+from sae_sweeps.evaluation.reconstruction import Reconstruction, measure_variance, reconstruct
+from sae_sweeps.evaluation.sparsity import describe_sparsity
 from sae_sweeps.runtime.errors import ConfigError
-from sae_sweeps.runtime.inputs import check_names, describe, require_type, to_activations
-from sae_sweeps.saes import SAE, Activations, TrainableSAE
+from sae_sweeps.runtime.inputs import check_names, describe, require_type, require_whole, to_activations
+from sae_sweeps.saes import SAE, Activations, InferenceSAE, TrainableSAE
+from sae_sweeps.saes.levels import Levels
 
-BATCH = 2048  # activations in a batch
 # order of the metrics, in results.json as well
 ORDER = (
     "nmse", "fvu", "top_variance_share", "l0", "dead_fraction", "ce_degradation", "ce_recovered_zero",
-    "ce_recovered_mean", "ce_model", "ce_reconstruction", "held_out_tokens", "held_out_left_out", "without_spread",
+    "ce_recovered_mean", "kl_divergence", "ce_model", "ce_reconstruction", "held_out_tokens", "held_out_left_out",
+    "without_spread",
+    "nmse_at_k", "l0_at_k", "l0_at_k_error", "ce_degradation_at_k", "threshold_factor", "bias_shift",
+    "nmse_batch", "l0_batch",
 )  # fmt: skip
-TOP_SHARE = 0.01  # share of the activations, those farthest from the mean, whose share of the variance is measured
+BATCH_SIZE = 4096  # activations in a batch of training, the papers' value
 LOAD = "load_sae(FOLDER), or make a BatchTopKSAE, TopKSAE, JumpReLUSAE, ..."
 BOTH = "evaluate(sae, stream.model, stream.held_out()), or evaluate(sae, acts) for the metrics without a language model"
 
@@ -29,15 +35,26 @@ Metrics: TypeAlias = dict[str, float | None]
 
 
 @overload
-def evaluate(sae: SAE, model: Activations | HeldOut) -> Metrics: ...
+def evaluate(
+    sae: SAE, model: Activations | HeldOut, *, k: int | None = None, batch_size: int = BATCH_SIZE
+) -> Metrics: ...
 
 
 @overload
-def evaluate(sae: SAE, model: LanguageModel | None, data: HeldOut) -> Metrics: ...
+def evaluate(
+    sae: SAE, model: LanguageModel | None, data: HeldOut, *, k: int | None = None, batch_size: int = BATCH_SIZE
+) -> Metrics: ...
 
 
 @overload
-def evaluate(sae: SAE, model: None = None, *, data: Activations | HeldOut) -> Metrics: ...
+def evaluate(
+    sae: SAE,
+    model: None = None,
+    *,
+    data: Activations | HeldOut,
+    k: int | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> Metrics: ...
 
 
 @check_names
@@ -46,11 +63,16 @@ def evaluate(
     sae: SAE,
     model: LanguageModel | Activations | HeldOut | None = None,
     data: Activations | HeldOut | None = None,
+    *,
+    k: int | None = None,
+    batch_size: int = BATCH_SIZE,
 ) -> Metrics:
     """Return the metrics of an SAE on held-out activations x with reconstructions x_hat, by name.
 
     evaluate(sae, acts): of any activations (A, D) of the SAE's hook, without a language model and without `ce_...`
     evaluate(sae, model, data): with the language model; `data` is what `stream.held_out()` returns
+    k: the L0 at which SAEs are compared; None: that of an SAE in training, or of a TopK SAE
+    batch_size: activations in a batch of training, for `nmse_batch` and `l0_batch`
 
     nmse: mean over activations of |x - x_hat|^2 / |x - mean_D(x)|^2 (arXiv:2502.04878); mean_D is over the entries of
         x. Activations without spread, whose entries are all equal, are left out
@@ -60,12 +82,74 @@ def evaluate(
     ce_degradation: increase of the model's cross-entropy, in nats per token, when reconstructions replace activations
     ce_recovered_zero, ce_recovered_mean: 1 for no increase, 0 for the increase under zero or mean ablation
     ce_model, ce_reconstruction: the model's cross-entropy, in nats per token, without and with the reconstructions
+    kl_divergence: sum over the vocabulary of p log(p / q), in nats, mean over predictions: of the model's probabilities
+        without the reconstructions, p, from those with them, q
     top_variance_share: share of sum |x - mean_A(x)|^2 that the 1 % of the activations farthest from mean_A(x) hold
     held_out_tokens: number of held-out activations
     held_out_left_out: number of held-out positions left out because of their token (dataset.exclude)
     without_spread: number of activations without spread, which `nmse` leaves out
 
+    With a k, unless it is that of a TopK SAE, which has the same metrics at k:
+    nmse_at_k, ce_degradation_at_k: at an L0 of k, by one factor on all thresholds (or one shift of all biases; see
+        saes/levels.py). The factor is found on one half of the activations and used on the other, each half in turn
+    l0_at_k: L0 at these factors, which differs from k if an activation has too few positive pre-activations
+    l0_at_k_error: how far L0 is from k on a half, mean over both: the sampling error of a factor found on other text
+    threshold_factor, bias_shift: mean of both factors, or of both shifts, in norms of the encoder's rows
+    nmse_batch, l0_batch: if all latents have one threshold, with the k x B largest pre-activations of each random batch
+        in its place, as in training (arXiv:2412.06410)
+
+    Where special tokens count as data (`dataset.exclude`), names that end in `_text` are of the text alone.
     A ratio is None where there is nothing to divide by (ratios.py). An SAE in training is evaluated as it is saved.
+    Raises: ConfigError if an argument is of another type, or activations are not finite or of another shape.
+    """
+    model, data = _check_arguments(sae, model, data)
+    k = getattr(sae, "k", None) if k is None else require_whole("k", k, 1, sae.dict_size, "dict_size=")
+    batch_size = require_whole("batch_size", batch_size, 1)
+    metrics, _ = _measure(sae.for_inference() if isinstance(sae, TrainableSAE) else sae, model, data, k, batch_size)
+    return metrics
+
+
+@torch.no_grad()
+def evaluate_with_sparsity(
+    sae: SAE, model: LanguageModel, data: HeldOut, *, k: int | None, batch_size: int
+) -> tuple[Metrics, dict[str, Any]]:
+    """Return the metrics of a saved SAE as `evaluate` does, and its numbers of active latents as results.json has them.
+
+    Raises: ConfigError as `evaluate` does.
+    """
+    metrics, active_A = _measure(sae, model, data, k, batch_size)
+    return metrics, describe_sparsity(sae, data, active_A)
+
+
+def _measure(
+    sae: SAE, model: LanguageModel | None, data: Activations | HeldOut, k: int | None, batch_size: int
+) -> tuple[Metrics, Tensor]:
+    """Return the metrics of `evaluate`, and the number of active latents of each activation, (A,)."""
+    acts_AD = _get_activations(sae, data)
+    found = _reconstruct(sae, acts_AD, k, batch_size)
+    metrics = {**_describe(acts_AD, found.own), **found.metrics}
+    if isinstance(data, HeldOut):
+        metrics["held_out_left_out"] = data.left_out
+        if model is not None:
+            metrics |= _measure_predictions(model, data, found)
+    metrics, active_A = {name: metrics[name] for name in ORDER if name in metrics}, found.own.active_A
+    if isinstance(data, HeldOut) and data.text is not None:
+        del found, acts_AD  # before those of the text take as much memory
+        on_text, _ = _measure(sae, model, data.text, k, batch_size)
+        metrics |= {f"{name}{TEXT}": value for name, value in on_text.items() if name != "held_out_left_out"}
+    return metrics, active_A
+
+
+def _get_activations(sae: SAE, data: Activations | HeldOut) -> Tensor:
+    """Return the activations (A, D) as the SAE takes them. Raises: ConfigError if it cannot."""
+    return to_activations("acts", data, sae.d_in, device=sae.W_dec.device, dtype=sae.W_dec.dtype)
+
+
+def _check_arguments(
+    sae: SAE, model: LanguageModel | Activations | HeldOut | None, data: Activations | HeldOut | None
+) -> tuple[LanguageModel | None, Activations | HeldOut]:
+    """Return the language model and the data, whichever way they are given.
+
     Raises: ConfigError if an argument is of another type, or activations are not finite or of another shape.
     """
     require_type("sae", sae, SAE, "an SAE", LOAD)
@@ -75,62 +159,52 @@ def evaluate(
         raise ConfigError("model", describe(model), "must be a language model, and `data` what it was run on", BOTH)
     if data is None or not isinstance(data, HeldOut if model is not None else HeldOut | Activations):
         raise ConfigError("data", describe(data), "must be activations, those of held_out() with a model", BOTH)
-    acts_AD = to_activations("acts", data, sae.d_in, device=sae.W_dec.device, dtype=sae.W_dec.dtype)
-    if len(acts_AD) == 0:
+    if len(_get_activations(sae, data)) == 0:
         raise ConfigError("acts", 0, "there must be at least one activation", "give some thousands of activations")
-    metrics, recon_AD = _measure_reconstruction(sae.for_inference() if isinstance(sae, TrainableSAE) else sae, acts_AD)
-    if isinstance(data, HeldOut):
-        metrics["held_out_left_out"] = data.left_out
-        if model is not None:
-            metrics |= _measure_cross_entropy(cast(LanguageModel, model), data, recon_AD)
-    return {name: metrics[name] for name in ORDER if name in metrics}
+    return cast(LanguageModel | None, model), data
 
 
-def _measure_cross_entropy(model: LanguageModel, data: HeldOut, recon_AD: Tensor) -> Metrics:
-    """Return the metrics of `evaluate` that need the language model, with reconstructions (A, D)."""
-    ce, rounding = data.cross_entropy_with(model, recon_AD.to(data.acts_NSD.device)), CE_ROUNDING * data.ce
-    return {
+def _reconstruct(sae: SAE, acts_AD: Tensor, k: int | None, batch_size: int) -> EqualL0:
+    """Reconstruct activations with the SAE as it is, and at an L0 of k if it has thresholds, or is a TopK SAE of k."""
+    if k is not None and isinstance(sae, InferenceSAE):
+        levels = Levels.from_sae(sae)
+        if levels is not None and len(acts_AD) > 1:
+            return measure_equal_l0(levels, acts_AD, k, batch_size)
+    own = reconstruct(sae, acts_AD)
+    if k is None or getattr(sae, "k", None) != k:
+        return EqualL0(own, None, {})
+    return EqualL0(own, own, {"nmse_at_k": own.nmse, "l0_at_k": own.l0})
+
+
+def _measure_predictions(model: LanguageModel, data: HeldOut, found: EqualL0) -> Metrics:
+    """Return the metrics of `evaluate` that need the language model."""
+    differing = [found.own]  # TopK has the same at k
+    if found.at_k is not None and found.at_k is not found.own:
+        differing.append(found.at_k)
+    losses = data.compare(model, [one.recon_AD for one in differing])
+    ce, rounding = losses[0].cross_entropy, CE_ROUNDING * data.ce
+    metrics = {
         "ce_degradation": ce - data.ce,
         "ce_recovered_zero": divide(data.ce_zero - ce, data.ce_zero - data.ce, rounding),
         "ce_recovered_mean": divide(data.ce_mean - ce, data.ce_mean - data.ce, rounding),
         "ce_model": data.ce,
         "ce_reconstruction": ce,
+        "kl_divergence": losses[0].kl_divergence,
     }
+    if found.at_k is not None:
+        metrics["ce_degradation_at_k"] = losses[-1].cross_entropy - data.ce
+    elif "nmse_at_k" in found.metrics:
+        metrics["ce_degradation_at_k"] = None
+    return metrics
 
 
-def _measure_reconstruction(sae: SAE, acts_AD: Tensor) -> tuple[Metrics, Tensor]:
-    """Return the metrics of `evaluate` that need no language model, and the reconstructions (A, D)."""
-    reconstructions: list[Tensor] = []
-    ratio_sum, active_sum, with_spread = 0.0, 0.0, 0
-    fired_F = torch.zeros(sae.dict_size, dtype=torch.bool, device=sae.W_dec.device)
-    for x_BD in acts_AD.split(BATCH):
-        normalized = sae.normalize(x_BD)
-        kept = sae.find_active(normalized)
-        recon_BD = sae.reconstruct(kept, normalized)
-        error_B = (x_BD - recon_BD).square().sum(1).double()
-        spread_B, has_spread_B = compute_spread(x_BD)
-        ratio_sum += (error_B / spread_B)[has_spread_B].sum().item()
-        with_spread += int(has_spread_B.sum())
-        active_sum += kept.active.sum().item()
-        fired_F |= kept.find_fired()
-        reconstructions.append(recon_BD)
-    recon_AD, count = torch.cat(reconstructions), len(acts_AD)
-    metrics: Metrics = {
-        "nmse": divide(ratio_sum, with_spread),
-        **_measure_variance(acts_AD, recon_AD),
-        "l0": active_sum / count,
-        "dead_fraction": 1 - fired_F.float().mean().item(),
-        "held_out_tokens": count,
-        "without_spread": count - with_spread,
+def _describe(acts_AD: Tensor, own: Reconstruction) -> Metrics:
+    """Return the metrics of the SAE as it is that need no language model."""
+    return {
+        "nmse": own.nmse,
+        **measure_variance(acts_AD, own.recon_AD),
+        "l0": own.l0,
+        "dead_fraction": 1 - own.fired_F.float().mean().item(),
+        "held_out_tokens": len(acts_AD),
+        "without_spread": own.without_spread,
     }
-    return metrics, recon_AD
-
-
-def _measure_variance(acts_AD: Tensor, recon_AD: Tensor) -> dict[str, float | None]:
-    """Return `fvu` and `top_variance_share` of `evaluate`."""
-    residual = (acts_AD - recon_AD).double().square().sum().item()
-    squared_A = (acts_AD - acts_AD.mean(0)).double().square().sum(1)
-    variance = squared_A.sum().item()
-    top = squared_A.topk(math.ceil(TOP_SHARE * len(acts_AD)), sorted=False).values.sum().item()
-    rounding = NO_SPREAD * acts_AD.double().square().sum().item()
-    return {"fvu": divide(residual, variance, rounding), "top_variance_share": divide(top, variance, rounding)}

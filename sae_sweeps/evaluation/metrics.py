@@ -1,8 +1,9 @@
 """The table of metrics: title, number format, and whether low or high is better. evaluate.py computes the values."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 
@@ -17,6 +18,7 @@ class Metric:
     best: str | None  # "min", "max", or None where neither is better
     explained: str  # what the metric measures, a tooltip in the report
     column: str | None = None  # title in the tables on a terminal and in Markdown; None leaves out the metric there
+    is_optional: bool = False  # whether pages and cards leave it out where no SAE has it
 
     def text(self, value: float | None) -> str:
         """Return `value` as text, with the unit's per cent sign; a dash if it is None or not finite."""
@@ -25,29 +27,60 @@ class Metric:
         return f"{value:.{self.decimals - 2}%}" if self.unit == "%" else f"{value:.{self.decimals}f}"
 
 
+TEXT = "_text"  # end of the names of metrics over the text alone, where special tokens count as data
+_optional = partial(Metric, is_optional=True)
+
 NMSE = "squared error divided by the variance of the activation, mean over activations"
 RISE = "1: the cross-entropy does not rise; 0: it rises as much as with activations replaced by"
+KL = "divergence of the model's predictions from those with the reconstruction in place of the activation"
 TOP = "share of the total variance that the 1 % of the activations farthest from the mean hold; they decide the FVU"
+AT_K = "with all thresholds moved together so that L0 is k"
+SHIFT = "shift of all encoder biases that gives an L0 of k, in norms of the encoder's rows"
+IN_BATCHES = "with the k x B largest latents of each batch active, as in training, in place of the threshold"
 
 # in the order of the columns of all tables
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("nmse", "NMSE", "", 4, "min", NMSE, "NMSE"),
-        Metric("l0", "L0", "", 1, None, "mean number of active latents per activation", "L0"),
-        Metric(
-            "dead_fraction", "dead latents", "%", 3, "min", "latents active on none of the held-out activations", "dead"
-        ),
-        Metric("ce_degradation", "CE degradation", "nats", 4, "min", "cross-entropy increase per token", "CE +nats"),
-        Metric("ce_recovered_mean", "CE recovered (mean)", "", 4, "max", f"{RISE} the mean", "CE rec. (mean)"),
-        Metric("ce_recovered_zero", "CE recovered (zero)", "", 4, "max", f"{RISE} zeros"),
-        Metric("fvu", "FVU", "", 4, "min", "total squared error divided by the total variance of the activations"),
-        Metric("top_variance_share", "variance in 1 %", "%", 3, None, TOP),
+_METRICS = (
+    Metric("nmse", "NMSE", "", 4, "min", NMSE, "NMSE"),
+    Metric("l0", "L0", "", 1, None, "mean number of active latents per activation", "L0"),
+    Metric(
+        "dead_fraction", "dead latents", "%", 3, "min", "latents active on none of the held-out activations", "dead"
+    ),
+    Metric("ce_degradation", "CE degradation", "nats", 4, "min", "cross-entropy increase per token", "CE +nats"),
+    Metric("ce_recovered_mean", "CE recovered (mean)", "", 4, "max", f"{RISE} the mean", "CE rec. (mean)"),
+    Metric("ce_recovered_zero", "CE recovered (zero)", "", 4, "max", f"{RISE} zeros"),
+    _optional("kl_divergence", "KL divergence", "nats", 4, "min", KL),
+    Metric("fvu", "FVU", "", 4, "min", "total squared error divided by the total variance of the activations"),
+    Metric("top_variance_share", "variance in 1 %", "%", 3, None, TOP),
+    _optional("nmse_at_k", "NMSE at k", "", 4, "min", f"NMSE {AT_K}"),
+    _optional("ce_degradation_at_k", "CE degradation at k", "nats", 4, "min", f"cross-entropy increase {AT_K}"),
+    _optional("l0_at_k", "L0 at k", "", 2, None, f"L0 {AT_K}"),
+    _optional("threshold_factor", "threshold factor", "", 3, None, "factor on all thresholds that gives an L0 of k"),
+    _optional("bias_shift", "bias shift", "", 3, None, SHIFT),
+    _optional("nmse_batch", "NMSE in batches", "", 4, "min", f"NMSE {IN_BATCHES}"),
+    _optional("l0_batch", "L0 in batches", "", 1, None, f"L0 {IN_BATCHES}"),
+)
+_TEXT_METRICS = [
+    replace(
+        metric,
+        name=f"{metric.name}{TEXT}",
+        title=f"{metric.title}, text",
+        explained=f"{metric.explained}; over the text alone, without BOS and other special tokens",
+        column=None,
+        is_optional=True,
     )
-}
+    for metric in _METRICS
+]
+METRICS = {metric.name: metric for metric in (*_METRICS, *_TEXT_METRICS)}
 BAD_CE = 6.0  # nats per token from which on a remark says that the model predicts the text badly
+OFF_K = 0.005  # relative difference of L0 from k from which on metrics "at k" are of another L0
 CONCENTRATED = 0.5  # share of the variance from which on 1 % of the activations count as deciding the FVU
 COLUMNS = {metric.name: metric.column for metric in METRICS.values() if metric.column is not None}
+
+
+def choose_metrics(found: Iterable[Mapping[str, Any]]) -> list[Metric]:
+    """Return the metrics to show for SAEs with these values, by name: an optional one only if an SAE has it."""
+    known = {name for values in found for name, value in values.items() if value is not None}
+    return [metric for metric in METRICS.values() if not metric.is_optional or metric.name in known]
 
 
 def find_concentration(metrics: Mapping[str, float | None]) -> str | None:
@@ -74,6 +107,14 @@ def remark_on(metrics: Mapping[str, Any]) -> str | None:
         f"NMSE {metrics['nmse']:.3g}: worse than the mean of each activation's entries as its reconstruction; did the "
         "training diverge, or is the SAE of another model, hook or normalisation?"
     )
+
+
+def remark_on_sparsity(metrics: Mapping[str, Any], k: int | None) -> str | None:
+    """Return a remark if an SAE has no L0 of k on held-out text, whatever its threshold; None if it has."""
+    l0 = metrics.get("l0_at_k")
+    if l0 is None or k is None or abs(l0 - k) <= OFF_K * k:
+        return None
+    return f"L0 is {l0:.4g} at best, not k = {k}: too few latents have a positive pre-activation on some activations"
 
 
 def remark_on_model(metrics: Mapping[str, Any]) -> str | None:

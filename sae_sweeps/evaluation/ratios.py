@@ -22,6 +22,10 @@ REASONS = {  # metric -> why it has no value
     "top_variance_share": "all held-out activations are equal",
     "ce_recovered_zero": "zeros in place of the activations do not change the cross-entropy",
     "ce_recovered_mean": "the mean in place of the activations does not change the cross-entropy",
+    **dict.fromkeys(
+        ("nmse_at_k", "l0_at_k", "l0_at_k_error", "ce_degradation_at_k", "threshold_factor"),
+        "more than k latents have a threshold of 0, so no factor on the thresholds gives an L0 of k",
+    ),
     "auroc": "all active latents change the MSE in the same direction, or no latent is active",
     "best_threshold": "all active latents change the MSE in the same direction, or no latent is active",
     "novel_lowering_share": "no novel latent is active",
@@ -62,6 +66,7 @@ def explain_missing(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _find_reason(name: str) -> str:
+    name = name.removesuffix("_text")
     if name in REASONS:
         return REASONS[name]
     starts = (reason for start, reason in REASONS_BY_START.items() if name.startswith(start))

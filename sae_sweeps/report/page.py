@@ -15,7 +15,14 @@ from sae_sweeps.report.blocks import Blocks, to_well_formed_json
 from sae_sweeps.report.cautions import list_cautions
 from sae_sweeps.report.explorer import build_explorer
 from sae_sweeps.report.joining import list_joined
-from sae_sweeps.report.points import list_groups, list_metrics, list_points, read_curve, split_shared_settings
+from sae_sweeps.report.points import (
+    list_groups,
+    list_metrics,
+    list_points,
+    read_curve,
+    read_sparsity,
+    split_shared_settings,
+)
 from sae_sweeps.report.steering import list_steered
 from sae_sweeps.report.studies import (
     FinishedStudy,
@@ -47,6 +54,7 @@ SCRIPTS = (
     "address",
     "comparison",
     "curves",
+    "sparsity",
     "settings",
     "studies",
     "stitching",
@@ -82,16 +90,16 @@ def build_page(
     blocks = Blocks()
     blocks.add("plotly", library := read_plotly())
     blocks.add("curves", [read_curve(point) for point in members])
+    blocks.add("sparsity", [read_sparsity(point) for point in members])
     sweeps = sweeps or list({point.sweep.folder: point.sweep for point in points}.values())
     studies = [study for sweep in sweeps for study in find_finished(sweep)]
-    by_task = collect_studies(studies)
-    blocks.add("studies", shorten_paths(by_task))
+    blocks.add("studies", shorten_paths(by_task := collect_studies(studies)))
     content = {
         "title": title,
         "sweeps": [sweep.name for sweep in sweeps],
         "commands": _list_commands(sweeps),
         "architectures": TITLES,
-        "metrics": list_metrics(),
+        "metrics": list_metrics(points),
         "groups": list_groups(groups),
         "points": rows,
         "shared": split_shared_settings(rows),

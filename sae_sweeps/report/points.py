@@ -10,12 +10,18 @@ from typing import Any
 from sae_sweeps.config.differences import flatten, shorten_paths
 from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.config.saes import architecture_title
-from sae_sweeps.evaluation.metrics import METRICS
+from sae_sweeps.evaluation.metrics import METRICS, choose_metrics
 from sae_sweeps.report.blocks import round_digits
+from sae_sweeps.runtime.records import matches
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, describe_data, finite_or_inf
 from sae_sweeps.training.curve import read_lines
 
 MAX_CURVE_LINES = 300  # number of lines to which training curves are thinned
+SPARSITY_SHAPE = {
+    "histogram": {"width": int, "counts": [int]},
+    "by_position": [(float, None)],
+    "special": {"positions": int, "l0": (float, None)},
+}
 CURVES = ("loss", "mse", "aux_loss", "l0", "dead_fraction", "threshold_mean", "lr")
 
 
@@ -49,6 +55,7 @@ def list_points(groups: Sequence[Group]) -> list[dict[str, Any]]:
                     "seed": point.config["seed"],
                     "metrics": results.get("metrics"),
                     "training": results.get("training"),
+                    "has_sparsity": read_sparsity(point) is not None,
                     "settings": collect_settings(point),
                 }
             )
@@ -133,9 +140,17 @@ def read_curve(point: ComparedPoint) -> dict[str, list[float | None]] | None:
     return {"tokens": [line["tokens"] for line in kept], **curves}
 
 
-def list_metrics() -> list[dict[str, Any]]:
+def read_sparsity(point: ComparedPoint) -> dict[str, Any] | None:
+    """Return a point's numbers of active latents (evaluation/sparsity.py), rounded; None if its results have none."""
+    found = (point.results or {}).get("sparsity")
+    if found is None or not matches(found, SPARSITY_SHAPE):
+        return None
+    return {**found, "by_position": [round_digits(mean) for mean in found["by_position"]]}
+
+
+def list_metrics(points: Sequence[ComparedPoint]) -> list[dict[str, Any]]:
     """Return a dictionary per metric: name, title, unit, decimals, whether low or high is better, and explanation."""
-    return [asdict(metric) for metric in METRICS.values()]
+    return [asdict(metric) for metric in choose_metrics(point.metrics for point in points)]
 
 
 def format_mean(name: str, group: Group) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sae_sweeps.saes.base import NORMALIZATIONS, SAE
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.selection import keep_above, keep_top_per_row
-from sae_sweeps.saes.sparse import RowSparse
+from sae_sweeps.saes.sparse import Entries, RowSparse
 
 WEIGHTS = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold", "gain", "shift")
 PER_LATENT = ("relu", "jumprelu", "gated")  # architectures whose latents are selected independently of each other
@@ -79,9 +79,14 @@ class InferenceSAE(SAE):
             found = keep_above(product, self.threshold)
             assert found is not None, "keep_above returns entries if no `at_most` is given"
             kept = found
-        if self.gain is not None and self.shift is not None:
-            kept.value = (kept.gather(self.gain) * kept.pre + kept.gather(self.shift)).relu()
+        kept.value = self.activate(kept)
         return kept
+
+    def activate(self, entries: Entries) -> Tensor:
+        """Return the activations of selected entries: their pre-activations, or a gated SAE's magnitudes."""
+        if self.gain is None or self.shift is None:
+            return entries.pre
+        return (entries.gather(self.gain) * entries.pre + entries.gather(self.shift)).relu()
 
     def describe_sparsity(self) -> str:
         """Return what sets the number of active latents, for `repr`: k, or the range of the latents' thresholds."""

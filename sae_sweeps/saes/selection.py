@@ -23,12 +23,13 @@ WIDEST = 8  # most candidates of a row, in multiples of k, to search together wi
 MOST_CANDIDATES = 4  # limit of a batch's candidates, in multiples of the number wanted, before the floor is raised
 
 
-def keep_above(product: Product, floor_F: Tensor, at_most: float = 1.0) -> RowSparse | None:
+def keep_above(product: Product, floor_F: Tensor, at_most: float = 1.0, *, signed: bool = False) -> RowSparse | None:
     """Return the pre-activations that are positive and above the latent's value in `floor_F`, as sparse entries (B, F).
 
     Returns None if more than the share `at_most` of the first rows' entries are above: a dense matrix is then faster.
+    signed: whether pre-activations may also be negative
     """
-    floor_F = floor_F.clamp(min=0)
+    floor_F = floor_F if signed else floor_F.clamp(min=0)
     if at_most < 1 and product.share_above(floor_F) > at_most:
         return None
     lower_F1 = product.lower(floor_F)[:, None]

@@ -72,6 +72,10 @@ class RowSparse:
         """Return which latents are active in at least one row, bool (F,)."""
         return sum_by_index(self.col_N, self.shape[1], self.active.to(torch.int32)) > 0
 
+    def count_active(self) -> Tensor:
+        """Return the number of active latents of each row, int32 (B,)."""
+        return sum_by_index(self.row_N, self.shape[0], self.active.to(torch.int32))
+
     def gather(self, vector_F: Tensor) -> Tensor:
         """Gather the values of a per-latent vector (F,) at the kept entries, (N,)."""
         return vector_F[self.col_N]

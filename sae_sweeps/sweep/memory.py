@@ -20,19 +20,21 @@ from sae_sweeps.sweep.point import Point
 FLOAT = 4  # bytes per float32 number
 BASE = {"cpu": 32e6, "cuda": 0.6e9}  # of the libraries: on CUDA its context, and workspaces of the products
 # numbers that the code has as constants as well: saes/encoder.py, saes/sparse.py, saes/penalized.py, saes/topk.py,
-# evaluation/evaluate.py and activations/language_model.py
+# evaluation/reconstruction.py, evaluation/equal_l0.py and activations/language_model.py
 BLOCK = {"cpu": 2**23, "cuda": 2**27}  # entries of the encoder's product at a time
 DENSE_FROM, DENSE_LIMIT = {"cpu": 0.1, "cuda": 0.05}, 2**29  # share and number of entries of a dense matrix
 START = 256  # activations on which thresholds are set to a target L0
 SEARCHED = 0.02  # share of the dead latents below which their largest are searched for
 EVALUATED = 2048  # activations in a batch of the evaluation
+MARGIN = 1.25  # candidates for an L0 of k, in multiples of k
 LOGITS = {"cpu": 2**23, "cuda": 2**26}  # elements of the logits at a time
 
 # bytes per entry, counted where most of them are held at once
 ENTRY = 72  # a kept entry: its place, pre-activation and gradients, by rows and by columns
 CANDIDATE = 400  # a kept entry of TopK and BatchTopK, while it is chosen among up to four candidates
 POSITIVE = 23  # an entry of a block of which half are candidates, while BatchTopK searches without a first guess
-LOGIT = 12  # a logit, the copy of those that are counted, and the logarithm of its softmax
+AT_K = 48  # a candidate for an L0 of k: its place and pre-activation, and its group and level as they are sorted
+LOGIT = 20  # a logit, the copy of those that are counted, two logarithms of their softmax, and what compares them
 # matrices of all (B, F) entries that a dense step holds at once
 DENSE_MATRICES = {"jumprelu": 6.0, "relu": 6.0, "gated": 8.0}
 STARTING_L0 = {"jumprelu": 1.0, "relu": 4.0, "gated": 1.0}  # with a target L0, in multiples of it
@@ -72,8 +74,16 @@ def shared_bytes(config: Config, facts: ModelInfo, device: str) -> float:
         evaluated + reading + _logit_bytes(config, facts, device),
         evaluated + 4 * FLOAT * held_out,  # squares in float64
         evaluated + _block_bytes(config, EVALUATED, device, FLOAT) + CANDIDATE * EVALUATED * config.k,
+        evaluated + _candidates_bytes(config),
     )
-    return BASE[device] + width * held_out + max(phases)
+    return BASE[device] + 2 * width * held_out + max(phases)
+
+
+def _candidates_bytes(config: Config) -> float:
+    """Estimate the entries of all held-out activations among which those at an L0 of k are, while they are sorted."""
+    if config.sae.architecture == "topk":
+        return 0.0
+    return AT_K * MARGIN * config.k * config.evaluation.tokens
 
 
 def number_bytes(config: Config) -> int:

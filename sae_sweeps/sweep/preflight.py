@@ -176,8 +176,9 @@ def _require_full_sequence(config: Config) -> None:
 
     for held_out in (True, False):
         documents = read_split(config.dataset, held_out)
-        bos = 0 if config.dataset.prepend_bos else None
-        if next(fill_sequences(documents, encode, bos, eos=0, seq_len=config.dataset.seq_len), None) is None:
+        bos, per_document = 0 if config.dataset.prepend_bos else None, config.dataset.has_bos_per_document
+        given = (documents, encode, bos, 0, config.dataset.seq_len)
+        if next(fill_sequences(*given, bos_per_document=per_document), None) is None:
             raise too_short_error(config.dataset, held_out)
 
 

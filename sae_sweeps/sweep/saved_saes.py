@@ -59,6 +59,11 @@ class SavedSAE:
         return re.sub(r"(?<=.)-[0-9a-f]{8}$", "", self.name)
 
     @property
+    def k(self) -> int | None:
+        """Return the k that the SAE was trained with; None if the files of another library do not contain it."""
+        return self.config.k if self.declared is None else self.declared.k
+
+    @property
     def is_foreign(self) -> bool:
         """Return whether the SAE was trained by another library."""
         return self.declared is not None and not self.declared.trained_here
@@ -137,7 +142,7 @@ class SavedSAE:
             "format": self.format,
             "architecture": self.config.sae.architecture,
             "dict_size": self.config.dict_size,
-            "k": self.config.k if declared is None else declared.k,
+            "k": self.k,
             "seed": self.config.seed if declared is None else None,
             "wandb_run": self.run,
             "files": self.compute_checksums(),

@@ -3,7 +3,7 @@
 import logging
 
 from sae_sweeps.config import Config
-from sae_sweeps.evaluation.evaluate import evaluate
+from sae_sweeps.evaluation.evaluate import evaluate_with_sparsity
 from sae_sweeps.evaluation.metrics import find_concentration, remark_on
 from sae_sweeps.evaluation.ratios import describe_metrics
 from sae_sweeps.report.terminal import saes_table
@@ -48,7 +48,9 @@ def _evaluate(study: Study, display: PointProgress) -> None:
     source = study.load_source()
     sae = study.load_sae("sae", source)
     display.show_stage("evaluating")
-    metrics = evaluate(sae, source.model, source.held_out(study.config.evaluation.tokens))
-    study.write_results(metrics)
+    data, batch_size = source.held_out(study.config.evaluation.tokens), study.config.training.batch_size
+    k = study.saved["sae"].k
+    metrics, sparsity = evaluate_with_sparsity(sae, source.model, data, k=k, batch_size=batch_size)
+    study.write_results(metrics, sparsity=sparsity)
     log.info("%s: %s", study.name, describe_metrics(metrics))
     study.track("step", lambda run: None, metrics)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sae_sweeps.config.differences import flatten, shorten_paths
-from sae_sweeps.evaluation.metrics import METRICS
+from sae_sweeps.evaluation.metrics import choose_metrics
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.report.markdown import escape_markdown, format_code, format_markdown_row
@@ -121,9 +121,10 @@ def build_overview(
 
 def build_metrics_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
     """Return a Markdown table of metrics with a row per SAE, the lowest NMSE first, SAEs without metrics last."""
-    rows = [["SAE", *(metric.title for metric in METRICS.values())]]
+    shown = choose_metrics(metrics.values())
+    rows = [["SAE", *(metric.title for metric in shown)]]
     for name, values in sorted(metrics.items(), key=lambda item: finite_or_inf(item[1].get("nmse"))):
-        rows.append([escape_markdown(name), *(metric.text(values.get(key)) for key, metric in METRICS.items())])
+        rows.append([escape_markdown(name), *(metric.text(values.get(metric.name)) for metric in shown)])
     return _build_table(rows)
 
 

@@ -15,8 +15,8 @@ from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.config import Config
 from sae_sweeps.config.saes import PenaltyConfig
 from sae_sweeps.config.sparsity import explain_sparsity, resolve_sparsity
-from sae_sweeps.evaluation.evaluate import evaluate
-from sae_sweeps.evaluation.metrics import find_concentration
+from sae_sweeps.evaluation.evaluate import evaluate_with_sparsity
+from sae_sweeps.evaluation.metrics import find_concentration, remark_on_sparsity
 from sae_sweeps.evaluation.ratios import describe_metrics, explain_missing, require_numbers
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import sae_metadata
@@ -220,7 +220,8 @@ class PointRun:
         self._display.show_stage("evaluating")
         began = time.perf_counter()
         sae = self.trainer.sae.for_inference()
-        metrics = evaluate(sae, model, data)
+        batch_size = config.training.batch_size
+        metrics, sparsity = evaluate_with_sparsity(sae, model, data, k=config.k, batch_size=batch_size)
         self.evaluation_seconds = time.perf_counter() - began
         self._require_written()
         require_numbers(metrics, ADVICE)
@@ -228,13 +229,13 @@ class PointRun:
         if self._left_out:
             message = "%s: left out %s positions of the training text, because of their tokens (dataset.exclude=%s)"
             self._log.info(message, self.point.name, f"{self._left_out:,}", config.dataset.exclude)
-        if (concentration := find_concentration(metrics)) is not None:
-            self._log.warning("%s: %s", self.point.name, concentration)
+        for remark in filter(None, (find_concentration(metrics), remark_on_sparsity(metrics, config.k))):
+            self._log.warning("%s: %s", self.point.name, remark)
         saelens.write(folder / "sae", sae, sae_metadata(config))
         log_results(self._tracker, self.point, self.trainer.tokens_done, metrics)
         seconds = self._curve.total("seconds") if self._curve.is_complete else None
         results = describe_results(config, self.trainer, metrics, seconds, self._left_out)
-        point_state.write_results(folder, results)
+        point_state.write_results(folder, {**results, "sparsity": sparsity})
         self._tracker.finish()
         if not config.training.keep_states:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)

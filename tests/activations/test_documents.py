@@ -4,6 +4,7 @@ import json
 import pytest
 
 from sae_sweeps.activations.documents import fill_sequences, locate_documents, read_documents, read_split, split_single
+from sae_sweeps.activations.pieces import Piece
 from sae_sweeps.activations.text_files import find_files
 from sae_sweeps.config import DatasetConfig
 from sae_sweeps.runtime.errors import ConfigError
@@ -24,6 +25,20 @@ def test_sequences_start_with_bos_and_documents_end_with_eos():
     rows = list(fill_sequences(["ab", "cdefg"], letters, bos=1, eos=2, seq_len=4))
     #                  a b <eos> | c d e | f g <eos>
     assert rows == [[1, 97, 98, 2], [1, 99, 100, 101], [1, 102, 103, 2]]
+
+
+def test_each_document_starts_with_bos_wherever_that_falls():
+    rows = fill_sequences(["ab", "cdefg", "h"], letters, bos=1, eos=2, seq_len=3, bos_per_document=True)
+    #                     <bos> a b | <bos> c d | e f g | <bos> h (dropped)
+    assert list(rows) == [[1, 97, 98], [1, 99, 100], [101, 102, 103]]
+
+
+def test_a_document_in_pieces_starts_with_one_bos():
+    def cut(text):
+        yield from (Piece(letter, is_last=at == len(text) - 1) for at, letter in enumerate(text))
+
+    rows = fill_sequences(["abc", "de"], letters, bos=1, eos=2, seq_len=7, cut=cut, bos_per_document=True)
+    assert list(rows) == [[1, 97, 98, 99, 1, 100, 101]]
 
 
 def test_without_special_tokens_sequences_hold_text_only_and_the_remainder_is_dropped():

@@ -59,3 +59,13 @@ def test_text_shorter_than_one_sequence_is_refused(tmp_path, streaming):
         tokens.held_out_tokens(1)
     with pytest.raises(ConfigError, match="training text is shorter"):
         tokens.training(0, 1)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_documents_that_start_with_bos_fill_sequences_without_a_bos_of_their_own(tmp_path, streaming):
+    tokens = source(tmp_path, streaming=streaming, bos="document")
+    rows = tokens.training(0, 36 * 10 // 4)
+    assert (rows == 1).sum() == 36  # one per document
+    assert (rows[:, 0] != 1).any()
+    held_out = tokens.held_out_tokens(1000)
+    assert sorted(held_out.flatten().tolist())[:4] == [1] * 4

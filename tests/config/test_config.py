@@ -70,6 +70,7 @@ def test_experiments_have_the_settings_of_the_papers(experiment):
             True,
             128,
         )
+        assert (config.dataset.bos, config.dataset.exclude) == ("document", "none")
         assert resolve_sparsity(config) == {"sparsity_coefficient": coefficient}
         assert f"k={k}" in explain_sparsity(config)
         assert {name: getattr(config.sae, name) for name in PAPER_JUMPRELU} == PAPER_JUMPRELU
@@ -212,6 +213,24 @@ def test_the_excluded_tokens_name_a_point_unless_they_are_the_default():
     assert streams[1] != streams[2] != streams[0] != streams[1]
     configs = [asdict(composed(f"dataset.exclude={exclude}")) for exclude in ("special", "none")]
     assert find_varying(configs) == ["dataset.exclude"]
+
+
+def test_where_bos_tokens_are_names_a_point_unless_it_is_the_default():
+    default = compose_name()
+    assert compose_name("dataset.bos=sequence") == default != compose_name("dataset.bos=document")
+    sequence, document = (composed(f"dataset.bos={bos}") for bos in ("sequence", "document"))
+    assert "bos" not in select_stream_settings(sequence)["dataset"]
+    assert select_stream_settings(document)["dataset"]["bos"] == "document"
+    assert (sequence.dataset.first_position, document.dataset.first_position) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [(["dataset.bos=both"], "both"), (["dataset.bos=document", "dataset.prepend_bos=false"], "document")],
+)
+def test_a_place_of_bos_tokens_that_cannot_be_is_refused(words, value):
+    (problem,) = find_problems(composed(*words))
+    assert str(problem).startswith(f"dataset.bos={value}: ")
 
 
 @pytest.mark.parametrize("exclude", ["-1", "[0,-5]", "true", "[[0]]", "[0,null]", "1.5", "{a: 1}", "''"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sae_sweeps.activations.held_out import HeldOut
+from sae_sweeps.activations.predictions import Losses
 from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.evaluation.metrics import find_concentration
 from sae_sweeps.evaluation.ratios import compute_spread, describe_metrics, divide, explain_missing, require_numbers
@@ -55,7 +56,11 @@ def held_out(acts_NSD, *, ce=2.0, ce_zero=5.0, ce_mean=4.0, with_reconstruction=
     shape = acts_NSD.shape[:2]
     tokens_NS = torch.zeros(shape, dtype=torch.int64)
     data = HeldOut(tokens_NS, acts_NSD, torch.ones(shape, dtype=torch.bool), 0, False, ce, ce_zero, ce_mean)
-    return SimpleNamespace(cross_entropy=lambda *arguments, **options: with_reconstruction), data
+
+    def compare(tokens_NS, original, replacements, counted_NS, *, from_hook):
+        return [Losses(with_reconstruction, 0.1)] * len(replacements)
+
+    return SimpleNamespace(cross_entropy=None, compare=compare), data
 
 
 def make_sae(normalization):

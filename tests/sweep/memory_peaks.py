@@ -12,6 +12,7 @@ import gc
 import json
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,10 +50,12 @@ class Model(LanguageModel):
     def __init__(self, config: Config) -> None:
         self.config, self.device, self.hook = config.model, torch.device("cpu"), config.model.hook
         self._bridge: Any = SimpleNamespace(cfg=SimpleNamespace(d_vocab=V, d_model=D))
-        self._hooked: Any = SimpleNamespace(logits=self._logits)
+        self._hooked: Any = SimpleNamespace(
+            logits=self._logits, n_layers=0, replacing_blocks=lambda *arguments: nullcontext()
+        )
         self._U_DV = torch.randn(D, V)
 
-    def _logits(self, tokens_nS: torch.Tensor, hook: str, replace: Any) -> torch.Tensor:
+    def _logits(self, tokens_nS: torch.Tensor, hook: str = "", replace: Any = None) -> torch.Tensor:
         acts_nSD = torch.randn(*tokens_nS.shape, D)
         return (acts_nSD if replace is None else replace(acts_nSD)) @ self._U_DV
 
@@ -78,6 +81,7 @@ def evaluate_once(config: Config) -> None:
     tokens_NS = torch.randint(1, V, (sequences, config.dataset.seq_len))
     acts_NSD = torch.randn(*tokens_NS.shape, D).to(getattr(torch, config.model.dtype))
     data = HeldOut(tokens_NS, acts_NSD, torch.ones_like(tokens_NS).bool(), 0, False, 9.0)
+    data.final_NSD = acts_NSD.clone()
     evaluate(trainer.sae, Model(config), data)
 
 

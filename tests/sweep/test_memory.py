@@ -12,7 +12,7 @@ from sae_sweeps.activations import language_model
 from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import Config
 from sae_sweeps.config.saes import SAE_SCHEMAS, PenaltyConfig
-from sae_sweeps.evaluation import evaluate
+from sae_sweeps.evaluation import equal_l0, reconstruction
 from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.saes import TRAINABLE, encoder, penalized, sparse, topk
 from sae_sweeps.sweep import Point, memory
@@ -41,6 +41,8 @@ for dtype in ("model.dtype=float32", "model.dtype=bfloat16"):
 LARGE = ["dict_size=24576", "training.batch_size=1024", "training.precision=float32", TRAINING]
 CASES += [("train", [*sae, *LARGE, "training.aux_residual_gradient=true"]) for sae in SAES[:3]]
 CASES.append(("train", ["sae=jumprelu", "sae.sparsity_coefficient=1e-3", "sae.absolute_threshold=0.3", *LARGE]))
+MANY_TOKENS = ["evaluation.tokens=16384", "dict_size=8192", EVALUATION]
+CASES += [("evaluate", ["sae=batchtopk", f"k={k}", *MANY_TOKENS]) for k in (32, 128)]
 QUICK = [CASES[0], CASES[1], CASES[8], CASES[-2]]  # TopK, BatchTopK, gated with many active entries; an evaluation
 GPU_CHECK = PROJECT / "benchmarks" / "results" / "nvidia-h100-80gb-hbm3-check.md"
 
@@ -103,7 +105,8 @@ def test_constants_are_those_of_the_code():
     assert memory.BLOCK == {"cpu": encoder.BLOCK, "cuda": encoder.BLOCK_CUDA}
     assert (memory.DENSE_FROM, memory.DENSE_LIMIT) == (sparse.DENSE_FROM, sparse.DENSE_LIMIT)
     assert memory.LOGITS == {"cpu": language_model.LOGITS_IN_MEMORY, "cuda": language_model.LOGITS_IN_MEMORY_CUDA}
-    assert (memory.START, memory.SEARCHED, memory.EVALUATED) == (penalized.START, topk.SEARCHED, evaluate.BATCH)
+    assert (memory.START, memory.SEARCHED, memory.EVALUATED) == (penalized.START, topk.SEARCHED, reconstruction.BATCH)
+    assert memory.MARGIN == equal_l0.MARGIN
     assert (
         set(memory.STARTING_L0)
         == set(memory.DENSE_MATRICES)

@@ -180,6 +180,7 @@ function addComparison() {
       { tickformat: ".0%" },
     ),
   );
+  added.push(...addSparsity(charts));
   const costs = document.getElementById("cost-charts");
   add(costs, "NMSE against training time", "", plotCost);
   const formatSpeed = (value) => Math.round(value).toLocaleString("en-US");

@@ -29,11 +29,24 @@ function smooth(values, weight) {
 
 let curves = null; // per point, once decoded
 
-function plottedPoints() {
+// As many points as a chart has lines for, those with the lowest NMSE.
+function chooseLowest(points) {
   const nmse = (point) => point.metrics?.nmse ?? Infinity;
-  return selectedOrShownPoints()
-    .sort((a, b) => nmse(a) - nmse(b))
-    .slice(0, MAX_CURVES);
+  return points.sort((a, b) => nmse(a) - nmse(b)).slice(0, MAX_CURVES);
+}
+
+const plottedPoints = () => chooseLowest(selectedOrShownPoints());
+
+// What Plotly needs to know of a point's line, but for its coordinates, and its entry in the legend.
+function makeLine(point) {
+  const { color, dash } = styleOf(point);
+  const line = { color: cssColor(color), dash: plotlyDash(dash), width: 1.6 };
+  return { name: escapePlotly(point.label), type: "scatter", mode: "lines", line };
+}
+
+function lineEntry(point) {
+  const { color, dash } = styleOf(point);
+  return { name: point.label, short: point.short, style: { color, dash } };
 }
 
 function buildCurves(hidden) {
@@ -43,16 +56,7 @@ function buildCurves(hidden) {
     const curve = curves?.[report.points.indexOf(point)];
     const values = curve?.[curveView.metric];
     if (!values) return [];
-    const { color, dash } = styleOf(point);
-    const style = { color: cssColor(color), dash: plotlyDash(dash), width: 1.6 };
-    const line = {
-      name: escapePlotly(point.label),
-      x: curve.tokens,
-      y: values,
-      type: "scatter",
-      mode: "lines",
-      line: style,
-    };
+    const line = { ...makeLine(point), x: curve.tokens, y: values };
     const hovertemplate = `<b>${escapePlotly(point.label)}</b><br>%{x:,} tokens<br>%{y:.4g}<extra></extra>`;
     if (!curveView.smoothing) return [{ ...line, hovertemplate }];
     const faint = { ...line, opacity: 0.25, hoverinfo: "skip" };
@@ -60,11 +64,7 @@ function buildCurves(hidden) {
   });
   const ticks = curveView.metric === "dead_fraction" ? { tickformat: ".0%" } : { exponentformat: "e" };
   const yaxis = { title: CURVE_TITLES[curveView.metric], type: curveView.log ? "log" : "linear", ...ticks };
-  const entries = plotted.map((point) => {
-    const { color, dash } = styleOf(point);
-    return { name: point.label, short: point.short, style: { color, dash } };
-  });
-  return { traces, layout: { xaxis: { title: "tokens" }, yaxis }, entries };
+  return { traces, layout: { xaxis: { title: "tokens" }, yaxis }, entries: plotted.map(lineEntry) };
 }
 
 function drawCurvesStatus() {

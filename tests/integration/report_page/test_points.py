@@ -1,5 +1,7 @@
 """The table of points and its charts: sorting, filters, baseline, selection and a failed point."""
 
+import json
+
 import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed")
@@ -160,3 +162,25 @@ def test_a_failed_point_is_shown_with_its_reason(open_report):
     expect(row.locator(".state.failed")).to_be_visible()
     expect(row.locator(".reason")).to_contain_text("the loss is")
     expect(page.locator("#summary")).to_contain_text("8 of 9 points are done; 1 failed.")
+
+
+def test_active_latents_have_a_line_per_finished_point(open_report, sweep):
+    page = open_report()
+    filters(page, "seeds").select_option("")
+    results = [json.loads(file.read_text()) for file in sorted(sweep.glob("*topk-*/results.json"))]
+    for title, key in (("Active latents per activation", "histogram"), ("Active latents by position", "by_position")):
+        figure = chart(page, title)
+        drawn = traces(page, title)
+        assert len(drawn) == len(results)
+        expected = [one["sparsity"][key] for one in results]
+        if key == "histogram":
+            shares = [[count / sum(one["counts"]) / one["width"] for count in one["counts"]] for one in expected]
+        else:
+            shares = [[mean for mean in one if mean is not None] for one in expected]
+        found = sorted(trace["y"] for trace in drawn)
+        assert len(found) == len(shares)
+        for line, reference in zip(found, sorted(shares), strict=True):
+            assert line == pytest.approx(reference, rel=1e-4)
+        figure.get_by_text("Numbers").click()
+        expect(figure.locator("table tbody tr").first).to_be_visible()
+    expect(page.locator("#sparsity")).to_contain_text("without BOS and other special tokens, where it is:")
