@@ -6,7 +6,7 @@ from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.studies import FinishedStudy, describe_differences, skip_unreadable
 from sae_sweeps.sweep.comparison import display_name
 
-SHOWN = ("nmse", "l0", "ce_degradation", "dead_fraction")
+SHOWN = ("nmse", "l0", "ce_degradation", "nmse_at_k", "ce_degradation_at_k", "dead_fraction")
 
 
 def list_joined(studies: Sequence[FinishedStudy]) -> list[list[str]]:
@@ -25,6 +25,6 @@ def list_joined(studies: Sequence[FinishedStudy]) -> list[list[str]]:
                     if row["kind"] == "joined":
                         label = f"joined up to {label}, novel below {study.settings['threshold']:g}"
                         label += describe_differences(study, studies)
-                    numbers = [METRICS[name].text(row[name]) for name in SHOWN]
+                    numbers = [METRICS[name].text(row.get(name)) for name in SHOWN]
                     rows.append([label, f"{row['latents']:,}", *numbers])
     return rows

@@ -33,7 +33,8 @@ SCHEMA = pa.schema(
         ("cosine", pa.float32()),  # largest decoder cosine with the latents joined before; null for the smallest SAE's
     ]
 )
-SHOWN = ("nmse", "l0", "ce_degradation", "dead_fraction")  # metrics in a row of results.json
+# metrics in a row of results.json; those at k compare SAEs at an equal L0
+SHOWN = ("nmse", "l0", "ce_degradation", "dead_fraction", "nmse_at_k", "l0_at_k", "ce_degradation_at_k")
 
 
 def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
@@ -84,7 +85,7 @@ def _join(study: Study, display: PointProgress) -> None:
         for kind, sae in (("single", single), ("joined", joined.sae)):
             if kind == "single" or joined is not steps[0]:
                 display.show_stage(f"evaluating {kind} SAEs up to {single.dict_size} latents")
-                found = evaluate(sae, source.model, data)
+                found = evaluate(sae, source.model, data, k=study.config.k)
                 rows.append(
                     {"kind": kind, "up_to": study.saved[part].name, "latents": sae.dict_size}
                     | {name: found[name] for name in SHOWN}
@@ -120,7 +121,7 @@ def _describe(metrics: Mapping[str, Any]) -> str:
     """Return the main results in one line, for the log."""
     parts = [
         f"{metrics[f'latents{end}']} latents, NMSE {format_number(metrics[f'nmse{end}'], '.4f')} at L0 "
-        f"{metrics[f'l0{end}']:.1f}"
+        f"{metrics[f'l0{end}']:.1f}, {format_number(metrics[f'nmse_at_k{end}'], '.4f')} at k"
         for end in ("", "_smallest", "_largest")
     ]
     return f"joined {parts[0]}; smallest SAE {parts[1]}; largest {parts[2]}"
