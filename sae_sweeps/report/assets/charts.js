@@ -264,7 +264,7 @@ function drawNumbers(chart, details) {
     typeof value === "number" ? make("td.number", {}, formatNumber(value)) : make("td", {}, value ?? "–");
   const table = fillTable(
     make("table"),
-    titles,
+    titles.map((title) => makeExplained(title, explainTitle(title))),
     rows.slice(0, MAX_LISTED_ROWS).map((row) => row.map(toCell)),
   );
   const box = make("div.scroll", { role: "region", tabindex: 0, "aria-label": `${chart.title}: numbers` }, table);

@@ -12,6 +12,7 @@ function layoutOfThresholds({ metrics, settings }) {
 }
 
 const THRESHOLD_TITLES = {
+  threshold: "cosine threshold",
   novel: "novel latents",
   nmse_novel_in: "NMSE with novel latents",
   l0_novel_in: "L0 with novel latents",
