@@ -12,6 +12,7 @@ const CURVE_TITLES = {
   lr: "Learning rate",
 };
 const LOGARITHMIC = ["mse", "loss", "aux_loss"]; // by default
+const SMOOTHING = "Smoothing: exponential moving average, with the values themselves drawn faintly.";
 const CURVE_AT_FIRST = { metric: "mse", smoothing: 0, log: true };
 const curveView = { ...CURVE_AT_FIRST };
 
@@ -73,7 +74,7 @@ function drawCurvesStatus() {
   document.getElementById("curves-status").textContent =
     drawn < all
       ? `The ${drawn} of ${all} points with the lowest NMSE; filter or select points to see others.`
-      : `${pluralize(drawn, `${selectedPoints().length ? "selected" : "shown"} point`)}.`;
+      : describeChosen();
 }
 
 // The curves that some point has, or all while that is not known: [name, title].
@@ -82,12 +83,11 @@ function listCurves() {
   return Object.entries(CURVE_TITLES).filter(([name]) => !curves || recorded.has(name));
 }
 
-// The controls of the curves, as they are now.
-function drawCurveControls(chart) {
+// The controls of the curves, as they are now. `draw` shows what was chosen.
+function drawCurveControls(draw) {
   const change = (changed) => {
     Object.assign(curveView, changed);
-    updateAddress();
-    refresh([chart]);
+    draw();
   };
   const weight = make("output", {}, String(curveView.smoothing));
   const smoothing = make("input", {
@@ -114,7 +114,7 @@ function drawCurveControls(chart) {
     .getElementById("curve-controls")
     .replaceChildren(
       makeLabelled("Curve", metric),
-      makeLabelled("Smoothing", make("span", {}, smoothing, " ", weight)),
+      makeLabelled("Smoothing", make("span", {}, smoothing, weight)),
       makeLabelled("Logarithmic", log, true),
     );
 }
@@ -137,13 +137,18 @@ function restoreCurveChoices(params) {
 }
 
 function addCurves() {
-  const caption =
-    "Training MSE per batch, of normalised activations; smoothing: exponential moving average, with the values themselves drawn faintly.";
+  const caption = make("span");
   const chart = addChart(document.getElementById("curve-charts"), "Training curves", caption, buildCurves);
   document.getElementById("curve-controls").addEventListener("submit", (event) => event.preventDefault());
-  const show = () => {
-    drawCurveControls(chart);
+  const draw = () => {
+    const title = CURVE_TITLES[curveView.metric];
+    caption.textContent = `${title}: ${COLUMN_HELP[title]}. ${SMOOTHING}`;
+    updateAddress();
     refresh([chart]);
+  };
+  const show = () => {
+    drawCurveControls(draw);
+    draw();
   };
   remember(listCurveChoices, (params) => {
     restoreCurveChoices(params);

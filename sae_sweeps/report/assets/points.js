@@ -53,6 +53,12 @@ function selectedOrShownPoints() {
   return selected.length ? selected : shownPoints();
 }
 
+// How many points a section shows, and which.
+const describeChosen = () =>
+  selectedPoints().length
+    ? `${pluralize(selectedPoints().length, "selected point")}.`
+    : `${pluralize(shownPoints().length, "point")}, as in the table above.`;
+
 function meanOverSeeds(row, getValue) {
   const values = row.points.map(getValue).filter((value) => value != null);
   return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
