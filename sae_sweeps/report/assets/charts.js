@@ -146,9 +146,7 @@ const isTouchScreen = matchMedia("(pointer: coarse)");
 const EMPTY_LAYOUT = {
   xaxis: { visible: false },
   yaxis: { visible: false },
-  annotations: [
-    { text: "No finished point passes the filter", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 },
-  ],
+  annotations: [{ text: "Nothing to show", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }],
 };
 
 function cssColor(name) {

@@ -67,9 +67,9 @@ const COLUMN_HELP = {
   "explained variance": "share of the variance of the decoder directions",
   "meta-latents per latent": "how many meta-latents reconstruct the direction of a latent",
   "meta-latents": "number of meta-latents in this bin",
-  "largest cosine with a smaller SAE's latent":
-    "of a meta-latent's direction with a decoder direction; middle of a bin",
-  "log10 of the share of tokens on which a latent is active": "middle of a bin: -3 is one token of 1,000",
+  "largest cosine with a smaller SAE": "of a meta-latent's direction with a decoder direction; middle of a bin",
+  "log10 of the activation frequency":
+    "share of tokens on which a latent is active, middle of a bin: -3 is one of 1,000",
 };
 
 // The explanation of a column of numbers below a chart; nothing for names.

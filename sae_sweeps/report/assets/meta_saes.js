@@ -3,14 +3,16 @@
 
 const META_METRICS = {
   latents: "latents",
+  activations: "held-out activations read for examples",
   decomposed: "decoder directions decomposed",
-  never_active: "latents left out: never active in the text read",
+  never_active: "latents left out: never active on these activations",
   meta_latents: "meta-latents",
   meta_latents_unused: "meta-latents used by no latent",
   l0: "meta-latents per latent, mean",
   explained_variance: "explained variance of the decoder directions",
   explained_variance_shuffled: "explained variance of shuffled directions",
   explained_variance_pursuit: "explained variance, matching pursuit with the meta-SAE's decoder",
+  explained_variance_smaller_: "explained variance, matching pursuit with the decoder of # latents",
   nmse_before: "NMSE of the SAE",
   nmse_after: "NMSE of the SAE with reconstructed directions",
   ce_degradation_before: "CE degradation of the SAE, nats",
@@ -52,7 +54,7 @@ function showMetaSAE(content, study) {
         ["shuffled<br>directions", metrics.explained_variance_shuffled, "plain"],
         ["its decoder,<br>matching pursuit", metrics.explained_variance_pursuit, "lower"],
         ...study.smaller.map((sae) => [
-          `${escapePlotly(`decoder of ${sae.dict_size}`)},<br>matching pursuit`,
+          `${escapePlotly(`decoder of ${sae.dict_size} latents`)},<br>matching pursuit`,
           sae.explained_variance,
           "raise",
         ]),
@@ -105,7 +107,7 @@ function showMetaSAE(content, study) {
       () =>
         plotHistograms(
           byLabel,
-          "largest cosine with a smaller SAE's latent",
+          "largest cosine with a smaller SAE",
           "meta-latents",
           study.smaller.map((sae) => verticalLine(sae.best_match_mean_of_random, "random", "bad")),
         ),

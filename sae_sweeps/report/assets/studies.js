@@ -81,19 +81,20 @@ function chooseStudy(studies, titles, chosen, show) {
   ];
 }
 
-// A list of a study's metrics with their titles, without those in `excluded`, with buttons that copy and save it.
+// A list of a study's metrics with their titles, in the order of these, with buttons that copy and save it.
+// titles: name -> title; a name that ends in "_" is of all metrics that begin so, and "#" in its title what follows it.
+// excluded: names of metrics that are not listed
 function listMetrics(study, titles, excluded = []) {
-  const smallerSize = (name) => /^explained_variance_smaller_(\d+)/.exec(name)?.[1];
-  const getTitle = (name) =>
-    titles[name] ??
-    (smallerSize(name)
-      ? `explained variance, matching pursuit with the decoder of ${smallerSize(name)}`
-      : name.replaceAll("_", " "));
-  const names = [
-    ...Object.keys(titles).filter((name) => name in study.metrics),
-    ...Object.keys(study.metrics).filter((name) => !(name in titles)),
-  ].filter((name) => !excluded.includes(name));
-  const listed = names.map((name) => [getTitle(name), study.metrics[name], name]);
+  const names = Object.keys(study.metrics);
+  const titled = Object.entries(titles).flatMap(([name, title]) =>
+    names
+      .filter((found) => (name.endsWith("_") ? found.startsWith(name) : found === name))
+      .map((found) => [title.replace("#", found.slice(name.length)), study.metrics[found], found]),
+  );
+  const others = names.filter((name) => !titled.some(([, , known]) => known === name));
+  const listed = [...titled, ...others.map((name) => [name.replaceAll("_", " "), study.metrics[name], name])].filter(
+    ([, , name]) => !excluded.includes(name),
+  );
   const entries = listed.map(([title, value, name]) =>
     make(
       "div",
