@@ -177,7 +177,7 @@ function addComparison() {
       (row) => row.mean.dead_fraction,
       "dead latents",
       (value) => formatMetric("dead_fraction", value),
-      { tickformat: ".0%" },
+      { tickformat: "~%" },
     ),
   );
   const costs = document.getElementById("cost-charts");

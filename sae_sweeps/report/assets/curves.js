@@ -60,7 +60,7 @@ function buildCurves(hidden) {
     const faint = { ...line, opacity: 0.25, hoverinfo: "skip" };
     return [faint, { ...line, y: smooth(values, curveView.smoothing), hovertemplate }];
   });
-  const ticks = curveView.metric === "dead_fraction" ? { tickformat: ".0%" } : { exponentformat: "e" };
+  const ticks = curveView.metric === "dead_fraction" ? { tickformat: "~%" } : { exponentformat: "e" };
   const yaxis = { title: CURVE_TITLES[curveView.metric], type: curveView.log ? "log" : "linear", ...ticks };
   const entries = plotted.map((point) => {
     const { color, dash } = styleOf(point);
