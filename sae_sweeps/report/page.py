@@ -205,7 +205,7 @@ def _table_section(
         + "</tr>"
         for row in rows[1:]
     )
-    region = f'class="scroll" role="region" aria-label="{title}" tabindex="0"'
+    region = f'class="scroll" role="region" aria-label="{title}: table" tabindex="0"'
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
     return (
         f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>'

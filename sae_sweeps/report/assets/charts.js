@@ -251,7 +251,8 @@ function listCoordinates(chart) {
     for (let at = 0; at < (trace.x ?? []).length; at++)
       rows.push([trace.labels?.[at] ?? read(trace.name ?? ""), read(trace.x[at]), read(trace.y[at])]);
   }
-  const titles = ["", read(layout.xaxis?.title ?? ""), read(layout.yaxis?.title ?? "")];
+  const first = traces.some((trace) => trace.labels) ? "SAE" : "series";
+  const titles = [first, read(layout.xaxis?.title ?? ""), read(layout.yaxis?.title ?? "")];
   const hasSeries = new Set(rows.map(([name]) => name)).size > 1;
   return hasSeries ? [titles, rows] : [titles.slice(1), rows.map((row) => row.slice(1))];
 }

@@ -39,7 +39,8 @@ function plottedPoints() {
 }
 
 function buildCurves(hidden) {
-  const plotted = plottedPoints();
+  const hasCurve = (point) => !curves || curves[report.points.indexOf(point)]?.[curveView.metric];
+  const plotted = plottedPoints().filter(hasCurve);
   const traces = plotted.flatMap((point) => {
     if (hidden.has(point.label)) return [];
     const curve = curves?.[report.points.indexOf(point)];

@@ -33,6 +33,8 @@ function makeExplained(title, text) {
 
 // What the numbers below charts are, by the titles of their columns; those of metrics are explained as metrics.
 const COLUMN_HELP = {
+  SAE: "label of the point or points, as in the table",
+  series: "what the row is of, as in the legend",
   tokens: "activations on which the point has trained, or on which the latent is active",
   "dictionary size": "number of latents of the SAE",
   "own time, s": "time of the point's own training steps, without the language model",
@@ -72,7 +74,7 @@ const COLUMN_HELP = {
     "share of tokens on which a latent is active, middle of a bin: -3 is one of 1,000",
 };
 
-// The explanation of a column of numbers below a chart; nothing for names.
+// The explanation of a column of numbers below a chart.
 function explainTitle(title) {
   const metric = report.metrics.find(({ name }) => metricTitle(name) === title);
   return metric ? explainMetric(metric) : COLUMN_HELP[title.replaceAll("\n", " ")];
@@ -80,7 +82,7 @@ function explainTitle(title) {
 
 // Explain the columns of the table of evaluated SAEs, which the page has from the start.
 function explainEvaluated() {
-  for (const heading of document.querySelectorAll('[aria-label="Evaluated SAEs"] thead th')) {
+  for (const heading of document.querySelectorAll('[aria-label="Evaluated SAEs: table"] thead th')) {
     const metric = report.metrics.find(({ title }) => title === heading.textContent);
     if (metric)
       heading.replaceChildren(makeExplained(metric.title, explainMetric(metric, "the last column has the tokens")));

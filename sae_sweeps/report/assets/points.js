@@ -166,7 +166,7 @@ function drawPoints() {
       if (spread != null) cell.append(make("small", { "data-spread": spread }, `± ${column.format(spread)}`));
       cell.append(makeDifference(column, row, baseline) ?? "");
       if (column.name === "dead_fraction" && isJudgedApart) cell.append(make("small", {}, judgedOn(row.points)));
-      if (column.name === "nmse" && isWorseThanMean(row)) cell.append(make("small.worse", {}, WORSE_THAN_MEAN));
+      if (column.name === "nmse" && isWorseThanMean(row)) cell.append(make("small.worse.wraps", {}, WORSE_THAN_MEAN));
       return cell;
     });
     const selected = row.points.some((point) => view.selected.has(point.key));
@@ -183,7 +183,7 @@ function drawPoints() {
   updateAddress();
   document.getElementById("points-status").textContent =
     `${sorted.length} of ${rows.length} ${noun}` +
-    (baseline ? `; small figures: difference from the baseline, ${baseline.label}` : "");
+    (baseline && sorted.length > 1 ? `; small figures: difference from the baseline, ${baseline.label}` : "");
 }
 
 function makeHeading(column) {
