@@ -83,7 +83,7 @@ async function draw(chart) {
   const Plotly = await loadPlotly();
   const { traces, layout, entries } = buildChart(chart);
   chart.options ??= makeOptions(chart); // the same for each draw: with others Plotly would begin from scratch
-  if (chart.drawn) drawLegend(chart, entries);
+  drawLegend(chart, entries);
   await Plotly.react(chart.area, traces, layout, chart.options);
   if (!chart.drawn)
     chart.area.on(
