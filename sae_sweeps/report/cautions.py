@@ -29,9 +29,12 @@ def list_cautions(groups: Sequence[Group]) -> list[str]:
             cautions.append(f"{group.label}: {remark}")
     for ranked in comparable.values():
         cautions += filter(None, [remark_on_model(group.mean) for group in ranked])
+        found: dict[str, list[int]] = {}  # what there is to say -> each k of which it is true
         for k in sorted({_k(group) for group in ranked}):
             trained = [group for group in ranked if _k(group) == k and not is_worse_than_mean(group.mean)]
-            cautions += _list_cautions_at_k(k, trained)
+            for caution in _list_cautions_at_k(trained):
+                found.setdefault(caution, []).append(k)
+        cautions += [f"At k {', '.join(map(str, ks))}, {caution}." for caution, ks in found.items()]
         tokens = sorted(
             {point.results["training"]["tokens"] for group in ranked for point in group.points if point.results}
         )
@@ -79,22 +82,21 @@ def _list_number_cautions(ranked: Sequence[Group]) -> list[str]:
     return cautions
 
 
-def _list_cautions_at_k(k: int, ranked: Sequence[Group]) -> list[str]:
+def _list_cautions_at_k(ranked: Sequence[Group]) -> list[str]:
+    """Return what to say on groups of one k, lowest NMSE first, without the k: on a small lead, and on unequal L0."""
     cautions = []
     if len(ranked) > 1:
         first, second = ranked[:2]
         lead, spreads = get_nmse(second) - get_nmse(first), [first.spread.get("nmse"), second.spread.get("nmse")]
         known = [spread for spread in spreads if spread is not None]
         if known and lead < math.hypot(*known):
-            cautions.append(f"At k {k}, the two lowest NMSEs differ by less than their standard deviation over seeds.")
+            cautions.append("the two lowest NMSEs differ by less than their standard deviation over seeds")
         elif not known and lead < SMALL_LEAD * get_nmse(first):
             relative = lead / get_nmse(first)
-            cautions.append(
-                f"At k {k}, the two lowest NMSEs differ by {relative:.1%} with one seed each; this may be noise."
-            )
+            cautions.append(f"the two lowest NMSEs differ by {relative:.1%} with one seed each; this may be noise")
     l0 = [group.mean["l0"] for group in ranked if "l0" in group.mean]
     if l0 and max(l0) > (1 + UNEQUAL_L0) * min(l0):
-        cautions.append(f"At k {k}, L0 ranges from {min(l0):.1f} to {max(l0):.1f}; a higher L0 alone lowers the error.")
+        cautions.append(f"L0 ranges from {min(l0):.1f} to {max(l0):.1f}; a higher L0 alone lowers the error")
     return cautions
 
 

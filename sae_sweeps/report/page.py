@@ -40,6 +40,7 @@ from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ComparedPoint, group_by_seed
 
 SHOWN_TASKS = ("report", "stitch", "meta_sae", "latents")  # tasks whose commands the page shows
+NUMBER = ' class="number"'  # of a cell of a table
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
     "basics",
@@ -212,16 +213,21 @@ def _table_section(
     head = "".join(f'<th scope="col">{_escape(cell)}</th>' for cell in rows[0])
     lines = "".join(
         f'<tr><th scope="row">{_escape(row[0])}</th>'
-        + "".join(f'<td class="number">{_escape(cell)}</td>' for cell in row[1:])
+        + "".join(f"<td{NUMBER * _is_number(cell)}>{_escape(cell)}</td>" for cell in row[1:])
         + "</tr>"
         for row in rows[1:]
     )
-    region = f'class="scroll" role="region" aria-label="{title}" tabindex="0"'
+    region = f'class="scroll" role="region" aria-label="{title}: table" tabindex="0"'
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
     return (
         f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>'
         f"<p>{about}</p>{_list('remarks', remarks)}<div {region}>{table}</div></section>"
     )
+
+
+def _is_number(cell: str) -> bool:
+    """Return whether a cell has no letters and no quotes, and so neither a name nor a token."""
+    return not any(one.isalpha() or one in "'\"" for one in cell)
 
 
 def architecture_colors() -> str:

@@ -209,6 +209,14 @@ def test_cautions_on_noise_unequal_l0_and_dead_latents():
     assert list_cautions(group_by_seed([first])) == []
 
 
+def test_a_caution_on_several_k_is_one_sentence():
+    numbers = [(f"k={k}", f"dict_size={size}", nmse) for k in (8, 16) for size, nmse in ((100, 0.1), (200, 0.101))]
+    close = [compared(*words, nmse=nmse, l0=10.0, dead_fraction=0.0) for *words, nmse in numbers]
+    assert list_cautions(group_by_seed(close)) == [
+        "At k 8, 16, the two lowest NMSEs differ by 1.0% with one seed each; this may be noise."
+    ]
+
+
 def test_groups_have_means_and_standard_deviations(mixed):
     shown = read_page(mixed).data
     members = [[row["folder"] for row in shown["points"] if row["group"] == at] for at in range(len(shown["groups"]))]

@@ -83,7 +83,7 @@ async function draw(chart) {
   const Plotly = await loadPlotly();
   const { traces, layout, entries } = buildChart(chart);
   chart.options ??= makeOptions(chart); // the same for each draw: with others Plotly would begin from scratch
-  if (chart.drawn) drawLegend(chart, entries);
+  drawLegend(chart, entries);
   await Plotly.react(chart.area, traces, layout, chart.options);
   if (!chart.drawn)
     chart.area.on(
@@ -146,9 +146,7 @@ const isTouchScreen = matchMedia("(pointer: coarse)");
 const EMPTY_LAYOUT = {
   xaxis: { visible: false },
   yaxis: { visible: false },
-  annotations: [
-    { text: "No finished point passes the filter", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 },
-  ],
+  annotations: [{ text: "Nothing to show", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }],
 };
 
 function cssColor(name) {
@@ -253,7 +251,8 @@ function listCoordinates(chart) {
     for (let at = 0; at < (trace.x ?? []).length; at++)
       rows.push([trace.labels?.[at] ?? read(trace.name ?? ""), read(trace.x[at]), read(trace.y[at])]);
   }
-  const titles = ["", read(layout.xaxis?.title ?? ""), read(layout.yaxis?.title ?? "")];
+  const first = traces.some((trace) => trace.labels) ? "SAE" : "series";
+  const titles = [first, read(layout.xaxis?.title ?? ""), read(layout.yaxis?.title ?? "")];
   const hasSeries = new Set(rows.map(([name]) => name)).size > 1;
   return hasSeries ? [titles, rows] : [titles.slice(1), rows.map((row) => row.slice(1))];
 }
@@ -264,7 +263,7 @@ function drawNumbers(chart, details) {
     typeof value === "number" ? make("td.number", {}, formatNumber(value)) : make("td", {}, value ?? "–");
   const table = fillTable(
     make("table"),
-    titles,
+    titles.map((title) => makeExplained(title, explainTitle(title))),
     rows.slice(0, MAX_LISTED_ROWS).map((row) => row.map(toCell)),
   );
   const box = make("div.scroll", { role: "region", tabindex: 0, "aria-label": `${chart.title}: numbers` }, table);

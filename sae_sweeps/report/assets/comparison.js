@@ -136,7 +136,7 @@ function addBars(parent, chartTitle, caption, getValue, title, format, more = {}
     const layout = { margin: { l: 50, r: 12, t: 24, b: 40 }, xaxis, yaxis: { title, ...more } };
     return { traces: members.length ? [trace] : [], layout };
   };
-  const listNumbers = () => [["", title], listRows().map((row) => [row.label, getValue(row)])];
+  const listNumbers = () => [["SAE", title], listRows().map((row) => [row.label, getValue(row)])];
   return addChart(parent, chartTitle, caption, build, listNumbers);
 }
 
@@ -177,7 +177,7 @@ function addComparison() {
       (row) => row.mean.dead_fraction,
       "dead latents",
       (value) => formatMetric("dead_fraction", value),
-      { tickformat: ".0%" },
+      { tickformat: "~%" },
     ),
   );
   added.push(...addSparsity(charts));

@@ -12,7 +12,9 @@ const CURVE_TITLES = {
   lr: "Learning rate",
 };
 const LOGARITHMIC = ["mse", "loss", "aux_loss"]; // by default
-const curveView = { metric: "mse", smoothing: 0, log: true };
+const SMOOTHING = "Smoothing: exponential moving average, with the values themselves drawn faintly.";
+const CURVE_AT_FIRST = { metric: "mse", smoothing: 0, log: true };
+const curveView = { ...CURVE_AT_FIRST };
 
 // Exponential moving average with bias correction; missing values stay missing.
 function smooth(values, weight) {
@@ -50,7 +52,8 @@ function lineEntry(point) {
 }
 
 function buildCurves(hidden) {
-  const plotted = plottedPoints();
+  const hasCurve = (point) => !curves || curves[report.points.indexOf(point)]?.[curveView.metric];
+  const plotted = plottedPoints().filter(hasCurve);
   const traces = plotted.flatMap((point) => {
     if (hidden.has(point.label)) return [];
     const curve = curves?.[report.points.indexOf(point)];
@@ -62,7 +65,7 @@ function buildCurves(hidden) {
     const faint = { ...line, opacity: 0.25, hoverinfo: "skip" };
     return [faint, { ...line, y: smooth(values, curveView.smoothing), hovertemplate }];
   });
-  const ticks = curveView.metric === "dead_fraction" ? { tickformat: ".0%" } : { exponentformat: "e" };
+  const ticks = curveView.metric === "dead_fraction" ? { tickformat: "~%" } : { exponentformat: "e" };
   const yaxis = { title: CURVE_TITLES[curveView.metric], type: curveView.log ? "log" : "linear", ...ticks };
   return { traces, layout: { xaxis: { title: "tokens" }, yaxis }, entries: plotted.map(lineEntry) };
 }
@@ -72,53 +75,91 @@ function drawCurvesStatus() {
   document.getElementById("curves-status").textContent =
     drawn < all
       ? `The ${drawn} of ${all} points with the lowest NMSE; filter or select points to see others.`
-      : `${pluralize(drawn, `${selectedPoints().length ? "selected" : "shown"} point`)}.`;
+      : describeChosen();
 }
 
-function addCurves() {
-  const caption =
-    "Training MSE per batch, of normalised activations; smoothing: exponential moving average, with the values themselves drawn faintly.";
-  const chart = addChart(document.getElementById("curve-charts"), "Training curves", caption, buildCurves);
-  const form = document.getElementById("curve-controls");
-  form.addEventListener("submit", (event) => event.preventDefault());
-  const change = (name) => (value) => {
-    curveView[name] = value;
-    refresh([chart]);
+// The curves that some point has, or all while that is not known: [name, title].
+function listCurves() {
+  const recorded = new Set((curves ?? []).flatMap((curve) => Object.keys(curve ?? {})));
+  return Object.entries(CURVE_TITLES).filter(([name]) => !curves || recorded.has(name));
+}
+
+// The controls of the curves, as they are now. `draw` shows what was chosen.
+function drawCurveControls(draw) {
+  const change = (changed) => {
+    Object.assign(curveView, changed);
+    draw();
   };
-  const weight = make("output", {}, "0");
+  const weight = make("output", {}, String(curveView.smoothing));
   const smoothing = make("input", {
     type: "range",
     min: 0,
     max: 0.9,
     step: 0.05,
-    value: 0,
+    value: curveView.smoothing,
     oninput: (event) => {
       weight.textContent = event.target.value;
-      change("smoothing")(Number(event.target.value));
+      change({ smoothing: Number(event.target.value) });
     },
   });
   const log = make("input", {
     type: "checkbox",
-    checked: true,
-    onchange: (event) => change("log")(event.target.checked),
+    checked: curveView.log,
+    onchange: (event) => change({ log: event.target.checked }),
   });
-  const metric = makeLabelled(
-    "Curve",
-    makeSelect(Object.entries(CURVE_TITLES), "mse", (name) => {
-      curveView.log = log.checked = LOGARITHMIC.includes(name);
-      change("metric")(name);
-    }),
-  );
-  form.append(
-    metric,
-    makeLabelled("Smoothing", make("span", {}, smoothing, " ", weight)),
-    makeLabelled("Logarithmic", log, true),
-  );
+  const metric = makeSelect(listCurves(), curveView.metric, (name) => {
+    log.checked = LOGARITHMIC.includes(name);
+    change({ metric: name, log: log.checked });
+  });
+  document
+    .getElementById("curve-controls")
+    .replaceChildren(
+      makeLabelled("Curve", metric),
+      makeLabelled("Smoothing", make("span", {}, smoothing, weight)),
+      makeLabelled("Logarithmic", log, true),
+    );
+}
+
+// What the address has of the curves.
+function listCurveChoices() {
+  const { metric, smoothing, log } = curveView;
+  return [
+    ...(metric === CURVE_AT_FIRST.metric ? [] : [["curve", metric]]),
+    ...(smoothing ? [["smoothing", smoothing]] : []),
+    ...(log === LOGARITHMIC.includes(metric) ? [] : [["scale", log ? "logarithmic" : "linear"]]),
+  ];
+}
+
+function restoreCurveChoices(params) {
+  const [metric] = listCurves().find(([name]) => name === params.get("curve")) ?? [CURVE_AT_FIRST.metric];
+  const smoothing = Math.min(0.9, Math.max(0, Number(params.get("smoothing")) || 0));
+  const scale = params.get("scale");
+  Object.assign(curveView, { metric, smoothing, log: scale ? scale !== "linear" : LOGARITHMIC.includes(metric) });
+}
+
+function addCurves() {
+  const caption = make("span");
+  const chart = addChart(document.getElementById("curve-charts"), "Training curves", caption, buildCurves);
+  document.getElementById("curve-controls").addEventListener("submit", (event) => event.preventDefault());
+  const draw = () => {
+    const title = CURVE_TITLES[curveView.metric];
+    caption.textContent = `${title}: ${COLUMN_HELP[title]}. ${SMOOTHING}`;
+    updateAddress();
+    refresh([chart]);
+  };
+  const show = () => {
+    drawCurveControls(draw);
+    draw();
+  };
+  remember(listCurveChoices, (params) => {
+    restoreCurveChoices(params);
+    show();
+  });
+  show();
   readBlock("curves").then((decoded) => {
     curves = decoded;
-    const recorded = new Set(decoded.flatMap((curve) => Object.keys(curve ?? {})));
-    for (const option of metric.querySelectorAll("option")) if (!recorded.has(option.value)) option.remove();
-    refresh([chart]);
+    if (!listCurves().some(([name]) => name === curveView.metric)) Object.assign(curveView, CURVE_AT_FIRST);
+    show();
   });
   return chart;
 }

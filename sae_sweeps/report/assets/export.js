@@ -88,15 +88,13 @@ function makeTools(name, listRows, ...further) {
   );
 }
 
+// An element with buttons above it that copy and save its rows.
+const makeExported = (name, listRows, element) => make("div.exported", {}, makeTools(name, listRows), element);
+
 // A table in a box that scrolls, with buttons that copy and save it.
 function makeTableBox(name, table) {
   const box = make("div.scroll", { role: "region", tabindex: 0, "aria-label": name }, table);
-  return make(
-    "div.exported",
-    {},
-    makeTools(name, () => readTable(table)),
-    box,
-  );
+  return makeExported(name, () => readTable(table), box);
 }
 
 // Add the buttons to the tables that the page has from the start.

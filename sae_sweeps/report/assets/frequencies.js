@@ -35,12 +35,13 @@ async function showFrequencies(cardSet) {
 }
 
 function plotFrequencies(values) {
+  if (!values.length) return { traces: [], layout: {} };
   const low = Math.floor(Math.min(-1, ...values));
   const width = -low / FREQUENCY_BINS;
   const counts = Array(FREQUENCY_BINS).fill(0);
   for (const value of values) counts[Math.min(FREQUENCY_BINS - 1, Math.floor((value - low) / width))]++;
   const bins = { first: low, width, counts };
-  return plotHistograms({ "": bins }, "log10 of the share of tokens on which a latent is active", "latents");
+  return plotHistograms({ "": bins }, "log10 of the activation frequency", "latents");
 }
 
 // A histogram of the magnitudes of a latent's activations, as elements: Plotly would delay the next click.

@@ -31,9 +31,58 @@ function makeExplained(title, text) {
   return text ? make("button.explained", { type: "button", ...explainedBy(text) }, title) : title;
 }
 
+// What the numbers below charts are, by the titles of their columns; those of metrics are explained as metrics.
+const COLUMN_HELP = {
+  SAE: "label of the point or points, as in the table",
+  series: "what the row is of, as in the legend",
+  tokens: "activations on which the point has trained, or on which the latent is active",
+  "dictionary size": "number of latents of the SAE",
+  "own time, s": "time of the point's own training steps, without the language model",
+  "tokens per second": "training tokens per second of the point's own training steps",
+  "Training MSE": "mean squared error per batch, of normalised activations",
+  "Training loss": "what training minimises, the MSE with the auxiliary loss or the penalty on active latents",
+  "Auxiliary loss": "error of the residual as dead latents reconstruct it",
+  "L0 of the batch": "mean number of active latents per activation of a training batch",
+  "Dead latents": "share of the latents that have not been active lately in training",
+  "Mean threshold": "mean over latents of the value from which on a latent is active",
+  "Learning rate": "of Adam at this step",
+  "cosine threshold": "latents whose largest cosine with the small SAE is below it are called novel",
+  "novel latents": "latents of the large SAE whose largest cosine with the small SAE is below the threshold",
+  "NMSE with novel latents": "NMSE of the small SAE with all novel latents inserted",
+  "L0 with novel latents": "L0 of the small SAE with all novel latents inserted",
+  families: "groups of latents of both SAEs that cosines at or above the threshold connect",
+  "largest family": "number of latents, of both SAEs, in the largest of these groups",
+  "true positive rate": "share called novel among the latents that lower the error when inserted alone",
+  "false positive rate": "share called novel among the latents that raise the error when inserted alone",
+  "True positive rate (lower the error, called novel)":
+    "share called novel among the latents that lower the error when inserted alone",
+  "False positive rate (raise the error, called novel)":
+    "share called novel among the latents that raise the error when inserted alone",
+  latent: "number of the latent in the large SAE",
+  "largest cosine": "cosine of its decoder direction with the nearest one of the small SAE",
+  "largest cosine with the small SAE": "cosine of a latent's decoder direction with the nearest one of the small SAE",
+  "relative change in MSE": "change in the small SAE's MSE when this latent alone is inserted, divided by that MSE",
+  "position (small → large SAE)": "number of insertions and swaps that turn the small SAE into the large one",
+  "inserted latents": "number of latents of the large SAE that are inserted into the small one",
+  latents: "number of latents in this bin",
+  "latents of the small : large SAE": "how many latents of each SAE a family has",
+  "explained variance": "share of the variance of the decoder directions",
+  "meta-latents per latent": "how many meta-latents reconstruct the direction of a latent",
+  "meta-latents": "number of meta-latents in this bin",
+  "largest cosine with a smaller SAE": "of a meta-latent's direction with a decoder direction; middle of a bin",
+  "log10 of the activation frequency":
+    "share of tokens on which a latent is active, middle of a bin: -3 is one of 1,000",
+};
+
+// The explanation of a column of numbers below a chart.
+function explainTitle(title) {
+  const metric = report.metrics.find(({ name }) => metricTitle(name) === title);
+  return metric ? explainMetric(metric) : COLUMN_HELP[title.replaceAll("\n", " ")];
+}
+
 // Explain the columns of the table of evaluated SAEs, which the page has from the start.
 function explainEvaluated() {
-  for (const heading of document.querySelectorAll('[aria-label="Evaluated SAEs"] thead th')) {
+  for (const heading of document.querySelectorAll('[aria-label="Evaluated SAEs: table"] thead th')) {
     const metric = report.metrics.find(({ title }) => title === heading.textContent);
     if (metric)
       heading.replaceChildren(makeExplained(metric.title, explainMetric(metric, "the last column has the tokens")));

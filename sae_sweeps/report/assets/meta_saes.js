@@ -3,17 +3,22 @@
 
 const META_METRICS = {
   latents: "latents",
+  activations: "held-out activations read for examples",
   decomposed: "decoder directions decomposed",
-  never_active: "latents left out: never active in the text read",
+  never_active: "latents left out: never active on these activations",
   meta_latents: "meta-latents",
   meta_latents_unused: "meta-latents used by no latent",
   l0: "meta-latents per latent, mean",
   explained_variance: "explained variance of the decoder directions",
   explained_variance_shuffled: "explained variance of shuffled directions",
   explained_variance_pursuit: "explained variance, matching pursuit with the meta-SAE's decoder",
+  explained_variance_smaller_: "explained variance, matching pursuit with the decoder of # latents",
+  explained_variance_nearest_smaller_: "the same with those of # latents that are nearest to a meta-latent",
   explained_variance_random: "explained variance, matching pursuit with as many random directions",
   nearest_other_meta_latent_mean: "largest cosine of a meta-latent with another one, mean",
   nearest_other_latent_mean: "largest cosine of a decomposed direction with another one, mean",
+  near_of_sharing_smaller_: "pairs of latents with a common meta-latent: share nearest to the same one of # latents",
+  sharing_of_near_smaller_: "pairs nearest to the same one of # latents: share with a common meta-latent",
   nmse_before: "NMSE of the SAE",
   nmse_after: "NMSE of the SAE with reconstructed directions",
   ce_degradation_before: "CE degradation of the SAE, nats",
@@ -56,7 +61,7 @@ function showMetaSAE(content, study) {
         ["its decoder,<br>matching pursuit", metrics.explained_variance_pursuit, "lower"],
         ["random directions,<br>matching pursuit", metrics.explained_variance_random, "plain"],
         ...study.smaller.map((sae) => [
-          `${escapePlotly(`decoder of ${sae.dict_size}`)},<br>matching pursuit`,
+          `${escapePlotly(`decoder of ${sae.dict_size} latents`)},<br>matching pursuit`,
           sae.explained_variance,
           "raise",
         ]),
@@ -109,7 +114,7 @@ function showMetaSAE(content, study) {
       () =>
         plotHistograms(
           byLabel,
-          "largest cosine with a smaller SAE's latent",
+          "largest cosine with a smaller SAE",
           "meta-latents",
           study.smaller.map((sae) => verticalLine(sae.best_match_mean_of_random, "random", "bad")),
         ),

@@ -53,6 +53,12 @@ function selectedOrShownPoints() {
   return selected.length ? selected : shownPoints();
 }
 
+// How many points a section shows, and which.
+const describeChosen = () =>
+  selectedPoints().length
+    ? `${pluralize(selectedPoints().length, "selected point")}.`
+    : `${pluralize(shownPoints().length, "point")}, as in the table above.`;
+
 function meanOverSeeds(row, getValue) {
   const values = row.points.map(getValue).filter((value) => value != null);
   return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
@@ -160,7 +166,7 @@ function drawPoints() {
       if (spread != null) cell.append(make("small", { "data-spread": spread }, `± ${column.format(spread)}`));
       cell.append(makeDifference(column, row, baseline) ?? "");
       if (column.name === "dead_fraction" && isJudgedApart) cell.append(make("small", {}, judgedOn(row.points)));
-      if (column.name === "nmse" && isWorseThanMean(row)) cell.append(make("small.worse", {}, WORSE_THAN_MEAN));
+      if (column.name === "nmse" && isWorseThanMean(row)) cell.append(make("small.worse.wraps", {}, WORSE_THAN_MEAN));
       return cell;
     });
     const selected = row.points.some((point) => view.selected.has(point.key));
@@ -177,7 +183,7 @@ function drawPoints() {
   updateAddress();
   document.getElementById("points-status").textContent =
     `${sorted.length} of ${rows.length} ${noun}` +
-    (baseline ? `; small figures: difference from the baseline, ${baseline.label}` : "");
+    (baseline && sorted.length > 1 ? `; small figures: difference from the baseline, ${baseline.label}` : "");
 }
 
 function makeHeading(column) {

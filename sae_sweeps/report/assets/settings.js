@@ -22,11 +22,11 @@ function drawSettings() {
     ["Setting", ...points.map((point) => point.label)],
     differing.map((key) => [make("th", { scope: "row" }, key), ...cells(key)]),
   );
-  const which = selectedPoints().length ? "selected" : "shown";
+  const which = selectedPoints().length ? "selected points" : "points";
   document.getElementById("settings-status").textContent =
     (all.length > points.length
-      ? `The first ${points.length} of ${all.length} ${which} points; select the points to compare.`
-      : `${pluralize(points.length, `${which} point`)}.`) + (differing.length ? "" : " Their settings do not differ.");
+      ? `The first ${points.length} of ${all.length} ${which}; select the points to compare.`
+      : describeChosen()) + (differing.length ? "" : " Their settings do not differ.");
 }
 
 function drawSharedSettings() {

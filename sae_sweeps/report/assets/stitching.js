@@ -38,7 +38,7 @@ function makeEndsTable(study) {
   const measured = activations && `on ${activations} held-out activations`;
   const explain = (name) => makeExplained(metrics.get(name).title, explainMetric(metrics.get(name), measured));
   const ce = `CE degradation, nats, on ${formatCount(study.settings.ce_tokens)} activations`;
-  const titles = ["", explain("nmse"), explain("l0"), makeExplained(ce, metrics.get("ce_degradation").explained)];
+  const titles = ["SAE", explain("nmse"), explain("l0"), makeExplained(ce, metrics.get("ce_degradation").explained)];
   const table = fillTable(make("table", { "data-study": study.key }), titles, rows, 1);
   return makeTableBox("From the small SAE to the large one", table);
 }

@@ -12,6 +12,7 @@ function layoutOfThresholds({ metrics, settings }) {
 }
 
 const THRESHOLD_TITLES = {
+  threshold: "cosine threshold",
   novel: "novel latents",
   nmse_novel_in: "NMSE with novel latents",
   l0_novel_in: "L0 with novel latents",
@@ -159,7 +160,7 @@ function addInterpolation(charts, { curves, settings }) {
   const positions = interpolation.nmse.map((_, position) => position);
   const last = positions.length - 1;
   const phases = () => {
-    const bands = [verticalBand(0, curves.novel_in, "novel latents inserted", "lower")];
+    const bands = [verticalBand(0, curves.novel_in, "novel inserted", "lower")];
     if (last - 1 > curves.novel_in) bands.push(verticalBand(curves.novel_in, last - 1, "families swapped", "raise"));
     return layoutOfMarks(bands);
   };
@@ -245,8 +246,8 @@ function addFamilies(charts, study) {
           },
         ],
         layout: {
-          xaxis: { title: "latents of the small SAE : latents of the large SAE", type: "category" },
-          yaxis: { title: "families", type: "log" },
+          xaxis: { title: "latents of the small : large SAE", type: "category" },
+          yaxis: { title: "families", type: "log", dtick: 1 },
         },
       };
     },

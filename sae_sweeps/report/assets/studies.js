@@ -14,80 +14,98 @@ const findLabel = (sweep, folder) =>
 function addStudySection(id, task, command, makeTitle, columns, show) {
   const body = document.getElementById(id);
   if (!report.studies[task]) {
-    body.append(
-      make(
-        "p.note",
-        {},
-        "No finished studies. Run ",
-        make("code", {}, command),
-        ", then ",
-        make("code", {}, report.commands.report),
-        ".",
-      ),
-    );
+    const commands = [make("code", {}, command), ", then ", make("code", {}, report.commands.report), "."];
+    body.append(make("p.note", {}, "No finished studies. Run ", ...commands));
     return;
   }
-  const content = make("div");
+  const chosen = { study: null }; // its name in the address, null for the first; `follow` shows it, once it is decoded
+  const restore = (params) => {
+    chosen.study = params.get(task);
+    chosen.follow?.();
+  };
+  remember(() => (chosen.study == null ? [] : [[task, chosen.study]]), restore);
   return readBlock("studies").then((studies) => {
     const finished = studies[task];
-    const showStudy = (at) => {
-      dropCharts(content);
-      content.replaceChildren();
-      show(content, finished[at]);
-    };
-    const options = finished.map((study, at) => [String(at), makeTitle(study)]);
+    const titles = finished.map(makeTitle);
     if (finished.length > 1) {
-      const activations = describeRange(finished.map((study) => study.metrics.activations));
-      const measured = activations && `; on ${activations} held-out activations`;
-      const titles = columns.map(([title, , , explained]) => makeExplained(title, explained + measured));
-      const rows = finished.map((study) => [
-        make("th", { scope: "row" }, makeTitle(study)),
-        ...columns.map(([, name, format]) => makeNumberCell(format(study.metrics[name]), study.metrics[name])),
-      ]);
-      const table = fillTable(make("table"), ["Study", ...titles], rows, 1);
-      body.append(makeTableBox(task === "stitch" ? "All stitching studies" : "All meta-SAE studies", table));
+      const name = task === "stitch" ? "All stitching studies" : "All meta-SAE studies";
+      body.append(makeTableBox(name, makeStudyTable(finished, titles, columns)));
     }
-    if (finished.length > 1)
-      body.append(make("div.controls", {}, makeLabelled("Study", makeSelect(options, "0", showStudy))));
-    else body.append(make("p", {}, options[0][1]));
-    body.append(content);
-    showStudy(0);
+    body.append(...chooseStudy(finished, titles, chosen, show));
   });
 }
 
-// Titles of metrics that compare a meta-SAE with a smaller SAE of the sweep.
-const SMALLER_TITLES = {
-  explained_variance: (size) => `explained variance, matching pursuit with the decoder of ${size}`,
-  explained_variance_nearest: (size) => `the same with the latents of ${size} that are nearest to a meta-latent`,
-  near_of_sharing: (size) => `pairs of latents with a common meta-latent that are nearest to the same latent of ${size}`,
-  sharing_of_near: (size) => `pairs of latents nearest to the same latent of ${size} that have a common meta-latent`,
-};
+// A table of studies, with a row each.
+function makeStudyTable(studies, titles, columns) {
+  const activations = describeRange(studies.map((study) => study.metrics.activations));
+  const measured = activations && `; on ${activations} held-out activations`;
+  const heads = columns.map(([title, , , explained]) => makeExplained(title, explained + measured));
+  const rows = studies.map((study, at) => [
+    make("th", { scope: "row" }, titles[at]),
+    ...columns.map(([, name, format]) => makeNumberCell(format(study.metrics[name]), study.metrics[name])),
+  ]);
+  return fillTable(make("table"), ["Study", ...heads], rows, 1);
+}
 
-// A list of a study's metrics with their titles, without those in `excluded`.
-function listMetrics(study, titles, excluded = []) {
-  const getTitle = (name) => {
-    const [, about, size] = /^(.+)_smaller_(\d+)/.exec(name) ?? [];
-    return titles[name] ?? SMALLER_TITLES[about]?.(size) ?? name.replaceAll("_", " ");
+const nameStudy = ({ sweep, key }) => (report.sweeps.length > 1 ? `${sweep}/${key}` : key);
+
+// The choice of a study, or the title of the only one, and the content that `show` fills in for it.
+function chooseStudy(studies, titles, chosen, show) {
+  const content = make("div");
+  let shown = null;
+  const showStudy = (at) => {
+    chosen.study = at ? nameStudy(studies[at]) : null;
+    if (at === shown) return;
+    shown = at;
+    select.value = String(at);
+    dropCharts(content);
+    content.replaceChildren();
+    show(content, studies[at]);
   };
-  const names = [
-    ...Object.keys(titles).filter((name) => name in study.metrics),
-    ...Object.keys(study.metrics).filter((name) => !(name in titles)),
-  ];
-  const entries = names
-    .filter((name) => !excluded.includes(name))
-    .map((name) =>
-      make(
-        "div",
-        {},
-        make("dt", {}, getTitle(name)),
-        make(
-          "dd",
-          { "data-name": name, "data-value": study.metrics[name], title: study.metrics[name] },
-          formatNumber(study.metrics[name]),
-        ),
+  const options = titles.map((title, at) => [String(at), title]);
+  const select = makeSelect(options, "0", (at) => {
+    showStudy(Number(at));
+    updateAddress();
+  });
+  chosen.follow = () =>
+    showStudy(
+      Math.max(
+        0,
+        studies.findIndex((study) => nameStudy(study) === chosen.study),
       ),
     );
-  return make("dl.numbers", { "data-study": study.key }, ...entries);
+  chosen.follow();
+  return [
+    studies.length > 1 ? make("div.controls", {}, makeLabelled("Study", select)) : make("p", {}, titles[0]),
+    content,
+  ];
+}
+
+// A list of a study's metrics with their titles, in the order of these, with buttons that copy and save it.
+// titles: name -> title; a name that ends in "_" is of all metrics that begin so, and "#" in its title what follows it.
+// excluded: names of metrics that are not listed
+function listMetrics(study, titles, excluded = []) {
+  const names = Object.keys(study.metrics);
+  const titled = Object.entries(titles).flatMap(([name, title]) =>
+    names
+      .filter((found) => (name.endsWith("_") ? found.startsWith(name) : found === name))
+      .map((found) => [title.replace("#", found.slice(name.length)), study.metrics[found], found]),
+  );
+  const others = names.filter((name) => !titled.some(([, , known]) => known === name));
+  const listed = [...titled, ...others.map((name) => [name.replaceAll("_", " "), study.metrics[name], name])].filter(
+    ([, , name]) => !excluded.includes(name),
+  );
+  const entries = listed.map(([title, value, name]) =>
+    make(
+      "div",
+      {},
+      make("dt", {}, title),
+      make("dd", { "data-name": name, "data-value": value, title: value }, formatNumber(value)),
+    ),
+  );
+  const listRows = () => [["Metric", "Value"], ...listed.map((row) => row.slice(0, 2))];
+  const list = make("dl.numbers", { "data-study": study.key }, ...entries);
+  return makeExported(`Metrics of ${study.key}`, listRows, list);
 }
 
 const lineTrace = (name, x, y, colorName, more = {}) => ({
@@ -143,7 +161,7 @@ function addStudies() {
         "Novel latents",
         "novel",
         formatNumber,
-        "latents whose largest cosine with the small SAE is at most the threshold",
+        "latents whose largest cosine with the small SAE is below the threshold",
       ],
       ["NMSE, small SAE", "nmse_small", formatNMSE, "NMSE of the small SAE alone"],
       ["NMSE, novel latents inserted", "nmse_novel_in", formatNMSE, "NMSE of the small SAE with all novel latents"],

@@ -92,8 +92,42 @@ def test_an_address_restores_the_search_for_latents_and_two_cards(open_report, s
     assert address(other) == link
 
 
-@pytest.mark.parametrize("choices", ["sort=x&k=99&baseline=x&point=x", "sae=x&order=change-7&show=novel-7&beside=/x/1"])
+def test_an_address_restores_the_curve_and_the_studies(open_report):
+    page = open_report()
+    curves, sections = page.locator("#curve-controls"), ("#stitching-body", "#meta-body")
+    curves.get_by_label("Curve").select_option("l0")
+    curves.get_by_label("Smoothing").fill("0.5")
+    curves.get_by_label("Logarithmic").check()
+    for section in sections:
+        page.locator(f"{section} select").select_option("2")
+    link = address(page)
+    other = open_report(link)
+    for section in sections:
+        expect(other.locator(f"{section} select")).to_have_value("2")
+        name = page.locator(f"{section} dl").get_attribute("data-study")
+        expect(other.locator(f"{section} dl")).to_have_attribute("data-study", name)
+    restored = other.locator("#curve-controls")
+    expect(restored.get_by_label("Curve")).to_have_value("l0")
+    expect(restored.get_by_label("Smoothing")).to_have_value("0.5")
+    expect(restored.get_by_label("Logarithmic")).to_be_checked()
+    assert address(other) == link
+    for section in sections:
+        other.locator(f"{section} select").select_option("0")
+    restored.get_by_label("Smoothing").fill("0")
+    restored.get_by_label("Curve").select_option("mse")
+    assert address(other) == ""
+
+
+CHOICES = (
+    "sort=x&k=99&baseline=x&point=x",
+    "sae=x&order=change-7&show=novel-7&beside=/x/1",
+    "stitch=x&meta_sae=x&curve=x&smoothing=x&scale=linear",
+)
+
+
+@pytest.mark.parametrize("choices", CHOICES)
 def test_unknown_choices_do_no_harm(open_report, choices):
     page = open_report(f"#points?{choices}")
     expect(rows(page)).to_have_count(5)
-    assert address(page) == "#points"
+    expect(page.locator("#stitching-body select")).to_have_value("0")
+    assert address(page) == ("#points?scale=linear" if "scale" in choices else "#points")

@@ -17,7 +17,7 @@ pytestmark = IN_CHROMIUM
 
 
 def measured(nmse: float, l0: float) -> dict[str, float]:
-    return {**some_metrics(0), "nmse": nmse, "l0": l0, "held_out_tokens": 32_768}
+    return {**some_metrics(0), "nmse": nmse, "l0": l0, "dead_fraction": 0.0005, "held_out_tokens": 32_768}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,12 @@ def test_points_of_a_chart_look_as_in_the_table_and_its_legend(page):
     titles = entries.evaluate_all("all => all.map((one) => one.title)")
     assert sorted(titles) == sorted(label for label, _ in expected)
     assert figure.locator(".infolayer .legend").count() == 0  # none inside of the plot
+
+
+def test_small_shares_have_their_own_ticks(page):
+    ticks = chart(page, "Dead latents").locator(".ytick").all_text_contents()
+    assert len(ticks) > 2
+    assert len(set(ticks)) == len(ticks)
 
 
 def test_an_entry_of_a_legend_hides_its_points_and_shows_them_again(page):

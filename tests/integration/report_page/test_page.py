@@ -98,6 +98,16 @@ def test_paper_is_white(open_report):
     assert (area.evaluate(drawn)[0], page.locator("html").get_attribute("data-theme")) == (screen[0], "dark")
 
 
+def test_nothing_overflows_paper(open_report, sweep):
+    page = open_report(f"#/{point(sweep, 'topk-48-k4-seed0').name}/5", width=700)  # pixels of A4 with margins
+    expect(page.locator("#card .bars")).to_be_visible()
+    draw_all(page)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 700
+
+
 def test_the_theme_can_be_chosen(open_report):
     page = open_report()
     button, root = page.locator("#theme"), page.locator("html")

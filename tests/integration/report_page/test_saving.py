@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import Locator, Page, expect
 
-from tests.integration.report_page.reading import IN_CHROMIUM, chart, rows, traces, ungroup_seeds, values
+from tests.integration.report_page.reading import IN_CHROMIUM, chart, results, rows, traces, ungroup_seeds, values
 from tests.tasks.conftest import point
 
 pytestmark = IN_CHROMIUM
@@ -101,6 +101,29 @@ def test_a_column_is_explained_to_keyboard_and_pointer(open_report):
     study = page.locator("#stitching .exported th button").first
     study.focus()
     expect(help_box).to_contain_text(re.compile(r"on [\d,]+ held-out activations"))
+
+
+def test_every_column_below_a_chart_is_explained(open_report):
+    page = open_report()
+    page.locator("figure summary").evaluate_all("all => all.forEach((one) => one.click())")
+    heads = page.locator("figure details th")
+    expect(heads.first).to_be_attached()
+    missing = heads.evaluate_all(
+        "all => all.filter((one) => one.textContent && !one.querySelector('[data-help]')).map((one) => one.textContent)"
+    )
+    assert missing == []
+
+
+def test_the_metrics_of_a_study_are_saved(open_report, sweep, tmp_path):
+    page = open_report()
+    for task, section in (("stitch", "#stitching-body"), ("meta_sae", "#meta-body")):
+        name = page.locator(f"{section} dl").get_attribute("data-study")
+        found = read_csv(save(page, f"Metrics of {name}", "CSV", tmp_path))
+        known = results(sweep / task / name)["metrics"]
+        values = page.locator(f"{section} dl dd").evaluate_all("all => all.map((one) => one.dataset.name)")
+        expected = ["" if known[one] is None else known[one] for one in values]
+        assert [float(row["Value"]) if row["Value"] else "" for row in found] == expected
+        assert all(row["Metric"] for row in found)
 
 
 def test_what_a_spreadsheet_would_run_is_saved_as_text(open_report):
