@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from sae_sweeps.runtime.places import PROJECT
 
 RUN = [sys.executable, str(PROJECT / "benchmarks" / "run.py")]
@@ -26,6 +28,7 @@ def test_without_a_gpu_cuda_is_one_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_the_results_of_a_cpu_are_named_after_it(tmp_path):
     small = ("--quick", "--sizes", "tiny", "--steps", "1", "--threads", "1", "--only-ours")
     ended = bench(*small, "--results", str(tmp_path))

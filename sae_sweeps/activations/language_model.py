@@ -228,7 +228,6 @@ class LanguageModel:
         """Return whether the forward pass can resume at the hook: the hook lies between two transformer blocks.
 
         Then the layers above the hook depend on the layers below only through the activations at the hook.
-
         `start_at_layer` of TransformerLens 4 saves no time: it also runs the blocks below and discards the output.
         """
         return self._first_layer_above is not None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.evaluation.reconstruction import Reconstruction, reconstruct
+from sae_sweeps.runtime.seeds import mix_seed
 from sae_sweeps.saes.base import Normalized
 from sae_sweeps.saes.levels import Levels, find_level
 from sae_sweeps.saes.search import find_true
@@ -128,7 +129,7 @@ def _measure_halves(
 
 def _draw_batches(count: int, batch_size: int) -> Tensor:
     """Return the number of the batch that each of `count` activations is in, in a random order, as in training."""
-    order_A = torch.randperm(count, generator=torch.Generator().manual_seed(SEED))
+    order_A = torch.randperm(count, generator=torch.Generator().manual_seed(mix_seed(SEED, "batches")))
     batch_A = torch.empty_like(order_A, dtype=torch.int32)
     batch_A[order_A] = torch.arange(count, dtype=torch.int32) // batch_size
     return batch_A

@@ -68,7 +68,9 @@ def test_sae_curve_and_metrics_equal_the_commands_to_the_byte(stream, points, tm
         curve_of_command = [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
         # the command's curve has a line for each checkpoint as well
         assert [line for line in curve_of_command if line["step"] % 4 == 0] == curve
-        assert evaluate(sae, stream.model, data) == json.loads((folder / "results.json").read_text())["metrics"]
+        results = json.loads((folder / "results.json").read_text())
+        options = {"k": results["config"]["k"], "batch_size": SETTINGS["batch_size"]}
+        assert evaluate(sae, stream.model, data, **options) == results["metrics"]
 
 
 def test_a_saved_sae_is_loaded_the_same_here_and_by_the_command(stream, tmp_path, tiny):

@@ -7,8 +7,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 from sae_sweeps.config import point_name
-from sae_sweeps.config.differences import find_varying
-from sae_sweeps.config.identity import RESULT_GROUPS, select_shown_settings, select_stream_settings
+from sae_sweeps.config.identity import RESULT_GROUPS, select_shown_settings
 from sae_sweeps.config.sparsity import explain_sparsity, resolve_sparsity
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.places import PROJECT
@@ -200,44 +199,6 @@ def compose_name(*overrides: str, also_listed: dict[int, float] | None = None) -
     with open_dict(cfg):
         cfg.model.sparsity_coefficients["values"].update(also_listed or {})
     return point_name(cfg)
-
-
-def test_the_excluded_tokens_name_a_point_unless_they_are_the_default():
-    default = compose_name()
-    assert compose_name("dataset.exclude=special") == default
-    for alike in (["none", "null", "[]"], ["7", "[7]"], ["[7,8]"], ["of", "[of]"]):
-        (name,) = {compose_name(f"dataset.exclude={spelled}") for spelled in alike}
-        assert name != default
-    streams = [select_stream_settings(composed(f"dataset.exclude={exclude}")) for exclude in ("special", "none", "7")]
-    assert "exclude" not in streams[0]["dataset"]
-    assert streams[1] != streams[2] != streams[0] != streams[1]
-    configs = [asdict(composed(f"dataset.exclude={exclude}")) for exclude in ("special", "none")]
-    assert find_varying(configs) == ["dataset.exclude"]
-
-
-def test_where_bos_tokens_are_names_a_point_unless_it_is_the_default():
-    default = compose_name()
-    assert compose_name("dataset.bos=sequence") == default != compose_name("dataset.bos=document")
-    sequence, document = (composed(f"dataset.bos={bos}") for bos in ("sequence", "document"))
-    assert "bos" not in select_stream_settings(sequence)["dataset"]
-    assert select_stream_settings(document)["dataset"]["bos"] == "document"
-    assert (sequence.dataset.first_position, document.dataset.first_position) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    ("words", "value"),
-    [(["dataset.bos=both"], "both"), (["dataset.bos=document", "dataset.prepend_bos=false"], "document")],
-)
-def test_a_place_of_bos_tokens_that_cannot_be_is_refused(words, value):
-    (problem,) = find_problems(composed(*words))
-    assert str(problem).startswith(f"dataset.bos={value}: ")
-
-
-@pytest.mark.parametrize("exclude", ["-1", "[0,-5]", "true", "[[0]]", "[0,null]", "1.5", "{a: 1}", "''"])
-def test_what_cannot_be_a_token_is_refused(exclude):
-    (problem,) = find_problems(composed(f"dataset.exclude={exclude}"))
-    assert str(problem).startswith("dataset.exclude=")
-    assert problem.fix == "dataset.exclude=special"
 
 
 def test_the_name_of_a_point_depends_on_all_settings_of_its_result_and_on_no_others():

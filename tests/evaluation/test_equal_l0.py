@@ -9,6 +9,7 @@ from sae_sweeps.evaluation import equal_l0
 from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.evaluation.metrics import remark_on_sparsity
 from sae_sweeps.evaluation.ratios import explain_missing
+from sae_sweeps.runtime.seeds import mix_seed
 from sae_sweeps.saes import SAE, TRAINABLE, InferenceSAE
 from tests.reference import nmse, top_mask
 
@@ -125,7 +126,7 @@ def test_batches_use_their_largest_latents_as_in_training(name, batch_size):
     sae, x_AD = make_sae(name), some_activations()
     found = evaluate(sae, x_AD, k=10, batch_size=batch_size)
     pre_AF = pre_activations(sae, x_AD)
-    order_A = torch.randperm(A, generator=torch.Generator().manual_seed(equal_l0.SEED))
+    order_A = torch.randperm(A, generator=torch.Generator().manual_seed(mix_seed(equal_l0.SEED, "batches")))
     z_AF = torch.zeros_like(pre_AF)
     for batch in order_A.split(batch_size):
         z_AF[batch] = pre_AF[batch].relu() * top_mask(pre_AF[batch], 10 * len(batch))

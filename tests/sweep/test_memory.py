@@ -125,7 +125,8 @@ def test_a_gpu_counts_its_context_and_larger_blocks():
 def test_a_coefficient_may_leave_every_entry_active_up_to_the_dense_limit(sae):
     words = [f"sae={sae}", "training.batch_size=4096", "training.chunk_batches=1", "evaluation.tokens=256"]
     given = ["sae.sparsity_coefficient=0.01", "sae.initial_threshold=1.5"]
-    bounded, dense = (shared_bytes(composed(*words, *more, "dict_size=65536"), facts(), "cuda") for more in ([], given))
+    configs = (composed(*words, *more, "dict_size=65536") for more in ([], given))
+    bounded, dense = (memory._step_bytes(config, D, "cuda") for config in configs)
     assert dense > bounded + 5 * 4 * 4096 * 65536
     beyond = shared_bytes(composed(*words, *given, f"dict_size={DENSE_LIMIT // 4096 * 2}"), facts(), "cuda")
     assert beyond < 5 * 4 * 2 * DENSE_LIMIT

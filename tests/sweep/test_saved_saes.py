@@ -196,7 +196,9 @@ def test_a_coefficient_from_the_models_table_equals_the_same_one_set_explicitly(
     given = f"sae.sparsity_coefficient={composed(*listed).model.sparsity_coefficients.values[32]}"
     more = "+model.sparsity_coefficients.values={8: 0.02}"
     small = named(*listed, "dict_size=48")
-    assert pairs(small, named(*listed, "dict_size=96", given)) == [(48, 96)]
+    estimator = ["sae.penalty_window=upper", "sae.threshold_parameter=log", "sae.absolute_threshold=1"]
+    assert pairs(small, named(*listed, "dict_size=96", given, *estimator)) == [(48, 96)]
+    assert pairs(small, named(*listed, "dict_size=96", given)) == []  # the list brings its estimator
     assert pairs(small, named(*listed, "dict_size=96", more)) == [(48, 96)]
     assert pairs(small, named(*listed, "dict_size=96", "sae.sparsity_coefficient=0.5")) == []
     assert pairs(small, named(*listed, "dict_size=96", "sae.target_l0=32")) == []
