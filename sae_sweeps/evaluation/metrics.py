@@ -19,6 +19,7 @@ class Metric:
     explained: str  # what the metric measures, a tooltip in the report
     column: str | None = None  # title in the tables on a terminal and in Markdown; None leaves out the metric there
     is_optional: bool = False  # whether pages and cards leave it out where no SAE has it
+    is_detail: bool = False  # whether they always leave it out: results.json and results.csv have it
 
     def text(self, value: float | None) -> str:
         """Return `value` as text, with the unit's per cent sign; a dash if it is None or not finite."""
@@ -29,6 +30,7 @@ class Metric:
 
 TEXT = "_text"  # end of the names of metrics over the text alone, where special tokens count as data
 _optional = partial(Metric, is_optional=True)
+_detail = partial(Metric, is_optional=True, is_detail=True)
 
 NMSE = "squared error divided by the variance of the activation, mean over activations"
 RISE = "1: the cross-entropy does not rise; 0: it rises as much as with activations replaced by"
@@ -53,11 +55,11 @@ _METRICS = (
     Metric("top_variance_share", "variance in 1 %", "%", 3, None, TOP),
     _optional("nmse_at_k", "NMSE at k", "", 4, "min", f"NMSE {AT_K}"),
     _optional("ce_degradation_at_k", "CE degradation at k", "nats", 4, "min", f"cross-entropy increase {AT_K}"),
-    _optional("l0_at_k", "L0 at k", "", 2, None, f"L0 {AT_K}"),
-    _optional("threshold_factor", "threshold factor", "", 3, None, "factor on all thresholds that gives an L0 of k"),
-    _optional("bias_shift", "bias shift", "", 3, None, SHIFT),
+    _detail("l0_at_k", "L0 at k", "", 2, None, f"L0 {AT_K}"),
+    _detail("threshold_factor", "threshold factor", "", 3, None, "factor on all thresholds that gives an L0 of k"),
+    _detail("bias_shift", "bias shift", "", 3, None, SHIFT),
     _optional("nmse_batch", "NMSE in batches", "", 4, "min", f"NMSE {IN_BATCHES}"),
-    _optional("l0_batch", "L0 in batches", "", 1, None, f"L0 {IN_BATCHES}"),
+    _detail("l0_batch", "L0 in batches", "", 1, None, f"L0 {IN_BATCHES}"),
 )
 _TEXT_METRICS = [
     replace(
@@ -78,9 +80,10 @@ COLUMNS = {metric.name: metric.column for metric in METRICS.values() if metric.c
 
 
 def choose_metrics(found: Iterable[Mapping[str, Any]]) -> list[Metric]:
-    """Return the metrics to show for SAEs with these values, by name: an optional one only if an SAE has it."""
+    """Return the metrics to show for SAEs with these values, without details: an optional one only if an SAE has it."""
     known = {name for values in found for name, value in values.items() if value is not None}
-    return [metric for metric in METRICS.values() if not metric.is_optional or metric.name in known]
+    shown = [metric for metric in METRICS.values() if not metric.is_detail]
+    return [metric for metric in shown if not metric.is_optional or metric.name in known]
 
 
 def find_concentration(metrics: Mapping[str, float | None]) -> str | None:

@@ -69,6 +69,10 @@ const COLUMN_HELP = {
   "explained variance": "share of the variance of the decoder directions",
   "meta-latents per latent": "how many meta-latents reconstruct the direction of a latent",
   "meta-latents": "number of meta-latents in this bin",
+  "active latents": "number of active latents of an activation; middle of a bin",
+  "share of activations": "share of the activations with this number of active latents, per number",
+  "position in the sequence": "number of the token in its sequence, from 0",
+  "mean active latents": "mean number of active latents of the activations at this position",
   "largest cosine with a smaller SAE": "of a meta-latent's direction with a decoder direction; middle of a bin",
   "log10 of the activation frequency":
     "share of tokens on which a latent is active, middle of a bin: -3 is one of 1,000",
