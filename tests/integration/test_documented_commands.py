@@ -4,7 +4,9 @@ Trainings and studies are shortened by settings that are added to the commands, 
 replaced. A document begins with the sweeps of the README.
 """
 
+import gzip
 import itertools
+import json
 import os
 import re
 import shutil
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sae_sweeps.runtime.places import PROJECT
-from tests.conftest import launch, sentence
+from tests.conftest import launch
 from tests.documents import COMMANDS
 
 pytestmark = pytest.mark.long
@@ -79,8 +81,9 @@ def fill_in(words: tuple[str, ...], folder: Path) -> list[str]:
 def prepare(folder: Path, document: str) -> None:
     """Write the files that a document says its reader has."""
     (folder / "texts").mkdir()
-    for number in range(400):
-        (folder / "texts" / f"{number}.txt").write_text(sentence(number, words=400))
+    with gzip.open(PROJECT / "embedded" / "text" / "state_of_the_union.jsonl.gz", "rt", encoding="utf-8") as file:
+        for number, line in enumerate(file):
+            (folder / "texts" / f"{number}.txt").write_text(json.loads(line)["text"][:20_000], encoding="utf-8")
     (choice := folder / "mine" / "model" / "mymodel.yaml").parent.mkdir(parents=True)
     (yaml,) = re.findall(r"^```yaml\n(.*?)^```", (PROJECT / "docs/tutorials/your-model.md").read_text(), re.M | re.S)
     yaml = yaml.replace("/models/mymodel", str(PROJECT / "embedded" / "model")).replace("blocks.12.", "blocks.3.")
