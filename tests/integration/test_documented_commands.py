@@ -60,7 +60,7 @@ def first_sweeps(tmp_path_factory) -> Path:
 def fill_in(words: tuple[str, ...], folder: Path) -> list[str]:
     """Replace the placeholders of a command."""
     points = sorted(path.parent.relative_to(folder) for path in folder.glob("outputs/sweep/*/sae"))
-    smaller, larger = (next(path for path in points if f"topk-{size}-" in path.name) for size in (3072, 6144))
+    smaller, larger = (next(path for path in points if path.name.startswith(f"topk-{size}-")) for size in (3072, 6144))
     fixed = {
         "outputs/SWEEP/POINT": str(larger),
         "outputs/a/POINT": str(smaller),
