@@ -31,6 +31,7 @@ EXCLUDE_DEFAULT = DatasetConfig.exclude
 # group -> setting -> default. These name a point only where they have another value, so that points from before they
 # existed keep their names
 UNNAMED_DEFAULTS: dict[str, dict[str, Any]] = {
+    "dataset": {"bos": DatasetConfig.bos},
     "training": {
         name: getattr(TrainingConfig, name)
         for name in ("dead_counts_batch", "aux_residual_gradient", "normalize_before_update")
@@ -112,11 +113,15 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
         if not issubclass(SAE_SCHEMAS[sae["architecture"]], JumpReLUConfig):
             listed = {}
         sae |= apply_precedence(coefficient, target_l0, listed.get(selected["k"]), selected["k"])
-    for group, defaults in UNNAMED_DEFAULTS.items():
-        for name, default in defaults.items():
-            if selected[group].get(name, default) == default:
-                selected[group].pop(name, None)
+    for group in UNNAMED_DEFAULTS:
+        selected[group] = _drop_defaults(group, selected[group])
     return selected
+
+
+def _drop_defaults(group: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a group without those of UNNAMED_DEFAULTS that have their defaults."""
+    defaults = UNNAMED_DEFAULTS[group]
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
 
 def list_unnamed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,9 +176,7 @@ def _name_text(dataset: dict[str, Any]) -> dict[str, Any]:
 
     So points from before these settings existed keep their names.
     """
-    dataset = dict(dataset)
-    if dataset.get("bos") == DatasetConfig.bos:
-        del dataset["bos"]
+    dataset = _drop_defaults("dataset", dataset)
     exclude = dataset.pop("exclude", EXCLUDE_DEFAULT)
     if exclude == EXCLUDE_DEFAULT:
         return dataset

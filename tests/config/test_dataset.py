@@ -31,6 +31,7 @@ def test_where_bos_tokens_are_names_a_point_unless_it_is_the_default():
     assert "bos" not in select_stream_settings(sequence)["dataset"]
     assert select_stream_settings(document)["dataset"]["bos"] == "document"
     assert (sequence.dataset.first_position, document.dataset.first_position) == (1, 0)
+    assert find_varying([asdict(sequence), asdict(document)]) == ["dataset.bos"]
 
 
 @pytest.mark.parametrize(
