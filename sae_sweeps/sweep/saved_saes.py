@@ -279,19 +279,18 @@ def pair_neighbours(saved: Sequence[SavedSAE]) -> list[tuple[SavedSAE, SavedSAE]
     """Return the (small, large) pairs of SAEs that differ only in dictionary size and are neighbours in size."""
     pairs = []
     for alike in group_by_settings(saved):
-        ordered = sorted(alike, key=lambda sae: sae.config.dict_size)
-        pairs += list(itertools.pairwise(ordered))
+        pairs += list(itertools.pairwise(alike))
     return pairs
 
 
 def group_by_settings(saved: Sequence[SavedSAE]) -> list[list[SavedSAE]]:
-    """Group the SAEs that differ only in dictionary size."""
+    """Group the SAEs that differ only in dictionary size, the smallest first in each group."""
     alike: dict[str, list[SavedSAE]] = {}
     for sae in saved:
         values = select_result_settings(asdict(sae.config))
         values.pop("dict_size")
         alike.setdefault(json.dumps(values, sort_keys=True), []).append(sae)
-    return list(alike.values())
+    return [sorted(group, key=lambda sae: sae.config.dict_size) for group in alike.values()]
 
 
 def _run(point: Path) -> str | None:

@@ -44,7 +44,7 @@ def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     """
     saved, unfinished = collect_saved(sweep)
     done = [one for one in saved if one.name not in unfinished]
-    groups = [sorted(group, key=_get_size) for group in group_by_settings(done) if len(group) > 1]
+    groups = [group for group in group_by_settings(done) if len(group) > 1]
     chains = [group for group in groups if group[0].config.sae.architecture != "topk"]
     for group in groups:
         if group not in chains:
@@ -56,12 +56,8 @@ def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     return studies, skipped
 
 
-def _get_size(saved: SavedSAE) -> int:
-    return saved.config.dict_size
-
-
 def _plan_study(sweep: Sweep, command: Config, chain: Sequence[SavedSAE]) -> Study:
-    roles = {f"size_{_get_size(one)}": one for one in chain}
+    roles = {f"size_{one.config.dict_size}": one for one in chain}
     title = f"{chain[0].title}--{chain[-1].title}"
     return Study.from_command("join", sweep, command, title, roles, {"threshold": command.stitch.threshold})
 

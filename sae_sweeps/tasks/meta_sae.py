@@ -64,23 +64,19 @@ def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
         targets = [(named[0], groups[0] if groups else named)]
     else:
         candidates, unfinished = collect_saved(sweep)
-        targets = [(max(group, key=_get_size), group) for group in group_by_settings(candidates)]
+        targets = [(group[-1], group) for group in group_by_settings(candidates)]
         skipped_reason = describe_unfinished([target.name for target, _ in targets if target.name in unfinished])
     studies = []
     for target, group in targets:
         if named or target.name not in unfinished:
-            below = [one for one in group if _get_size(one) < _get_size(target)]
+            below = [one for one in group if one.config.dict_size < target.config.dict_size]
             smaller = [one for one in below if one.name not in unfinished]
             if len(smaller) < len(below):
                 names = [one.name for one in below if one.name in unfinished]
                 message = "%s: the comparison leaves out smaller SAEs that are not trained yet: %s"
                 log.warning(message, target.name, ", ".join(names))
-            studies.append(_plan_study(sweep, command, target, sorted(smaller, key=_get_size)))
+            studies.append(_plan_study(sweep, command, target, smaller))
     return studies, skipped_reason
-
-
-def _get_size(saved: SavedSAE) -> int:
-    return saved.config.dict_size
 
 
 def _plan_study(sweep: Sweep, command: Config, target: SavedSAE, smaller: list[SavedSAE]) -> Study:

@@ -59,7 +59,11 @@ class Trainer:
     @property
     def dead_F(self) -> Tensor:
         """Return which latents have not been active for the last `config.dead_after_tokens` activations, bool (F,)."""
-        return self.idle_tokens_F >= self.config.dead_after_tokens
+        return self._find_dead()
+
+    def _find_dead(self, more: int = 0) -> Tensor:
+        """Return which latents are dead once they have not been active on `more` activations either, bool (F,)."""
+        return self.idle_tokens_F + more >= self.config.dead_after_tokens
 
     def lr(self, step: int) -> float:
         """Return the learning rate of step `step`, between 1 and `config.steps`, with warmup and decay applied."""
@@ -76,8 +80,7 @@ class Trainer:
         Raises: TrainingError if the loss is not finite; the parameters are then not updated.
         """
         sae = self.sae
-        counted = len(x_BD) if self.config.dead_counts_batch else 0
-        dead_F = self.idle_tokens_F + counted >= self.config.dead_after_tokens
+        dead_F = self._find_dead(len(x_BD) if self.config.dead_counts_batch else 0)
         step = sae.training_step(self._normalize(x_BD), dead_F, self._precision, self._variant)
         if not torch.isfinite(step.loss):
             raise TrainingError(
