@@ -50,7 +50,8 @@ def measure_stitching(folder: Path, architecture: str) -> dict[str, float]:
     from sae_sweeps.evaluation.reconstruction import BATCH
     from sae_sweeps.studies.pair import Pair
     from sae_sweeps.sweep import Sweep
-    from sae_sweeps.sweep.saved_saes import from_point, pair_neighbours
+    from sae_sweeps.sweep.sae_groups import pair_neighbours
+    from sae_sweeps.sweep.saved_saes import from_point
     from sae_sweeps.tasks.stitch import measure_ce_degradation
 
     points = [point for point in Sweep(folder).points() if point.config.sae.architecture == architecture]

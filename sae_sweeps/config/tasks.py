@@ -33,6 +33,7 @@ TASKS = {
     "publish": TaskEntry("export", formats=EXPORTS),
     "stitch": TaskEntry("study", settings=("stitch", "small", "large")),
     "join": TaskEntry("study", settings=("stitch.threshold", "evaluation")),
+    "match": TaskEntry("study", settings=("stitch.threshold", "stitch.tokens", "stitch.seed")),
     "meta_sae": TaskEntry("study", settings=("meta", "latents", "saved")),
     "latents": TaskEntry("study", settings=("latents", "saved")),
     "evaluate": TaskEntry("study", settings=("evaluation", "saved")),

@@ -33,7 +33,11 @@ REASONS = {  # metric -> why it has no value
     "explained_variance": "all decoder directions are equal",
 }
 # the other metrics of studies, by the start of their name
-REASONS_BY_START = {"nmse": REASONS["nmse"], "explained_variance": REASONS["explained_variance"]}
+REASONS_BY_START = {
+    "nmse": REASONS["nmse"],
+    "explained_variance": REASONS["explained_variance"],
+    "paired": "the SAEs have too many latents for a one-to-one assignment in 8 GiB of memory",
+}
 
 
 def divide(part: float, whole: float, rounding: float = 0.0) -> float | None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from sae_sweeps.evaluation.ratios import divide
 from sae_sweeps.report.blocks import Blocks, round_digits
 from sae_sweeps.report.cards import CardSet, encode_cards
+from sae_sweeps.report.finished import FinishedStudy, describe_differences, skip_unreadable
 from sae_sweeps.report.page_saes import PageSAE, find_saes
-from sae_sweeps.report.studies import FinishedStudy, describe_differences, skip_unreadable
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.sweep.comparison import ComparedPoint

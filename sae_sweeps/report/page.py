@@ -14,7 +14,9 @@ from sae_sweeps.config.saes import ARCHITECTURES, TITLES
 from sae_sweeps.report.blocks import Blocks, to_well_formed_json
 from sae_sweeps.report.cautions import list_cautions
 from sae_sweeps.report.explorer import build_explorer
+from sae_sweeps.report.finished import FinishedStudy, find_finished
 from sae_sweeps.report.joining import list_joined
+from sae_sweeps.report.matching import list_matched
 from sae_sweeps.report.points import (
     list_groups,
     list_metrics,
@@ -24,14 +26,7 @@ from sae_sweeps.report.points import (
     split_shared_settings,
 )
 from sae_sweeps.report.steering import list_steered
-from sae_sweeps.report.studies import (
-    FinishedStudy,
-    collect_studies,
-    find_finished,
-    list_evaluated,
-    list_outdated,
-    list_remarks,
-)
+from sae_sweeps.report.studies import collect_studies, list_evaluated, list_outdated, list_remarks
 from sae_sweeps.report.summary import describe_points, list_failures, summarise
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.provenance import provenance
@@ -60,6 +55,7 @@ SCRIPTS = (
     "studies",
     "stitching",
     "stitching_charts",
+    "families",
     "meta_saes",
     "search",
     "frequencies",
@@ -88,6 +84,7 @@ def build_page(
     rows = list_points(groups)
     members = [point for group in groups for point in group.points]
     labelled_points = {row["key"]: (row["label"], point) for row, point in zip(rows, members, strict=True)}
+    labels = {(point.sweep.folder, point.name): label for label, point in labelled_points.values()}
     blocks = Blocks()
     blocks.add("plotly", library := read_plotly())
     blocks.add("curves", [read_curve(point) for point in members])
@@ -112,7 +109,7 @@ def build_page(
         "summary": _escape(summarise(groups)),
         "cautions": _list("cautions", [*list_cautions(groups), *list_outdated(studies, points)]),
         "about": _list("about", describe_points(points)),
-        **_table_sections(studies),
+        **_table_sections(studies, labels),
         "failures": _list("failures", list_failures(points, outcomes)),
         "written": _escape(_describe_origin()),
         "data": to_well_formed_json(shorten_paths(content)).replace("<", "\\u003c"),
@@ -188,15 +185,23 @@ def _list(kind: str, lines: Sequence[str]) -> str:
     return f'<ul id="{kind}" class="{kind}">{items}</ul>' if items else ""
 
 
-def _table_sections(studies: Sequence[FinishedStudy]) -> dict[str, str]:
-    """Return the HTML sections that are a table of studies, by name; empty text for a task without studies."""
+def _table_sections(studies: Sequence[FinishedStudy], labels: Mapping[tuple[Path, str], str]) -> dict[str, str]:
+    """Return the HTML sections that are a table of studies, by name; empty text for a task without studies.
+
+    labels: of points, by the sweep's folder and the point's name
+    """
     evaluated = "SAEs evaluated on their own with task=evaluate, on the same metrics as the points above."
     steered = "What the model predicts after a prompt when latents are changed at the hook (task=steer)."
     joined = "The smallest SAE with the novel latents of each larger one, beside the single SAEs (task=join)."
+    matched = (
+        "Active latents of two SAEs by decoder cosine (task=match): one to one, in the assignment with the largest sum "
+        "of cosines, and each with its nearest. Similar are those whose cosine reaches stitch.threshold."
+    )
     remarks = list_remarks(studies)
     return {
         "evaluated": _table_section("evaluated", "Evaluated SAEs", evaluated, list_evaluated(studies), remarks),
-        "joined": _table_section("joined", "Joined SAEs", joined, list_joined(studies)),
+        "joined": _table_section("joined", "Joined SAEs", joined, list_joined(studies, labels)),
+        "matched": _table_section("matched", "Matched SAEs", matched, list_matched(studies, labels)),
         "steered": _table_section("steered", "Steering", steered, list_steered(studies)),
     }
 

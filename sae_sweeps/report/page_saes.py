@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.formats.layout import SAE_FOLDER
-from sae_sweeps.report.studies import FinishedStudy
+from sae_sweeps.report.finished import FinishedStudy
 from sae_sweeps.sweep.comparison import ComparedPoint, display_name, finite_or_inf
 
 

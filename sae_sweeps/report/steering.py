@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sae_sweeps.config.studies import parse_changes
-from sae_sweeps.report.studies import FinishedStudy, skip_unreadable
+from sae_sweeps.report.finished import FinishedStudy, skip_unreadable
 from sae_sweeps.sweep.comparison import display_name
 
 TITLES = ["Prompt", "Change", "Next word or token", "Log-probability before (nats)", "after", "Rise"]

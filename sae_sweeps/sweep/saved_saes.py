@@ -1,17 +1,15 @@
 """Trained SAEs on disk: the points of sweeps, and folders or hub repositories that a command names."""
 
 import hashlib
-import itertools
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_sweeps.config import Config, from_json
-from sae_sweeps.config.identity import apply_command_settings, select_result_settings
+from sae_sweeps.config.identity import apply_command_settings
 from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS
 from sae_sweeps.formats.layout import CONFIG, SAE_FOLDER, WEIGHTS
@@ -273,24 +271,6 @@ def saved_labels(saved: Sequence[SavedSAE]) -> list[str]:
     """Return a distinct label for each SAE: the name without hash, or the full name if the short one is not unique."""
     titles = [sae.title for sae in saved]
     return [sae.title if titles.count(sae.title) == 1 else sae.name for sae in saved]
-
-
-def pair_neighbours(saved: Sequence[SavedSAE]) -> list[tuple[SavedSAE, SavedSAE]]:
-    """Return the (small, large) pairs of SAEs that differ only in dictionary size and are neighbours in size."""
-    pairs = []
-    for alike in group_by_settings(saved):
-        pairs += list(itertools.pairwise(alike))
-    return pairs
-
-
-def group_by_settings(saved: Sequence[SavedSAE]) -> list[list[SavedSAE]]:
-    """Group the SAEs that differ only in dictionary size, the smallest first in each group."""
-    alike: dict[str, list[SavedSAE]] = {}
-    for sae in saved:
-        values = select_result_settings(asdict(sae.config))
-        values.pop("dict_size")
-        alike.setdefault(json.dumps(values, sort_keys=True), []).append(sae)
-    return [sorted(group, key=lambda sae: sae.config.dict_size) for group in alike.values()]
 
 
 def _run(point: Path) -> str | None:

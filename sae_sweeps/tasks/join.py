@@ -18,7 +18,8 @@ from sae_sweeps.runtime.files import write_table
 from sae_sweeps.runtime.progress import PointProgress
 from sae_sweeps.studies.joining import Joined, find_obstacle, join
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.saved_saes import SavedSAE, group_by_settings
+from sae_sweeps.sweep.sae_groups import group_by_settings
+from sae_sweeps.sweep.saved_saes import SavedSAE
 from sae_sweeps.tasks.run_studies import run_studies
 from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished
 from sae_sweeps.tracking.run import Run

@@ -32,7 +32,8 @@ from sae_sweeps.studies.meta_sae import (
 )
 from sae_sweeps.studies.top_activations import TopActivations, compute_meta_activations
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.saved_saes import SavedSAE, group_by_settings
+from sae_sweeps.sweep.sae_groups import group_by_settings
+from sae_sweeps.sweep.saved_saes import SavedSAE
 from sae_sweeps.tasks.meta_training import CHECKPOINT, CONTROL, CURVE, train_with_control
 from sae_sweeps.tasks.run_studies import run_studies
 from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished, find_named

@@ -106,6 +106,10 @@ def _saes_module(name: str) -> ModuleType:
             from sae_sweeps.tasks import join
 
             return join
+        case "match":
+            from sae_sweeps.tasks import match
+
+            return match
         case "meta_sae":
             from sae_sweeps.tasks import meta_sae
 

@@ -23,7 +23,8 @@ from sae_sweeps.studies import figures
 from sae_sweeps.studies.directions import Labels, Matches
 from sae_sweeps.studies.pair import Pair
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.saved_saes import find_saved_sae, pair_neighbours
+from sae_sweeps.sweep.sae_groups import pair_neighbours
+from sae_sweeps.sweep.saved_saes import find_saved_sae
 from sae_sweeps.tasks.run_studies import run_studies
 from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished, require_same_activation
 from sae_sweeps.tracking.run import Run

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sae_sweeps.config import from_json
-from sae_sweeps.report import studies
+from sae_sweeps.report import finished, studies
 from sae_sweeps.report.loaded import load_sweep
 from sae_sweeps.report.points import list_points, read_curve
 from sae_sweeps.report.terminal import points_table, seeds_table
@@ -61,11 +61,11 @@ def read_everything(sweep: Sweep) -> None:
     list_points(group_by_seed(loaded.points))  # of the page, its parts: the whole takes a second
     for point in loaded.points:
         read_curve(point)
-    found = studies.find_finished(sweep)
+    found = finished.find_finished(sweep)
     studies.collect_studies(found)
     studies.list_evaluated(found)
     for one in found:
-        with studies.skip_unreadable(one.folder):
+        with finished.skip_unreadable(one.folder):
             one.read_table("latents").to_pydict()
     run_studies._write_csv(sweep.folder / "evaluate")
     for point in loaded.points:
@@ -152,10 +152,10 @@ def test_a_point_with_damaged_settings_is_named(tmp_path):
 
 def test_a_damaged_table_is_found_by_its_checksum(sweep):
     file = sweep.folder / "latents" / "s" / "latents.parquet"
-    found = next(one for one in studies.find_finished(sweep) if one.task == "latents")
+    found = next(one for one in finished.find_finished(sweep) if one.task == "latents")
     whole = file.read_bytes()
     assert found.read_table("latents").to_pydict()["frequency"] == [0.5]
     for place in range(4, len(whole) // 2, 7):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
-        with studies.skip_unreadable(found.folder):
+        with finished.skip_unreadable(found.folder):
             assert found.read_table("latents").to_pydict()["frequency"] == [0.5]

@@ -12,7 +12,8 @@ from sae_sweeps.formats import saelens
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes import TopKSAE
 from sae_sweeps.sweep import Point
-from sae_sweeps.sweep.saved_saes import SavedSAE, find_saved_sae, from_point, group_by_settings, pair_neighbours
+from sae_sweeps.sweep.sae_groups import group_by_settings, pair_neighbours
+from sae_sweeps.sweep.saved_saes import SavedSAE, find_saved_sae, from_point
 from tests.commands import DONE_RESULTS
 from tests.conftest import composed
 

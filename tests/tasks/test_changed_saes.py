@@ -7,8 +7,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from sae_sweeps.report.cautions import list_cautions
+from sae_sweeps.report.finished import find_finished
 from sae_sweeps.report.loaded import load_sweep
-from sae_sweeps.report.studies import find_finished, list_outdated
+from sae_sweeps.report.studies import list_outdated
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import group_by_seed
 from tests.commands import rewrite_results

@@ -17,7 +17,7 @@ from sae_sweeps.activations.cache import ActivationCache
 from sae_sweeps.launchers.slurm import node
 from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.launchers.slurm.submission import submit
-from sae_sweeps.report import studies
+from sae_sweeps.report import finished, studies
 from sae_sweeps.report.loaded import load_sweep
 from sae_sweeps.report.points import read_curve
 from sae_sweeps.runtime import provenance, records
@@ -48,11 +48,11 @@ def read_submitted(folder: Path, file: Path) -> Any:
 
 
 def read_studies(folder: Path, file: Path) -> Any:
-    found = studies.find_finished(Sweep(folder))
+    found = finished.find_finished(Sweep(folder))
     tables = []
     for one in found:
         for table in sorted(one.folder.glob("*.parquet")):
-            with studies.skip_unreadable(one.folder):
+            with finished.skip_unreadable(one.folder):
                 tables.append(str(one.read_table(table.stem).to_pydict()))
     return [tables, str(studies.collect_studies(found)), studies.list_evaluated(found)]
 

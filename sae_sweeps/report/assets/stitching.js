@@ -53,6 +53,7 @@ function showStitching(content, study) {
       STITCH_ROWS.flatMap(([, ...names]) => names),
     ),
   );
+  if (study.swaps.length) content.append(...makeSwapsTable(study));
   const charts = make("div.charts");
   content.append(charts);
   addThresholds(charts, study);

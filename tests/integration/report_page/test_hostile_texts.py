@@ -13,7 +13,7 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import Page, expect
 
 from sae_sweeps.report import page as module
-from sae_sweeps.report.studies import FinishedStudy, find_finished
+from sae_sweeps.report.finished import FinishedStudy, find_finished
 from sae_sweeps.runtime.files import write_text
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import collect_points

@@ -1,0 +1,57 @@
+"""The report's table of pairs of SAEs whose latents were matched."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sae_sweeps.report.finished import FinishedStudy, describe_differences, skip_unreadable
+
+DIFFERENCES = {"seed": "seed", "dataset.seed": "order of the data, from the same start", "dict_size": "size"}
+COLUMNS = {  # name in results.json -> title
+    "paired_mean": "Cosine, one to one",
+    "paired_mean_random": "Cosine, one to one, random directions",
+    "paired_share": "Similar, one to one",
+    "right_nearest_mean": "Cosine, second with nearest of first",
+    "right_share": "Similar, second to first",
+    "left_nearest_mean": "Cosine, first with nearest of second",
+    "left_share": "Similar, first to second",
+}
+
+
+def list_matched(studies: Sequence[FinishedStudy], labels: Mapping[tuple[Path, str], str]) -> list[list[str]]:
+    """Return table rows of matched pairs of SAEs, those that differ only in a seed first, then those of two sizes.
+
+    labels: of points in the page, by the sweep's folder and the point's name
+
+    The first row has the titles; there is no other row without a study.
+    """
+    titles = ["First SAE", "Second SAE", "Differ in", "Active latents", *COLUMNS.values()]
+    rows: dict[str, list[list[str]]] = {differing: [] for differing in DIFFERENCES}
+    for study in studies:
+        if study.task == "match":
+            with skip_unreadable(study.folder):
+                for pair in study.results["pairs"]:
+                    rows[pair["differing"]].append(_list_pair(study, studies, pair, labels))
+    return [titles, *(row for of_setting in rows.values() for row in of_setting)]
+
+
+def _list_pair(
+    study: FinishedStudy,
+    studies: Sequence[FinishedStudy],
+    pair: Mapping[str, Any],
+    labels: Mapping[tuple[Path, str], str],
+) -> list[str]:
+    first, second = (labels.get((study.sweep.folder, pair[side]), pair[side]) for side in ("left", "right"))
+    return [
+        first + describe_differences(study, studies),
+        second,
+        DIFFERENCES[pair["differing"]],
+        f"{pair['left_active']:,} and {pair['right_active']:,}",
+        *(_format(pair[name], name) for name in COLUMNS),
+    ]
+
+
+def _format(value: float | None, name: str) -> str:
+    if value is None:
+        return "–"  # noqa: RUF001  a dash that means "no value"
+    return f"{100 * value:.1f}%" if name.endswith("share") else f"{value:.3f}"

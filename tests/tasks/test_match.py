@@ -1,0 +1,92 @@
+"""Task `match` on a sweep: which pairs are matched, their numbers from dense activations, and the report."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from sae_sweeps.activations.source import load_source
+from sae_sweeps.formats.reading import load_sae
+from sae_sweeps.report.finished import find_finished
+from sae_sweeps.report.studies import collect_studies
+from sae_sweeps.studies.matching import match
+from sae_sweeps.sweep import Sweep
+from tests.conftest import composed, launch
+from tests.tasks.conftest import GIVEN, done, point
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory, tiny):
+    """Return the folder of a sweep with two sizes, two seeds and two orders of the data, matched and reported."""
+    folder = tmp_path_factory.mktemp("seeds")
+    words = ["sae=batchtopk", "dict_size=32,48", "seed=0,1", "dataset.seed=0,1", "then=[stitch,latents,match,report]"]
+    ran = launch("-m", *tiny, *words, *GIVEN, cwd=folder)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return folder / "outputs" / "first"
+
+
+def test_pairs_differ_in_one_setting(seeds):
+    (study,) = done(seeds, "match")
+    results = json.loads((study / "results.json").read_text())
+    counts = {name: value for name, value in results["metrics"].items() if name.startswith("pairs_")}
+    assert counts == {"pairs_seed": 4, "pairs_dataset_seed": 4, "pairs_dict_size": 4}
+    assert {(row["differing"], row["same_start"]) for row in results["pairs"]} == {
+        ("seed", False), ("dataset.seed", True), ("dict_size", False)
+    }  # fmt: skip
+    means = {name: results["metrics"][f"paired_mean_{name}"] for name in ("seed", "dataset_seed")}
+    assert means["dataset_seed"] > 0.8 > means["seed"], "short training hardly moves the common start"
+
+
+def test_the_numbers_are_those_of_active_latents(seeds, model_settings):
+    (study,) = done(seeds, "match")
+    row = next(one for one in json.loads((study / "results.json").read_text())["pairs"] if one["differing"] == "seed")
+    source = load_source(composed(*model_settings, "device=cpu"), torch.device("cpu"))
+    x_AD = torch.cat([batch for _, batch in source.held_out_text(150)])
+    saes = [load_sae(seeds / row[side]) for side in ("left", "right")]
+    frequencies = [(sae.encode(x_AD) > 0).float().mean(0) for sae in saes]
+    active = [frequency.nonzero().squeeze(1) for frequency in frequencies]
+    assert [row["left_active"], row["right_active"]] == [len(one) for one in active]
+    found = match(*(sae.W_dec.detach()[latents] for sae, latents in zip(saes, active, strict=True)))
+    for name, value in found.summarise(0.7).items():
+        assert row[name] == pytest.approx(value, abs=1e-6)
+    table = pq.read_table(study / "latents.parquet").to_pylist()
+    rows = [one for one in table if (one["point"], one["other"]) == (row["left"], row["right"])]
+    assert [one["latent"] for one in rows] == active[0].tolist()
+    assert [one["nearest"] for one in rows] == active[1][found.left.index].tolist()
+    assert [one["frequency"] for one in rows] == pytest.approx(frequencies[0][active[0]].tolist(), abs=1e-6)
+
+
+def test_the_report_lists_pairs_with_their_seeds(seeds):
+    page = (seeds / "report.html").read_text()
+    section = page[page.index('id="matched"') :].partition("</section>")[0]
+    assert section.count("<tr>") == 13
+    assert "order of the data, from the same start" in section
+    assert "seed 1" in section
+
+
+def test_the_report_quotes_what_the_latents_of_families_respond_to(seeds):
+    studies = find_finished(Sweep(seeds))
+    for found in collect_studies(studies)["stitch"]:
+        (folder,) = [one.folder for one in studies if one.folder.name == found["key"]]
+        rows = pq.read_table(folder / "families.parquet").to_pylist()
+        expected = [row["mse_change"] / found["metrics"]["mse_small"] for row in rows if row["frequency"] > 0]
+        assert [swap["change"] for swap in found["swaps"]] == pytest.approx(expected[:5] + expected[5:][-5:], rel=1e-4)
+        for swap in found["swaps"]:
+            assert all(context.count("⟦") == 1 for one in swap["large"]["listed"] for context in one["contexts"])
+            assert any(one["contexts"] for side in ("small", "large") for one in swap[side]["listed"])
+
+
+def test_a_sweep_without_a_pair_is_refused(first, command):
+    for folder in first.glob("*-48-*"):
+        (folder / "results.json").unlink()
+    ran = command("task=match", *GIVEN)
+    assert ran.code == 1
+    assert "batchtopk-48" in ran.err + ran.out
+
+
+def test_a_point_of_the_sweep_has_a_match_of_another_size(first, command):
+    ran = command("task=match", *GIVEN)
+    assert (ran.code, ran.err) == (0, "")
+    assert [folder.name.partition("-")[0] for folder in done(first, "match")] == ["batchtopk", "topk"]
+    assert point(first, "topk-48").name in (done(first, "match")[1] / "results.json").read_text()
