@@ -22,7 +22,7 @@ from sae_sweeps.runtime.records import read_record, write_record
 from sae_sweeps.saes import SAE
 from sae_sweeps.studies import decomposition_tables, figures, latent_tables
 from sae_sweeps.studies.directions import compare
-from sae_sweeps.studies.meta_overlap import count_pairs, draw_directions, find_nearest_other
+from sae_sweeps.studies.meta_overlap import compare_equally_many, count_pairs, draw_directions, find_nearest_other
 from sae_sweeps.studies.meta_sae import (
     MetaSAE,
     compute_explained_variance,
@@ -45,7 +45,14 @@ log = logging.getLogger(__name__)
 DECOMPOSED = "decomposed.json"
 OVERLAP = ("near_of_sharing", "near_of_all", "sharing_of_near", "sharing_of_all")  # shares of pairs of latents
 # numbers about a smaller SAE that are metrics as well
-COMPARED = ("explained_variance", "explained_variance_nearest", "near_of_sharing", "sharing_of_near")
+COMPARED = (
+    "explained_variance",
+    "explained_variance_nearest",
+    "near_of_sharing",
+    "sharing_of_near",
+    "near_of_sharing_equal",
+    "near_of_all_equal",
+)
 
 # by name of a smaller SAE, the most similar latent of that SAE for each of M meta-latents: cosine (M,), number (M,)
 Matches = dict[str, tuple[Tensor, Tensor]]
@@ -251,12 +258,16 @@ def _compare_smaller(study: Study, meta: MetaSAE) -> tuple[dict[str, dict[str, A
         matches[saved.name] = (best.cosine, best.index)
         nearest = atoms[best.index.unique()]
         overlap = count_pairs(meta.weights, compare(meta.directions_AD, atoms).left.index)
+        threshold, equal = compare_equally_many(meta.weights, meta.directions_AD, atoms)
         found[part] = {
             **saved.describe(),
             "explained_variance": _explain_by_pursuit(meta, atoms, k),
             "explained_variance_nearest": _explain_by_pursuit(meta, nearest, k),
             "nearest": len(nearest),
             **{name: getattr(overlap, name) for name in OVERLAP},
+            "near_of_sharing_equal": equal.near_of_sharing,
+            "near_of_all_equal": equal.near_of_all,
+            "near_cosine_equal": threshold,
             "nearest_other_mean": find_nearest_other(atoms).mean().item(),
             "best_match_mean": best.cosine.mean().item(),
             "best_match_mean_of_random": compare(shuffled_MD, atoms).left.cosine.mean().item(),

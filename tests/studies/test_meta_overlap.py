@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import meta_overlap
-from sae_sweeps.studies.meta_overlap import count_pairs, draw_directions, find_nearest_other
+from sae_sweeps.studies.meta_overlap import compare_equally_many, count_pairs, draw_directions, find_nearest_other
 
 
 def as_rows(uses: list[list[int]], meta_latents: int) -> RowSparse:
@@ -50,6 +50,37 @@ def test_a_planted_split_is_recovered():
     assert found.near_of_all == found.sharing_of_all == 6 / 15
     crossed = count_pairs(as_rows([[0], [1], [2], [0], [1], [2]], 3), torch.tensor([0, 0, 0, 1, 1, 1]))
     assert crossed.both == 0
+
+
+@pytest.mark.parametrize("sample", [1024, 30])
+def test_near_latents_are_compared_at_an_equal_number_of_pairs(monkeypatch, sample):
+    monkeypatch.setattr(meta_overlap, "SAMPLE", sample)
+    generator = torch.Generator().manual_seed(3)
+    directions, atoms = torch.randn(60, 8, generator=generator), torch.randn(20, 8, generator=generator)
+    uses = [torch.randperm(15, generator=generator)[:2].tolist() for _ in range(60)]
+    threshold, found = compare_equally_many(as_rows(uses, 15), directions, atoms)
+    near = torch.nn.functional.cosine_similarity(directions[:, None], atoms[None], dim=2) >= threshold
+    expected = {"sharing": 0, "near": 0, "both": 0}
+    for first, second in itertools.combinations(range(60), 2):
+        shares, is_near = bool({*uses[first]} & {*uses[second]}), bool((near[first] & near[second]).any())
+        expected = {
+            name: expected[name] + value
+            for name, value in (("sharing", shares), ("near", is_near), ("both", shares and is_near))
+        }
+    assert {name: getattr(found, name) for name in expected} == expected
+    assert found.near == pytest.approx(found.sharing, rel=0.1 if sample > 60 else 0.5)
+
+
+def test_latents_that_split_share_as_many_pairs_as_are_near():
+    """Latents in threes around each of ten parents share the parent's meta-latent: the pairs are the same."""
+    parents = torch.eye(20)[:10]
+    directions = parents.repeat_interleave(3, 0) + 0.1 * draw_directions(30, parents, 1)
+    weights = as_rows([[at // 3, 10 + at] for at in range(30)], 40)
+    threshold, found = compare_equally_many(weights, directions, parents)
+    assert 0.9 < threshold < 1
+    assert found.near_of_sharing == found.sharing_of_near == 1
+    weights = as_rows([[at % 10] for at in range(30)], 10)
+    assert compare_equally_many(weights, directions, parents)[1].both == 0
 
 
 def test_without_a_pair_there_is_no_share():

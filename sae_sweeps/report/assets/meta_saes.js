@@ -19,6 +19,8 @@ const META_METRICS = {
   nearest_other_latent_mean: "largest cosine of a decomposed direction with another one, mean",
   near_of_sharing_smaller_: "pairs of latents with a common meta-latent: share nearest to the same one of # latents",
   sharing_of_near_smaller_: "pairs nearest to the same one of # latents: share with a common meta-latent",
+  near_of_sharing_equal_smaller_: "the same, as many pairs near a common one of # latents as with a common meta-latent",
+  near_of_all_equal_smaller_: "share of all pairs that are near a common one of # latents then",
   nmse_before: "NMSE of the SAE",
   nmse_after: "NMSE of the SAE with reconstructed directions",
   ce_degradation_before: "CE degradation of the SAE, nats",
