@@ -34,6 +34,7 @@ TASKS = {
     "stitch": TaskEntry("study", settings=("stitch", "small", "large")),
     "join": TaskEntry("study", settings=("stitch.threshold", "evaluation")),
     "meta_sae": TaskEntry("study", settings=("meta", "latents", "saved")),
+    "meta_sizes": TaskEntry("study", settings=("meta", "latents.tokens")),
     "latents": TaskEntry("study", settings=("latents", "saved")),
     "evaluate": TaskEntry("study", settings=("evaluation", "saved")),
     "steer": TaskEntry("study", settings=("steer", "saved")),
