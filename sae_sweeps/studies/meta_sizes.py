@@ -96,13 +96,7 @@ def describe_saes(stack: Stack, meta: MetaSAE, control: MetaSAE, is_active_F: Te
     in_each = torch.bincount(sae_A, minlength=count).tolist()
     directions = meta.directions_AD.split(in_each)
     parts = meta.weights.crow_Bp1.diff().long().split(in_each)
-    explained, shuffled = (
-        [
-            compute_explained_variance(*both)
-            for both in zip(one.directions_AD.split(in_each), one.reconstructed_AD.split(in_each), strict=True)
-        ]
-        for one in (meta, control)
-    )
+    explained, shuffled = (_explain_each(one, in_each) for one in (meta, control))
     nearest = _find_nearest_means(directions)
     return [
         {
@@ -119,14 +113,17 @@ def describe_saes(stack: Stack, meta: MetaSAE, control: MetaSAE, is_active_F: Te
             "nearest_meta_latent_mean": _find_nearest_mean(directions[at], meta.sae.W_dec.detach()),
             "nearest_other_latent_mean": nearest[at][at],
             "nearest_latent_mean_of": {
-                str(size): mean
-                for other, size in enumerate(stack.sizes)
-                if other != at
-                for mean in [nearest[at][other]]
+                str(stack.sizes[other]): mean for other, mean in enumerate(nearest[at]) if other != at
             },
         }
         for at, (name, one_F) in enumerate(zip(stack.names, is_active_F.split(stack.sizes), strict=True))
     ]
+
+
+def _explain_each(meta: MetaSAE, in_each: list[int]) -> list[float | None]:
+    """Return the explained variance of the directions of each SAE, the first `in_each[0]` and so on, by themselves."""
+    pairs = zip(meta.directions_AD.split(in_each), meta.reconstructed_AD.split(in_each), strict=True)
+    return [compute_explained_variance(*pair) for pair in pairs]
 
 
 def _find_nearest_means(directions: Sequence[Tensor]) -> Shares:

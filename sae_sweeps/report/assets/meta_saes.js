@@ -120,4 +120,5 @@ function showMetaSAE(content, study) {
         ),
     );
   }
+  addNeighbourhoods(content, study, "Around a meta-latent");
 }
