@@ -17,8 +17,7 @@ function placeLabel(angle) {
 }
 
 // Even angles for `count` things from the top, clockwise.
-const spread = (count, offset = 0) =>
-  Array.from({ length: count }, (_, at) => Math.PI / 2 - (2 * Math.PI * (at + offset)) / Math.max(1, count));
+const spread = (count) => Array.from({ length: count }, (_, at) => Math.PI / 2 - (2 * Math.PI * at) / count);
 
 // The latents around a meta-latent, ordered by SAE, with their angles: { place, latent, weight, parts, angle }.
 function placeLatents({ latents }, hidden) {
