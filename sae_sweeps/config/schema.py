@@ -229,8 +229,8 @@ class Config:
     publish: PublishConfig = field(default_factory=PublishConfig)
     remove: RemoveConfig = field(default_factory=RemoveConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
-    # tasks to run when all points are done, studies before the report: stitch, join, meta_sae, latents, evaluate and
-    # report
+    # tasks to run when all points are done, studies before the report: stitch, join, meta_sae, meta_sizes, latents,
+    # evaluate and report
     then: list[str] = field(default_factory=list)
     # combinations of values that a sweep (-m) leaves out: a list of {setting: value, or list of values}. A point that
     # has one of the values of every setting of an entry is left out. Names of points do not show it

@@ -1,4 +1,4 @@
-"""Settings of the tasks that use trained SAEs: stitch, meta_sae, latents, steer, export, publish and remove."""
+"""Settings of the tasks that use trained SAEs, such as stitch, meta_sae, latents, steer, export, publish and remove."""
 
 import math
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class StitchConfig:
 
 @dataclass(kw_only=True)
 class MetaConfig:
-    """The task `meta_sae`, which trains an SAE on the decoder directions of an SAE."""
+    """The tasks `meta_sae` and `meta_sizes`, which train an SAE on decoder directions: of one SAE, or of all sizes."""
 
     dict_size: int | None = None  # number of meta-latents; None: a quarter of the number of decomposed latents
     k: int = 4  # active meta-latents per decomposed latent, on average

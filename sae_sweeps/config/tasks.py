@@ -35,6 +35,7 @@ TASKS = {
     "join": TaskEntry("study", settings=("stitch.threshold", "evaluation")),
     "match": TaskEntry("study", settings=("stitch.threshold", "stitch.tokens", "stitch.seed")),
     "meta_sae": TaskEntry("study", settings=("meta", "latents", "saved")),
+    "meta_sizes": TaskEntry("study", settings=("meta", "latents.tokens")),
     "latents": TaskEntry("study", settings=("latents", "saved")),
     "evaluate": TaskEntry("study", settings=("evaluation", "saved")),
     "steer": TaskEntry("study", settings=("steer", "saved")),

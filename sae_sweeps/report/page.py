@@ -17,6 +17,7 @@ from sae_sweeps.report.explorer import build_explorer
 from sae_sweeps.report.finished import FinishedStudy, find_finished
 from sae_sweeps.report.joining import list_joined
 from sae_sweeps.report.matching import list_matched
+from sae_sweeps.report.meta_sizes import list_sizes
 from sae_sweeps.report.points import (
     list_groups,
     list_metrics,
@@ -34,7 +35,7 @@ from sae_sweeps.runtime.text import to_visible
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ComparedPoint, group_by_seed
 
-SHOWN_TASKS = ("report", "stitch", "meta_sae", "latents")  # tasks whose commands the page shows
+SHOWN_TASKS = ("report", "stitch", "meta_sae", "meta_sizes", "latents")  # tasks whose commands the page shows
 NUMBER = ' class="number"'  # of a cell of a table
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
@@ -56,7 +57,9 @@ SCRIPTS = (
     "stitching",
     "stitching_charts",
     "families",
+    "neighbourhoods",
     "meta_saes",
+    "meta_sizes",
     "search",
     "frequencies",
     "explorer",
@@ -198,7 +201,9 @@ def _table_sections(studies: Sequence[FinishedStudy], labels: Mapping[tuple[Path
         "of cosines, and each with its nearest. Similar are those whose cosine reaches stitch.threshold."
     )
     remarks = list_remarks(studies)
+    sizes = "All SAEs that differ only in size, decomposed by one meta-SAE, a row for each size (task=meta_sizes)."
     return {
+        "sizes": _table("Meta-SAEs of several sizes", sizes, list_sizes(studies)),
         "evaluated": _table_section("evaluated", "Evaluated SAEs", evaluated, list_evaluated(studies), remarks),
         "joined": _table_section("joined", "Joined SAEs", joined, list_joined(studies, labels)),
         "matched": _table_section("matched", "Matched SAEs", matched, list_matched(studies, labels)),
@@ -213,6 +218,13 @@ def _table_section(
 
     name: id of the section; rows: cells of the table, first the titles of the columns; remarks: sentences above it
     """
+    table = _table(title, about, rows, remarks)
+    heading = f'<h2 id="{name}-title">{title}</h2>'
+    return table and f'<section id="{name}" aria-labelledby="{name}-title">{heading}{table}</section>'
+
+
+def _table(title: str, about: str, rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> str:
+    """Return the table of an HTML section, with a sentence above it; empty if it has no rows but the titles."""
     if len(rows) < 2:
         return ""
     head = "".join(f'<th scope="col">{_escape(cell)}</th>' for cell in rows[0])
@@ -224,10 +236,7 @@ def _table_section(
     )
     region = f'class="scroll" role="region" aria-label="{title}: table" tabindex="0"'
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
-    return (
-        f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>'
-        f"<p>{about}</p>{_list('remarks', remarks)}<div {region}>{table}</div></section>"
-    )
+    return f"<p>{about}</p>{_list('remarks', remarks)}<div {region}>{table}</div>"
 
 
 def _is_number(cell: str) -> bool:

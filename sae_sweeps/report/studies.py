@@ -1,11 +1,12 @@
 """Data of studies in the report: metrics and curves from results.json, histograms and samples from tables."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from sae_sweeps.config.differences import shorten_path
 from sae_sweeps.evaluation.metrics import METRICS, remark_on
@@ -14,6 +15,7 @@ from sae_sweeps.formats.layout import SAE_FOLDER
 from sae_sweeps.report.blocks import round_digits
 from sae_sweeps.report.families import list_swaps
 from sae_sweeps.report.finished import FinishedStudy, describe_differences, skip_unreadable
+from sae_sweeps.report.neighbourhoods import collect_neighbourhoods
 from sae_sweeps.runtime.seeds import mix_seed
 from sae_sweeps.sweep.comparison import ComparedPoint, display_name, finite_or_inf
 from sae_sweeps.sweep.result_files import FILES
@@ -26,16 +28,15 @@ MAX_ROC_POINTS = 200
 
 
 def collect_studies(studies: Sequence[FinishedStudy]) -> dict[str, list[dict[str, Any]]]:
-    """Return the plot data of all stitching and meta-SAE studies: task (stitch, meta_sae) -> a dictionary per study.
+    """Return the plot data of all stitching and meta-SAE studies: task, as in PLOTTED -> a dictionary per study.
 
     Values from results.json are not rounded; values from tables are.
     """
-    collected: dict[str, list[dict[str, Any]]] = {"stitch": [], "meta_sae": []}
+    collected: dict[str, list[dict[str, Any]]] = {task: [] for task in PLOTTED}
     for study in studies:
         if study.task in collected:
             with skip_unreadable(study.folder):
-                details = _stitching(study, studies) if study.task == "stitch" else _meta_sae(study)
-                collected[study.task].append({**_common_data(study, studies), **details})
+                collected[study.task].append({**_common_data(study, studies), **PLOTTED[study.task](study, studies)})
     return collected
 
 
@@ -107,17 +108,42 @@ def _stitching(study: FinishedStudy, studies: Sequence[FinishedStudy]) -> dict[s
     }
 
 
-def _meta_sae(study: FinishedStudy) -> dict[str, Any]:
+def _meta_sae(study: FinishedStudy, studies: Sequence[FinishedStudy]) -> dict[str, Any]:
     cosines: dict[str, list[float]] = {}
-    for matches in study.read_table("meta_latents", ["matches"]).to_pydict()["matches"]:
+    meta_latents = study.read_table("meta_latents", ["used_by", "latents", "matches"])
+    for matches in meta_latents["matches"].to_pylist():
         for match in matches or []:
             cosines.setdefault(match["point"], []).append(match["cosine"])
+    sae = study.results["study"]["sae"]
     return {
-        "sae": study.results["study"]["sae"],
+        "sae": sae,
         "smaller": list(study.results["smaller"].values()),
         "per_latent": study.results["meta_latents_per_latent"],
         "matches": {point: histogram(np.asarray(values)) for point, values in cosines.items()},
+        **_neighbourhoods(study, meta_latents, {sae["point"]: sae["dict_size"]}),
     }
+
+
+def _meta_sizes(study: FinishedStudy, studies: Sequence[FinishedStudy]) -> dict[str, Any]:
+    results, meta_latents = study.results, study.read_table("meta_latents", ["used_by", "latents"])
+    return {
+        **{name: results[name] for name in ("sizes", "shared", "shared_shuffled")},
+        **_neighbourhoods(study, meta_latents, {one["point"]: one["dict_size"] for one in results["sizes"]}),
+    }
+
+
+def _neighbourhoods(study: FinishedStudy, meta_latents: pa.Table, sizes: dict[str, int]) -> dict[str, Any]:
+    """Return the names of the SAEs and the surroundings of some meta-latents. sizes: latents of each SAE, by name."""
+    latents = study.read_table("latents", ["meta_latents"])
+    return {"points": list(sizes), "neighbourhoods": collect_neighbourhoods(meta_latents, latents, sizes)}
+
+
+# task of a study with charts -> function of it and of all studies, in which texts are found, that returns its plot data
+PLOTTED: dict[str, Callable[[FinishedStudy, Sequence[FinishedStudy]], dict[str, Any]]] = {
+    "stitch": _stitching,
+    "meta_sae": _meta_sae,
+    "meta_sizes": _meta_sizes,
+}
 
 
 def histogram(values: np.ndarray) -> dict[str, Any]:

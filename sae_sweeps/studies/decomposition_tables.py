@@ -45,7 +45,7 @@ def write_latents(folder: Path, rows: Rows, decomposition: RowSparse, explained_
     decomposition: weight of each meta-latent in each latent's decoder direction, (F, M)
     explained_F (F,): explained share of each decoder direction, NaN for latents without one
     """
-    list_parts = _list_entries(decomposition, "meta_latent")
+    list_parts = list_entries(decomposition, "meta_latent")
 
     def extend_rows() -> Rows:
         for columns in rows:
@@ -69,7 +69,7 @@ def write_meta_latents(
     matches: by name of a smaller SAE, the most similar latent for each meta-latent: cosine (M,), latent number (M,)
     """
     transposed = decomposition.transpose()
-    list_users = _list_entries(transposed, "latent", USERS)
+    list_users = list_entries(transposed, "latent", USERS)
     count_M = transposed.crow_Bp1.diff().tolist()
     matches_by_name = {name: (cosine.tolist(), index.tolist()) for name, (cosine, index) in matches.items()}
 
@@ -90,7 +90,7 @@ def write_meta_latents(
     write_table(folder / META_LATENTS_FILE, META_LATENTS, extend_rows())
 
 
-def _list_entries(matrix: RowSparse, name: str, most: int | None = None) -> Callable[[int], list[dict[str, Any]]]:
+def list_entries(matrix: RowSparse, name: str, most: int | None = None) -> Callable[[int], list[dict[str, Any]]]:
     """Return a function that lists the positive entries of a matrix row, largest first, at most `most` (None: all).
 
     The function takes the row number. An entry is a dict: the column number under the key `name`, and the `weight`.

@@ -15,10 +15,7 @@ from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.config import Config
 from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.evaluation.ratios import format_number
-from sae_sweeps.runtime.console import pluralize
-from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import PointProgress
-from sae_sweeps.runtime.records import read_record, write_record
 from sae_sweeps.saes import SAE
 from sae_sweeps.studies import decomposition_tables, figures, latent_tables
 from sae_sweeps.studies.directions import compare
@@ -34,7 +31,7 @@ from sae_sweeps.studies.top_activations import TopActivations, compute_meta_acti
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.sae_groups import group_by_settings
 from sae_sweeps.sweep.saved_saes import SavedSAE
-from sae_sweeps.tasks.meta_training import CHECKPOINT, CONTROL, CURVE, train_with_control
+from sae_sweeps.tasks.meta_training import CHECKPOINT, CONTROL, CURVE, choose_latents, train_with_control
 from sae_sweeps.tasks.run_studies import run_studies
 from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished, find_named
 from sae_sweeps.tracking.run import Run
@@ -42,7 +39,6 @@ from sae_sweeps.training.curve import Line, read_lines
 
 log = logging.getLogger(__name__)
 
-DECOMPOSED = "decomposed.json"
 OVERLAP = ("near_of_sharing", "near_of_all", "sharing_of_near", "sharing_of_all")  # shares of pairs of latents
 # numbers about a smaller SAE that are metrics as well
 COMPARED = (
@@ -106,7 +102,9 @@ def _decompose(study: Study, display: PointProgress) -> None:
     source = study.load_source()
     sae = study.load_sae("sae", source)
     top, tokens_NS = latent_tables.collect_top_activations(source, sae, study.settings["latents"], display)
-    meta, control = train_with_control(study, sae, _choose_latents(study, sae, top.fired), display)
+    names = [study.saved["sae"].name]
+    latents_A = choose_latents(study, top.fired > 0, names)
+    meta, control = train_with_control(study, sae.W_dec.detach(), latents_A, names, display)
 
     display.show_stage("comparing with smaller SAEs")
     smaller, matches = _compare_smaller(study, meta)
@@ -211,32 +209,6 @@ def summarize(metrics: dict[str, Any]) -> str:
         f"directions (shuffled directions: {control}); CE degradation {metrics['ce_degradation_before']:+.3f} -> "
         f"{metrics['ce_degradation_after']:+.3f} nats with the directions replaced"
     )
-
-
-def _choose_latents(study: Study, sae: SAE, fired_F: Tensor) -> Tensor:
-    """Return the numbers of the A latents to decompose: all that are active in the text, or with include_dead all.
-
-    fired_F (F,): number of tokens on which each latent is active
-
-    The first run saves the list to decomposed.json, and later runs read it: another device may find other latents
-    active, and a resumed training needs the same directions. Raises: ConfigError if no latent is active.
-    """
-    file = study.folder / DECOMPOSED
-    latents = (read_record(file, {"latents": [int]}, is_sealed=True) or {}).get("latents")
-    if latents is not None and latents != sorted({*latents} & {*range(sae.dict_size)}):
-        latents = None
-    if latents is None:
-        include_dead = study.settings["include_dead"]
-        latents = list(range(sae.dict_size)) if include_dead else (fired_F > 0).nonzero().squeeze(1).tolist()
-        write_record(file, {"latents": latents})
-    if not latents:
-        tokens = study.settings["latents"]["tokens"]
-        problem = f"no latent of {study.saved['sae'].name} is active on any of these tokens, so none can be decomposed"
-        raise ConfigError("latents.tokens", tokens, problem, "set more tokens, or set meta.include_dead=true")
-    if left_out := sae.dict_size - len(latents):
-        message = "%s: the meta-SAE leaves out %s, never active in the text (set meta.include_dead=true to include)"
-        log.info(message, study.name, pluralize(left_out, "latent"))
-    return torch.tensor(latents, device=fired_F.device)
 
 
 def _compare_smaller(study: Study, meta: MetaSAE) -> tuple[dict[str, dict[str, Any]], Matches]:

@@ -4,9 +4,13 @@
 <study>/checkpoint/               the newest training states of the meta-SAE, to resume from
 <study>/metrics.jsonl             the training curve of the meta-SAE
 <study>/control/                  checkpoint/ and metrics.jsonl of the control, which is not saved as an SAE
+<study>/decomposed.json           the numbers of the latents whose directions are decomposed
 """
 
+# A decomposed latents, F latents of an SAE, or of all SAEs of a study together, D model width
+
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +22,12 @@ from sae_sweeps.evaluation.ratios import complement, divide
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.layout import DIRECTIONS_OF
 from sae_sweeps.runtime import signals
+from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.held import make_folder
 from sae_sweeps.runtime.progress import PointProgress
-from sae_sweeps.saes import SAE, BatchTopKSAE
+from sae_sweeps.runtime.records import read_record, write_record
+from sae_sweeps.saes import BatchTopKSAE
 from sae_sweeps.studies.meta_sae import MetaSAE, build_trainer, set_threshold, shuffle_directions
 from sae_sweeps.tasks.study import Study
 from sae_sweeps.training import checkpoints
@@ -32,23 +38,53 @@ log = logging.getLogger(__name__)
 
 LOG_EVERY = 50  # steps between two lines of the training curve
 CONTROL, CHECKPOINT, CURVE = "control", "checkpoint", "metrics.jsonl"
+DECOMPOSED = "decomposed.json"
 
 
-def train_with_control(study: Study, sae: SAE, latents_A: Tensor, display: PointProgress) -> tuple[MetaSAE, MetaSAE]:
+def choose_latents(study: Study, is_active_F: Tensor, names: Sequence[str]) -> Tensor:
+    """Return the numbers of the A latents to decompose: all that are active in the text, or with include_dead all.
+
+    is_active_F (F,): which latents are active in the text; names: of their SAE or SAEs
+
+    The first run saves the list to decomposed.json, and later runs read it: another device may find other latents
+    active, and a resumed training needs the same directions. Raises: ConfigError if no latent is active.
+    """
+    file, count = study.folder / DECOMPOSED, len(is_active_F)
+    latents = (read_record(file, {"latents": [int]}, is_sealed=True) or {}).get("latents")
+    if latents is not None and latents != sorted({*latents} & {*range(count)}):
+        latents = None
+    if latents is None:
+        include_dead = study.settings["include_dead"]
+        latents = list(range(count)) if include_dead else is_active_F.nonzero().squeeze(1).tolist()
+        write_record(file, {"latents": latents})
+    if not latents:
+        tokens, owner = study.settings["latents"]["tokens"], ", ".join(names)
+        problem = f"no latent of {owner} is active on any of these tokens, so none can be decomposed"
+        raise ConfigError("latents.tokens", tokens, problem, "set more tokens, or set meta.include_dead=true")
+    if left_out := count - len(latents):
+        message = "%s: the meta-SAE leaves out %s, never active in the text (set meta.include_dead=true to include)"
+        log.info(message, study.name, pluralize(left_out, "latent"))
+    return torch.tensor(latents, device=is_active_F.device)
+
+
+def train_with_control(
+    study: Study, W_dec_FD: Tensor, latents_A: Tensor, names: Sequence[str], display: PointProgress
+) -> tuple[MetaSAE, MetaSAE]:
     """Train a meta-SAE, save it, and train a control. Returns the meta-SAE and the control.
 
     The control is a meta-SAE with the same settings on shuffled directions.
-    latents_A: numbers of the latents whose decoder directions are decomposed
+    W_dec_FD: decoder directions, of any norm; latents_A: numbers of those that are decomposed
+    names: of the SAE or SAEs that have the directions, for the files of the meta-SAE
 
     Raises: ConfigError if there are more meta-latents than directions. Stopped on a stop signal, after saving the
     training state.
     """
-    directions_AD = torch.nn.functional.normalize(sae.W_dec.detach()[latents_A], dim=1)
+    directions_AD = torch.nn.functional.normalize(W_dec_FD[latents_A], dim=1)
     values = {name: value for name, value in study.settings.items() if name != "latents"}
     settings = MetaConfig(**values | {"dict_size": _choose_dict_size(directions_AD, study.settings)})
     meta = MetaSAE(_train(study, study.folder, directions_AD, settings, display), latents_A, directions_AD, settings)
     metadata = {
-        DIRECTIONS_OF: study.saved["sae"].name,
+        DIRECTIONS_OF: ", ".join(names),
         "sae_sweeps": {"k": meta.sae.k, "seed": settings.seed},
     }
     saelens.write(study.folder / "sae", meta.sae.for_inference(), metadata)

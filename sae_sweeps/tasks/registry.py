@@ -114,6 +114,10 @@ def _saes_module(name: str) -> ModuleType:
             from sae_sweeps.tasks import meta_sae
 
             return meta_sae
+        case "meta_sizes":
+            from sae_sweeps.tasks import meta_sizes
+
+            return meta_sizes
         case "latents":
             from sae_sweeps.tasks import latents
 

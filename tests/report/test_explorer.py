@@ -189,7 +189,8 @@ def test_points_of_the_same_name_in_two_sweeps_are_kept_apart(first):
     second = shutil.copytree(first, first.parent / "second")
     files = [*second.glob("*/*/latents.parquet"), *second.glob("*/*/meta_latents.parquet")]
     for file in files:
-        change(file, lambda row: row | {"frequency": row["frequency"] / 2})
+        if "meta_sizes" not in file.parts:  # those tables have no frequencies
+            change(file, lambda row: row | {"frequency": row["frequency"] / 2})
     shown = read_page(Sweep(first), Sweep(second))
     assert len(card_sets(shown)) == len(shown.data["explorer"]["card_sets"]) == 12
     assert len({row["key"] for row in shown.data["points"]}) == 8

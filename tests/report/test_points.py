@@ -47,7 +47,7 @@ def test_the_numbers_of_points_equal_those_of_results_json(swept):
 def test_the_numbers_of_studies_equal_those_of_results_json(swept):
     shown = Page((swept / "report.html").read_text())
     studies = shown.block("studies")
-    for task in ("stitch", "meta_sae"):
+    for task in ("stitch", "meta_sae", "meta_sizes"):
         files = {file.parent.name: json.loads(file.read_text()) for file in swept.glob(f"{task}/*/results.json")}
         assert shown.data["studies"][task] == len(files) == 2
         assert {study["key"] for study in studies[task]} == files.keys()
@@ -63,6 +63,10 @@ def test_the_numbers_of_studies_equal_those_of_results_json(swept):
                 assert [study["large"], study["small"]] == shorten_paths(named)
                 assert sum(study["cosines"]["counts"]) == results["metrics"]["latents"]
                 assert study["changes"]["total"] == results["metrics"]["latents_active"]
+            elif task == "meta_sizes":
+                for name in ("sizes", "shared", "shared_shuffled"):
+                    assert study[name] == results[name]
+                assert study["points"] == [one["point"] for one in results["sizes"]]
             else:
                 assert study["sae"] == shorten_paths(results["study"]["sae"])
                 assert study["smaller"] == shorten_paths(list(results["smaller"].values()))

@@ -32,7 +32,7 @@ GIVEN = ["name=first", "tracking=off", "device=cpu", *SETTINGS]  # given to ever
 def swept(tmp_path_factory, tiny) -> Path:
     """Return the folder of the sweep `first`: four points, and then all studies and a report."""
     folder = tmp_path_factory.mktemp("swept")
-    words = ["sae=batchtopk,topk", "dict_size=32,48", "then=[stitch,meta_sae,latents,report]"]
+    words = ["sae=batchtopk,topk", "dict_size=32,48", "then=[stitch,meta_sae,meta_sizes,latents,report]"]
     done = launch("-m", *tiny, *words, *GIVEN, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "outputs" / "first"

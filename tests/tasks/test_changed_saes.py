@@ -95,7 +95,7 @@ def test_the_report_says_which_studies_are_of_other_files(first):
     edit(one / "sae" / "cfg.json", device="cuda")
     rewrite_results(one)  # as if it had been trained again
     sentences = list_outdated(studies, load_sweep(Sweep(first)).points)
-    assert len(sentences) == 3  # stitch, meta_sae, latents
+    assert len(sentences) == 4  # stitch, meta_sae, meta_sizes, latents
     assert all(f"is about another sae/cfg.json of {one.name} than the metrics here." in text for text in sentences)
 
 

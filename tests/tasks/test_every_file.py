@@ -58,7 +58,7 @@ def read_studies(folder: Path, file: Path) -> Any:
 
 
 def read_sae(folder: Path, file: Path) -> Any:
-    if "meta_sae" in file.parts:
+    if file.parent.parent.parent.name.startswith("meta_"):
         saved = SavedSAE("meta", file.parent, from_point(Sweep(folder).points()[0]).config, setting="saved")
     else:
         saved = next(from_point(p) for p in Sweep(folder).points() if p.name == file.parent.parent.name)
@@ -129,13 +129,13 @@ READERS: dict[str, Reader] = {
     "*topk-*/checkpoint/step-*/state.sha256": read_checkpoint,
     "[lsm]*/*/results.json": read_studies,
     "[lsm]*/*/*.parquet": read_studies,
-    "meta_sae/*/decomposed.json": read_decomposed,
-    "meta_sae/*/metrics.jsonl": read_curve_of_study,
-    "meta_sae/*/control/metrics.jsonl": read_curve_of_study,
-    "meta_sae/*/sae/cfg.json": read_sae,
-    "meta_sae/*/sae/sae_weights.safetensors": read_sae,
-    "meta_sae/*/checkpoint/step-*/state.safetensors": read_checkpoint,
-    "meta_sae/*/checkpoint/step-*/state.sha256": read_checkpoint,
+    "meta_*/*/decomposed.json": read_decomposed,
+    "meta_*/*/metrics.jsonl": read_curve_of_study,
+    "meta_*/*/control/metrics.jsonl": read_curve_of_study,
+    "meta_*/*/sae/cfg.json": read_sae,
+    "meta_*/*/sae/sae_weights.safetensors": read_sae,
+    "meta_*/*/checkpoint/step-*/state.safetensors": read_checkpoint,
+    "meta_*/*/checkpoint/step-*/state.sha256": read_checkpoint,
     "slurm/*/submission.json": read_submission,
     "slurm/*/begun-*.json": read_starts,
     "slurm/code-*/provenance.json": read_commit,

@@ -8,7 +8,7 @@ import pytest
 
 from sae_sweeps.config.differences import shorten_paths
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.tasks import meta_sae, stitch, sync
+from sae_sweeps.tasks import meta_sae, meta_sizes, stitch, sync
 from sae_sweeps.training.curve import read_lines
 from tests.conftest import composed
 from tests.tasks.conftest import GIVEN, done, point, undo
@@ -17,33 +17,36 @@ from tests.tracking.test_run import records
 PARTS = {
     "stitch": {"small": "topk-32", "large": "topk-48"},
     "meta_sae": {"sae": "topk-48", "smaller_32": "topk-32"},
+    "meta_sizes": {"size_32": "topk-32", "size_48": "topk-48"},
 }
 LOGGED = {
     "stitch": {"interpolation/nmse", "random/l0", "thresholds", "families", "latents", "cosine", "mse_change"},
     "meta_sae": {"explained_variance", "smaller", "meta_latents_per_latent", "explained"},
+    "meta_sizes": {"explained_variance", "sizes", "shared", "explained"},
 }
 
 
 @pytest.fixture(scope="module")
 def tracked(swept, tmp_path_factory) -> Path:
-    """Return the sweep with W&B runs of a stitching and a meta-SAE study, and made-up runs of its points."""
+    """Return the sweep with W&B runs of a stitching and of meta-SAE studies, and made-up runs of its points."""
     folder = shutil.copytree(swept, tmp_path_factory.mktemp("tracked") / "outputs" / "first")
     small, large = (point(folder, title) for title in ("topk-32", "topk-48"))
     for title, point_folder in (("topk-32", small), ("topk-48", large)):
         run = {"id": f"run-{title}", "project": "sae-sweeps", "entity": None}
         (point_folder / "wandb_run.json").write_text(json.dumps(run))
-    for task in ("stitch", "meta_sae", "latents"):
+    for task in ("stitch", "meta_sae", "meta_sizes", "latents"):
         undo(folder, task)
     given = [*GIVEN, "tracking=offline"]
     given.remove("tracking=off")
     assert stitch.run(Sweep(folder), composed(*given, "task=stitch", f"small={small}", f"large={large}")) == []
     assert meta_sae.run(Sweep(folder), composed(*given, "task=meta_sae", f"saved={large}")) == []
+    assert meta_sizes.run(Sweep(folder), composed(*given, "task=meta_sizes")) == []  # of each architecture
     return folder
 
 
 @pytest.mark.parametrize("task", PARTS)
 def test_a_studys_run_is_in_the_sweeps_group_and_names_its_points(tracked, task):
-    (folder,) = done(tracked, task)
+    (folder,) = done(tracked, task, "topk")
     results, run = json.loads((folder / "results.json").read_text()), records(folder)["run"]
     assert (run.run_group, run.job_type, run.display_name) == ("first", task, f"{task} {folder.name}")
     assert run.run_id == json.loads((folder / "wandb_run.json").read_text())["id"]
@@ -60,7 +63,7 @@ def test_a_studys_run_is_in_the_sweeps_group_and_names_its_points(tracked, task)
 
 @pytest.mark.parametrize("task", PARTS)
 def test_a_studys_run_has_its_metrics_curves_tables_and_figures(tracked, task):
-    (folder,) = done(tracked, task)
+    (folder,) = done(tracked, task, "topk")
     metrics, found = json.loads((folder / "results.json").read_text())["metrics"], records(folder)
     assert found["exit"] == 0
     for name, value in metrics.items():
@@ -97,6 +100,6 @@ def test_sync_uploads_the_runs_of_studies(tracked, monkeypatch, capsys):
     monkeypatch.setattr(sync, "_upload", upload)
     monkeypatch.setattr(sync, "unreachable_reason", lambda server: None)
     assert sync.run(Sweep(tracked), composed()) == []
-    assert sorted(uploaded) == ["meta_sae", "stitch"]
+    assert sorted(uploaded) == ["meta_sae", "meta_sizes", "meta_sizes", "stitch"]
     assert sync.run(Sweep(tracked), composed()) == []
-    assert capsys.readouterr().out.splitlines() == ["2 runs to upload", "uploaded 2 runs", "0 runs to upload"]
+    assert capsys.readouterr().out.splitlines() == ["4 runs to upload", "uploaded 4 runs", "0 runs to upload"]

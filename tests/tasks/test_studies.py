@@ -17,22 +17,17 @@ ALWAYS = {"results.json", "launch.log", ".lock", "latents.parquet"}
 PICTURES = {
     "stitch": {"cosines", "mse_change", "roc", "interpolation", "insertion", "families"},
     "meta_sae": {"explained_variance", "meta_latents_per_latent", "matches"},
+    "meta_sizes": set(),
     "latents": set(),
 }
+OF_META_SAES = {"meta_latents.parquet", "metrics.jsonl", "sae", "control", "checkpoint", "decomposed.json"}
 OTHERS = {
     "stitch": {"small_latents.parquet", "families.parquet"},
-    "meta_sae": {
-        "meta_latents.parquet",
-        "examples.md",
-        "metrics.jsonl",
-        "sae",
-        "control",
-        "checkpoint",
-        "decomposed.json",
-    },
+    "meta_sae": {"examples.md", *OF_META_SAES},
+    "meta_sizes": OF_META_SAES,
     "latents": set(),
 }
-COUNTS = {"stitch": 2, "meta_sae": 2, "latents": 4}
+COUNTS = {"stitch": 2, "meta_sae": 2, "meta_sizes": 2, "latents": 4}
 
 
 @pytest.mark.parametrize("task", COUNTS)

@@ -122,4 +122,5 @@ function showMetaSAE(content, study) {
         ),
     );
   }
+  addNeighbourhoods(content, study, "Around a meta-latent");
 }

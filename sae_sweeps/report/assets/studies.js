@@ -1,5 +1,5 @@
 "use strict";
-// The sections on studies, one study at a time: stitching.js and meta_saes.js show the study that is chosen.
+// The sections on studies, one study at a time: stitching.js, meta_saes.js and meta_sizes.js show the chosen one.
 
 const formatPercent = (value) => (value == null ? "–" : `${(100 * value).toFixed(1)}%`);
 const formatNMSE = (value) => formatMetric("nmse", value);
@@ -7,6 +7,12 @@ const formatCount = (value) => value.toLocaleString("en-US");
 
 const findLabel = (sweep, folder) =>
   report.points.find((point) => point.folder === folder && point.sweep === sweep)?.label ?? folder;
+
+const STUDY_TABLES = {
+  stitch: "All stitching studies",
+  meta_sae: "All meta-SAE studies",
+  meta_sizes: "All meta-SAE studies of several sizes",
+};
 
 // Fill the section of a task: a table of all studies, a choice of one, and what `show` adds for it. Returns a promise
 // where the studies have to be decoded first.
@@ -28,8 +34,7 @@ function addStudySection(id, task, command, makeTitle, columns, show) {
     const finished = studies[task];
     const titles = finished.map(makeTitle);
     if (finished.length > 1) {
-      const name = task === "stitch" ? "All stitching studies" : "All meta-SAE studies";
-      body.append(makeTableBox(name, makeStudyTable(finished, titles, columns)));
+      body.append(makeTableBox(STUDY_TABLES[task], makeStudyTable(finished, titles, columns)));
     }
     body.append(...chooseStudy(finished, titles, chosen, show));
   });
@@ -184,5 +189,5 @@ function addStudies() {
     ],
     showMetaSAE,
   );
-  return Promise.all([stitching, metaSAEs]);
+  return Promise.all([stitching, metaSAEs, addSizes()]);
 }

@@ -34,7 +34,7 @@ def browser() -> Iterator["Browser"]:
 def sweep(tmp_path_factory, tiny) -> Path:
     """The folder of a sweep with two seeds, all studies, a failed point, and its report."""
     root = tmp_path_factory.mktemp("report")
-    words = ["sae=batchtopk,topk", "dict_size=32,48", "seed=0,1", "then=[stitch,meta_sae,latents]"]
+    words = ["sae=batchtopk,topk", "dict_size=32,48", "seed=0,1", "then=[stitch,meta_sae,meta_sizes,latents]"]
     done = launch("-m", *tiny, *words, *GIVEN, cwd=root)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = root / "outputs" / "first"

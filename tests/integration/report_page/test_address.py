@@ -94,16 +94,16 @@ def test_an_address_restores_the_search_for_latents_and_two_cards(open_report, s
 
 def test_an_address_restores_the_curve_and_the_studies(open_report):
     page = open_report()
-    curves, sections = page.locator("#curve-controls"), ("#stitching-body", "#meta-body")
+    curves, sections = page.locator("#curve-controls"), ("#stitching-body", "#meta-body", "#sizes-body")
     curves.get_by_label("Curve").select_option("l0")
     curves.get_by_label("Smoothing").fill("0.5")
     curves.get_by_label("Logarithmic").check()
     for section in sections:
-        page.locator(f"{section} select").select_option("2")
+        page.locator(f"{section} > .controls select").select_option("2")
     link = address(page)
     other = open_report(link)
     for section in sections:
-        expect(other.locator(f"{section} select")).to_have_value("2")
+        expect(other.locator(f"{section} > .controls select")).to_have_value("2")
         name = page.locator(f"{section} dl").get_attribute("data-study")
         expect(other.locator(f"{section} dl")).to_have_attribute("data-study", name)
     restored = other.locator("#curve-controls")
@@ -112,7 +112,7 @@ def test_an_address_restores_the_curve_and_the_studies(open_report):
     expect(restored.get_by_label("Logarithmic")).to_be_checked()
     assert address(other) == link
     for section in sections:
-        other.locator(f"{section} select").select_option("0")
+        other.locator(f"{section} > .controls select").select_option("0")
     restored.get_by_label("Smoothing").fill("0")
     restored.get_by_label("Curve").select_option("mse")
     assert address(other) == ""

@@ -74,12 +74,14 @@ def test_grouped_seeds_show_mean_and_standard_deviation(open_report, sweep):
         assert is_rounded(spread.inner_text().removeprefix("±"), statistics.stdev(members), DECIMALS[metric])
 
 
-@pytest.mark.parametrize(("task", "section"), [("stitch", "stitching-body"), ("meta_sae", "meta-body")])
+@pytest.mark.parametrize(
+    ("task", "section"), [("stitch", "stitching-body"), ("meta_sae", "meta-body"), ("meta_sizes", "sizes-body")]
+)
 def test_the_numbers_of_studies_equal_those_of_their_files(open_report, sweep, task, section):
     page = open_report()
     seen = set()
     for at in range(4):
-        page.locator(f"#{section} select").select_option(str(at))
+        page.locator(f"#{section} > .controls select").select_option(str(at))
         name = page.locator(f"#{section} dl.numbers").get_attribute("data-study")
         known = results(sweep / task / name)["metrics"]
         numbers = page.locator(f"#{section} [data-study='{name}'] [data-name]")

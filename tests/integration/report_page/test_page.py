@@ -66,7 +66,7 @@ def test_links_of_sections_land_at_their_headings(open_report):
     page.emulate_media(reduced_motion="reduce")
     expect(page.locator("#meta-body dl")).to_be_visible()
     names = page.locator("nav a").evaluate_all("all => all.map((a) => a.hash.slice(1))")
-    assert names[-2:] == ["meta", "explorer"]
+    assert names[-3:] == ["meta", "sizes", "explorer"]
     for name in ("meta", *reversed(names)):
         if page.url.rpartition("#")[2] != name:
             page.locator(f"nav a[href='#{name}']").click()

@@ -116,7 +116,7 @@ def test_every_column_below_a_chart_is_explained(open_report):
 
 def test_the_metrics_of_a_study_are_saved(open_report, sweep, tmp_path):
     page = open_report()
-    for task, section in (("stitch", "#stitching-body"), ("meta_sae", "#meta-body")):
+    for task, section in (("stitch", "#stitching-body"), ("meta_sae", "#meta-body"), ("meta_sizes", "#sizes-body")):
         name = page.locator(f"{section} dl").get_attribute("data-study")
         found = read_csv(save(page, f"Metrics of {name}", "CSV", tmp_path))
         known = results(sweep / task / name)["metrics"]
