@@ -14,10 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.evaluation.ratios import divide
-from sae_sweeps.runtime.progress import OnProgress
-from sae_sweeps.saes import SAE
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies.directions import compare
 from sae_sweeps.studies.meta_overlap import find_nearest_other
@@ -45,23 +42,6 @@ class Stack:
         """Return which SAE each latent of the stack is from, as its place in `names`, (A,)."""
         ends_S = torch.tensor([*itertools.accumulate(self.sizes)], device=latents_A.device)
         return torch.bucketize(latents_A, ends_S, right=True)
-
-
-@torch.no_grad()
-def find_active_latents(
-    source: ActivationSource, saes: Sequence[SAE], tokens: int, on_progress: OnProgress | None = None
-) -> tuple[Tensor, int]:
-    """Return which latents of all SAEs are active in held-out text, bool (F,), and the number of activations read.
-
-    The language model runs once for all SAEs. on_progress: called with (done, total) sequences
-    """
-    fired = [torch.zeros(sae.dict_size, dtype=torch.bool, device=source.device) for sae in saes]
-    seen = 0
-    for _, x_BD in source.held_out_text(tokens, on_progress):
-        seen += len(x_BD)
-        for fired_F, sae in zip(fired, saes, strict=True):
-            fired_F |= sae.find_active(sae.normalize(x_BD)).find_fired()
-    return torch.cat(fired), seen
 
 
 def count_uses(weights: RowSparse, sae_A: Tensor, saes: int) -> Tensor:

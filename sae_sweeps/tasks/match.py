@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import torch
 from torch import Tensor
 
-from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.config import Config
 from sae_sweeps.evaluation.ratios import format_number
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import write_table
 from sae_sweeps.runtime.progress import PointProgress, progress_callback
-from sae_sweeps.saes import InferenceSAE
+from sae_sweeps.studies.frequencies import count_active
 from sae_sweeps.studies.matching import Match, match
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.sae_groups import group_by_settings, pair_by_setting
@@ -71,7 +69,9 @@ def _match(study: Study, display: PointProgress) -> None:
     started = time.perf_counter()
     source = study.load_source()
     saes = {saved.name: study.load_sae(part, source) for part, saved in study.saved.items()}
-    frequencies = _find_frequencies(study, source, saes, display)
+    on_progress = progress_callback(display, "sequences")
+    fired, seen = count_active(source, [*saes.values()], study.settings["tokens"], on_progress)
+    frequencies = {name: count / seen for name, count in zip(saes, fired, strict=True)}
     alive = {name: (frequency > 0).nonzero().squeeze(1) for name, frequency in frequencies.items()}
     if silent := [name for name, latents in alive.items() if not len(latents)]:
         problem = f"no latent of {silent[0]} is active on any of these tokens, so none can be matched"
@@ -91,20 +91,6 @@ def _match(study: Study, display: PointProgress) -> None:
     study.write_results(metrics, pairs=rows, seconds=time.perf_counter() - started)
     log.info("%s: %s", study.name, _describe(metrics))
     study.track("step", lambda run: _log_run(run, rows), metrics)
-
-
-def _find_frequencies(
-    study: Study, source: ActivationSource, saes: Mapping[str, InferenceSAE], display: PointProgress
-) -> dict[str, Tensor]:
-    """Return the share of the held-out activations on which each latent is active, (F,), by the SAE's name."""
-    fired = {name: torch.zeros(sae.dict_size, dtype=torch.int64, device=source.device) for name, sae in saes.items()}
-    seen = 0
-    for _, x_BD in source.held_out_text(study.settings["tokens"], progress_callback(display, "sequences")):
-        seen += len(x_BD)
-        for name, sae in saes.items():
-            kept = sae.find_active(sae.normalize(x_BD))
-            fired[name] += torch.bincount(kept.col_N[kept.active], minlength=sae.dict_size)
-    return {name: count / seen for name, count in fired.items()}
 
 
 def _describe_pair(study: Study, left: SavedSAE, right: SavedSAE, differing: str, found: Match) -> dict[str, Any]:

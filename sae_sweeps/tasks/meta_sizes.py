@@ -15,8 +15,9 @@ from sae_sweeps.config import Config
 from sae_sweeps.evaluation.ratios import format_number
 from sae_sweeps.runtime.progress import PointProgress, progress_callback
 from sae_sweeps.studies import sizes_tables
+from sae_sweeps.studies.frequencies import count_active
 from sae_sweeps.studies.meta_sae import MetaSAE, expand_to_all_latents
-from sae_sweeps.studies.meta_sizes import Stack, compute_shares, count_uses, describe_saes, find_active_latents
+from sae_sweeps.studies.meta_sizes import Stack, compute_shares, count_uses, describe_saes
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.sae_groups import group_by_settings
 from sae_sweeps.sweep.saved_saes import SavedSAE
@@ -82,8 +83,8 @@ def _read_saes(study: Study, display: PointProgress) -> tuple[Stack, Tensor, Ten
     stack = Stack([one.name for one in study.saved.values()], [sae.dict_size for sae in saes])
     display.show_stage("reading the text")
     tokens = study.settings["latents"]["tokens"]
-    is_active_F, seen = find_active_latents(source, saes, tokens, progress_callback(display, "sequences"))
-    return stack, torch.cat([sae.W_dec.detach() for sae in saes]), is_active_F, seen
+    fired, seen = count_active(source, saes, tokens, progress_callback(display, "sequences"))
+    return stack, torch.cat([sae.W_dec.detach() for sae in saes]), torch.cat(fired) > 0, seen
 
 
 def _measure(meta: MetaSAE, control: MetaSAE, is_active_F: Tensor, uses_SM: Tensor) -> dict[str, Any]:
