@@ -32,7 +32,7 @@ def list_matched(studies: Sequence[FinishedStudy], labels: Mapping[tuple[Path, s
             with skip_unreadable(study.folder):
                 for pair in study.results["pairs"]:
                     rows[pair["differing"]].append(_list_pair(study, studies, pair, labels))
-    return [titles, *(row for of_setting in rows.values() for row in of_setting)]
+    return [titles, *(row for group in rows.values() for row in group)]
 
 
 def _list_pair(

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,6 @@ def build_page(
     rows = list_points(groups)
     members = [point for group in groups for point in group.points]
     labelled_points = {row["key"]: (row["label"], point) for row, point in zip(rows, members, strict=True)}
-    labels = {(point.sweep.folder, point.name): label for label, point in labelled_points.values()}
     blocks = Blocks()
     blocks.add("plotly", library := read_plotly())
     blocks.add("curves", [read_curve(point) for point in members])
@@ -112,7 +111,7 @@ def build_page(
         "summary": _escape(summarise(groups)),
         "cautions": _list("cautions", [*list_cautions(groups), *list_outdated(studies, points)]),
         "about": _list("about", describe_points(points)),
-        **_table_sections(studies, labels),
+        **_table_sections(studies, labelled_points.values()),
         "failures": _list("failures", list_failures(points, outcomes)),
         "written": _escape(_describe_origin()),
         "data": to_well_formed_json(shorten_paths(content)).replace("<", "\\u003c"),
@@ -188,11 +187,12 @@ def _list(kind: str, lines: Sequence[str]) -> str:
     return f'<ul id="{kind}" class="{kind}">{items}</ul>' if items else ""
 
 
-def _table_sections(studies: Sequence[FinishedStudy], labels: Mapping[tuple[Path, str], str]) -> dict[str, str]:
+def _table_sections(studies: Sequence[FinishedStudy], labelled: Iterable[tuple[str, ComparedPoint]]) -> dict[str, str]:
     """Return the HTML sections that are a table of studies, by name; empty text for a task without studies.
 
-    labels: of points, by the sweep's folder and the point's name
+    labelled: label and point of each point in the page
     """
+    labels = {(point.sweep.folder, point.name): label for label, point in labelled}
     evaluated = "SAEs evaluated on their own with task=evaluate, on the same metrics as the points above."
     steered = "What the model predicts after a prompt when latents are changed at the hook (task=steer)."
     joined = "The smallest SAE with the novel latents of each larger one, beside the single SAEs (task=join)."

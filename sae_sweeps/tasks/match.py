@@ -126,11 +126,11 @@ def summarise_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the metrics of a study: the number of pairs by the setting that differs, and the means of their values."""
     metrics: dict[str, Any] = {}
     for setting in DIFFERING:
-        if of_setting := [row for row in rows if row["differing"] == setting]:
+        if alike := [row for row in rows if row["differing"] == setting]:
             end = setting.replace(".", "_")
-            metrics[f"pairs_{end}"] = len(of_setting)
+            metrics[f"pairs_{end}"] = len(alike)
             for name in ("paired_mean", "paired_mean_random", "paired_share", "right_nearest_mean"):
-                values = [row[name] for row in of_setting if row[name] is not None]
+                values = [row[name] for row in alike if row[name] is not None]
                 metrics[f"{name}_{end}"] = sum(values) / len(values) if values else None
     return metrics
 
