@@ -1,11 +1,11 @@
 """The report's table of meta-SAEs over several sizes, with a row for each size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sae_sweeps.evaluation.ratios import format_number
 from sae_sweeps.report.finished import FinishedStudy, describe_differences, skip_unreadable
-from sae_sweeps.sweep.comparison import display_name
 
 # title of a column, name in the row of a size, and format
 COLUMNS = (
@@ -21,8 +21,10 @@ COLUMNS = (
 )
 
 
-def list_sizes(studies: Sequence[FinishedStudy]) -> list[list[str]]:
+def list_sizes(studies: Sequence[FinishedStudy], labels: Mapping[tuple[Path, str], str]) -> list[list[str]]:
     """Return table rows of the sizes of each study of several sizes. The first row has the titles, and is always there.
+
+    labels: of points in the page, by the sweep's folder and the point's name
 
     The last column has, for each other size, the mean of the largest cosine of a latent with one of that size.
     """
@@ -30,17 +32,18 @@ def list_sizes(studies: Sequence[FinishedStudy]) -> list[list[str]]:
     for study in studies:
         if study.task == "meta_sizes":
             with skip_unreadable(study.folder):
-                rows += _list_rows(study, studies)
+                rows += _list_rows(study, studies, labels)
     return rows
 
 
-def _list_rows(study: FinishedStudy, studies: Sequence[FinishedStudy]) -> list[list[str]]:
-    metrics, roles = study.results["metrics"], study.results["study"]
+def _list_rows(
+    study: FinishedStudy, studies: Sequence[FinishedStudy], labels: Mapping[tuple[Path, str], str]
+) -> list[list[str]]:
+    metrics = study.results["metrics"]
     about = f"{metrics['meta_latents']:,} meta-latents, k {study.settings['k']}{describe_differences(study, studies)}"
     rows = []
     for found in study.results["sizes"]:
-        sae = roles[f"size_{found['dict_size']}"]
-        label = f"{display_name(sae['architecture'], sae['dict_size'], sae['k'])}: {about}"
+        label = f"{labels.get((study.sweep.folder, found['point']), found['point'])}: {about}"
         cells = [_format(found[name], spec) for _, name, spec in COLUMNS]
         nearest = found["nearest_latent_mean_of"].items()
         rows.append([label, *cells, ", ".join(f"{_format(mean, '.2f')} ({int(size):,})" for size, mean in nearest)])

@@ -203,7 +203,7 @@ def _table_sections(studies: Sequence[FinishedStudy], labelled: Iterable[tuple[s
     remarks = list_remarks(studies)
     sizes = "All SAEs that differ only in size, decomposed by one meta-SAE, a row for each size (task=meta_sizes)."
     return {
-        "sizes": _table("Meta-SAEs of several sizes", sizes, list_sizes(studies)),
+        "sizes": _table("Meta-SAEs of several sizes", sizes, list_sizes(studies, labels)),
         "evaluated": _table_section("evaluated", "Evaluated SAEs", evaluated, list_evaluated(studies), remarks),
         "joined": _table_section("joined", "Joined SAEs", joined, list_joined(studies, labels)),
         "matched": _table_section("matched", "Matched SAEs", matched, list_matched(studies, labels)),

@@ -61,17 +61,19 @@ def test_a_meta_latent_is_shown_with_its_strongest_latents_and_their_meta_latent
 
 
 def test_the_table_has_a_row_for_each_size(swept):
-    titles, *rows = list_sizes(find_finished(Sweep(swept)))
     found = [
         row
         for folder in done(swept, "meta_sizes")
         for row in json.loads((folder / "results.json").read_text())["sizes"]
     ]
+    labels = {(swept, one["point"]): f"label of {one['point']}" for one in found[:2]}
+    titles, *rows = list_sizes(find_finished(Sweep(swept)), labels)
     assert len(rows) == len(found) == 4
     for row, one in zip(rows, found, strict=True):
         assert len(row) == len(titles)
         cells = dict(zip(titles, row, strict=True))
-        assert f" {one['dict_size']}, k 4: " in cells["SAE"]
+        assert cells["SAE"].startswith(f"{labels.get((swept, one['point']), one['point'])}: ")
+        assert ", k 4" in cells["SAE"]
         assert cells["Meta-latents used"] == str(one["meta_latents"])
         assert float(cells["Explained variance"].rstrip("%")) == pytest.approx(
             100 * one["explained_variance"], abs=0.05

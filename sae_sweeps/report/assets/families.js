@@ -1,12 +1,15 @@
 "use strict";
 // The table of families of similar latents whose swap alone changes a small SAE's error most.
 
+// A share in per cent with two digits: most families change the error by far less than one per cent.
+const formatSmallPercent = (value) => (value == null ? "–" : `${Number((100 * value).toPrecision(2))}%`);
+
 function makeSwapsTable(study) {
   const rows = study.swaps.map((swap) => [
     makeMembers(study.sweep, study.small.point, swap.small),
     makeMembers(study.sweep, study.large.point, swap.large),
-    makeNumberCell(formatPercent(swap.change), swap.change),
-    makeNumberCell(formatPercent(swap.frequency), swap.frequency),
+    makeNumberCell(formatSmallPercent(swap.change), swap.change),
+    makeNumberCell(formatSmallPercent(swap.frequency), swap.frequency),
   ]);
   const titles = [
     "Latents of the small SAE taken out",

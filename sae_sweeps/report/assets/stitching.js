@@ -13,6 +13,9 @@ const STITCH_METRICS = {
   reconstruction_lowering_share: "share of active reconstruction latents that lower the MSE when inserted alone",
   auroc: "AUROC of the cosine as predictor of the sign of the change in MSE",
   best_threshold: "best cosine threshold",
+  swaps: "families with latents on both sides, each swapped alone",
+  swaps_active: "of these that are ever active",
+  swaps_lowering_share: "of these that lower the MSE",
   mse_small: "MSE of the small SAE on raw activations",
   nmse_lowest_on_the_way: "lowest NMSE while novel latents are inserted",
 };
