@@ -1,15 +1,15 @@
 """The families of similar latents whose swap alone changes a small SAE's error most, with what their latents mean."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sae_sweeps.report.blocks import round_digits
 from sae_sweeps.report.finished import FinishedStudy, skip_unreadable
+from sae_sweeps.studies.quotes import quote_contexts
 
 MOST_FAMILIES = 5  # families listed at either end
 MOST_LATENTS = 4  # latents listed per side of a family
 MOST_CONTEXTS = 3  # texts listed per latent
-WORDS_BEFORE = 2  # words quoted before a token
 
 
 def list_swaps(study: FinishedStudy, studies: Sequence[FinishedStudy]) -> list[dict[str, Any]]:
@@ -53,11 +53,8 @@ def _read_contexts(
             with skip_unreadable(other.folder):
                 rows = other.read_table("latents", ["latent", "examples"])
                 wanted = [at for at, latent in enumerate(rows["latent"].to_pylist()) if latent in latents]
-                return {row["latent"]: list(_quote(row["examples"])) for row in rows.take(wanted).to_pylist()}
+                return {
+                    row["latent"]: quote_contexts(row["examples"], MOST_CONTEXTS)
+                    for row in rows.take(wanted).to_pylist()
+                }
     return {}
-
-
-def _quote(examples: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield the distinct tokens of examples, each after the words before it, such as "are not ⟦one⟧"."""
-    quotes = [f"{' '.join(one['before'].split()[-WORDS_BEFORE:])} ⟦{one['token'].strip()}⟧" for one in examples]
-    yield from list(dict.fromkeys(quotes))[:MOST_CONTEXTS]

@@ -1,9 +1,9 @@
 """The report's table of pairs of SAEs whose latents were matched."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from sae_sweeps.report.cells import Labels, format_cell, label_point
 from sae_sweeps.report.finished import FinishedStudy, describe_differences, skip_unreadable
 
 DIFFERENCES = {"seed": "seed", "dataset.seed": "order of the data, from the same start", "dict_size": "size"}
@@ -18,10 +18,8 @@ COLUMNS = {  # name in results.json -> title
 }
 
 
-def list_matched(studies: Sequence[FinishedStudy], labels: Mapping[tuple[Path, str], str]) -> list[list[str]]:
+def list_matched(studies: Sequence[FinishedStudy], labels: Labels) -> list[list[str]]:
     """Return table rows of matched pairs of SAEs, those that differ only in a seed first, then those of two sizes.
-
-    labels: of points in the page, by the sweep's folder and the point's name
 
     The first row has the titles; there is no other row without a study.
     """
@@ -39,19 +37,13 @@ def _list_pair(
     study: FinishedStudy,
     studies: Sequence[FinishedStudy],
     pair: Mapping[str, Any],
-    labels: Mapping[tuple[Path, str], str],
+    labels: Labels,
 ) -> list[str]:
-    first, second = (labels.get((study.sweep.folder, pair[side]), pair[side]) for side in ("left", "right"))
+    first, second = (label_point(labels, study, pair[side]) for side in ("left", "right"))
     return [
         first + describe_differences(study, studies),
         second,
         DIFFERENCES[pair["differing"]],
         f"{pair['left_active']:,} and {pair['right_active']:,}",
-        *(_format(pair[name], name) for name in COLUMNS),
+        *(format_cell(pair[name], ".1%" if name.endswith("share") else ".3f") for name in COLUMNS),
     ]
-
-
-def _format(value: float | None, name: str) -> str:
-    if value is None:
-        return "–"  # noqa: RUF001  a dash that means "no value"
-    return f"{100 * value:.1f}%" if name.endswith("share") else f"{value:.3f}"

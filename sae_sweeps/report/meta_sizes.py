@@ -1,10 +1,8 @@
 """The report's table of meta-SAEs over several sizes, with a row for each size."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from sae_sweeps.evaluation.ratios import format_number
+from sae_sweeps.report.cells import Labels, format_cell, label_point
 from sae_sweeps.report.finished import FinishedStudy, describe_differences, skip_unreadable
 
 # title of a column, name in the row of a size, and format
@@ -21,10 +19,8 @@ COLUMNS = (
 )
 
 
-def list_sizes(studies: Sequence[FinishedStudy], labels: Mapping[tuple[Path, str], str]) -> list[list[str]]:
+def list_sizes(studies: Sequence[FinishedStudy], labels: Labels) -> list[list[str]]:
     """Return table rows of the sizes of each study of several sizes. The first row has the titles, and is always there.
-
-    labels: of points in the page, by the sweep's folder and the point's name
 
     The last column has, for each other size, the mean of the largest cosine of a latent with one of that size.
     """
@@ -36,19 +32,13 @@ def list_sizes(studies: Sequence[FinishedStudy], labels: Mapping[tuple[Path, str
     return rows
 
 
-def _list_rows(
-    study: FinishedStudy, studies: Sequence[FinishedStudy], labels: Mapping[tuple[Path, str], str]
-) -> list[list[str]]:
+def _list_rows(study: FinishedStudy, studies: Sequence[FinishedStudy], labels: Labels) -> list[list[str]]:
     metrics = study.results["metrics"]
     about = f"{metrics['meta_latents']:,} meta-latents, k {study.settings['k']}{describe_differences(study, studies)}"
     rows = []
     for found in study.results["sizes"]:
-        label = f"{labels.get((study.sweep.folder, found['point']), found['point'])}: {about}"
-        cells = [_format(found[name], spec) for _, name, spec in COLUMNS]
+        label = f"{label_point(labels, study, found['point'])}: {about}"
+        cells = [format_cell(found[name], spec) for _, name, spec in COLUMNS]
         nearest = found["nearest_latent_mean_of"].items()
-        rows.append([label, *cells, ", ".join(f"{_format(mean, '.2f')} ({int(size):,})" for size, mean in nearest)])
+        rows.append([label, *cells, ", ".join(f"{format_cell(mean, '.2f')} ({int(size):,})" for size, mean in nearest)])
     return rows
-
-
-def _format(value: Any, spec: str) -> str:
-    return "–" if value is None else format_number(value, spec)  # noqa: RUF001  a dash

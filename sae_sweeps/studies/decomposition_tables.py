@@ -21,6 +21,7 @@ from sae_sweeps.runtime.files import replace_non_finite, write_table, write_text
 from sae_sweeps.runtime.seeds import mix_seed
 from sae_sweeps.saes.sparse import RowSparse
 from sae_sweeps.studies import latent_tables
+from sae_sweeps.studies.quotes import quote_contexts
 
 USERS = 20  # maximal number of latents listed per meta-latent
 EXAMPLES = 12  # maximal number of decompositions in each part of examples.md
@@ -184,5 +185,4 @@ def _list_tokens(promoted: list[dict[str, Any]], most: int = 6) -> str:
 
 def _list_contexts(examples: list[dict[str, Any]], most: int = 6) -> str:
     """Return the distinct tokens of the examples, each with the two preceding words, as one line of text."""
-    contexts = [f"{' '.join(example['before'].split()[-2:])} ⟦{example['token'].strip()}⟧" for example in examples]
-    return "; ".join(list(dict.fromkeys(contexts))[:most]).replace("\n", "⏎")
+    return "; ".join(quote_contexts(examples, most)).replace("\n", "⏎")

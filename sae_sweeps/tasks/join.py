@@ -21,7 +21,7 @@ from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.sae_groups import group_by_settings
 from sae_sweeps.sweep.saved_saes import SavedSAE
 from sae_sweeps.tasks.run_studies import run_studies
-from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished
+from sae_sweeps.tasks.study import Study, collect_done
 from sae_sweeps.tracking.run import Run
 
 log = logging.getLogger(__name__)
@@ -43,15 +43,13 @@ def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
 
     Groups of TopK SAEs, whose latents cannot be taken apart, are left out with a message.
     """
-    saved, unfinished = collect_saved(sweep)
-    done = [one for one in saved if one.name not in unfinished]
+    done, skipped = collect_done(sweep)
     groups = [group for group in group_by_settings(done) if len(group) > 1]
     chains = [group for group in groups if group[0].config.sae.architecture != "topk"]
     for group in groups:
         if group not in chains:
             log.info("%s: TopK SAEs are not joined, because which latents are active depends on all", group[0].title)
     studies = [_plan_study(sweep, command, chain) for chain in chains]
-    skipped = describe_unfinished(unfinished)
     if not studies:
         skipped = skipped or f"no two SAEs of sweep {sweep.name} with thresholds (not TopK) differ only in dict_size"
     return studies, skipped

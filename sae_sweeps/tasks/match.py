@@ -19,7 +19,7 @@ from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.sae_groups import group_by_settings, pair_by_setting
 from sae_sweeps.sweep.saved_saes import SavedSAE
 from sae_sweeps.tasks.run_studies import run_studies
-from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished
+from sae_sweeps.tasks.study import Study, collect_done
 from sae_sweeps.tracking.run import Run
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,8 @@ def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
 
     The sentence is empty if no point is skipped.
     """
-    saved, unfinished = collect_saved(sweep)
-    done = [one for one in saved if one.name not in unfinished]
+    done, skipped = collect_done(sweep)
     groups = [group for group in group_by_settings(done, DIFFERING) if any(pair_by_setting(group, DIFFERING))]
-    skipped = describe_unfinished(unfinished)
     if not groups:
         skipped = skipped or f"no two SAEs of sweep {sweep.name} differ only in seed, or only in dict_size"
     return [_plan_study(sweep, command, group) for group in groups], skipped

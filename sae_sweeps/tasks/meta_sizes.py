@@ -23,7 +23,7 @@ from sae_sweeps.sweep.sae_groups import group_by_settings
 from sae_sweeps.sweep.saved_saes import SavedSAE
 from sae_sweeps.tasks.meta_training import CHECKPOINT, CONTROL, CURVE, choose_latents, train_with_control
 from sae_sweeps.tasks.run_studies import run_studies
-from sae_sweeps.tasks.study import Study, collect_saved, describe_unfinished
+from sae_sweeps.tasks.study import Study, collect_done
 from sae_sweeps.tracking.run import Run
 from sae_sweeps.training.curve import Line, read_lines
 
@@ -32,10 +32,8 @@ log = logging.getLogger(__name__)
 
 def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     """Return a study per group of trained SAEs that differ only in size, and a sentence on skipped points, or ""."""
-    saved, unfinished = collect_saved(sweep)
-    done = [one for one in saved if one.name not in unfinished]
+    done, skipped = collect_done(sweep)
     studies = [_plan_study(sweep, command, group) for group in group_by_settings(done) if len(group) > 1]
-    skipped = describe_unfinished(unfinished)
     if not studies:
         skipped = skipped or f"no two SAEs of sweep {sweep.name} differ only in dict_size"
     return studies, skipped

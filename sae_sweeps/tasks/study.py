@@ -192,6 +192,11 @@ def find_named_or_done(sweep: Sweep, command: Config) -> tuple[list[SavedSAE], s
     """
     if named := find_named(command):
         return named, ""
+    return collect_done(sweep)
+
+
+def collect_done(sweep: Sweep) -> tuple[list[SavedSAE], str]:
+    """Return the SAEs of all finished points of a sweep, and one sentence on skipped points (empty if none are)."""
     saved, unfinished = collect_saved(sweep)
     return [one for one in saved if one.name not in unfinished], describe_unfinished(unfinished)
 

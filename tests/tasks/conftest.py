@@ -1,5 +1,6 @@
 """A tiny sweep with all its studies, copies of it, and the command run in this process."""
 
+import itertools
 import logging
 import runpy
 import shutil
@@ -65,6 +66,17 @@ def undo(sweep: Path, task: str) -> None:
     """Delete the studies of a task and their table."""
     shutil.rmtree(sweep / task)
     (sweep / f"{task}.csv").unlink()
+
+
+def raise_at(call: int, error: type[BaseException]) -> Callable[[], None]:
+    """Return a function in place of `signals.raise_if_stopped` that raises `error` when it is called so many times."""
+    calls = itertools.count(1)
+
+    def check() -> None:
+        if next(calls) == call:
+            raise error
+
+    return check
 
 
 def contents(folder: Path) -> dict[str, bytes]:

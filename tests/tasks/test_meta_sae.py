@@ -12,7 +12,7 @@ from sae_sweeps.runtime import signals
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import meta_sae
 from tests.conftest import composed
-from tests.tasks.conftest import GIVEN, contents, done, point, undo
+from tests.tasks.conftest import GIVEN, contents, done, point, raise_at, undo
 
 ACTIVE = "list<element: struct<start: int32, stop: int32, activation: float>>"
 EXAMPLE = f"activation: float, before: string, token: string, after: string, place: int64, active: {ACTIVE}"
@@ -184,16 +184,9 @@ def test_a_stopped_study_resumes_to_the_same_bytes(first, decomposed, monkeypatc
     caplog.set_level("INFO")
     undo(first, "meta_sae")
     config = composed(*GIVEN, f"saved={point(first, 'batchtopk-48')}")
-    calls = 0
-
-    def check():
-        nonlocal calls
-        calls += 1
-        if calls == at:
-            raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(signals, "raise_if_stopped", check)
+        patched.setattr(signals, "raise_if_stopped", raise_at(at, error))
         with pytest.raises(error):
             meta_sae.run(Sweep(first), config)
     (stopped,) = (first / "meta_sae").iterdir()

@@ -13,7 +13,7 @@ from sae_sweeps.runtime import signals
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import meta_sizes
 from tests.conftest import composed
-from tests.tasks.conftest import GIVEN, done, point, undo
+from tests.tasks.conftest import GIVEN, done, point, raise_at, undo
 
 COLUMNS = {
     "latents": {
@@ -149,16 +149,10 @@ def test_a_stopped_study_resumes_to_the_same_bytes(first, swept, monkeypatch, ca
     caplog.set_level("INFO")
     whole = done(swept, "meta_sizes")
     undo(first, "meta_sizes")
-    config, calls = composed(*GIVEN), 0
-
-    def check():
-        nonlocal calls
-        calls += 1
-        if calls == at:
-            raise error
+    config = composed(*GIVEN)
 
     with monkeypatch.context() as patched:
-        patched.setattr(signals, "raise_if_stopped", check)
+        patched.setattr(signals, "raise_if_stopped", raise_at(at, error))
         with pytest.raises(error):
             meta_sizes.run(Sweep(first), config)
     (stopped,) = (first / "meta_sizes").iterdir()

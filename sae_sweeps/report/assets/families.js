@@ -27,8 +27,7 @@ function makeSwapsTable(study) {
 
 // A cell with the first latents of one side of a family, each with its strongest contexts and a link to its card.
 function makeMembers(sweep, folder, { latents, listed }) {
-  const key = report.points.find((point) => point.folder === folder && point.sweep === sweep)?.key;
-  const at = cardSets.findIndex((set) => set.key === key);
+  const at = findCards(sweep, folder);
   const items = listed.map(({ latent, contexts }) => {
     const name = at < 0 ? `latent ${latent}` : make("a", { href: linkTo(at, latent) }, `latent ${latent}`);
     return make("li", {}, name, contexts.length ? `: ${contexts.join("; ")}` : "");

@@ -90,10 +90,6 @@ const listLines = (lines) =>
     .map((line) => `<br>${line}`)
     .join("");
 
-// The card set of an SAE or of a meta-SAE study, by the name of its folder; -1 if it has no cards.
-const findCards = (sweep, folder) =>
-  cardSets.findIndex(({ key, cards }) => [folder, `${sweep}/${folder}`].includes(key) && cards.length);
-
 // What Plotly needs for the graph around one entry of `study.neighbourhoods`.
 function buildNeighbourhood(study, entry, labels, hidden) {
   const isHidden = (place) => hidden.has(labels[place]);

@@ -72,8 +72,7 @@ function chooseChangeTicks(changes) {
 
 function addChanges(charts, study) {
   const { latent, cosine, change } = study.changes;
-  const point = report.points.find(({ folder, sweep }) => folder === study.large.point && sweep === study.sweep);
-  const cardSet = cardSets.findIndex((candidate) => candidate.key === point?.key && candidate.cards.length);
+  const cardSet = findCards(study.sweep, study.large.point);
   const { total } = study.changes;
   const sample =
     latent.length < total ? `a sample of ${formatCount(latent.length)} of the ${formatCount(total)}` : "all";

@@ -8,6 +8,10 @@ const formatCount = (value) => value.toLocaleString("en-US");
 const findLabel = (sweep, folder) =>
   report.points.find((point) => point.folder === folder && point.sweep === sweep)?.label ?? folder;
 
+// The card set of an SAE or of a meta-SAE study, by the name of its folder; -1 if it has no cards.
+const findCards = (sweep, folder) =>
+  cardSets.findIndex(({ key, cards }) => [folder, `${sweep}/${folder}`].includes(key) && cards.length);
+
 const STUDY_TABLES = {
   stitch: "All stitching studies",
   meta_sae: "All meta-SAE studies",
