@@ -31,7 +31,7 @@ KEY = "key"  # in the metadata: the hash that names the file
 class ActivationCache:
     """A cache of activations on disk, of at most `max_bytes`; the least recently used files are evicted first.
 
-    The key of a file is the tokens and `origin`.
+    The key of a file is the tokens, the hook and `origin`.
 
     A process never evicts files that it has read or added itself: if the text is larger than the cache, a part of the
     text stays and is found in the next epoch, instead of every file being evicted before it is used again. A file is
@@ -42,21 +42,21 @@ class ActivationCache:
     def __init__(self, folder: str | Path, max_bytes: float, origin: dict[str, object]) -> None:
         """Open the cache in `folder`, which is created with the first file.
 
-        `origin`, a JSON object, is everything that determines activations besides the tokens: files of another origin
-        are not used.
+        `origin`, a JSON object, is everything that determines activations besides the tokens and the hook: files of
+        another origin are not used.
         """
         self._folder = expand_folder(folder, "activations.cache")
         self._max_bytes = max_bytes
-        self._origin = json.dumps(origin, sort_keys=True).encode()
+        self._origin = origin
         self._in_use: set[Path] = set()
         self.hits = self.misses = 0  # calls of `get` that found a file, and that did not
 
-    def get(self, tokens_NS: Tensor, compute: Callable[[], Tensor]) -> Tensor:
-        """Return the activations (N, S, D) of the sequences `tokens_NS`.
+    def get(self, tokens_NS: Tensor, compute: Callable[[], Tensor], hook: str = "") -> Tensor:
+        """Return the activations (N, S, D) of the sequences `tokens_NS` at a hook.
 
         The result comes from a file, on the CPU, or else from `compute()`; it is then also written to a file.
         """
-        path = self._path(tokens_NS)
+        path = self._path(tokens_NS, hook)
         acts_NSD = _read(path, tokens_NS.shape)
         if acts_NSD is not None:
             self.hits += 1
@@ -75,8 +75,8 @@ class ActivationCache:
             )
         return acts_NSD
 
-    def _path(self, tokens_NS: Tensor) -> Path:
-        digest = hashlib.sha256(self._origin)
+    def _path(self, tokens_NS: Tensor, hook: str) -> Path:
+        digest = hashlib.sha256(json.dumps({**self._origin, "hook": hook}, sort_keys=True).encode())
         digest.update(str(tuple(tokens_NS.shape)).encode())
         digest.update(tokens_NS.cpu().contiguous().numpy().tobytes())
         name = digest.hexdigest()

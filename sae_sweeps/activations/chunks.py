@@ -2,8 +2,9 @@
 
 # N sequences, S positions, D model width, A activations in a chunk
 
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -14,7 +15,7 @@ from sae_sweeps.activations.positions import Positions
 from sae_sweeps.activations.tokens import TokenSource
 from sae_sweeps.runtime.background import Background
 from sae_sweeps.runtime.devices import read_clock
-from sae_sweeps.runtime.errors import TrainingError, first_line
+from sae_sweeps.runtime.errors import ConfigError, TrainingError, first_line
 from sae_sweeps.runtime.memory import is_out_of_memory
 from sae_sweeps.runtime.progress import OnProgress
 
@@ -22,8 +23,12 @@ from sae_sweeps.runtime.progress import OnProgress
 class Model(Protocol):
     """The method of a language model that `ActivationChunks` calls."""
 
-    def activations(self, tokens_NS: Tensor, on_progress: OnProgress | None = None) -> Tensor:
-        """Return the activations (N, S, D) of the sequences `tokens_NS`; `on_progress(done, N)` counts sequences.
+    def activations_at(
+        self, tokens_NS: Tensor, hooks: Sequence[str], on_progress: OnProgress | None = None
+    ) -> dict[str, Tensor]:
+        """Return the activations (N, S, D) of the sequences `tokens_NS` at each hook, in one pass of the model.
+
+        `on_progress(done, N)` counts sequences.
 
         The dtype is float32, or bfloat16 or float16, whose numbers are exact in float32.
         """
@@ -46,21 +51,23 @@ class ActivationChunks:
         *,
         chunk_size: int,
         seed: int,
+        hook: str = "",
         positions: Positions | None = None,
         cache: ActivationCache | None = None,
-        check: Callable[[Tensor, str], None] | None = None,
+        check: Callable[[str, Tensor, str], None] | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         """Prepare chunks of the training text in `tokens`. Nothing is computed yet.
 
         seed: for the order of activations inside a chunk
+        hook: the one whose activations `chunk` returns
         positions: which positions are data; None: all but a prepended BOS
         cache: where activations are looked up and stored; None computes every chunk
-        check: called with each chunk and a phrase for it, to raise an error if the chunk cannot be trained on
+        check: called with a hook, its chunk and a phrase for it, to raise an error if it cannot be trained on
         on_progress: called with the number of sequences of a chunk that the model has processed, and their total
         """
         self._model, self._tokens, self._seed, self._on_progress = model, tokens, seed, on_progress
-        self.cache, self._check = cache, check
+        self.cache, self._check, self._hook = cache, check, hook
         self.chunk_size = chunk_size
         self._positions = positions or Positions(first=tokens.dataset.first_position)
         per_sequence = tokens.dataset.seq_len - self._positions.first
@@ -80,21 +87,48 @@ class ActivationChunks:
         if an activation is not finite; BrokenTextError if the text breaks off; TrainingError if the language model runs
         out of memory.
         """
+        made = self.chunks(index, [self._hook])[self._hook]
+        assert isinstance(made, Tensor), "an error of the only hook is raised"
+        return made
+
+    def chunks(self, index: int, hooks: Sequence[str]) -> dict[str, Tensor | ConfigError]:
+        """Return chunk `index` of each hook: the same positions in the same order, from one pass of the model.
+
+        Each is what `chunk` returns in a stream of that hook. Activations that cannot be trained on are returned as the
+        error. Raises: as `chunk` does; the error of the activations only if no hook is left.
+        """
         began = time.perf_counter()
         tokens_NS = self._read_tokens(index)
         self.token_seconds += time.perf_counter() - began
-        if self.cache is None:
-            acts_NSD = self._compute(tokens_NS, index)
-        else:
-            acts_NSD = self.cache.get(tokens_NS, lambda: self._compute(tokens_NS, index))
         place_M = self._positions.find(tokens_NS).flatten().nonzero().squeeze(1)  # of M positions that are data
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + index)
         place_A = place_M[torch.randperm(len(place_M), generator=generator)[: self.chunk_size]]
-        chunk_AD = acts_NSD.flatten(0, 1)[place_A.to(acts_NSD.device)]
-        if self._check is not None:
-            self._check(chunk_AD, f"activations of chunk {index}")
-        self.seconds += read_clock(chunk_AD.device) - began
+        acts = self._read_activations(tokens_NS, hooks, index)
+        device = acts[hooks[0]].device
+        made: dict[str, Tensor | ConfigError] = {}
+        for hook in hooks:
+            acts_NSD = acts.pop(hook)  # freed before the activations of the next hook are taken
+            made[hook] = self._check_chunk(hook, acts_NSD.flatten(0, 1)[place_A.to(device)], index)
+        errors = [found for found in made.values() if isinstance(found, ConfigError)]
+        if len(errors) == len(hooks):
+            raise errors[0]
+        self.seconds += read_clock(device) - began
+        return made
+
+    def _check_chunk(self, hook: str, chunk_AD: Tensor, index: int) -> Tensor | ConfigError:
+        try:
+            if self._check is not None:
+                self._check(hook, chunk_AD, f"activations of chunk {index}")
+        except ConfigError as error:
+            return error
         return chunk_AD
+
+    def _read_activations(self, tokens_NS: Tensor, hooks: Sequence[str], index: int) -> dict[str, Tensor]:
+        """Return the activations (N, S, D) at each hook, from the cache or from one pass of the model."""
+        read = functools.cache(lambda: self._compute(tokens_NS, hooks, index))
+        if (cache := self.cache) is None:
+            return read()
+        return {hook: cache.get(tokens_NS, functools.partial(lambda hook: read()[hook], hook), hook) for hook in hooks}
 
     def read_ahead(self, index: int) -> None:
         """Begin to read the tokens of chunk `index` in a thread, while the caller trains on another one.
@@ -110,10 +144,10 @@ class ActivationChunks:
             self._ahead[1].cancel()
             self._ahead = None
 
-    def _compute(self, tokens_NS: Tensor, index: int) -> Tensor:
+    def _compute(self, tokens_NS: Tensor, hooks: Sequence[str], index: int) -> dict[str, Tensor]:
         """Run the model on the sequences of chunk `index`. Raises: TrainingError if the memory is too small for it."""
         try:
-            return self._model.activations(tokens_NS, self._on_progress)
+            return self._model.activations_at(tokens_NS, hooks, self._on_progress)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

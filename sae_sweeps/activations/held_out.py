@@ -100,11 +100,14 @@ class HeldOut:
         return replace
 
 
-def measure_held_out(model: LanguageModel, tokens_NS: Tensor, positions: Positions) -> HeldOut:
+def measure_held_out(
+    model: LanguageModel, tokens_NS: Tensor, positions: Positions, known: HeldOut | None = None
+) -> HeldOut:
     """Return the activations of held-out sequences, and the cross-entropy of the model alone and under ablation.
 
     Ablation replaces all activations at the hook by zeros, or by the mean activation.
     positions: which positions are data; the others are neither counted nor replaced
+    known: what is known of the same sequences from another hook: what the model computes by itself is the same
     Raises: ConfigError if an activation or a cross-entropy is not finite.
     """
     acts_NSD, is_data_NS = model.activations(tokens_NS), positions.find(tokens_NS)
@@ -112,18 +115,18 @@ def measure_held_out(model: LanguageModel, tokens_NS: Tensor, positions: Positio
     starts_at_hook, left_out = _starts_at_hook(model, tokens_NS), positions.count_left_out(tokens_NS)
     data = HeldOut(tokens_NS, acts_NSD, is_data_NS, left_out, starts_at_hook, 0.0)
     data.is_special_NS = positions.find_special(tokens_NS)
-    _measure_cross_entropies(model, data)
-    data.final_NSD = _find_final(model, data)
+    _measure_cross_entropies(model, data, known)
+    data.final_NSD = _find_final(model, data, known)
     is_text_NS = data.is_text_NS
     if not torch.equal(is_text_NS, is_data_NS) and is_text_NS[:, :-1].any():
         data.text = replace(data, is_data_NS=is_text_NS)
-        _measure_cross_entropies(model, data.text)
+        _measure_cross_entropies(model, data.text, known and known.text)
     return data
 
 
-def _measure_cross_entropies(model: LanguageModel, data: HeldOut) -> None:
+def _measure_cross_entropies(model: LanguageModel, data: HeldOut, known: HeldOut | None) -> None:
     """Set the cross-entropies of the model alone and under ablation. Raises: ConfigError if one is not finite."""
-    data.ce = model.cross_entropy(data.tokens_NS, counted_NS=data.is_data_NS)
+    data.ce = model.cross_entropy(data.tokens_NS, counted_NS=data.is_data_NS) if known is None else known.ce
     require_finite(model.config, torch.tensor(data.ce), "model's cross-entropy with the activations")
     acts_AD = data.acts_AD
     data.ce_zero = data.cross_entropy_with(model, torch.zeros_like(acts_AD))
@@ -132,7 +135,7 @@ def _measure_cross_entropies(model: LanguageModel, data: HeldOut) -> None:
     require_finite(model.config, ablated, "model's cross-entropies with zeros or the mean in place of the activations")
 
 
-def _find_final(model: LanguageModel, data: HeldOut) -> Tensor | None:
+def _find_final(model: LanguageModel, data: HeldOut, known: HeldOut | None) -> Tensor | None:
     """Return what the last block returns, (N, S, D); None if the model's predictions cannot be made of it.
 
     They are compared on a few sequences, because not every architecture supports this.
@@ -141,7 +144,9 @@ def _find_final(model: LanguageModel, data: HeldOut) -> Tensor | None:
         return None
     few_NS, acts_NSD = data.tokens_NS[:SEQUENCES_TRIED], data.acts_NSD
     try:
-        final_NSD = model.activations(data.tokens_NS, hook=model.last_hook)
+        final_NSD = known.final_NSD if known is not None else None
+        if final_NSD is None:
+            final_NSD = model.activations(data.tokens_NS, hook=model.last_hook)
         (losses,) = model.compare(
             few_NS,
             final_NSD[: len(few_NS)],

@@ -4,10 +4,11 @@ A hook that is not called leaves no trace in TransformerLens: without these chec
 another tensor, or of the model as it is.
 """
 
-# n sequences, S positions, D model width, V vocabulary; P sequences of a trial
+# N sequences, n of them in a batch, S positions, D model width, V vocabulary; P sequences of a trial
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,9 +24,12 @@ from sae_sweeps.activations.loading import (
     is_different,
 )
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.progress import OnProgress
 
 Replace = Callable[[Tensor], Tensor]
+Take = Callable[[Tensor], Any]
 
+HALVES = (torch.bfloat16, torch.float16)  # dtypes in which activations are kept; each is exact in float32
 OTHER_HOOK = "choose another hook"
 
 
@@ -56,28 +60,57 @@ class HookedModel:
                 else:
                     vars(block)["forward"] = own
 
-    @torch.no_grad()
-    def read(self, tokens_nS: Tensor, hook: str, take: Callable[[Tensor], Any]) -> None:
-        """Call `take` with the activations (n, S, D) at a hook, to copy them at once. Layers above it are not run.
+    def read_all(
+        self, tokens_NS: Tensor, hooks: Sequence[str], per_pass: int, on_progress: OnProgress | None = None
+    ) -> dict[str, Tensor]:
+        """Return the activations at each hook, (N, S, D), of `per_pass` sequences at a time.
 
-        Raises: ConfigError if the hook is not called exactly once, or with another shape.
+        They have the dtype of the model if it is one of `HALVES`, else float32. `on_progress` is called with the number
+        of sequences that are done, and N.
+        Raises: ConfigError as `read` does.
         """
-        output = as_block_output(hook)  # a block's input is the output of the block before: one block less is run
+        kept: dict[str, Tensor] = {}
+        done = 0
+
+        def take(hook: str, acts_nSD: Tensor) -> None:
+            if hook not in kept:
+                dtype = acts_nSD.dtype if acts_nSD.dtype in HALVES else torch.float32
+                kept[hook] = torch.empty(*tokens_NS.shape, acts_nSD.shape[2], dtype=dtype, device=self._device)
+            kept[hook][done : done + len(acts_nSD)] = acts_nSD
+
+        for batch_NS in tokens_NS.split(per_pass):
+            self.read(batch_NS, {hook: partial(take, hook) for hook in hooks})
+            done += len(batch_NS)
+            if on_progress is not None:
+                on_progress(done, len(tokens_NS))
+        return kept
+
+    @torch.no_grad()
+    def read(self, tokens_nS: Tensor, takes: Mapping[str, Take]) -> None:
+        """Call a function per hook with the activations (n, S, D) there, to copy them at once.
+
+        One forward pass reads all hooks. Layers above the deepest one are not run.
+        takes: hook -> function
+        Raises: ConfigError if a hook is not called exactly once, or with another shape.
+        """
         shape = (*tokens_nS.shape, int(self._bridge.cfg.d_model))
-        calls: list[tuple[int, ...]] = []
+        calls: dict[str, list[tuple[int, ...]]] = {hook: [] for hook in takes}
 
-        def collect(acts: Tensor, hook: object) -> None:
-            calls.append(tuple(acts.shape))
+        def collect(asked: str, acts: Tensor, hook: object) -> None:
+            calls[asked].append(tuple(acts.shape))
             if acts.shape == shape:
-                take(acts)  # at once: the model may change the tensor in place
+                takes[asked](acts)  # at once: the model may change the tensor in place
 
+        # a block's input is the output of the block before: one block less is run
+        outputs = {hook: as_block_output(hook) for hook in takes}
         self._bridge.run_with_hooks(
             tokens_nS.to(self._device),
-            fwd_hooks=[(output, collect)],
+            fwd_hooks=[(output, partial(collect, hook)) for hook, output in outputs.items()],
             return_type=None,
-            stop_at_layer=hook_layer(output) + 1,
+            stop_at_layer=max(map(hook_layer, outputs.values())) + 1,
         )
-        _require_one_call(hook, calls, shape)
+        for hook in takes:
+            _require_one_call(hook, calls[hook], shape)
 
     @torch.no_grad()
     def logits(self, tokens_nS: Tensor, hook: str = "", replace: Replace | None = None) -> Tensor:
@@ -137,7 +170,7 @@ class HookedModel:
 
     def _find_fault(self, hook: str, trial: Trial, logits_PSV: Tensor) -> str | None:
         acts_PSD = torch.empty(*trial.tokens_PS.shape, int(self._bridge.cfg.d_model), device=self._device)
-        self.read(trial.tokens_PS, hook, acts_PSD.copy_)
+        self.read(trial.tokens_PS, {hook: acts_PSD.copy_})
         layer, place = split_hook(hook) or (-1, "")
         side = {"hook_resid_pre": 0, "hook_resid_post": 1}.get(place)
         if side is not None and layer in trial.blocks:

@@ -6,10 +6,10 @@ same hook names.
 
 # N sequences, S positions, D model width, V vocabulary
 
-import hashlib
-import json
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sae_sweeps.activations.hooked_model import HookedModel
 from sae_sweeps.activations.hooks import hook_layer
-from sae_sweeps.activations.loading import load_model
+from sae_sweeps.activations.loading import hash_model, load_model
 from sae_sweeps.activations.pieces import LARGE, Cut, Piece, cut_nothing, make_cutter
 from sae_sweeps.activations.predictions import Losses, LossSum, to_log_probabilities
 from sae_sweeps.config import ModelConfig
@@ -27,7 +27,6 @@ from sae_sweeps.runtime.progress import OnProgress
 
 LOGITS_IN_MEMORY = 2**23  # elements of the logits (N, S, V) of a batch on a CPU; more is slower
 LOGITS_IN_MEMORY_CUDA = 2**26  # the same on CUDA
-HALVES = (torch.bfloat16, torch.float16)  # dtypes in which activations are kept; each is exact in float32
 
 ReplaceBatch = Callable[[Tensor, int], Tensor]  # (activations (n, S, D), number of the first sequence) -> activations
 
@@ -107,43 +106,39 @@ class LanguageModel:
         """Return how many sequences of `seq_len` tokens a forward pass takes on this model's device."""
         return self.config.sequences_per_pass(self.device.type, seq_len)
 
+    def at(self, hook: str) -> "LanguageModel":
+        """Return this model for another hook, with the same weights in memory.
+
+        Raises: ConfigError if the hook does not work in it.
+        """
+        other = copy(self)
+        other.config, other.hook = dataclasses.replace(self.config, hook=hook), hook
+        other._hooked.require_hook(self.config.name, hook, self._trial)
+        return other
+
     def activations(
         self, tokens_NS: Tensor, on_progress: OnProgress | None = None, *, hook: str | None = None
     ) -> Tensor:
-        """Return the activations at the hook, or at another one, (N, S, D), for the token ids `tokens_NS`.
+        """Return the activations at the hook, or at another one, (N, S, D), as `activations_at` does."""
+        hook = hook or self.hook
+        return self.activations_at(tokens_NS, [hook], on_progress)[hook]
+
+    def activations_at(
+        self, tokens_NS: Tensor, hooks: Sequence[str], on_progress: OnProgress | None = None
+    ) -> dict[str, Tensor]:
+        """Return the activations at each of several hooks, (N, S, D), for the token ids `tokens_NS`, in one pass.
 
         They keep the dtype that they have in the model if that is bfloat16 or float16, which halves the memory; else
-        they are float32. Layers above the hook are not run. `on_progress` is called with the number of sequences that
-        are done, and N.
-        Raises: ConfigError if the model does not call the hook exactly once for each batch.
+        they are float32. Layers above the deepest hook are not run. `on_progress` is called with the number of
+        sequences that are done, and N.
+        Raises: ConfigError if the model does not call a hook exactly once for each batch.
         """
-        kept: list[Tensor] = []
-        done = 0
-
-        def take(acts_nSD: Tensor) -> None:
-            if not kept:
-                dtype = acts_nSD.dtype if acts_nSD.dtype in HALVES else torch.float32
-                kept.append(torch.empty(*tokens_NS.shape, self.d_model, dtype=dtype, device=self.device))
-            kept[0][done : done + len(acts_nSD)] = acts_nSD
-
-        for batch_NS in tokens_NS.split(self.sequences_per_pass(tokens_NS.shape[1])):
-            self._hooked.read(batch_NS, hook or self.hook, take)
-            done += len(batch_NS)
-            if on_progress is not None:
-                on_progress(done, len(tokens_NS))
-        return kept[0]
+        return self._hooked.read_all(tokens_NS, hooks, self.sequences_per_pass(tokens_NS.shape[1]), on_progress)
 
     @cached_property
     def fingerprint(self) -> str:
         """Return a SHA-256 hash of weights and configuration: equal models have equal hashes, wherever loaded from."""
-        config = self._bridge.original_model.config.to_dict()
-        for unrelated in ("_name_or_path", "transformers_version"):
-            config.pop(unrelated, None)
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-        for name, tensor in sorted(self._bridge.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return hash_model(self._bridge)
 
     @property
     def logits_at_once(self) -> int:

@@ -2,6 +2,8 @@
 
 # P sequences of a few tokens to try the model on, S positions, V vocabulary, D model width
 
+import hashlib
+import json
 import logging
 import os
 import warnings
@@ -257,3 +259,15 @@ def is_different(found: Tensor, expected: Tensor) -> bool:
     allowed = 1e-3 if expected.dtype == torch.float32 else 0.1  # of the largest value
     largest = float((found.float() - expected.float()).abs().max())
     return not largest <= allowed * max(float(expected.float().abs().max()), 1e-9)
+
+
+def hash_model(bridge: Any) -> str:
+    """Return a SHA-256 hash of the weights and configuration of a model in a TransformerBridge."""
+    config = bridge.original_model.config.to_dict()
+    for unrelated in ("_name_or_path", "transformers_version"):
+        config.pop(unrelated, None)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(bridge.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -3,7 +3,8 @@
 import json
 import logging
 from collections.abc import Iterator
-from functools import partial
+from copy import copy
+from dataclasses import replace
 from importlib.metadata import version
 
 import torch
@@ -28,7 +29,10 @@ BATCH_TOKENS = 4096  # tokens in a batch of `held_out_text`
 
 
 class ActivationSource:
-    """The language model and the text: chunks to train on, held-out activations, and the model's own cross-entropy."""
+    """The language model and the text: chunks to train on, held-out activations, and the model's own cross-entropy.
+
+    It is a source of activations at one hook; `at` gives those of others, of the same model in memory.
+    """
 
     def __init__(self, config: Config, device: torch.device) -> None:
         """Load the language model on a device. The text is read later, when it is needed.
@@ -46,6 +50,18 @@ class ActivationSource:
         self.positions = Positions.from_settings(dataset, self.model.tokenizer, (self.model.bos, self.model.eos))
         self._dataset = dataset
         self._held_out: dict[int, HeldOut] = {}
+        self._by_hook = {config.model.hook: self}
+
+    def at(self, hook: str) -> "ActivationSource":
+        """Return the source of activations at another hook of the same model and text.
+
+        Raises: ConfigError if the hook does not work in the model.
+        """
+        if hook not in self._by_hook:
+            other = copy(self)
+            other.model, other._held_out = self.model.at(hook), {}
+            self._by_hook[hook] = other
+        return self._by_hook[hook]
 
     @property
     def d_in(self) -> int:
@@ -73,7 +89,9 @@ class ActivationSource:
                 else ""
             )
             log.info("computing the model's baseline cross-entropy on %d held-out sequences%s", len(tokens_NS), note)
-            self._held_out[activations] = data = measure_held_out(self.model, tokens_NS, self.positions)
+            elsewhere = (source._held_out.get(activations) for source in self._by_hook.values())
+            known = next(filter(None, elsewhere), None)
+            self._held_out[activations] = data = measure_held_out(self.model, tokens_NS, self.positions, known)
             if data.left_out:
                 message = "left out %s of %s held-out positions, because of their tokens (dataset.exclude=%s)"
                 total = f"{found + data.left_out:,}"
@@ -117,6 +135,7 @@ class ActivationSource:
     def stream(self, config: Config, on_progress: OnProgress | None = None) -> ActivationChunks:
         """Return the chunks of shuffled activations that the SAE of a configuration is trained on.
 
+        They also give the chunks of other hooks, from the same pass of the model.
         `on_progress` is called with the number of sequences of a chunk that the model has processed, and their total.
         """
         training, settings = config.training, config.activations
@@ -124,7 +143,6 @@ class ActivationSource:
         if settings.cache is not None:
             origin = {
                 "weights": self.model.fingerprint,
-                "hook": config.model.hook,
                 "batch_sequences": self.model.sequences_per_pass(self._dataset.seq_len),
                 "device": "cpu" if self.device.type == "cpu" else device_name(self.device),
                 **{package: version(package) for package in ("torch", "transformers", "transformer-lens")},
@@ -137,9 +155,10 @@ class ActivationSource:
             self.tokens,
             chunk_size=chunk_size,
             seed=seed,
+            hook=config.model.hook,
             positions=self.positions,
             cache=cache,
-            check=partial(require_finite, self.model.config),
+            check=lambda hook, chunk_AD, what: require_finite(replace(self.model.config, hook=hook), chunk_AD, what),
             on_progress=on_progress,
         )
 
@@ -153,8 +172,10 @@ def load_source(config: Config, device: torch.device) -> ActivationSource:
     Raises: ConfigError if the model or its tokenizer cannot be used.
     """
     sequences = config.model.sequences_per_pass(device.type, config.dataset.seq_len)
-    key = json.dumps([select_stream_settings(config), sequences, str(device)], sort_keys=True)
+    settings = select_stream_settings(config)
+    hook = settings["model"].pop("hook")  # a source has them all
+    key = json.dumps([settings, sequences, str(device)], sort_keys=True)
     if key not in _latest:
         _latest.clear()  # frees the model's memory before another one is loaded
         _latest[key] = ActivationSource(config, device)
-    return _latest[key]
+    return _latest[key].at(hook)

@@ -72,7 +72,7 @@ class Calibration:
 
     def estimate_seconds(self, pack: Sequence[Point], facts: ModelInfo) -> float:
         """Estimate the seconds to train and evaluate a pack, from earlier runs or, without any, from guessed speeds."""
-        config, work = pack[0].config, measure_work(pack, facts)
+        config, work = _find_deepest(pack), measure_work(pack, facts)
         if self.has_measured(config):
             sums = self._sums[_key(config)]
             return sum(work[part] * sums[part]["seconds"] / sums[part]["work"] for part in PARTS)
@@ -82,10 +82,20 @@ class Calibration:
 
 def measure_work(pack: Sequence[Point], facts: ModelInfo) -> dict[str, float]:
     """Return the work of a pack by part (model, steps, pack, point), in the units that class Calibration explains."""
-    below = facts.weights(hook_layer(as_block_output(pack[0].config.model.hook)) + 1)
+    below = facts.weights(_count_blocks(_find_deepest(pack)))
     tokens = [point.config.training.tokens for point in pack]
     products = (point.config.dict_size * facts.d_model * point.config.training.tokens for point in pack)
     return {"model": max(tokens) * below, "steps": float(sum(products)), "pack": 1.0, "point": float(len(pack))}
+
+
+def _find_deepest(pack: Sequence[Point]) -> Config:
+    """Return the configuration of the first point at the deepest hook, to which the language model runs."""
+    return max((point.config for point in pack), key=_count_blocks)
+
+
+def _count_blocks(config: Config) -> int:
+    """Return the number of transformer blocks that the language model runs for a hook."""
+    return hook_layer(as_block_output(config.model.hook)) + 1
 
 
 def _place(is_local: bool) -> str:
@@ -107,7 +117,7 @@ def record_run(
 
     If the file cannot be written, a warning is logged and nothing is raised.
     """
-    config, work = pack[0].config, measure_work(pack, facts)
+    config, work = _find_deepest(pack), measure_work(pack, facts)
     output_root = Path(config.output_root)
     file = output_root / FILE
     try:

@@ -47,7 +47,9 @@ def pack_bytes(points: Sequence[Point], facts: ModelInfo, device: str) -> float:
     device: type of the device, such as "cpu" or "cuda"
     """
     shared = max(shared_bytes(point.config, facts, device) for point in points)
-    return shared + sum(point_bytes(point.config, facts.d_model) for point in points)
+    more_hooks = len({point.config.model.hook for point in points}) - 1
+    hooks = more_hooks * max(hook_bytes(point.config, facts.d_model) for point in points)
+    return shared + hooks + sum(point_bytes(point.config, facts.d_model) for point in points)
 
 
 def point_bytes(config: Config, d_in: int) -> float:
@@ -55,8 +57,14 @@ def point_bytes(config: Config, d_in: int) -> float:
     return 4 * 2 * config.dict_size * d_in * FLOAT
 
 
+def hook_bytes(config: Config, d_in: int) -> float:
+    """Estimate the bytes that a second hook adds to a pack: its activations, of a chunk and held out."""
+    chunk = config.training.batch_size * config.training.chunk_batches
+    return number_bytes(config) * (chunk + config.evaluation.tokens) * d_in
+
+
 def shared_bytes(config: Config, facts: ModelInfo, device: str) -> float:
-    """Estimate the bytes that the points of a pack share: the activations, and the largest phase of the work on them.
+    """Estimate the bytes that the points of one hook share: the activations, and the largest phase of the work on them.
 
     device: type of the device, such as "cpu" or "cuda"
     """

@@ -10,7 +10,7 @@ from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import select_stream_settings
 from sae_sweeps.runtime.errors import ConfigError
-from sae_sweeps.sweep.memory import pack_bytes, point_bytes, shared_bytes
+from sae_sweeps.sweep.memory import hook_bytes, pack_bytes, point_bytes, shared_bytes
 from sae_sweeps.sweep.point import Point
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,9 @@ def check_limits(max_points: Any, max_memory: Any) -> list[ConfigError]:
 def split_into_packs(points: Sequence[Point], max_points: int | None = None) -> list[list[Point]]:
     """Split points into packs (points that share one activation stream), keeping the order of the points.
 
-    All points of a pack have the same model, hook, text, shuffling seed, device, and number of activations shuffled
-    together. They may differ in batch size and in the number of training tokens.
+    All points of a pack have the same model, text, shuffling seed, device, and number of activations shuffled together.
+    They may differ in hook, batch size and the number of training tokens. The points of one hook stay together, so that
+    a pack that is split has few.
 
     max_points: largest number of points in a pack; None for no limit
     """
@@ -62,16 +63,25 @@ def split_into_packs(points: Sequence[Point], max_points: int | None = None) -> 
     for point in points:
         by_stream.setdefault(_stream(point.config), []).append(point)
     packs = []
-    for sharing in by_stream.values():
+    for alike in by_stream.values():
+        hooks = list_hooks(alike)
+        sharing = sorted(alike, key=lambda point: hooks.index(point.config.model.hook))
         size = max_points or len(sharing)
         packs += [sharing[start : start + size] for start in range(0, len(sharing), size)]
     return packs
 
 
+def list_hooks(points: Sequence[Point]) -> list[str]:
+    """Return the hooks of points, each once, in the order of the points."""
+    return list(dict.fromkeys(point.config.model.hook for point in points))
+
+
 def _stream(config: Config) -> str:
     """Return a key that is equal for points that share an activation stream."""
+    settings = select_stream_settings(config)
+    settings["model"].pop("hook")  # one pass of the model gives the activations at all hooks
     determining = {
-        **select_stream_settings(config),
+        **settings,
         "batch_sequences": config.model.batch_sequences,
         "task": config.task.name,
         "device": config.device,
@@ -97,11 +107,11 @@ def split_to_fit(
     left = available - shared
     for point in points:
         needed = point_bytes(point.config, facts.d_model)
-        if packs[-1] and needed > left:
+        if packs[-1] and needed + _more_hook_bytes(packs[-1], point, facts) > left:
             packs.append([])
             left = available - shared
+        left -= needed + _more_hook_bytes(packs[-1], point, facts)
         packs[-1].append(point)
-        left -= needed
     if len(packs) > 1:
         total = pack_bytes(points, facts, device)
         sizes = " + ".join(str(len(pack)) for pack in packs)
@@ -111,6 +121,12 @@ def split_to_fit(
             *(len(points), total / 2**30, available / 2**30, limited_by, sizes, len(packs)),
         )
     return packs
+
+
+def _more_hook_bytes(pack: Sequence[Point], point: Point, facts: ModelInfo) -> float:
+    """Estimate the bytes that the activations of another hook take, if the point brings one to the pack."""
+    hooks = list_hooks(pack)
+    return hook_bytes(point.config, facts.d_model) if hooks and point.config.model.hook not in hooks else 0.0
 
 
 def split_by_files(points: Sequence[Point], available: int) -> list[list[Point]]:

@@ -67,7 +67,7 @@ def _train_in_parts(points: Sequence[Point], limits: Limits, progress: SweepProg
         signals.raise_if_stopped()
         with _isolated(point, on_finished):
             require_precision(point.config.training.precision, source.device)
-            source.held_out(point.config.evaluation.tokens)
+            source.at(point.config.model.hook).held_out(point.config.evaluation.tokens)
             trainable.append(point)
     if not trainable:
         return
@@ -132,7 +132,8 @@ def _train_side_by_side(
 ) -> None:
     """Train all points on each chunk of activations in turn, and evaluate each point after its last step."""
     by_trainer = {run.trainer: run for run in runs}
-    turns = train(list(by_trainer), stream, stream.read_ahead)
+    hooks = {trainer: run.config.model.hook for trainer, run in by_trainer.items()}
+    turns = train(list(by_trainer), stream, stream.read_ahead, hooks)
     while (turn := _next_turn(turns, runs)) is not None:
         trainer, steps = turn
         run = by_trainer[trainer]
@@ -163,6 +164,7 @@ def _finish(run: PointRun, source: ActivationSource, on_finished: OnFinished) ->
     Raises: Stopped if a signal has asked the process to stop; in this case nothing is evaluated.
     """
     signals.raise_if_stopped()
+    source = source.at(run.config.model.hook)
     run.finish(source.model, source.held_out(run.config.evaluation.tokens))
     on_finished(run.point, None)
 

@@ -2,7 +2,8 @@
 
 # A activations in memory, D model width
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +23,14 @@ class Stream(Protocol):
 
     def chunk(self, index: int) -> Tensor:
         """Return the activations of chunk `index`, counted from 0 without end, (chunk_size, D)."""
+
+
+@runtime_checkable
+class HookStream(Stream, Protocol):
+    """Source of chunks of activations at several hooks."""
+
+    def chunks(self, index: int, hooks: Sequence[str]) -> Mapping[str, Tensor | ConfigError]:
+        """Return chunk `index` of each hook, (chunk_size, D); an error in place of one that cannot be trained on."""
 
 
 class TensorStream:

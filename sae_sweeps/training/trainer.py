@@ -12,7 +12,7 @@ from sae_sweeps.config import TrainingConfig
 from sae_sweeps.runtime.devices import resolve_precision
 from sae_sweeps.runtime.errors import TrainingError
 from sae_sweeps.saes import PenalizedSAE, Step, TrainableSAE, Variant
-from sae_sweeps.training.streams import Stream
+from sae_sweeps.training.streams import HookStream, Stream
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,10 @@ def curve_line(trainer: Trainer, step: Step) -> dict[str, float]:
 
 
 def train(
-    trainers: Sequence[Trainer], stream: Stream, read_ahead: Callable[[int], None] | None = None
+    trainers: Sequence[Trainer],
+    stream: Stream,
+    read_ahead: Callable[[int], None] | None = None,
+    hooks: Mapping[Trainer, str] | None = None,
 ) -> Iterator[tuple[Trainer, Iterator[Step]]]:
     """Train all trainers in one pass over the stream, with each chunk made once and shared.
 
@@ -220,19 +223,39 @@ def train(
     `stopped` set takes no further part. Each trainer's batch size must divide the chunk size.
 
     read_ahead: called before the steps on a chunk with the index of the chunk after it, unless no trainer needs one
+    hooks: the hook of each trainer, for a `HookStream`. An iterator raises the error of its hook's chunk
     Raises: RuntimeError if the caller does not exhaust an iterator.
     """
     while left := [trainer for trainer in trainers if not (trainer.finished or trainer.stopped)]:
         index = min(trainer.tokens_done for trainer in left) // stream.chunk_size
-        chunk_AD = None  # frees the memory of the last chunk before the next one is made
-        chunk_AD = stream.chunk(index).to(left[0].device)
+        here = [trainer for trainer in left if trainer.tokens_done // stream.chunk_size == index]
+        chunks: list[Tensor | Exception] = []  # frees the memory of the last chunk before the next one is made
+        chunks = _make_chunks(stream, index, here, hooks)
         if read_ahead is not None and (following := _find_next_chunk(left, index, stream.chunk_size)) is not None:
             read_ahead(following)
-        for trainer in left:
-            if trainer.tokens_done // stream.chunk_size == index:
-                yield trainer, trainer.steps(chunk_AD)
-                if trainer.tokens_done // stream.chunk_size == index and not (trainer.finished or trainer.stopped):
-                    raise RuntimeError("each iterator of steps must be exhausted before the next one is requested")
+        for trainer, chunk in zip(here, chunks, strict=True):
+            yield trainer, _take_steps(trainer, chunk)
+            if trainer.tokens_done // stream.chunk_size == index and not (trainer.finished or trainer.stopped):
+                raise RuntimeError("each iterator of steps must be exhausted before the next one is requested")
+
+
+def _make_chunks(
+    stream: Stream, index: int, trainers: Sequence[Trainer], hooks: Mapping[Trainer, str] | None
+) -> list[Tensor | Exception]:
+    """Return chunk `index` for each trainer, on its device: the same tensor for all trainers of a hook."""
+    device = trainers[0].device
+    if hooks is None:
+        return [stream.chunk(index).to(device)] * len(trainers)
+    assert isinstance(stream, HookStream), "only such a stream has several hooks"
+    made = stream.chunks(index, list(dict.fromkeys(hooks[trainer] for trainer in trainers)))
+    placed = {hook: chunk if isinstance(chunk, Exception) else chunk.to(device) for hook, chunk in made.items()}
+    return [placed[hooks[trainer]] for trainer in trainers]
+
+
+def _take_steps(trainer: Trainer, chunk: Tensor | Exception) -> Iterator[Step]:
+    if isinstance(chunk, Exception):
+        raise chunk
+    yield from trainer.steps(chunk)
 
 
 def _find_next_chunk(trainers: Sequence[Trainer], index: int, chunk_size: int) -> int | None:

@@ -15,7 +15,7 @@ TOKENS_NS = torch.arange(12).view(3, 4)
 
 
 def cache(folder, max_bytes=2**20, **origin):
-    return ActivationCache(folder, max_bytes, {"weights": "abc", "hook": "blocks.1.hook_resid_pre", **origin})
+    return ActivationCache(folder, max_bytes, {"weights": "abc", **origin})
 
 
 def activations(tokens_NS):
@@ -35,12 +35,19 @@ def test_an_entry_is_found_by_another_process(tmp_path):
     assert not list(tmp_path.glob("*/.*"))
 
 
-@pytest.mark.parametrize("origin", [{"weights": "abd"}, {"hook": "blocks.2.hook_resid_pre"}, {"torch": "3"}])
+@pytest.mark.parametrize("origin", [{"weights": "abd"}, {"torch": "3"}])
 def test_another_origin_is_another_entry(tmp_path, origin):
     cache(tmp_path).get(TOKENS_NS, lambda: activations(TOKENS_NS))
     other = cache(tmp_path, **origin)
     assert torch.equal(other.get(TOKENS_NS, lambda: activations(TOKENS_NS) + 1), activations(TOKENS_NS) + 1)
     assert other.misses == 1
+
+
+def test_another_hook_is_another_entry(tmp_path):
+    here = cache(tmp_path)
+    for number, hook in enumerate(("blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre")):
+        here.get(TOKENS_NS, lambda number=number: activations(TOKENS_NS) + number, hook)
+    assert torch.equal(here.get(TOKENS_NS, must_not_compute, "blocks.1.hook_resid_pre"), activations(TOKENS_NS))
 
 
 def test_other_tokens_or_another_shape_are_other_entries(tmp_path):

@@ -61,7 +61,7 @@ def test_a_cache_is_of_the_number_that_is_used(tiny, tmp_path):
         config = composed(*tiny, cache, *words)
         origins.append(ActivationSource(config, torch.device("cpu")).stream(config).cache._origin)
     assert origins[0] == origins[1] != origins[2] == origins[3]
-    assert json.loads(origins[0])["batch_sequences"] == 32
+    assert origins[0]["batch_sequences"] == 32
 
 
 def test_the_model_runs_the_number_that_is_used(tiny, monkeypatch):

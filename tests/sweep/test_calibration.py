@@ -39,6 +39,12 @@ def test_a_deeper_hook_is_more_work_for_the_model_only():
     assert deep["steps"] == shallow["steps"]
 
 
+def test_the_model_runs_to_the_deepest_hook_of_a_pack():
+    deep = pack(20, hook="blocks.4.hook_resid_post")
+    assert measure_work([*pack(30), *deep], FACTS)["model"] == measure_work(deep, FACTS)["model"]
+    assert calibration._key(calibration._find_deepest([*pack(30), *deep])) == calibration._key(deep[0].config)
+
+
 @pytest.mark.parametrize(("is_local", "kind"), [(True, "cpu"), (False, "cuda")])
 def test_seconds_are_guessed_if_there_is_no_file(tmp_path, is_local, kind):
     guess = Calibration(tmp_path, is_local=is_local)

@@ -10,7 +10,7 @@ import torch
 from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.sweep import Point
-from sae_sweeps.sweep.memory import point_bytes, shared_bytes
+from sae_sweeps.sweep.memory import pack_bytes, point_bytes, shared_bytes
 from sae_sweeps.sweep.packs import split_by_files, split_into_packs, split_to_fit
 from sae_sweeps.training.trainer import Trainer, train
 from tests.conftest import composed
@@ -35,6 +35,7 @@ def point(*overrides: str) -> Point:
         ["evaluation.tokens=1000"],
         ["seed=1", "training.precision=bfloat16"],
         ["sae=jumprelu", "sae.sparsity_coefficient=0.01"],
+        ["model.hook=blocks.2.hook_resid_pre"],
     ],
 )
 def test_points_that_differ_in_the_sae_share_a_stream(overrides):
@@ -47,7 +48,6 @@ def test_points_that_differ_in_the_sae_share_a_stream(overrides):
         ["dataset.seed=1"],
         ["dataset.seq_len=64"],
         ["training.batch_size=2048"],
-        ["model.hook=blocks.2.hook_resid_pre"],
         ["model.dtype=bfloat16"],
         ["model.batch_sequences=32"],  # on a GPU it is not the default
         ["device=cpu"],
@@ -61,6 +61,27 @@ def test_points_with_different_streams_are_in_different_packs(overrides):
 def test_a_pack_has_at_most_as_many_points_as_allowed():
     points = [point(f"seed={seed}") for seed in range(5)]
     assert [len(pack) for pack in split_into_packs(points, 2)] == [2, 2, 1]
+
+
+def test_the_points_of_a_hook_stay_together():
+    hooks = ["blocks.3.hook_resid_pre", "blocks.1.hook_resid_pre"]
+    points = [point(f"seed={seed}", f"model.hook={hook}") for seed in range(3) for hook in hooks]
+    packs = split_into_packs(points, 3)
+    assert [[each.config.model.hook for each in pack] for pack in packs] == [[hook] * 3 for hook in hooks]
+    assert [[each.config.seed for each in pack] for pack in packs] == [[0, 1, 2]] * 2
+
+
+def test_each_hook_of_a_pack_takes_memory_for_its_activations():
+    hooks = [f"model.hook=blocks.{layer}.hook_resid_pre" for layer in (1, 2, 3)]
+    points = [point(hook, f"seed={seed}") for hook in hooks for seed in range(2)]
+    config = points[0].config
+    chunk = config.training.batch_size * config.training.chunk_batches
+    another = 4 * 192 * (chunk + config.evaluation.tokens)
+    one, two, three = (pack_bytes(points[:count], FACTS, "cpu") for count in (2, 4, 6))
+    assert two - one == three - two == pytest.approx(another + 2 * point_bytes(config, 192))
+    assert split_to_fit(points, FACTS, "cpu", three) == [points]
+    assert [len(pack) for pack in split_to_fit(points, FACTS, "cpu", three - 1)] == [5, 1]
+    assert [len(pack) for pack in split_to_fit(points, FACTS, "cpu", two - point_bytes(config, 192) - 1)] == [2, 2, 2]
 
 
 def test_a_pack_that_does_not_fit_is_split_and_logged(caplog):

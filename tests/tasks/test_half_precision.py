@@ -28,8 +28,12 @@ def train_and_evaluate(config):
 @pytest.fixture
 def kept_in_float32(monkeypatch):
     """The slow way: a model whose activations are float32 from the beginning."""
-    as_they_are = LanguageModel.activations
-    monkeypatch.setattr(LanguageModel, "activations", lambda *words: as_they_are(*words).float())
+    as_they_are = LanguageModel.activations_at
+
+    def read(*words):
+        return {hook: acts_NSD.float() for hook, acts_NSD in as_they_are(*words).items()}
+
+    monkeypatch.setattr(LanguageModel, "activations_at", read)
 
 
 @pytest.fixture(params=["bfloat16", "float16"])
