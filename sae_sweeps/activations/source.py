@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from importlib.metadata import version
@@ -115,6 +115,17 @@ class ActivationSource:
     def held_out_text(self, activations: int, on_progress: OnProgress | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of n held-out sequences: the tokens (n, S), and the raw activations (B, D) in float32.
 
+        See `held_out_text_at`, of which these are the activations at this source's hook.
+        """
+        hook = self.model.hook
+        for tokens_nS, acts in self.held_out_text_at([hook], activations, on_progress):
+            yield tokens_nS, acts[hook]
+
+    def held_out_text_at(
+        self, hooks: Sequence[str], activations: int, on_progress: OnProgress | None = None
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Yield batches of n held-out sequences: the tokens (n, S), and raw activations (B, D) in float32 by hook.
+
         The activations are those of the positions that are data, `positions.find(tokens)`. All batches have about
         `activations` activations together, or all if the text has fewer. `on_progress` is called with the number of
         sequences that are done, and their total.
@@ -123,12 +134,14 @@ class ActivationSource:
         tokens_NS = self._read_held_out(activations)
         done = 0
         for tokens_nS in tokens_NS.split(max(1, BATCH_TOKENS // self._dataset.seq_len)):
-            acts_nSD = self.model.activations(tokens_nS)
+            read = self.model.activations_at(tokens_nS, hooks)
             done += len(tokens_nS)
-            x_BD = acts_nSD[self.positions.find(tokens_nS).to(acts_nSD.device)].float()
-            require_finite(self.model.config, x_BD, "held-out activations")
-            if len(x_BD) > 0:
-                yield tokens_nS, x_BD
+            is_data_nS = self.positions.find(tokens_nS)
+            acts = {hook: acts_nSD[is_data_nS.to(acts_nSD.device)].float() for hook, acts_nSD in read.items()}
+            for hook, x_BD in acts.items():
+                require_finite(replace(self.model.config, hook=hook), x_BD, "held-out activations")
+            if is_data_nS.any():
+                yield tokens_nS, acts
             if on_progress is not None:
                 on_progress(done, len(tokens_NS))
 

@@ -6,7 +6,12 @@ from typing import Any
 from sae_sweeps.report.cells import Labels, format_cell, label_point
 from sae_sweeps.report.finished import FinishedStudy, describe_differences, skip_unreadable
 
-DIFFERENCES = {"seed": "seed", "dataset.seed": "order of the data, from the same start", "dict_size": "size"}
+DIFFERENCES = {
+    "seed": "seed",
+    "dataset.seed": "order of the data, from the same start",
+    "dict_size": "size",
+    "model.hook": "hook",
+}
 COLUMNS = {  # name in results.json -> title
     "paired_mean": "Cosine, one to one",
     "paired_mean_random": "Cosine, one to one, random directions",
@@ -15,11 +20,14 @@ COLUMNS = {  # name in results.json -> title
     "right_share": "Similar, second to first",
     "left_nearest_mean": "Cosine, first with nearest of second",
     "left_share": "Similar, first to second",
+    "right_correlation_mean": "Correlation, second with first",
+    "correlation_mean_chance": "Correlation, shuffled",
+    "same_partner_share": "Nearest is most correlated",
 }
 
 
 def list_matched(studies: Sequence[FinishedStudy], labels: Labels) -> list[list[str]]:
-    """Return table rows of matched pairs of SAEs, those that differ only in a seed first, then those of two sizes.
+    """Return table rows of matched pairs of SAEs, those that differ only in a seed first, then in size, then in hook.
 
     The first row has the titles; there is no other row without a study.
     """
@@ -45,5 +53,5 @@ def _list_pair(
         second,
         DIFFERENCES[pair["differing"]],
         f"{pair['left_active']:,} and {pair['right_active']:,}",
-        *(format_cell(pair[name], ".1%" if name.endswith("share") else ".3f") for name in COLUMNS),
+        *(format_cell(pair.get(name), ".1%" if name.endswith("share") else ".3f") for name in COLUMNS),
     ]

@@ -1,20 +1,31 @@
-"""Task `match`: how far SAEs that differ only in seed, or only in size, have the same latents."""
+"""Task `match`: how far SAEs that differ only in seed, in size or in hook have the same latents."""
 
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from torch import Tensor
+import torch
+from scipy.sparse import csr_array
 
+from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.config import Config
 from sae_sweeps.evaluation.ratios import format_number
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import write_table
 from sae_sweeps.runtime.progress import PointProgress, progress_callback
-from sae_sweeps.studies.frequencies import count_active
-from sae_sweeps.studies.matching import Match, match
+from sae_sweeps.saes import InferenceSAE
+from sae_sweeps.studies.correlation import (
+    Correlated,
+    collect_activations,
+    correlate,
+    correlate_by_chance,
+    summarise_correlations,
+)
+from sae_sweeps.studies.directions import Matches
+from sae_sweeps.studies.matching import match
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.sae_groups import group_by_settings, pair_by_setting
 from sae_sweeps.sweep.saved_saes import SavedSAE
@@ -24,7 +35,11 @@ from sae_sweeps.tracking.run import Run
 
 log = logging.getLogger(__name__)
 
-DIFFERING = ("dict_size", "dataset.seed", "seed")  # matched are SAEs that differ in one of these
+DIFFERING = ("dict_size", "dataset.seed", "seed", "model.hook")  # matched are SAEs that differ in one of these
+MEANS = (  # of a pair, averaged over the pairs that differ in one setting
+    "paired_mean", "paired_mean_random", "paired_share", "right_nearest_mean", "right_correlation_mean",
+    "correlation_mean_chance",
+)  # fmt: skip
 SCHEMA = pa.schema(
     [
         ("point", pa.string()),
@@ -33,19 +48,24 @@ SCHEMA = pa.schema(
         ("other", pa.string()),  # the point whose latents this one is compared with
         ("cosine", pa.float32()),  # the largest decoder cosine with one of them
         ("nearest", pa.int32()),  # the latent that has it
+        ("correlation", pa.float32()),  # the largest correlation of its activations with those of one of them
+        ("correlated", pa.int32()),  # the latent that has it
     ]
 )
 
 
 def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
-    """Return a study per group of trained SAEs that differ only in seeds and size, and a sentence on skipped points.
+    """Return a study per group of trained SAEs that differ only in seeds, size and hook, and what was skipped.
 
-    The sentence is empty if no point is skipped.
+    That is a sentence on skipped points, empty if there are none.
     """
     done, skipped = collect_done(sweep)
     groups = [group for group in group_by_settings(done, DIFFERING) if any(pair_by_setting(group, DIFFERING))]
     if not groups:
-        skipped = skipped or f"no two SAEs of sweep {sweep.name} differ only in seed, or only in dict_size"
+        skipped = (
+            skipped
+            or f"no two SAEs of sweep {sweep.name} differ only in seed, only in dict_size, or only in model.hook"
+        )
     return [_plan_study(sweep, command, group) for group in groups], skipped
 
 
@@ -67,23 +87,16 @@ def _match(study: Study, display: PointProgress) -> None:
     started = time.perf_counter()
     source = study.load_source()
     saes = {saved.name: study.load_sae(part, source) for part, saved in study.saved.items()}
-    on_progress = progress_callback(display, "sequences")
-    fired, seen = count_active(source, [*saes.values()], study.settings["tokens"], on_progress)
-    frequencies = {name: count / seen for name, count in zip(saes, fired, strict=True)}
-    alive = {name: (frequency > 0).nonzero().squeeze(1) for name, frequency in frequencies.items()}
-    if silent := [name for name, latents in alive.items() if not len(latents)]:
+    acts = _collect_activations(study, source, saes, display)
+    if silent := [name for name, acts_AF in acts.items() if not acts_AF.nnz]:
         problem = f"no latent of {silent[0]} is active on any of these tokens, so none can be matched"
         raise ConfigError("stitch.tokens", study.settings["tokens"], problem, "set more tokens")
     rows, tables = [], []
     for left, right, differing in pair_by_setting([*study.saved.values()], DIFFERING):
         display.show_stage(f"matching {left.title} with {right.title}")
-        names = [left.name, right.name]
-        directions = [saes[name].W_dec.detach()[alive[name]] for name in names]
-        found = match(directions[0], directions[1], study.settings["seed"])
-        rows.append(_describe_pair(study, left, right, differing, found))
-        for (name, other), matches in zip((names, names[::-1]), (found.left, found.right), strict=True):
-            nearest = alive[other][matches.index]
-            tables.append(_list_latents(name, other, alive[name], frequencies[name], matches.cosine, nearest))
+        row, latents = _match_pair(study, [left.name, right.name], saes, acts)
+        rows.append({"differing": differing, "same_start": differing == "dataset.seed", **row})
+        tables += latents
     write_table(study.folder / "latents.parquet", SCHEMA, tables)
     metrics = summarise_rows(rows)
     study.write_results(metrics, pairs=rows, seconds=time.perf_counter() - started)
@@ -91,32 +104,66 @@ def _match(study: Study, display: PointProgress) -> None:
     study.track("step", lambda run: _log_run(run, rows), metrics)
 
 
-def _describe_pair(study: Study, left: SavedSAE, right: SavedSAE, differing: str, found: Match) -> dict[str, Any]:
-    """Return a row of results.json.
+def _collect_activations(
+    study: Study, source: ActivationSource, saes: Mapping[str, InferenceSAE], display: PointProgress
+) -> dict[str, csr_array]:
+    """Return the activations (A, F) of each SAE's latents in the held-out text, by its name."""
+    by_hook: dict[str, list[str]] = {}
+    for saved in study.saved.values():
+        by_hook.setdefault(saved.config.model.hook, []).append(saved.name)
+    groups = {hook: [saes[name] for name in names] for hook, names in by_hook.items()}
+    found = collect_activations(source, groups, study.settings["tokens"], progress_callback(display, "sequences"))
+    return {name: acts_AF for hook, names in by_hook.items() for name, acts_AF in zip(names, found[hook], strict=True)}
+
+
+def _match_pair(
+    study: Study, names: list[str], saes: Mapping[str, InferenceSAE], acts: Mapping[str, csr_array]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Match the active latents of two SAEs. Returns a row of results.json, and rows of latents.parquet for each side.
 
     SAEs that differ in `dataset.seed` alone started from the same weights, so their latents resemble each other more.
     """
-    return {
-        "differing": differing,
-        "same_start": differing == "dataset.seed",
-        "left": left.name,
-        "right": right.name,
-        "left_active": len(found.left.cosine),
-        "right_active": len(found.right.cosine),
+    frequencies = [(acts[name] != 0).mean(0) for name in names]
+    alive = [frequency_F.nonzero()[0] for frequency_F in frequencies]
+    left_LD, right_RD = (
+        saes[name].W_dec.detach()[torch.from_numpy(latents)] for name, latents in zip(names, alive, strict=True)
+    )
+    left_AL, right_AR = (acts[name][:, latents] for name, latents in zip(names, alive, strict=True))
+    seed = study.settings["seed"]
+    found, correlated = match(left_LD, right_RD, seed), correlate(left_AL, right_AR)
+    row = {
+        "left": names[0],
+        "right": names[1],
+        "left_active": len(alive[0]),
+        "right_active": len(alive[1]),
         **found.summarise(study.settings["threshold"]),
+        **summarise_correlations(found, correlated, correlate_by_chance(left_AL, right_AR, seed)),
     }
+    sides = enumerate((found.left, found.right))
+    return row, [
+        _list_latents(names, side, alive, frequencies[side], nearest, correlated[side]) for side, nearest in sides
+    ]
 
 
 def _list_latents(
-    name: str, other: str, latents_A: Tensor, frequency_F: Tensor, cosine_A: Tensor, nearest_A: Tensor
+    names: Sequence[str],
+    side: int,
+    alive: Sequence[np.ndarray],
+    frequency_F: np.ndarray,
+    nearest: Matches,
+    correlated: Correlated,
 ) -> dict[str, Any]:
+    """Return rows of latents.parquet for the active latents of one side of a pair, 0 (left) or 1 (right)."""
+    other = alive[1 - side]
     return {
-        "point": [name] * len(latents_A),
-        "latent": latents_A.int().cpu().numpy(),
-        "frequency": frequency_F[latents_A].float().cpu().numpy(),
-        "other": [other] * len(latents_A),
-        "cosine": cosine_A.float().cpu().numpy(),
-        "nearest": nearest_A.int().cpu().numpy(),
+        "point": [names[side]] * len(alive[side]),
+        "latent": alive[side].astype(np.int32),
+        "frequency": frequency_F[alive[side]].astype(np.float32),
+        "other": [names[1 - side]] * len(alive[side]),
+        "cosine": nearest.cosine.float().cpu().numpy(),
+        "nearest": other[nearest.index.cpu().numpy()].astype(np.int32),
+        "correlation": correlated.value.astype(np.float32),
+        "correlated": other[correlated.index].astype(np.int32),
     }
 
 
@@ -127,7 +174,7 @@ def summarise_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if alike := [row for row in rows if row["differing"] == setting]:
             end = setting.replace(".", "_")
             metrics[f"pairs_{end}"] = len(alike)
-            for name in ("paired_mean", "paired_mean_random", "paired_share", "right_nearest_mean"):
+            for name in MEANS:
                 values = [row[name] for row in alike if row[name] is not None]
                 metrics[f"{name}_{end}"] = sum(values) / len(values) if values else None
     return metrics

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -54,6 +55,11 @@ def test_the_numbers_are_those_of_active_latents(seeds, model_settings):
     rows = [one for one in table if (one["point"], one["other"]) == (row["left"], row["right"])]
     assert [one["latent"] for one in rows] == active[0].tolist()
     assert [one["nearest"] for one in rows] == active[1][found.left.index].tolist()
+    acts = [sae.encode(x_AD)[:, latents].numpy() for sae, latents in zip(saes, active, strict=True)]
+    dense = np.nan_to_num(np.corrcoef(*(each.T for each in acts))[: len(active[0]), len(active[0]) :])
+    assert [one["correlation"] for one in rows] == pytest.approx(dense.max(1).tolist(), abs=1e-5)
+    assert row["right_correlation_mean"] == pytest.approx(dense.max(0).mean(), abs=1e-5)
+    assert row["right_correlation_mean"] > row["correlation_mean_chance"]
     assert [one["frequency"] for one in rows] == pytest.approx(frequencies[0][active[0]].tolist(), abs=1e-6)
 
 
@@ -90,3 +96,28 @@ def test_a_point_of_the_sweep_has_a_match_of_another_size(first, command):
     assert (ran.code, ran.err) == (0, "")
     assert [folder.name.partition("-")[0] for folder in done(first, "match")] == ["batchtopk", "topk"]
     assert point(first, "topk-48").name in (done(first, "match")[1] / "results.json").read_text()
+
+
+def test_saes_of_two_hooks_are_matched_by_their_activations_on_the_same_text(tmp_path, tiny):
+    hooks = ("blocks.1.hook_resid_pre", "blocks.1.hook_resid_post")
+    words = [f"model.hook={','.join(hooks)}", "sae=topk", "then=[match,report]"]
+    ran = launch("-m", *[word for word in tiny if "hook" not in word], *words, *GIVEN, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    sweep = tmp_path / "outputs" / "first"
+    (study,) = done(sweep, "match")
+    results = json.loads((study / "results.json").read_text())
+    (row,) = results["pairs"]
+    assert (row["differing"], row["same_start"]) == ("model.hook", False)
+    assert results["metrics"]["pairs_model_hook"] == 1
+    assert row["right_correlation_mean"] > row["correlation_mean_chance"]
+    model = [word for word in tiny if word.startswith(("model.name", "dataset"))]
+    acts = []
+    for side in ("left", "right"):
+        point_hook = json.loads((sweep / row[side] / "results.json").read_text())["point"]["hook"]
+        source = load_source(composed(*model, f"model.hook={point_hook}", "device=cpu"), torch.device("cpu"))
+        x_AD = torch.cat([batch for _, batch in source.held_out_text(150)])
+        encoded = load_sae(sweep / row[side]).encode(x_AD).numpy()
+        acts.append(encoded[:, encoded.any(0)])
+    dense = np.nan_to_num(np.corrcoef(*(each.T for each in acts))[: acts[0].shape[1], acts[0].shape[1] :])
+    assert row["left_correlation_mean"] == pytest.approx(dense.max(1).mean(), abs=1e-5)
+    assert "<td>hook</td>" in (sweep / "report.html").read_text()
