@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from sae_sweeps.runtime.records import matches
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -74,9 +76,19 @@ _TEXT_METRICS = [
 ]
 METRICS = {metric.name: metric for metric in (*_METRICS, *_TEXT_METRICS)}
 BAD_CE = 6.0  # nats per token from which on a remark says that the model predicts the text badly
+INTERVALS_SHAPE = {"metrics": {str: {"low": float, "high": float}}}  # of the entry `intervals` of results.json
 OFF_K = 0.005  # relative difference of L0 from k from which on metrics "at k" are of another L0
 CONCENTRATED = 0.5  # share of the variance from which on 1 % of the activations count as deciding the FVU
 COLUMNS = {metric.name: metric.column for metric in METRICS.values() if metric.column is not None}
+
+
+def list_bounds(intervals: Any) -> dict[str, float]:
+    """Return the ends of intervals as columns of a table, such as nmse_low and nmse_high; none if there are none.
+
+    intervals: the entry of results.json, which earlier versions do not have
+    """
+    found = intervals["metrics"] if matches(intervals, INTERVALS_SHAPE) else {}
+    return {f"{name}_{end}": value for name, ends in found.items() for end, value in ends.items()}
 
 
 def choose_metrics(found: Iterable[Mapping[str, Any]]) -> list[Metric]:
