@@ -1,6 +1,6 @@
 """The units of which held-out text is a sample: its documents, or its sequences where there are few documents.
 
-What is known of a metric from some text is uncertain because other text has other documents. Activations of one document
+A metric that is measured on some text is uncertain because other text has other documents. Activations of one document
 resemble each other, so a document counts as one draw, however long it is.
 """
 
@@ -8,9 +8,10 @@ resemble each other, so a document counts as one draw, however long it is.
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # the report names units, and starts sooner without torch
+    from torch import Tensor
 
 FEW = 20  # documents below which sequences are the units: so few say little about how documents differ
 DOCUMENT, SEQUENCE = "document", "sequence"
@@ -27,17 +28,19 @@ class Units:
     """
 
     name: str
-    unit_NS: Tensor
+    unit_NS: "Tensor"
     count: int
     fingerprint: str
 
 
-def find_units(tokens_NS: Tensor, document_NS: Tensor, is_data_NS: Tensor) -> Units:
+def find_units(tokens_NS: "Tensor", document_NS: "Tensor", is_data_NS: "Tensor") -> Units:
     """Return the units of held-out sequences: documents, or sequences where fewer than `FEW` documents have data.
 
     document_NS: the number of the document of each position
     is_data_NS: which positions are data
     """
+    import torch
+
     name, from_NS = DOCUMENT, document_NS
     if len(document_NS[is_data_NS].unique()) < FEW:
         name, from_NS = SEQUENCE, torch.arange(len(tokens_NS))[:, None].expand_as(tokens_NS)

@@ -141,10 +141,13 @@ class Trained(NamedTuple):
 class Difference(NamedTuple):
     """The difference of two kinds of SAEs.
 
-    seeds, data_seeds: how many of each the interval accounts for; 1: it is about these trained SAEs
+    interval: over other text and other seeds
+    trained: over other text, for these trained SAEs
+    seeds, data_seeds: how many of each `interval` accounts for; both 1: it is that of these trained SAEs
     """
 
     interval: Interval
+    trained: Interval
     seeds: int
     data_seeds: int
 
@@ -155,18 +158,19 @@ def compare(first: Sequence[Trained], second: Sequence[Trained]) -> Difference:
     With several seeds of both kinds, other seeds would give other means. The interval of the text and that of the seeds
     (Welch's) are combined as Zou & Donner, Statistics in Medicine 27, 2008: their squared reaches are added.
     """
-    value, low, high = (average([one.draws for one in first]) - average([one.draws for one in second])).find_interval()
+    trained = (average([one.draws for one in first]) - average([one.draws for one in second])).find_interval()
+    value, low, high = trained
     counts, reaches = [], []
     for get_seed in (lambda one: one.seed, lambda one: one.data_seed):
         means = [_average_by_seed(kind, get_seed) for kind in (first, second)]
         counts.append(min(map(len, means)))
         reaches.append(_find_reach(*means) if counts[-1] > 1 else 0.0)
     interval = Interval(value, value - math.hypot(value - low, *reaches), value + math.hypot(high - value, *reaches))
-    return Difference(interval, *counts)
+    return Difference(interval, trained, *counts)
 
 
 def _find_reach(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return how far Welch's 95 % interval of the difference of two means reaches, from values of several seeds each."""
+    """Return how far Welch's 95 % interval of the difference of two means reaches, from a value of each seed."""
     squares = [float(np.var(one, ddof=1)) / len(one) for one in (first, second)]
     if sum(squares) == 0:
         return 0.0

@@ -82,13 +82,19 @@ CONCENTRATED = 0.5  # share of the variance from which on 1 % of the activations
 COLUMNS = {metric.name: metric.column for metric in METRICS.values() if metric.column is not None}
 
 
-def list_bounds(intervals: Any) -> dict[str, float]:
-    """Return the ends of intervals as columns of a table, such as nmse_low and nmse_high; none if there are none.
+def read_intervals(entry: Any) -> dict[str, tuple[float, float]]:
+    """Return the ends of the interval of each metric, by name; empty if there are none.
 
-    intervals: the entry of results.json, which earlier versions do not have
+    entry: `intervals` of results.json, which earlier versions do not have
     """
-    found = intervals["metrics"] if matches(intervals, INTERVALS_SHAPE) else {}
-    return {f"{name}_{end}": value for name, ends in found.items() for end, value in ends.items()}
+    found = entry["metrics"] if matches(entry, INTERVALS_SHAPE) else {}
+    return {name: (ends["low"], ends["high"]) for name, ends in found.items()}
+
+
+def list_bounds(entry: Any) -> dict[str, float]:
+    """Return the ends of intervals as columns of a table, such as nmse_low and nmse_high. `entry`: as above"""
+    ends = read_intervals(entry).items()
+    return {f"{name}_{end}": value for name, both in ends for end, value in zip(("low", "high"), both, strict=True)}
 
 
 def choose_metrics(found: Iterable[Mapping[str, Any]]) -> list[Metric]:

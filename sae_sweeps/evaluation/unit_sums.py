@@ -77,15 +77,15 @@ def sum_by_unit(data: "HeldOut", found: "EqualL0", losses: "Sequence[Losses]") -
     unit_A = data.units.unit_NS[data.is_data_NS]
     unit_M = data.units.unit_NS[:, :-1][data.is_data_NS[:, :-1]]
 
-    def add(unit: "Tensor", value: "Tensor") -> Array:
-        sums_U: Array = np.bincount(unit.numpy(), value.cpu().double().numpy(), count)
-        return sums_U
-
     count = data.units.count
+
+    def add(unit: "Tensor", value: "Tensor") -> Array:
+        return np.bincount(unit.numpy(), value.cpu().double().numpy(), count).astype(np.float64)
+
     sums = {
         "activations": add(unit_A, found.own.has_spread_A),
         "error": add(unit_A, found.own.ratio_A),
-        "predictions": np.bincount(unit_M.numpy(), minlength=count).astype(float),
+        "predictions": np.bincount(unit_M.numpy(), minlength=count).astype(np.float64),
         "ce_model": add(unit_M, data.ce_M),
     }
     for one, name in zip(losses, ("ce", "ce_at_k"), strict=False):
@@ -93,5 +93,5 @@ def sum_by_unit(data: "HeldOut", found: "EqualL0", losses: "Sequence[Losses]") -
             sums[name] = add(unit_M, one.ce_M)
     if found.at_k is not None:
         sums["error_at_k"] = add(unit_A, found.at_k.ratio_A)
-        sums.setdefault("ce_at_k", sums["ce"].copy())  # of TopK
+        sums.setdefault("ce_at_k", sums["ce"])  # of TopK
     return UnitSums(data.units.name, data.units.fingerprint, sums)

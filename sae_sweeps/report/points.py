@@ -10,8 +10,9 @@ from typing import Any
 from sae_sweeps.config.differences import flatten, shorten_paths
 from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.config.saes import architecture_title
-from sae_sweeps.evaluation.metrics import METRICS, choose_metrics
+from sae_sweeps.evaluation.metrics import METRICS, choose_metrics, read_intervals
 from sae_sweeps.report.blocks import round_digits
+from sae_sweeps.report.contests import Contest, find_intervals
 from sae_sweeps.runtime.records import matches
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, describe_data, finite_or_inf
 from sae_sweeps.training.curve import read_lines
@@ -54,6 +55,7 @@ def list_points(groups: Sequence[Group]) -> list[dict[str, Any]]:
                     "k": point.config["k"],
                     "seed": point.config["seed"],
                     "metrics": results.get("metrics"),
+                    "intervals": read_intervals(results.get("intervals")),
                     "training": results.get("training"),
                     "has_sparsity": read_sparsity(point) is not None,
                     "settings": collect_settings(point),
@@ -91,9 +93,20 @@ def _keep_differing(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def list_groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Return label, mean and standard deviation of each metric for every group of points that differ only in seed."""
-    return [{"label": group.label, "mean": group.mean, "spread": group.spread} for group in groups]
+def list_groups(groups: Sequence[Group], contests: Sequence[Contest] = ()) -> list[dict[str, Any]]:
+    """Return label, mean, standard deviation and interval of each metric for every group of points of several seeds.
+
+    contests: have the draws of which the intervals are made
+    """
+    return [
+        {
+            "label": group.label,
+            "mean": group.mean,
+            "spread": group.spread,
+            "intervals": {name: [one.low, one.high] for name, one in find_intervals(contests, group).items()},
+        }
+        for group in groups
+    ]
 
 
 def collect_settings(point: ComparedPoint) -> dict[str, str]:

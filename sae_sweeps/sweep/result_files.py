@@ -16,7 +16,7 @@ PATTERNS = (f"{SAE_FOLDER}/{CONFIG}", f"{SAE_FOLDER}/{WEIGHTS}", "*.parquet", "m
 
 
 def compute_checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of the SAE, the curve, the tables and the sums of a point or study, by their paths in its folder."""
+    """Return the SHA-256 of the SAE, curve, tables and sums of a point or study, by their paths in its folder."""
     files = sorted(file for pattern in PATTERNS for file in folder.glob(pattern))
     return {str(file.relative_to(folder)): cached_sha256(file) for file in files}
 

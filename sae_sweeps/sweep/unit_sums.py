@@ -24,7 +24,7 @@ def write_sums(folder: Path, sums: UnitSums | None) -> dict[str, Any] | None:
     if sums is None:
         (folder / UNIT_SUMS).unlink(missing_ok=True)
         return None
-    tensors = {name: torch.from_numpy(sum_U) for name, sum_U in sums.sums.items()}
+    tensors = {name: torch.tensor(sum_U) for name, sum_U in sums.sums.items()}
     with write_atomically(folder / UNIT_SUMS) as path:
         save_tensors(tensors, path, {"unit": sums.unit, "fingerprint": sums.fingerprint})
     return describe_intervals(sums)

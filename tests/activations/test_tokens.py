@@ -58,7 +58,7 @@ def test_a_streamed_data_set_is_in_order_and_can_step_back(tmp_path):
 def test_text_shorter_than_one_sequence_is_refused(tmp_path, streaming):
     tokens = source(tmp_path, documents=1, seq_len=64, streaming=streaming)
     with pytest.raises(ConfigError, match="held-out text is shorter"):
-        tokens.held_out(1).tokens_NS
+        tokens.held_out(1)
     with pytest.raises(ConfigError, match="training text is shorter"):
         tokens.training(0, 1)
 

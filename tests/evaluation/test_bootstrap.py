@@ -20,7 +20,11 @@ from sae_sweeps.evaluation.unit_sums import UnitSums
 TEXTS = 1000  # made-up held-out texts
 RESAMPLES = 2000
 TRUE = 0.01  # difference of two SAEs
-SIZES = (0.5, 1.0, 1.4)  # spread of the logarithm of the documents' sizes: from half to double, up to 60 times the median
+SIZES = (
+    0.5,
+    1.0,
+    1.4,
+)  # spread of the logarithm of the documents' sizes: from half to double, up to 60 times the median
 
 
 def make_texts(rng, documents, spread, true=TRUE):
@@ -139,7 +143,7 @@ def test_a_difference_of_kinds_is_found_if_it_is_large_beside_the_seeds():
     weight_RU = resample(np.eye(60), 300)
     found = [compare_kinds(size, kinds, at, weight_RU, data_seeds=True) for at in range(100)]
     assert np.mean([one.interval.low > 0 for one in found]) > 0.95
-    assert {one[1:] for one in found} == {(1, 3)}
+    assert {one[2:] for one in found} == {(1, 3)}
 
 
 def test_one_seed_on_one_side_is_a_claim_on_the_trained_saes():
@@ -147,11 +151,12 @@ def test_one_seed_on_one_side_is_a_claim_on_the_trained_saes():
         return Trained(seed, 0, Draws(value, np.full(100, value), 50.0))
 
     found = compare([one(0, 1.0), one(1, 3.0)], [one(0, 0.5)])
-    assert found == (Interval(1.5, 1.5, 1.5), 1, 1)
+    assert found == (Interval(1.5, 1.5, 1.5), Interval(1.5, 1.5, 1.5), 1, 1)
     several = compare([one(0, 1.0), one(1, 3.0)], [one(0, 0.5), one(1, 0.5)])
     assert several.seeds == 2
     reach = stats.t.ppf(0.975, 1) * np.sqrt(2 / 2)
     assert several.interval == pytest.approx((1.5, 1.5 - reach, 1.5 + reach))
+    assert several.trained == (1.5, 1.5, 1.5)
 
 
 def test_crossed_seeds_are_counted_by_their_kind():
