@@ -1,4 +1,4 @@
-"""Intervals for metrics and their differences, by drawing the documents of the held-out text anew (a bootstrap).
+"""Intervals for metrics and their differences, by drawing the documents of the held-out text again (a bootstrap).
 
 A document is drawn with all of its positions, and the same documents are drawn for all SAEs, so that the difference of
 two SAEs is of the same text in each draw (paired). Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapters

@@ -1,7 +1,7 @@
 """Sums over each document (or other unit) of held-out text, of which NMSE and CE degradation are ratios.
 
 Points of a sweep are measured on the same documents, so the difference of two points is known more surely than each of
-them: a hard document is hard for both. The sums are what is needed to draw documents anew (bootstrap.py).
+them: a hard document is hard for both. The sums are what is needed to draw documents again (bootstrap.py).
 """
 
 # A held-out activations, M counted predictions, U units

@@ -1,7 +1,7 @@
 """Sentences of the report on which SAE is better, how surely, and which to take; and the table of differences."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from sae_sweeps.activations.units import DOCUMENT, FEW
 from sae_sweeps.evaluation.bootstrap import Difference, Interval
@@ -9,6 +9,7 @@ from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.contests import CE, ERROR, Contest, Kind
 
 ANSWERED = 3  # values of k that have a sentence; the table has all
+PAIRS = 4  # sentences on one k: on the best of all, and of each size
 RIVALS = 5  # kinds that the best of a k, and the best of a size there, are compared with in the table
 FEW_SEEDS = 5  # seeds below which their spread is badly known
 TITLES = ("SAEs", "k", "lower NMSE by (95 % interval)", "lower CE degradation by (95 % interval)", "seeds")
@@ -21,10 +22,11 @@ def describe_answers(contests: Sequence[Contest]) -> list[str]:
     lines = []
     for contest in fought[:ANSWERED]:
         where = f"On {contest.data}: " * several
-        lines += [where + _describe_pair(contest, better, other) for better, other in _choose_asked(contest)]
+        asked = _choose_asked(contest)[: PAIRS if len(fought) == 1 else 1]
+        lines += [where + _describe_pair(contest, better, other) for better, other in asked]
     if len(fought) > ANSWERED:
         lines.append(f"The table of differences has the other {len(fought) - ANSWERED} values of k.")
-    lines += [*_describe_choice(contests)] * (not several)
+    lines += [] if several else _describe_choice(contests)
     return [*lines, _describe_method(fought)] if fought else []
 
 
@@ -47,7 +49,10 @@ def _describe_pair(contest: Contest, better: Kind, other: Kind) -> str:
         text = f"{better.label} beats {other.label}{at_k}: its NMSE is lower by {by}"
     else:
         text = f"{better.label} and {other.label} cannot be distinguished by NMSE{at_k}: they differ by {by}"
-    return f"{text}{_describe_ce(contest, better, other)}. {_describe_scope(found)}"
+    text += f"{_describe_ce(contest, better, other)}."
+    if found.seeds == found.data_seeds == 1:  # with other seeds, the order may be another
+        return f"Of these two trained SAEs, {text}"
+    return f"{text} {_describe_seeds(found)}"
 
 
 def _describe_ce(contest: Contest, better: Kind, other: Kind) -> str:
@@ -73,14 +78,11 @@ def format_difference(interval: Interval, metric: str) -> str:
     return f"{value:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
 
 
-def _describe_scope(found: Difference) -> str:
-    """Return a sentence on what a difference is about: kinds of SAEs over several seeds, or these trained ones."""
-    if found.seeds == found.data_seeds == 1:
-        return "This is about these trained SAEs, as there is one seed of each."
+def _describe_seeds(found: Difference) -> str:
+    """Return a sentence on the seeds that a difference is over, and on the difference without their spread."""
     few = " (few: the interval is wide)" * (max(found.seeds, found.data_seeds) < FEW_SEEDS)
-    return (
-        f"Over {_count_seeds(found)}{few}; over these trained SAEs alone, by {format_difference(found.trained, ERROR)}."
-    )
+    alone = format_difference(found.trained, ERROR)
+    return f"Over {_count_seeds(found)}{few}; over these trained SAEs alone, by {alone}."
 
 
 def _count_seeds(found: Difference) -> str:
@@ -88,12 +90,13 @@ def _count_seeds(found: Difference) -> str:
     return " and ".join(f"{number} {name}" for number, name in counted if number > 1) or "one of each"
 
 
-def _describe_choice(contests: Sequence[Contest]) -> Iterator[str]:
-    """Yield a sentence on which SAE to take for a budget of L0 or of CE degradation: those that are best at their k."""
-    front, lowest = [], math.inf
+def _describe_choice(contests: Sequence[Contest]) -> list[str]:
+    """Return which SAE to take for each budget of L0 or CE degradation, as one line: those that are best at their k."""
+    front: list[str] = []
+    lowest = math.inf
     for contest in contests:
         if contest.ce is None or not contest.is_at_k:
-            return
+            return []
         best, *others = contest.rank(contest.ce)
         if (ce := best.get_mean(contest.ce)) >= lowest:
             continue
@@ -102,9 +105,9 @@ def _describe_choice(contests: Sequence[Contest]) -> Iterator[str]:
         smallest = min([best, *tied], key=lambda kind: kind.dict_size)
         alike = f"; {_list_labels(tied)} cannot be distinguished from it" * bool(tied)
         alike += ", and is smaller" * (smallest is not best and len(tied) == 1)
-        front.append(f"{best.label} for an L0 of at most {contest.k} or a CE degradation of {ce:.3f} nats{alike}")
-    if front:
-        yield f"By CE degradation take {'. Take '.join(front)}."
+        budget = f"With a budget of L0 {contest.k}, or of {ce:.3f} nats of CE degradation,"
+        front.append(f"{budget} take {best.label}{alike}.")
+    return [" ".join(front)] * bool(front)
 
 
 def _list_labels(kinds: Sequence[Kind]) -> str:
