@@ -13,6 +13,7 @@ from sae_sweeps.report.studies import collect_studies
 from sae_sweeps.studies.matching import match
 from sae_sweeps.sweep import Sweep
 from tests.conftest import composed, launch
+from tests.report.reading import Page
 from tests.tasks.conftest import GIVEN, done, point
 
 
@@ -61,8 +62,30 @@ def test_the_report_lists_pairs_with_their_seeds(seeds):
     page = (seeds / "report.html").read_text()
     section = page[page.index('id="matched"') :].partition("</section>")[0]
     assert section.count("<tr>") == 13
-    assert "order of the data, from the same start" in section
+    assert section.count("<td>same initialisation</td>") == 4
+    assert section.count("<td>other initialisation</td>") == 8
     assert "seed 1" in section
+
+
+def test_cards_have_the_mean_cosine_with_saes_of_other_seeds(seeds):
+    page = Page((seeds / "report.html").read_text())
+    (study,) = done(seeds, "match")
+    table, start = pq.read_table(study / "latents.parquet").to_pylist(), {}
+    for pair in json.loads((study / "results.json").read_text())["pairs"]:
+        if pair["differing"] != "dict_size":
+            for a, b in (("left", "right"), ("right", "left")):
+                start[pair[a], pair[b]] = pair["same_start"]
+    shown = 0
+    for card_set in page.data["explorer"]["card_sets"]:
+        for latent, card in enumerate(page.cards(card_set)):
+            rows = [row for row in table if (row["point"], row["latent"]) == (card_set["key"], latent)]
+            for is_same in (False, True):
+                alike = [row["cosine"] for row in rows if start.get((row["point"], row["other"])) == is_same]
+                found = [one for one in card.get("t", []) if one[0] == is_same]
+                assert [count for *_, count in found] == [len(alike)] * bool(alike)
+                assert [mean for _, mean, _ in found] == [pytest.approx(sum(alike) / len(alike), rel=5e-3)] * len(found)
+                shown += len(found)
+    assert shown > 100
 
 
 def test_the_report_quotes_what_the_latents_of_families_respond_to(seeds):
