@@ -108,7 +108,7 @@ class TokenSource:
         first, length = self.dataset.first_position, self.dataset.seq_len
         place_S = (torch.arange(length) - first).clamp(min=0)
         place_NS = torch.arange(count)[:, None] * (length - first) + place_S  # in the joined tokens
-        return torch.searchsorted(torch.tensor(ends), place_NS, right=True)
+        return torch.searchsorted(torch.tensor(ends, dtype=torch.int64), place_NS, right=True)
 
     def training(self, start: int, count: int) -> Tensor:
         """Return the token ids (count, S) of training sequences `start` to `start + count - 1`, numbered across epochs.

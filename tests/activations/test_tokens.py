@@ -119,3 +119,14 @@ def test_few_documents_are_a_sample_of_sequences():
     )
     assert len({documents.fingerprint, *(other.fingerprint for other in others)}) == 4
     assert documents.fingerprint == find_units(wide_NS, 9 * wide_NS, wide_NS > 2).fingerprint
+
+
+def test_a_document_that_has_not_ended_is_known(tmp_path):
+    (tmp_path / "0.txt").write_text("a" * 1_200_000)
+
+    def cut(text):
+        yield from (Piece(text[at : at + 100_000], is_last=at == 1_100_000) for at in range(0, len(text), 100_000))
+
+    dataset = DatasetConfig(format="text", files=f"{tmp_path}/*.txt", seq_len=8, streaming=True)
+    tokens = TokenSource(dataset, letters, bos=1, eos=2, cut=cut)
+    assert tokens.held_out(2).document_NS.tolist() == [[0] * 8] * 2
