@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -55,7 +55,7 @@ def list_points(groups: Sequence[Group]) -> list[dict[str, Any]]:
                     "k": point.config["k"],
                     "seed": point.config["seed"],
                     "metrics": results.get("metrics"),
-                    "intervals": read_intervals(results.get("intervals")),
+                    "intervals": _round_ends(read_intervals(results.get("intervals"))),
                     "training": results.get("training"),
                     "has_sparsity": read_sparsity(point) is not None,
                     "settings": collect_settings(point),
@@ -103,10 +103,15 @@ def list_groups(groups: Sequence[Group], contests: Sequence[Contest] = ()) -> li
             "label": group.label,
             "mean": group.mean,
             "spread": group.spread,
-            "intervals": {name: [one.low, one.high] for name, one in find_intervals(contests, group).items()},
+            "intervals": _round_ends(find_intervals(contests, group)),
         }
         for group in groups
     ]
+
+
+def _round_ends(intervals: Mapping[str, Sequence[float]]) -> dict[str, list[float | None]]:
+    """Return the ends of each interval, the last two of its numbers, rounded: they are drawn, not printed."""
+    return {name: [round_digits(end) for end in numbers[-2:]] for name, numbers in intervals.items()}
 
 
 def collect_settings(point: ComparedPoint) -> dict[str, str]:
