@@ -69,12 +69,15 @@ def _describe_ce(contest: Contest, better: Kind, other: Kind) -> str:
 
 
 def format_difference(interval: Interval, metric: str) -> str:
-    """Return a difference with its interval, such as "0.0021 (0.0017 to 0.0025)", to two digits of its uncertainty."""
+    """Return a difference with its interval, such as "0.0021 (0.0017 to 0.0025)".
+
+    It has two digits of its uncertainty, and at least one digit of each end, so that an end near 0 has its sign.
+    """
     value, low, high = interval
-    reach = (high - low) / 2
+    finest = min((high - low) / 20, abs(low), abs(high))
     decimals = METRICS[metric].decimals
-    if 0 < reach < math.inf:
-        decimals = min(max(1 - math.floor(math.log10(reach)), 3), 8)
+    if 0 < finest < math.inf:
+        decimals = min(max(-math.floor(math.log10(finest)), 3), 8)
     return f"{value:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
 
 

@@ -14,7 +14,7 @@ from sae_sweeps.config.saes import ARCHITECTURES, TITLES
 from sae_sweeps.report.answers import describe_answers, list_differences
 from sae_sweeps.report.blocks import Blocks, to_well_formed_json
 from sae_sweeps.report.cautions import list_cautions
-from sae_sweeps.report.contests import find_contests
+from sae_sweeps.report.contests import Contest, find_contests
 from sae_sweeps.report.explorer import build_explorer
 from sae_sweeps.report.finished import FinishedStudy, find_finished
 from sae_sweeps.report.joining import list_joined
@@ -35,7 +35,7 @@ from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.runtime.text import to_visible
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import ComparedPoint, group_by_seed
+from sae_sweeps.sweep.comparison import ComparedPoint, Group, group_by_seed
 
 DIFFERENCES = (
     "The best SAE of each k, and of each size there, beside others: how much lower its NMSE and CE degradation are, at "
@@ -115,9 +115,7 @@ def build_page(
     }
     parts = {
         "title": _escape(title),
-        "answers": _list("answers", describe_answers(contests)),
-        "summary": _escape(summarise(groups)),
-        "differences": _table_section("differences", "Differences", DIFFERENCES, list_differences(contests)),
+        **_summary_sections(groups, contests),
         "cautions": _list("cautions", [*list_cautions(groups), *list_outdated(studies, points)]),
         "about": _list("about", describe_points(points)),
         **_table_sections(studies, labelled_points.values()),
@@ -127,6 +125,15 @@ def build_page(
         "blocks": blocks.html(),
     }
     return _fill_template(parts, library)
+
+
+def _summary_sections(groups: Sequence[Group], contests: Sequence[Contest]) -> dict[str, str]:
+    """Return the HTML of the answer, the summary and the table of differences, by name."""
+    return {
+        "answers": _list("answers", describe_answers(contests)),
+        "summary": _escape(summarise(groups)),
+        "differences": _table_section("differences", "Differences", DIFFERENCES, list_differences(contests)),
+    }
 
 
 def _list_commands(sweeps: Sequence[Sweep]) -> dict[str, str]:

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from sae_sweeps.evaluation.bootstrap import describe_intervals
+from sae_sweeps.evaluation.bootstrap import Interval, describe_intervals
 from sae_sweeps.evaluation.unit_sums import UnitSums
-from sae_sweeps.report.answers import describe_answers, list_differences
+from sae_sweeps.report.answers import describe_answers, format_difference, list_differences
 from sae_sweeps.report.contests import find_contests
 from sae_sweeps.report.loaded import load_sweep
 from sae_sweeps.report.page import build_page
@@ -65,6 +65,19 @@ def test_a_clear_difference_is_stated_with_its_interval_and_one_that_is_not_is_n
     assert choice.startswith("With a budget of L0 4, or of 0.")
     assert "cannot be distinguished from it" in choice
     assert method.endswith("from a paired bootstrap over 80 documents of the held-out text.")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((0.00162, 0.00087, 0.00237), "0.00162 (0.00087 to 0.00237)"),
+        ((0.0131, 0.0004, 0.0253), "0.0131 (0.0004 to 0.0253)"),
+        ((1.0, -2.0, 4.0), "1.000 (-2.000 to 4.000)"),
+        ((0.0, 0.0, 0.0), "0.0000 (0.0000 to 0.0000)"),
+    ],
+)
+def test_numbers_have_the_digits_that_are_known(numbers, text):
+    assert format_difference(Interval(*numbers), "nmse") == text
 
 
 def test_equal_saes_do_not_differ(sweep):
