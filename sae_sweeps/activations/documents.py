@@ -154,6 +154,7 @@ def fill_sequences(
     cut: Cut = cut_nothing,
     *,
     bos_per_document: bool = False,
+    ends: list[int] | None = None,
 ) -> Iterator[list[int]]:
     """Yield sequences of exactly `seq_len` token ids, cut from the joined documents.
 
@@ -161,20 +162,25 @@ def fill_sequences(
     not fill a sequence are dropped.
     cut: cuts a document into pieces with the same tokens, so that a large one is not tokenized as a whole
     bos_per_document: start each document with `bos`, wherever that falls in a sequence; do not end it with `eos`
+    ends: receives, for each document that has ended, the number of joined tokens up to there
     """
     first = [] if bos is None else [bos]
     start, begin, end = ([], first, []) if bos_per_document else (first, [], [] if eos is None else [eos])
     width = seq_len - len(start)
     pending: list[int] = []
+    cut_off = 0  # joined tokens in the sequences so far
     is_begin = True  # whether the next piece begins a document
     for pieces in _group(piece for document in documents for piece in cut(document)):
         for piece, tokens in zip(pieces, encode([piece.text for piece in pieces]), strict=True):
             pending += (begin if is_begin else []) + tokens[piece.skip :] + (end if piece.is_last else [])
             is_begin = piece.is_last
+            if ends is not None and piece.is_last:
+                ends.append(cut_off + len(pending))
         full = len(pending) // width * width
         for at in range(0, full, width):
             yield start + pending[at : at + width]
         pending = pending[full:]
+        cut_off += full
 
 
 def _group(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:

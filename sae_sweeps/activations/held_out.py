@@ -14,6 +14,7 @@ from sae_sweeps.activations.finite import require_finite
 from sae_sweeps.activations.language_model import LanguageModel, ReplaceBatch
 from sae_sweeps.activations.positions import Positions
 from sae_sweeps.activations.predictions import Losses
+from sae_sweeps.activations.units import Units
 from sae_sweeps.runtime.errors import first_line
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ class HeldOut:
         are no data
     text: the same sequences with positions of text alone as data, without special tokens; None if there are no others
     final_NSD: what the last block returns with the activations unchanged; None if it is computed where it is needed
+    units: of what the text is a sample, documents as a rule; None if the documents are not known
+    ce_M: the cross-entropy of each prediction that is counted, in nats, (M,), with the activations unchanged
     ce, ce_zero, ce_mean: the cross-entropy with the activations unchanged, replaced by zeros, and by their mean
     """
 
@@ -47,6 +50,8 @@ class HeldOut:
     is_special_NS: Tensor | None = None
     text: "HeldOut | None" = None
     final_NSD: Tensor | None = None
+    units: Units | None = None
+    ce_M: Tensor | None = None
 
     def __repr__(self) -> str:
         count, (sequences, _, width) = int(self.is_data_NS.sum()), self.acts_NSD.shape
@@ -119,14 +124,18 @@ def measure_held_out(
     data.final_NSD = _find_final(model, data, known)
     is_text_NS = data.is_text_NS
     if not torch.equal(is_text_NS, is_data_NS) and is_text_NS[:, :-1].any():
-        data.text = replace(data, is_data_NS=is_text_NS)
+        data.text = replace(data, is_data_NS=is_text_NS, units=None)
         _measure_cross_entropies(model, data.text, known and known.text)
     return data
 
 
 def _measure_cross_entropies(model: LanguageModel, data: HeldOut, known: HeldOut | None) -> None:
     """Set the cross-entropies of the model alone and under ablation. Raises: ConfigError if one is not finite."""
-    data.ce = model.cross_entropy(data.tokens_NS, counted_NS=data.is_data_NS) if known is None else known.ce
+    if known is None:
+        (losses,) = model.compare(data.tokens_NS, None, [None], data.is_data_NS)
+        data.ce, data.ce_M = losses.cross_entropy, losses.ce_M
+    else:
+        data.ce, data.ce_M = known.ce, known.ce_M
     require_finite(model.config, torch.tensor(data.ce), "model's cross-entropy with the activations")
     acts_AD = data.acts_AD
     data.ce_zero = data.cross_entropy_with(model, torch.zeros_like(acts_AD))

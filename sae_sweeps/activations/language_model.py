@@ -205,16 +205,16 @@ class LanguageModel:
     def compare(
         self,
         tokens_NS: Tensor,
-        original: ReplaceBatch | Tensor,
-        replacements: Sequence[ReplaceBatch],
+        original: ReplaceBatch | Tensor | None,
+        replacements: Sequence[ReplaceBatch | None],
         counted_NS: Tensor | None = None,
         *,
         from_hook: bool = False,
     ) -> list[Losses]:
-        """Return the losses of the predictions with each replacement of the activations at the hook.
+        """Return the losses of the predictions with each replacement of the activations at the hook; None: with none.
 
         original: the replacement whose predictions are those that the KL divergence compares with; see `cross_entropy`.
-            Or what the last block then returns, (N, S, D), from which the predictions take less time
+            Or what the last block then returns, (N, S, D), which takes less time. None: no KL divergence, 0
         """
         return self._measure(tokens_NS, original, replacements, counted_NS, from_hook)
 

@@ -2,7 +2,7 @@
 
 # M predictions, V vocabulary
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,10 +15,12 @@ class Losses:
 
     cross_entropy: of the next token
     kl_divergence: sum over V of p log(p / q), of the reference's probabilities p from these, q
+    ce_M: the cross-entropy of each prediction, (M,), on the CPU
     """
 
     cross_entropy: float
     kl_divergence: float
+    ce_M: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 def to_log_probabilities(logits_MV: Tensor) -> Tensor:
@@ -33,6 +35,7 @@ class LossSum:
         """Begin with 0. `at_once`: predictions whose (M, V) matrices fit in memory at a time"""
         self._at_once = at_once
         self._cross_entropy = self._kl_divergence = 0.0
+        self._each: list[Tensor] = []  # cross-entropy of each prediction
 
     def add(self, logits_MV: Tensor, target_M: Tensor, reference_MV: Tensor | None) -> None:
         """Add a batch. `reference_MV`: log probabilities to compare with; None: no KL divergence"""
@@ -40,12 +43,14 @@ class LossSum:
             part = slice(first, first + self._at_once)
             log_q_MV = to_log_probabilities(logits_MV[part])
             self._cross_entropy += functional.nll_loss(log_q_MV, target_M[part], reduction="sum").item()
+            self._each.append(-log_q_MV.gather(1, target_M[part, None]).squeeze(1).cpu())
             if reference_MV is not None:
                 self._kl_divergence += _sum_kl_divergence(reference_MV[part], log_q_MV)
 
     def average(self, count: int) -> Losses:
         """Return the means over `count` predictions."""
-        return Losses(self._cross_entropy / count, self._kl_divergence / count)
+        each_M = torch.cat(self._each) if self._each else None
+        return Losses(self._cross_entropy / count, self._kl_divergence / count, each_M)
 
 
 def _sum_kl_divergence(log_p_MV: Tensor, log_q_MV: Tensor) -> float:

@@ -17,7 +17,8 @@ from sae_sweeps.activations.held_out import HeldOut, measure_held_out
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.activations.model_files import no_bos_error
 from sae_sweeps.activations.positions import Positions
-from sae_sweeps.activations.tokens import TokenSource
+from sae_sweeps.activations.tokens import HeldOutSequences, TokenSource
+from sae_sweeps.activations.units import find_units
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import select_stream_settings
 from sae_sweeps.runtime.devices import device_name
@@ -81,7 +82,7 @@ class ActivationSource:
         Raises: ConfigError if the held-out text does not fill one sequence.
         """
         if activations not in self._held_out:
-            tokens_NS = self._read_held_out(activations)
+            tokens_NS, document_NS = self._read_held_out(activations)
             found = int(self.positions.find(tokens_NS).sum())
             note = (
                 f": the held-out text has {found:,} tokens, fewer than the requested {activations:,}"
@@ -92,24 +93,26 @@ class ActivationSource:
             elsewhere = (source._held_out.get(activations) for source in self._by_hook.values())
             known = next(filter(None, elsewhere), None)
             self._held_out[activations] = data = measure_held_out(self.model, tokens_NS, self.positions, known)
+            data.units = find_units(tokens_NS, document_NS, data.is_data_NS)
             if data.left_out:
                 message = "left out %s of %s held-out positions, because of their tokens (dataset.exclude=%s)"
                 total = f"{found + data.left_out:,}"
                 log.info(message, f"{data.left_out:,}", total, self._dataset.exclude)
         return self._held_out[activations]
 
-    def _read_held_out(self, activations: int) -> Tensor:
-        """Return the fewest held-out sequences (N, S) with `activations` positions that are data; all if fewer exist.
+    def _read_held_out(self, activations: int) -> HeldOutSequences:
+        """Return the fewest held-out sequences with `activations` positions that are data; all if fewer exist.
 
         Raises: ConfigError if the held-out text does not fill one sequence, or has no position that is data.
         """
         count = -(-activations // (self._dataset.seq_len - self.positions.first))
         while True:
-            tokens_NS = self.tokens.held_out_tokens(count)
+            tokens_NS, document_NS = self.tokens.held_out(count)
             self.positions.require_some(tokens_NS[:, :-1], self._dataset.exclude)
             found_N = self.positions.find(tokens_NS).sum(1).cumsum(0)
             if found_N[-1] >= activations or len(tokens_NS) < count:
-                return tokens_NS[: int((found_N < activations).sum()) + 1]
+                needed = int((found_N < activations).sum()) + 1
+                return HeldOutSequences(tokens_NS[:needed], document_NS[:needed])
             count = -(-count * activations // int(found_N[-1]))
 
     def held_out_text(self, activations: int, on_progress: OnProgress | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -131,7 +134,7 @@ class ActivationSource:
         sequences that are done, and their total.
         Raises: ConfigError if the held-out text does not fill one sequence, or if an activation is not finite.
         """
-        tokens_NS = self._read_held_out(activations)
+        tokens_NS, _ = self._read_held_out(activations)
         done = 0
         for tokens_nS in tokens_NS.split(max(1, BATCH_TOKENS // self._dataset.seq_len)):
             read = self.model.activations_at(tokens_nS, hooks)

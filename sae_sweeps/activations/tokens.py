@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,16 @@ def _log_progress(rows: Iterator[list[int]]) -> Iterator[list[int]]:
             logged, wait = time.monotonic(), SECONDS_BETWEEN_LINES
 
 
+class HeldOutSequences(NamedTuple):
+    """The token ids of held-out sequences, (N, S), and the number of the document of each position, (N, S).
+
+    Documents are numbered in their order in the text. A BOS that starts a sequence is of the document that follows it.
+    """
+
+    tokens_NS: Tensor
+    document_NS: Tensor
+
+
 class TokenSource:
     """The token sequences of a data set, split into training and held-out ones.
 
@@ -51,40 +62,53 @@ class TokenSource:
         """Prepare the sequences of a data set. Nothing is read yet. The parameters are those of `fill_sequences`."""
         self.dataset, self._encode, self._bos, self._eos, self._cut = dataset, encode, bos, eos, cut
         self._finite: Tensor | None = None
-        self._finite_held_out: Tensor | None = None
+        self._finite_held_out: HeldOutSequences | None = None
         self._stream: Iterator[Row] = iter(())
         self._position = -1  # next sequence of the stream; -1 before the first read
         self._orders: dict[int, Tensor] = {}
         self._lock = threading.Lock()  # one thread at a time reads training sequences
 
-    def _rows(self, held_out: bool) -> Iterator[Row]:
+    def _rows(self, held_out: bool, ends: list[int] | None = None) -> Iterator[Row]:
         documents, per_document = read_split(self.dataset, held_out), self.dataset.has_bos_per_document
         given = (self._encode, self._bos, self._eos, self.dataset.seq_len, self._cut)
-        rows = fill_sequences(documents, *given, bos_per_document=per_document)
+        rows = fill_sequences(documents, *given, bos_per_document=per_document, ends=ends)
         if not self.dataset.streaming:
             rows = _log_progress(rows)
         for row in rows:
             raise_if_cancelled()
             yield np.array(row, dtype=np.int32)  # 4 bytes per token; a list takes ten times as much
 
-    def held_out_tokens(self, count: int) -> Tensor:
-        """Return the token ids (N, S) of up to `count` held-out sequences.
+    def held_out(self, count: int) -> HeldOutSequences:
+        """Return up to `count` held-out sequences, with the document of each position.
 
         They are a random sample of a finite data set, the same in every call, or the first sequences of a stream.
         Raises: ConfigError if the held-out documents do not fill one sequence.
         """
         if self.dataset.streaming:
-            return self._held_out_rows(count).long()
+            return self._held_out_rows(count)
         if self._finite_held_out is None:
             self._finite_held_out = self._held_out_rows(None)
-        order = torch.randperm(len(self._finite_held_out), generator=torch.Generator().manual_seed(0))
-        return self._finite_held_out[order[:count]].long()
+        tokens_NS, document_NS = self._finite_held_out
+        order = torch.randperm(len(tokens_NS), generator=torch.Generator().manual_seed(0))[:count]
+        return HeldOutSequences(tokens_NS[order], document_NS[order])
 
-    def _held_out_rows(self, count: int | None) -> Tensor:
-        sequences = list(islice(self._rows(held_out=True), count))
+    def _held_out_rows(self, count: int | None) -> HeldOutSequences:
+        ends: list[int] = []
+        sequences = list(islice(self._rows(held_out=True, ends=ends), count))
         if not sequences:
             raise too_short_error(self.dataset, held_out=True)
-        return torch.from_numpy(np.stack(sequences))
+        tokens_NS = torch.from_numpy(np.stack(sequences)).long()
+        return HeldOutSequences(tokens_NS, self._number_documents(len(tokens_NS), ends))
+
+    def _number_documents(self, count: int, ends: list[int]) -> Tensor:
+        """Return the number of the document of each position of the first `count` sequences, (N, S).
+
+        ends: numbers of joined tokens up to the end of each document, as `fill_sequences` gives them
+        """
+        first, length = self.dataset.first_position, self.dataset.seq_len
+        place_S = (torch.arange(length) - first).clamp(min=0)
+        place_NS = torch.arange(count)[:, None] * (length - first) + place_S  # in the joined tokens
+        return torch.searchsorted(torch.tensor(ends, dtype=torch.int64), place_NS, right=True)
 
     def training(self, start: int, count: int) -> Tensor:
         """Return the token ids (count, S) of training sequences `start` to `start + count - 1`, numbered across epochs.

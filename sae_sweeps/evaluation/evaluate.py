@@ -2,18 +2,21 @@
 
 # N sequences, S positions, A held-out activations, D model width
 
-from typing import Any, TypeAlias, cast, overload
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias, cast, overload
 
 import torch
 from torch import Tensor
 
 from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
+from sae_sweeps.activations.predictions import Losses
 from sae_sweeps.evaluation.equal_l0 import EqualL0, measure_equal_l0
 from sae_sweeps.evaluation.metrics import TEXT
 from sae_sweeps.evaluation.ratios import CE_ROUNDING, divide
 from sae_sweeps.evaluation.reconstruction import Reconstruction, measure_variance, reconstruct
 from sae_sweeps.evaluation.sparsity import describe_sparsity
+from sae_sweeps.evaluation.unit_sums import UnitSums, sum_by_unit
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.inputs import check_names, describe, require_type, require_whole, to_activations
 from sae_sweeps.saes import SAE, Activations, InferenceSAE, TrainableSAE
@@ -32,6 +35,25 @@ LOAD = "load_sae(FOLDER), or make a BatchTopKSAE, TopKSAE, JumpReLUSAE, ..."
 BOTH = "evaluate(sae, stream.model, stream.held_out()), or evaluate(sae, acts) for the metrics without a language model"
 
 Metrics: TypeAlias = dict[str, float | None]
+
+
+class Evaluation(NamedTuple):
+    """What `evaluate_whole` returns.
+
+    metrics: those of `evaluate`
+    sparsity: numbers of active latents, as results.json has them
+    sums: of each document; None if the documents are not known
+    """
+
+    metrics: Metrics
+    sparsity: dict[str, Any]
+    sums: UnitSums | None
+
+
+class _Measured(NamedTuple):
+    metrics: Metrics
+    active_A: Tensor  # number of active latents of each activation
+    sums: UnitSums | None
 
 
 @overload
@@ -105,39 +127,38 @@ def evaluate(
     model, data = _check_arguments(sae, model, data)
     k = getattr(sae, "k", None) if k is None else require_whole("k", k, 1, sae.dict_size, "dict_size=")
     batch_size = require_whole("batch_size", batch_size, 1)
-    metrics, _ = _measure(sae.for_inference() if isinstance(sae, TrainableSAE) else sae, model, data, k, batch_size)
-    return metrics
+    return _measure(sae.for_inference() if isinstance(sae, TrainableSAE) else sae, model, data, k, batch_size).metrics
 
 
 @torch.no_grad()
-def evaluate_with_sparsity(
-    sae: SAE, model: LanguageModel, data: HeldOut, *, k: int | None, batch_size: int
-) -> tuple[Metrics, dict[str, Any]]:
-    """Return the metrics of a saved SAE as `evaluate` does, and its numbers of active latents as results.json has them.
+def evaluate_whole(sae: SAE, model: LanguageModel, data: HeldOut, *, k: int | None, batch_size: int) -> Evaluation:
+    """Return the metrics of a saved SAE as `evaluate` does, its numbers of active latents, and the sums by document.
 
     Raises: ConfigError as `evaluate` does.
     """
-    metrics, active_A = _measure(sae, model, data, k, batch_size)
-    return metrics, describe_sparsity(sae, data, active_A)
+    found = _measure(sae, model, data, k, batch_size)
+    return Evaluation(found.metrics, describe_sparsity(sae, data, found.active_A), found.sums)
 
 
 def _measure(
     sae: SAE, model: LanguageModel | None, data: Activations | HeldOut, k: int | None, batch_size: int
-) -> tuple[Metrics, Tensor]:
-    """Return the metrics of `evaluate`, and the number of active latents of each activation, (A,)."""
+) -> _Measured:
+    """Return the metrics of `evaluate`, and what they are made of."""
     acts_AD = _get_activations(sae, data)
     found = _reconstruct(sae, acts_AD, k, batch_size)
-    metrics = {**_describe(acts_AD, found.own), **found.metrics}
+    metrics, sums = {**_describe(acts_AD, found.own), **found.metrics}, None
     if isinstance(data, HeldOut):
         metrics["held_out_left_out"] = data.left_out
         if model is not None:
-            metrics |= _measure_predictions(model, data, found)
+            losses = _compare(model, data, found)
+            metrics |= _describe_predictions(data, found, losses)
+            sums = sum_by_unit(data, found, losses)
     metrics, active_A = {name: metrics[name] for name in ORDER if name in metrics}, found.own.active_A
     if isinstance(data, HeldOut) and data.text is not None:
         del found, acts_AD  # before those of the text take as much memory
-        on_text, _ = _measure(sae, model, data.text, k, batch_size)
+        on_text = _measure(sae, model, data.text, k, batch_size).metrics
         metrics |= {f"{name}{TEXT}": value for name, value in on_text.items() if name != "held_out_left_out"}
-    return metrics, active_A
+    return _Measured(metrics, active_A, sums)
 
 
 def _get_activations(sae: SAE, data: Activations | HeldOut) -> Tensor:
@@ -176,12 +197,16 @@ def _reconstruct(sae: SAE, acts_AD: Tensor, k: int | None, batch_size: int) -> E
     return EqualL0(own, own, {"nmse_at_k": own.nmse, "l0_at_k": own.l0})
 
 
-def _measure_predictions(model: LanguageModel, data: HeldOut, found: EqualL0) -> Metrics:
-    """Return the metrics of `evaluate` that need the language model."""
+def _compare(model: LanguageModel, data: HeldOut, found: EqualL0) -> list[Losses]:
+    """Return the losses of the model's predictions with the SAE as it is, and at an L0 of k if that differs."""
     differing = [found.own]  # TopK has the same at k
     if found.at_k is not None and found.at_k is not found.own:
         differing.append(found.at_k)
-    losses = data.compare(model, [one.recon_AD for one in differing])
+    return data.compare(model, [one.recon_AD for one in differing])
+
+
+def _describe_predictions(data: HeldOut, found: EqualL0, losses: Sequence[Losses]) -> Metrics:
+    """Return the metrics of `evaluate` that need the language model. `losses`: those of `_compare`"""
     ce, rounding = losses[0].cross_entropy, CE_ROUNDING * data.ce
     metrics = {
         "ce_degradation": ce - data.ce,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from sae_sweeps.runtime.records import matches
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -74,9 +76,25 @@ _TEXT_METRICS = [
 ]
 METRICS = {metric.name: metric for metric in (*_METRICS, *_TEXT_METRICS)}
 BAD_CE = 6.0  # nats per token from which on a remark says that the model predicts the text badly
+INTERVALS_SHAPE = {"metrics": {str: {"low": float, "high": float}}}  # of the entry `intervals` of results.json
 OFF_K = 0.005  # relative difference of L0 from k from which on metrics "at k" are of another L0
 CONCENTRATED = 0.5  # share of the variance from which on 1 % of the activations count as deciding the FVU
 COLUMNS = {metric.name: metric.column for metric in METRICS.values() if metric.column is not None}
+
+
+def read_intervals(entry: Any) -> dict[str, tuple[float, float]]:
+    """Return the ends of the interval of each metric, by name; empty if there are none.
+
+    entry: `intervals` of results.json, which earlier versions do not have
+    """
+    found = entry["metrics"] if matches(entry, INTERVALS_SHAPE) else {}
+    return {name: (ends["low"], ends["high"]) for name, ends in found.items()}
+
+
+def list_bounds(entry: Any) -> dict[str, float]:
+    """Return the ends of intervals as columns of a table, such as nmse_low and nmse_high. `entry`: as above"""
+    ends = read_intervals(entry).items()
+    return {f"{name}_{end}": value for name, both in ends for end, value in zip(("low", "high"), both, strict=True)}
 
 
 def choose_metrics(found: Iterable[Mapping[str, Any]]) -> list[Metric]:

@@ -1,6 +1,6 @@
 """Reconstructions of held-out activations, with the metrics that need no language model."""
 
-# A held-out activations, B activations in a batch, D model width, F latents
+# A held-out activations, B activations in a batch, M of them with spread, D model width, F latents
 
 import math
 from collections.abc import Callable
@@ -29,6 +29,8 @@ class Reconstruction:
     fired_F: which latents are active on at least one activation, bool
     nmse: as `evaluate` defines it
     without_spread: number of activations that it leaves out
+    ratio_A: what it is the mean of, float64; 0 where an activation is left out
+    has_spread_A: which activations are not left out, bool
     """
 
     recon_AD: Tensor
@@ -36,6 +38,8 @@ class Reconstruction:
     fired_F: Tensor
     nmse: float | None
     without_spread: int
+    ratio_A: Tensor
+    has_spread_A: Tensor
 
     @property
     def l0(self) -> float:
@@ -47,7 +51,9 @@ def reconstruct(sae: SAE, acts_AD: Tensor, select: Select | None = None) -> Reco
     """Reconstruct activations batch by batch. `select`: which latents are active; None: as at inference."""
     recon_AD = torch.empty_like(acts_AD)
     active_A = torch.empty(len(acts_AD), dtype=torch.int32, device=acts_AD.device)
-    ratio_sum, with_spread = 0.0, 0
+    ratio_A = torch.zeros(len(acts_AD), dtype=torch.float64, device=acts_AD.device)
+    has_spread_A = torch.zeros(len(acts_AD), dtype=torch.bool, device=acts_AD.device)
+    ratio_sum = 0.0
     fired_F = torch.zeros(sae.dict_size, dtype=torch.bool, device=sae.W_dec.device)
     for first in range(0, len(acts_AD), BATCH):
         x_BD = acts_AD[first : first + BATCH]
@@ -56,13 +62,16 @@ def reconstruct(sae: SAE, acts_AD: Tensor, select: Select | None = None) -> Reco
         recon_BD = sae.reconstruct(kept, normalized)
         error_B = (x_BD - recon_BD).square().sum(1).double()
         spread_B, has_spread_B = compute_spread(x_BD)
-        ratio_sum += (error_B / spread_B)[has_spread_B].sum().item()
-        with_spread += int(has_spread_B.sum())
+        ratio_M = (error_B / spread_B)[has_spread_B]
+        ratio_A[first : first + BATCH][has_spread_B] = ratio_M
+        has_spread_A[first : first + BATCH] = has_spread_B
+        ratio_sum += ratio_M.sum().item()
         recon_AD[first : first + BATCH] = recon_BD
         active_A[first : first + BATCH] = kept.count_active()
         fired_F |= kept.find_fired()
-    nmse = divide(ratio_sum, with_spread)
-    return Reconstruction(recon_AD, active_A, fired_F, nmse, len(acts_AD) - with_spread)
+    with_spread = int(has_spread_A.sum())
+    nmse, left_out = divide(ratio_sum, with_spread), len(acts_AD) - with_spread
+    return Reconstruction(recon_AD, active_A, fired_F, nmse, left_out, ratio_A, has_spread_A)
 
 
 def measure_variance(acts_AD: Tensor, recon_AD: Tensor) -> dict[str, float | None]:

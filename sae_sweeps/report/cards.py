@@ -187,6 +187,7 @@ def _card(row: Row | None, facts: Row, contexts: Contexts, find_number: Callable
     From `facts`, which is returned unchanged if `row` is None:
     n: nearest latents in other SAEs, [card set, latent, cosine]
     s: stitching, [card set of the small SAE, novel, change in MSE / MSE of the small SAE, threshold]
+    t: stability, [whether the other SAEs have the same initialisation, mean cosine, number of SAEs]
     d: decompositions, [card set of the meta-SAE, explained variance, [[meta-latent, weight], ...]]
     """
     if row is None:

@@ -93,7 +93,9 @@ def _list_cautions_at_k(ranked: Sequence[Group]) -> list[str]:
             cautions.append("the two lowest NMSEs differ by less than their standard deviation over seeds")
         elif not known and lead < SMALL_LEAD * get_nmse(first):
             relative = lead / get_nmse(first)
-            cautions.append(f"the two lowest NMSEs differ by {relative:.1%} with one seed each; this may be noise")
+            cautions.append(
+                f"the two lowest NMSEs differ by {relative:.1%} with one seed each; other seeds may change the order"
+            )
     l0 = [group.mean["l0"] for group in ranked if "l0" in group.mean]
     if l0 and max(l0) > (1 + UNEQUAL_L0) * min(l0):
         cautions.append(f"L0 ranges from {min(l0):.1f} to {max(l0):.1f}; a higher L0 alone lowers the error")

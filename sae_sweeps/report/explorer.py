@@ -9,6 +9,7 @@ from sae_sweeps.report.blocks import Blocks, round_digits
 from sae_sweeps.report.cards import CardSet, encode_cards
 from sae_sweeps.report.finished import FinishedStudy, describe_differences, skip_unreadable
 from sae_sweeps.report.page_saes import PageSAE, find_saes
+from sae_sweeps.report.stability import add_stability
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.sweep.comparison import ComparedPoint
@@ -56,6 +57,10 @@ def build_explorer(
             if (small := numbers.get(sae.prefix + study.point("small"))) is not None:
                 with skip_unreadable(study.folder):
                     _add_stitching(card_set, study, small)
+        for study in studies:
+            if study.task == "match" and study.sweep.folder == sae.sweep:
+                with skip_unreadable(study.folder):
+                    add_stability(card_set.facts, sae.point, study)
     for meta, (number, study) in enumerate(meta_studies, start=len(saes)):
         with skip_unreadable(study.folder):
             _add_decompositions(card_sets[number], study, meta)

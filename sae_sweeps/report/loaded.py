@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_sweeps.config.differences import find_swept, flatten, shorten_paths
+from sae_sweeps.evaluation.metrics import list_bounds
 from sae_sweeps.runtime.files import write_csv
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ComparedPoint, collect_points
@@ -49,7 +50,14 @@ class LoadedSweep:
                 given = flatten(point.config)
                 settings = {name: given.get(name) for name in swept}
                 rows.append(
-                    {"point": point.name, **found["point"], **settings, **found["metrics"], **found["training"]}
+                    {
+                        "point": point.name,
+                        **found["point"],
+                        **settings,
+                        **found["metrics"],
+                        **list_bounds(found.get("intervals")),
+                        **found["training"],
+                    }
                 )
         write_csv(self.results_csv, shorten_paths(rows))
 

@@ -6,12 +6,7 @@ from typing import Any
 from sae_sweeps.report.cells import Labels, format_cell, label_point
 from sae_sweeps.report.finished import FinishedStudy, describe_differences, skip_unreadable
 
-DIFFERENCES = {
-    "seed": "seed",
-    "dataset.seed": "order of the data, from the same start",
-    "dict_size": "size",
-    "model.hook": "hook",
-}
+DIFFERENCES = {"seed": "seed", "dataset.seed": "order of the data", "dict_size": "size", "model.hook": "hook"}
 COLUMNS = {  # name in results.json -> title
     "paired_mean": "Cosine, one to one",
     "paired_mean_random": "Cosine, one to one, random directions",
@@ -31,7 +26,7 @@ def list_matched(studies: Sequence[FinishedStudy], labels: Labels) -> list[list[
 
     The first row has the titles; there is no other row without a study.
     """
-    titles = ["First SAE", "Second SAE", "Differ in", "Active latents", *COLUMNS.values()]
+    titles = ["First SAE", "Second SAE", "Differ in", "Start", "Active latents", *COLUMNS.values()]
     rows: dict[str, list[list[str]]] = {differing: [] for differing in DIFFERENCES}
     for study in studies:
         if study.task == "match":
@@ -52,6 +47,7 @@ def _list_pair(
         first + describe_differences(study, studies),
         second,
         DIFFERENCES[pair["differing"]],
+        "same initialisation" if pair["same_start"] else "other initialisation",
         f"{pair['left_active']:,} and {pair['right_active']:,}",
         *(format_cell(pair.get(name), ".1%" if name.endswith("share") else ".3f") for name in COLUMNS),
     ]

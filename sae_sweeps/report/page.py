@@ -11,8 +11,10 @@ from typing import Any
 from sae_sweeps.config.commands import format_command
 from sae_sweeps.config.differences import shorten_paths
 from sae_sweeps.config.saes import ARCHITECTURES, TITLES
+from sae_sweeps.report.answers import describe_answers, list_differences
 from sae_sweeps.report.blocks import Blocks, to_well_formed_json
 from sae_sweeps.report.cautions import list_cautions
+from sae_sweeps.report.contests import Contest, find_contests
 from sae_sweeps.report.explorer import build_explorer
 from sae_sweeps.report.finished import FinishedStudy, find_finished
 from sae_sweeps.report.joining import list_joined
@@ -33,8 +35,13 @@ from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.runtime.text import to_visible
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.comparison import ComparedPoint, group_by_seed
+from sae_sweeps.sweep.comparison import ComparedPoint, Group, group_by_seed
 
+DIFFERENCES = (
+    "The best SAE of each k, and of each size there, beside others: how much lower its NMSE and CE degradation are, at "
+    "an L0 of k where all are measured there. An interval that contains 0 is unclear. Each is for one pair: of twenty "
+    "pairs of SAEs that are alike, about one is shown as different."
+)
 SHOWN_TASKS = ("report", "stitch", "meta_sae", "meta_sizes", "latents")  # tasks whose commands the page shows
 NUMBER = ' class="number"'  # of a cell of a table
 ASSETS = Path(__file__).parent / "assets"
@@ -83,7 +90,7 @@ def build_page(
     on_progress: called with (done, total), which count pairs of compared SAEs
     sweeps: all sweeps of the report, also those without points; if empty, the sweeps of the points
     """
-    groups = group_by_seed(points)
+    groups, contests = group_by_seed(points), find_contests(points)
     rows = list_points(groups)
     members = [point for group in groups for point in group.points]
     labelled_points = {row["key"]: (row["label"], point) for row, point in zip(rows, members, strict=True)}
@@ -100,7 +107,7 @@ def build_page(
         "commands": _list_commands(sweeps),
         "architectures": TITLES,
         "metrics": list_metrics(points),
-        "groups": list_groups(groups),
+        "groups": list_groups(groups, contests),
         "points": rows,
         "shared": split_shared_settings(rows),
         "studies": {task: len(found) for task, found in by_task.items()},
@@ -108,7 +115,7 @@ def build_page(
     }
     parts = {
         "title": _escape(title),
-        "summary": _escape(summarise(groups)),
+        **_summary_sections(groups, contests),
         "cautions": _list("cautions", [*list_cautions(groups), *list_outdated(studies, points)]),
         "about": _list("about", describe_points(points)),
         **_table_sections(studies, labelled_points.values()),
@@ -118,6 +125,15 @@ def build_page(
         "blocks": blocks.html(),
     }
     return _fill_template(parts, library)
+
+
+def _summary_sections(groups: Sequence[Group], contests: Sequence[Contest]) -> dict[str, str]:
+    """Return the HTML of the answer, the summary and the table of differences, by name."""
+    return {
+        "answers": _list("answers", describe_answers(contests)),
+        "summary": _escape(summarise(groups)),
+        "differences": _table_section("differences", "Differences", DIFFERENCES, list_differences(contests)),
+    }
 
 
 def _list_commands(sweeps: Sequence[Sweep]) -> dict[str, str]:

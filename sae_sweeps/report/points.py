@@ -3,15 +3,16 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from sae_sweeps.config.differences import flatten, shorten_paths
 from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.config.saes import architecture_title
-from sae_sweeps.evaluation.metrics import METRICS, choose_metrics
+from sae_sweeps.evaluation.metrics import METRICS, choose_metrics, read_intervals
 from sae_sweeps.report.blocks import round_digits
+from sae_sweeps.report.contests import Contest, find_intervals
 from sae_sweeps.runtime.records import matches
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, describe_data, finite_or_inf
 from sae_sweeps.training.curve import read_lines
@@ -54,6 +55,7 @@ def list_points(groups: Sequence[Group]) -> list[dict[str, Any]]:
                     "k": point.config["k"],
                     "seed": point.config["seed"],
                     "metrics": results.get("metrics"),
+                    "intervals": _round_ends(read_intervals(results.get("intervals"))),
                     "training": results.get("training"),
                     "has_sparsity": read_sparsity(point) is not None,
                     "settings": collect_settings(point),
@@ -91,9 +93,25 @@ def _keep_differing(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def list_groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Return label, mean and standard deviation of each metric for every group of points that differ only in seed."""
-    return [{"label": group.label, "mean": group.mean, "spread": group.spread} for group in groups]
+def list_groups(groups: Sequence[Group], contests: Sequence[Contest] = ()) -> list[dict[str, Any]]:
+    """Return label, mean, standard deviation and interval of each metric for every group of points of several seeds.
+
+    contests: have the draws of which the intervals are made
+    """
+    return [
+        {
+            "label": group.label,
+            "mean": group.mean,
+            "spread": group.spread,
+            "intervals": _round_ends(find_intervals(contests, group)),
+        }
+        for group in groups
+    ]
+
+
+def _round_ends(intervals: Mapping[str, Sequence[float]]) -> dict[str, list[float | None]]:
+    """Return the ends of each interval, the last two of its numbers, rounded: they are drawn, not printed."""
+    return {name: [round_digits(end) for end in numbers[-2:]] for name, numbers in intervals.items()}
 
 
 def collect_settings(point: ComparedPoint) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -88,8 +88,13 @@ def _read_point(sweep: Sweep, name: str, state: State, config: dict[str, Any]) -
     return ComparedPoint(sweep, name, state, asdict(from_json(config)), results, changed)
 
 
-def group_by_seed(points: Sequence[ComparedPoint]) -> list[Group]:
+SEED, DATA_SEED = "seed", "dataset.seed"  # settings: of the initialisation, and of the order of the data
+
+
+def group_by_seed(points: Sequence[ComparedPoint], seeds: Collection[str] = (SEED,)) -> list[Group]:
     """Group the points that differ only in their seed, in the order of each group's first point.
+
+    seeds: settings in which points of a group may differ
 
     The label of a group names architecture, dictionary size and k, and the sweep if there are several. If groups agree
     in all of these, their labels also name the settings in which they differ.
@@ -97,7 +102,8 @@ def group_by_seed(points: Sequence[ComparedPoint]) -> list[Group]:
     several = len({point.sweep.folder for point in points}) > 1
     groups: dict[str, list[ComparedPoint]] = {}
     for point in points:
-        settings = {key: value for key, value in select_result_settings(dict(point.config)).items() if key != "seed"}
+        known = flatten(select_result_settings(dict(point.config)))
+        settings = {key: value for key, value in known.items() if key not in seeds}
         key = json.dumps([str(point.sweep.folder), settings], sort_keys=True)
         groups.setdefault(key, []).append(point)
     alike: dict[str, list[ComparedPoint]] = {}
@@ -106,7 +112,7 @@ def group_by_seed(points: Sequence[ComparedPoint]) -> list[Group]:
     labelled = []
     for members in groups.values():
         label = point_label(members[0], several)
-        varying = [key for key in find_varying([point.config for point in alike[label]]) if key != "seed"]
+        varying = [key for key in find_varying([point.config for point in alike[label]]) if key not in seeds]
         labelled.append(_group(label, name_settings(members[0], varying), members))
     labels = [group.label for group in labelled]
     # labels show only the last part of a file path, so two may still be equal: add the hash in the point's name

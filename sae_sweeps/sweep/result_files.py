@@ -11,11 +11,12 @@ from sae_sweeps.runtime.records import matches
 FILES = "files"  # entry of results.json: path in the folder -> SHA-256
 CHANGED = "changed after results.json was written, so the numbers there may not be of this file"
 LARGE = 16 * 2**20  # bytes from which `quick` trusts an inode
-PATTERNS = (f"{SAE_FOLDER}/{CONFIG}", f"{SAE_FOLDER}/{WEIGHTS}", "*.parquet", "metrics.jsonl")
+UNIT_SUMS = "documents.safetensors"  # sums over held-out documents
+PATTERNS = (f"{SAE_FOLDER}/{CONFIG}", f"{SAE_FOLDER}/{WEIGHTS}", "*.parquet", "metrics.jsonl", UNIT_SUMS)
 
 
 def compute_checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of the SAE, the curve and the tables of a point or study, by their paths in its folder."""
+    """Return the SHA-256 of the SAE, curve, tables and sums of a point or study, by their paths in its folder."""
     files = sorted(file for pattern in PATTERNS for file in folder.glob(pattern))
     return {str(file.relative_to(folder)): cached_sha256(file) for file in files}
 

@@ -3,7 +3,7 @@
 import logging
 
 from sae_sweeps.config import Config
-from sae_sweeps.evaluation.evaluate import evaluate_with_sparsity
+from sae_sweeps.evaluation.evaluate import evaluate_whole
 from sae_sweeps.evaluation.metrics import find_concentration, remark_on
 from sae_sweeps.evaluation.ratios import describe_metrics
 from sae_sweeps.report.terminal import saes_table
@@ -50,7 +50,7 @@ def _evaluate(study: Study, display: PointProgress) -> None:
     display.show_stage("evaluating")
     data, batch_size = source.held_out(study.config.evaluation.tokens), study.config.training.batch_size
     k = study.saved["sae"].k
-    metrics, sparsity = evaluate_with_sparsity(sae, source.model, data, k=k, batch_size=batch_size)
+    metrics, sparsity, _ = evaluate_whole(sae, source.model, data, k=k, batch_size=batch_size)
     study.write_results(metrics, sparsity=sparsity)
     log.info("%s: %s", study.name, describe_metrics(metrics))
     study.track("step", lambda run: None, metrics)

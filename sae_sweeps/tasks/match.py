@@ -36,6 +36,7 @@ from sae_sweeps.tracking.run import Run
 log = logging.getLogger(__name__)
 
 DIFFERING = ("dict_size", "dataset.seed", "seed", "model.hook")  # matched are SAEs that differ in one of these
+SAME_START = ("dataset.seed", "model.hook")  # SAEs that differ in one of these started from the same weights
 MEANS = (  # of a pair, averaged over the pairs that differ in one setting
     "paired_mean", "paired_mean_random", "paired_share", "right_nearest_mean", "right_correlation_mean",
     "correlation_mean_chance",
@@ -95,7 +96,7 @@ def _match(study: Study, display: PointProgress) -> None:
     for left, right, differing in pair_by_setting([*study.saved.values()], DIFFERING):
         display.show_stage(f"matching {left.title} with {right.title}")
         row, latents = _match_pair(study, [left.name, right.name], saes, acts)
-        rows.append({"differing": differing, "same_start": differing == "dataset.seed", **row})
+        rows.append({"differing": differing, "same_start": differing in SAME_START, **row})
         tables += latents
     write_table(study.folder / "latents.parquet", SCHEMA, tables)
     metrics = summarise_rows(rows)
@@ -121,7 +122,7 @@ def _match_pair(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Match the active latents of two SAEs. Returns a row of results.json, and rows of latents.parquet for each side.
 
-    SAEs that differ in `dataset.seed` alone started from the same weights, so their latents resemble each other more.
+    Decoder directions of SAEs that started from the same weights resemble each other more than by chance.
     """
     frequencies = [(acts[name] != 0).mean(0) for name in names]
     alive = [frequency_F.nonzero()[0] for frequency_F in frequencies]

@@ -15,8 +15,8 @@ from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.config import Config
 from sae_sweeps.config.saes import PenaltyConfig
 from sae_sweeps.config.sparsity import explain_sparsity, resolve_sparsity
-from sae_sweeps.evaluation.evaluate import evaluate_with_sparsity
-from sae_sweeps.evaluation.metrics import find_concentration, remark_on_sparsity
+from sae_sweeps.evaluation.evaluate import evaluate_whole
+from sae_sweeps.evaluation.metrics import find_concentration, list_bounds, remark_on_sparsity
 from sae_sweeps.evaluation.ratios import describe_metrics, explain_missing, require_numbers
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import sae_metadata
@@ -28,6 +28,7 @@ from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
 from sae_sweeps.sweep import Point, point_state
+from sae_sweeps.sweep.unit_sums import write_sums
 from sae_sweeps.tasks.wandb_run import CURVE, log_results, start_point_run, wandb_metrics
 from sae_sweeps.tracking.run import Run
 from sae_sweeps.training import checkpoints
@@ -221,7 +222,7 @@ class PointRun:
         began = time.perf_counter()
         sae = self.trainer.sae.for_inference()
         batch_size = config.training.batch_size
-        metrics, sparsity = evaluate_with_sparsity(sae, model, data, k=config.k, batch_size=batch_size)
+        metrics, sparsity, sums = evaluate_whole(sae, model, data, k=config.k, batch_size=batch_size)
         self.evaluation_seconds = time.perf_counter() - began
         self._require_written()
         require_numbers(metrics, ADVICE)
@@ -232,10 +233,11 @@ class PointRun:
         for remark in filter(None, (find_concentration(metrics), remark_on_sparsity(metrics, config.k))):
             self._log.warning("%s: %s", self.point.name, remark)
         saelens.write(folder / "sae", sae, sae_metadata(config))
-        log_results(self._tracker, self.point, self.trainer.tokens_done, metrics)
+        intervals = write_sums(folder, sums)
+        log_results(self._tracker, self.point, self.trainer.tokens_done, {**metrics, **list_bounds(intervals)})
         seconds = self._curve.total("seconds") if self._curve.is_complete else None
         results = describe_results(config, self.trainer, metrics, seconds, self._left_out)
-        point_state.write_results(folder, {**results, "sparsity": sparsity})
+        point_state.write_results(folder, {**results, "sparsity": sparsity, "intervals": intervals})
         self._tracker.finish()
         if not config.training.keep_states:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.commands import format_command
+from sae_sweeps.report.answers import describe_answers
+from sae_sweeps.report.contests import find_contests
 from sae_sweeps.report.loaded import LoadedSweep, load_sweep
 from sae_sweeps.report.markdown import format_markdown_table
 from sae_sweeps.report.page import build_page
@@ -152,6 +154,8 @@ def _show_tables(loaded: LoadedSweep, names: Sequence[str], failures: Mapping[st
         console.print(points_table(loaded.sweep.name, points))
     if (seeds := seeds_table(loaded.sweep.name, points)) is not None:
         console.print(seeds)
+    for line in describe_answers(find_contests(points)):
+        console.print(line, markup=False, highlight=False)
     for name, reason in failures.items():
         show_reason(loaded.sweep, name, State(FAILED, reason))
     console.print(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from sae_sweeps.config.identity import select_shown_settings
+from sae_sweeps.evaluation.metrics import list_bounds
 from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.tracking.run import Run, start_run
 from sae_sweeps.tracking.wandb_sync import is_incomplete, offline_runs
@@ -32,7 +33,10 @@ def wandb_metrics(line: Mapping[str, float]) -> dict[str, float]:
 
 
 def log_results(run: Run, point: Point, tokens: int, metrics: Mapping[str, Any]) -> None:
-    """Log the metrics of a finished point after `tokens` activations, and its SAE if tracking.artifacts is set."""
+    """Log the metrics of a finished point after `tokens` activations, and its SAE if tracking.artifacts is set.
+
+    metrics: those of results.json, and the ends of their intervals
+    """
     final = {f"eval/{name}": value for name, value in metrics.items()}
     run.log({"tokens": tokens, **final})
     run.summary(final)
@@ -54,5 +58,6 @@ def rebuild_run(point: Point) -> bool:
     results = point_state.read_results(point.folder)
     assert results is not None, "only finished points lack a run"
     run = start_point_run(point, read_lines(point.folder / CURVE), results["provenance"], "offline")
-    log_results(run, point, results["training"]["tokens"], results["metrics"])
+    metrics = {**results["metrics"], **list_bounds(results.get("intervals"))}
+    log_results(run, point, results["training"]["tokens"], metrics)
     return run.finish()

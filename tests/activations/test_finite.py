@@ -8,6 +8,7 @@ import torch
 from sae_sweeps.activations.finite import require_finite
 from sae_sweeps.activations.held_out import measure_held_out
 from sae_sweeps.activations.positions import Positions
+from sae_sweeps.activations.predictions import Losses
 from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.runtime.errors import ConfigError
@@ -55,8 +56,8 @@ def test_what_is_left_out_need_not_be_finite(tiny_model, monkeypatch):
 
 def test_a_cross_entropy_that_is_not_finite_is_an_error(tiny_model, monkeypatch):
     model = load(tiny_model, "blocks.1.hook_resid_pre")
-    monkeypatch.setattr(type(model), "cross_entropy", lambda self, *arguments, **options: math.nan)
-    with pytest.raises(ConfigError, match="cross-entropy"):
+    monkeypatch.setattr(type(model), "compare", lambda self, *arguments, **options: [Losses(math.nan, 0.0)])
+    with pytest.raises(ConfigError, match="model's cross-entropy with the activations"):
         measure_held_out(model, TOKENS_NS, Positions(first=1))
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from sae_sweeps.activations import language_model, predictions
 from sae_sweeps.activations.held_out import HeldOut, measure_held_out
 from sae_sweeps.activations.positions import Positions
-from sae_sweeps.evaluation.evaluate import evaluate, evaluate_with_sparsity
+from sae_sweeps.evaluation.evaluate import evaluate, evaluate_whole
 from sae_sweeps.evaluation.sparsity import BINS, count_in_bins
 from sae_sweeps.saes import InferenceSAE
 from tests.activations.test_language_model import TOKENS_NS, load
@@ -53,7 +53,7 @@ ACTIVE_NS = [[6, 1, 2, 3], [6, 3, 5, 3], [4, 2, 1, 0]]
 
 def test_a_planted_number_of_active_latents_is_found_where_it_is():
     data = planted(ACTIVE_NS)
-    metrics, sparsity = evaluate_with_sparsity(unit_sae(), NoModel(), data, k=2, batch_size=4)
+    metrics, sparsity, _ = evaluate_whole(unit_sae(), NoModel(), data, k=2, batch_size=4)
     assert metrics["l0"] == pytest.approx((1 + 2 + 3 + 3 + 3 + 2 + 1 + 0) / 8)
     assert sparsity["histogram"] == {"width": 1, "counts": [1, 2, 2, 3]}
     assert sparsity["by_position"] == [None, 2.0, 1.5, 2.0]
@@ -65,7 +65,7 @@ def test_a_planted_number_of_active_latents_is_found_where_it_is():
 
 def test_special_tokens_that_count_as_data_are_apart_from_the_text_at_each_position():
     data = dataclasses.replace(planted(ACTIVE_NS), is_data_NS=torch.ones(3, 4, dtype=torch.bool))
-    _, sparsity = evaluate_with_sparsity(unit_sae(), NoModel(), data, k=2, batch_size=4)
+    _, sparsity, _ = evaluate_whole(unit_sae(), NoModel(), data, k=2, batch_size=4)
     assert sum(sparsity["histogram"]["counts"]) == 12
     assert sparsity["by_position"] == [None, 2.0, 1.5, 2.0]
     assert sparsity["special"]["positions"] == 4

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sae_sweeps.activations.source import ActivationSource
-from sae_sweeps.evaluation.evaluate import evaluate, evaluate_with_sparsity
+from sae_sweeps.evaluation.evaluate import evaluate, evaluate_whole
 from sae_sweeps.evaluation.metrics import METRICS, choose_metrics
 from sae_sweeps.evaluation.ratios import explain_missing
 from sae_sweeps.saes import BatchTopKSAE
@@ -39,7 +39,7 @@ def test_every_position_counts_and_beside_it_the_text_alone(source):
     assert data.text.is_data_NS.equal(data.tokens_NS != bos)
     assert 0 < (data.tokens_NS == bos).sum() < data.tokens_NS.numel() / 4
     sae = make_sae(one.d_in)
-    metrics, sparsity = evaluate_with_sparsity(sae, one.model, data, k=4, batch_size=32)
+    metrics, sparsity, _ = evaluate_whole(sae, one.model, data, k=4, batch_size=32)
     alone = evaluate(sae, one.model, data.text, k=4, batch_size=32)
     del alone["held_out_left_out"]
     assert {name: metrics[f"{name}_text"] for name in alone} == alone

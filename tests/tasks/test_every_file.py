@@ -26,6 +26,7 @@ from sae_sweeps.runtime.storage import explain_storage
 from sae_sweeps.sweep import Sweep, calibration
 from sae_sweeps.sweep import sweep as sweep_module
 from sae_sweeps.sweep.saved_saes import SavedSAE, from_point
+from sae_sweeps.sweep.unit_sums import read_sums
 from sae_sweeps.training import checkpoints
 from sae_sweeps.training.curve import CurveFile
 from tests.conftest import composed
@@ -40,6 +41,12 @@ def read_points(folder: Path, file: Path) -> Any:
     """Return what status and report show of the points, and what a rerun resumes from."""
     loaded = load_sweep(Sweep(folder))
     return [(point.name, point.state, point.metrics, read_curve(point)) for point in loaded.points]
+
+
+def read_documents(folder: Path, file: Path) -> Any:
+    points = load_sweep(Sweep(folder)).points
+    found = [read_sums(folder / point.name, point.results) for point in points if point.results is not None]
+    return [one and [one.unit, one.fingerprint, *map(list, one.sums.values())] for one in found]
 
 
 def read_submitted(folder: Path, file: Path) -> Any:
@@ -123,6 +130,7 @@ READERS: dict[str, Reader] = {
     "*topk-*/state.json": read_points,
     "*topk-*/metrics.jsonl": read_points,
     "*topk-*/wandb_run.json": read_run_id,
+    "*topk-*/documents.safetensors": read_documents,
     "*topk-*/sae/cfg.json": read_sae,
     "*topk-*/sae/sae_weights.safetensors": read_sae,
     "*topk-*/checkpoint/step-*/state.safetensors": read_checkpoint,

@@ -21,11 +21,11 @@ def make_point(folder, tiny, *more):
 
 
 def change_metrics(evaluate, changed):
-    """Return `evaluate_with_sparsity` with other values of some metrics."""
+    """Return `evaluate_whole` with other values of some metrics."""
 
     def evaluate_otherwise(*given, **named):
-        metrics, sparsity = evaluate(*given, **named)
-        return {**metrics, **changed}, sparsity
+        found = evaluate(*given, **named)
+        return found._replace(metrics={**found.metrics, **changed})
 
     return evaluate_otherwise
 
@@ -42,22 +42,22 @@ def read_states(point):
     "wrong", [{"nmse": math.nan}, {"fvu": math.inf}, {"ce_degradation": -math.inf, "ce_recovered_zero": math.nan}]
 )
 def test_a_metric_that_is_not_finite_fails_the_point_and_keeps_its_checkpoint(tmp_path, tiny, monkeypatch, wrong):
-    point, evaluate = make_point(tmp_path, tiny), point_module.evaluate_with_sparsity
-    monkeypatch.setattr(point_module, "evaluate_with_sparsity", change_metrics(evaluate, wrong))
+    point, evaluate = make_point(tmp_path, tiny), point_module.evaluate_whole
+    monkeypatch.setattr(point_module, "evaluate_whole", change_metrics(evaluate, wrong))
     failure = run([point])["point"]
     assert failure.startswith("there are no results, because metrics are not finite: ")
     assert all(f"{name} is {value}" in failure for name, value in wrong.items())
     assert not (point.folder / "results.json").exists()
     assert not (point.folder / "sae").exists()
     assert len(read_states(point)) == 2
-    monkeypatch.setattr(point_module, "evaluate_with_sparsity", evaluate)
+    monkeypatch.setattr(point_module, "evaluate_whole", evaluate)
     assert run([point]) == {"point": "done"}
 
 
 def test_a_metric_without_a_value_has_its_reason_in_the_results(tmp_path, tiny, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    point, evaluate = make_point(tmp_path, tiny), point_module.evaluate_with_sparsity
-    monkeypatch.setattr(point_module, "evaluate_with_sparsity", change_metrics(evaluate, {"fvu": None}))
+    point, evaluate = make_point(tmp_path, tiny), point_module.evaluate_whole
+    monkeypatch.setattr(point_module, "evaluate_whole", change_metrics(evaluate, {"fvu": None}))
     assert run([point]) == {"point": "done"}
     results = read_results(point)
     assert results["metrics"]["fvu"] is None

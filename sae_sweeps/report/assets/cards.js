@@ -113,6 +113,13 @@ function makeFacts(cardSet, card) {
         `inserting it alone into that SAE ${effect}.`,
     );
   }
+  for (const [isSameStart, cosine, count] of card.t ?? []) {
+    const others = isSameStart ? "of the same initialisation, on data in another order" : "of another initialisation";
+    facts.push(
+      `Stability: the nearest latent in ${pluralize(count, "SAE")} ${others} has a ${count > 1 ? "mean " : ""}cosine of ` +
+        `${formatNumber(cosine)}.`,
+    );
+  }
   return facts.map((text) => make("p", {}, text));
 }
 

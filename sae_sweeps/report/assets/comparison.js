@@ -81,6 +81,27 @@ function joinRows(rows, getX, metric) {
   };
 }
 
+// The band of the intervals of rows that a line joins, below it; none if one of them has no interval.
+function makeBand(rows, getX, metric) {
+  const ends = rows.map((row) => row.intervals[metric]);
+  if (rows.length < 2 || !ends.every(Boolean)) return [];
+  const x = rows.map(getX);
+  const { line } = joinRows(rows, getX, metric);
+  return [
+    {
+      x: [...x, ...[...x].reverse()],
+      y: [...ends.map(([, high]) => high), ...ends.map(([low]) => low).reverse()],
+      type: "scatter",
+      mode: "lines",
+      hoverinfo: "skip",
+      line: { width: 0 },
+      fill: "toself",
+      fillcolor: line.color,
+      opacity: 0.15,
+    },
+  ];
+}
+
 // The axis of a metric's values, and the line of an NMSE of 1 if there is such a value.
 function layoutOfMetric(metric, rows) {
   const values = rows.map((row) => row.mean[metric]);
@@ -96,7 +117,7 @@ function plotAgainstL0(metric, hidden) {
   const rows = rowsOf(metric, hidden);
   const traces = groupSeries(rows, "k").flatMap((members) => {
     const front = paretoFront(members, getX, (row) => row.mean[metric]);
-    const line = front.length > 1 ? [joinRows(front, getX, metric)] : [];
+    const line = front.length > 1 ? [...makeBand(front, getX, metric), joinRows(front, getX, metric)] : [];
     return [...line, scatter(members, getX, metric, { error_x: makeErrorBars(members, "l0") })];
   });
   return { traces, layout: { ...layoutOfMetric(metric, rows), xaxis: { title: "L0" } }, entries: listEntries(metric) };
@@ -108,7 +129,8 @@ function plotAgainstSize(metric, hidden) {
   const traces = groupSeries(rows, "dict_size").flatMap((members) => {
     const ordered = [...members].sort((a, b) => getX(a) - getX(b));
     const isLine = ordered.length > 1 && new Set(ordered.map(getX)).size === ordered.length;
-    return [...(isLine ? [joinRows(ordered, getX, metric)] : []), scatter(ordered, getX, metric)];
+    const line = isLine ? [...makeBand(ordered, getX, metric), joinRows(ordered, getX, metric)] : [];
+    return [...line, scatter(ordered, getX, metric)];
   });
   const xaxis = { title: "dictionary size", type: "log", tickvals: sizes, ticktext: sizes.map(String) };
   return { traces, layout: { ...layoutOfMetric(metric, rows), xaxis }, entries: listEntries(metric) };
@@ -159,11 +181,16 @@ function addComparison() {
   const added = [];
   const add = (parent, ...given) => added.push(addChart(parent, ...given));
   const hasFronts = groupSeries(finishedRows(), "k").some((members) => members.length > 1);
+  const hasIntervals = rows.some((row) => row.intervals.nmse);
   const hasSeeds = report.groups.length < report.points.length;
   document.getElementById("sparsity-caption").textContent =
     "The finished points that the table shows. Lower is better." +
     (hasFronts ? " Lines: Pareto front over k of SAEs that are otherwise alike." : "") +
-    (hasSeeds ? " Error bars: standard deviation over seeds." : "");
+    (hasSeeds ? " Error bars: standard deviation over seeds." : "") +
+    (hasIntervals
+      ? " Bands: 95 % intervals of each SAE by itself. All are measured on the same text, so two SAEs whose bands overlap" +
+        " can differ clearly: see Differences."
+      : "");
   add(charts, "NMSE against L0", "", (hidden) => plotAgainstL0("nmse", hidden));
   add(charts, "CE degradation against L0", "", (hidden) => plotAgainstL0("ce_degradation", hidden));
   add(charts, "NMSE against dictionary size", "", (hidden) => plotAgainstSize("nmse", hidden));

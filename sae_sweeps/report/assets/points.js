@@ -19,7 +19,13 @@ const firstPoint = (row) => row.points[0];
 function buildRows() {
   const points = report.points.filter((point) => !view.withoutFailed || point.state !== "failed");
   if (!view.grouped)
-    return points.map((point) => ({ label: point.label, points: [point], mean: point.metrics ?? {}, spread: {} }));
+    return points.map((point) => ({
+      label: point.label,
+      points: [point],
+      mean: point.metrics ?? {},
+      spread: {},
+      intervals: point.intervals,
+    }));
   const built = report.groups.map((group, number) => ({
     ...group,
     points: points.filter((point) => point.group === number),

@@ -185,3 +185,25 @@ def test_active_latents_have_a_line_per_finished_point(open_report, sweep):
         figure.get_by_text("Numbers").click()
         expect(figure.locator("table tbody tr").first).to_be_visible()
     expect(page.locator("#sparsity")).to_contain_text("without BOS and other special tokens, where it is:")
+
+
+@pytest.mark.parametrize("seeds", ["grouped", "apart"])
+def test_lines_have_bands_of_the_intervals_below_them(open_report, seeds):
+    page = open_report()
+    if seeds == "apart":
+        ungroup_seeds(page)
+    expect(page.locator("#answers li").first).to_contain_text("k 4")
+    expect(page.locator("#differences tbody tr").first).to_be_visible()
+    found = page.evaluate("rows.filter((row) => row.intervals.nmse).map((row) => [row.mean.nmse, row.intervals.nmse])")
+    assert len(found) == (4 if seeds == "grouped" else 8)
+    assert all(low < mean < high for mean, (low, high) in found)
+    bands = (
+        chart(page, "NMSE against dictionary size")
+        .locator(".chart")
+        .evaluate("area => area.data.filter(({ fill }) => fill === 'toself').map(({ x, y }) => [[...x], [...y]])")
+    )
+    assert len(bands) == (2 if seeds == "grouped" else 0), "seeds apart are joined by no line"
+    for x, y in bands:
+        assert x == [32, 48, 48, 32]
+        assert sorted(map(float, [y[3], y[0]])) in [ends for _, ends in found]
+        assert [y[2], y[1]] in [ends for _, ends in found]
