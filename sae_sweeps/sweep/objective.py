@@ -41,6 +41,7 @@ def read_objective(config: Config, folder: Path) -> float | list[float] | None:
     values = []
     for name in list_objectives(config):
         if (value := results["metrics"].get(name)) is None:
-            raise FailedPointError(f"{folder.name}: {SETTING}={name} has no value in {point_state.RESULTS}")
+            why = results.get("missing", {}).get(name, f"it is not in {point_state.RESULTS}")
+            raise FailedPointError(f"{folder.name}: {SETTING}={name} has no value: {why}")
         values.append(float(value))
     return values if isinstance(config.objective, list) else values[0]

@@ -141,9 +141,9 @@ def test_a_list_without_metrics_is_refused():
 
 @pytest.fixture
 def folder(tmp_path):
-    """The folder of a finished point with an NMSE of 0.5, an L0 of 2, and a metric without a value."""
+    """The folder of a finished point with an NMSE of 0.5, an L0 of 2, and a metric that has no value."""
     results = json.loads(DONE_RESULTS)
-    results["metrics"]["kl_divergence"] = None
+    results["metrics"]["kl_divergence"], results["missing"] = None, {"kl_divergence": "it is not finite"}
     (tmp_path / "results.json").write_text(json.dumps(results))
     return tmp_path
 
@@ -155,9 +155,11 @@ def test_the_objective_is_read_from_the_results(folder):
     assert read_objective(composed(), folder) is None
 
 
-@pytest.mark.parametrize("name", ["kl_divergence", "nmse_batch"])
-def test_a_metric_without_a_value_is_an_error_that_names_it(folder, name):
-    with pytest.raises(FailedPointError, match=f"{folder.name}: objective={name} has no value in results.json"):
+@pytest.mark.parametrize(
+    ("name", "why"), [("kl_divergence", "it is not finite"), ("nmse_batch", "it is not in results.json")]
+)
+def test_a_metric_without_a_value_is_an_error_with_the_reason(folder, name, why):
+    with pytest.raises(FailedPointError, match=f"{folder.name}: objective={name} has no value: {why}"):
         read_objective(composed(f"objective=[nmse,{name}]"), folder)
 
 
