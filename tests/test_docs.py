@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from sae_sweeps.cli.arguments import rename_saved_sae
@@ -37,16 +38,18 @@ LINES = [command.words for command in COMMANDS if "--config-dir" not in command.
 @pytest.mark.parametrize("words", list(dict.fromkeys(LINES)), ids=" ".join)
 def test_a_command_composes_to_valid_settings_at_every_swept_value(words):
     words = [rename_saved_sae(word) for word in words if word not in ("-m", "--help")]
-    choices = []
-    for override in OverridesParser.create().parse_overrides(words):
-        swept = (
-            [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-            if override.is_sweep_override()
-            else [str(override.input_line)]
-        )
-        choices.append(swept)
+    choices = [list_values(override) for override in OverridesParser.create().parse_overrides(words)]
     for index in range(max((len(values) for values in choices), default=1)):
         check(*(values[index % len(values)] for values in choices))
+
+
+def list_values(override: Override) -> list[str]:
+    """An override for each value that it sweeps over; of an interval, for both ends."""
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    is_interval = override.is_interval_sweep()
+    values = [override.value().start, override.value().end] if is_interval else override.sweep_string_iterator()
+    return [f"{override.get_key_element()}={value}" for value in values]
 
 
 @cache  # many commands have points in common

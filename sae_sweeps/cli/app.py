@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
@@ -26,10 +27,11 @@ from sae_sweeps.runtime.caches import provide_caches
 from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.descriptors import raise_limit
 from sae_sweeps.runtime.devices import set_thread_waits
-from sae_sweeps.runtime.errors import ConfigError, RefusedError
+from sae_sweeps.runtime.errors import ConfigError, FailedPointError, RefusedError
 from sae_sweeps.runtime.held import LostSweep
 from sae_sweeps.runtime.signals import Stopped
 from sae_sweeps.runtime.storage import explain_storage
+from sae_sweeps.sweep.objective import read_objective
 from sae_sweeps.sweep.preflight import unwritable_error
 
 register()
@@ -54,7 +56,7 @@ def run_command_line(main: Callable[[], None]) -> None:
         print_help(sys.argv[1:]) if wants_help(sys.argv[1:]) else main()
     except RefusedError as refused:
         _exit_with_errors(refused.lines)
-    except ConfigError as error:
+    except (ConfigError, FailedPointError) as error:
         _exit_with_errors([str(error)])
     except (HydraException, OmegaConfBaseException) as error:
         _exit_with_errors([str(translate_error(error) or " ".join(str(error).split()))])
@@ -87,14 +89,16 @@ def is_utf8(text: str) -> bool:
     return text.encode("utf-8", errors="ignore").decode() == text
 
 
-def _exit_with_errors(lines: Sequence[str]) -> None:
+def _exit_with_errors(lines: Sequence[str]) -> NoReturn:
     for line in lines:
         print(f"error: {line}", file=sys.stderr)
     sys.exit(1)
 
 
-def run(cfg: DictConfig) -> None:
+def run(cfg: DictConfig) -> float | list[float] | None:
     """Run a command without -m, which is a sweep of one point (one SAE), or a task on a whole sweep.
+
+    Returns the objective of the point; None for a task, and for a point that a Slurm job has yet to train.
 
     Hydra calls this as the task function. With -m, Hydra calls the launcher instead, which launches all points.
     """
@@ -102,8 +106,12 @@ def run(cfg: DictConfig) -> None:
     folder = Path(hydra.runtime.output_dir)
     is_point = cfg.task.name not in SWEEP_TASKS
     is_new = is_point and [entry.name for entry in folder.iterdir()] == [".hydra"]  # created by Hydra just now
+    launcher = instantiate(hydra.launcher)
     try:
-        launch([to_named_config(cfg, hydra.overrides.task)], instantiate(hydra.launcher))
+        name, config = to_named_config(cfg, hydra.overrides.task)
+        if not launch([(name, config)], launcher):
+            sys.exit(1)
+        return read_objective(config, folder) if is_point and launcher.waits else None
     except (RefusedError, ConfigError) as refused:
         if is_new:
             shutil.rmtree(folder)

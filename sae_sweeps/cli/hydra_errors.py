@@ -27,6 +27,7 @@ GROUPS = (
     "experiment",
     "hydra/launcher",
 )
+PLUGINS = {name: f"hydra-{name}-sweeper" for name in ("optuna", "ax", "nevergrad")}  # sweeper -> Python package
 NAMED = 3  # similar names that an error lists
 SIMILAR = 0.65  # least similarity of names, from 0 to 1; with less, wrong suggestions come first
 TYPES = {int: "a whole number", float: "a number", bool: "true or false"}
@@ -70,6 +71,10 @@ def _explain_unknown_choice(file: str, options: list[str]) -> ConfigError:
     options: names of the files in conf/GROUP
     """
     group, _, choice = file.rpartition("/")
+    if group == "hydra/sweeper" and choice in PLUGINS:
+        return ConfigError(
+            group, choice, "needs a Python package that is not installed", f"pip install {PLUGINS[choice]}"
+        )
     near = difflib.get_close_matches(choice, options, n=1, cutoff=0) or options
     saved = f", or {format_setting('sae', f'./{choice}')} for an SAE in that folder"
     fix = f"{group}={near[0]}" + saved * (group == "sae")

@@ -9,8 +9,8 @@ from sae_sweeps.runtime.places import PROJECT
 
 
 @hydra.main(version_base="1.3", config_path=str(PROJECT / "conf"), config_name="config")
-def _compose_and_run(cfg: DictConfig) -> None:
-    app.run(cfg)
+def _compose_and_run(cfg: DictConfig) -> float | list[float] | None:
+    return app.run(cfg)
 
 
 def main() -> None:

@@ -235,6 +235,9 @@ class Config:
     # combinations of values that a sweep (-m) leaves out: a list of {setting: value, or list of values}. A point that
     # has one of the values of every setting of an entry is left out. Names of points do not show it
     leave_out: list[dict[str, Any]] = field(default_factory=list)
+    # metric of results.json, or a list of metrics, such as nmse or [nmse,l0], that the sweeper gets of each finished
+    # point. Sweepers that propose points from results (hydra/sweeper=optuna) need it. Names of points do not show it
+    objective: Any = None
     # output format. task=report: html, or md (a Markdown table, printed); task=export and task=publish: sae_lens,
     # dictionary_learning, sparsify or saebench; None: html or sae_lens
     format: str | None = None

@@ -1,8 +1,7 @@
 """Checks the points of a command and passes them to a launcher, or runs a task on the sweep."""
 
 import logging
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sae_sweeps.config import Config
@@ -13,17 +12,20 @@ from sae_sweeps.launchers.sweep_task import run_sweep_task
 from sae_sweeps.runtime.errors import ConfigError, RefusedError
 from sae_sweeps.runtime.held import holding_sweep
 from sae_sweeps.runtime.leftovers import remove_leftovers
-from sae_sweeps.sweep import Point, Sweep
+from sae_sweeps.sweep import Point, Sweep, point_state
 
 log = logging.getLogger(__name__)
 
 
-def launch(named: Sequence[tuple[str, Config]], launcher: Launcher, left_out: int = 0) -> None:
+def launch(
+    named: Sequence[tuple[str, Config]], launcher: Launcher, left_out: int = 0, *, follows_up: bool = True
+) -> bool:
     """Check all points, then run them with the launcher, or run the task that they name on the whole sweep.
 
     named: folder name and configuration of each point
     left_out: number of combinations of values that the setting `leave_out` leaves out, for the plan and the log
-    Exits with 1 if a point or task failed.
+    follows_up: whether to run the follow-up tasks (`then`) too; else `follow_up` does so later
+    Returns False if a point or a follow-up task failed. Exits with 1 if the task on the whole sweep failed.
     Raises: RefusedError if a point or task cannot run; in this case nothing was run.
     """
     configs = [config for _, config in named]
@@ -31,7 +33,7 @@ def launch(named: Sequence[tuple[str, Config]], launcher: Launcher, left_out: in
     task = configs[0].task.name
     if task in SWEEP_TASKS and task != "plan":
         run_sweep_task(configs, launcher)
-        return
+        return True
     refuse_invalid(named, launcher)
     _refuse_different_follow_ups(configs)
     if left_out and task != "plan":  # the plan has the number itself
@@ -39,14 +41,31 @@ def launch(named: Sequence[tuple[str, Config]], launcher: Launcher, left_out: in
     by_name = dict(named)
     if len(by_name) < len(named):
         log.info("%d of %d points are duplicates of others and will not run", len(named) - len(by_name), len(named))
-    _launch_points(by_name, launcher, left_out)
+    return _launch_points(by_name, launcher, left_out, follows_up)
 
 
-def _launch_points(by_name: dict[str, Config], launcher: Launcher, left_out: int) -> None:
+def follow_up(by_name: Mapping[str, Config], launcher: Launcher) -> bool:
+    """Run the follow-up tasks (`then`) of points that earlier calls of `launch` have run. Returns False if one failed.
+
+    by_name: folder name -> configuration of each point
+    """
+    config = next(iter(by_name.values()))
+    sweep = Sweep.from_config(config)
+    points = [Point(config, sweep.folder.absolute() / name) for name, config in by_name.items()]
+    done = [point for point in points if point_state.is_done(point.folder)]
+    if not done or not config.then:
+        return True
+    with holding_sweep(sweep.folder):
+        return launcher.follow_up(sweep, done, config.then)
+
+
+def _launch_points(by_name: dict[str, Config], launcher: Launcher, left_out: int, follows_up: bool) -> bool:
     """Plan a sweep, check the settings `limits`, and run or submit the points. The task `plan` only shows the plan.
 
     by_name: folder name -> configuration of each point
     left_out: number of combinations of values that the setting `leave_out` leaves out
+    follows_up: whether to run the follow-up tasks too
+    Returns False if a point or task failed.
     Raises: RefusedError if the plan exceeds a limit, or if another process trains all the points already.
     """
     from sae_sweeps.sweep.plan import Plan
@@ -61,7 +80,7 @@ def _launch_points(by_name: dict[str, Config], launcher: Launcher, left_out: int
     if exceeded := plan.exceeded_limits(config.limits):
         raise RefusedError([str(error) for error in exceeded])
     if config.task.name == "plan":
-        return
+        return True
     if launcher.is_local:
         refuse_running(sweep, points)
     sweep.add(by_name)
@@ -69,9 +88,7 @@ def _launch_points(by_name: dict[str, Config], launcher: Launcher, left_out: int
     remove_leftovers(sweep.folder.parent, below=False)
     with holding_sweep(sweep.folder):
         launcher.prepare(list(by_name))
-        is_done = launcher.dispatch(sweep, points, config.then)
-    if not is_done:
-        sys.exit(1)
+        return launcher.dispatch(sweep, points, config.then if follows_up else [])
 
 
 def _refuse_different_follow_ups(configs: Sequence[Config]) -> None:

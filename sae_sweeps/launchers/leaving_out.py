@@ -14,17 +14,18 @@ SETTING = "leave_out"
 NONE = f"'{SETTING}=[]'"
 
 
-def leave_out(configs: Sequence[DictConfig]) -> list[DictConfig]:
+def leave_out(configs: Sequence[DictConfig], *, may_be_all: bool = False) -> list[DictConfig]:
     """Return the points of a sweep that match no entry of their setting `leave_out`.
 
     A point matches an entry if it has, for every name in it, the value or one of the values that are listed. A name is
     that of a setting, or of a group with the choice as the value (`sae: jumprelu`).
 
     configs: the points as Hydra composed them, with `hydra`
+    may_be_all: whether every point may be left out, as of a batch that is not the whole command
     Raises: ConfigError for an entry that is empty or has an unknown name, and if no point is left.
     """
     kept = [config for config in configs if not any(_matches(config, entry) for entry in _read_entries(config))]
-    if configs and not kept:
+    if configs and not kept and not may_be_all:
         problem = f"leaves nothing of this command's {pluralize(len(configs), 'combination')} of values"
         raise ConfigError(SETTING, _format(_read_entries(configs[0])), problem, f"give other values, or {NONE}")
     return kept

@@ -32,5 +32,8 @@ class Launcher(Protocol):
     def dispatch(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
         """Run or submit the points, then the follow-up tasks in `then`. Returns False if a point or task failed."""
 
+    def follow_up(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
+        """Run or submit the follow-up tasks in `then`, after these points are done. Returns False if a task failed."""
+
     def submit_task(self, sweep: Sweep, task: str, configs: Sequence[Config]) -> None:
         """Submit a task on the whole sweep as a job, once per configuration. Called only if `is_local` is False."""

@@ -39,6 +39,10 @@ class LockedError(TrainingError):
     """Raised for a point that another process is training."""
 
 
+class FailedPointError(RuntimeError):
+    """Raised where a sweeper asks for the objective of a point that has none. The message names the point and why."""
+
+
 NO_POINTS = "the sweep has no points"
 
 

@@ -1,7 +1,7 @@
 """Runs packs (points that share an activation stream) one after another in this process."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.errors import LockedError, describe_error
@@ -15,10 +15,18 @@ from sae_sweeps.tasks.registry import load_point_task
 log = logging.getLogger(__name__)
 
 
-def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str, str]:
+def run_packs(
+    sweep: Sweep,
+    points: Sequence[Point],
+    limits: Limits,
+    on_start: Callable[[Sequence[Point]], None] = lambda points: None,
+    on_end: Callable[[Point, str | None], None] = lambda point, reason: None,
+) -> dict[str, str]:
     """Run all points, pack by pack. Returns the reasons of failed points: folder name -> reason.
 
     A point that fails does not stop the others.
+    on_start: called with the points of a pack before it runs
+    on_end: called with each point when it has ended, and the reason for which it failed; None if it is done
     Raises: KeyboardInterrupt at Ctrl-C, or Stopped at a signal; unfinished points can be resumed later.
     """
     packs = split_into_packs(points, limits.points)
@@ -40,7 +48,9 @@ def run_packs(sweep: Sweep, points: Sequence[Point], limits: Limits) -> dict[str
                         _record_failure(point, failures[point.name])
                     sweep.set_state(point.name, FAILED if error else DONE, failures.get(point.name))
                 progress.count_finished(point.name, failed=error is not None)
+                on_end(point, failures.get(point.name))
 
+            on_start(pack)
             sweep.set_states(unfinished, RUNNING)
             try:
                 load_point_task(pack[0].config.task.name)(pack, limits, progress, on_finished)

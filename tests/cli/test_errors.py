@@ -56,6 +56,8 @@ from tests.conftest import launch
         (["output_root=$NO_SUCH/x"], "output_root=$NO_SUCH/x", ["NO_SUCH is not set"]),
         (["-m", "output_root=~nosuchuser", "k=8,16"], "output_root=~nosuchuser", ["no user nosuchuser"]),
         (["tracking.project=a/b"], "tracking.project=a/b", ["must not contain /"]),
+        (["-m", "hydra/sweeper=ax"], "hydra/sweeper=ax", ["not installed", "pip install hydra-ax-sweeper"]),
+        (["objective=nsme"], "objective=nsme", ["is no metric", "did you mean nmse"]),
         (["-m", "sae=topk,unknown"], "sae=unknown", ["batchtopk, gated, jumprelu, matryoshka, relu, topk"]),
     ],
 )

@@ -21,9 +21,9 @@ ERRORS = {
     "require": 3,
     "SettingProblem": 2,
 }  # place of the fix
-NOT_SETTINGS = {  # arguments of the library (api.py), variables of the shell, and options of sbatch
+NOT_SETTINGS = {  # arguments of the library (api.py), variables of the shell, and options of sbatch and of Optuna
     *("texts", "files", "hook", "d_in", "chunk_size", "batch_size", "dict_size", "key", "dataset", "settings"),
-    *("HF_HOME", "WANDB_BASE_URL", "user"),
+    *("HF_HOME", "WANDB_BASE_URL", "user", "hydra.sweeper.direction"),
 }
 SETTING = re.compile(
     r"(?<![\w./$-])(\+?[a-z_]+(?:[./][a-z_0-9-]+)*)=('[^']*'|\"[^\"]*\"|\[[^\]]*\]|\{[^}]*\}|[^\s,;:)]+)"

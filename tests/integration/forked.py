@@ -26,12 +26,12 @@ def main(words: list[str]) -> None:
     os.dup2(os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)
     log_to_console()
-    launch(named, PackLauncher())
+    assert launch(named, PackLauncher())
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
             try:
-                launch(named, PackLauncher())
+                assert launch(named, PackLauncher())
             finally:
                 os._exit(0 if sys.exc_info()[0] is None else 1)
         ended, _, _ = select.select([os.pidfd_open(child)], [], [], float(line))

@@ -11,11 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sae_sweeps.runtime.errors import RefusedError
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, State
 from sae_sweeps.sweep.sweep_state import SweepStates, read_states
 from tests.commands import begin, weights
 from tests.conftest import launch
+from tests.launchers.hydra_doubles import BATCHES, CALLBACK, RESULTS, SEEN, multirun, read
 from tests.slurm_cluster.cluster import Cluster, missing
 
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
@@ -187,3 +189,21 @@ def test_a_waiting_command_follows_the_jobs_and_leaves_them_running_at_ctrl_c(cl
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(timeout=30) == 0
     assert {state.state for state in wait_for_end(sweep).values()} == {DONE}
+
+
+def test_a_sweeper_reads_the_results_of_jobs_and_follow_ups_are_submitted_once(cluster, tmp_path, tiny):
+    words = [*tiny, BATCHES, "hydra.sweeper.max_batch_size=2", "k=3,4,5", "objective=nmse", "name=tuned", SLURM]
+    with pytest.raises(RefusedError, match=r"hydra\.launcher\.wait=false: .* Fix: hydra\.launcher\.wait=true"):
+        multirun(*words)
+    assert not (tmp_path / "outputs").exists()
+    multirun(*words, CALLBACK, "hydra.launcher.wait=true", "then=[report]")
+    results = [result for batch in read(tmp_path, RESULTS) for result in batch]
+    assert [(result["k"], result["status"]) for result in results] == [(k, "COMPLETED") for k in (3, 4, 5)]
+    sweep = tmp_path / "outputs" / "tuned"
+    for result in results:
+        stored = json.loads((sweep / result["folder"] / "results.json").read_text())
+        assert result["value"] == stored["metrics"]["nmse"]
+    assert [job["task"] for job in Sweep(sweep).read()["jobs"]] == ["points", "points", "report"]
+    assert read_states(Sweep(sweep)).follow_ups["report"].state == DONE
+    events = [event[:2] for event in read(tmp_path, SEEN)]
+    assert events == [["start", 0], ["start", 1], ["end", 0], ["end", 1], ["start", 2], ["end", 2], ["over"]]

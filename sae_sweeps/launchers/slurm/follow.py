@@ -1,7 +1,6 @@
 """Shows the progress of a sweep's jobs until the last one has ended, for `hydra.launcher.wait=true`."""
 
 import time
-from collections.abc import Sequence
 
 from rich.live import Live
 
@@ -9,15 +8,15 @@ from sae_sweeps.report import status
 from sae_sweeps.runtime.console import console
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, QUEUED, RUNNING
-from sae_sweeps.sweep.sweep_state import read_states
+from sae_sweeps.sweep.sweep_state import SweepStates, read_states
 
 SECONDS_BETWEEN_QUERIES = 5.0  # not shorter, because all users of a cluster share slurmctld
 
 
-def follow(sweep: Sweep, names: Sequence[str], then: Sequence[str] = ()) -> bool:
+def follow(sweep: Sweep) -> SweepStates:
     """Show the states of all points until none is queued or running: a table on a terminal, else a line per change.
 
-    Returns True if all points in `names` and all follow-up tasks in `then` are done.
+    Returns the states of points and follow-up tasks at the end.
     Raises: KeyboardInterrupt at Ctrl-C, which ends the display; the jobs continue.
     """
     last_line = ""
@@ -36,7 +35,4 @@ def follow(sweep: Sweep, names: Sequence[str], then: Sequence[str] = ()) -> bool
             if seen.slurm_error is None and not {QUEUED, RUNNING} & set(states):
                 break
             time.sleep(SECONDS_BETWEEN_QUERIES)
-    seen = status.show(sweep)
-    follow_ups = [seen.follow_ups[task] for task in then if task in seen.follow_ups]
-    outcomes = [*(seen.points[name] for name in names), *follow_ups]
-    return all(outcome.state == DONE for outcome in outcomes)
+    return status.show(sweep)

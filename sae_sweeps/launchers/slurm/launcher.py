@@ -13,6 +13,7 @@ from sae_sweeps.launchers.slurm.settings import Settings, find_unreadable
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import ConfigError, RefusedError, SlurmError
 from sae_sweeps.sweep import Point, Sweep, slurm_queue
+from sae_sweeps.sweep.point_state import DONE
 
 
 class SlurmLauncher(SweepLauncher):
@@ -25,6 +26,7 @@ class SlurmLauncher(SweepLauncher):
         plain: Any = OmegaConf.to_container(OmegaConf.create(settings))
         self.settings = Settings(**plain)
         self.max_points = self.settings.max_points
+        self.waits = self.settings.wait
         self.device_type = "cuda" if self.settings.asks_for_gpus else "cpu"
 
     def find_problems(self, config: Config) -> list[ConfigError]:
@@ -70,9 +72,9 @@ class SlurmLauncher(SweepLauncher):
         """Submit the points that are not done, queued or running, and the follow-up tasks in `then`.
 
         Returns True; with the setting `wait`, returns whether all points and tasks are done when the jobs have ended.
-        Raises: RefusedError if Slurm does not answer or refuses a job.
+        Raises: RefusedError if Slurm does not answer or refuses a job. KeyboardInterrupt if Ctrl-C ends the wait and
+        the sweeper needs the results.
         """
-        from sae_sweeps.launchers.slurm.follow import follow
         from sae_sweeps.launchers.slurm.submission import submit
         from sae_sweeps.report import status
 
@@ -82,10 +84,27 @@ class SlurmLauncher(SweepLauncher):
             raise RefusedError([f"Slurm: {error}"]) from None
         for line in submitted.lines():
             console.print(line, markup=False, soft_wrap=True)
+        self.start_jobs(points)
         if self.settings.wait:
             try:
-                return follow(sweep, [point.name for point in points], then)
+                return self._wait_for(sweep, points, then)
             except KeyboardInterrupt:
                 console.print("the command has ended, and the jobs continue")
+                if self.reports_results:
+                    raise
         console.print(f"to see the progress: {status.command(sweep)}", markup=False, soft_wrap=True)
         return True
+
+    def _wait_for(self, sweep: Sweep, points: Sequence[Point], then: Sequence[str]) -> bool:
+        """Show the progress until no job is left, and end Hydra's jobs. Returns whether all points and tasks are done.
+
+        Raises: KeyboardInterrupt at Ctrl-C; the jobs continue.
+        """
+        from sae_sweeps.launchers.slurm.follow import follow
+
+        seen = follow(sweep)
+        states = [seen.points[point.name] for point in points]
+        for point, state in zip(points, states, strict=True):
+            self.end_job(point, None if state.state == DONE else state.reason or state.state)
+        follow_ups = [seen.follow_ups[task] for task in then if task in seen.follow_ups]
+        return all(outcome.state == DONE for outcome in [*states, *follow_ups])

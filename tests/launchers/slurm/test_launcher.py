@@ -1,9 +1,15 @@
 """What is refused before anything is noted or submitted: folders that sbatch misreads, and clusters without arrays."""
 
-import pytest
+from types import SimpleNamespace
 
+import pytest
+from omegaconf import OmegaConf
+
+from sae_sweeps.launchers.slurm import follow, submission
 from sae_sweeps.launchers.slurm.launcher import SlurmLauncher
 from sae_sweeps.launchers.slurm.settings import Settings
+from sae_sweeps.sweep import Point, Sweep
+from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, State
 from tests.conftest import composed
 
 
@@ -94,3 +100,38 @@ def test_an_option_of_sbatch_has_one_value(value):
 def test_the_name_of_an_option_of_sbatch_is_a_word(key):
     (error,) = Settings(sbatch={key: "x", "nice": 3}).find_problems()
     assert "is no option of sbatch" in error.problem
+
+
+@pytest.fixture
+def waiting(monkeypatch):
+    """A launcher that waits, whose jobs have ended as follows, and (point, reason) for each point that it ends."""
+    states = {"a": State(DONE), "b": State(FAILED, "the loss is inf"), "c": State(INTERRUPTED, None)}
+    launcher, ended = SlurmLauncher(wait=True), []
+    monkeypatch.setattr(submission, "submit", lambda *_: submission.Submitted([], [], {}, 0, 0))
+    monkeypatch.setattr(follow, "follow", lambda _: SimpleNamespace(points=states, follow_ups={}))
+    launcher.end_job = lambda point, reason: ended.append((point.name, reason))
+    return launcher, ended
+
+
+def test_points_end_as_their_folders_say_after_the_wait(waiting, tmp_path):
+    launcher, ended = waiting
+    points = [Point(composed(), tmp_path / name) for name in "abc"]
+    assert launcher.waits
+    assert not launcher.dispatch(Sweep(tmp_path), points, [])
+    assert ended == [("a", None), ("b", "the loss is inf"), ("c", "interrupted")]
+    assert launcher.dispatch(Sweep(tmp_path), points[:1], [])
+
+
+def test_ctrl_c_ends_a_wait_and_the_command_if_the_sweeper_needs_the_results(waiting, tmp_path, monkeypatch):
+    launcher, ended = waiting
+    points = [Point(composed(), tmp_path / "a")]
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(follow, "follow", interrupt)
+    assert launcher.dispatch(Sweep(tmp_path), points, [])
+    launcher.config = OmegaConf.create({"hydra": {"sweeper": {"_target_": "hydra_plugins.some.Optimiser"}}})
+    with pytest.raises(KeyboardInterrupt):
+        launcher.dispatch(Sweep(tmp_path), points, [])
+    assert ended == []
