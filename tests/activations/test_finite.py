@@ -66,7 +66,11 @@ def test_chunks_and_the_text_of_studies_are_checked(tiny_model, texts, monkeypat
     words = [f"model.name={tiny_model}", "model.hook=blocks.1.hook_resid_pre", "dataset=text", "dataset.seq_len=16"]
     config = composed(*words, f"dataset.files={texts}/*.txt", "training.batch_size=64", "training.chunk_batches=1")
     source = ActivationSource(config, torch.device("cpu"))
-    compute = type(source.model).activations
-    monkeypatch.setattr(type(source.model), "activations", lambda self, *given: compute(self, *given) * math.nan)
+    compute = type(source.model).activations_at
+
+    def spoil(*given):
+        return {hook: acts_NSD * math.nan for hook, acts_NSD in compute(*given).items()}
+
+    monkeypatch.setattr(type(source.model), "activations_at", spoil)
     with pytest.raises(ConfigError, match=r"model\.dtype=float32: the .* activations|activations of chunk 0"):
         source.stream(config).chunk(0) if read == "chunk" else list(source.held_out_text(64))

@@ -68,9 +68,12 @@ def test_activations_keep_the_dtype_that_the_model_computes_in(tiny_model, dtype
 
 def test_activations_of_any_other_dtype_become_float32(tiny_model, monkeypatch):
     model = load(tiny_model, "blocks.1.hook_resid_pre")
-    monkeypatch.setattr(
-        model._hooked, "read", lambda batch_NS, hook, take: take(torch.ones(*batch_NS.shape, 16).double())
-    )
+
+    def read(batch_NS, takes):
+        for take in takes.values():
+            take(torch.ones(*batch_NS.shape, 16).double())
+
+    monkeypatch.setattr(model._hooked, "read", read)
     assert model.activations(TOKENS_NS).dtype == torch.float32
 
 
