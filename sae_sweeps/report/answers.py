@@ -7,6 +7,7 @@ from sae_sweeps.activations.units import DOCUMENT, FEW
 from sae_sweeps.evaluation.bootstrap import Difference, Interval
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.contests import CE, ERROR, Contest, Kind
+from sae_sweeps.sweep.comparison import distinguish_data
 
 ANSWERED = 3  # values of k that have a sentence; the table has all
 PAIRS = 4  # sentences on one k: on the best of all, and of each size
@@ -19,9 +20,10 @@ def describe_answers(contests: Sequence[Contest]) -> list[str]:
     """Return sentences on which SAE is better at each k and size, then on which to take; none if nothing is known."""
     fought = [contest for contest in contests if len(contest.kinds) > 1]
     several = len({contest.data for contest in contests}) > 1
+    start = distinguish_data([contest.data for contest in contests])
     lines = []
     for contest in fought[:ANSWERED]:
-        where = f"On {contest.data}: " * several
+        where = f"{start[contest.data]}: " * several
         asked = _choose_asked(contest)[: PAIRS if len(fought) == 1 else 1]
         lines += [where + _describe_pair(contest, better, other) for better, other in asked]
     if len(fought) > ANSWERED:

@@ -7,7 +7,7 @@ from sae_sweeps.activations.hooks import split_hook
 from sae_sweeps.config.differences import shorten_path
 from sae_sweeps.evaluation.metrics import is_worse_than_mean
 from sae_sweeps.report.points import format_mean, get_nmse, group_comparable
-from sae_sweeps.sweep.comparison import ComparedPoint, Group, describe_data, finite_or_inf
+from sae_sweeps.sweep.comparison import ComparedPoint, Group, describe_data, distinguish_data, finite_or_inf
 from sae_sweeps.sweep.point_state import DONE, FAILED
 
 
@@ -47,9 +47,9 @@ def summarise(groups: Sequence[Group]) -> str:
         return "There are no points. The studies below are about SAEs that were trained elsewhere."
     if not comparable:
         return f"No point is done yet.{tail}"
-    several = len(comparable) > 1
+    several, start = len(comparable) > 1, distinguish_data([*comparable])
     sentences = [
-        f"On {data}: {_describe_results(ranked)}" if several else _describe_results(ranked)
+        f"{start[data]}: {_describe_results(ranked)}" if several else _describe_results(ranked)
         for data, ranked in comparable.items()
     ]
     return " ".join(sentences) + tail

@@ -7,6 +7,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from sae_sweeps.activations.hooks import split_hook
 from sae_sweeps.config import from_json
 from sae_sweeps.config.differences import find_varying, flatten, shorten_path, shorten_paths
 from sae_sweeps.config.identity import select_result_settings
@@ -171,10 +172,16 @@ def display_name(architecture: str, dict_size: int, k: int | None) -> str:
 def name_settings(point: ComparedPoint, keys: Sequence[str]) -> dict[str, str]:
     """Return the settings `keys` of a point as full name -> text. Settings that are None are left out.
 
-    Of a file path only the last part is shown.
+    Of a file path only the last part is shown, and a hook as its layer: "layer" -> "3 resid_pre".
     """
     settings = flatten(select_result_settings(dict(point.config)))
-    return {key: str(shorten_paths(settings[key])) for key in keys if settings.get(key) is not None}
+    named = {}
+    for key in keys:
+        if key == "model.hook" and (parts := split_hook(settings[key])):
+            named["layer"] = f"{parts[0]} {parts[1].removeprefix('hook_')}"
+        elif settings.get(key) is not None:
+            named[key] = str(shorten_paths(settings[key]))
+    return named
 
 
 def find_contest(point: ComparedPoint) -> tuple[int, str]:
@@ -188,6 +195,19 @@ def describe_data(point: ComparedPoint) -> str:
     files = dataset["files"]
     texts = [dataset["name"]] if dataset["name"] else [files] if isinstance(files, str) else files or []
     return f"{shorten_path(model['name'])}, {model['hook']}, on {', '.join(map(shorten_path, texts))}"
+
+
+def distinguish_data(described: Sequence[str]) -> dict[str, str]:
+    """Return for each of several models, hooks and texts, as `describe_data` has them, the start of a sentence on it.
+
+    It has what differs: "On MODEL, on TEXT", or "At HOOK" if the hooks alone do.
+    """
+    parts = {data: data.split(", ", 2) for data in described}
+    differ = [len({each[place] for each in parts.values()}) > 1 for place in range(3)]
+    if differ == [False, True, False]:
+        return {data: f"At {hook}" for data, (_, hook, _) in parts.items()}
+    shown = {data: [part for part, wanted in zip(each, differ, strict=True) if wanted] for data, each in parts.items()}
+    return {data: "On " + ", ".join(each).removeprefix("on ") for data, each in shown.items()}
 
 
 def is_best(group: Group, groups: Sequence[Group], metric: Metric) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from sae_sweeps.config.differences import find_varying
 from sae_sweeps.evaluation.metrics import METRICS
-from sae_sweeps.sweep.comparison import group_by_seed, is_best
+from sae_sweeps.sweep.comparison import distinguish_data, group_by_seed, is_best
 from sae_sweeps.sweep.point_state import FAILED, State
 from tests.report.made import compared
 
@@ -65,6 +65,29 @@ def test_settings_that_do_not_affect_results_do_not_separate_points():
     assert (
         len(group_by_seed([compared(), compared("seed=1", "training.log_every=7", "tracking=off", "device=cpu")])) == 1
     )
+
+
+def test_a_hook_is_named_by_its_layer():
+    points = [compared(f"model.hook=blocks.{place}") for place in ("1.hook_resid_pre", "12.hook_attn_out")]
+    found = group_by_seed(points)
+    assert [group.label for group in found] == [
+        "BatchTopK 3072, k 32, layer 1 resid_pre",
+        "BatchTopK 3072, k 32, layer 12 attn_out",
+    ]
+    assert [group.settings for group in found] == ["layer 1 resid_pre", "layer 12 attn_out"]
+
+
+@pytest.mark.parametrize(
+    ("described", "starts"),
+    [
+        (["m, blocks.1.a, on t", "m, blocks.2.a, on t"], ["At blocks.1.a", "At blocks.2.a"]),
+        (["m, h, on t", "n, h, on t"], ["On m", "On n"]),
+        (["m, h, on t", "m, h, on u, v"], ["On t", "On u, v"]),
+        (["m, h, on t", "m, g, on u"], ["On h, on t", "On g, on u"]),
+    ],
+)
+def test_sentences_on_different_data_start_with_what_differs(described, starts):
+    assert [*distinguish_data(described).values()] == starts
 
 
 def test_a_label_names_architecture_size_k_and_the_settings_that_differ():
