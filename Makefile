@@ -9,6 +9,7 @@
 # make gpu-check   on a GPU, in five minutes: is it right, the same to the byte, how fast
 # make newest   the tests of what other libraries do, with their newest versions
 # make bench   time steps and sweeps, and other libraries (forty minutes; eight with BENCH_FLAGS=--quick)
+# make bench-sweeps    whole sweeps beside SAELens' and dictionary_learning's: half an hour
 #
 # For a GPU, run make setup TORCH_BACKEND=auto once. It chooses the CUDA build of torch that fits the driver (or name
 # one: cu126, cu128, ...). The choice is stored in .venv.
@@ -21,7 +22,7 @@ BIN := .venv/bin
 LAZY := --no-compile
 READY := .venv/ready-$(TORCH_BACKEND)
 
-.PHONY: setup sweep real-sweep slurm-demo test environments integration long docs settings-page gpu-check bench lint types format newest constraints model
+.PHONY: setup sweep real-sweep slurm-demo test environments integration long docs settings-page gpu-check bench bench-sweeps lint types format newest constraints model
 
 setup: $(READY)
 
@@ -121,6 +122,10 @@ bench: setup
 	  $(MAKE) --no-print-directory $$environment/ready \
 	    || echo "$$environment could not be created (see above); the benchmark leaves it out"; done
 	$(BIN)/python benchmarks/run.py $(BENCH_FLAGS)
+
+# whole sweeps beside the libraries that train several SAEs on one pass of the model
+bench-sweeps: setup .venv-saelens/ready .venv-bench/dictionary-learning/ready
+	$(BIN)/python benchmarks/sweeps_of_peers.py $(BENCH_FLAGS)
 
 .venv-bench/eai-sparsify/ready: $(READY)
 	$(PYTHON) -m venv $(@D)
