@@ -12,7 +12,7 @@ from tests.conftest import launch
 
 
 def test_a_killed_pack_resumes_to_the_same_bytes(tmp_path, tiny):
-    words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4", "training.tokens=20000"]
+    words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4", "training.tokens=8000"]
     assert launch(*words, "name=whole", cwd=tmp_path).returncode == 0
     killed = tmp_path / "outputs" / "killed"
     for _ in range(2):

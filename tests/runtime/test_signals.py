@@ -80,9 +80,9 @@ def send_signal_at(patch, owner, method, number, after=False):
 
 # 3 points with 8 chunks of 5 steps each: the call that gets the signal, and the steps that each point has taken then
 MOMENTS = {
-    "in the first pass of the model": ((ActivationChunks, "chunk", 1), [0, 0, 0]),
-    "in a later pass of the model": ((ActivationChunks, "chunk", 3), [10, 10, 10]),
-    "after a pass of the model": ((ActivationChunks, "chunk", 3, True), [11, 10, 10]),
+    "in the first pass of the model": ((ActivationChunks, "chunks", 1), [0, 0, 0]),
+    "in a later pass of the model": ((ActivationChunks, "chunks", 3), [10, 10, 10]),
+    "after a pass of the model": ((ActivationChunks, "chunks", 3, True), [11, 10, 10]),
     "in a step of the first point": ((Trainer, "step", 15 + 3), [8, 5, 5]),
     "in a step of the second point": ((Trainer, "step", 3 * 15 + 5 + 3), [20, 18, 15]),
     "in the last step of the first point": ((Trainer, "step", 7 * 15 + 5), [40, 35, 35]),

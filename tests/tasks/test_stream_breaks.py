@@ -160,18 +160,18 @@ def test_a_late_row_that_holds_no_text_is_one_error_after_saving(tmp_path, tiny,
 def test_a_language_model_that_fails_late_fails_the_pack_after_saving_it(
     tmp_path, tiny, rows, undisturbed, monkeypatch, error, reason
 ):
-    activations, calls = LanguageModel.activations, 0
+    activations_at, calls = LanguageModel.activations_at, 0
 
-    def broken(self, tokens_NS, on_progress=None):
+    def broken(self, tokens_NS, hooks, on_progress=None):
         nonlocal calls
         calls += on_progress is not None  # a chunk of the training
         if calls == 3:
             raise error
-        return activations(self, tokens_NS, on_progress)
+        return activations_at(self, tokens_NS, hooks, on_progress)
 
     sweep, points = sweep_in(tmp_path, tiny)
     with monkeypatch.context() as patch:
-        patch.setattr(LanguageModel, "activations", broken)
+        patch.setattr(LanguageModel, "activations_at", broken)
         require_saved(points, run_packs(sweep, points, Limits()), reason)
     assert steps_saved(points) == {10}  # two chunks of five steps
     assert run_packs(sweep, points, Limits()) == {}
