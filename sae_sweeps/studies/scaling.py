@@ -154,12 +154,15 @@ def fit_law(points: Sequence[Trained], draws: int = DRAWS) -> Fit:
 
 
 def average_seeds(points: Sequence[Trained]) -> list[Trained]:
-    """Return a point for each dictionary size, k and tokens, with the geometric mean of its finite positive NMSEs."""
+    """Return a point for each dictionary size, k and tokens, with the geometric mean of its finite positive NMSEs.
+
+    They are in order, so that draws do not depend on the order of the points.
+    """
     found: dict[tuple[int, int, int], list[float]] = {}
     for point in points:
         if np.isfinite(point.nmse) and point.nmse > 0:
             found.setdefault((point.dict_size, point.k, point.tokens), []).append(point.nmse)
-    return [Trained(*at, float(np.exp(np.mean(np.log(nmse))))) for at, nmse in found.items()]
+    return [Trained(*at, float(np.exp(np.mean(np.log(nmse))))) for at, nmse in sorted(found.items())]
 
 
 def choose_form(points: Sequence[Trained]) -> tuple[tuple[str, ...], tuple[str, ...]]:
