@@ -29,8 +29,9 @@ const sizesTrace = (name, points, colorName, symbol, more) => ({
 
 // Predictions as open symbols, with their intervals.
 const predictionsTrace = (name, predictions, colorName, symbol) =>
-  sizesTrace(name, predictions, colorName, `${symbol}-open`, {
+  sizesTrace(name, predictions, colorName, symbol, {
     y: predictions.map((one) => one.value),
+    marker: { color: cssColor(colorName), size: 14, symbol: `${symbol}-open` }, // around the point itself
     error_y: {
       type: "data",
       symmetric: false,
@@ -72,7 +73,7 @@ function addLaw(charts, law) {
       ),
       layout: {
         xaxis: { title: "latents", type: "log", dtick: "D2", tickformat: ",d" },
-        yaxis: { title: what, type: "log", dtick: "D2", exponentformat: "none" },
+        yaxis: { title: what, type: "log", exponentformat: "none" },
       },
     }),
     () => [
