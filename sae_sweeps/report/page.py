@@ -10,7 +10,7 @@ from typing import Any
 
 from sae_sweeps.config.commands import format_command
 from sae_sweeps.config.differences import shorten_paths
-from sae_sweeps.config.saes import ARCHITECTURES, TITLES
+from sae_sweeps.config.saes import ARCHITECTURES
 from sae_sweeps.report.answers import describe_answers, list_differences
 from sae_sweeps.report.blocks import Blocks, to_well_formed_json
 from sae_sweeps.report.cautions import list_cautions
@@ -20,14 +20,7 @@ from sae_sweeps.report.finished import FinishedStudy, find_finished
 from sae_sweeps.report.joining import list_joined
 from sae_sweeps.report.matching import list_matched
 from sae_sweeps.report.meta_sizes import list_sizes
-from sae_sweeps.report.points import (
-    list_groups,
-    list_metrics,
-    list_points,
-    read_curve,
-    read_sparsity,
-    split_shared_settings,
-)
+from sae_sweeps.report.points import collect_point_data, list_points, read_curve, read_sparsity
 from sae_sweeps.report.scaling import ABOUT_LAWS, collect_laws, describe_laws, list_predictions
 from sae_sweeps.report.steering import list_steered
 from sae_sweeps.report.studies import collect_studies, list_evaluated, list_outdated, list_remarks
@@ -110,11 +103,7 @@ def build_page(
         "title": title,
         "sweeps": [sweep.name for sweep in sweeps],
         "commands": _list_commands(sweeps),
-        "architectures": TITLES,
-        "metrics": list_metrics(points),
-        "groups": list_groups(groups, contests),
-        "points": rows,
-        "shared": split_shared_settings(rows),
+        **collect_point_data(groups, contests, points, rows),
         "scaling": collect_laws(laws),
         "studies": {task: len(found) for task, found in by_task.items()},
         "explorer": build_explorer(blocks, labelled_points, studies, max_bytes, on_progress),

@@ -5,7 +5,7 @@ The form is that of Gao et al. 2024 (arXiv:2406.04093, section 3):
     NMSE = exp(alpha + beta_k log k + beta_n log F + gamma log k log F) + exp(zeta + eta log k)
 
 The second part does not fall with the dictionary size F. With several numbers of training tokens T, a third part
-exp(delta + epsilon log T) is added. Terms that the points cannot tell apart are left out: `choose_form`.
+exp(delta + epsilon log T) is added. Terms that the points do not determine are left out: `choose_form`.
 
 Letters: N points, P parameters, R draws, S parts of the sum.
 """

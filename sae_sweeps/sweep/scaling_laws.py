@@ -39,7 +39,7 @@ SHAPE = {"laws": [LAW], "refused": {str: str}}
 MAY_DIFFER = ("dict_size", "k", "seed", "dataset.seed", "training.tokens")
 AT_K, AS_TRAINED = "nmse_at_k", "nmse"  # metrics: at an L0 of k, and at the L0 that the SAE has
 CURVE_POINTS = 41
-BEYOND = 4  # how many times the largest size a curve goes on
+BEYOND = 4  # times the largest size, the end of a curve
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Scaling laws: planted laws are recovered and predict a larger size, and what points cannot tell is left out."""
+"""Scaling laws: planted laws are recovered and predict a larger size, and what points do not determine is left out."""
 
 import math
 import subprocess

@@ -1,5 +1,5 @@
 "use strict";
-// Charts of scaling laws: NMSE against dictionary size, a chart per law, a colour per k.
+// Charts of scaling laws, NMSE against dictionary size, a chart per law, a colour per k.
 
 const METRIC_AT = { nmse_at_k: "NMSE at an L0 of k", nmse: "NMSE" };
 
