@@ -106,3 +106,5 @@ class ScalingConfig:
     # sweep, if `tokens` is not empty
     dict_sizes: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)  # the same for training.tokens
+    # hours for training one more SAE on this machine; the task then proposes its size and tokens. None: it does not
+    hours: float | None = None

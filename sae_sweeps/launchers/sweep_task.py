@@ -22,7 +22,7 @@ from sae_sweeps.tasks.registry import load_plan_studies, load_sweep_task
 # settings that are checked for tasks other than studies, which read no others
 SETTINGS = (
     *("name", "output_root", "format", "explorer_mib", "remove.states", "scaling.dict_sizes", "scaling.tokens"),
-    *("saved", "publish.repo", "export.folder"),
+    *("scaling.hours", "saved", "publish.repo", "export.folder"),
 )
 
 

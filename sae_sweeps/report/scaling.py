@@ -24,6 +24,7 @@ def describe_law(law: Mapping[str, Any]) -> list[str]:
     lines = [_describe_fall(law, one) for one in law["by_k"]]
     lines += [_describe_held_out(law, one) for one in law["held_out"]]
     lines += [_describe_prediction(law, one) for one in law["predictions"]]
+    lines += _describe_budget(law) if law["budget"] else []
     return [*lines, *(f"{law['label']}: {note[0].lower()}{note[1:]}" for note in law["notes"])]
 
 
@@ -42,6 +43,16 @@ def _describe_held_out(law: Mapping[str, Any], one: Mapping[str, Any]) -> str:
 def _describe_prediction(law: Mapping[str, Any], one: Mapping[str, Any]) -> str:
     measured = _describe_miss(one) if one["nmse"] is not None else ", not measured yet"
     return f"{_name_sizes(law, one)}: predicted {_format_interval(one, NMSE)}{measured}."
+
+
+def _describe_budget(law: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each k on the SAE with the lowest predicted NMSE that the hours suffice for."""
+    budget = law["budget"]
+    hours = f"in {budget['hours']:g} hours {budget['speed']}"
+    if not budget["best"]:
+        return [f"{law['label']}: no size of this law can be trained {hours}."]
+    best = [f"{_name_sizes(law, one)}: predicted {_format_interval(one, NMSE)}" for one in budget["best"]]
+    return [f"{line}, the lowest that can be trained {hours}." for line in best]
 
 
 def _name_sizes(law: Mapping[str, Any], one: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sae_sweeps.config import from_json
 from sae_sweeps.config.differences import find_varying, flatten
 from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.config.saes import architecture_title
@@ -21,6 +22,8 @@ from sae_sweeps.evaluation.bootstrap import Interval
 from sae_sweeps.runtime.records import read_record, write_record
 from sae_sweeps.studies.scaling import Fit, Predicted, ScalingError, Trained, average_seeds, fit_law, hold_out
 from sae_sweeps.sweep.comparison import ComparedPoint, name_settings
+from sae_sweeps.sweep.point import Point
+from sae_sweeps.sweep.scaling_budget import BEYOND, Budget
 from sae_sweeps.sweep.sweep import Sweep
 
 FILE = "scaling.json"
@@ -29,17 +32,17 @@ PREDICTED = {"dict_size": int, "k": int, "tokens": int, **ENDS, "nmse": (float, 
 SIZE = {"dict_size": int, "k": int, "tokens": int, "nmse": float}
 CURVE = {"dict_size": [float], "value": [float], "low": [float], "high": [float]}
 BY_K = {"k": int, "exponent": ENDS, "irreducible": (ENDS, None), "curve": CURVE}
+BUDGET = {"hours": float, "speed": str, "best": [PREDICTED]}
 LAW = {
     **{"group": str, "label": str, "metric": str, "points": [SIZE], "notes": [str], "tokens": int, "sigma": float},
     **{"parameters": {str: float}, "center": {str: float}, "by_k": [BY_K]},
-    **{"predictions": [PREDICTED], "held_out": [PREDICTED]},
+    **{"predictions": [PREDICTED], "held_out": [PREDICTED], "budget": (BUDGET, None)},
 }
 SHAPE = {"laws": [LAW], "refused": {str: str}}
 
 MAY_DIFFER = ("dict_size", "k", "seed", "dataset.seed", "training.tokens")
 AT_K, AS_TRAINED = "nmse_at_k", "nmse"  # metrics: at an L0 of k, and at the L0 that the SAE has
 CURVE_POINTS = 41
-BEYOND = 4  # times the largest size, the end of a curve
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,14 @@ def _read_sizes(point: ComparedPoint, metric: str) -> Trained:
     return Trained(config["dict_size"], config["k"], config["training"]["tokens"], nmse)
 
 
-def describe_law(group: LawGroup, dict_sizes: Sequence[int] = (), tokens: Sequence[int] = ()) -> dict[str, Any]:
+def describe_law(
+    group: LawGroup, dict_sizes: Sequence[int] = (), tokens: Sequence[int] = (), budget: Budget | None = None
+) -> dict[str, Any]:
     """Return the law of a group as JSON of the shape LAW, with predictions of these sizes and tokens.
 
     dict_sizes, tokens: an empty one stands for the values that the points have, if the other is not empty. Points that
     are predicted are not used for the law.
-    Raises: ScalingError if the points are too few.
+    Raises: ScalingError if the points are too few. ConfigError if a budget is given and the model cannot be read.
     """
     trained = average_seeds(group.trained)
     ks, known_tokens = sorted({one.k for one in trained}), sorted({one.tokens for one in trained})
@@ -132,6 +137,7 @@ def describe_law(group: LawGroup, dict_sizes: Sequence[int] = (), tokens: Sequen
         "by_k": [_describe_k(fit, k, most) for k in sorted({one.k for one in fit.points})],
         "predictions": list(map(_describe_prediction, predictions)),
         "held_out": list(map(_describe_prediction, held_out)),
+        "budget": budget and _describe_budget(budget, fit, group.points[0]),
     }
     return add_truths(law, group)
 
@@ -162,6 +168,14 @@ def _describe_k(fit: Fit, k: int, tokens: int) -> dict[str, Any]:
         "irreducible": stays and stays._asdict(),
         "curve": {"dict_size": at, **{name: [getattr(one, name) for one in curve] for name in Interval._fields}},
     }
+
+
+def _describe_budget(budget: Budget, fit: Fit, point: ComparedPoint) -> dict[str, Any]:
+    """Return what is best within a budget, as JSON of the shape BUDGET. point: one of the law"""
+    config = from_json(dict(point.config))
+    best = budget.choose(fit, Point(config, point.sweep.folder / point.name))
+    speed = budget.describe_speed(config)
+    return {"hours": budget.hours, "speed": speed, "best": list(map(_describe_prediction, best))}
 
 
 def _describe_prediction(one: Predicted) -> dict[str, Any]:

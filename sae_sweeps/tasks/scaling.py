@@ -9,6 +9,8 @@ from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import NO_POINTS, NotRunError
 from sae_sweeps.studies.scaling import ScalingError
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.calibration import Calibration
+from sae_sweeps.sweep.scaling_budget import Budget
 from sae_sweeps.sweep.scaling_laws import describe_law, group_for_laws, write_laws
 from sae_sweeps.tasks.report import refresh
 
@@ -23,10 +25,13 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     groups = group_for_laws(load_sweep(sweep).points)
     if not groups:
         raise NotRunError(NO_POINTS)
+    settings, budget = config.scaling, None
+    if settings.hours is not None:
+        budget = Budget(settings.hours, Calibration(sweep.folder.parent, is_local=True, setting=config.device))
     laws, refused = [], {}
     for group in groups:
         try:
-            laws.append(describe_law(group, config.scaling.dict_sizes, config.scaling.tokens))
+            laws.append(describe_law(group, settings.dict_sizes, settings.tokens, budget))
         except ScalingError as error:
             refused[group.label] = str(error)
     reasons = [f"{label}: {reason}" for label, reason in refused.items()]

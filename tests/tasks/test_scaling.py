@@ -74,11 +74,23 @@ def test_a_prediction_stays_when_its_point_is_trained(sizes, command):
     assert rows[2][5] == "0.2000"
 
 
+def test_a_budget_is_spent_on_a_size_in_words(sizes, command):
+    ran = command(*GIVEN, "scaling.hours=100")
+    printed, (law,) = " ".join(ran.out.split()), read(sizes)["laws"]
+    (best,) = law["budget"]["best"]
+    assert best["dict_size"] == 4 * 6144
+    assert f"TopK 24576, k 32, 327,680 tokens: predicted {best['value']:.4f} (" in printed
+    assert "the lowest that can be trained in 100 hours at the assumed speed of a CPU" in printed
+    printed = " ".join(command(*GIVEN, "scaling.hours=1e-6").out.split())
+    assert "TopK: no size of this law can be trained in 1e-06 hours at the assumed speed" in printed
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
         (["scaling.dict_sizes=[0]"], "error: scaling.dict_sizes=[0]: must be whole numbers above 0. Fix: "),
         (["scaling.tokens=[-1]"], "error: scaling.tokens=[-1]: must be whole numbers above 0. Fix: "),
+        (["scaling.hours=0"], "error: scaling.hours=0.0: must be greater than 0, or null. Fix: scaling.hours=1"),
         (["name=size"], "error: name=size: no such sweep in outputs; the sweeps there are: sizes. Fix: name=sizes"),
     ],
 )
