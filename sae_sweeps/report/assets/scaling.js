@@ -24,6 +24,7 @@ const sizesTrace = (name, points, colorName, symbol, more) => ({
   y: points.map((point) => point.nmse),
   marker: { color: cssColor(colorName), size: 9, symbol },
   hovertemplate: "%{x:,} latents: %{y:.4f}<extra></extra>",
+  colorName,
   ...more,
 });
 
@@ -47,15 +48,15 @@ function plotK(law, { k, curve }, place) {
   const isShown = (one) => one.k === k && one.tokens === law.tokens;
   const colorName = sizeColor(place);
   const [held, asked] = [law.held_out.filter(isShown), law.predictions.filter(isShown)];
-  const measured = [...law.points.filter(isShown), ...asked.filter((one) => one.nmse != null)];
+  const measured = listMeasured(law).filter(isShown);
   const line = { ...lineTrace(`law, k ${k}`, curve.dict_size, curve.value, colorName), mode: "lines" };
   return [
     bandTrace(curve, colorName),
     { ...line, hovertemplate: "%{x:,.0f} latents: %{y:.4f}<extra></extra>" },
-    { ...sizesTrace(`measured, k ${k}`, measured, colorName, "circle"), colorName },
-    held.length && { ...predictionsTrace(`largest size predicted from the others, k ${k}`, held, colorName, "diamond"), colorName },
-    asked.length && { ...predictionsTrace(`predicted, k ${k}`, asked, colorName, "square"), colorName },
-  ].filter(Boolean);
+    sizesTrace(`measured, k ${k}`, measured, colorName, "circle"),
+    ...(held.length ? [predictionsTrace(`largest size, predicted, k ${k}`, held, colorName, "diamond")] : []),
+    ...(asked.length ? [predictionsTrace(`predicted, k ${k}`, asked, colorName, "square")] : []),
+  ];
 }
 
 function addLaw(charts, law) {
@@ -79,13 +80,16 @@ function addLaw(charts, law) {
     () => [
       ["k", "tokens", "latents", "kind", "NMSE", "from", "to"],
       [
-        ...law.points.map((one) => [one.k, one.tokens, one.dict_size, "measured", one.nmse, null, null]),
+        ...listMeasured(law).map((one) => [one.k, one.tokens, one.dict_size, "measured", one.nmse, null, null]),
         ...law.held_out.map((one) => listPrediction(one, "predicted from the others")),
         ...law.predictions.map((one) => listPrediction(one, "predicted")),
       ],
     ],
   );
 }
+
+// The points of a law, and those that it has predicted and that have been trained.
+const listMeasured = (law) => [...law.points, ...law.predictions.filter((one) => one.nmse != null)];
 
 const listPrediction = (one, kind) => [one.k, one.tokens, one.dict_size, kind, one.value, one.low, one.high];
 
