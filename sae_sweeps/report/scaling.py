@@ -7,6 +7,7 @@ from sae_sweeps.report.blocks import round_digits
 from sae_sweeps.report.cells import format_cell
 
 NMSE = ".4f"
+CLEAR = 0.005  # exponent below which NMSE does not fall, in the two digits that are shown
 ABOUT_LAWS = (
     "Laws of how the NMSE falls, fitted to the points that differ only in size, k, tokens and seeds (task=scaling). "
     "The largest size is predicted from the others; sizes of scaling.dict_sizes are not used at all."
@@ -29,7 +30,9 @@ def describe_law(law: Mapping[str, Any]) -> list[str]:
 
 
 def _describe_fall(law: Mapping[str, Any], one: Mapping[str, Any]) -> str:
-    text = f"{law['label']}, k {one['k']}: NMSE falls with the number F of latents as F^-b, b = "
+    is_clear = one["exponent"]["low"] > CLEAR
+    falls = "NMSE falls" if is_clear else "it is not clear from these points that NMSE falls"
+    text = f"{law['label']}, k {one['k']}: {falls} with the number F of latents, as F^-b, b = "
     text += _format_interval(one["exponent"], ".2f")
     if one["irreducible"] is None:
         return f"{text}."

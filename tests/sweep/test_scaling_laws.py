@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from sae_sweeps.report.scaling import describe_law as describe_in_words
 from sae_sweeps.studies.scaling import ScalingError, fit_law
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.scaling_laws import FILE, describe_law, group_for_laws, read_laws, write_laws
@@ -94,6 +95,15 @@ def test_what_cannot_be_predicted_is_a_note():
     assert "Other tokens than" in " ".join(law["notes"])
     with pytest.raises(ScalingError, match="several sizes"):
         describe_law(*group_for_laws(made(sizes=SIZES[:1])))
+
+
+def test_an_exponent_that_may_be_0_is_not_called_a_fall():
+    (group,) = group_for_laws([compared(f"dict_size={size}", nmse=0.1 + 0.01 * (size == 768)) for size in SIZES])
+    assert describe_in_words(describe_law(group))[0].startswith(
+        "BatchTopK, k 32: it is not clear from these points that NMSE falls with the number F of latents, as F^-b, b = "
+    )
+    (group,) = group_for_laws(made())
+    assert describe_in_words(describe_law(group))[0].startswith("BatchTopK, k 32: NMSE falls with the number F")
 
 
 def test_the_file_has_the_laws_and_gets_what_is_measured_later(tmp_path):
