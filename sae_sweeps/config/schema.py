@@ -19,6 +19,7 @@ from sae_sweeps.config.studies import (
     MetaConfig,
     PublishConfig,
     RemoveConfig,
+    ScalingConfig,
     SteerConfig,
     StitchConfig,
 )
@@ -228,6 +229,7 @@ class Config:
     export: ExportConfig = field(default_factory=ExportConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     remove: RemoveConfig = field(default_factory=RemoveConfig)
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     # tasks to run when all points are done, studies before the report: stitch, join, meta_sae, meta_sizes, latents,
     # evaluate and report

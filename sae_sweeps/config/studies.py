@@ -96,3 +96,15 @@ class RemoveConfig:
 
     states: list[str] = field(default_factory=lambda: ["failed"])  # of the points: any of failed, interrupted, waiting
     dry_run: bool = True  # list the points without removing them
+
+
+@dataclass(kw_only=True)
+class ScalingConfig:
+    """The task `scaling`, which fits how the NMSE of a sweep's points falls with size, k and tokens."""
+
+    # numbers of latents to predict the NMSE of; points that have them are not used for the law. Empty: those of the
+    # sweep, if `tokens` is not empty
+    dict_sizes: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)  # the same for training.tokens
+    # hours for training one more SAE on this machine; the task then proposes its size and tokens. None: it does not
+    hours: float | None = None

@@ -26,6 +26,7 @@ TASKS = {
     "plan": TaskEntry("sweep"),
     "status": TaskEntry("sweep"),
     "remove": TaskEntry("sweep"),
+    "scaling": TaskEntry("sweep"),
     "report": TaskEntry("sweep", formats=("html", "md")),
     "sync": TaskEntry("sweep"),
     "wandb_workspace": TaskEntry("sweep"),

@@ -141,6 +141,11 @@ def _check_outputs(checks: Checks) -> None:
     checks.require_positive("explorer_mib")
     are_states = bool(config.remove.states) and set(config.remove.states) <= set(REMOVABLE)
     problem = f"must be a list of states of points that are not done: {', '.join(REMOVABLE)}"
+    for setting in ("scaling.dict_sizes", "scaling.tokens"):
+        are_sizes = all(number > 0 for number in get_setting(config, setting))
+        checks.require(setting, are_sizes, "must be whole numbers above 0", f"'{setting}=[12288]'")
+    is_time = config.scaling.hours is None or 0 < config.scaling.hours < math.inf
+    checks.require("scaling.hours", is_time, "must be greater than 0, or null", "scaling.hours=1")
     checks.require("remove.states", are_states, problem, "'remove.states=[failed]'")
 
 

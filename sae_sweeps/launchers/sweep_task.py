@@ -20,7 +20,10 @@ from sae_sweeps.sweep.preflight import Preflight
 from sae_sweeps.tasks.registry import load_plan_studies, load_sweep_task
 
 # settings that are checked for tasks other than studies, which read no others
-SETTINGS = ("name", "output_root", "format", "explorer_mib", "remove.states", "saved", "publish.repo", "export.folder")
+SETTINGS = (
+    *("name", "output_root", "format", "explorer_mib", "remove.states", "scaling.dict_sizes", "scaling.tokens"),
+    *("scaling.hours", "saved", "publish.repo", "export.folder"),
+)
 
 
 def run_sweep_task(configs: Sequence[Config], launcher: Launcher) -> None:

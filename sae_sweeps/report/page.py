@@ -10,7 +10,7 @@ from typing import Any
 
 from sae_sweeps.config.commands import format_command
 from sae_sweeps.config.differences import shorten_paths
-from sae_sweeps.config.saes import ARCHITECTURES, TITLES
+from sae_sweeps.config.saes import ARCHITECTURES
 from sae_sweeps.report.answers import describe_answers, list_differences
 from sae_sweeps.report.blocks import Blocks, to_well_formed_json
 from sae_sweeps.report.cautions import list_cautions
@@ -20,14 +20,8 @@ from sae_sweeps.report.finished import FinishedStudy, find_finished
 from sae_sweeps.report.joining import list_joined
 from sae_sweeps.report.matching import list_matched
 from sae_sweeps.report.meta_sizes import list_sizes
-from sae_sweeps.report.points import (
-    list_groups,
-    list_metrics,
-    list_points,
-    read_curve,
-    read_sparsity,
-    split_shared_settings,
-)
+from sae_sweeps.report.points import collect_point_data, list_points, read_curve, read_sparsity
+from sae_sweeps.report.scaling import ABOUT_LAWS, collect_laws, describe_laws, list_predictions
 from sae_sweeps.report.steering import list_steered
 from sae_sweeps.report.studies import collect_studies, list_evaluated, list_outdated, list_remarks
 from sae_sweeps.report.summary import describe_points, list_failures, summarise
@@ -36,13 +30,15 @@ from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.runtime.text import to_visible
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, group_by_seed
+from sae_sweeps.sweep.scaling_laws import read_laws
 
 DIFFERENCES = (
     "The best SAE of each k, and of each size there, beside others: how much lower its NMSE and CE degradation are, at "
     "an L0 of k where all are measured there. An interval that contains 0 is unclear. Each is for one pair: of twenty "
     "pairs of SAEs that are alike, about one is shown as different."
 )
-SHOWN_TASKS = ("report", "stitch", "meta_sae", "meta_sizes", "latents")  # tasks whose commands the page shows
+# tasks whose commands the page shows
+SHOWN_TASKS = ("report", "stitch", "meta_sae", "meta_sizes", "latents", "scaling")
 NUMBER = ' class="number"'  # of a cell of a table
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
@@ -59,6 +55,7 @@ SCRIPTS = (
     "comparison",
     "curves",
     "sparsity",
+    "scaling",
     "settings",
     "studies",
     "stitching",
@@ -101,15 +98,13 @@ def build_page(
     sweeps = sweeps or list({point.sweep.folder: point.sweep for point in points}.values())
     studies = [study for sweep in sweeps for study in find_finished(sweep)]
     blocks.add("studies", shorten_paths(by_task := collect_studies(studies)))
+    laws = [law for sweep in sweeps for law in read_laws(sweep, points)]
     content = {
         "title": title,
         "sweeps": [sweep.name for sweep in sweeps],
         "commands": _list_commands(sweeps),
-        "architectures": TITLES,
-        "metrics": list_metrics(points),
-        "groups": list_groups(groups, contests),
-        "points": rows,
-        "shared": split_shared_settings(rows),
+        **collect_point_data(groups, contests, points, rows),
+        "scaling": collect_laws(laws),
         "studies": {task: len(found) for task, found in by_task.items()},
         "explorer": build_explorer(blocks, labelled_points, studies, max_bytes, on_progress),
     }
@@ -118,6 +113,7 @@ def build_page(
         **_summary_sections(groups, contests),
         "cautions": _list("cautions", [*list_cautions(groups), *list_outdated(studies, points)]),
         "about": _list("about", describe_points(points)),
+        "scaling": _table("Scaling laws", ABOUT_LAWS, list_predictions(laws), describe_laws(laws)),
         **_table_sections(studies, labelled_points.values()),
         "failures": _list("failures", list_failures(points, outcomes)),
         "written": _escape(_describe_origin()),

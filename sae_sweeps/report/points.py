@@ -9,7 +9,7 @@ from typing import Any
 
 from sae_sweeps.config.differences import flatten, shorten_paths
 from sae_sweeps.config.identity import select_result_settings
-from sae_sweeps.config.saes import architecture_title
+from sae_sweeps.config.saes import TITLES, architecture_title
 from sae_sweeps.evaluation.metrics import METRICS, choose_metrics, read_intervals
 from sae_sweeps.report.blocks import round_digits
 from sae_sweeps.report.contests import Contest, find_intervals
@@ -129,6 +129,25 @@ def collect_settings(point: ComparedPoint) -> dict[str, str]:
 def is_provenance(key: str) -> bool:
     """Return whether a name in `collect_settings` is of the commit or a package."""
     return key == "commit" or key.startswith("packages.")
+
+
+def collect_point_data(
+    groups: Sequence[Group],
+    contests: Sequence[Contest],
+    points: Sequence[ComparedPoint],
+    rows: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Return the page's data of the points, and how their metrics and architectures are called.
+
+    rows: those of `list_points`, from which settings that all share are removed
+    """
+    return {
+        "architectures": TITLES,
+        "metrics": list_metrics(points),
+        "groups": list_groups(groups, contests),
+        "points": rows,
+        "shared": split_shared_settings(rows),
+    }
 
 
 def split_shared_settings(rows: Sequence[dict[str, Any]]) -> dict[str, str]:

@@ -76,6 +76,10 @@ def _module(name: str) -> ModuleType:
             from sae_sweeps.tasks import report
 
             return report
+        case "scaling":
+            from sae_sweeps.tasks import scaling
+
+            return scaling
         case "sync":
             from sae_sweeps.tasks import sync
 

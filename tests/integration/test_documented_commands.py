@@ -33,7 +33,16 @@ SHORT = [
     "meta.steps=20",
     "latents.tokens=2048",
 ]
-UNTRAINED = {"task=status", "task=plan", "task=report", "task=remove", "task=export", "task=publish", "--help"}
+UNTRAINED = {
+    "task=status",
+    "task=plan",
+    "task=report",
+    "task=scaling",
+    "task=remove",
+    "task=export",
+    "task=publish",
+    "--help",
+}
 FIRST = [
     ["-m", "sae=batchtopk,topk,jumprelu", "dict_size=3072,6144"],
     ["-m", "sae=topk,batchtopk", "k=16,32,64", "name=ks"],

@@ -26,10 +26,12 @@ from sae_sweeps.runtime.storage import explain_storage
 from sae_sweeps.sweep import Sweep, calibration
 from sae_sweeps.sweep import sweep as sweep_module
 from sae_sweeps.sweep.saved_saes import SavedSAE, from_point
+from sae_sweeps.sweep.scaling_laws import describe_law, group_for_laws, read_laws, write_laws
 from sae_sweeps.sweep.unit_sums import read_sums
 from sae_sweeps.training import checkpoints
 from sae_sweeps.training.curve import CurveFile
 from tests.conftest import composed
+from tests.report.made import compared
 from tests.tasks.conftest import contents
 
 TOKENS = [torch.arange(12).reshape(3, 4), torch.arange(12, 24).reshape(3, 4)]
@@ -117,6 +119,10 @@ def read_commit(folder: Path, file: Path) -> Any:
     return (records.read_record(file, provenance.SHAPE) or {}).get("commit")
 
 
+def read_scaling(folder: Path, file: Path) -> Any:
+    return list(read_laws(Sweep(folder), []))
+
+
 def read_calibration(folder: Path, file: Path) -> Any:
     return calibration.Calibration(file.parent, is_local=True)._sums
 
@@ -149,6 +155,7 @@ READERS: dict[str, Reader] = {
     "slurm/code-*/provenance.json": read_commit,
     "wandb_compare.json": read_run_id,
     "wandb_workspace.json": read_address,
+    "scaling.json": read_scaling,
     "cache/*/*.safetensors": read_cache,
     "../calibration.json": read_calibration,
 }
@@ -176,6 +183,8 @@ def whole(first, slurm) -> Path:
         records.write_record(place / "wandb_run.json", {"id": place.name[-4:], "project": "p", "entity": None})
     records.write_record(first / "wandb_compare.json", {"id": "abcd", "project": "p", "entity": None})
     records.write_record(first / "wandb_workspace.json", {"url": "u", "entity": "e", "project": "p"})
+    (group,) = group_for_laws([compared(f"dict_size={size}", nmse=size**-0.5) for size in (8, 16, 32, 64)])
+    write_laws(Sweep(first), [describe_law(group)], {})
     for name in ("1", "2"):
         file = first / "slurm" / f"code-{name}" / "provenance.json"
         records.write_record(file, {"commit": name, "uncommitted_changes": False})

@@ -2,6 +2,7 @@
 // Legends: a list of what a chart shows, below it. Each entry can be pressed to hide what it names, and to show it again.
 
 const MAX_ENTRIES = 24;
+const OPEN = { fill: "none", stroke: "currentColor", "stroke-width": 0.4 }; // of an open symbol, by its outline
 
 const swatch = document.getElementById("swatch").content.firstElementChild;
 
@@ -12,8 +13,10 @@ function makeSwatch({ color, symbol, dash }) {
   svg.style.color = `var(--${color})`;
   if (!dash) line.remove();
   else if (dash !== "solid") line.setAttribute("stroke-dasharray", dash);
-  if (symbol) outline.setAttribute("d", SYMBOLS[symbol]);
+  if (symbol) outline.setAttribute("d", SYMBOLS[symbol.replace("-open", "")]);
   else outline.remove();
+  if (symbol?.endsWith("-open"))
+    for (const [name, value] of Object.entries(OPEN)) outline.setAttribute(name, value);
   return svg;
 }
 

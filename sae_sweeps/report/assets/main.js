@@ -78,6 +78,7 @@ drawFilters();
 drawDefinitions();
 drawPoints();
 const comparisonCharts = addComparison();
+addScaling();
 const curvesChart = addCurves();
 drawCurvesStatus();
 drawSettings();
