@@ -61,8 +61,9 @@ slurm-demo: setup
 	  name=slurm-demo hydra/launcher=slurm hydra.launcher.max_points=2 hydra.launcher.wait=true 'then=[report]'
 
 # At most four workers, because each holds torch in memory. Most of the time goes into starting the command.
+# a thread per process: the tests run side by side, and threads of torch that wait for a core slow each other down
 test: lint types docs
-	$(BIN)/python -m pytest -n auto --maxprocesses=4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4
 
 # The libraries and the server that the slow tests compare with, each in an environment of its own.
 environments: .venv-saelens/ready .venv-formats/ready .venv-openwandb/ready
