@@ -82,16 +82,16 @@ class SlurmLauncher(SweepLauncher):
             submitted = submit(sweep, points, then, self.settings)
         except SlurmError as error:
             raise RefusedError([f"Slurm: {error}"]) from None
-        for line in submitted.lines():
-            console.print(line, markup=False, soft_wrap=True)
-        self.start_jobs(points)
-        if self.settings.wait:
-            try:
+        try:  # from here on Ctrl-C leaves the jobs running
+            for line in submitted.lines():
+                console.print(line, markup=False, soft_wrap=True)
+            self.start_jobs(points)
+            if self.settings.wait:
                 return self._wait_for(sweep, points, then)
-            except KeyboardInterrupt:
-                console.print("the command has ended, and the jobs continue")
-                if self.reports_results:
-                    raise
+        except KeyboardInterrupt:
+            console.print("the command has ended, and the jobs continue")
+            if self.reports_results:
+                raise
         console.print(f"to see the progress: {status.command(sweep)}", markup=False, soft_wrap=True)
         return True
 
