@@ -8,18 +8,14 @@ Leave the machine alone meanwhile. The table and its numbers are written to benc
 """
 
 import argparse
-import datetime
-import re
 from pathlib import Path
 from typing import Any
 
 import machine
+from pages import describe_run, write_results
 from plan import ARCHITECTURES, PROJECT, Sizes
 from sweeps import launch, summarise
 from tables import table
-
-from sae_sweeps.runtime.files import write_json, write_text
-from sae_sweeps.runtime.provenance import provenance
 
 HOOKS = {  # model in conf/model -> its hooks, the deepest one last
     "embedded": [f"blocks.{layer}.hook_resid_pre" for layer in (1, 2, 3, 4)],
@@ -109,23 +105,15 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=3600, help="seconds per command")
     parser.add_argument("--results", type=Path, default=PROJECT / "benchmarks" / "results", help="their folder")
     args = parser.parse_args()
-    about, load = machine.describe("cpu"), machine.read_load()
+    about = describe_run(args.threads)
     rows = measure(args.model, args.tokens, args.dict_size, args.threads, args.timeout)
     data = {
-        "date": datetime.date.today().isoformat(),
-        "machine": about,
-        "threads": args.threads,
-        "load": load,
-        "provenance": provenance(),
+        **about,
         "settings": {"model": args.model, "tokens": f"{args.tokens:,}", "dict_size": args.dict_size},
         "rows": rows,
         "compared": compare(rows),
     }
-    title = f"{about['name']}-{about['cores']}-cores-hooks-{args.model}"
-    name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-    write_json(args.results / f"{name}.json", data)
-    write_text(args.results / f"{name}.md", format_page(data) + "\n")
-    print(f"written: {args.results / name}.md")
+    write_results(args.results, f"hooks-{args.model}", data, format_page(data))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ The SAEs are trained briefly on the embedded model's activations first. Results:
 
 import argparse
 import json
-import re
 import sys
 import tempfile
 import time
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import machine
+from pages import write_results
 from plan import ARCHITECTURES, PROJECT
 from processes import run
 from tables import NAMES, table
 
-from sae_sweeps.runtime.files import write_json, write_text
 from sae_sweeps.runtime.provenance import provenance
 
 SMALL, LARGE, ACTIVATIONS = 3072, 6144, 100_000
@@ -178,11 +177,7 @@ def main() -> None:
         print(json.dumps(measure_directions()))
     else:
         data = collect(args.timeout)
-        title = f"{data['machine']['name']}-{data['machine']['cores']}-cores-studies"
-        name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-        write_json(args.results / f"{name}.json", data)
-        write_text(args.results / f"{name}.md", format_page(data) + "\n")
-        print(f"written: {args.results / name}.md")
+        write_results(args.results, "studies", data, format_page(data))
 
 
 if __name__ == "__main__":

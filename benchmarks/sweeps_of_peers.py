@@ -7,7 +7,6 @@ Ours also evaluates and saves every SAE; the others train only. Leave the machin
 """
 
 import argparse
-import datetime
 import json
 import re
 import tempfile
@@ -15,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import machine
+from pages import describe_run, write_results
 from plan import ARCHITECTURES, LIBRARIES, OURS, PROJECT, Library
 from processes import Ended, run
 from tables import table
-
-from sae_sweeps.runtime.files import write_json, write_text
-from sae_sweeps.runtime.provenance import provenance
 
 SCRIPTS = {"sae-lens": "saelens_sweep.py", "dictionary-learning": "dictionary_learning_sweep.py"}
 HOOK = "blocks.3.hook_resid_pre"
@@ -124,7 +121,6 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=3600, help="seconds per sweep and library")
     parser.add_argument("--results", type=Path, default=PROJECT / "benchmarks" / "results", help="their folder")
     args = parser.parse_args()
-    about, load = machine.describe("cpu"), machine.read_load()
     settings = {
         "tokens": args.tokens,
         "evaluated": args.evaluated,
@@ -132,18 +128,11 @@ def main() -> None:
         "large": 2 * args.dict_size,
     }
     data = {
-        "date": datetime.date.today().isoformat(),
-        "machine": about,
-        "threads": args.threads,
-        "load": load,
-        "provenance": provenance(),
+        **describe_run(args.threads),  # before anything runs
         "settings": settings,
         "sweeps": measure(args),
     }
-    name = re.sub(r"[^a-z0-9]+", "-", f"{about['name']}-{about['cores']}-cores-sweeps".lower()).strip("-")
-    write_json(args.results / f"{name}.json", data)
-    write_text(args.results / f"{name}.md", format_page(data) + "\n")
-    print(f"written: {args.results / name}.md")
+    write_results(args.results, "sweeps", data, format_page(data))
 
 
 if __name__ == "__main__":

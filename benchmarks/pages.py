@@ -1,0 +1,34 @@
+"""Writes the results of a benchmark that is a command of its own: a page, and its numbers beside it."""
+
+import datetime
+import re
+from pathlib import Path
+from typing import Any
+
+import machine
+
+from sae_sweeps.runtime.files import write_json, write_text
+from sae_sweeps.runtime.provenance import provenance
+
+
+def describe_run(threads: int) -> dict[str, Any]:
+    """Return what is known of a benchmark on CPUs before it begins: date, machine, threads, load and versions."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine.describe("cpu"),
+        "threads": threads,
+        "load": machine.read_load(),
+        "provenance": provenance(),
+    }
+
+
+def write_results(folder: Path, kind: str, data: dict[str, Any], page: str) -> None:
+    """Write <machine>-<cores>-cores-<kind>.json and .md into a folder, and print where they are.
+
+    data: the numbers, with the machine under "machine", as `machine.describe` returns it
+    """
+    about = data["machine"]
+    name = re.sub(r"[^a-z0-9]+", "-", f"{about['name']}-{about['cores']}-cores-{kind}".lower()).strip("-")
+    write_json(folder / f"{name}.json", data)
+    write_text(folder / f"{name}.md", page + "\n")
+    print(f"written: {folder / name}.md")
