@@ -203,10 +203,16 @@ def test_the_fix_of_directions_has_the_better_end_of_each_metric():
 
 
 def test_sweepers_that_combine_values_need_no_objective():
-    assert problems(OURS, waits=False) == []
+    assert [problems(ours, waits=False) for ours in OURS] == [[], []]
     assert problems(BASIC) == []
     assert problems(BASIC, waits=False)[0].startswith("hydra.launcher.wait=false: ")
-    assert not reads_results(OmegaConf.create({"hydra": {"sweeper": {"_target_": OURS}}}))
+    for ours in OURS:
+        assert not reads_results(OmegaConf.create({"hydra": {"sweeper": {"_target_": ours}}}))
+
+
+def test_an_optimiser_and_halving_do_not_go_together():
+    (text,) = problems(OPTUNA, "objective=nmse", "halving.enabled=true")
+    assert text.startswith("halving.enabled=true: hydra/sweeper=some chooses points by their results")
 
 
 def test_names_of_points_do_not_depend_on_the_objective_and_are_stable_for_long_numbers():
