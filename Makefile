@@ -139,7 +139,7 @@ bench-sweeps: setup .venv-saelens/ready .venv-bench/dictionary-learning/ready
 	$(PYTHON) -m venv $(@D)
 	$(call install_torch,$(@D)/bin/python)
 	$(@D)/bin/python -m pip install -q $(LAZY) -c constraints.txt \
-	  accelerate einops numpy pillow pydantic 'python-socketio[client]' requests tqdm transformers
+	  accelerate einops numpy pillow pydantic 'python-socketio[client]' requests tqdm transformers wandb
 	$(@D)/bin/python -m pip install -q $(LAZY) --no-deps dictionary-learning==0.1.0 nnsight==0.3.7
 	@touch $@
 

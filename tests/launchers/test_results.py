@@ -105,6 +105,15 @@ def test_a_point_that_fails_ends_its_job_and_the_sweeper_decides(tmp_path, tiny)
     assert (basic.returncode, basic.stderr.splitlines()[-1]) == (1, f"error: {failed['value']}")
 
 
+def test_a_callback_sees_a_pruned_point_end_without_an_objective(tmp_path, tiny):
+    multirun(*tiny, "hydra/sweeper=halving", "training.lr=1e-4,1e-2", "objective=nmse", CALLBACK)
+    ended = [event for event in read(tmp_path, SEEN) if event[0] == "end"]
+    assert [event[4] for event in ended] == ["COMPLETED", "COMPLETED"]
+    values = {event[1]: event[5] for event in ended}
+    assert values[0] is None
+    assert 0 < values[1] < 1
+
+
 def test_what_leave_out_leaves_out_is_a_failed_job_even_if_it_is_a_whole_batch(tmp_path, tiny):
     words = [*tiny, BATCHES, "hydra.sweeper.max_batch_size=1", "objective=nmse", "leave_out=[{k: 3}]", "k=3,4"]
     multirun(*words)
