@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.runtime.console import pluralize
-from sae_sweeps.sweep.halving import Brackets, find_bracket, list_rungs, name_objective, read_rungs, write_value
+from sae_sweeps.sweep.halving import Brackets, list_rungs, name_objective, read_rungs, write_value
 from sae_sweeps.tasks.point import PointRun
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Halving:
             return
         run.trainer.stopped = True
         known = read_rungs(run.point.folder)
-        if known is None or known.bracket != find_bracket(config) or rung not in known.values:
+        if known is None or known.bracket != run.bracket or rung not in known.values:
             write_value(run.point, rung, self._measure(run))
         self._paused[run] = rung
 
@@ -63,8 +63,5 @@ class Halving:
 
     def _is_early(self, run: PointRun, rung: int, runs: Sequence[PointRun]) -> bool:
         """Return whether a point of the bracket is in training and has not reached the rung."""
-        bracket = find_bracket(run.config)
-        return any(
-            other.is_open and other.trainer.tokens_done < rung and find_bracket(other.config) == bracket
-            for other in runs
-        )
+        early = (other for other in runs if other.is_open and other.trainer.tokens_done < rung)
+        return any(other.bracket == run.bracket for other in early)

@@ -1,5 +1,6 @@
 """Runs one point (one SAE of a sweep) of a pack: log, checkpoints, W&B run, progress and results."""
 
+import functools
 import shutil
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
 from sae_sweeps.sweep import Point, point_state
+from sae_sweeps.sweep.halving import find_bracket
 from sae_sweeps.sweep.unit_sums import write_sums
 from sae_sweeps.tasks.results import describe_results
 from sae_sweeps.tasks.wandb_run import CURVE, log_results, start_point_run, wandb_metrics
@@ -142,6 +144,11 @@ class PointRun:
         shutil.rmtree(folder)
         self._left_out = 0
         return None
+
+    @functools.cached_property
+    def bracket(self) -> str:
+        """Return a key that is equal for points that halving compares with one another."""
+        return find_bracket(self.config)
 
     @property
     def has_taken_every_step(self) -> bool:
