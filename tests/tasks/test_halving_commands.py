@@ -55,7 +55,7 @@ def test_status_and_report_show_the_bracket(halved):
     (section,) = re.findall(r'<section id="halving".*?</section>', page, flags=re.DOTALL)
     rows = re.findall(r"<tr>(.*?)</tr>", section)
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
-    assert cells[0] == ["SAE", "300", "600", "1,200", "NMSE at k at the end", "state"]
+    assert cells[0] == ["SAE", "at 300", "at 600", "at 1,200", "NMSE at k at the end", "state"]
     assert [row[-1] for row in cells[1:]] == ["done", *["pruned"] * 7]
     assert [sum("✓" in cell for cell in row) for row in cells[1:]] == [3, 2, 1, 1, 0, 0, 0, 0]
     assert [sum("✗" in cell for cell in row) for row in cells[1:]] == [0, *[1] * 7]
