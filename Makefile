@@ -75,7 +75,7 @@ long: CHOSEN := long
 long: integration
 
 integration: setup environments
-	SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
+	OMP_NUM_THREADS=1 SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
 	  DICTIONARY_LEARNING_PYTHON=.venv-formats/bin/python SPARSIFY_PYTHON=.venv-formats/bin/python \
 	  $(BIN)/python -m pytest -m "$(CHOSEN)" -n 2 --dist loadgroup  # the tests with Slurm mostly wait
 
