@@ -47,7 +47,7 @@ class Halving:
         return run.measure(None, data.acts_AD[:COMPARED], name)
 
     def settle(self, runs: Sequence[PointRun]) -> list[tuple[PointRun, str]]:
-        """Let paused points continue that are good enough. Returns those that are not, each with a reason.
+        """Resume paused points that are good enough. Returns those that are not, each with a reason.
 
         A point is compared once all points of its bracket in this pack have reached the rung, with all points of the
         sweep that have reached it, in other packs and commands too.
