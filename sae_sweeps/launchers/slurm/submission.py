@@ -46,8 +46,8 @@ class Submitted:
     packs: list[int]  # number of points in each pack
     follow_ups: dict[str, str]  # follow-up task -> job id
     done: int  # number of points skipped because they are done
-    pruned: int  # number of points skipped because halving has ended them
     under_way: int  # number of points skipped because they are queued or running
+    pruned: int = 0  # number of points skipped because halving has ended them
 
     def lines(self) -> list[str]:
         """Return the lines to print: the skipped points, the submitted packs, and the submitted follow-up tasks."""
@@ -91,7 +91,7 @@ def submit(sweep: Sweep, points: Sequence[Point], then: Sequence[str], settings:
             raise SlurmError(f"{error.cause}{accepted}", error.fix) from None
     states = [seen.points[point.name].state for point in points]
     under_way = states.count(QUEUED) + states.count(RUNNING)
-    return Submitted(jobs, [len(pack) for pack in packs], follow_ups, states.count(DONE), len(ended), under_way)
+    return Submitted(jobs, [len(pack) for pack in packs], follow_ups, states.count(DONE), under_way, len(ended))
 
 
 def submit_task(sweep: Sweep, task: str, configs: Sequence[Config], settings: Settings) -> str | None:
