@@ -102,6 +102,8 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
     selected = copy.deepcopy({name: values[name] for name in RESULT_GROUPS})
     for neutral in ("checkpoint_every", "log_every", "keep_states", "precision"):
         selected["training"].pop(neutral, None)
+    if selected["training"].get("lr") is not None:
+        selected["training"].pop("base_lr", None)  # without effect
     selected["dataset"].pop("retry_seconds", None)
     selected["dataset"] = _name_text(selected["dataset"])
     selected["model"] = _name_sequences(selected["model"])

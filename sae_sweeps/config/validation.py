@@ -242,7 +242,8 @@ def _is_token(value: object) -> bool:
 
 def _check_training(checks: Checks) -> None:
     training, cache = checks.config.training, checks.config.activations.cache
-    checks.require_positive("training.tokens", "training.batch_size", "training.lr", "training.dead_after_tokens")
+    checks.require_positive("training.tokens", "training.batch_size", "training.base_lr")
+    checks.require_positive("training.dead_after_tokens", *(["training.lr"] if training.lr is not None else []))
     checks.require_positive("training.chunk_batches", "training.checkpoint_every", "training.log_every")
     fix = "activations.cache=FOLDER, or null for no cache"
     checks.require("activations.cache", cache != "", "must not be empty", fix)

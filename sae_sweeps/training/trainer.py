@@ -37,8 +37,9 @@ class Trainer:
         self.steps_done = 0
         self.stopped = False
         self.idle_tokens_F = torch.zeros(sae.dict_size, dtype=torch.int64, device=sae.W_dec.device)
+        self._peak_lr = config.peak_lr(sae.dict_size)
         self._optimizer = torch.optim.Adam(
-            sae.parameters(), lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True
+            sae.parameters(), lr=self._peak_lr, betas=(config.betas[0], config.betas[1]), fused=True
         )
 
     @property
@@ -72,7 +73,7 @@ class Trainer:
             scale = min(scale, step / config.warmup_steps)
         if config.decay_fraction > 0:
             scale = min(scale, (config.steps - step + 1) / (config.decay_fraction * config.steps))
-        return config.lr * scale
+        return self._peak_lr * scale
 
     def step(self, x_BD: Tensor) -> Step:
         """Take one optimizer step on a batch of raw activations (B, D), and return loss, L0 and active latents.

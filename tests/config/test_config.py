@@ -104,6 +104,7 @@ def test_every_choice_composes(group):
         ("dataset=hub", "dataset.name"),
         ("training.tokens=100", "training.tokens"),
         ("training.lr=nan", "training.lr"),
+        ("training.base_lr=0", "training.base_lr"),
         ("training.betas=[0.9]", "training.betas"),
         ("training.decay_fraction=2", "training.decay_fraction"),
         ("sae.aux_coefficient=-1", "sae.aux_coefficient"),

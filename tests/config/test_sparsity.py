@@ -96,11 +96,20 @@ def test_points_keep_the_names_that_they_had_without_these_settings():
     assert compose_name("sae=jumprelu").endswith("-1cf80f10")
     assert compose_name("sae=topk", "dict_size=6144").endswith("-5518c975")
     before = asdict(composed("sae=jumprelu"))
-    for group, names in (("sae", LISTED_SETTINGS[:3]), ("training", ("dead_counts_batch", "normalize_before_update"))):
+    new = ("dead_counts_batch", "normalize_before_update", "base_lr")
+    for group, names in (("sae", LISTED_SETTINGS[:3]), ("training", new)):
         for name in names:
             del before[group][name]
     assert from_json(json.loads(json.dumps(before))) == composed("sae=jumprelu")
     assert find_varying([before, asdict(composed("sae=jumprelu"))]) == []
+
+
+def test_base_lr_names_a_point_only_without_a_learning_rate():
+    assert compose_name("training.base_lr=1e-3") == compose_name()
+    names = {compose_name("training.lr=null", f"training.base_lr={rate}") for rate in (2e-4, 1e-3)}
+    assert len(names | {compose_name()}) == 3
+    configs = [asdict(composed("training.lr=null", f"dict_size={size}")) for size in (3072, 6144)]
+    assert find_varying(configs) == ["dict_size"]
 
 
 @pytest.mark.parametrize(
