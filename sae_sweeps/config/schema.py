@@ -137,6 +137,9 @@ class TrainingConfig:
     # initial decoder bias: zero, or mean (mean of the first chunk; fewer dead latents). zero draws a warning where the
     # norm of this mean is larger than the spread, the root of the mean of |x - mean|²
     initial_bias: str = "zero"
+    # initial weights: random, or data: decoder rows are the directions of activations of the first chunk, and encoder
+    # rows the filters that find them, which saves the steps that learn this. data needs initial_bias=mean
+    initial_weights: str = "random"
     decay_fraction: float = 0.0  # fraction of the steps at the end, over which the learning rate falls linearly to 0
     dead_after_tokens: int = 20_480  # a latent that has not fired for this many activations is dead
     # whether these activations include the batch of the step, as in the code of arXiv:2412.06410; false: only the

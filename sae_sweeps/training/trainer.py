@@ -103,10 +103,15 @@ class Trainer:
     def steps(self, chunk_AD: Tensor) -> Iterator[Step]:
         """Train on the batches of a chunk of raw activations (A, D) that are still left, and yield each step's result.
 
-        At the first step of all, `initial_bias=mean` sets the biases from the mean of the chunk.
+        At the first step of all, `initial_bias=mean` sets the biases from the mean of the chunk, and
+        `initial_weights=data` the weights from its activations.
         """
         if self.steps_done == 0:
-            self._start_biases(self._normalize(chunk_AD))
+            x_AD = self._normalize(chunk_AD)
+            self._start_biases(x_AD)
+            if self.config.initial_weights == "data":
+                self.sae.start_from(x_AD)
+            del x_AD
         batches = chunk_AD.split(self.config.batch_size)
         for x_BD in batches[self.steps_done % len(batches) :]:
             if self.finished:

@@ -105,6 +105,7 @@ def test_every_choice_composes(group):
         ("training.tokens=100", "training.tokens"),
         ("training.lr=nan", "training.lr"),
         ("training.base_lr=0", "training.base_lr"),
+        ("training.initial_weights=zero", "training.initial_weights"),
         ("training.betas=[0.9]", "training.betas"),
         ("training.decay_fraction=2", "training.decay_fraction"),
         ("sae.aux_coefficient=-1", "sae.aux_coefficient"),
@@ -136,6 +137,13 @@ def test_a_bad_value_gives_one_problem_that_names_the_setting_and_a_fix(override
     assert str(problem).startswith(f"{setting}=")
     assert "Fix: " in str(problem)
     assert "\n" not in str(problem)
+
+
+def test_weights_from_data_need_the_mean():
+    (problem,) = find_problems(composed("training.initial_weights=data", "training.initial_bias=zero"))
+    assert problem.setting == "training.initial_weights"
+    assert problem.fix == "training.initial_bias=mean"
+    assert not find_problems(composed("training.initial_weights=data", "training.initial_bias=mean"))
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_points_keep_the_names_that_they_had_without_these_settings():
     assert compose_name("sae=jumprelu").endswith("-1cf80f10")
     assert compose_name("sae=topk", "dict_size=6144").endswith("-5518c975")
     before = asdict(composed("sae=jumprelu"))
-    new = ("dead_counts_batch", "normalize_before_update", "base_lr")
+    new = ("dead_counts_batch", "normalize_before_update", "base_lr", "initial_weights")
     for group, names in (("sae", LISTED_SETTINGS[:3]), ("training", new)):
         for name in names:
             del before[group][name]
@@ -121,6 +121,7 @@ def test_base_lr_names_a_point_only_without_a_learning_rate():
         "training.dead_counts_batch=true",
         "training.aux_residual_gradient=true",
         "training.normalize_before_update=true",
+        "training.initial_weights=data",
     ],
 )
 def test_other_values_name_another_point_and_are_shown(word):

@@ -73,9 +73,10 @@ def test_the_same_steps_give_the_same_bytes(architecture, precision, device):
 
 
 SIZED = dataclasses.replace(CONFIG, lr=None, base_lr=5e-4)
+FROM_DATA = dataclasses.replace(CONFIG, initial_bias="mean", initial_weights="data")
 
 
-@pytest.mark.parametrize("config", [CONFIG, SIZED], ids=["lr", "base_lr"])
+@pytest.mark.parametrize("config", [CONFIG, SIZED, FROM_DATA], ids=["lr", "base_lr", "from data"])
 @pytest.mark.parametrize("interrupted_at", [1, 4, 7, 22])
 @pytest.mark.parametrize("architecture", SAES)
 def test_a_resumed_training_ends_in_the_same_state(architecture, interrupted_at, config):
@@ -122,9 +123,12 @@ class Directions:
         return acts_AD.to(self.dtype)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("architecture", SAES)
-def test_a_trained_sae_is_as_good_as_a_dense_implementation(architecture, precision):
+CASES = [(name, precision, "random") for name in SAES for precision in ("float32", "bfloat16")]
+CASES += [(name, "bfloat16", "data") for name in ("topk", "batchtopk", "jumprelu to an l0")]
+
+
+@pytest.mark.parametrize(("architecture", "precision", "initial_weights"), CASES)
+def test_a_trained_sae_is_as_good_as_a_dense_implementation(architecture, precision, initial_weights):
     """The dense one computes in float64: in float32 some of these trainings drift by rounding, which differs by CPU."""
     makes = {
         "topk": lambda: TopKSAE(24, 128, 6, aux_latents=8),
@@ -141,6 +145,7 @@ def test_a_trained_sae_is_as_good_as_a_dense_implementation(architecture, precis
     }
     settings = {"tokens": 300 * 64, "batch_size": 64, "lr": 1e-2, "chunk_batches": 8, "dead_after_tokens": 640}
     config = TrainingConfig(**settings, decay_fraction=0.3, initial_bias="mean", precision=precision)
+    config = dataclasses.replace(config, initial_weights=initial_weights)
     trainer = Trainer(makes[architecture](), config)
     dead_steps = 0
     for _, steps in train([trainer], Directions()):
