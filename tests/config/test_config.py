@@ -11,7 +11,7 @@ from sae_sweeps.config.identity import RESULT_GROUPS, select_shown_settings
 from sae_sweeps.config.sparsity import explain_sparsity, resolve_sparsity
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.places import PROJECT
-from tests.conftest import composed
+from tests.conftest import EARLIER_QUICK, composed
 
 PAPER_TRAINING = {
     "tokens": 1_000_000_000,
@@ -230,7 +230,8 @@ def test_the_name_of_a_point_depends_on_all_settings_of_its_result_and_on_no_oth
 def test_a_listed_coefficient_names_the_same_point_as_a_given_one_whatever_else_is_listed():
     listed = compose_name(*LISTED)
     given = f"sae.sparsity_coefficient={composed('model=gpt2-small').model.sparsity_coefficients.values[32]}"
-    assert compose_name(*LISTED, given).endswith("-f1b918e4")  # from before a coefficient had settings of its own
+    # from before a coefficient had settings of its own
+    assert compose_name(*LISTED, given, *EARLIER_QUICK).endswith("-f1b918e4")
     assert compose_name(*LISTED, given, *(f"sae.{name}={value}" for name, value in PAPER_JUMPRELU.items())) == listed
     assert compose_name(*LISTED, also_listed={8: 0.02}) == listed
     assert compose_name(*LISTED, "sae.sparsity_coefficient=0.5") != listed

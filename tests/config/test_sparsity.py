@@ -11,7 +11,7 @@ from sae_sweeps.config.saes import LISTED_SETTINGS, JumpReLUConfig
 from sae_sweeps.config.sparsity import explain_sparsity, uses_listed
 from sae_sweeps.config.validation import find_problems
 from tests.config.test_config import LISTED, PAPER_JUMPRELU, compose_name
-from tests.conftest import composed
+from tests.conftest import EARLIER_QUICK, composed
 
 OURS = {name: getattr(JumpReLUConfig, name) for name in LISTED_SETTINGS}
 
@@ -92,16 +92,17 @@ def test_settings_that_cannot_work_give_one_error(words, setting, problem):
 
 
 def test_points_keep_the_names_that_they_had_without_these_settings():
-    assert compose_name().endswith("-fc05b429")
-    assert compose_name("sae=jumprelu").endswith("-1cf80f10")
-    assert compose_name("sae=topk", "dict_size=6144").endswith("-5518c975")
-    before = asdict(composed("sae=jumprelu"))
+    assert compose_name(*EARLIER_QUICK).endswith("-fc05b429")
+    assert compose_name(*EARLIER_QUICK, "sae=jumprelu").endswith("-1cf80f10")
+    assert compose_name(*EARLIER_QUICK, "sae=topk", "dict_size=6144").endswith("-5518c975")
+    jumprelu = composed(*EARLIER_QUICK, "sae=jumprelu")
+    before = asdict(jumprelu)
     new = ("dead_counts_batch", "normalize_before_update", "base_lr", "initial_weights")
     for group, names in (("sae", LISTED_SETTINGS[:3]), ("training", new)):
         for name in names:
             del before[group][name]
-    assert from_json(json.loads(json.dumps(before))) == composed("sae=jumprelu")
-    assert find_varying([before, asdict(composed("sae=jumprelu"))]) == []
+    assert from_json(json.loads(json.dumps(before))) == jumprelu
+    assert find_varying([before, asdict(jumprelu)]) == []
 
 
 def test_base_lr_names_a_point_only_without_a_learning_rate():
