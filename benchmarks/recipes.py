@@ -1,7 +1,7 @@
 """Compares recipes of training: what error SAEs reach with which settings, after how many tokens and seconds.
 
     python benchmarks/recipes.py                                  # the embedded model, README's setting
-    python benchmarks/recipes.py --recipes before lr-2e-3 --architectures topk --seeds 0 1 2
+    python benchmarks/recipes.py --recipes before efficient --architectures topk --seeds 0 1 2
     python benchmarks/recipes.py --add 'mine: training.lr=3e-3 training.betas=[0.8,0.99]' --recipes before mine
     python benchmarks/recipes.py --model smollm2-135m --dict-sizes 4608 --tokens 983040
 
@@ -44,23 +44,26 @@ BEFORE = (
     "training=quick training.batch_size=1024 training.lr=4e-3 training.betas=[0.9,0.99] training.warmup_steps=40 "
     "training.decay_fraction=0.3"
 )
-SMALL = f"{BEFORE} training.batch_size=256 training.warmup_steps=160 training.decay_fraction=1"
-# name -> settings. Each changes one thing of `before`; `small-...` change one of a smaller batch with decay throughout
+EFFICIENT = "training=efficient training.base_lr=5e-3"  # the rate for 327 680 tokens
+# name -> settings. Each changes one thing of `before`, or of `efficient`
 RECIPES = {
     "before": BEFORE,
     "quick": "training=quick",
     "paper": "training=paper",
-    **{f"lr-{lr}": f"{BEFORE} training.lr={lr}" for lr in ("2e-3", "6e-3", "8e-3")},
-    "lr-of-size": f"{BEFORE} training.lr=null training.base_lr=2e-3",
-    "betas-0.8": f"{BEFORE} training.betas=[0.8,0.99]",
-    "decay-all": f"{BEFORE} training.decay_fraction=1",
-    "batch-512": f"{BEFORE} training.batch_size=512 training.warmup_steps=80",
-    "batch-256": f"{BEFORE} training.batch_size=256 training.warmup_steps=160",
-    "batch-128": f"{BEFORE} training.batch_size=128 training.warmup_steps=320",
-    "small": SMALL,
-    "small-lr-3e-3": f"{SMALL} training.lr=3e-3",
-    "small-betas-0.8": f"{SMALL} training.betas=[0.8,0.99]",
-    "small-lr-of-size": f"{SMALL} training.lr=null training.base_lr=1.5e-3",
+    **{f"before-lr-{lr}": f"{BEFORE} training.lr={lr}" for lr in ("2e-3", "6e-3", "8e-3")},
+    "before-data": f"{BEFORE} training.initial_weights=data",
+    "before-betas": f"{BEFORE} training.betas=[0.8,0.99]",
+    "before-decay-all": f"{BEFORE} training.decay_fraction=1",
+    "before-batch-256": f"{BEFORE} training.batch_size=256 training.warmup_steps=160",
+    "efficient": EFFICIENT,
+    **{f"efficient-{lr}": f"{EFFICIENT} training.base_lr={lr}" for lr in ("2.5e-3", "3.5e-3", "7e-3", "1e-2")},
+    "efficient-random": f"{EFFICIENT} training.initial_weights=random",
+    **{f"efficient-beta-{beta}": f"{EFFICIENT} training.betas=[{beta},0.99]" for beta in ("0.9", "0.5")},
+    "efficient-beta2-0.95": f"{EFFICIENT} training.betas=[0.8,0.95]",
+    "efficient-warmup-16": f"{EFFICIENT} training.warmup_steps=16",
+    "efficient-decay-0.3": f"{EFFICIENT} training.decay_fraction=0.3",
+    "efficient-batch-512": f"{EFFICIENT} training.batch_size=512 training.warmup_steps=80",
+    "efficient-batch-256": f"{EFFICIENT} training.batch_size=256 training.warmup_steps=160",
 }
 WORDS = """\
 SAEs on `{model}` at `{hook}`, k {k}; each row is the mean of its seeds. All have the same activations in the same order
