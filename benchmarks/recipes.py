@@ -33,7 +33,6 @@ from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.cli import app  # noqa: F401  registers schemas and resolvers
 from sae_sweeps.config import Config, to_config
 from sae_sweeps.config.validation import find_problems
-from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.evaluation.reconstruction import reconstruct
 from sae_sweeps.tasks.point import build_sae
 from sae_sweeps.training.trainer import Trainer
@@ -152,7 +151,7 @@ def train_run(run: Run, chunks: Sequence[Tensor], held_out: HeldOut, source: Act
         "curve": curve,
     }
     if ce:
-        row["ce"] = evaluate(sae, source.model, held_out)["ce_degradation"]
+        row["ce"] = held_out.compare(source.model, [found.recon_AD])[0].cross_entropy - held_out.ce
     return row
 
 
@@ -257,27 +256,16 @@ def main() -> None:
     first = compose_run(runs[0].words)
     source = ActivationSource(first, torch.device("cpu"))
     chunks, held_out = read_chunks(source, first, max(args.tokens)), source.held_out(args.held_out)
-    rows = []
+    settings = {"model": args.model, "hook": first.model.hook, "k": args.k, "chunk": CHUNK, "every": CHUNK}
+    settings |= {"held_out": len(held_out.acts_AD), "sample": SAMPLE}
+    data |= {"settings": settings, "levels": args.levels, "recipes": recipes, "rows": []}
     for number, run in enumerate(runs, start=1):
         name = f"{run.recipe}, {run.architecture} {run.dict_size}, seed {run.seed}, {run.tokens:,} tokens"
-        rows.append({"name": name, **train_run(run, chunks, held_out, source, args.ce)})
-        found = rows[-1]
+        found = {"name": name, **train_run(run, chunks, held_out, source, args.ce)}
+        data["rows"].append(found)
         print(f"{number} of {len(runs)}: {name}: {found['nmse']:.4f}, {found['dead']:.1%} dead", flush=True)
-    data |= {
-        "settings": {
-            "model": args.model,
-            "hook": first.model.hook,
-            "k": args.k,
-            "chunk": CHUNK,
-            "held_out": len(held_out.acts_AD),
-            "sample": SAMPLE,
-            "every": CHUNK,
-        },
-        "levels": args.levels,
-        "recipes": recipes,
-        "rows": rows,
-    }
-    write_results(args.results, f"recipes-{args.model}{args.name and '-'}{args.name}", data, format_page(data))
+        # after each SAE, so that what is measured is kept
+        write_results(args.results, f"recipes-{args.model}{args.name and '-'}{args.name}", data, format_page(data))
 
 
 if __name__ == "__main__":
