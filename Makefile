@@ -75,7 +75,7 @@ long: CHOSEN := long
 long: integration
 
 integration: setup environments
-	SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
+	OMP_NUM_THREADS=1 SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
 	  DICTIONARY_LEARNING_PYTHON=.venv-formats/bin/python SPARSIFY_PYTHON=.venv-formats/bin/python \
 	  $(BIN)/python -m pytest -m "$(CHOSEN)" -n 2 --dist loadgroup  # the tests with Slurm mostly wait
 
@@ -139,7 +139,7 @@ bench-sweeps: setup .venv-saelens/ready .venv-bench/dictionary-learning/ready
 	$(PYTHON) -m venv $(@D)
 	$(call install_torch,$(@D)/bin/python)
 	$(@D)/bin/python -m pip install -q $(LAZY) -c constraints.txt \
-	  accelerate einops numpy pillow pydantic 'python-socketio[client]' requests tqdm transformers
+	  accelerate einops numpy pillow pydantic 'python-socketio[client]' requests tqdm transformers wandb
 	$(@D)/bin/python -m pip install -q $(LAZY) --no-deps dictionary-learning==0.1.0 nnsight==0.3.7
 	@touch $@
 

@@ -31,7 +31,7 @@ hook and the steps of all SAEs, from the commands with one hook."""
 
 def measure(model: str, tokens: int, dict_size: int, threads: int, timeout: float) -> dict[str, dict[str, Any]]:
     """Return the row of each command: one per hook, and one with all of them."""
-    words = (f"model={model}", f"training.tokens={tokens}", "evaluation.tokens=4096")
+    words = (f"model={model}", f"training.tokens={tokens}", "evaluation.tokens=1024")
     sizes = Sizes({}, {}, (), (dict_size, dict_size), (3,), words)
     rows = {}
     for name, hooks in [*((hook, [hook]) for hook in HOOKS[model]), ("all", HOOKS[model])]:

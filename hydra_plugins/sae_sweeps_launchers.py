@@ -14,3 +14,7 @@ class SlurmLauncher(launcher.SlurmLauncher):
 
 class Sweeper(composition.Sweeper):
     """The target of conf/hydra/sweeper/points.yaml."""
+
+
+class HalvingSweeper(composition.HalvingSweeper):
+    """The target of conf/hydra/sweeper/halving.yaml."""

@@ -18,7 +18,8 @@ from sae_sweeps.config.saes import SAE_SCHEMAS
 from sae_sweeps.config.schema import Config
 from sae_sweeps.runtime.places import PROJECT
 
-CHOSEN = ("sae.architecture", "task.name", "given")  # set by the choice of a group, or by the program
+# set by the choice of a group or sweeper, or by the program
+CHOSEN = ("sae.architecture", "task.name", "given", "halving.enabled")
 INNER = (*CHOSEN, "model.sparsity_coefficients", "model.cpu_sequences")  # the last two are set only in conf/model
 
 

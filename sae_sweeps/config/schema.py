@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from sae_sweeps.config.halving import HalvingConfig
 from sae_sweeps.config.saes import SAEConfig
 from sae_sweeps.config.studies import (
     ExportConfig,
@@ -241,6 +242,7 @@ class Config:
     publish: PublishConfig = field(default_factory=PublishConfig)
     remove: RemoveConfig = field(default_factory=RemoveConfig)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    halving: HalvingConfig = field(default_factory=HalvingConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     # tasks to run when all points are done, studies before the report: stitch, join, meta_sae, meta_sizes, latents,
     # evaluate and report
@@ -249,7 +251,8 @@ class Config:
     # has one of the values of every setting of an entry is left out. Names of points do not show it
     leave_out: list[dict[str, Any]] = field(default_factory=list)
     # metric of results.json, or a list of metrics, such as nmse or [nmse,l0], that the sweeper gets of each finished
-    # point. Sweepers that propose points from results (hydra/sweeper=optuna) need it. Names of points do not show it
+    # point. Sweepers that propose points from results (hydra/sweeper=optuna) need it; hydra/sweeper=halving compares
+    # points by it, by nmse_at_k without one. Names of points do not show it
     objective: Any = None
     # output format. task=report: html, or md (a Markdown table, printed); task=export and task=publish: sae_lens,
     # dictionary_learning, sparsify or saebench; None: html or sae_lens

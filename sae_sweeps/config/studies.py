@@ -94,7 +94,8 @@ class PublishConfig:
 class RemoveConfig:
     """The task `remove`."""
 
-    states: list[str] = field(default_factory=lambda: ["failed"])  # of the points: any of failed, interrupted, waiting
+    # of the points: any of failed, interrupted, waiting and pruned
+    states: list[str] = field(default_factory=lambda: ["failed"])
     dry_run: bool = True  # list the points without removing them
 
 

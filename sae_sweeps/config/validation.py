@@ -20,7 +20,7 @@ BOS_PLACES = ("sequence", "document")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 # tasks that can run when all points are done; steer cannot, as it names latents of an SAE
 FOLLOW_UPS = (*(task for task in STUDY_TASKS if task != "steer"), "report")
-REMOVABLE = ("failed", "interrupted", "waiting")  # states of points that task=remove may remove
+REMOVABLE = ("failed", "interrupted", "waiting", "pruned")  # states of points that task=remove may remove
 TRACKING_MODES = ("offline", "online", "off")
 
 

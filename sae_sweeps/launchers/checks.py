@@ -11,6 +11,7 @@ from sae_sweeps.launchers.protocol import Launcher
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import ConfigError, RefusedError
 from sae_sweeps.sweep import Point, Sweep, point_state
+from sae_sweeps.sweep.halving import find_halving_problems
 from sae_sweeps.sweep.objective import find_objective_problems
 from sae_sweeps.sweep.preflight import Preflight
 
@@ -28,7 +29,8 @@ def refuse_invalid(points: Sequence[tuple[str, Config]], launcher: Launcher) -> 
     preflight = Preflight()
     lines: dict[str, list[str]] = {}
     for folder, config in points:
-        found = [*launcher.find_problems(config), *preflight.find_problems(config), *find_objective_problems(config)]
+        found = [*launcher.find_problems(config), *preflight.find_problems(config)]
+        found += find_objective_problems(config) or find_halving_problems(config)
         for error in found:
             lines.setdefault(str(error), []).append(folder)
     if not lines:

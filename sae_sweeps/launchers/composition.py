@@ -19,13 +19,22 @@ class Sweeper(BasicSweeper):
     Our launchers compose and check all points themselves, and a sweep that is refused must leave no files.
     """
 
+    further: tuple[str, ...] = ()  # overrides that it adds to each point
+
     def sweep(self, arguments: list[str]) -> Any:
         """Split the command-line overrides into one list per point, and launch all points in one batch."""
         assert self.hydra_context is not None, "Hydra must call setup before sweep"
         assert self.launcher is not None, "Hydra must call setup before sweep"
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        (batch,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        words = [*self._parse_config(), *arguments, *self.further]
+        (batch,) = self.split_arguments(parser.parse_overrides(words), None)
         return [self.launcher.launch(batch, initial_job_idx=0)]
+
+
+class HalvingSweeper(Sweeper):
+    """A sweeper whose points are compared in training, so that those that do worse than others end early."""
+
+    further = ("halving.enabled=true",)
 
 
 def compose(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence[str]], first: int) -> list[DictConfig]:

@@ -17,6 +17,7 @@ from sae_sweeps.runtime.errors import FailedPointError
 from sae_sweeps.runtime.storage import is_forbidden
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.objective import read_objective
+from sae_sweeps.sweep.point_state import PRUNED, read_state
 
 
 class Job:
@@ -65,10 +66,10 @@ class Job:
             self.context.callbacks.on_job_end(config=self.composed, job_return=self.result)
 
     def complete(self) -> None:
-        """Set the result of a job that has ended well: the objective of the point, or None for another task."""
-        is_point = self.config.task.name in POINT_TASKS
+        """Set the result of a job that has ended well: the objective of the point; None if pruned, or another task."""
+        has_results = self.config.task.name in POINT_TASKS and read_state(self.folder).state != PRUNED
         try:
-            self.result.return_value = read_objective(self.config, self.folder) if is_point else None
+            self.result.return_value = read_objective(self.config, self.folder) if has_results else None
             self.result.status = JobStatus.COMPLETED
         except FailedPointError as error:
             self.fail(str(error))

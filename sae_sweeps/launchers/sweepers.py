@@ -10,7 +10,7 @@ from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep.objective import SETTING, list_objectives
 
-OURS = "hydra_plugins.sae_sweeps_launchers.Sweeper"
+OURS = tuple(f"hydra_plugins.sae_sweeps_launchers.{name}" for name in ("Sweeper", "HalvingSweeper"))
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 WAIT = "hydra.launcher.wait"
 
@@ -20,7 +20,7 @@ def reads_results(master: DictConfig) -> bool:
 
     master: Hydra's configuration of the whole command
     """
-    return bool(master.hydra.sweeper._target_ != OURS)
+    return bool(master.hydra.sweeper._target_ not in OURS)
 
 
 def find_sweeper_problems(master: DictConfig, config: Config, *, waits: bool) -> list[ConfigError]:
@@ -34,6 +34,9 @@ def find_sweeper_problems(master: DictConfig, config: Config, *, waits: bool) ->
         return []
     sweeper = f"hydra/sweeper={master.hydra.runtime.choices['hydra/sweeper']}"
     found = []
+    if config.halving.enabled:
+        problem = f"{sweeper} chooses points by their results, which pruned points do not have"
+        found.append(ConfigError("halving.enabled", "true", problem, "leave out one of them"))
     if not waits:
         problem = f"{sweeper} reads the results of points when the launcher returns, and the jobs have not ended then"
         found.append(ConfigError(WAIT, "false", problem, f"{WAIT}=true"))

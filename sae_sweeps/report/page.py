@@ -17,6 +17,8 @@ from sae_sweeps.report.cautions import list_cautions
 from sae_sweeps.report.contests import Contest, find_contests
 from sae_sweeps.report.explorer import build_explorer
 from sae_sweeps.report.finished import FinishedStudy, find_finished
+from sae_sweeps.report.halving import ABOUT as ABOUT_HALVING
+from sae_sweeps.report.halving import describe_halving, list_brackets
 from sae_sweeps.report.joining import list_joined
 from sae_sweeps.report.matching import list_matched
 from sae_sweeps.report.meta_sizes import list_sizes
@@ -114,6 +116,7 @@ def build_page(
         "cautions": _list("cautions", [*list_cautions(groups), *list_outdated(studies, points)]),
         "about": _list("about", describe_points(points)),
         "scaling": _table("Scaling laws", ABOUT_LAWS, list_predictions(laws), describe_laws(laws)),
+        "halving": _halving_section(labelled_points.values()),
         **_table_sections(studies, labelled_points.values()),
         "failures": _list("failures", list_failures(points, outcomes)),
         "written": _escape(_describe_origin()),
@@ -130,6 +133,11 @@ def _summary_sections(groups: Sequence[Group], contests: Sequence[Contest]) -> d
         "summary": _escape(summarise(groups)),
         "differences": _table_section("differences", "Differences", DIFFERENCES, list_differences(contests)),
     }
+
+
+def _halving_section(labelled: Iterable[tuple[str, ComparedPoint]]) -> str:
+    rows, remarks = list_brackets(labelled), describe_halving(point for _, point in labelled)
+    return _table_section("halving", "Halving", ABOUT_HALVING, rows, remarks)
 
 
 def _list_commands(sweeps: Sequence[Sweep]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from sae_sweeps.report.terminal import swept_columns
 from sae_sweeps.runtime import logs
 from sae_sweeps.runtime.console import console, pluralize
 from sae_sweeps.sweep import Sweep
-from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
+from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, PRUNED, QUEUED, RUNNING, WAITING, State
 from sae_sweeps.sweep.sweep_state import SweepStates, read_states
 
 REASON_WIDTH = 28  # width in characters of the table's last column, the reason of the state
@@ -26,7 +26,7 @@ def summary(seen: SweepStates) -> str:
     """Return one line with the number of points in each state."""
     states = [state.state for state in seen.points.values()]
     line = pluralize(len(states), "point")
-    for state in (DONE, RUNNING, QUEUED, WAITING, INTERRUPTED, FAILED):
+    for state in (DONE, PRUNED, RUNNING, QUEUED, WAITING, INTERRUPTED, FAILED):
         line += f", {states.count(state)} {state}" * (state in states)
     return line
 

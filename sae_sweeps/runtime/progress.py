@@ -58,7 +58,7 @@ class Work:
             self._done[name] = tokens
 
     def finish(self, name: str, *, failed: bool) -> None:
-        """Note that a point is done, or failed. What it did not take any time for does not count as speed."""
+        """Note that a point has ended: done, or failed or pruned. What took no time does not count as speed."""
         tokens = self._tokens.get(name, 0)
         if failed or name not in self._before:
             self._before[name] = tokens - self._done.get(name, 0) + self._before.get(name, 0)
@@ -168,7 +168,7 @@ class SweepProgress:
         points, noun: number of points (or studies), and a plural for them
         tokens: name of a point -> tokens that it is trained and evaluated on; None: points alone are counted
         """
-        self._points, self._finished, self._failed, self._noun = points, 0, 0, noun
+        self._points, self._finished, self._failed, self._pruned, self._noun = points, 0, 0, 0, noun
         self._work = Work(tokens or {})
         self._task: TaskID | None = None
         self._bars: Progress | None = None
@@ -202,12 +202,13 @@ class SweepProgress:
         left = self._work.describe_time_left()
         return f"{left} for all {self._noun}" if left and self._points > 1 else left
 
-    def count_finished(self, name: str = "", *, failed: bool) -> None:
-        """Count one more point as finished or failed, and show the numbers of finished and failed points."""
-        self._finished += not failed
+    def count_finished(self, name: str = "", *, failed: bool, pruned: bool = False) -> None:
+        """Count one more point as finished, failed or pruned, and show these numbers."""
+        self._finished += not (failed or pruned)
         self._failed += failed
+        self._pruned += pruned
         if self._work.total:
-            self._work.finish(name, failed=failed)
+            self._work.finish(name, failed=failed or pruned)
         if not self.show() and self._points > 1:
             console.print(self._status, soft_wrap=True)
 
@@ -215,15 +216,15 @@ class SweepProgress:
         """Update the bar of all points. Returns False if there is none."""
         if self._bars is None or self._task is None:
             return False
-        done = self._work.done if self._work.total else self._finished + self._failed
+        done = self._work.done if self._work.total else self._finished + self._failed + self._pruned
         left = self._work.describe_time_left()
         self._bars.update(self._task, completed=done, status="  ".join(filter(None, [self._status, left])))
         return True
 
     @property
     def _status(self) -> str:
-        failed = f", {self._failed} failed" * (self._failed > 0)
-        return f"{self._finished} of {self._points} {self._noun} finished{failed}"
+        others = f", {self._failed} failed" * (self._failed > 0) + f", {self._pruned} pruned" * (self._pruned > 0)
+        return f"{self._finished} of {self._points} {self._noun} finished{others}"
 
 
 def progress_callback(display: PointProgress, noun: str = "sequences of the next chunk") -> OnProgress:

@@ -12,6 +12,7 @@ from sae_sweeps.runtime.console import console, pluralize
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.calibration import Calibration
+from sae_sweeps.sweep.halving import describe_brackets, list_ended, shorten
 from sae_sweeps.sweep.memory import FLOAT, number_bytes, pack_bytes
 from sae_sweeps.sweep.packs import split_into_packs
 from sae_sweeps.sweep.point import Point
@@ -36,6 +37,8 @@ class Plan:
     coefficients: for each k, the coefficient that the model lists and the settings that belong to it
     unverified: a sentence for each model or data set that could not be checked
     left_out: number of combinations of values that the setting `leave_out` leaves out
+    pruned: number of points that halving has ended
+    halving: a phrase for each kind of bracket of points, which says how many of them continue after each comparison
     """
 
     points: int
@@ -50,6 +53,8 @@ class Plan:
     coefficients: tuple[str, ...] = ()
     unverified: tuple[str, ...] = ()
     left_out: int = 0
+    pruned: int = 0
+    halving: tuple[str, ...] = ()
 
     @classmethod
     def from_points(
@@ -64,26 +69,30 @@ class Plan:
         partition: type of the devices that the jobs run on, such as "cuda"; None if unknown
         Raises: ConfigError if a model cannot be used.
         """
-        todo = [point for point in points if not point_state.is_done(point.folder)]
+        ended = {point.folder for point in list_ended(points)}
+        todo = [point for point in points if point.folder not in ended and not point_state.is_done(point.folder)]
         to_plan = points[0].config.task.name == "plan"
         packs = split_into_packs(todo, max_points)
+        expected = split_into_packs(shorten(todo), max_points)
         facts = {name: read_model_info(name, to_plan) for name in {point.config.model.name for point in todo}}
         root, setting = Path(points[0].config.output_root), points[0].config.device
         calibration = Calibration(root, is_local=is_local, setting=setting, partition=partition)
         device = calibration.type
         return cls(
             points=len(points),
-            done=len(points) - len(todo),
+            done=len(points) - len(ended) - len(todo),
+            pruned=len(ended),
             packs=[len(pack) for pack in packs],
-            model_tokens=sum(max(point.config.training.tokens for point in pack) for pack in packs),
-            sae_tokens=sum(point.config.training.tokens for point in todo),
+            model_tokens=sum(max(point.config.training.tokens for point in pack) for pack in expected),
+            sae_tokens=sum(point.config.training.tokens for pack in expected for point in pack),
             memory=max((_memory(pack, facts[pack[0].config.model.name], device) for pack in packs), default=0.0),
             disk=sum(_disk(point, facts[point.config.model.name]) for point in todo),
-            hours=sum(calibration.estimate_seconds(pack, facts[pack[0].config.model.name]) for pack in packs) / 3600,
+            hours=sum(calibration.estimate_seconds(pack, facts[pack[0].config.model.name]) for pack in expected) / 3600,
             source=_describe_source(todo, calibration),
             coefficients=tuple(
                 dict.fromkeys(explain_sparsity(each.config) for each in points if uses_listed(each.config))
             ),
+            halving=tuple(describe_brackets(todo)),
             unverified=tuple(_find_unverified(todo, facts)) if to_plan else (),
         )
 
@@ -105,6 +114,7 @@ class Plan:
         """Print the plan: a line per quantity, listed coefficient, and model or data set that could not be checked."""
         sizes = " + ".join(map(str, self.packs)) if len(self.packs) <= 12 else f"at most {max(self.packs)}"
         notes = [f"{self.done} are done already"] * bool(self.done)
+        notes += [f"{self.pruned} are pruned"] * bool(self.pruned)
         notes += [f"{pluralize(self.left_out, 'combination')} left out"] * bool(self.left_out)
         lines = {
             "points": f"{self.points}" + f" ({', '.join(notes)})" * bool(notes),
@@ -116,6 +126,8 @@ class Plan:
         }
         for name, line in lines.items():
             console.print(f"{name:<8}{line}", markup=False, soft_wrap=True)
+        for line in self.halving:
+            console.print(f"halving {line}; tokens and hours are of those that continue", markup=False, soft_wrap=True)
         for line in self.coefficients:
             console.print(f"jumprelu {line}", markup=False, soft_wrap=True)
         for sentence in self.unverified:

@@ -27,8 +27,11 @@ from sae_sweeps.training.curve import last_line
 
 LOCK_RETRY_SECONDS = 1.0  # seconds between two checks for a signal while another process holds a lock
 RESULTS, STATE, LOCK = "results.json", "state.json", ".lock"
-WAITING, QUEUED, RUNNING, INTERRUPTED, FAILED, DONE = "waiting", "queued", "running", "interrupted", "failed", "done"
-STATES = (WAITING, QUEUED, RUNNING, INTERRUPTED, FAILED, DONE)
+WAITING, QUEUED, RUNNING, INTERRUPTED, FAILED = "waiting", "queued", "running", "interrupted", "failed"
+DONE, PRUNED = "done", "pruned"
+STATES = (WAITING, QUEUED, RUNNING, INTERRUPTED, FAILED, DONE, PRUNED)
+
+ENDED_WELL = (DONE, PRUNED)
 
 NOTE_SHAPE = {
     "state": lambda value: value in STATES,
@@ -206,7 +209,7 @@ def is_locked(folder: Path) -> bool:
 class State:
     """The state of a point or follow-up task.
 
-    state: waiting, queued, running, interrupted, failed or done
+    state: waiting, queued, running, interrupted, failed, done or pruned
     reason: why the point or task is in this state; None if nothing needs explaining
     job: id of the Slurm job; None outside Slurm
     requeued: how often the job was requeued

@@ -6,7 +6,7 @@ from typing import Any
 
 from sae_sweeps.runtime.errors import SlurmError
 from sae_sweeps.sweep import point_state, slurm_queue
-from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, WAITING, State
+from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, PRUNED, QUEUED, RUNNING, WAITING, State
 from sae_sweeps.sweep.rebuild import SLURM_FOLDER
 from sae_sweeps.sweep.slurm_queue import Job
 from sae_sweeps.sweep.sweep import Sweep
@@ -128,7 +128,7 @@ def _merge_with_job(
     job = task.job
     if job is not None and job.is_live:
         is_current = note is not None and (note.owner.job, note.owner.restarts) == (job.id, job.restarts)
-        if is_current and note is not None and note.state == FAILED:
+        if is_current and note is not None and note.state in (FAILED, PRUNED):
             return replace(state, job=job.id, requeued=job.restarts)
         if job.state in STARTED or (job.state == "COMPLETING" and is_current):
             is_stopping = is_current and note is not None and note.state == INTERRUPTED
@@ -137,7 +137,7 @@ def _merge_with_job(
             return State(RUNNING, reason, job.id, job.restarts, state.step)
         return State(QUEUED, job.reason, job.id, job.restarts, state.step)
     was_local = note is not None and note.owner.job is None
-    if state.state in (RUNNING, FAILED) or (state.state == INTERRUPTED and was_local):
+    if state.state in (RUNNING, FAILED, PRUNED) or (state.state == INTERRUPTED and was_local):
         return state  # the process of the point outlived the job or never ran in one, so its own state is right
     if error is not None:
         return replace(state, state=QUEUED if state.state == WAITING else state.state, reason=NO_ANSWER)

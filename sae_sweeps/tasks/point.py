@@ -1,10 +1,10 @@
 """Runs one point (one SAE of a sweep) of a pack: log, checkpoints, W&B run, progress and results."""
 
+import functools
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from filelock import FileLock
@@ -15,9 +15,9 @@ from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.config import Config
 from sae_sweeps.config.saes import PenaltyConfig
 from sae_sweeps.config.sparsity import explain_sparsity, resolve_sparsity
-from sae_sweeps.evaluation.evaluate import evaluate_whole
+from sae_sweeps.evaluation.evaluate import evaluate, evaluate_whole
 from sae_sweeps.evaluation.metrics import find_concentration, list_bounds, remark_on_sparsity
-from sae_sweeps.evaluation.ratios import describe_metrics, explain_missing, require_numbers
+from sae_sweeps.evaluation.ratios import describe_metrics, require_numbers
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.metadata import sae_metadata
 from sae_sweeps.runtime import logs, signals
@@ -28,7 +28,9 @@ from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.runtime.provenance import provenance
 from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
 from sae_sweeps.sweep import Point, point_state
+from sae_sweeps.sweep.halving import find_bracket
 from sae_sweeps.sweep.unit_sums import write_sums
+from sae_sweeps.tasks.results import describe_results
 from sae_sweeps.tasks.wandb_run import CURVE, log_results, start_point_run, wandb_metrics
 from sae_sweeps.tracking.run import Run
 from sae_sweeps.training import checkpoints
@@ -76,7 +78,7 @@ class PointRun:
         if point_state.is_done(point.folder):
             point_state.release(self._lock)
             raise FinishedElsewhere
-        self._tracker = Run()
+        self._tracker, self.is_open = Run(), True
         self.evaluation_seconds = 0.0
         self.seconds = 0.0  # time that this process has spent on training steps
         self._logged_seconds = 0.0  # the part of `seconds` that is already in the training curve
@@ -142,6 +144,11 @@ class PointRun:
         shutil.rmtree(folder)
         self._left_out = 0
         return None
+
+    @functools.cached_property
+    def bracket(self) -> str:
+        """Return a key that is equal for points that halving compares with one another."""
+        return find_bracket(self.config)
 
     @property
     def has_taken_every_step(self) -> bool:
@@ -212,6 +219,25 @@ class PointRun:
         """Mark the W&B run as preempted, which means that another process will resume it."""
         self._tracker.preempted()
 
+    def measure(self, model: LanguageModel | None, data: HeldOut, objective: str) -> float | None:
+        """Return a metric of the SAE as it is now, on held-out data. `model`: None if the metric needs none"""
+        self._display.show_stage(f"measuring {objective} after {self.trainer.tokens_done:,} activations")
+        began = time.perf_counter()
+        k = self.config.k if "_at_k" in objective or "_batch" in objective else None
+        metrics = evaluate(self.trainer.sae, model, data, k=k, batch_size=self.config.training.batch_size)
+        self.evaluation_seconds += time.perf_counter() - began
+        return metrics.get(objective)
+
+    def prune(self, reason: str) -> None:
+        """Write a checkpoint, mark the point as pruned, and close it. `reason`: why, for its log and state"""
+        if self.trainer.steps_done > self._saved_steps:
+            self._save()
+        self._require_written()
+        self._log.info("%s: pruned: %s", self.point.name, reason)
+        point_state.write_state(self.point.folder, point_state.PRUNED, reason)
+        self._tracker.finish({"pruned": reason})
+        self.close()
+
     def finish(self, model: LanguageModel, data: HeldOut) -> None:
         """Evaluate the trained SAE on held-out data, write the SAE and the results, and close the point.
 
@@ -223,7 +249,7 @@ class PointRun:
         sae = self.trainer.sae.for_inference()
         batch_size = config.training.batch_size
         metrics, sparsity, sums = evaluate_whole(sae, model, data, k=config.k, batch_size=batch_size)
-        self.evaluation_seconds = time.perf_counter() - began
+        self.evaluation_seconds += time.perf_counter() - began
         self._require_written()
         require_numbers(metrics, ADVICE)
         self._log.info("%s: %s", self.point.name, describe_metrics(metrics))
@@ -248,7 +274,7 @@ class PointRun:
 
         A checkpoint that a thread writes is waited for.
         """
-        self.trainer.stopped = True
+        self.is_open, self.trainer.stopped = False, True
         try:
             if self._writing is not None:
                 self._writing.wait()
@@ -256,38 +282,6 @@ class PointRun:
         finally:
             self._display.close()
             point_state.release(self._lock)
-
-
-def describe_results(
-    config: Config, trainer: Trainer, metrics: dict[str, float | None], seconds: float | None, left_out: int = 0
-) -> dict[str, Any]:
-    """Return the content of results.json: the point, the metrics, the training speed, the configuration, the versions.
-
-    seconds: time of the training steps of this point, summed over all processes that trained it; None if lines of the
-        curve, which has the times, are missing
-    left_out: positions of the training text that were left out because of their token
-    """
-    return {
-        "point": {
-            "architecture": trainer.sae.architecture,
-            "dict_size": config.dict_size,
-            "k": config.k,
-            "seed": config.seed,
-            "model": config.model.name,
-            "hook": config.model.hook,
-        },
-        "metrics": metrics,
-        "missing": explain_missing(metrics),
-        "training": {
-            "tokens": trainer.tokens_done,
-            "steps": trainer.steps_done,
-            "left_out": left_out,
-            "seconds": seconds,
-            "tokens_per_second": trainer.tokens_done / seconds if seconds else None,
-        },
-        "config": asdict(config),
-        "provenance": provenance(),
-    }
 
 
 def build_sae(config: Config, d_in: int) -> TrainableSAE:

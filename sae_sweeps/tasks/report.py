@@ -9,6 +9,7 @@ from sae_sweeps.config import Config
 from sae_sweeps.config.commands import format_command
 from sae_sweeps.report.answers import describe_answers
 from sae_sweeps.report.contests import find_contests
+from sae_sweeps.report.halving import describe_halving
 from sae_sweeps.report.loaded import LoadedSweep, load_sweep
 from sae_sweeps.report.markdown import format_markdown_table
 from sae_sweeps.report.page import build_page
@@ -21,7 +22,7 @@ from sae_sweeps.runtime.files import write_text
 from sae_sweeps.runtime.progress import SweepProgress, progress_callback
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import group_by_seed
-from sae_sweeps.sweep.point_state import DONE, FAILED, QUEUED, RUNNING, State
+from sae_sweeps.sweep.point_state import DONE, FAILED, PRUNED, QUEUED, RUNNING, State
 from sae_sweeps.tracking.comparison_run import compare_run
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
         failures = {point.name: point.state.reason or "" for point in loaded.points if point.state.state == FAILED}
         _show_tables(loaded, [point.name for point in loaded.points], failures)
         for point in loaded.points:
-            if point.state.state not in (DONE, FAILED):
+            if point.state.state not in (DONE, FAILED, PRUNED):
                 show_reason(loaded.sweep, point.name, point.state)
         loaded.sweep.record_states({point.name: point.state for point in loaded.points}, loaded.content)
     _show_page(page)
@@ -154,7 +155,7 @@ def _show_tables(loaded: LoadedSweep, names: Sequence[str], failures: Mapping[st
         console.print(points_table(loaded.sweep.name, points))
     if (seeds := seeds_table(loaded.sweep.name, points)) is not None:
         console.print(seeds)
-    for line in describe_answers(find_contests(points)):
+    for line in [*describe_answers(find_contests(points)), *describe_halving(points)]:
         console.print(line, markup=False, highlight=False)
     for name, reason in failures.items():
         show_reason(loaded.sweep, name, State(FAILED, reason))

@@ -105,6 +105,15 @@ def test_a_point_that_fails_ends_its_job_and_the_sweeper_decides(tmp_path, tiny)
     assert (basic.returncode, basic.stderr.splitlines()[-1]) == (1, f"error: {failed['value']}")
 
 
+def test_a_callback_sees_a_pruned_point_end_without_an_objective(tmp_path, tiny):
+    multirun(*tiny, "hydra/sweeper=halving", "training.lr=1e-4,1e-2", "objective=nmse", CALLBACK)
+    ended = [event for event in read(tmp_path, SEEN) if event[0] == "end"]
+    assert [event[4] for event in ended] == ["COMPLETED", "COMPLETED"]
+    values = {event[1]: event[5] for event in ended}
+    assert values[0] is None
+    assert 0 < values[1] < 1
+
+
 def test_what_leave_out_leaves_out_is_a_failed_job_even_if_it_is_a_whole_batch(tmp_path, tiny):
     words = [*tiny, BATCHES, "hydra.sweeper.max_batch_size=1", "objective=nmse", "leave_out=[{k: 3}]", "k=3,4"]
     multirun(*words)
@@ -203,10 +212,16 @@ def test_the_fix_of_directions_has_the_better_end_of_each_metric():
 
 
 def test_sweepers_that_combine_values_need_no_objective():
-    assert problems(OURS, waits=False) == []
+    assert [problems(ours, waits=False) for ours in OURS] == [[], []]
     assert problems(BASIC) == []
     assert problems(BASIC, waits=False)[0].startswith("hydra.launcher.wait=false: ")
-    assert not reads_results(OmegaConf.create({"hydra": {"sweeper": {"_target_": OURS}}}))
+    for ours in OURS:
+        assert not reads_results(OmegaConf.create({"hydra": {"sweeper": {"_target_": ours}}}))
+
+
+def test_an_optimiser_and_halving_do_not_go_together():
+    (text,) = problems(OPTUNA, "objective=nmse", "halving.enabled=true")
+    assert text.startswith("halving.enabled=true: hydra/sweeper=some chooses points by their results")
 
 
 def test_names_of_points_do_not_depend_on_the_objective_and_are_stable_for_long_numbers():

@@ -21,6 +21,18 @@ CASES = {  # name: state.json of point a, its job in squeue, its end state in sa
         None,
         State("failed", "it broke", "7_0", 1, 12),
     ),
+    "pruned in this run, its pack continues": (
+        ("pruned", "7_0", 1, "place 2 of 2"),
+        job("7_0", "RUNNING", 1),
+        None,
+        State("pruned", "place 2 of 2", "7_0", 1, 12),
+    ),
+    "pruned in an earlier job, and submitted again": (
+        ("pruned", "5_0", 0, "place 2 of 2"),
+        job("7_0", "PENDING", 0, "Resources"),
+        None,
+        State("queued", "Resources", "7_0", 0, 12),
+    ),
     "failed in an earlier run, and requeued": (
         ("failed", "7_0", 0, "it broke"),
         job("7_0", "PENDING", 1, "BeginTime"),
@@ -104,6 +116,12 @@ CASES = {  # name: state.json of point a, its job in squeue, its end state in sa
         None,
         None,
         State("interrupted", f"job 7_0 ended before the point was done, see {LOG}", "7_0"),
+    ),
+    "pruned and its job has ended": (
+        ("pruned", "7_0", 0, "place 2 of 2"),
+        None,
+        "COMPLETED",
+        State("pruned", "place 2 of 2", "7_0", 0, 12),
     ),
     "failed and its job is gone": (
         ("failed", "7_0", 0, "it broke"),

@@ -13,7 +13,7 @@ from sae_sweeps.launchers.slurm.settings import Settings, find_unreadable
 from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import ConfigError, RefusedError, SlurmError
 from sae_sweeps.sweep import Point, Sweep, slurm_queue
-from sae_sweeps.sweep.point_state import DONE
+from sae_sweeps.sweep.point_state import ENDED_WELL
 
 
 class SlurmLauncher(SweepLauncher):
@@ -105,6 +105,6 @@ class SlurmLauncher(SweepLauncher):
         seen = follow(sweep)
         states = [seen.points[point.name] for point in points]
         for point, state in zip(points, states, strict=True):
-            self.end_job(point, None if state.state == DONE else state.reason or state.state)
+            self.end_job(point, None if state.state in ENDED_WELL else state.reason or state.state)
         follow_ups = [seen.follow_ups[task] for task in then if task in seen.follow_ups]
-        return all(outcome.state == DONE for outcome in [*states, *follow_ups])
+        return all(outcome.state in ENDED_WELL for outcome in [*states, *follow_ups])

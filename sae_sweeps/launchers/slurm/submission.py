@@ -27,6 +27,7 @@ from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.errors import SlurmError
 from sae_sweeps.runtime.records import write_record
 from sae_sweeps.sweep import Point, Sweep, slurm_queue
+from sae_sweeps.sweep.halving import list_ended
 from sae_sweeps.sweep.packs import split_into_packs
 from sae_sweeps.sweep.point_state import DONE, QUEUED, RUNNING, State
 from sae_sweeps.sweep.rebuild import SLURM_FOLDER, SUBMISSION, find_damaged_submissions
@@ -45,11 +46,13 @@ class Submitted:
     packs: list[int]  # number of points in each pack
     follow_ups: dict[str, str]  # follow-up task -> job id
     done: int  # number of points skipped because they are done
+    pruned: int  # number of points skipped because halving has ended them
     under_way: int  # number of points skipped because they are queued or running
 
     def lines(self) -> list[str]:
         """Return the lines to print: the skipped points, the submitted packs, and the submitted follow-up tasks."""
         skipped = [f"{self.done} done"] if self.done else []
+        skipped += [f"{self.pruned} pruned"] if self.pruned else []
         skipped += [f"{self.under_way} queued or running"] if self.under_way else []
         lines = [f"skipped points: {', '.join(skipped)}"] if skipped else []
         if self.jobs:
@@ -70,7 +73,9 @@ def submit(sweep: Sweep, points: Sequence[Point], then: Sequence[str], settings:
     """
     with FileLock(sweep.folder / SUBMIT_LOCK):
         seen = _read_states(sweep)
-        unfinished = [point for point in points if seen.points[point.name].state not in (DONE, QUEUED, RUNNING)]
+        ended = {point.folder for point in list_ended(points)}
+        left = [point for point in points if point.folder not in ended]
+        unfinished = [point for point in left if seen.points[point.name].state not in (DONE, QUEUED, RUNNING)]
         code = copy_code(sweep.folder.absolute() / SLURM_FOLDER)
         packs = split_into_packs(unfinished, settings.max_points)
         max_tasks = slurm_queue.max_array_size() if packs else 1
@@ -86,7 +91,7 @@ def submit(sweep: Sweep, points: Sequence[Point], then: Sequence[str], settings:
             raise SlurmError(f"{error.cause}{accepted}", error.fix) from None
     states = [seen.points[point.name].state for point in points]
     under_way = states.count(QUEUED) + states.count(RUNNING)
-    return Submitted(jobs, [len(pack) for pack in packs], follow_ups, states.count(DONE), under_way)
+    return Submitted(jobs, [len(pack) for pack in packs], follow_ups, states.count(DONE), len(ended), under_way)
 
 
 def submit_task(sweep: Sweep, task: str, configs: Sequence[Config], settings: Settings) -> str | None:

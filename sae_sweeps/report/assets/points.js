@@ -228,7 +228,7 @@ function makeStateCell(row) {
     const text = point.state === "done" ? "done" : point.state + (point.step ? ` at step ${point.step}` : "");
     if (point.state === "done" && cell.lastChild?.textContent === "done") continue;
     cell.append(make(`div.state.${point.state}`, {}, text));
-    if (point.reason && point.state !== "done") cell.append(make("div.reason", {}, point.reason));
+    if (point.reason && point.state !== "done") cell.append(make(`div.reason.${point.state}`, {}, point.reason));
   }
   return cell;
 }

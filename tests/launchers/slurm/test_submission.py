@@ -1,14 +1,18 @@
 """The submission of points as job arrays: what is submitted, what is skipped, and what a refusal leaves behind."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from sae_sweeps.config import from_json
+from sae_sweeps.config.halving import HalvingConfig
 from sae_sweeps.launchers.slurm.settings import Settings
 from sae_sweeps.launchers.slurm.submission import submit
 from sae_sweeps.runtime.errors import SlurmError
 from sae_sweeps.sweep import Point, Sweep
+from sae_sweeps.sweep.halving import write_value
+from sae_sweeps.sweep.point_state import PRUNED, write_state
 from sae_sweeps.sweep.slurm_queue import Job
 from tests.commands import DONE_RESULTS
 from tests.conftest import composed
@@ -93,6 +97,24 @@ def test_done_and_live_points_are_skipped_and_the_rest_is_submitted(sweep, slurm
     assert (again.jobs, again.packs, again.done, again.under_way) == (["102"], [2], 1, 2)
     assert [list(pack) for pack in submissions(sweep)[1]["packs"]] == [["k6", "k7"]]
     assert again.lines()[0] == "skipped points: 1 done, 2 queued or running"
+
+
+def test_pruned_points_are_submitted_only_if_they_continue_after_all(sweep):
+    rates = [f"training.lr={rate}" for rate in (1e-3, 2e-3, 3e-3)]
+    points = [
+        Point(replace(point.config, halving=HalvingConfig(enabled=True)), point.folder)
+        for point in collect_points(sweep, *rates)
+    ]
+    for point, value in zip(points, (0.5, 0.4, 0.6), strict=True):
+        write_value(point, 65536, value)
+    write_state(points[2].folder, PRUNED, "place 3 of 3")
+    again = submit(sweep, points, [], Settings())
+    assert [list(pack) for pack in submissions(sweep)[0]["packs"]] == [[point.name for point in points[:2]]]
+    assert again.lines()[0] == "skipped points: 1 pruned"
+    read = {name: from_json(config) for name, config in submissions(sweep)[0]["packs"][0].items()}
+    assert all(config.halving.enabled for config in read.values())
+    write_value(points[0], 65536, 0.7)
+    assert submit(sweep, points[2:], [], Settings()).packs == [1]
 
 
 def test_nothing_is_submitted_if_all_points_are_queued(sweep, slurm):
