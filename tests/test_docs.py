@@ -135,7 +135,7 @@ def test_the_embedded_model_reaches_the_bits_per_byte_of_its_readme():
 
 def test_the_step_times_in_the_readme_are_the_measured_ones():
     readme = (PROJECT / "README.md").read_text()
-    (linked,) = re.findall(r"\]\((benchmarks/results/[^)]+)\.md\)", readme)
+    (linked,) = re.findall(r"Raw numbers and memory: \[.*\]\((benchmarks/results/[^)]+)\.md\)", readme)
     base = {"d": 768, "dict_size": 12288, "k": 32, "batch": 4096}
     measured = {}
     for record in json.loads((PROJECT / f"{linked}.json").read_text())["steps"]:
@@ -153,6 +153,17 @@ def test_the_step_times_in_the_readme_are_the_measured_ones():
             expected = [measured.get((library, architecture, dead, precision)) for precision in precisions]
             shown = re.findall(r"\d+\.\d+", cell)
             assert shown == [f"{value:.{2 if value < 10 else 1}f}" for value in expected if value is not None], title
+
+
+def test_the_sweep_times_in_the_readme_are_the_measured_ones():
+    readme = " ".join((PROJECT / "README.md").read_text().split())
+    (linked,) = re.findall(r"\[table\]\((benchmarks/results/[^)]+)\.md\)", readme)
+    sweeps = json.loads((PROJECT / f"{linked}.json").read_text())["sweeps"]
+    ratios = []
+    for points in ("6 points", "12 points"):
+        seconds = {library: row["seconds"] for library, row in sweeps[points].items()}
+        ratios.append(min(time for library, time in seconds.items() if library != "sae-sweeps") / seconds["sae-sweeps"])
+    assert f"took {ratios[0]:.1f} and {ratios[1]:.1f} times as long in the faster of SAELens and" in readme
 
 
 @pytest.mark.parametrize("document", ["docs/architecture.md", "docs/training.md", "CONTRIBUTING.md"])

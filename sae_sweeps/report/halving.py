@@ -35,7 +35,13 @@ def list_brackets(labelled: Iterable[Labelled]) -> list[list[str]]:
     brackets = list(dict.fromkeys(rungs.bracket for *_, rungs in known))
     rows = sorted(known, key=lambda row: (brackets.index(row[2].bracket), *_rank(row[1], row[2])))
     objectives = list(dict.fromkeys(METRICS[rungs.objective].title for *_, rungs in known))
-    titles = ["SAE", "bracket", *(f"at {tokens:,}" for tokens in columns), f"{', '.join(objectives)} at the end", "state"]
+    titles = [
+        "SAE",
+        "bracket",
+        *(f"at {tokens:,}" for tokens in columns),
+        f"{', '.join(objectives)} at the end",
+        "state",
+    ]
     lines = [
         [label, str(1 + brackets.index(rungs.bracket)), *_format_rungs(point, rungs, columns), point.state.state]
         for label, point, rungs in rows

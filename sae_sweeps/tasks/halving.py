@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from sae_sweeps.activations.source import ActivationSource
+from sae_sweeps.evaluation.metrics import TEXT
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.sweep.halving import Brackets, list_rungs, name_objective, read_rungs, write_value
 from sae_sweeps.tasks.point import PointRun
@@ -11,6 +12,7 @@ from sae_sweeps.tasks.point import PointRun
 log = logging.getLogger(__name__)
 
 WITH_MODEL = ("ce_", "kl_")  # starts of names of metrics that take the language model
+COMPARED = 8192  # held-out activations on which points are compared by a metric that takes none
 
 
 class Halving:
@@ -32,13 +34,20 @@ class Halving:
         self._paused[run] = rung
 
     def _measure(self, run: PointRun) -> float | None:
-        """Return the objective of a point as it is now, on the held-out activations of its results."""
+        """Return the objective of a point as it is now, on the held-out activations of its results, or on the first.
+
+        All points have the same activations, so that some thousands are enough to compare them.
+        """
         name, source = name_objective(run.config), self._source.at(run.config.model.hook)
-        model = source.model if name.startswith(WITH_MODEL) else None
-        return run.measure(model, source.held_out(run.config.evaluation.tokens), name)
+        data = source.held_out(run.config.evaluation.tokens)
+        if name.startswith(WITH_MODEL):
+            return run.measure(source.model, data, name)
+        if name.endswith(TEXT):  # of some of the positions
+            return run.measure(None, data, name)
+        return run.measure(None, data.acts_AD[:COMPARED], name)
 
     def settle(self, runs: Sequence[PointRun]) -> list[tuple[PointRun, str]]:
-        """Let paused points continue that are good enough. Returns those that are not, each with a reason.
+        """Resume paused points that are good enough. Returns those that are not, each with a reason.
 
         A point is compared once all points of its bracket in this pack have reached the rung, with all points of the
         sweep that have reached it, in other packs and commands too.

@@ -143,7 +143,7 @@ class Pack:
             self.open(points)
 
     def _drop(self, run: PointRun) -> None:
-        """Free the memory of a point that has ended."""
+        """Remove a point that has ended, which frees its memory."""
         self.steps_seconds += run.seconds
         self.evaluation_seconds += run.evaluation_seconds
         self._runs.remove(run)

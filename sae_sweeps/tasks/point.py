@@ -26,7 +26,7 @@ from sae_sweeps.runtime.devices import describe_unused_gpu, read_clock
 from sae_sweeps.runtime.errors import LockedError
 from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.runtime.provenance import provenance
-from sae_sweeps.saes import TRAINABLE, Step, TrainableSAE
+from sae_sweeps.saes import TRAINABLE, Activations, Step, TrainableSAE
 from sae_sweeps.sweep import Point, point_state
 from sae_sweeps.sweep.halving import find_bracket
 from sae_sweeps.sweep.unit_sums import write_sums
@@ -219,12 +219,17 @@ class PointRun:
         """Mark the W&B run as preempted, which means that another process will resume it."""
         self._tracker.preempted()
 
-    def measure(self, model: LanguageModel | None, data: HeldOut, objective: str) -> float | None:
-        """Return a metric of the SAE as it is now, on held-out data. `model`: None if the metric needs none"""
+    def measure(self, model: LanguageModel | None, data: HeldOut | Activations, objective: str) -> float | None:
+        """Return a metric of the SAE as it is now, on held-out data. `model`: None if the metric takes none"""
         self._display.show_stage(f"measuring {objective} after {self.trainer.tokens_done:,} activations")
         began = time.perf_counter()
         k = self.config.k if "_at_k" in objective or "_batch" in objective else None
-        metrics = evaluate(self.trainer.sae, model, data, k=k, batch_size=self.config.training.batch_size)
+        sae, batch_size = self.trainer.sae, self.config.training.batch_size
+        if model is None:
+            metrics = evaluate(sae, data, k=k, batch_size=batch_size)
+        else:
+            assert isinstance(data, HeldOut), "predictions are those of sequences"
+            metrics = evaluate(sae, model, data, k=k, batch_size=batch_size)
         self.evaluation_seconds += time.perf_counter() - began
         return metrics.get(objective)
 
