@@ -110,7 +110,7 @@ def format_page(config: Config, rows: list[dict[str, Any]], held_out: int) -> st
         hook=config.model.hook,
         batch=training.batch_size,
         held_out=held_out,
-        lr=training.lr,
+        lr=training.peak_lr(config.dict_size),
         warmup=training.warmup_steps,
         decay=training.decay_fraction,
     )
@@ -151,7 +151,7 @@ def main(overrides: list[str]) -> None:
         save_file({"x": torch.cat(chunks)[: training.steps * training.batch_size]}, file)
         for name, config in configs.items():
             note(name, "sae-sweeps", train_ours(config, ChunkList(chunks)))
-            for lr, scheduled in ((3e-4, False), (1e-3, True), (training.lr, True)):
+            for lr, scheduled in ((3e-4, False), (1e-3, True), (training.peak_lr(first.dict_size), True)):
                 library = f"SAELens, lr {lr:g}" + (", schedule as ours" if scheduled else ", its default")
                 note(name, library, train_with_saelens(config, file, Path(scratch) / f"{name}-{lr}", lr, scheduled))
 

@@ -125,6 +125,8 @@ def train_densely(sae: SAE, config: TrainingConfig, stream) -> SAE:
             chunk_AD = sae.normalize(stream.chunk(chunk)).x_BD
         if number == 0 and config.initial_bias == "mean":
             sae.center(chunk_AD.mean(0))
+            if config.initial_weights == "data":  # tests/saes/test_initial.py has their definition
+                sae.start_from(chunk_AD)
         x_BD = chunk_AD[batch * config.batch_size : (batch + 1) * config.batch_size]
         if isinstance(sae, JumpReLUSAE) and sae.l0_target is not None:
             if number == 0:

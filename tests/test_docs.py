@@ -191,7 +191,7 @@ def test_the_page_of_all_settings_is_what_the_schemas_say():
     listed = re.findall(r"^\| `([^`=]*)` \| `([^`]*)` \| (\S.*) \|$", page, flags=re.MULTILINE)
     assert {name for name, _, _ in listed} == composed_settings()
     defaults = {name: yaml.safe_load(default) for name, default, _ in listed}
-    assert (defaults["training.lr"], defaults["then"], defaults["saved"]) == (0.004, [], None)
+    assert (defaults["training.tokens"], defaults["then"], defaults["saved"]) == (327_680, [], None)
     assert str(PROJECT) not in page
 
 

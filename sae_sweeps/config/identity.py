@@ -34,7 +34,7 @@ UNNAMED_DEFAULTS: dict[str, dict[str, Any]] = {
     "dataset": {"bos": DatasetConfig.bos},
     "training": {
         name: getattr(TrainingConfig, name)
-        for name in ("dead_counts_batch", "aux_residual_gradient", "normalize_before_update")
+        for name in ("dead_counts_batch", "aux_residual_gradient", "normalize_before_update", "initial_weights")
     },
     "sae": {
         name: getattr(JumpReLUConfig, name) for name in ("penalty_window", "threshold_parameter", "absolute_threshold")
@@ -102,6 +102,8 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
     selected = copy.deepcopy({name: values[name] for name in RESULT_GROUPS})
     for neutral in ("checkpoint_every", "log_every", "keep_states", "precision"):
         selected["training"].pop(neutral, None)
+    if selected["training"].get("lr") is not None:
+        selected["training"].pop("base_lr", None)  # without effect
     selected["dataset"].pop("retry_seconds", None)
     selected["dataset"] = _name_text(selected["dataset"])
     selected["model"] = _name_sequences(selected["model"])

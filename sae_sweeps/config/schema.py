@@ -26,6 +26,7 @@ from sae_sweeps.config.studies import (
 )
 from sae_sweeps.runtime.inputs import check_names
 
+LR_SIZE = 2**14  # latents of an SAE whose learning rate is `training.base_lr`
 GPU_TOKENS = 2**14  # tokens in a forward pass on a GPU, which fewer would not keep busy
 
 
@@ -128,12 +129,18 @@ class TrainingConfig:
 
     tokens: int = MISSING  # activations to train on
     batch_size: int = MISSING  # activations per step
-    lr: float = 3e-4  # learning rate of Adam at its peak
+    lr: float | None = 3e-4  # learning rate of Adam at its peak; None: the one that base_lr gives the SAE's size
+    # without an lr: the learning rate at its peak is base_lr * sqrt(16384 / dict_size), so base_lr is that of 16384
+    # latents. The default is that of dictionary_learning and of eai-sparsify's Adam
+    base_lr: float = 2e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])  # Adam's decay rates of the first and second moment
     warmup_steps: int = 0  # number of first steps, over which the learning rate rises linearly
     # initial decoder bias: zero, or mean (mean of the first chunk; fewer dead latents). zero draws a warning where the
     # norm of this mean is larger than the spread, the root of the mean of |x - mean|²
     initial_bias: str = "zero"
+    # initial weights: random, or data: decoder rows are the directions of activations of the first chunk, and encoder
+    # rows the filters that find them, which saves the steps that learn this. data needs initial_bias=mean
+    initial_weights: str = "random"
     decay_fraction: float = 0.0  # fraction of the steps at the end, over which the learning rate falls linearly to 0
     dead_after_tokens: int = 20_480  # a latent that has not fired for this many activations is dead
     # whether these activations include the batch of the step, as in the code of arXiv:2412.06410; false: only the
@@ -157,6 +164,10 @@ class TrainingConfig:
     def steps(self) -> int:
         """Return the number of training steps. An incomplete last batch is not trained on."""
         return self.tokens // self.batch_size
+
+    def peak_lr(self, dict_size: int) -> float:
+        """Return the learning rate at its peak of an SAE of `dict_size` latents: `lr`, or `base_lr` for that size."""
+        return self.base_lr * (LR_SIZE / dict_size) ** 0.5 if self.lr is None else self.lr
 
 
 @dataclass(kw_only=True)

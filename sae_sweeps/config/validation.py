@@ -14,6 +14,7 @@ from sae_sweeps.runtime.paths import PATH_FIX, find_path_problem
 DTYPES = ("float32", "bfloat16", "float16", "auto")  # a composed configuration no longer has "auto"
 FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
+INITIAL_WEIGHTS = ("random", "data")
 POSITIONS = ("all", "last")  # of a prompt
 BOS_PLACES = ("sequence", "document")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
@@ -242,11 +243,16 @@ def _is_token(value: object) -> bool:
 
 def _check_training(checks: Checks) -> None:
     training, cache = checks.config.training, checks.config.activations.cache
-    checks.require_positive("training.tokens", "training.batch_size", "training.lr", "training.dead_after_tokens")
+    checks.require_positive("training.tokens", "training.batch_size", "training.base_lr")
+    checks.require_positive("training.dead_after_tokens", *(["training.lr"] if training.lr is not None else []))
     checks.require_positive("training.chunk_batches", "training.checkpoint_every", "training.log_every")
     fix = "activations.cache=FOLDER, or null for no cache"
     checks.require("activations.cache", cache != "", "must not be empty", fix)
     checks.require_one_of("training.initial_bias", INITIAL_BIASES)
+    checks.require_one_of("training.initial_weights", INITIAL_WEIGHTS)
+    has_mean = training.initial_weights != "data" or training.initial_bias != "zero"
+    problem = "needs training.initial_bias=mean, because the data's directions are those from the mean"
+    checks.require("training.initial_weights", has_mean, problem, "training.initial_bias=mean")
     checks.require_one_of("training.precision", PRECISIONS)
     is_short = 0 < training.tokens < training.batch_size
     problem = f"must be at least training.batch_size={training.batch_size}, one batch"

@@ -70,6 +70,7 @@ class JumpReLUSAE(PenalizedSAE):
             absolute_threshold=absolute_threshold,
         )
         self.bandwidth, self.penalty_window = bandwidth, penalty_window
+        self.initial_threshold, self.absolute_threshold = initial_threshold, absolute_threshold
         # for activations of unit variance, the norm of a row of W_enc is the pre-activation's standard deviation
         start_F = initial_threshold * self.W_enc.detach().norm(dim=1)
         if absolute_threshold is not None:
@@ -86,6 +87,13 @@ class JumpReLUSAE(PenalizedSAE):
         """Return the thresholds, (F,), above which latents are active in training and at inference."""
         parameter_F = self.get_parameter(self._parameter).detach()
         return parameter_F.exp() if self._is_log else parameter_F
+
+    @torch.no_grad()
+    def set_deviation(self, deviation: Tensor) -> None:
+        """Set the thresholds to `initial_threshold` deviations of the pre-activations, (), unless they are absolute."""
+        if self.absolute_threshold is None:
+            start = self.initial_threshold * deviation
+            self.get_parameter(self._parameter).copy_((start.log() if self._is_log else start).expand(self.dict_size))
 
     @torch.no_grad()
     def _scale_thresholds(self, factor: Tensor) -> None:

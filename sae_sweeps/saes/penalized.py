@@ -54,6 +54,11 @@ class PenalizedSAE(TrainableSAE):
         assert self._sparsity_coefficient is not None, "an SAE without a target L0 has a coefficient"
         return self._sparsity_coefficient
 
+    @property
+    def initial_k(self) -> float | None:
+        """Return the target L0, if there is one."""
+        return None if self.l0_target is None else self.l0_target.target
+
     def describe_sparsity(self) -> str:
         """Return what sets the number of active latents, for `repr`: a target L0 or a coefficient."""
         if self.l0_target is None:

@@ -66,6 +66,7 @@ class ReLUSAE(PenalizedSAE):
             seed=seed,
         )
         self._require_options(initial_threshold=initial_threshold)
+        self.initial_threshold = initial_threshold
         # mean positive pre-activation over the norm of W_enc's row; set by a training step, used by `after_update`
         self._shift_unit: float | Tensor = 1.0
         # for activations of unit variance, the norm of a row of W_enc is the pre-activation's standard deviation
@@ -88,6 +89,11 @@ class ReLUSAE(PenalizedSAE):
     def _shift_biases(self, by: float | Tensor) -> None:
         """Subtract from each bias `by` times the norm of the latent's row of W_enc, which makes latents less active."""
         self.get_parameter("b_enc").sub_(by * self._norm_F)
+
+    @torch.no_grad()
+    def set_deviation(self, deviation: Tensor) -> None:
+        """Set the biases to minus `initial_threshold` deviations of the pre-activations, ()."""
+        self.get_parameter("b_enc").copy_((-self.initial_threshold * deviation).expand(self.dict_size))
 
     @torch.no_grad()
     def start_at_target(self, pre_RF: Tensor) -> None:

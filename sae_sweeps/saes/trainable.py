@@ -16,6 +16,7 @@ from sae_sweeps.runtime.inputs import require_number, require_type, require_whol
 from sae_sweeps.saes.base import SAE
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
+from sae_sweeps.saes.initial import DRAWN, draw_weights
 from sae_sweeps.saes.sparse import Entries, LatentEntries
 from sae_sweeps.saes.step import AuxiliaryFit, EntryGradients, Fit, Step, Variant, WeightGradients
 
@@ -59,6 +60,7 @@ class TrainableSAE(SAE):
         if not self.centers_input:
             self.register_buffer("input_center", torch.zeros(d_in))
         self.normalization = "layer_norm" if normalize_input else "none"
+        self._seed = seed
 
     @property
     def inference_threshold(self) -> Tensor | None:
@@ -78,6 +80,28 @@ class TrainableSAE(SAE):
         self.b_dec.copy_(mean_D)
         if self.b_enc is not None and not self.centers_input:
             self.input_center.copy_(mean_D)
+
+    @property
+    def initial_k(self) -> float | None:
+        """Return the L0 to start from; None if `initial_threshold` gives it."""
+        return getattr(self, "k", None)
+
+    @torch.no_grad()
+    def start_from(self, x_AD: Tensor) -> None:
+        """Set the weights from normalised activations (A, D), after `center`; leave them if the activations are equal.
+
+        See `initial.py`.
+        """
+        centered_AD, threshold = self.encoder_input(x_AD[:DRAWN]), getattr(self, "initial_threshold", 0.0)
+        drawn = draw_weights(centered_AD, self.W_dec.detach(), self.initial_k, threshold, self._seed)
+        if drawn is not None:
+            self.W_dec.copy_(drawn.W_dec_FD)
+            self.W_enc.copy_(drawn.W_enc_FD)
+            self.set_deviation(drawn.deviation)
+
+    @torch.no_grad()
+    def set_deviation(self, deviation: Tensor) -> None:
+        """Set thresholds or biases for pre-activations of a standard deviation, (); the base class has none."""
 
     def _require_k(self, k: int) -> int:
         """Return k as an int. Raises: ConfigError if it is not a whole number between 1 and dict_size."""

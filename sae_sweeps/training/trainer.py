@@ -37,8 +37,9 @@ class Trainer:
         self.steps_done = 0
         self.stopped = False
         self.idle_tokens_F = torch.zeros(sae.dict_size, dtype=torch.int64, device=sae.W_dec.device)
+        self._peak_lr = config.peak_lr(sae.dict_size)
         self._optimizer = torch.optim.Adam(
-            sae.parameters(), lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True
+            sae.parameters(), lr=self._peak_lr, betas=(config.betas[0], config.betas[1]), fused=True
         )
 
     @property
@@ -72,7 +73,7 @@ class Trainer:
             scale = min(scale, step / config.warmup_steps)
         if config.decay_fraction > 0:
             scale = min(scale, (config.steps - step + 1) / (config.decay_fraction * config.steps))
-        return config.lr * scale
+        return self._peak_lr * scale
 
     def step(self, x_BD: Tensor) -> Step:
         """Take one optimizer step on a batch of raw activations (B, D), and return loss, L0 and active latents.
@@ -102,10 +103,15 @@ class Trainer:
     def steps(self, chunk_AD: Tensor) -> Iterator[Step]:
         """Train on the batches of a chunk of raw activations (A, D) that are still left, and yield each step's result.
 
-        At the first step of all, `initial_bias=mean` sets the biases from the mean of the chunk.
+        At the first step of all, `initial_bias=mean` sets the biases from the mean of the chunk, and
+        `initial_weights=data` the weights from its activations.
         """
         if self.steps_done == 0:
-            self._start_biases(self._normalize(chunk_AD))
+            x_AD = self._normalize(chunk_AD)
+            self._start_biases(x_AD)
+            if self.config.initial_weights == "data":
+                self.sae.start_from(x_AD)
+            del x_AD
         batches = chunk_AD.split(self.config.batch_size)
         for x_BD in batches[self.steps_done % len(batches) :]:
             if self.finished:

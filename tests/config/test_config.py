@@ -11,7 +11,7 @@ from sae_sweeps.config.identity import RESULT_GROUPS, select_shown_settings
 from sae_sweeps.config.sparsity import explain_sparsity, resolve_sparsity
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.places import PROJECT
-from tests.conftest import composed
+from tests.conftest import EARLIER_QUICK, composed
 
 PAPER_TRAINING = {
     "tokens": 1_000_000_000,
@@ -104,6 +104,8 @@ def test_every_choice_composes(group):
         ("dataset=hub", "dataset.name"),
         ("training.tokens=100", "training.tokens"),
         ("training.lr=nan", "training.lr"),
+        ("training.base_lr=0", "training.base_lr"),
+        ("training.initial_weights=zero", "training.initial_weights"),
         ("training.betas=[0.9]", "training.betas"),
         ("training.decay_fraction=2", "training.decay_fraction"),
         ("sae.aux_coefficient=-1", "sae.aux_coefficient"),
@@ -135,6 +137,13 @@ def test_a_bad_value_gives_one_problem_that_names_the_setting_and_a_fix(override
     assert str(problem).startswith(f"{setting}=")
     assert "Fix: " in str(problem)
     assert "\n" not in str(problem)
+
+
+def test_weights_from_data_need_the_mean():
+    (problem,) = find_problems(composed("training.initial_weights=data", "training.initial_bias=zero"))
+    assert problem.setting == "training.initial_weights"
+    assert problem.fix == "training.initial_bias=mean"
+    assert not find_problems(composed("training.initial_weights=data", "training.initial_bias=mean"))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +230,8 @@ def test_the_name_of_a_point_depends_on_all_settings_of_its_result_and_on_no_oth
 def test_a_listed_coefficient_names_the_same_point_as_a_given_one_whatever_else_is_listed():
     listed = compose_name(*LISTED)
     given = f"sae.sparsity_coefficient={composed('model=gpt2-small').model.sparsity_coefficients.values[32]}"
-    assert compose_name(*LISTED, given).endswith("-f1b918e4")  # from before a coefficient had settings of its own
+    # from before a coefficient had settings of its own
+    assert compose_name(*LISTED, given, *EARLIER_QUICK).endswith("-f1b918e4")
     assert compose_name(*LISTED, given, *(f"sae.{name}={value}" for name, value in PAPER_JUMPRELU.items())) == listed
     assert compose_name(*LISTED, also_listed={8: 0.02}) == listed
     assert compose_name(*LISTED, "sae.sparsity_coefficient=0.5") != listed

@@ -11,7 +11,7 @@ from sae_sweeps.config.saes import LISTED_SETTINGS, JumpReLUConfig
 from sae_sweeps.config.sparsity import explain_sparsity, uses_listed
 from sae_sweeps.config.validation import find_problems
 from tests.config.test_config import LISTED, PAPER_JUMPRELU, compose_name
-from tests.conftest import composed
+from tests.conftest import EARLIER_QUICK, composed
 
 OURS = {name: getattr(JumpReLUConfig, name) for name in LISTED_SETTINGS}
 
@@ -92,15 +92,25 @@ def test_settings_that_cannot_work_give_one_error(words, setting, problem):
 
 
 def test_points_keep_the_names_that_they_had_without_these_settings():
-    assert compose_name().endswith("-fc05b429")
-    assert compose_name("sae=jumprelu").endswith("-1cf80f10")
-    assert compose_name("sae=topk", "dict_size=6144").endswith("-5518c975")
-    before = asdict(composed("sae=jumprelu"))
-    for group, names in (("sae", LISTED_SETTINGS[:3]), ("training", ("dead_counts_batch", "normalize_before_update"))):
+    assert compose_name(*EARLIER_QUICK).endswith("-fc05b429")
+    assert compose_name(*EARLIER_QUICK, "sae=jumprelu").endswith("-1cf80f10")
+    assert compose_name(*EARLIER_QUICK, "sae=topk", "dict_size=6144").endswith("-5518c975")
+    jumprelu = composed(*EARLIER_QUICK, "sae=jumprelu")
+    before = asdict(jumprelu)
+    new = ("dead_counts_batch", "normalize_before_update", "base_lr", "initial_weights")
+    for group, names in (("sae", LISTED_SETTINGS[:3]), ("training", new)):
         for name in names:
             del before[group][name]
-    assert from_json(json.loads(json.dumps(before))) == composed("sae=jumprelu")
-    assert find_varying([before, asdict(composed("sae=jumprelu"))]) == []
+    assert from_json(json.loads(json.dumps(before))) == jumprelu
+    assert find_varying([before, asdict(jumprelu)]) == []
+
+
+def test_base_lr_names_a_point_only_without_a_learning_rate():
+    assert compose_name("training.base_lr=1e-3") == compose_name()
+    names = {compose_name("training.lr=null", f"training.base_lr={rate}") for rate in (2e-4, 1e-3)}
+    assert len(names | {compose_name()}) == 3
+    configs = [asdict(composed("training.lr=null", f"dict_size={size}")) for size in (3072, 6144)]
+    assert find_varying(configs) == ["dict_size"]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +122,7 @@ def test_points_keep_the_names_that_they_had_without_these_settings():
         "training.dead_counts_batch=true",
         "training.aux_residual_gradient=true",
         "training.normalize_before_update=true",
+        "training.initial_weights=data",
     ],
 )
 def test_other_values_name_another_point_and_are_shown(word):

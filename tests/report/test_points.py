@@ -257,7 +257,7 @@ def test_shared_and_own_settings_together_are_all_settings_of_a_point(mixed):
         assert shown["shared"] | row["settings"] == wanted | provenance  # of the others, for a point without results
         assert not shown["shared"].keys() & row["settings"].keys()
         assert {"seed", "k"} <= row["settings"].keys()
-    assert shown["shared"]["training.lr"] == "0.004"
+    assert shown["shared"]["training.tokens"] == "327680"
 
 
 @pytest.mark.parametrize("lines", [1, 299, 300, 301, 599, 600, 601, 12_345])

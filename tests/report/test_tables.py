@@ -133,8 +133,8 @@ def test_the_table_of_states_has_what_was_swept_and_no_empty_column():
 
 def test_results_csv_has_every_swept_setting_once(tmp_path):
     sweep = Sweep(tmp_path / "s")
-    for at, word in enumerate(("training.lr=0.001", "training.lr=0.002", "k=16")):
-        put(sweep, word, word, metrics=some_metrics(at))
+    for at, word in enumerate(("training.lr=0.001", "training.lr=0.002", "training.lr=0.004 k=16")):
+        put(sweep, word, *word.split(), metrics=some_metrics(at))
     put(sweep, "waiting", "evaluation.tokens=64")
     loaded = load_sweep(sweep)
     loaded.write_results_csv()

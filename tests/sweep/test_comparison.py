@@ -8,6 +8,7 @@ from sae_sweeps.config.differences import find_varying
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.sweep.comparison import distinguish_data, group_by_seed, is_best
 from sae_sweeps.sweep.point_state import FAILED, State
+from tests.conftest import composed
 from tests.report.made import compared
 
 JUMPRELU = ("sae=jumprelu", "k=32", "+model.sparsity_coefficients.values={32: 0.00105}")
@@ -96,7 +97,7 @@ def test_a_label_names_architecture_size_k_and_the_settings_that_differ():
         "JumpReLU 6144, k 32",
     ]
     assert labels(compared("training.lr=0.001"), compared("training.lr=0.002", "training.warmup_steps=9")) == [
-        "BatchTopK 3072, k 32, training.lr 0.001, training.warmup_steps 40",
+        f"BatchTopK 3072, k 32, training.lr 0.001, training.warmup_steps {composed().training.warmup_steps}",
         "BatchTopK 3072, k 32, training.lr 0.002, training.warmup_steps 9",
     ]
 

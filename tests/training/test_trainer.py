@@ -72,18 +72,23 @@ def test_the_same_steps_give_the_same_bytes(architecture, precision, device):
             assert torch.equal(state[name], tensor), name
 
 
+SIZED = dataclasses.replace(CONFIG, lr=None, base_lr=5e-4)
+FROM_DATA = dataclasses.replace(CONFIG, initial_bias="mean", initial_weights="data")
+
+
+@pytest.mark.parametrize("config", [CONFIG, SIZED, FROM_DATA], ids=["lr", "base_lr", "from data"])
 @pytest.mark.parametrize("interrupted_at", [1, 4, 7, 22])
 @pytest.mark.parametrize("architecture", SAES)
-def test_a_resumed_training_ends_in_the_same_state(architecture, interrupted_at):
-    whole = Trainer(SAES[architecture](), CONFIG)
+def test_a_resumed_training_ends_in_the_same_state(architecture, interrupted_at, config):
+    whole = Trainer(SAES[architecture](), config)
     assert len(list(steps_of(whole))) == STEPS
 
-    first = Trainer(SAES[architecture](), CONFIG)
+    first = Trainer(SAES[architecture](), config)
     for _ in steps_of(first):
         if first.steps_done == interrupted_at:
             break
     state = {name: tensor.clone() for name, tensor in first.state().items()}
-    second = Trainer(SAES[architecture](), CONFIG)
+    second = Trainer(SAES[architecture](), config)
     second.load_state(state)
     assert len(list(steps_of(second))) == STEPS - interrupted_at
 
@@ -118,9 +123,12 @@ class Directions:
         return acts_AD.to(self.dtype)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("architecture", SAES)
-def test_a_trained_sae_is_as_good_as_a_dense_implementation(architecture, precision):
+CASES = [(name, precision, "random") for name in SAES for precision in ("float32", "bfloat16")]
+CASES += [(name, "bfloat16", "data") for name in ("topk", "batchtopk", "jumprelu to an l0")]
+
+
+@pytest.mark.parametrize(("architecture", "precision", "initial_weights"), CASES)
+def test_a_trained_sae_is_as_good_as_a_dense_implementation(architecture, precision, initial_weights):
     """The dense one computes in float64: in float32 some of these trainings drift by rounding, which differs by CPU."""
     makes = {
         "topk": lambda: TopKSAE(24, 128, 6, aux_latents=8),
@@ -137,6 +145,7 @@ def test_a_trained_sae_is_as_good_as_a_dense_implementation(architecture, precis
     }
     settings = {"tokens": 300 * 64, "batch_size": 64, "lr": 1e-2, "chunk_batches": 8, "dead_after_tokens": 640}
     config = TrainingConfig(**settings, decay_fraction=0.3, initial_bias="mean", precision=precision)
+    config = dataclasses.replace(config, initial_weights=initial_weights)
     trainer = Trainer(makes[architecture](), config)
     dead_steps = 0
     for _, steps in train([trainer], Directions()):
@@ -169,6 +178,20 @@ def test_the_learning_rate_warms_up_and_decays():
     assert_close(rates[:4], [0.0025, 0.005, 0.0075, 0.01])
     assert rates[4:12] == [0.01] * 8
     assert_close(rates[-1], 0.01 / (0.5 * STEPS))
+
+
+def test_without_a_learning_rate_it_falls_with_the_root_of_the_size():
+    """The slow reference: each size trained with the rate that dictionary_learning's formula gives it."""
+    for size in (16, 64):
+        given = dataclasses.replace(CONFIG, lr=5e-4 / (size / 2**14) ** 0.5)
+        states = []
+        for config in (SIZED, given):
+            trainer = Trainer(TopKSAE(D, size, 3, aux_latents=4), config)
+            assert len(list(steps_of(trainer))) == STEPS
+            states.append(trainer.state())
+        assert_close(trainer.lr(4), {16: 0.016, 64: 0.008}[size])
+        for name, tensor in states[1].items():
+            assert torch.equal(states[0][name], tensor), name
 
 
 def test_silent_latents_are_dead_after_the_configured_tokens():
