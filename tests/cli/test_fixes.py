@@ -72,7 +72,7 @@ def find_fixes() -> dict[str, str]:
 
 
 FIXES = find_fixes()
-KNOWN = {*_known_settings(), *GROUPS, "hydra/launcher"}
+KNOWN = {*_known_settings(), *GROUPS, "hydra/launcher", "hydra/sweeper"}
 
 
 def is_known(setting: str) -> bool:
