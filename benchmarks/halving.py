@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from pages import describe_run, write_results
+from pages import describe_run, format_origin, write_results
 from plan import ARCHITECTURES, PROJECT
 from processes import run
-from sweeps import summarise
+from sweeps import STEPS, summarise
 from tables import table
 
 OBJECTIVE = "nmse_at_k"
 RATES = ("5e-4", "1e-3", "2e-3", "3e-3", "4e-3", "6e-3", "8e-3", "1.2e-2")
-STEPS = "points' own steps"  # as sweeps.py names them
 WORDS = """\
 {points} points: {architectures} at {rates} learning rates, {dict_size} latents, k 32, {tokens} activations each, and
 each with {seeds} seeds, which are brackets of their own. `hydra/sweeper=halving` with its defaults: half of the points
@@ -85,7 +84,7 @@ def compare(full: dict[str, dict[str, Any]], halved: dict[str, dict[str, Any]]) 
 
 def format_page(data: dict[str, Any]) -> str:
     """Return the results as a Markdown page."""
-    settings, origin = data["settings"], data["provenance"]
+    settings = data["settings"]
     header = ["seed", "best of all", "NMSE at k", "found", "NMSE at k", "its place among all", "trained"]
     rows = [
         [
@@ -101,14 +100,11 @@ def format_page(data: dict[str, Any]) -> str:
     ]
     full, halved = data["full"], data["halved"]
     same = sum(row["place"] == 1 for row in data["rows"])
-    changed = " with uncommitted changes" if origin["uncommitted_changes"] else ""
     parts = [f"{part} {full['inside'][part]:.0f} and {halved['inside'][part]:.0f} s" for part in full["inside"]]
     return "\n\n".join(
         [
             f"# A sweep with halving on {data['machine']['name']}",
-            f"- {data['date']}, {data['machine']['cpu']}, {data['threads']} threads, load at the start "
-            f"{data['load']:.1f}\n- torch {origin['packages']['torch']}, commit "
-            f"{(origin['commit'] or 'unknown')[:10]}{changed}",
+            format_origin(data),
             WORDS.format(**settings),
             table(header, rows),
             f"The same best point with {same} of {len(rows)} seeds. Training steps take **{data['ratio']:.0%}** of "

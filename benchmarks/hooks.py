@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from pages import describe_run, write_results
+from pages import describe_run, format_origin, write_results
 from plan import ARCHITECTURES, PROJECT, Sizes
-from sweeps import launch, summarise
+from sweeps import STEPS, launch, summarise
 from tables import table
 
 HOOKS = {  # model in conf/model -> its hooks, the deepest one last
     "embedded": [f"blocks.{layer}.hook_resid_pre" for layer in (1, 2, 3, 4)],
     "smollm2-135m": [f"blocks.{layer}.hook_resid_pre" for layer in (6, 9, 12, 15)],
 }
-STEPS = "points' own steps"  # as sweeps.py names them
 WORDS = """\
 {count} hooks of `{model}` x 3 SAEs of {dict_size} latents (BatchTopK, TopK, JumpReLU), {tokens} activations each, k 32.
 A command per hook runs the language model to each of them, one command runs it once, to the deepest. Seconds are those
@@ -65,7 +64,7 @@ def compare(rows: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 def format_page(data: dict[str, Any]) -> str:
     """Return the results as a Markdown page."""
-    rows, found, origin = data["rows"], data["compared"], data["provenance"]
+    rows, found = data["rows"], data["compared"]
     cells = [
         [
             "all in one command" if name == "all" else f"`{name}`",
@@ -79,13 +78,10 @@ def format_page(data: dict[str, Any]) -> str:
         for name, row in rows.items()
     ]
     header = ["hook", "SAEs", "time (s)", "activations (s)", "steps (s)", "evaluation (s)", "peak (MiB)"]
-    changed = " with uncommitted changes" if origin["uncommitted_changes"] else ""
     return "\n\n".join(
         [
             f"# Several hooks in one pass on {data['machine']['name']}",
-            f"- {data['date']}, {data['machine']['cpu']}, {data['threads']} threads, load at the start "
-            f"{data['load']:.1f}\n- torch {origin['packages']['torch']}, commit "
-            f"{(origin['commit'] or 'unknown')[:10]}{changed}",
+            format_origin(data),
             WORDS.format(count=len(rows) - 1, **data["settings"]),
             table(header, cells),
             f"Activations and steps in one command: {found['seconds']:.1f} s, **{found['ratio']:.2f} x** the bound of "

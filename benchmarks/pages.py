@@ -22,6 +22,18 @@ def describe_run(threads: int) -> dict[str, Any]:
     }
 
 
+def format_origin(data: dict[str, Any]) -> str:
+    """Return lines on when, where and with which versions a benchmark ran. `data`: has what `describe_run` returned"""
+    where = f"{data['machine']['cpu']}, {data['threads']} threads, load at the start {data['load']:.1f}"
+    return f"- {data['date']}, {where}\n{format_versions(data['provenance'])}"
+
+
+def format_versions(origin: dict[str, Any]) -> str:
+    """Return a line on torch's version and the commit. `origin`: what `provenance` returned"""
+    changed = " with uncommitted changes" if origin["uncommitted_changes"] else ""
+    return f"- torch {origin['packages']['torch']}, commit {(origin['commit'] or 'unknown')[:10]}{changed}"
+
+
 def write_results(folder: Path, kind: str, data: dict[str, Any], page: str) -> None:
     """Write <machine>-<cores>-cores-<kind>.json and .md into a folder, and print where they are.
 

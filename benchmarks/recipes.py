@@ -23,7 +23,7 @@ from typing import Any
 import machine
 import torch
 from hydra import compose, initialize_config_dir
-from pages import describe_run, write_results
+from pages import describe_run, format_origin, write_results
 from plan import ARCHITECTURES, PROJECT
 from tables import NAMES, table
 from torch import Tensor
@@ -188,12 +188,10 @@ def average(rows: Sequence[dict[str, Any]], levels: Sequence[float]) -> list[str
 
 def format_page(data: dict[str, Any]) -> str:
     """Return the results as a Markdown page."""
-    rows, origin = data["rows"], data["provenance"]
-    changed = " with uncommitted changes" if origin["uncommitted_changes"] else ""
+    rows = data["rows"]
     parts = [
         f"# Recipes of training on {data['machine']['name']}",
-        f"- {data['date']}, {data['machine']['cpu']}, {data['threads']} threads, load at the start {data['load']:.1f}\n"
-        f"- torch {origin['packages']['torch']}, commit {(origin['commit'] or 'unknown')[:10]}{changed}",
+        format_origin(data),
         WORDS.format(**data["settings"], threads=data["threads"]),
         table(["recipe", "settings"], [[name, f"`{words}`"] for name, words in data["recipes"].items()], words=2),
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from pages import write_results
+from pages import format_versions, write_results
 from plan import ARCHITECTURES, PROJECT
 from processes import run
 from tables import NAMES, table
@@ -127,8 +127,6 @@ def collect(timeout: float) -> dict[str, Any]:
 
 def format_page(data: dict[str, Any]) -> str:
     """Return the results as a Markdown page."""
-    origin = data["provenance"]
-    changed = " with uncommitted changes" if origin["uncommitted_changes"] else ""
     rows, activations = [], 0
     for architecture, seconds in data["stitching"].items():
         stitching, activations = seconds["stitching"] + seconds["ce_on_the_way"], int(seconds["activations"])
@@ -151,7 +149,7 @@ def format_page(data: dict[str, Any]) -> str:
         [
             f"# What the studies cost on {data['machine']['name']}",
             f"- {data['machine']['cpu']}, {data['machine']['cores']} cores, load at the start {data['load']:.1f}\n"
-            f"- torch {origin['packages']['torch']}, commit {(origin['commit'] or 'unknown')[:10]}{changed}",
+            f"{format_versions(data['provenance'])}",
             f"## Stitching {SMALL:,} latents with {LARGE:,}",
             WORDS.format(activations=activations),
             table(header, rows),

@@ -14,7 +14,8 @@ ONE, EACH = "one command", "a command each"
 # total and parts of the line that tasks/train.py logs for each pack
 PARTS = re.compile(r"([\d.]+)\s+s\s+for\s+(?:the\s+)?(activations|training\s+steps|evaluation)")
 TOTAL = re.compile(r"points?\s+in\s+([\d.]+)\s+s:")
-KEYS = {"training steps": "points' own steps"}  # part in the log -> key in the results, which older results have too
+STEPS = "points' own steps"
+KEYS = {"training steps": STEPS}  # part in the log -> key in the results, which older results have too
 
 
 def time_sweeps(sizes: Sizes, device: str, threads: int, timeout: float) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from pages import describe_run, write_results
+from pages import describe_run, format_origin, write_results
 from plan import ARCHITECTURES, LIBRARIES, OURS, PROJECT, Library
 from processes import Ended, run
 from tables import table
@@ -101,14 +101,10 @@ def format_page(data: dict[str, Any]) -> str:
                 f"{value:.1f} ({ratio:.2f})" for value, ratio in zip((row["seconds"], training), ratios, strict=True)
             ]
             rows.append([name, library, *cells, f"{peak:,.0f} ({row['peak_bytes'] / ours['peak_bytes']:.2f})"])
-    about, origin = data["machine"], data["provenance"]
-    head = (
-        f"- {data['date']}, {about['cpu']}, {data['threads']} threads, load at the start {data['load']:.1f}\n"
-        f"- torch {origin['packages']['torch']}, commit {(origin['commit'] or 'unknown')[:10]}"
-    )
     header = ["sweep", "library", "whole process (s)", "training alone (s)", "peak (MiB)"]
     words = WORDS.format(**settings, batch=BATCH, k=K)
-    return "\n\n".join([f"# Whole sweeps beside other libraries on {about['name']}", head, words, table(header, rows)])
+    title = f"# Whole sweeps beside other libraries on {data['machine']['name']}"
+    return "\n\n".join([title, format_origin(data), words, table(header, rows)])
 
 
 def main() -> None:

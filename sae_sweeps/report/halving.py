@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from sae_sweeps.evaluation.metrics import METRICS
-from sae_sweeps.sweep.comparison import ComparedPoint, finite_or_inf
+from sae_sweeps.sweep.comparison import ComparedPoint
 from sae_sweeps.sweep.halving import Rungs, read_rungs
 from sae_sweeps.sweep.point_state import DONE, PRUNED
 
@@ -63,10 +63,9 @@ def _count_trained(point: ComparedPoint) -> int:
 
 def _rank(point: ComparedPoint, rungs: Rungs) -> tuple[bool, int, float]:
     """Return a key that sorts points: finished ones first, then by the last rung, then by the objective there."""
-    metric, latest = METRICS[rungs.objective], max(rungs.values)
-    value = point.metrics.get(metric.name) if point.state.state == DONE else rungs.values[latest]
-    sign = -1 if metric.best == "max" else 1
-    return point.state.state != DONE, -latest, finite_or_inf(None if value is None else sign * value)
+    latest = max(rungs.values)
+    value = point.metrics.get(rungs.objective) if point.state.state == DONE else rungs.values[latest]
+    return point.state.state != DONE, -latest, rungs.cost(value)
 
 
 def _format_rungs(point: ComparedPoint, rungs: Rungs, columns: Sequence[int]) -> list[str]:

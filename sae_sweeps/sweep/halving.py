@@ -46,6 +46,12 @@ class Rungs:
     objective: str
     values: Mapping[int, float | None]
 
+    def cost(self, value: float | None) -> float:
+        """Return an objective as a number that is lower where it is better; infinity where it has no value."""
+        if value is None or not math.isfinite(value):
+            return math.inf
+        return -value if METRICS[self.objective].best == "max" else value
+
 
 def name_objective(config: Config) -> str:
     """Return the name of the metric by which a point is compared."""
@@ -105,7 +111,7 @@ class Brackets:
         for file in sorted(folder.glob(f"*/{RUNGS}")):
             if (rungs := read_rungs(file.parent)) is not None:
                 for tokens, value in rungs.values.items():
-                    self._values.setdefault((rungs.bracket, tokens), {})[file.parent.name] = _cost(rungs, value)
+                    self._values.setdefault((rungs.bracket, tokens), {})[file.parent.name] = rungs.cost(value)
                     self._latest[rungs.bracket, file.parent.name] = tokens
 
     def find_latest(self, point: Point) -> int | None:
@@ -129,13 +135,6 @@ class Brackets:
             return False
         latest = self.find_latest(point)
         return latest is not None and not self.keeps(point, latest)
-
-
-def _cost(rungs: Rungs, value: float | None) -> float:
-    """Return an objective as a number that is lower where it is better; infinity where it has no value."""
-    if value is None or not math.isfinite(value):
-        return math.inf
-    return -value if METRICS[rungs.objective].best == "max" else value
 
 
 def count_kept(count: int, keep: float) -> int:
