@@ -4,6 +4,7 @@
 # make docs    the documentation as a site, in site/
 # make integration   slow tests: the README's sweep and studies, report.html in Chromium, SAEs of other libraries, a
 #                    W&B server: minutes (apt-get install chromium)
+# make kernels    the Triton kernels, interpreted on a CPU, and compiled for an H100: two minutes
 # make long    the longest tests: the paper's studies, kills at every step, memory, quality: half an hour
 # make slurm-demo    the README's sweep on a private Slurm cluster of two nodes (root; apt-get install slurm-wlm munge)
 # make gpu-check   on a GPU, in five minutes: is it right, the same to the byte, how fast
@@ -22,7 +23,7 @@ BIN := .venv/bin
 LAZY := --no-compile
 READY := .venv/ready-$(TORCH_BACKEND)
 
-.PHONY: setup sweep real-sweep slurm-demo test environments integration long docs settings-page gpu-check bench bench-sweeps lint types format newest constraints model
+.PHONY: setup sweep real-sweep slurm-demo test environments kernels integration long docs settings-page gpu-check bench bench-sweeps lint types format newest constraints model
 
 setup: $(READY)
 
@@ -66,13 +67,14 @@ test: lint types docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4
 
 # The libraries and the server that the slow tests compare with, each in an environment of its own.
-environments: .venv-saelens/ready .venv-formats/ready .venv-openwandb/ready
+environments: .venv-triton/ready .venv-saelens/ready .venv-formats/ready .venv-openwandb/ready
 
 CHOSEN := integration and not long
 
 # What takes so long that a change of the code does not wait for it: before a release, all of it.
 long: CHOSEN := long
-long: integration
+long: integration .venv-triton/ready
+	OMP_NUM_THREADS=1 .venv-triton/bin/python -m pytest tests/saes/kernels -m long -n 2
 
 integration: setup environments
 	OMP_NUM_THREADS=1 SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
@@ -91,6 +93,17 @@ define create_above_venv
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	  > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beneath.pth"
 endef
+
+# The Triton kernels, interpreted on a CPU, and compiled for a GPU that need not be there. A CUDA build of torch has
+# Triton; the build for CPUs does not, and its packages are slower to import where Triton is installed.
+kernels: .venv-triton/ready
+	OMP_NUM_THREADS=1 .venv-triton/bin/python -m pytest tests/saes/kernels -n auto --maxprocesses=4
+	PYTHONPATH=. .venv-triton/bin/python benchmarks/kernel_registers.py
+
+.venv-triton/ready: $(READY)
+	$(create_above_venv)
+	$(@D)/bin/python -m pip install -q $(LAZY) triton==3.9.0
+	@touch $@
 
 # SAELens needs an older TransformerLens than this project, so it has its own environment.
 .venv-saelens/ready: $(READY)

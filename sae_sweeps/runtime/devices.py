@@ -93,6 +93,11 @@ def resolve_precision(precision: str, device: "torch.device") -> str:
     return native_dtype("cpu")
 
 
+def wants_kernels() -> bool:
+    """Return whether training on a GPU is to use this project's Triton kernels: with SAE_SWEEPS_KERNELS=1."""
+    return os.environ.get("SAE_SWEEPS_KERNELS") == "1"
+
+
 def read_clock(device: "torch.device") -> float:
     """Return the seconds of time.perf_counter once the device has done all work that it was given.
 
