@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.inputs import to_activations
 from sae_sweeps.saes.encoder import Product
+from sae_sweeps.saes.room import Room
 from sae_sweeps.saes.sparse import RowSparse
 
 Activations: TypeAlias = Tensor | np.ndarray  # what a caller may give; see `to_activations`
@@ -89,13 +90,14 @@ class SAE(nn.Module, ABC):
         """Return the encoder's input (B, D): normalised activations (B, D), minus b_dec if `centers_input` is set."""
         return x_BD - self.b_dec if self.centers_input else x_BD
 
-    def product(self, input_BD: Tensor, precision: str = "float32") -> Product:
+    def product(self, input_BD: Tensor, precision: str = "float32", room: Room | None = None) -> Product:
         """Return the pre-activations (B, F) of an encoder input (B, D), computed block by block when they are read.
 
         The `precision` is "float32", or "tf32" or "bfloat16" for approximate blocks. No gradients are recorded.
+        Selections keep to the sizes of a `room`.
         """
         b_enc_F = None if self.b_enc is None else self.b_enc.detach()
-        return Product(input_BD.detach(), self.W_enc.detach(), b_enc_F, precision=precision)
+        return Product(input_BD.detach(), self.W_enc.detach(), b_enc_F, precision=precision, room=room)
 
     @abstractmethod
     def keep_for_inference(self, product: Product) -> RowSparse:

@@ -27,6 +27,7 @@ class BatchTopKSAE(TopKSAE):
 
     threshold: Tensor
     threshold_weight: Tensor
+    smallest_kept: Tensor
 
     @check_names
     def __init__(
@@ -55,12 +56,12 @@ class BatchTopKSAE(TopKSAE):
         self.register_buffer("threshold", torch.zeros(()))
         # sum of the running mean's weights so far, which makes the mean unbiased from the first batch on
         self.register_buffer("threshold_weight", torch.zeros(()))
-        # of the last batch; only the time of the next search depends on it, so checkpoints do not have it
-        self._smallest_kept: Tensor | None = None
+        # of the last batch, or -1; only the time of the next search depends on it, so checkpoints do not have it
+        self.register_buffer("smallest_kept", torch.tensor(-1.0), persistent=False)
 
     def keep(self, product: Product) -> Entries:
         """Select the k x B largest pre-activations of the batch (B activations), fewer if fewer are positive."""
-        latest = self.threshold if self._smallest_kept is None else self._smallest_kept
+        latest = torch.where(self.smallest_kept < 0, self.threshold, self.smallest_kept)
         return keep_top_of_batch(product, self.k, GUESS * latest)
 
     def update_statistics(self, kept: Entries) -> None:
@@ -68,7 +69,7 @@ class BatchTopKSAE(TopKSAE):
         if len(kept.value) == 0:
             return
         smallest = torch.where(kept.active, kept.value, torch.inf).min()  # inf if none is active: nothing is learned
-        self._smallest_kept = torch.where(smallest.isfinite(), smallest, 0.0)
+        self.smallest_kept.copy_(torch.where(smallest.isfinite(), smallest, 0.0))
         weight = 1 - self.threshold_momentum
         total = self.threshold_weight * self.threshold_momentum + weight
         threshold = self.threshold.lerp(smallest, weight / total)

@@ -17,7 +17,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from sae_sweeps.saes import kernels
 from sae_sweeps.saes.products import find_starts, sample_product
+from sae_sweeps.saes.room import Room
 from sae_sweeps.saes.sparse import RowSparse
 
 BLOCK = 2**23  # entries of the product in one block, so that a block stays about in the cache while it is searched
@@ -44,9 +46,16 @@ class Product:
     """
 
     def __init__(
-        self, input_BD: Tensor, W_enc_FD: Tensor, b_enc_F: Tensor | None = None, *, precision: str = "float32"
+        self,
+        input_BD: Tensor,
+        W_enc_FD: Tensor,
+        b_enc_F: Tensor | None = None,
+        *,
+        precision: str = "float32",
+        room: Room | None = None,
     ) -> None:
-        self.input_BD, self.W_enc_FD, self.b_enc_F = input_BD, W_enc_FD, b_enc_F
+        """Take the factors and the bias; with a `room`, selections keep to its sizes and do not wait for a GPU."""
+        self.input_BD, self.W_enc_FD, self.b_enc_F, self.room = input_BD, W_enc_FD, b_enc_F, room
         self.shape = (input_BD.shape[0], W_enc_FD.shape[0])
         self._precision = precision
         self._callbacks: list[tuple[Tensor, OnBlock]] = []
@@ -74,13 +83,21 @@ class Product:
         for first in range(0, batch, rows):
             chunk = left[first : first + rows]
             upper_FR = memory[: dict_size * len(chunk)].view(dict_size, len(chunk))
-            with _float32_accumulation(tf32=self._precision == "tf32"):
-                torch.mm(right, chunk.T, out=upper_FR)
-            if bias_F is not None:
-                upper_FR += bias_F[:, None]
+            self._multiply(right, chunk, bias_F, upper_FR)
             for latents_M, on_block in callbacks:
                 on_block(first, upper_FR[latents_M])
             yield first, upper_FR
+
+    def whole_block(self) -> Tensor:
+        """Return the upper bounds of all pre-activations at once, (F, B)."""
+        left, right, bias_F = self._operands
+        return self._multiply(right, left, bias_F, left.new_empty(len(right), len(left)))
+
+    def _multiply(self, right: Tensor, left: Tensor, bias_F: Tensor | None, upper_FR: Tensor) -> Tensor:
+        """Write the product of the operands, with the bias, to `upper_FR`, and return it."""
+        with _float32_accumulation(tf32=self._precision == "tf32"):
+            torch.mm(right, left.T, out=upper_FR)
+        return upper_FR if bias_F is None else upper_FR.add_(bias_F[:, None])
 
     def lower(self, floor: Tensor) -> Tensor:
         """Return what the bound of a pre-activation of at least `floor` reaches, in the shape and device of `floor`.
@@ -119,6 +136,12 @@ class Product:
         input_BD, W_enc_FD = self.input_BD, self.W_enc_FD
         if self._precision != "bfloat16":
             return input_BD, W_enc_FD, self.b_enc_F
+        if kernels.can_run(input_BD) and input_BD.dtype == torch.float32:
+            from sae_sweeps.saes.kernels.rounding import round_rows
+
+            has_bias, tiny = self.b_enc_F is not None, input_BD.shape[1] ** 0.5 * TINY
+            left = round_rows(input_BD, None, has_bias=has_bias, is_weight=False, tiny=tiny)
+            return left, round_rows(W_enc_FD, self.b_enc_F, has_bias=has_bias, is_weight=True, tiny=tiny), None
         rounding = 2 * input_BD.shape[1] * torch.finfo(torch.float32).eps
         extra = 2 if self.b_enc_F is None else 4
         left, x_norm_B, x_error_B = _round_rows(input_BD, extra)
@@ -140,7 +163,7 @@ class Product:
         """
         col_N, order_N = col_N.to(torch.int32).sort(stable=True)
         row_N = row_N.to(torch.int32)[order_N]
-        pre_N = sample_product(find_starts(col_N, self.shape[1]).int(), row_N, self.W_enc_FD, self.input_BD)
+        pre_N = sample_product(find_starts(col_N, self.shape[1]).int(), col_N, row_N, self.W_enc_FD, self.input_BD)
         if self.b_enc_F is not None:
             pre_N = pre_N + self.b_enc_F[col_N]
         row_N, order_N = row_N.sort(stable=True)
@@ -157,12 +180,12 @@ class Product:
         pre_BF = self.input_BD @ self.W_enc_FD.T
         return pre_BF if self.b_enc_F is None else pre_BF.add_(self.b_enc_F)
 
-    def share_above(self, floor_F: Tensor) -> float:
-        """Return the share of the first rows' pre-activations that are above the latent's value in `floor_F`."""
+    def share_above(self, floor_F: Tensor) -> Tensor:
+        """Return the share of the first rows' pre-activations that are above the latent's value in `floor_F`, ()."""
         pre_FR = self.W_enc_FD @ self.input_BD[:SAMPLE].T
         if self.b_enc_F is not None:
             pre_FR += self.b_enc_F[:, None]
-        return (pre_FR > floor_F[:, None]).float().mean().item()
+        return (pre_FR > floor_F[:, None]).float().mean()
 
 
 def _upper_norm(rows: Tensor) -> Tensor:

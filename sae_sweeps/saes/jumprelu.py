@@ -153,11 +153,12 @@ class JumpReLUSAE(PenalizedSAE):
             batch, threshold = entries.shape[0], entries.gather(self.inference_threshold)
             # derivatives by one factor on all thresholds, estimated with the kernel
             by_factor = self._is_near_threshold(entries) * threshold / self.bandwidth
-            error_rise = -(by_factor * threshold * value_grad).sum()
+            error_rise = -entries.total(by_factor * threshold * value_grad)
             penalty_fall = None
             if self.penalty_window == "upper":
-                penalty_fall = (by_factor * entries.active).sum() / batch
-            self.l0_target.update(entries.active.sum() / batch, error_rise, by_factor.sum() / batch, penalty_fall)
+                penalty_fall = entries.total(by_factor * entries.active) / batch
+            l0_fall = entries.total(by_factor) / batch
+            self.l0_target.update(entries.active.sum() / batch, error_rise, l0_fall, penalty_fall)
 
     def entry_gradients(self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None) -> EntryGradients:
         """Compute the gradients by the kept pre-activations and by the thresholds, and the L0 penalty of the batch.

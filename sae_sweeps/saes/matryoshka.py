@@ -24,6 +24,7 @@ class MatryoshkaSAE(BatchTopKSAE):
     """
 
     architecture = "matryoshka"
+    fits_room = False  # its entries move to the rows of several prefixes
 
     group_F: Tensor
 

@@ -11,8 +11,7 @@ from sae_sweeps.config.saes import PenaltyConfig, SAEConfig
 from sae_sweeps.config.sparsity import apply_precedence
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.saes.l0_target import L0Target
-from sae_sweeps.saes.step import Step, Variant
-from sae_sweeps.saes.trainable import USUAL, TrainableSAE
+from sae_sweeps.saes.trainable import TrainableSAE
 
 START = 256  # activations of the first batch on which thresholds or biases are set to the starting L0
 
@@ -74,11 +73,7 @@ class PenalizedSAE(TrainableSAE):
         """
 
     @torch.no_grad()
-    def training_step(self, x_BD: Tensor, dead_F: Tensor, precision: str = "float32", variant: Variant = USUAL) -> Step:
-        """Compute loss and gradients as `TrainableSAE.training_step` does.
-
-        With a target L0, the first step sets thresholds or biases to the starting L0 before.
-        """
+    def start(self, x_BD: Tensor) -> None:
+        """Set thresholds or biases to the starting L0, if there is a target L0 and this is the first step of all."""
         if self.l0_target is not None and self.l0_target.batches == 0:
             self.start_at_target(self.product(self.encoder_input(x_BD[:START])).to_dense())
-        return super().training_step(x_BD, dead_F, precision, variant)

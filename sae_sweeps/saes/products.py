@@ -7,6 +7,8 @@ import warnings
 import torch
 from torch import Tensor
 
+from sae_sweeps.saes import kernels
+
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
 
@@ -22,6 +24,10 @@ def multiply(start: Tensor, place_N: Tensor, value_N: Tensor, right: Tensor, out
     not, so that its results differ from run to run; a CPU's takes twice the time. But embedding_bag cannot write to
     existing memory, and on a CPU allocating memory for a large result costs more than embedding_bag saves.
     """
+    if kernels.can_run(right):
+        from sae_sweeps.saes.kernels import entries
+
+        return entries.multiply(start, place_N, value_N, right, out)
     if out is not None:
         matrix = _csr(start, place_N, value_N, (len(start) - 1, len(right)))
         return torch.addmm(out, matrix, right, beta=0.0, out=out)
@@ -30,14 +36,25 @@ def multiply(start: Tensor, place_N: Tensor, value_N: Tensor, right: Tensor, out
     )
 
 
-def sample_product(start: Tensor, place_N: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Compute left @ right^T only at the entries of a CSR pattern: row starts and column indices `place_N`, (N,)."""
+def sample_product(start: Tensor, major_N: Tensor, place_N: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Compute left @ right^T only at the entries of a CSR pattern, (N,).
+
+    The pattern has row starts, and rows `major_N` and column indices `place_N` of the entries.
+    """
+    if kernels.can_run(right):
+        from sae_sweeps.saes.kernels import entries
+
+        return entries.sample_product(start, major_N, place_N, left, right)
     pattern = _csr(start, place_N, left.new_zeros(len(place_N)), (len(left), len(right)))
     return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
 
 
 def sum_rows(start: Tensor, place_N: Tensor, value_N: Tensor, columns: int) -> Tensor:
     """Sum the values of each row of a CSR matrix with `columns` columns, (rows,)."""
+    if kernels.can_run(value_N):
+        from sae_sweeps.saes.kernels import entries
+
+        return entries.sum_rows(start, value_N)
     if value_N.is_cuda:
         return torch.segment_reduce(value_N, "sum", offsets=start.long(), unsafe=True)
     return _csr(start, place_N, value_N, (len(start) - 1, columns)) @ value_N.new_ones(columns)

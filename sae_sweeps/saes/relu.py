@@ -133,9 +133,9 @@ class ReLUSAE(PenalizedSAE):
         batch, positive = entries.shape[0], entries.pre > 0
         norm = entries.gather(self._norm_F)
         moved = positive * norm
-        self._shift_unit = (positive * entries.pre / norm).sum() / positive.sum().clamp(min=1)
+        self._shift_unit = entries.total(positive * entries.pre / norm) / positive.sum().clamp(min=1)
         l0 = entries.active.sum() / batch
-        self.l0_target.update(l0, -(moved * pre_grad).sum(), l0.to(moved.dtype), moved.sum() / batch)
+        self.l0_target.update(l0, -entries.total(moved * pre_grad), l0.to(moved.dtype), entries.total(moved) / batch)
 
     def entry_gradients(self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None) -> EntryGradients:
         """Compute the gradients of error and L1 penalty by the kept pre-activations, and the penalty.
@@ -151,7 +151,7 @@ class ReLUSAE(PenalizedSAE):
         """
         batch, positive = entries.shape[0], entries.pre > 0
         coefficient = self.sparsity_coefficient / batch
-        return (pre_grad + coefficient) * positive, coefficient * entries.pre.sum()
+        return (pre_grad + coefficient) * positive, coefficient * entries.total(entries.pre)
 
     @torch.no_grad()
     def after_update(self) -> None:

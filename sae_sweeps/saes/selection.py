@@ -30,6 +30,10 @@ def keep_above(product: Product, floor_F: Tensor, at_most: float = 1.0, *, signe
     signed: whether pre-activations may also be negative
     """
     floor_F = floor_F if signed else floor_F.clamp(min=0)
+    if product.room is not None:
+        from sae_sweeps.saes import bounded
+
+        return bounded.keep_above(product, product.room, floor_F, at_most)
     if at_most < 1 and product.share_above(floor_F) > at_most:
         return None
     lower_F1 = product.lower(floor_F)[:, None]
@@ -40,6 +44,10 @@ def keep_above(product: Product, floor_F: Tensor, at_most: float = 1.0, *, signe
 
 def keep_top_per_row(product: Product, k: int) -> RowSparse:
     """Return the k largest pre-activations of each row (B, F) as sparse entries, with 0 in place of negative values."""
+    if product.room is not None:
+        from sae_sweeps.saes import bounded
+
+        return bounded.keep_top_per_row(product, product.room, k)
     top = RowTopK(product, k)
     for first, upper_FR in product.blocks():
         top.add_block(first, upper_FR)
@@ -52,6 +60,11 @@ def keep_top_of_batch(product: Product, k: int, guess: Tensor | None = None) -> 
     `guess`, (), is a lower bound of at least 0 to try first. It saves time and does not change the result: entries
     below it are ignored if enough lie above.
     """
+    if product.room is not None:
+        from sae_sweeps.saes import bounded
+
+        assert guess is not None, "only a guess makes a search in a fixed room possible"
+        return bounded.keep_top_of_batch(product, product.room, k, guess)
     budget = min(k, product.shape[1]) * product.shape[0]
     floor = product.input_BD.new_zeros(()) if guess is None else guess
     candidates, kept_N = _search_batch(product, budget, floor)

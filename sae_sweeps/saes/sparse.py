@@ -136,11 +136,16 @@ class RowSparse:
 
     def sample_product(self, left_BD: Tensor, right_FD: Tensor) -> Tensor:
         """Compute left @ right^T at the kept entries only, (N,)."""
-        return sample_product(self.crow_Bp1, self.col_N, left_BD, right_FD)
+        return sample_product(self.crow_Bp1, self.row_N, self.col_N, left_BD, right_FD)
 
     def to_columns(self) -> "ColumnSparse":
         """Return the same entries in column-major (CSC) order."""
-        return ColumnSparse(self)
+        col_N, order_N = self.col_N.sort(stable=True)
+        start_Fp1 = find_starts(col_N, self.shape[1]).to(torch.int32)
+        columns = ColumnSparse(start_Fp1, self.row_N[order_N], col_N, self.pre[order_N], self.shape)
+        if self.value is not self.pre:
+            columns.value = self.value[order_N]
+        return columns
 
 
 class ColumnSparse:
@@ -150,13 +155,10 @@ class ColumnSparse:
     latent; pre and value (N,), the entries' pre-activations and activations.
     """
 
-    def __init__(self, kept: RowSparse) -> None:
-        self.shape = kept.shape
-        self._col_N, order_N = kept.col_N.sort(stable=True)
-        self.start_Fp1 = find_starts(self._col_N, self.shape[1]).to(torch.int32)
-        self.row_N = kept.row_N[order_N]
-        self.pre = kept.pre[order_N]
-        self.value = self.pre if kept.value is kept.pre else kept.value[order_N]
+    def __init__(self, start_Fp1: Tensor, row_N: Tensor, col_N: Tensor, pre_N: Tensor, shape: tuple[int, int]) -> None:
+        self.start_Fp1, self.row_N, self._col_N = start_Fp1, row_N, col_N
+        self.pre = self.value = pre_N
+        self.shape = shape
 
     @property
     def active(self) -> Tensor:
@@ -182,7 +184,7 @@ class ColumnSparse:
 
         The result is grad @ W_dec^T at the kept entries.
         """
-        return sample_product(self.start_Fp1, self.row_N, W_dec_FD, grad_BD)
+        return sample_product(self.start_Fp1, self._col_N, self.row_N, W_dec_FD, grad_BD)
 
     def weight_gradient(self, entry_N: Tensor, right_BD: Tensor, out: Tensor | None = None) -> Tensor:
         """Compute A^T @ right, (F, D), for the (B, F) matrix A with the values `entry_N` at the kept entries.
@@ -194,6 +196,10 @@ class ColumnSparse:
     def latent_sums(self, entry_N: Tensor) -> Tensor:
         """Sum `entry_N` over the kept entries of each latent, (F,)."""
         return sum_rows(self.start_Fp1, self.row_N, entry_N, self.shape[0])
+
+    def total(self, entry_N: Tensor) -> Tensor:
+        """Sum `entry_N` over all kept entries, (), latent by latent: memory behind the last entry changes no bit."""
+        return self.latent_sums(entry_N).sum()
 
 
 class Dense:
@@ -248,6 +254,10 @@ class Dense:
     def latent_sums(self, entry_BF: Tensor) -> Tensor:
         """Sum `entry_BF` over the rows for each latent, (F,)."""
         return entry_BF.sum(0)
+
+    def total(self, entry_BF: Tensor) -> Tensor:
+        """Sum `entry_BF` over all entries, ()."""
+        return entry_BF.sum()
 
 
 Entries: TypeAlias = RowSparse | Dense  # entries in the order in which they are selected and decoded

@@ -4,27 +4,35 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sae_sweeps.config.saes import SAE_SCHEMAS, SAEConfig
-from sae_sweeps.runtime.errors import ConfigError
-from sae_sweeps.runtime.inputs import require_number, require_type, require_whole
+from sae_sweeps.config.saes import SAEConfig
+from sae_sweeps.runtime.inputs import require_type, require_whole
 from sae_sweeps.saes.base import SAE
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.inference import InferenceSAE
 from sae_sweeps.saes.initial import DRAWN, draw_weights
+from sae_sweeps.saes.options import require_options
+from sae_sweeps.saes.room import Room
 from sae_sweeps.saes.sparse import Entries, LatentEntries
-from sae_sweeps.saes.step import AuxiliaryFit, EntryGradients, Fit, Step, Variant, WeightGradients
+from sae_sweeps.saes.step import (
+    AuxiliaryFit,
+    AuxiliaryGradients,
+    EntryGradients,
+    Fit,
+    Step,
+    StepGradients,
+    Variant,
+)
 
 USUAL = Variant()
 
 
 class TrainableSAE(SAE):
-    """An SAE whose loss and gradients `training_step` computes by hand on the kept entries (see `sparse.py`).
+    """An SAE whose loss and gradients `compute_gradients` computes by hand on the kept entries (see `sparse.py`).
 
     `normalize_rows` keeps the rows of W_dec at unit norm.
 
@@ -35,6 +43,7 @@ class TrainableSAE(SAE):
 
     inference_class: ClassVar[type[InferenceSAE]] = InferenceSAE  # a subclass for another selection rule
     aux_coefficient: float = 0.0  # weight of the auxiliary loss on dead latents
+    fits_room: ClassVar[bool] = True  # whether a step can keep to memory of a fixed size (`Room`)
     has_bias: ClassVar[bool]  # whether the encoder has a bias b_enc
     input_center: Tensor
 
@@ -108,22 +117,8 @@ class TrainableSAE(SAE):
         return require_whole("k", k, 1, self.dict_size, "dict_size=")
 
     def _require_options(self, **options: Any) -> None:
-        """Check options by the rules of the architecture's settings on the command line.
-
-        Raises: ConfigError for the first option that is out of range, or not a number where the setting is one.
-        """
-        schema = SAE_SCHEMAS[self.architecture]
-        texts = {each.name for each in fields(schema) if each.type is str}
-        for name, value in options.items():
-            if name in texts:
-                continue
-            for number in value if isinstance(value, list) else [value]:
-                if number is not None:
-                    require_number(name, number)
-        for found in schema(architecture=self.architecture, **options).find_problems(self.dict_size, 32):
-            if found.setting in options:
-                problem, fix = (text.replace("sae.", "").strip("'") for text in (found.problem, found.fix))
-                raise ConfigError(found.setting, options[found.setting], problem, fix)
+        """Check options by the rules of the architecture's settings. Raises: ConfigError as `require_options` does."""
+        require_options(self.architecture, self.dict_size, options)
 
     @abstractmethod
     def for_inference(self) -> InferenceSAE:
@@ -164,25 +159,39 @@ class TrainableSAE(SAE):
         """
         return None
 
+    def start(self, x_BD: Tensor) -> None:
+        """Prepare for the first step of all, on normalised activations (B, D); the base class needs nothing."""
+
     @torch.no_grad()
     def training_step(self, x_BD: Tensor, dead_F: Tensor, precision: str = "float32", variant: Variant = USUAL) -> Step:
         """Compute the loss of a batch of normalised activations and set the gradients of all parameters.
 
+        New gradients replace those of the previous step. The arguments are those of `compute_gradients`.
+        """
+        self.start(x_BD)
+        found = self.compute_gradients(x_BD, dead_F, precision, variant)
+        found.set_on(self, has_unit_rows=variant.has_unit_rows)
+        return found.step
+
+    @torch.no_grad()
+    def compute_gradients(
+        self,
+        x_BD: Tensor,
+        dead_F: Tensor | None,
+        precision: str = "float32",
+        variant: Variant = USUAL,
+        room: Room | None = None,
+    ) -> StepGradients:
+        """Compute the loss of a batch of normalised activations and what the gradients consist of.
+
         The loss is the sum of the reconstruction loss (`fit`), the architecture's sparsity loss (`entry_gradients`) and
-        the auxiliary loss (`collect_dead`) on the dead latents that `dead_F`, bool (F,), marks. New gradients replace
-        the gradients of the previous step. With a `precision` of "tf32" or "bfloat16", the encoder's product only
-        chooses the latents; the activations of the chosen latents are computed in float32.
+        the auxiliary loss (`collect_dead`) on the dead latents that `dead_F`, bool (F,), marks; None stands for none.
+        With a `precision` of "tf32" or "bfloat16", the encoder's product only chooses the latents; the activations of
+        the chosen latents are computed in float32. With a `room`, and without dead latents, nothing waits for a GPU.
         """
         input_BD = self.encoder_input(x_BD)
-        product = self.product(input_BD, precision)
-        if variant.counts_batch:
-            kept = self.keep(product)
-            dead_M = (dead_F & ~kept.find_fired()).nonzero().squeeze(1)
-            keep_dead = self.collect_dead(product, dead_M, is_read=True)
-        else:
-            dead_M = dead_F.nonzero().squeeze(1)
-            keep_dead = self.collect_dead(product, dead_M, is_read=False)
-            kept = self.keep(product)
+        product = self.product(input_BD, precision, room)
+        kept, dead_M, keep_dead = self._keep_both(product, dead_F, variant)
         entries = kept.to_columns()
         fit, auxiliary = self.fit(kept, entries, x_BD), None
         if keep_dead is not None and variant.has_residual_gradient:
@@ -191,43 +200,51 @@ class TrainableSAE(SAE):
         value_grad = fit.entries.value_gradients(fit.grad_RD, self.W_dec)
         self.update_l0_target(entries, value_grad, fit.pre_grad)
         gradients = self.entry_gradients(entries, value_grad, fit.pre_grad)
-        sums = WeightGradients(
-            fit.entries.weight_gradient(entries.value, fit.grad_RD, out=self._gradient_memory("W_dec")),
-            entries.weight_gradient(gradients.pre, input_BD, out=self._gradient_memory("W_enc")),
-            entries.latent_sums(gradients.pre),
-            entries.latent_sums(entries.value * value_grad),
-        )
         if keep_dead is not None:
             auxiliary = auxiliary or self._fit_residual(keep_dead(), dead_M, fit)
-            auxiliary.add_to(sums, input_BD)
-        self._set_gradients(sums, gradients, fit.grad_RD[: len(x_BD)], has_unit_rows=variant.has_unit_rows)
+        dead_gradients = None if auxiliary is None else auxiliary.gradients(input_BD)
+        vectors = self._vector_gradients(entries, gradients, dead_gradients, fit.grad_RD[: len(x_BD)])
         self.update_statistics(kept)
         aux_loss = fit.loss.new_zeros(()) if auxiliary is None else auxiliary.loss
         loss = fit.loss + gradients.sparsity_loss + aux_loss
-        return Step(loss, fit.mse, kept.active.sum() / x_BD.shape[0], aux_loss, kept.find_fired())
+        step = Step(loss, fit.mse, kept.active.sum() / x_BD.shape[0], aux_loss, kept.find_fired())
+        return StepGradients(step, fit, entries, gradients.pre, value_grad, input_BD, dead_gradients, vectors)
+
+    def _keep_both(
+        self, product: Product, dead_F: Tensor | None, variant: Variant
+    ) -> tuple[Entries, Tensor, Callable[[], Entries] | None]:
+        """Return the kept entries, the indices of the dead latents (M,), and what returns the entries of these."""
+        if dead_F is None:
+            return self.keep(product), product.input_BD.new_zeros(0, dtype=torch.int64), None
+        if variant.counts_batch:
+            kept = self.keep(product)
+            dead_M = (dead_F & ~kept.find_fired()).nonzero().squeeze(1)
+            return kept, dead_M, self.collect_dead(product, dead_M, is_read=True)
+        dead_M = dead_F.nonzero().squeeze(1)
+        keep_dead = self.collect_dead(product, dead_M, is_read=False)
+        return self.keep(product), dead_M, keep_dead
 
     def _fit_residual(self, dead: Entries, dead_M: Tensor, fit: Fit) -> AuxiliaryFit:
         """Compute the auxiliary loss of the entries `dead` (B, M) of the dead latents `dead_M` (M,)."""
         return AuxiliaryFit.from_entries(dead, dead_M, self.W_dec[dead_M], fit.error_BD, self.aux_coefficient)
 
-    def _set_gradients(
-        self, sums: WeightGradients, gradients: EntryGradients, recon_grad_BD: Tensor, *, has_unit_rows: bool
-    ) -> None:
-        """Set the `.grad` of every parameter.
-
-        The gradient of W_dec is projected orthogonally to the rows, because the norm of a row is fixed
-        (arXiv:2412.06410, appendix).
-        """
-        radial_F = sums.radial_F if has_unit_rows else sums.radial_F / self.W_dec.square().sum(1)
-        self.W_dec.grad = sums.W_dec_FD.addcmul_(radial_F[:, None], self.W_dec, value=-1)
-        self.W_enc.grad = sums.W_enc_FD
-        self.b_dec.grad = recon_grad_BD.sum(0)
+    def _vector_gradients(
+        self,
+        entries: LatentEntries,
+        gradients: EntryGradients,
+        dead_gradients: AuxiliaryGradients | None,
+        recon_grad_BD: Tensor,
+    ) -> dict[str, Tensor]:
+        """Return the gradients of all parameters but W_enc and W_dec, by name."""
+        pre_F = entries.latent_sums(gradients.pre)
+        if dead_gradients is not None:
+            pre_F[dead_gradients.dead_M] += dead_gradients.pre_M
+        vectors = {"b_dec": recon_grad_BD.sum(0), **gradients.parameters}
         if self.centers_input:
-            self.b_dec.grad -= sums.pre_F @ self.W_enc
+            vectors["b_dec"] -= pre_F @ self.W_enc
         if self.b_enc is not None:
-            self.b_enc.grad = self.bias_gradient(sums.pre_F, gradients)
-        for name, gradient in gradients.parameters.items():
-            self.get_parameter(name).grad = gradient
+            vectors["b_enc"] = self.bias_gradient(pre_F, gradients)
+        return vectors
 
     def fit(self, kept: Entries, entries: LatentEntries, x_BD: Tensor) -> Fit:
         """Compute the mean squared error per element of the reconstruction of `x_BD`, and the gradient of this loss.
@@ -237,17 +254,6 @@ class TrainableSAE(SAE):
         error_BD = kept.decode(self.W_dec).add_(self.b_dec).sub_(x_BD)
         mse = error_BD.square().mean()
         return Fit(mse, mse, error_BD, entries, error_BD * (2 / error_BD.numel()))
-
-    def _gradient_memory(self, name: str) -> Tensor | None:
-        """Return memory for the gradient of parameter `name`: the gradient of the previous step, or a new tensor.
-
-        Returns None on a GPU, where new memory costs nothing; the previous gradient's is then free to be reused.
-        """
-        weight = self.get_parameter(name)
-        if weight.is_cuda:
-            weight.grad = None
-            return None
-        return torch.empty_like(weight) if weight.grad is None else weight.grad
 
     def update_l0_target(self, entries: LatentEntries, value_grad: Tensor, pre_grad: Tensor | None) -> None:
         """Update the L0 controller (penalty coefficient and next change of thresholds or biases) from this batch.

@@ -142,5 +142,5 @@ def test_dead_latents_are_collected_once_if_a_wrong_guess_makes_a_second_search(
     torch.manual_seed(0)
     sae, x_BD, dead_F = BatchTopKSAE(16, 64, k=4, aux_latents=3), torch.randn(20, 16), torch.arange(64) % 2 == 0
     expected = sae.training_step(x_BD, dead_F)
-    sae._smallest_kept = torch.tensor(1e6)
+    sae.smallest_kept.fill_(1e6)
     assert_close(sae.training_step(x_BD, dead_F).aux_loss, expected.aux_loss)
