@@ -3,15 +3,18 @@
 A row is a dictionary of column -> value. Every function takes a `Check`.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
+import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from steps.common import ARCHITECTURES, Spec, batches, threshold_for
@@ -19,6 +22,7 @@ from torch import Tensor
 
 from sae_sweeps.config.schema import TrainingConfig
 from sae_sweeps.saes import TRAINABLE, TopKSAE
+from sae_sweeps.training.fixed_step import FixedSteps
 from sae_sweeps.training.trainer import Trainer
 
 Rows = list[dict[str, Any]]
@@ -42,6 +46,19 @@ class Check:
     def on_gpu(self) -> bool:
         """Return whether the device is a GPU."""
         return self.device != "cpu"
+
+
+@contextlib.contextmanager
+def using_kernels(wanted: bool) -> Iterator[None]:
+    """Let trainers that are made within the context use the Triton kernels, or not."""
+    before = os.environ.get("SAE_SWEEPS_KERNELS")
+    os.environ["SAE_SWEEPS_KERNELS"] = str(int(wanted))
+    try:
+        yield
+    finally:
+        os.environ.pop("SAE_SWEEPS_KERNELS")
+        if before is not None:
+            os.environ["SAE_SWEEPS_KERNELS"] = before
 
 
 make_batches = functools.lru_cache(maxsize=1)(batches)
@@ -92,12 +109,28 @@ def check_bytes(check: Check) -> Rows:
     """Six trainings of four steps, a resumed one, and one in each precision: are the bytes the same?"""
     precisions = ["float32", "bfloat16", *(["tf32"] if check.on_gpu else [])]
     spec, rows = check.spec("topk", dict_size=12288), []
-    for architecture in TRAINABLE:
-        seen = {_train_and_hash(architecture, spec, "auto") for _ in range(6)}
-        row: dict[str, Any] = {"SAE": architecture, "digests of 6": len(seen)}
-        row["resumed"] = _train_and_hash(architecture, spec, "auto", resume_after=2) in seen
-        rows.append(row | {one: _train_and_hash(architecture, spec, one) in seen for one in precisions})
+    for architecture, wanted in itertools.product(TRAINABLE, (False, True)[: 1 + check.on_gpu]):
+        with using_kernels(wanted):
+            seen = {_train_and_hash(architecture, spec, "auto") for _ in range(6)}
+            row: dict[str, Any] = {"SAE": architecture, "kernels": wanted, "digests of 6": len(seen)}
+            row["resumed"] = _train_and_hash(architecture, spec, "auto", resume_after=2) in seen
+            row |= {one: _train_and_hash(architecture, spec, one) in seen for one in precisions}
+        rows.append(row | ({"fixed as free": _is_fixed_as_free(architecture, spec)} if wanted else {}))
     return rows
+
+
+def _is_fixed_as_free(architecture: str, spec: Spec) -> str:
+    """Return whether ten steps with a graph give the bytes of ten without, and how many of them the graph took."""
+    hashes, taken = [], 0
+    for steps_before in (FixedSteps.STEPS_BEFORE, 10**9):
+        with using_kernels(True), mock.patch.object(FixedSteps, "STEPS_BEFORE", steps_before):
+            trainer = _make_any_trainer(architecture, spec, "auto", dead_after=10**9)
+            for i in range(10):
+                before = trainer.steps_done
+                trainer.step(make_batches(spec)[i % 3])
+                taken += trainer.steps_done > before and trainer.used_graph
+        hashes.append(_hash(trainer))
+    return f"{hashes[0] == hashes[1]}, {taken} of 10"
 
 
 def _train_and_hash(architecture: str, spec: Spec, precision: str, resume_after: int = 0) -> str:
@@ -109,17 +142,22 @@ def _train_and_hash(architecture: str, spec: Spec, precision: str, resume_after:
             trainer = _make_any_trainer(architecture, spec, precision)
             trainer.load_state(state)
         trainer.step(xs[i % len(xs)])
+    return _hash(trainer)
+
+
+def _hash(trainer: Trainer) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(trainer.state().items()):
         found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
 
 
-def _make_any_trainer(architecture: str, spec: Spec, precision: str) -> Trainer:
-    """Return a trainer of any architecture, whose latents count as dead after one batch."""
+def _make_any_trainer(architecture: str, spec: Spec, precision: str, dead_after: int | None = None) -> Trainer:
+    """Return a trainer of any architecture. dead_after: activations after which a latent is dead; one batch if None"""
     limits: dict[str, Any] = {"k": spec.k} if issubclass(TRAINABLE[architecture], TopKSAE) else {"target_l0": spec.k}
     sae = TRAINABLE[architecture](spec.d, spec.dict_size, **limits).to(spec.device)
-    values: dict[str, Any] = {"tokens": 4 * spec.batch, "batch_size": spec.batch, "dead_after_tokens": spec.batch}
+    values: dict[str, Any] = {"tokens": 10 * spec.batch, "batch_size": spec.batch}
+    values["dead_after_tokens"] = spec.batch if dead_after is None else dead_after
     return Trainer(sae, TrainingConfig(**values, lr=1e-3, initial_bias="zero", precision=precision))
 
 
@@ -135,25 +173,33 @@ STEPS: list[tuple[tuple[str, ...], dict[str, Any]]] = [  # architectures, and wh
 
 def time_steps(check: Check) -> Rows:
     """Milliseconds and peak memory of a training step."""
+    ways = (("float32", False), ("auto", False), ("auto", True))
     return [
-        _time_step(check, check.spec(architecture, **size), precision)
+        _time_step(check, check.spec(architecture, **size), precision, wanted)
         for architectures, size in (STEPS[:1] if check.small else STEPS)
         for architecture in architectures
-        for precision in ("float32", "auto")
+        for precision, wanted in (ways[:2] if not check.on_gpu else ways if size == {} else ways[1:])
     ]
 
 
-def _time_step(check: Check, spec: Spec, precision: str) -> dict[str, Any]:
+def _time_step(check: Check, spec: Spec, precision: str, wanted: bool) -> dict[str, Any]:
     if check.on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     bare = _time_products(check, spec)
+    with using_kernels(wanted):
+        return _time_trainer(check, spec, precision, wanted, bare)
+
+
+def _time_trainer(check: Check, spec: Spec, precision: str, wanted: bool, bare: dict[str, float]) -> dict[str, Any]:
     xs, trainer = make_batches(spec), make_trainer(spec, precision)
     row: dict[str, Any] = {"SAE": spec.architecture, "d": spec.d, "F": spec.dict_size, "k": spec.k, "B": spec.batch}
-    row |= {"dead": spec.dead, "precision": precision}
+    row |= {"dead": spec.dead, "precision": precision, "kernels": wanted}
     if check.on_gpu:
         row["syncs"] = _count_waits(lambda: trainer.step(xs[0]))
     seconds = time_calls(check, lambda i: trainer.step(xs[i % len(xs)]), 10 if spec.dict_size == 2**20 else 30)
+    if wanted:
+        row["graph"] = trainer.used_graph
     row |= {"ms": 1e3 * seconds} | {f"per {name} product": seconds / bare[name] for name in bare}
     if check.on_gpu:
         row["peak MiB"] = torch.cuda.max_memory_allocated() / 2**20
@@ -192,24 +238,27 @@ def _count_waits(step: Callable[[], Any]) -> int:
 
 def profile_steps(check: Check) -> Rows:
     """Microseconds per step of the eight most expensive operations; the whole profiles are in the folder."""
+    rows = []
+    for architecture, wanted in itertools.product(ARCHITECTURES, (False, True)[: 1 + check.on_gpu]):
+        spec = check.spec(architecture)
+        with using_kernels(wanted):
+            rows += _profile_trainer(check, spec, wanted)
+    return rows
+
+
+def _profile_trainer(check: Check, spec: Spec, wanted: bool) -> Rows:
     from torch.profiler import ProfilerActivity, profile
 
-    rows = []
-    for architecture in ARCHITECTURES:
-        spec = check.spec(architecture)
-        xs, trainer = make_batches(spec), make_trainer(spec)
+    xs, trainer = make_batches(spec), make_trainer(spec)
+    for i in range(8):  # the last ones repeat a graph, if kernels are wanted
+        trainer.step(xs[i % len(xs)])
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * check.on_gpu
+    with profile(activities=activities) as seen:
         for x_BD in xs:
             trainer.step(x_BD)
-        activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * check.on_gpu
-        with profile(activities=activities) as seen:
-            for x_BD in xs:
-                trainer.step(x_BD)
-        by = "self_device_time_total" if check.on_gpu else "self_cpu_time_total"
-        events = sorted(seen.key_averages(), key=lambda event: -getattr(event, by))
-        table = seen.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=60)
-        (check.folder / f"profile-{architecture}.txt").write_text(table)
-        rows += [
-            {"SAE": architecture, "operation": event.key[:60], "us": getattr(event, by) / len(xs)}
-            for event in events[:8]
-        ]
-    return rows
+    by = "self_device_time_total" if check.on_gpu else "self_cpu_time_total"
+    events = sorted(seen.key_averages(), key=lambda event: -getattr(event, by))
+    table = seen.key_averages().table(sort_by=by, row_limit=40, max_name_column_width=60)
+    (check.folder / f"profile-{spec.architecture}{'-kernels' * wanted}.txt").write_text(table)
+    about = {"SAE": spec.architecture, "kernels": wanted}
+    return [{**about, "operation": event.key[:60], "us": getattr(event, by) / len(xs)} for event in events[:8]]

@@ -74,22 +74,17 @@ def time_sparsify(check: Check) -> Rows:
 
 
 def run_tests(check: Check) -> Rows:
-    """The tests that need a GPU."""
-    words = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "gpu",
-        "tests/saes",
-        "tests/training",
-        "-p",
-        "no:cacheprovider",
-    ]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, cwd=PROJECT)
-    (check.folder / "pytest.log").write_text(done.stdout + done.stderr)
-    return [{"exit": done.returncode, "end": (done.stdout.strip().splitlines() or [""])[-1]}]
+    """The tests that need a GPU, and those of the kernels on it."""
+    rows = []
+    for name, chosen in {
+        "gpu": ["-m", "gpu", "tests/saes", "tests/training"],
+        "kernels": ["tests/saes/kernels"],
+    }.items():
+        words = [sys.executable, "-m", "pytest", "-q", *chosen, "-p", "no:cacheprovider"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, cwd=PROJECT)
+        (check.folder / f"pytest-{name}.log").write_text(done.stdout + done.stderr)
+        rows.append({"tests": name, "exit": done.returncode, "end": (done.stdout.strip().splitlines() or [""])[-1]})
+    return rows
 
 
 def run_sweep(check: Check) -> Rows:

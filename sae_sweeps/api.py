@@ -31,8 +31,9 @@ from sae_sweeps.runtime.paths import expand_folder
 from sae_sweeps.runtime.progress import SweepProgress
 from sae_sweeps.saes import SAE, InferenceSAE, TrainableSAE
 from sae_sweeps.sweep.preflight import INPUT_CHECKS, Preflight
+from sae_sweeps.training.curve_line import curve_line
 from sae_sweeps.training.streams import TensorStream
-from sae_sweeps.training.trainer import Step, Trainer, curve_line, train
+from sae_sweeps.training.trainer import Step, Trainer, train
 
 CHUNK = 32_768  # activations that are shuffled together, by default
 

@@ -14,14 +14,15 @@ from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import Config
 from sae_sweeps.config.saes import JumpReLUConfig, MatryoshkaConfig, PenaltyConfig, TopKConfig
 from sae_sweeps.config.sparsity import resolve_sparsity
-from sae_sweeps.runtime.devices import native_dtype
+from sae_sweeps.runtime.devices import native_dtype, wants_kernels
 from sae_sweeps.sweep.point import Point
 
 FLOAT = 4  # bytes per float32 number
 BASE = {"cpu": 32e6, "cuda": 0.6e9}  # of the libraries: on CUDA its context, and workspaces of the products
 # numbers that the code has as constants as well: saes/encoder.py, saes/sparse.py, saes/penalized.py, saes/topk.py,
-# evaluation/reconstruction.py, evaluation/equal_l0.py and activations/language_model.py
+# training/fixed_step.py, evaluation/reconstruction.py, evaluation/equal_l0.py and activations/language_model.py
 BLOCK = {"cpu": 2**23, "cuda": 2**27}  # entries of the encoder's product at a time
+WHOLE_BLOCK = 2**30  # the same number at most in a step of a fixed size, whose memory is its own
 DENSE_FROM, DENSE_LIMIT = {"cpu": 0.1, "cuda": 0.05}, 2**29  # share and number of entries of a dense matrix
 START = 256  # activations on which thresholds are set to a target L0
 SEARCHED = 0.02  # share of the dead latents below which their largest are searched for
@@ -84,7 +85,15 @@ def shared_bytes(config: Config, facts: ModelInfo, device: str) -> float:
         evaluated + _block_bytes(config, EVALUATED, device, FLOAT) + CANDIDATE * EVALUATED * config.k,
         evaluated + _candidates_bytes(config),
     )
-    return BASE[device] + 2 * width * held_out + max(phases)
+    return BASE[device] + 2 * width * held_out + max(phases) + _fixed_step_bytes(config, device)
+
+
+def _fixed_step_bytes(config: Config, device: str) -> float:
+    """Estimate the memory of steps that a GPU repeats as a graph, which nothing else uses; all points share it."""
+    entries = config.training.batch_size * config.dict_size
+    if device == "cpu" or not wants_kernels() or entries > WHOLE_BLOCK:
+        return 0.0
+    return 2 * entries + CANDIDATE * config.training.batch_size * config.k
 
 
 def _candidates_bytes(config: Config) -> float:

@@ -35,8 +35,9 @@ from sae_sweeps.tasks.wandb_run import CURVE, log_results, start_point_run, wand
 from sae_sweeps.tracking.run import Run
 from sae_sweeps.training import checkpoints
 from sae_sweeps.training.curve import CurveFile
+from sae_sweeps.training.curve_line import curve_line
 from sae_sweeps.training.saving import Saver
-from sae_sweeps.training.trainer import Trainer, curve_line
+from sae_sweeps.training.trainer import Trainer
 
 LEFT_OUT = "left_out"  # in a checkpoint: positions left out of the text so far, because of their token
 ADVICE = "The SAE has diverged: lower training.lr, or set sae.normalize_input=true"

@@ -11,7 +11,11 @@ from torch import Tensor
 from sae_sweeps.config import TrainingConfig
 from sae_sweeps.runtime.devices import resolve_precision
 from sae_sweeps.runtime.errors import TrainingError
-from sae_sweeps.saes import PenalizedSAE, Step, TrainableSAE, Variant
+from sae_sweeps.saes import Step, TrainableSAE, Variant
+from sae_sweeps.saes.room import Room
+from sae_sweeps.saes.step import StepGradients
+from sae_sweeps.training.adam import KernelUpdate, make_update
+from sae_sweeps.training.fixed_step import FixedSteps
 from sae_sweeps.training.streams import HookStream, Stream
 
 log = logging.getLogger(__name__)
@@ -38,9 +42,8 @@ class Trainer:
         self.stopped = False
         self.idle_tokens_F = torch.zeros(sae.dict_size, dtype=torch.int64, device=sae.W_dec.device)
         self._peak_lr = config.peak_lr(sae.dict_size)
-        self._optimizer = torch.optim.Adam(
-            sae.parameters(), lr=self._peak_lr, betas=(config.betas[0], config.betas[1]), fused=True
-        )
+        self._update = make_update(sae, config, self._variant)
+        self._fixed = FixedSteps(self) if isinstance(self._update, KernelUpdate) else None
 
     @property
     def device(self) -> torch.device:
@@ -66,6 +69,11 @@ class Trainer:
         """Return which latents are dead once they have not been active on `more` activations either, bool (F,)."""
         return self.idle_tokens_F + more >= self.config.dead_after_tokens
 
+    @property
+    def used_graph(self) -> bool:
+        """Return whether the latest step was a repetition of a CUDA graph."""
+        return self._fixed is not None and self._fixed.used_graph
+
     def lr(self, step: int) -> float:
         """Return the learning rate of step `step`, between 1 and `config.steps`, with warmup and decay applied."""
         config, scale = self.config, 1.0
@@ -80,25 +88,58 @@ class Trainer:
 
         Raises: TrainingError if the loss is not finite; the parameters are then not updated.
         """
-        sae = self.sae
-        dead_F = self._find_dead(len(x_BD) if self.config.dead_counts_batch else 0)
-        step = sae.training_step(self._normalize(x_BD), dead_F, self._precision, self._variant)
-        if not torch.isfinite(step.loss):
-            raise TrainingError(
-                f"the loss is {step.loss.item()} at step {self.steps_done + 1}, so training stops; lower training.lr"
-            )
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.lr(self.steps_done + 1)
-        if self.config.normalize_before_update:
-            sae.normalize_rows()
-        self._optimizer.step()
-        if not self.config.normalize_before_update:
-            sae.normalize_rows()
-        sae.after_update()
-        self.idle_tokens_F += len(x_BD)
-        self.idle_tokens_F.masked_fill_(step.fired_F, 0)
+        self._update.prepare(self.lr(self.steps_done + 1), self.steps_done + 1)
+        step = None if self._fixed is None else self._fixed.take(x_BD)
+        if step is None:
+            step = self._step_freely(x_BD)
         self.steps_done += 1
         return step
+
+    def _step_freely(self, x_BD: Tensor) -> Step:
+        """Take a step of which nothing is known before, with as many entries as there are."""
+        dead_F = self._find_dead(len(x_BD) if self.config.dead_counts_batch else 0)
+        if self.steps_done == 0:
+            self.sae.start(self._normalize(x_BD))
+        found = self.compute(x_BD, dead_F)
+        if not torch.isfinite(found.step.loss):
+            raise self.infinite_error(found.step.loss.item())
+        self.apply(found)
+        if self._fixed is not None:
+            self._fixed.learn(x_BD, found)
+        return found.step
+
+    def infinite_error(self, loss: float) -> TrainingError:
+        """Return the error of a step whose loss is not finite."""
+        return TrainingError(f"the loss is {loss} at step {self.steps_done + 1}, so training stops; lower training.lr")
+
+    def compute(self, x_BD: Tensor, dead_F: Tensor | None, room: Room | None = None) -> StepGradients:
+        """Return the loss of raw activations (B, D), and what the gradients consist of.
+
+        See `TrainableSAE.compute_gradients`.
+        """
+        x_BD = self._normalize(x_BD)
+        return self.sae.compute_gradients(x_BD, dead_F, self._precision, self._variant, room)
+
+    def apply(self, found: StepGradients, skipped: Tensor | None = None) -> None:
+        """Take Adam's step with these gradients, and count the latents that were active."""
+        self._update.take(found, skipped)
+        self.sae.after_update()
+        self.idle_tokens_F += found.input_BD.shape[0]
+        self.idle_tokens_F.masked_fill_(found.step.fired_F, 0)
+
+    def count_dead(self) -> Tensor:
+        """Return how many latents count as dead in the next step, ()."""
+        return self._find_dead(self.config.batch_size if self.config.dead_counts_batch else 0).sum()
+
+    def small_state(self) -> list[Tensor]:
+        """Return all that a step changes in place, but W_enc and W_dec and their moments."""
+        found = [self.idle_tokens_F, *self.sae.buffers()]
+        for name, parameter in self.sae.named_parameters():
+            slots = self._update.optimizer.state[parameter]
+            found.append(slots["step"])
+            if name not in ("W_enc", "W_dec"):
+                found += [parameter.detach(), slots["exp_avg"], slots["exp_avg_sq"]]
+        return found
 
     def steps(self, chunk_AD: Tensor) -> Iterator[Step]:
         """Train on the batches of a chunk of raw activations (A, D) that are still left, and yield each step's result.
@@ -146,7 +187,7 @@ class Trainer:
         """Return everything that the coming steps depend on as tensors by name: SAE, Adam's moments and counters."""
         state = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
         for name, parameter in self.sae.named_parameters():
-            for slot, tensor in self._optimizer.state[parameter].items():
+            for slot, tensor in self._update.optimizer.state[parameter].items():
                 state[f"adam.{name}.{slot}"] = tensor
         state["idle_tokens"] = self.idle_tokens_F
         state["steps_done"] = torch.tensor(self.steps_done)
@@ -177,8 +218,11 @@ class Trainer:
         for name, parameter in self.sae.named_parameters():
             prefix = f"adam.{name}."
             slots = {key[len(prefix) :]: tensor for key, tensor in state.items() if key.startswith(prefix)}
-            self._optimizer.state[parameter] = {slot: tensor.to(parameter.device) for slot, tensor in slots.items()}
+            self._update.optimizer.state[parameter] = {
+                slot: tensor.to(parameter.device) for slot, tensor in slots.items()
+            }
         self.idle_tokens_F = state["idle_tokens"].to(self.idle_tokens_F.device)
+        self._fixed = None if self._fixed is None else FixedSteps(self)  # tensors have been replaced
         self.steps_done = int(state["steps_done"])
 
 
@@ -190,30 +234,6 @@ def measure_mean(x_AD: Tensor) -> float:
     mean_D = x_AD.mean(0)
     spread = (x_AD - mean_D).square().sum(1).mean().sqrt().item()
     return mean_D.norm().item() / spread if spread > 0 else 0.0
-
-
-def curve_line(trainer: Trainer, step: Step) -> dict[str, float]:
-    """Return the values of one line of the training curve by name, from the latest step and the trainer's counters.
-
-    loss, mse, aux_loss and l0 are fields of `step`, measured on one batch; dead_fraction is the share of latents that
-    `Trainer.dead_F` marks.
-    """
-    line = {
-        "step": trainer.steps_done,
-        "tokens": trainer.tokens_done,
-        "loss": step.loss.item(),
-        "mse": step.mse.item(),
-        "aux_loss": step.aux_loss.item(),
-        "l0": step.l0.item(),
-        "dead_fraction": trainer.dead_F.float().mean().item(),
-        "lr": trainer.lr(trainer.steps_done),
-    }
-    threshold = trainer.sae.inference_threshold
-    if threshold is not None:
-        line["threshold_mean"] = threshold.mean().item()
-    if isinstance(trainer.sae, PenalizedSAE):
-        line["sparsity_coefficient"] = float(trainer.sae.sparsity_coefficient)
-    return line
 
 
 def train(
