@@ -8,9 +8,10 @@ by architecture: it is found by comparing all tensors of the hook's block with t
 # n sequences in a batch, P sequences of a trial, S positions, D model width
 
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from sae_sweeps.activations.hooked_model import OTHER_HOOK, Take
 from sae_sweeps.activations.hooks import as_block_output, hook_layer
-from sae_sweeps.runtime.errors import ConfigError, first_line
+from sae_sweeps.runtime.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +82,15 @@ class PlainModel:
         return str(self._model.config.get_text_config(decoder=True)._attn_implementation)
 
     def _use_fused_operations(self) -> None:
-        if not _has_soft_cap(self._model.config.get_text_config(decoder=True).to_dict()):
-            try:
+        reason = ""
+        if _has_soft_cap(self._model.config.get_text_config(decoder=True).to_dict()):
+            reason = "SDPA has no soft cap of attention scores"
+        else:
+            with suppress(ValueError, ImportError):
                 self._model.set_attn_implementation("sdpa")
-            except (ValueError, ImportError) as error:
-                log.info("the model keeps eager attention: %s", first_line(error))
+        if self.attention != "sdpa":
+            reason = reason or f"transformers has no other for {type(self._model).__name__}"
+            log.info("the activations are read with eager attention: %s", reason)
         for part in self._model.modules():
             for name, child in list(part.named_children()):
                 if type(child).__name__ in SLOW_GELUS:
@@ -106,7 +111,7 @@ class PlainModel:
             self._run(tokens_PS)
         once = [(errors[0], tap) for tap, errors in found if len(errors) == 1]
         if not once:
-            return float("inf")
+            return math.inf
         error, self._taps[hook] = min(once, key=lambda one: one[0])
         return error
 
@@ -170,4 +175,4 @@ def find_difference(found_PSD: Tensor, expected_PSD: Tensor) -> float:
     difference_PS = (found_PSD.double() - expected_PSD.double()).norm(dim=-1)
     relative_PS = difference_PS / expected_PSD.double().norm(dim=-1).clamp_min(1e-30)
     error = float(relative_PS.square().mean().sqrt())
-    return error if error == error else float("inf")
+    return error if math.isfinite(error) else math.inf
