@@ -44,7 +44,7 @@ def time_language_model(check: Check) -> Rows:
             model = LanguageModel(ModelConfig(name=folder, hook=hook, **options), torch.device(check.device))
             few = tokens[:64]
             error = find_difference(model.activations_at(few, [hook])[hook], model.activations(few))
-            fast = model.describe_reader(hook).get("attention", "transformer_lens, as both differ")
+            fast = model.reader.describe(hook).get("attention", "transformer_lens, as both differ")
             for way, read in (("transformer_lens", model.activations), (fast, functools.partial(_read_fast, model))):
                 seconds = time_calls(check, functools.partial(_call_with, read, tokens), 2)
                 row = {"reader": way, "dtype": dtype, "sequences": sequences, "tokens/s": tokens.numel() / seconds}

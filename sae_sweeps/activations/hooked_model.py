@@ -6,7 +6,7 @@ another tensor, or of the model as it is.
 
 # N sequences, n of them in a batch, S positions, D model width, V vocabulary; P sequences of a trial
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any

@@ -127,7 +127,7 @@ class PlainModel:
 
     @torch.no_grad()
     def read(self, tokens_nS: Tensor, takes: Mapping[str, Take]) -> None:
-        """Call a function per hook with the activations (n, S, D) there, to copy them at once, as HookedModel.read does.
+        """Call a function per hook with the activations (n, S, D) there, to copy them, as HookedModel.read does.
 
         What comes after the last of these activations is not run. `find` must have found each hook.
         Raises: ConfigError if a hook is not called exactly once.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.activations.hooked_model import HALVES, HookedModel
+from sae_sweeps.activations.loading import LoadedModel
 from sae_sweeps.activations.plain_model import PlainModel
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.progress import OnProgress
@@ -27,13 +28,13 @@ ID_STEP = 7919  # a prime, so that the tried tokens are spread over the vocabula
 
 
 class ActivationReader:
-    """Reads the activations at hooks, with the plain model where it gives the bridge's activations, else with the bridge.
+    """Reads the activations at hooks: with the plain model where it gives the bridge's, else with the bridge.
 
     Hooks that the same way reads are read in one pass of the model.
     """
 
     def __init__(self, hooked: HookedModel, plain: PlainModel | None, device: torch.device, tried_PS: Tensor) -> None:
-        """Take the model in its bridge and, if it is to be used, the plain model.
+        """Take the model in its bridge and, if one is loaded, the plain model.
 
         tried_PS: token ids on which both are compared; see `choose_tokens`
         """
@@ -50,7 +51,7 @@ class ActivationReader:
         return self._is_plain[hook]
 
     def describe(self, hook: str) -> dict[str, object]:
-        """Return what determines the activations at a hook besides TransformerLens; an empty dict if that reads them."""
+        """Return what reads the activations at a hook, and with which attention; an empty dict for TransformerLens."""
         if not self.is_plain(hook):
             return {}
         assert self._plain is not None, "it reads the hook"
@@ -105,6 +106,15 @@ class ActivationReader:
             if on_progress is not None:
                 on_progress(done, len(tokens_NS))
         return kept
+
+
+def make_reader(hooked: HookedModel, loaded: LoadedModel, device: torch.device) -> ActivationReader:
+    """Return the reader of a loaded model, with the plain model if that is loaded."""
+    plain = None if loaded.plain is None else PlainModel(loaded.plain, device)
+    special = (loaded.tokenizer.bos_token_id, loaded.tokenizer.eos_token_id)
+    return ActivationReader(
+        hooked, plain, device, choose_tokens(loaded.trial.rows, int(loaded.bridge.cfg.n_ctx), special)
+    )
 
 
 def choose_tokens(rows: int, context: int, special: Sequence[int | None]) -> Tensor:

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def share_weights(model: Any) -> Any | None:
-    """Return a copy of the modules of a model of transformers, with its very weights; None, with a log line, if it fails.
+    """Return a copy of the modules of a model of transformers, with its very weights; None, with a log line, if not.
 
     The copy has a configuration of its own. Call it before TransformerLens wraps the model.
     """

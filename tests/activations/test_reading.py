@@ -55,7 +55,7 @@ def test_every_hook_of_an_architecture_is_read_as_the_bridge_reads_it(name, tmp_
     model = load(folder)
     found = model.activations_at(TOKENS_NS, hooks)
     for hook in hooks:
-        assert model.describe_reader(hook) == {"reader": "transformers", "attention": attention}
+        assert model.reader.describe(hook) == {"reader": "transformers", "attention": attention}
         assert find_difference(found[hook], model.activations(TOKENS_NS, hook=hook)) < TOLERANCES[torch.float32]
     for place, kept in (("pre", reference.inputs), ("post", reference.outputs)):
         assert find_difference(found[f"blocks.1.hook_resid_{place}"], reference.side(kept)) < 1e-5
@@ -68,7 +68,7 @@ def test_the_embedded_model_is_read_alike_in_every_dtype(dtype, layer):
     text = (PROJECT / "docs" / "training.md").read_text()
     tokens_NS = torch.tensor(model.encode([text])[0][:512]).view(4, 128)
     acts_NSD = model.activations_at(tokens_NS, [model.hook])[model.hook]
-    assert model.describe_reader(model.hook)
+    assert model.reader.describe(model.hook)
     assert acts_NSD.dtype == getattr(torch, dtype)
     assert find_difference(acts_NSD, model.activations(tokens_NS)) < TOLERANCES[acts_NSD.dtype]
 
@@ -91,8 +91,8 @@ def test_attention_without_its_soft_cap_is_not_used(tmp_path, monkeypatch, caplo
     forward = plain_model.PlainModel._run
     monkeypatch.setattr(plain_model.PlainModel, "_run", lambda self, tokens: forward(_without_cap(self), tokens))
     model = load(folder, "blocks.1.hook_resid_post")
-    assert model.describe_reader(model.hook) == {}
-    assert "reading blocks.1.hook_resid_post with TransformerLens, which is slower: the model alone gives" in caplog.text
+    assert model.reader.describe(model.hook) == {}
+    assert "reading blocks.1.hook_resid_post with TransformerLens, which is slower: the model alone" in caplog.text
 
 
 def _without_cap(plain):
@@ -120,7 +120,7 @@ def test_a_model_that_differs_is_read_with_transformer_lens(tmp_path, monkeypatc
     monkeypatch.setattr(loading, "share_weights", share)
     monkeypatch.setattr(loading, "count_unshared", lambda plain, bridge: 0)
     model = load(write_model(tmp_path))
-    assert model.describe_reader(HOOK) == {}
+    assert model.reader.describe(HOOK) == {}
     assert torch.equal(model.activations_at(TOKENS_NS, [HOOK])[HOOK], model.activations(TOKENS_NS))
     problem = "gives other activations there (relative error" if fault == "weights" else "cannot run (division by zero)"
     assert f"reading {HOOK} with TransformerLens, which is slower: the model alone {problem}" in caplog.text
@@ -131,14 +131,14 @@ def test_a_model_that_cannot_be_copied_is_read_with_transformer_lens(tmp_path, m
     monkeypatch.setattr(torch.nn.Linear, "__deepcopy__", lambda self, memo: 1 / 0, raising=False)
     model = load(write_model(tmp_path))
     monkeypatch.undo()
-    assert model.describe_reader(HOOK) == {}
+    assert model.reader.describe(HOOK) == {}
     assert "the model cannot be copied (division by zero)" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bloom"])
 def test_weights_are_in_memory_once(name, tmp_path):
     model = load(write_model(tmp_path, name))
-    plain = model._reader._plain._model
+    plain = model.reader._plain._model
     assert count_unshared(plain, model._bridge) == 0
     assert storages(plain) <= storages(model._bridge) | storages(model._bridge.original_model)
     assert not any(tensor.requires_grad for tensor in plain.parameters())
@@ -163,7 +163,7 @@ def test_the_bridge_keeps_its_own_attention_and_gelu(tmp_path):
     assert torch.equal(model.activations(TOKENS_NS), alone.activations(TOKENS_NS))
     assert model.cross_entropy(TOKENS_NS) == alone.cross_entropy(TOKENS_NS)
     assert model.fingerprint == alone.fingerprint
-    parts = [type(part).__name__ for part in model._reader._plain._model.modules()]
+    parts = [type(part).__name__ for part in model.reader._plain._model.modules()]
     assert "GELU" in parts
     assert "NewGELUActivation" not in parts
     assert "NewGELUActivation" in [type(part).__name__ for part in model._bridge.original_model.modules()]
@@ -173,7 +173,7 @@ def test_hooks_are_read_in_one_pass_that_ends_with_the_last_of_them(tmp_path):
     model = load(write_model(tmp_path, "llama", num_hidden_layers=4))
     hooks = ["blocks.2.hook_attn_out", "blocks.0.hook_resid_pre", "blocks.2.hook_resid_pre", "blocks.1.hook_mlp_out"]
     alone = {hook: model.activations_at(TOKENS_NS, [hook])[hook] for hook in hooks}
-    calls, plain = [], model._reader._plain._model
+    calls, plain = [], model.reader._plain._model
     for number, block in enumerate(plain.model.layers):
         block.self_attn.register_forward_hook(lambda *arguments, number=number: calls.append(number))
         block.mlp.register_forward_hook(lambda *arguments, number=number: calls.append(10 + number))
@@ -191,7 +191,7 @@ def test_a_hook_that_only_the_bridge_has_is_read_beside_the_others(tmp_path, cap
     seen, alone = [], {hook: model.activations_at(TOKENS_NS, [hook])[hook] for hook in hooks}
     found = model.activations_at(TOKENS_NS, hooks, lambda done, total: seen.append(done))
     assert seen == [2, 3]
-    assert [bool(model.describe_reader(hook)) for hook in hooks] == [False, True]
+    assert [bool(model.reader.describe(hook)) for hook in hooks] == [False, True]
     assert all(torch.equal(found[hook], alone[hook]) for hook in hooks)
     assert torch.equal(found[hooks[0]], model.activations(TOKENS_NS, hook=hooks[0]))
     assert caplog.text.count("with TransformerLens, which is slower") == 1
@@ -199,7 +199,7 @@ def test_a_hook_that_only_the_bridge_has_is_read_beside_the_others(tmp_path, cap
 
 def test_a_hook_that_is_called_twice_or_never_is_an_error(tmp_path):
     model = load(write_model(tmp_path, "gpt2"))
-    plain, last = model._reader._plain, "blocks.1.hook_resid_post"
+    plain, last = model.reader._plain, "blocks.1.hook_resid_post"
     model.activations_at(TOKENS_NS, [HOOK, last])
     first, second = plain._model.transformer.h
     second.mlp.register_forward_pre_hook(lambda mlp, args: first(args[0]))
@@ -254,5 +254,5 @@ def test_the_stream_and_its_cache_are_of_the_reader(tiny, tmp_path):
 def test_a_cpu_does_not_copy_the_model_unless_it_is_asked_to(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "share_weights", lambda model: 1 / 0)
     model = load(write_model(tmp_path), reader="auto")
-    assert model._reader._plain is None
-    assert model.at("blocks.0.hook_mlp_out").describe_reader("blocks.0.hook_mlp_out") == {}
+    assert model.reader._plain is None
+    assert model.at("blocks.0.hook_mlp_out").reader.describe("blocks.0.hook_mlp_out") == {}
