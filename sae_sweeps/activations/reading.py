@@ -42,7 +42,7 @@ class ActivationReader:
         self._is_plain: dict[str, bool] = {}
 
     def is_plain(self, hook: str) -> bool:
-        """Return whether the plain model reads a hook. Both are compared at the first call; a log line says if not."""
+        """Return whether the plain model reads a hook. Both are compared at the first call, which is logged."""
         if hook not in self._is_plain:
             problem = "" if self._plain is None else self._find_problem(self._plain, hook)
             if problem:
@@ -66,6 +66,7 @@ class ActivationReader:
             return f"the model alone cannot run ({first_line(failure)})"
         allowed = TOLERANCES[expected_PSD.dtype]
         if error <= allowed:
+            log.info("reading %s with transformers, %s attention (relative error %.2g)", hook, plain.attention, error)
             return ""
         return f"the model alone gives other activations there (relative error {error:.2g}, allowed {allowed:g})"
 

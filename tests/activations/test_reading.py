@@ -194,7 +194,8 @@ def test_a_hook_that_only_the_bridge_has_is_read_beside_the_others(tmp_path, cap
     assert [bool(model.reader.describe(hook)) for hook in hooks] == [False, True]
     assert all(torch.equal(found[hook], alone[hook]) for hook in hooks)
     assert torch.equal(found[hooks[0]], model.activations(TOKENS_NS, hook=hooks[0]))
-    assert caplog.text.count("with TransformerLens, which is slower") == 1
+    assert caplog.text.count(f"reading {hooks[0]} with TransformerLens, which is slower") == 1
+    assert caplog.text.count(f"reading {hooks[1]} with transformers, sdpa attention (relative error") == 1
 
 
 def test_a_hook_that_is_called_twice_or_never_is_an_error(tmp_path):
