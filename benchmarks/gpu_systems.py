@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from plan import PROJECT
 from steps.common import batches
 
 from sae_sweeps.activations.language_model import LanguageModel
+from sae_sweeps.activations.plain_model import find_difference
 from sae_sweeps.config.schema import ModelConfig
 from sae_sweeps.runtime.files import read_json
 
@@ -22,7 +24,10 @@ LIMIT = 150  # seconds for a process that is started
 
 
 def time_language_model(check: Check) -> Rows:
-    """Tokens per second of a language model of GPT-2 small's shape with random weights, up to its eighth block."""
+    """Tokens per second of a language model of GPT-2 small's shape with random weights, up to its eighth block.
+
+    Of each reader, with the relative difference of its activations from TransformerLens's (root mean square).
+    """
     from tokenizers import Tokenizer, models
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -32,19 +37,27 @@ def time_language_model(check: Check) -> Rows:
     words = Tokenizer(models.WordLevel({"<e>": 0, "a": 1}, unk_token="<e>"))
     PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<e>", eos_token="<e>").save_pretrained(folder)
     tokens = torch.randint(1, config.vocab_size, (16 if check.small else 2048, 128))
-    rows = []
+    hook, rows = f"blocks.{config.n_layer * 2 // 3}.hook_resid_pre", []
     for dtype in ("float32", "bfloat16"):
         for sequences in (32, 512):
-            hook = f"blocks.{config.n_layer * 2 // 3}.hook_resid_pre"
-            settings = ModelConfig(name=folder, hook=hook, dtype=dtype, batch_sequences=sequences)
-            model = LanguageModel(settings, torch.device(check.device))
-            seconds = time_calls(check, functools.partial(_run_model, model, tokens), 2)
-            rows.append({"dtype": dtype, "sequences": sequences, "tokens/s": tokens.numel() / seconds})
+            options = {"dtype": dtype, "batch_sequences": sequences, "reader": "transformers"}
+            model = LanguageModel(ModelConfig(name=folder, hook=hook, **options), torch.device(check.device))
+            few = tokens[:64]
+            error = find_difference(model.activations_at(few, [hook])[hook], model.activations(few))
+            fast = model.reader.describe(hook).get("attention", "transformer_lens, as both differ")
+            for way, read in (("transformer_lens", model.activations), (fast, functools.partial(_read_fast, model))):
+                seconds = time_calls(check, functools.partial(_call_with, read, tokens), 2)
+                row = {"reader": way, "dtype": dtype, "sequences": sequences, "tokens/s": tokens.numel() / seconds}
+                rows.append(row | {"relative difference": 0.0 if way == "transformer_lens" else error})
     return rows
 
 
-def _run_model(model: LanguageModel, tokens: torch.Tensor, _: int) -> None:
-    model.activations(tokens)
+def _read_fast(model: LanguageModel, tokens: torch.Tensor) -> None:
+    model.activations_at(tokens, [model.hook])
+
+
+def _call_with(read: Callable[[torch.Tensor], Any], tokens: torch.Tensor, _: int) -> None:
+    read(tokens)
 
 
 def time_sparsify(check: Check) -> Rows:

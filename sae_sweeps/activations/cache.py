@@ -31,7 +31,7 @@ KEY = "key"  # in the metadata: the hash that names the file
 class ActivationCache:
     """A cache of activations on disk, of at most `max_bytes`; the least recently used files are evicted first.
 
-    The key of a file is the tokens, the hook and `origin`.
+    The key of a file is the tokens, the hook and what it depends on, and `origin`.
 
     A process never evicts files that it has read or added itself: if the text is larger than the cache, a part of the
     text stays and is found in the next epoch, instead of every file being evicted before it is used again. A file is
@@ -39,15 +39,21 @@ class ActivationCache:
     computes the activations: a full disk or a damaged file costs time, but does not stop the run.
     """
 
-    def __init__(self, folder: str | Path, max_bytes: float, origin: dict[str, object]) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        max_bytes: float,
+        origin: dict[str, object],
+        describe_hook: Callable[[str], dict[str, object]] | None = None,
+    ) -> None:
         """Open the cache in `folder`, which is created with the first file.
 
         `origin`, a JSON object, is everything that determines activations besides the tokens and the hook: files of
-        another origin are not used.
+        another origin are not used. `describe_hook` returns what is so at one hook alone.
         """
         self._folder = expand_folder(folder, "activations.cache")
         self._max_bytes = max_bytes
-        self._origin = origin
+        self._origin, self._describe_hook = origin, describe_hook or (lambda hook: {})
         self._in_use: set[Path] = set()
         self.hits = self.misses = 0  # calls of `get` that found a file, and that did not
 
@@ -76,7 +82,8 @@ class ActivationCache:
         return acts_NSD
 
     def _path(self, tokens_NS: Tensor, hook: str) -> Path:
-        digest = hashlib.sha256(json.dumps({**self._origin, "hook": hook}, sort_keys=True).encode())
+        origin = {**self._origin, **self._describe_hook(hook), "hook": hook}
+        digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
         digest.update(str(tuple(tokens_NS.shape)).encode())
         digest.update(tokens_NS.cpu().contiguous().numpy().tobytes())
         name = digest.hexdigest()

@@ -6,7 +6,7 @@ another tensor, or of the model as it is.
 
 # N sequences, n of them in a batch, S positions, D model width, V vocabulary; P sequences of a trial
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -24,7 +24,6 @@ from sae_sweeps.activations.loading import (
     is_different,
 )
 from sae_sweeps.runtime.errors import ConfigError
-from sae_sweeps.runtime.progress import OnProgress
 
 Replace = Callable[[Tensor], Tensor]
 Take = Callable[[Tensor], Any]
@@ -59,31 +58,6 @@ class HookedModel:
                     del vars(block)["forward"]
                 else:
                     vars(block)["forward"] = own
-
-    def read_all(
-        self, tokens_NS: Tensor, hooks: Sequence[str], per_pass: int, on_progress: OnProgress | None = None
-    ) -> dict[str, Tensor]:
-        """Return the activations at each hook, (N, S, D), of `per_pass` sequences at a time.
-
-        They have the dtype of the model if it is one of `HALVES`, else float32. `on_progress` is called with the number
-        of sequences that are done, and N.
-        Raises: ConfigError as `read` does.
-        """
-        kept: dict[str, Tensor] = {}
-        done = 0
-
-        def take(hook: str, acts_nSD: Tensor) -> None:
-            if hook not in kept:
-                dtype = acts_nSD.dtype if acts_nSD.dtype in HALVES else torch.float32
-                kept[hook] = torch.empty(*tokens_NS.shape, acts_nSD.shape[2], dtype=dtype, device=self._device)
-            kept[hook][done : done + len(acts_nSD)] = acts_nSD
-
-        for batch_NS in tokens_NS.split(per_pass):
-            self.read(batch_NS, {hook: partial(take, hook) for hook in hooks})
-            done += len(batch_NS)
-            if on_progress is not None:
-                on_progress(done, len(tokens_NS))
-        return kept
 
     @torch.no_grad()
     def read(self, tokens_nS: Tensor, takes: Mapping[str, Take]) -> None:

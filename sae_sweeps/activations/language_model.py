@@ -21,6 +21,7 @@ from sae_sweeps.activations.hooks import hook_layer
 from sae_sweeps.activations.loading import hash_model, load_model
 from sae_sweeps.activations.pieces import LARGE, Cut, Piece, cut_nothing, make_cutter
 from sae_sweeps.activations.predictions import Losses, LossSum, to_log_probabilities
+from sae_sweeps.activations.reading import make_reader
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.progress import OnProgress
@@ -40,13 +41,14 @@ class LanguageModel:
         Raises: ConfigError if the folder or hub name cannot be loaded, if the model is no decoder with all its weights,
         or if `config.hook` does not work in it.
         """
-        self.config, self.device = config, device
-        self.hook = config.hook
+        self.config, self.device, self.hook = config, device, config.hook
         loaded = load_model(config, device)
         self._bridge, self.tokenizer, self._trial = loaded.bridge, loaded.tokenizer, loaded.trial
         self._hooked = HookedModel(self._bridge, device)
         self._lens_works = False  # it is tried at the first use
         self._hooked.require_hook(config.name, self.hook, self._trial)
+        self.reader = make_reader(self._hooked, loaded, device)
+        self.reader.is_plain(self.hook)  # compares both ways here, and not later, in the first chunk
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens such as BOS.
@@ -119,21 +121,24 @@ class LanguageModel:
     def activations(
         self, tokens_NS: Tensor, on_progress: OnProgress | None = None, *, hook: str | None = None
     ) -> Tensor:
-        """Return the activations at the hook, or at another one, (N, S, D), as `activations_at` does."""
-        hook = hook or self.hook
-        return self.activations_at(tokens_NS, [hook], on_progress)[hook]
+        """Return the activations at the hook, or at another one, (N, S, D), as `activations_at` does.
+
+        TransformerLens reads them, whatever `model.reader` is: the very numbers that `compare` replaces.
+        """
+        hook, per_pass = hook or self.hook, self.sequences_per_pass(tokens_NS.shape[1])
+        return self.reader.read_all(tokens_NS, [hook], per_pass, on_progress, exact=True)[hook]
 
     def activations_at(
         self, tokens_NS: Tensor, hooks: Sequence[str], on_progress: OnProgress | None = None
     ) -> dict[str, Tensor]:
         """Return the activations at each of several hooks, (N, S, D), for the token ids `tokens_NS`, in one pass.
 
-        They keep the dtype that they have in the model if that is bfloat16 or float16, which halves the memory; else
-        they are float32. Layers above the deepest hook are not run. `on_progress` is called with the number of
-        sequences that are done, and N.
+        They are read as `model.reader` says. They keep their dtype in the model if that is bfloat16 or float16, which
+        halves the memory; else they are float32. Layers above the deepest hook are not run. `on_progress` is called
+        with the number of sequences that are done, and N.
         Raises: ConfigError if the model does not call a hook exactly once for each batch.
         """
-        return self._hooked.read_all(tokens_NS, hooks, self.sequences_per_pass(tokens_NS.shape[1]), on_progress)
+        return self.reader.read_all(tokens_NS, hooks, self.sequences_per_pass(tokens_NS.shape[1]), on_progress)
 
     @cached_property
     def fingerprint(self) -> str:

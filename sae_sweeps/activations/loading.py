@@ -19,8 +19,10 @@ from torch import Tensor
 
 from sae_sweeps.activations.model_files import check_model_files, explain_refusal, find_model_file
 from sae_sweeps.activations.model_info import read_model_info
+from sae_sweeps.activations.shared_weights import count_unshared, share_weights
 from sae_sweeps.config import ModelConfig
 from sae_sweeps.config.wheel_models import describe_weights
+from sae_sweeps.runtime.devices import resolve_reader
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import read_json
 from sae_sweeps.runtime.paths import expand, expand_folder
@@ -31,6 +33,7 @@ TRIED_TOKENS = 8  # tokens in a sequence that the model is tried on
 FIRST_TRIED = 10  # the first of their ids; the lowest ids are often control tokens
 OTHER_MODEL = "choose a model of another architecture, or another version of transformer-lens"
 NAMED = 3  # names of weights in a message
+UNSHARED = 0.1  # largest part of the weights that the model alone may have for itself
 
 
 @dataclass
@@ -51,11 +54,15 @@ class Trial:
 
 @dataclass
 class LoadedModel:
-    """A language model in the TransformerBridge of TransformerLens, its tokenizer, and the trial of the model alone."""
+    """A language model in the TransformerBridge of TransformerLens, its tokenizer, and the trial of the model alone.
+
+    plain: the model alone with the same weights, if `model.reader` asks for it; see shared_weights.py
+    """
 
     bridge: Any
     tokenizer: Any
     trial: Trial
+    plain: Any | None = None
 
 
 def load_model(config: ModelConfig, device: torch.device) -> LoadedModel:
@@ -93,7 +100,7 @@ def _load(config: ModelConfig, device: torch.device) -> LoadedModel:
         fix = "add its tokenizer.json to the folder"
         raise ConfigError("model.name", config.name, "the tokenizer has no vocabulary: it turns text into nothing", fix)
     _forget_made_up_tokens(config.name, tokenizer)
-    loader = _CheckedLoader(config.name, device)
+    loader = _CheckedLoader(config.name, device, resolve_reader(config.reader, device.type) == "transformers")
     try:
         bridge = TransformerBridge.boot_transformers(
             folder,
@@ -110,7 +117,21 @@ def _load(config: ModelConfig, device: torch.device) -> LoadedModel:
     for parameter in bridge.parameters():
         parameter.requires_grad_(False)
     assert loader.trial is not None, "TransformerLens has loaded the model in another way"
-    return LoadedModel(bridge, tokenizer, loader.trial)
+    return LoadedModel(bridge, tokenizer, loader.trial, _keep_plain(loader.plain, bridge))
+
+
+def _keep_plain(plain: Any | None, bridge: Any) -> Any | None:
+    """Return the model alone if it needs hardly any memory besides the bridge, else None."""
+    if plain is None:
+        return None
+    plain.requires_grad_(False)
+    unshared = count_unshared(plain, bridge)
+    if unshared > UNSHARED * sum(tensor.nbytes for tensor in plain.parameters()):
+        log.info(
+            "the activations are read with TransformerLens, which has copied %.1f GiB of weights", unshared / 2**30
+        )
+        return None
+    return plain
 
 
 def _forget_made_up_tokens(name: str, tokenizer: Any) -> None:
@@ -138,9 +159,10 @@ def _forget_made_up_tokens(name: str, tokenizer: Any) -> None:
 class _CheckedLoader:
     """Stands in for transformers' class when TransformerLens loads a model: checks the weights, and tries the model."""
 
-    def __init__(self, name: str, device: torch.device) -> None:
-        self.name, self.device = name, device
+    def __init__(self, name: str, device: torch.device, keeps_plain: bool) -> None:
+        self.name, self.device, self.keeps_plain = name, device, keeps_plain
         self.trial: Trial | None = None
+        self.plain: Any | None = None
 
     def from_pretrained(self, folder: str, **options: Any) -> Any:
         """Load the model with the options of TransformerLens, on `device`.
@@ -156,6 +178,8 @@ class _CheckedLoader:
         )
         _require_weights(self.name, found)
         self.trial = _try_model(self.name, model.to(self.device).eval())
+        if self.keeps_plain:
+            self.plain = share_weights(model)
         return model
 
 

@@ -163,7 +163,8 @@ class ActivationSource:
                 "device": "cpu" if self.device.type == "cpu" else device_name(self.device),
                 **{package: version(package) for package in ("torch", "transformers", "transformer-lens")},
             }
-            cache = ActivationCache(settings.cache, settings.cache_gib * 2**30, origin)
+            max_bytes, describe = settings.cache_gib * 2**30, self.model.reader.describe
+            cache = ActivationCache(settings.cache, max_bytes, origin, describe)
         chunk_size = training.batch_size * training.chunk_batches
         seed = self._dataset.seed
         return ActivationChunks(

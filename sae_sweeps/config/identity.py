@@ -20,7 +20,7 @@ from sae_sweeps.config.schema import Config, DatasetConfig, ModelConfig, Trainin
 from sae_sweeps.config.sparsity import apply_precedence
 from sae_sweeps.config.tasks import SWEEP_TASKS, TASKS
 from sae_sweeps.config.wheel_models import models_folder
-from sae_sweeps.runtime.devices import resolve_dtype
+from sae_sweeps.runtime.devices import resolve_dtype, resolve_reader
 from sae_sweeps.runtime.places import PROJECT
 
 # groups and top-level settings that the results of a point depend on
@@ -31,6 +31,7 @@ EXCLUDE_DEFAULT = DatasetConfig.exclude
 # group -> setting -> default. These name a point only where they have another value, so that points from before they
 # existed keep their names
 UNNAMED_DEFAULTS: dict[str, dict[str, Any]] = {
+    "model": {"reader": ModelConfig.reader},
     "dataset": {"bos": DatasetConfig.bos},
     "training": {
         name: getattr(TrainingConfig, name)
@@ -42,7 +43,7 @@ UNNAMED_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 # settings that a study takes from the points of the SAEs, unless the study's command line names them
-TEXT_SETTINGS = ("dataset", "evaluation", "model.batch_sequences", "model.dtype")
+TEXT_SETTINGS = ("dataset", "evaluation", "model.batch_sequences", "model.dtype", "model.reader")
 
 
 def select_study_settings(config: Config, task: str) -> dict[str, Any]:
@@ -75,6 +76,8 @@ def point_name(cfg: DictConfig) -> str:
     """Return the folder name of a point: architecture, sizes, seed, and a hash of all settings that change results."""
     values: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, RESULT_GROUPS), resolve=True)
     values["model"]["dtype"] = resolve_dtype(cfg.model.dtype, cfg.device)
+    if resolve_reader(cfg.model.reader, cfg.device) == resolve_reader("auto", cfg.device):
+        values["model"]["reader"] = "auto"  # the same results
     text = json.dumps(select_result_settings(values), sort_keys=True)
     for place in (PROJECT, models_folder()):  # the name does not depend on where these folders are
         text = text.replace(str(place), "")
@@ -156,7 +159,7 @@ def select_stream_settings(config: Config) -> dict[str, Any]:
     Points with equal ones, and an equal `model.batch_sequences`, can train on one stream.
     """
     model, dataset = asdict(config.model), asdict(config.dataset)
-    settings: dict[str, Any] = {"model": _name_sequences(model), "dataset": _name_text(dataset)}
+    settings = {"model": _drop_defaults("model", _name_sequences(model)), "dataset": _name_text(dataset)}
     for unused in ("sparsity_coefficients", "aliases"):
         settings["model"].pop(unused)
     settings["dataset"].pop("retry_seconds")

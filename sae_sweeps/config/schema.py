@@ -59,6 +59,10 @@ class ModelConfig:
     # as have 16384 tokens. Names of points do not show the difference
     batch_sequences: int | None = None
     cpu_sequences: int = 32  # what `batch_sequences` is on a CPU if it is None; names of points have this number then
+    # what computes the activations that SAEs are trained on: transformer_lens; transformers, which is faster and equal
+    # but for rounding (a hook at which both differ by more is read with transformer_lens); auto: transformers on a GPU,
+    # transformer_lens on a CPU. Evaluation always runs transformer_lens
+    reader: str = "auto"
     aliases: list[str] = field(default_factory=list)  # other names of the model in SAE files
     sparsity_coefficients: CoefficientsConfig = field(default_factory=CoefficientsConfig)
 

@@ -11,6 +11,7 @@ from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEE
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.paths import PATH_FIX, find_path_problem
 
+READERS = ("auto", "transformer_lens", "transformers")
 DTYPES = ("float32", "bfloat16", "float16", "auto")  # a composed configuration no longer has "auto"
 FORMATS = ("hub", "json", "parquet", "text")
 INITIAL_BIASES = ("zero", "mean")
@@ -110,6 +111,7 @@ def _check_model(checks: Checks) -> None:
     checks.require_positive("model.cpu_sequences", "evaluation.tokens", "activations.cache_gib")
     checks.require_at_least(1, "model.batch_sequences")
     checks.require_one_of("model.dtype", DTYPES)
+    checks.require_one_of("model.reader", READERS)
 
 
 def _check_tracking(checks: Checks) -> None:

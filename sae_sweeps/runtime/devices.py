@@ -33,6 +33,14 @@ def resolve_dtype(dtype: str, device: str) -> str:
     return native_dtype(device) if dtype == "auto" else dtype
 
 
+def resolve_reader(reader: str, device: str) -> str:
+    """Return the setting `model.reader`, with `auto` replaced by what it is on a device (auto, cpu, cuda, cuda:N)."""
+    if reader != "auto":
+        return reader
+    on_gpu = device.startswith("cuda") or (device == "auto" and GPU_DRIVER.exists())
+    return "transformers" if on_gpu else "transformer_lens"
+
+
 @functools.cache
 def native_dtype(device: str) -> str:
     """Return "bfloat16" if the device (auto, cpu, cuda, cuda:N) has bfloat16 instructions, else "float32"."""

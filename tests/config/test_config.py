@@ -277,4 +277,4 @@ def test_the_settings_that_wandb_gets_are_those_of_the_point():
     shown = select_shown_settings(config)
     assert set(shown) == {"name", *RESULT_GROUPS, "device"}
     assert shown["sae"] == {**asdict(config.sae)}
-    assert set(shown["model"]) == {"name", "hook", "dtype", "batch_sequences"}
+    assert set(shown["model"]) == {"name", "hook", "dtype", "batch_sequences", "reader"}
