@@ -17,6 +17,7 @@ from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.saes import TRAINABLE, encoder, penalized, sparse, topk
 from sae_sweeps.sweep import Point, memory
 from sae_sweeps.sweep.memory import DENSE_LIMIT, pack_bytes, point_bytes, shared_bytes
+from sae_sweeps.training.fixed_step import FixedSteps
 from tests.conftest import composed
 from tests.sweep.memory_peaks import D, V
 
@@ -103,6 +104,7 @@ def test_the_estimate_lies_between_the_peak_of_a_gpu_and_1_6_times_the_peak(row,
 
 def test_constants_are_those_of_the_code():
     assert memory.BLOCK == {"cpu": encoder.BLOCK, "cuda": encoder.BLOCK_CUDA}
+    assert memory.WHOLE_BLOCK == FixedSteps.BLOCK
     assert (memory.DENSE_FROM, memory.DENSE_LIMIT) == (sparse.DENSE_FROM, sparse.DENSE_LIMIT)
     assert memory.LOGITS == {"cpu": language_model.LOGITS_IN_MEMORY, "cuda": language_model.LOGITS_IN_MEMORY_CUDA}
     assert (memory.START, memory.SEARCHED, memory.EVALUATED) == (penalized.START, topk.SEARCHED, reconstruction.BATCH)
