@@ -97,6 +97,8 @@ class Trainer:
         sae.after_update()
         self.idle_tokens_F += len(x_BD)
         self.idle_tokens_F.masked_fill_(step.fired_F, 0)
+        if self.config.dead_threshold_factor < 1:
+            sae.lower_thresholds(self.dead_F, self.config.dead_threshold_factor)
         self.steps_done += 1
         return step
 
