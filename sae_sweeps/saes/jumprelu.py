@@ -106,7 +106,7 @@ class JumpReLUSAE(PenalizedSAE):
 
     @torch.no_grad()
     def lower_thresholds(self, dead_F: Tensor, factor: float) -> None:
-        """Multiply the thresholds of the latents that `dead_F`, bool (F,), marks by a positive factor.
+        """Scale the thresholds of the latents that `dead_F`, bool (F,), marks by a positive factor.
 
         A dead latent has no gradient, neither of its weights nor of its threshold. Below some threshold it is active
         again, on the activations that it responds to most, and is trained on these.

@@ -283,7 +283,7 @@ class TrainableSAE(SAE):
 
     @torch.no_grad()
     def lower_thresholds(self, dead_F: Tensor, factor: float) -> None:
-        """Multiply the thresholds of the latents that `dead_F`, bool (F,), marks; the base class has none to train."""
+        """Scale the thresholds of the latents that `dead_F`, bool (F,), marks; the base class has none."""
 
     @torch.no_grad()
     def after_update(self) -> None:
