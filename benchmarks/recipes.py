@@ -37,7 +37,7 @@ from sae_sweeps.evaluation.reconstruction import reconstruct
 from sae_sweeps.tasks.point import build_sae
 from sae_sweeps.training.trainer import Trainer
 
-CHUNK = 32_768  # activations in a chunk, for every batch size
+CHUNK = 32_768  # activations in a chunk, for every batch size, unless recipes keep their own
 SAMPLE = 4096  # held-out activations that are measured during training
 BEFORE = (
     "training=quick training.batch_size=1024 training.lr=4e-3 training.betas=[0.9,0.99] training.warmup_steps=40 "
@@ -65,11 +65,12 @@ RECIPES = {
     "efficient-batch-256": f"{EFFICIENT} training.batch_size=256 training.warmup_steps=160",
 }
 WORDS = """\
-SAEs on `{model}` at `{hook}`, k {k}; each row is the mean of its seeds. All have the same activations in the same order
-of chunks ({chunk:,} activations). NMSE, L0 and dead latents are of {held_out:,} held-out activations, as in the
-README; *tokens to* is where the error of {sample:,} of them, measured every {every:,} tokens, first falls below a
-level (with a rate that falls to zero at the end, a shorter training of its own would reach it earlier). Seconds are of
-the steps alone, on {threads} threads. ± is the standard deviation over seeds."""
+SAEs on `{model}` at `{hook}`, k {k}; each row is the mean of its seeds. All have the same activations in the same
+order{order}. NMSE, L0 and dead latents are of {held_out:,} held-out activations, as in the
+README; *tokens to* is where the error of {sample:,} of them, measured after each chunk, first falls below a
+level (with a rate that falls to zero at the end, a shorter training of its own would reach it earlier).{seconds} ± is
+the standard deviation over seeds."""
+SECONDS = " Seconds are of\nthe steps alone, on {threads} threads."
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def list_runs(args: argparse.Namespace, recipes: dict[str, str]) -> Iterator[Run
                         words = keep_last(
                             [f"model={args.model}", *size, *settings.split(), f"training.tokens={tokens}"]
                         )
-                        words.append(f"training.chunk_batches={CHUNK // compose_run(words).training.batch_size}")
+                        if not args.own_chunks:
+                            words.append(f"training.chunk_batches={CHUNK // compose_run(words).training.batch_size}")
                         yield Run(name, architecture, dict_size, tokens, seed, tuple(words))
 
 
@@ -116,6 +118,11 @@ def compose_run(words: Iterable[str]) -> Config:
     for problem in find_problems(config):
         raise SystemExit(str(problem))
     return config
+
+
+def chunk_size(config: Config) -> int:
+    """Return the number of activations in a chunk."""
+    return config.training.batch_size * config.training.chunk_batches
 
 
 def read_chunks(source: ActivationSource, config: Config, tokens: int) -> list[Tensor]:
@@ -135,7 +142,7 @@ def train_run(run: Run, chunks: Sequence[Tensor], held_out: HeldOut, source: Act
     seconds, curve = 0.0, []
     while not trainer.finished:
         began = time.perf_counter()
-        for _ in trainer.steps(chunks[trainer.tokens_done // CHUNK]):
+        for _ in trainer.steps(chunks[trainer.tokens_done // chunk_size(config)]):
             pass
         seconds += time.perf_counter() - began
         sample = reconstruct(trainer.sae.for_inference(), acts_AD[:SAMPLE])
@@ -183,21 +190,26 @@ def average(rows: Sequence[dict[str, Any]], levels: Sequence[float]) -> list[str
     for level in levels:
         reached = statistics.mean(tokens_to(row["curve"], level) for row in rows)
         cells.append(f"{reached:,.0f}" if math.isfinite(reached) else "")
-    return [*cells, f"{statistics.median(row['seconds'] for row in rows):.1f}"]
+    return [*cells, f"{statistics.median(row['seconds'] for row in rows):.1f}"] if "seconds" in rows[0] else cells
 
 
 def format_page(data: dict[str, Any]) -> str:
     """Return the results as a Markdown page."""
     rows = data["rows"]
+    settings = dict(data["settings"])
+    own = ", shuffled in the chunks of their recipes"
+    settings["order"] = f" of chunks ({settings['chunk']:,} activations)" if settings["chunk"] else own
+    settings["seconds"] = SECONDS.format(threads=data["threads"]) if "seconds" in rows[0] else ""
     parts = [
         f"# Recipes of training on {data['machine']['name']}",
         format_origin(data),
-        WORDS.format(**data["settings"], threads=data["threads"]),
+        WORDS.format(**settings),
         table(["recipe", "settings"], [[name, f"`{words}`"] for name, words in data["recipes"].items()], words=2),
     ]
     levels = data["levels"]
     ce = ["CE degradation"] if "ce" in rows[0] else []
-    header = ["recipe", "NMSE", "dead latents", "L0", *ce, *(f"tokens to {level:g}" for level in levels), "seconds"]
+    header = ["recipe", "NMSE", "dead latents", "L0", *ce, *(f"tokens to {level:g}" for level in levels)]
+    header += ["seconds"] if "seconds" in rows[0] else []
     for group in sorted({(row["architecture"], row["dict_size"], row["tokens"]) for row in rows}):
         here = [row for row in rows if (row["architecture"], row["dict_size"], row["tokens"]) == group]
         seeds = len({row["seed"] for row in here})
@@ -226,6 +238,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--held-out", type=int, default=32_768, help="held-out activations")
     parser.add_argument("--ce", action="store_true", help="also measure CE degradation, which runs the language model")
     parser.add_argument("--threads", type=int, default=machine.count_cores(), help="of torch")
+    parser.add_argument("--own-chunks", action="store_true", help="keep the chunks of each recipe; more memory")
+    parser.add_argument("--busy", action="store_true", help="the machine has other work: leave the seconds out")
     parser.add_argument("--name", default="", help="added to the name of the results")
     parser.add_argument("--results", type=Path, default=PROJECT / "benchmarks" / "results", help="their folder")
     parser.add_argument("--list", action="store_true", help="print the recipes, and train nothing")
@@ -253,13 +267,20 @@ def main() -> None:
     runs = list(list_runs(args, recipes))
     first = compose_run(runs[0].words)
     source = ActivationSource(first, torch.device("cpu"))
-    chunks, held_out = read_chunks(source, first, max(args.tokens)), source.held_out(args.held_out)
-    settings = {"model": args.model, "hook": first.model.hook, "k": args.k, "chunk": CHUNK, "every": CHUNK}
+    configs = [compose_run(run.words) for run in runs]
+    chunks = {
+        size: read_chunks(source, config, max(args.tokens))
+        for size, config in {chunk_size(config): config for config in configs}.items()
+    }
+    held_out = source.held_out(args.held_out)
+    settings = {"model": args.model, "hook": first.model.hook, "k": args.k, "chunk": 0 if args.own_chunks else CHUNK}
     settings |= {"held_out": len(held_out.acts_AD), "sample": SAMPLE}
     data |= {"settings": settings, "levels": args.levels, "recipes": recipes, "rows": []}
-    for number, run in enumerate(runs, start=1):
+    for number, (run, config) in enumerate(zip(runs, configs, strict=True), start=1):
         name = f"{run.recipe}, {run.architecture} {run.dict_size}, seed {run.seed}, {run.tokens:,} tokens"
-        found = {"name": name, **train_run(run, chunks, held_out, source, args.ce)}
+        found = {"name": name, **train_run(run, chunks[chunk_size(config)], held_out, source, args.ce)}
+        if args.busy:
+            del found["seconds"]
         data["rows"].append(found)
         print(f"{number} of {len(runs)}: {name}: {found['nmse']:.4f}, {found['dead']:.1%} dead", flush=True)
         # after each SAE, so that what is measured is kept

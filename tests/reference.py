@@ -145,6 +145,10 @@ def train_densely(sae: SAE, config: TrainingConfig, stream) -> SAE:
         optimizer.step()
         sae.normalize_rows()
         sae.after_update()
+        if isinstance(sae, JumpReLUSAE) and config.dead_threshold_factor < 1:
+            for latent in (idle_F >= config.dead_after_tokens).nonzero().flatten().tolist():
+                with torch.no_grad():
+                    sae.threshold[latent] *= config.dead_threshold_factor
     return sae
 
 

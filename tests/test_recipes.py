@@ -74,3 +74,34 @@ def test_a_table_has_the_mean_over_seeds(recipes):
     row = {"recipe": "small", "l0": 32.0, "seconds": 2.0, "curve": [[100, 0.2, 0.0]]}
     rows = [row | {"nmse": 0.06, "dead": 0.1}, row | {"nmse": 0.08, "dead": 0.3}]
     assert recipes.average(rows, [0.2, 0.1]) == ["small", "0.0700 ± 0.0141", "20.0 %", "32.0", "100", "", "2.0"]
+
+
+def test_recipes_can_keep_their_own_chunks(recipes, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["recipes.py", "--own-chunks", "--recipes", "paper", "efficient"])
+    args = recipes.parse_arguments()
+    args.architectures = ["topk"]
+    runs = list(recipes.list_runs(args, recipes.choose_recipes(args)))
+    sizes = {run.recipe: recipes.chunk_size(composed(*run.words)) for run in runs}
+    assert sizes == {"paper": 262_144, "efficient": 32_768}
+    assert not any("chunk_batches" in run.command for run in runs)
+
+
+def test_the_page_of_a_busy_machine_has_no_seconds(recipes):
+    row = {
+        "name": "small, topk 96",
+        "recipe": "small",
+        "architecture": "topk",
+        "dict_size": 96,
+        "tokens": 100,
+        "seed": 0,
+    }
+    row |= {"command": "python launch.py", "nmse": 0.06, "dead": 0.1, "l0": 32.0, "curve": [[100, 0.2, 0.0]]}
+    settings = {"model": "embedded", "hook": "blocks.3.hook_resid_pre", "k": 32, "held_out": 150, "sample": 150}
+    data = {**recipes.describe_run(1), "levels": [0.2], "recipes": {"small": "training=quick"}}
+    busy = recipes.format_page({**data, "settings": settings | {"chunk": 0}, "rows": [row]})
+    free = recipes.format_page({**data, "settings": settings | {"chunk": 300}, "rows": [row | {"seconds": 2.5}]})
+    assert "seconds" not in busy.lower()
+    assert "in the chunks of their recipes" in busy
+    assert "| small | 0.0600 | 10.0 % | 32.0 | 100 |\n" in busy
+    assert "| small | 0.0600 | 10.0 % | 32.0 | 100 | 2.5 |\n" in free
+    assert "chunks (300 activations)" in free

@@ -35,7 +35,13 @@ UNNAMED_DEFAULTS: dict[str, dict[str, Any]] = {
     "dataset": {"bos": DatasetConfig.bos},
     "training": {
         name: getattr(TrainingConfig, name)
-        for name in ("dead_counts_batch", "aux_residual_gradient", "normalize_before_update", "initial_weights")
+        for name in (
+            "dead_counts_batch",
+            "aux_residual_gradient",
+            "normalize_before_update",
+            "initial_weights",
+            "dead_threshold_factor",
+        )
     },
     "sae": {
         name: getattr(JumpReLUConfig, name) for name in ("penalty_window", "threshold_parameter", "absolute_threshold")

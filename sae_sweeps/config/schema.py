@@ -147,8 +147,10 @@ class TrainingConfig:
     initial_weights: str = "random"
     decay_fraction: float = 0.0  # fraction of the steps at the end, over which the learning rate falls linearly to 0
     dead_after_tokens: int = 20_480  # a latent that has not fired for this many activations is dead
-    # whether these activations include the batch of the step, as in the code of arXiv:2412.06410; false: only the
-    # batches before it
+    # JumpReLU: factor on the threshold of a latent that is dead, after each step, until the latent fires again; 1: none
+    dead_threshold_factor: float = 1.0
+    # whether the activations of dead_after_tokens include the batch of the step, as in the code of arXiv:2412.06410;
+    # false: only the batches before it
     dead_counts_batch: bool = False
     # whether the auxiliary loss is also differentiated by the residual, as in the code of arXiv:2412.06410; false: the
     # residual is a constant (arXiv:2406.04093, appendix A.2)

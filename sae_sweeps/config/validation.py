@@ -248,6 +248,8 @@ def _check_training(checks: Checks) -> None:
     checks.require_positive("training.tokens", "training.batch_size", "training.base_lr")
     checks.require_positive("training.dead_after_tokens", *(["training.lr"] if training.lr is not None else []))
     checks.require_positive("training.chunk_batches", "training.checkpoint_every", "training.log_every")
+    is_factor, setting = 0 < training.dead_threshold_factor <= 1, "training.dead_threshold_factor"
+    checks.require(setting, is_factor, "must be above 0 and at most 1", f"{setting}=0.98, or 1 for none")
     fix = "activations.cache=FOLDER, or null for no cache"
     checks.require("activations.cache", cache != "", "must not be empty", fix)
     checks.require_one_of("training.initial_bias", INITIAL_BIASES)

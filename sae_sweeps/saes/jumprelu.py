@@ -97,12 +97,21 @@ class JumpReLUSAE(PenalizedSAE):
 
     @torch.no_grad()
     def _scale_thresholds(self, factor: Tensor) -> None:
-        """Scale all thresholds by a positive factor, ()."""
+        """Scale the thresholds by a positive factor, one for all, (), or one for each, (F,)."""
         parameter_F = self.get_parameter(self._parameter)
         if self._is_log:
             parameter_F.add_(factor.log())
         else:
             parameter_F.mul_(factor)
+
+    @torch.no_grad()
+    def lower_thresholds(self, dead_F: Tensor, factor: float) -> None:
+        """Scale the thresholds of the latents that `dead_F`, bool (F,), marks by a positive factor.
+
+        A dead latent has no gradient, neither of its weights nor of its threshold. Below some threshold it is active
+        again, on the activations that it responds to most, and is trained on these.
+        """
+        self._scale_thresholds(torch.where(dead_F, factor, 1.0))
 
     @torch.no_grad()
     def keep(self, product: Product) -> Entries:

@@ -288,5 +288,9 @@ class TrainableSAE(SAE):
         self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))
 
     @torch.no_grad()
+    def lower_thresholds(self, dead_F: Tensor, factor: float) -> None:
+        """Scale the thresholds of the latents that `dead_F`, bool (F,), marks; the base class has none."""
+
+    @torch.no_grad()
     def after_update(self) -> None:
         """Adjust thresholds or biases after an optimizer step, such as towards a target L0; the base class has none."""

@@ -126,6 +126,8 @@ class Trainer:
         self.sae.after_update()
         self.idle_tokens_F += found.input_BD.shape[0]
         self.idle_tokens_F.masked_fill_(found.step.fired_F, 0)
+        if self.config.dead_threshold_factor < 1:
+            self.sae.lower_thresholds(self.dead_F, self.config.dead_threshold_factor)
 
     def count_dead(self) -> Tensor:
         """Return how many latents count as dead in the next step, ()."""

@@ -106,6 +106,8 @@ def test_every_choice_composes(group):
         ("training.lr=nan", "training.lr"),
         ("training.base_lr=0", "training.base_lr"),
         ("training.initial_weights=zero", "training.initial_weights"),
+        ("training.dead_threshold_factor=0", "training.dead_threshold_factor"),
+        ("training.dead_threshold_factor=1.1", "training.dead_threshold_factor"),
         ("training.betas=[0.9]", "training.betas"),
         ("training.decay_fraction=2", "training.decay_fraction"),
         ("sae.aux_coefficient=-1", "sae.aux_coefficient"),

@@ -97,7 +97,7 @@ def test_points_keep_the_names_that_they_had_without_these_settings():
     assert compose_name(*EARLIER_QUICK, "sae=topk", "dict_size=6144").endswith("-5518c975")
     jumprelu = composed(*EARLIER_QUICK, "sae=jumprelu")
     before = asdict(jumprelu)
-    new = ("dead_counts_batch", "normalize_before_update", "base_lr", "initial_weights")
+    new = ("dead_counts_batch", "normalize_before_update", "base_lr", "initial_weights", "dead_threshold_factor")
     for group, names in (("sae", LISTED_SETTINGS[:3]), ("training", new)):
         for name in names:
             del before[group][name]
@@ -123,6 +123,7 @@ def test_base_lr_names_a_point_only_without_a_learning_rate():
         "training.aux_residual_gradient=true",
         "training.normalize_before_update=true",
         "training.initial_weights=data",
+        "training.dead_threshold_factor=0.98",
     ],
 )
 def test_other_values_name_another_point_and_are_shown(word):

@@ -74,9 +74,10 @@ def test_the_same_steps_give_the_same_bytes(architecture, precision, device):
 
 SIZED = dataclasses.replace(CONFIG, lr=None, base_lr=5e-4)
 FROM_DATA = dataclasses.replace(CONFIG, initial_bias="mean", initial_weights="data")
+REVIVED = dataclasses.replace(CONFIG, dead_threshold_factor=0.9)
 
 
-@pytest.mark.parametrize("config", [CONFIG, SIZED, FROM_DATA], ids=["lr", "base_lr", "from data"])
+@pytest.mark.parametrize("config", [CONFIG, SIZED, FROM_DATA, REVIVED], ids=["lr", "base_lr", "from data", "revived"])
 @pytest.mark.parametrize("interrupted_at", [1, 4, 7, 22])
 @pytest.mark.parametrize("architecture", SAES)
 def test_a_resumed_training_ends_in_the_same_state(architecture, interrupted_at, config):
@@ -146,6 +147,8 @@ def test_a_trained_sae_is_as_good_as_a_dense_implementation(architecture, precis
     settings = {"tokens": 300 * 64, "batch_size": 64, "lr": 1e-2, "chunk_batches": 8, "dead_after_tokens": 640}
     config = TrainingConfig(**settings, decay_fraction=0.3, initial_bias="mean", precision=precision)
     config = dataclasses.replace(config, initial_weights=initial_weights)
+    if initial_weights == "data":
+        config = dataclasses.replace(config, dead_threshold_factor=0.98)
     trainer = Trainer(makes[architecture](), config)
     dead_steps = 0
     for _, steps in train([trainer], Directions()):
@@ -204,6 +207,31 @@ def test_silent_latents_are_dead_after_the_configured_tokens():
         trainer.step(Stream().chunk(0)[:16])
         dead.append(bool(trainer.dead_F[5]))
     assert dead == [False, False, True, True]  # after 16, 32, 48, 64 silent tokens
+
+
+@pytest.mark.parametrize("parameter", ["plain", "log"])
+def test_the_threshold_of_a_dead_latent_falls_until_it_fires(parameter):
+    x_BD = Stream().chunk(0)[:16]
+    fired = {}
+    for factor in (1.0, 0.9):
+        sae = JumpReLUSAE(
+            D,
+            F,
+            sparsity_coefficient=0.01,
+            absolute_threshold=0.01,
+            threshold_parameter=parameter,
+            normalize_input=False,
+        )
+        largest = (x_BD @ sae.W_enc.detach()[5]).max()
+        sae.lower_thresholds(torch.arange(F) == 5, 150 * largest.item())  # from 0.01 to 1.5 * largest
+        settings = {"dead_after_tokens": 48, "dead_threshold_factor": factor}
+        trainer = Trainer(sae, TrainingConfig(tokens=1600, batch_size=16, lr=1e-9, **settings))
+        fired[factor] = [bool(trainer.step(x_BD).fired_F[5]) for _ in range(9)]
+        lowered = 4 if factor < 1 else 0  # dead after steps 3 to 6; 1.5 * 0.9^4 is the first that is below 1
+        expected_F = torch.full((F,), 0.01)
+        expected_F[5] = 1.5 * largest * factor**lowered
+        assert_close(sae.inference_threshold, expected_F, rtol=1e-4, atol=1e-6)
+    assert fired == {1.0: [False] * 9, 0.9: [False] * 6 + [True] * 3}
 
 
 def test_a_loss_that_is_not_finite_raises():
