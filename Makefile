@@ -19,8 +19,10 @@ PYTHON ?= python3
 TORCH_BACKEND ?= $(shell cat .venv/backend 2>/dev/null || echo cpu)
 
 BIN := .venv/bin
-# modules are compiled when they are first imported: most never are
+# modules are compiled when they are first imported: most never are. Python must keep them, or each process that
+# imports torch compiles it anew, which takes longer than its import.
 LAZY := --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 READY := .venv/ready-$(TORCH_BACKEND)
 
 .PHONY: setup sweep real-sweep slurm-demo test environments kernels integration long docs settings-page gpu-check bench bench-sweeps lint types format newest constraints model

@@ -2,10 +2,7 @@
 
 import json
 import signal
-import subprocess
-import sys
 
-from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.sweep import point_state
 
 # the least that results.json of a point that is done must have
@@ -32,17 +29,6 @@ def weights(sweep):
 
 def checkpoints_in(sweep):
     return {path.name for path in sweep.glob("*/checkpoint/step-*")}
-
-
-def begin(*words, cwd, stderr=subprocess.DEVNULL):
-    """Start a command that the test will stop."""
-    command = [sys.executable, str(PROJECT / "launch.py"), *words]
-
-    def restore_ctrl_c() -> None:  # a shell makes its background jobs, which may be these tests, ignore SIGINT
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    streams = {"stdout": subprocess.DEVNULL, "stderr": stderr}
-    return subprocess.Popen(command, cwd=cwd, preexec_fn=restore_ctrl_c, text=True, **streams)
 
 
 def kill(process, sweep):

@@ -1,7 +1,8 @@
 """Runs commands in children of a process that has imported the large libraries, which saves each command seconds.
 
-`python -m tests.prefork` reads a command per line from stdin, as JSON, and answers with the child's process number and,
-when the child has ended, with its exit code. A child begins where a new process would be after its first imports.
+`python -m tests.prefork` reads a request per line from stdin, as JSON, and answers each in a line: a command, with the
+number of the child that runs it; the number of a child, with its exit code when it has ended, or, if it is negative,
+with `null` while it runs. A child begins where a new process would be after its first imports.
 """
 
 import atexit
@@ -18,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, Any
 
 from sae_sweeps.runtime.places import PROJECT
 
@@ -36,11 +38,15 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # else each collection in a child copies all of this memory
     for line in sys.stdin:
+        request = json.loads(line)
+        if isinstance(request, int):
+            ended, status = os.waitpid(abs(request), os.WNOHANG if request < 0 else 0)
+            print(json.dumps(os.waitstatus_to_exitcode(status) if ended else None), flush=True)
+            continue
         child = os.fork()
         if child == 0:
-            return _become(json.loads(line))
+            return _become(request)
         print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 def _become(command: dict) -> None:
@@ -51,6 +57,7 @@ def _become(command: dict) -> None:
     for number, file in enumerate(command["output"], 1):
         os.dup2(os.open(file, os.O_WRONLY), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes background jobs ignore it
     os.chdir(command["cwd"])
     os.environ.clear()
     os.environ.update(command["environment"])
@@ -86,24 +93,68 @@ class Prefork:
         """Return whether a command with these variables may run in a child of this process."""
         return self._fixed == _select_fixed(environment) and self._process.poll() is None
 
-    def run(
-        self, words: Sequence[str], cwd: Path, environment: dict[str, str], timeout: float
-    ) -> subprocess.CompletedProcess[str]:
-        """Run `python launch.py` with these arguments, as `subprocess.run` does with its output captured."""
-        with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
-            command = {"words": words, "cwd": str(cwd), "environment": environment, "output": [out.name, err.name]}
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            self._process.stdin.write(json.dumps(command) + "\n")
-            self._process.stdin.flush()
-            child = int(self._process.stdout.readline())
-            ended, _, _ = select.select([self._process.stdout], [], [], timeout)
-            if not ended:
-                os.kill(child, signal.SIGKILL)
-            code = int(self._process.stdout.readline())
-            if not ended:
-                raise subprocess.TimeoutExpired(list(words), timeout, out.read(), err.read())
-            return subprocess.CompletedProcess(list(words), code, out.read(), err.read())
+    def start(self, words: Sequence[str], cwd: Path, environment: dict[str, str]) -> "Child":
+        """Start `python launch.py` with these arguments, as `subprocess.Popen` does."""
+        files = tempfile.NamedTemporaryFile("r"), tempfile.NamedTemporaryFile("r")  # noqa: SIM115  closed with the child
+        names = [file.name for file in files]
+        self.send({"words": words, "cwd": str(cwd), "environment": environment, "output": names})
+        return Child(self, self.receive(), *files)
+
+    def send(self, request: dict | int) -> None:
+        """Write a request."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """Return the answer, or None if there is none after so many seconds."""
+        assert self._process.stdout is not None
+        if timeout is None or select.select([self._process.stdout], [], [], timeout)[0]:
+            return json.loads(self._process.stdout.readline())
+        return None
+
+
+class Child:
+    """A command in a child of the process that has imported the libraries; what tests use of `subprocess.Popen`."""
+
+    def __init__(self, prefork: Prefork, pid: int, out: IO[str], err: IO[str]) -> None:
+        self._prefork, self._out, self._err = prefork, out, err
+        self.pid, self.returncode = pid, None
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while the command runs."""
+        if self.returncode is None:
+            self._prefork.send(-self.pid)
+            self.returncode = self._prefork.receive()
+        return self.returncode
+
+    def wait(self, timeout: float = 600) -> int:
+        """Return the exit code when the command has ended.
+
+        Raises: TimeoutExpired after so many seconds; the command is killed then.
+        """
+        if self.returncode is None:
+            self._prefork.send(self.pid)
+            self.returncode = self._prefork.receive(timeout)
+            if self.returncode is None:
+                self.kill()
+                self.returncode = self._prefork.receive()
+                raise subprocess.TimeoutExpired(["launch.py"], timeout, self._out.read(), self._err.read())
+        return self.returncode
+
+    def communicate(self, timeout: float = 600) -> tuple[str, str]:
+        """Return what the command has printed, when it has ended."""
+        self.wait(timeout)
+        return self._out.read(), self._err.read()
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the command, if it has not ended."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill the command."""
+        self.send_signal(signal.SIGKILL)
 
 
 def _select_fixed(environment: dict[str, str]) -> dict[str, str]:

@@ -123,21 +123,27 @@ def test_a_folder_that_cannot_be_written_does_not_stop_the_run(tmp_path, caplog)
     assert "cannot write" in caplog.text
 
 
+def write_and_evict(folder):
+    here = cache(folder, max_bytes=3000)
+    for number in range(150):
+        tokens_NS = TOKENS_NS + number % 11
+        assert torch.equal(here.get(tokens_NS, lambda tokens=tokens_NS: activations(tokens)), activations(tokens_NS))
+
+
 def test_processes_share_a_cache_while_all_write_and_evict(tmp_path):
     script = (
-        "import sys, torch\n"
-        "from tests.activations.test_cache import *\n"
-        "here = cache(sys.argv[1], max_bytes=3000)\n"
-        "for round in range(150):\n"
-        "    tokens = TOKENS_NS + round % 11\n"
-        "    assert torch.equal(here.get(tokens, lambda: activations(tokens)), activations(tokens))\n"
+        "import multiprocessing, sys\n"
+        "from tests.activations.test_cache import write_and_evict\n"
+        "make = multiprocessing.get_context('fork').Process\n"  # they import torch once
+        "processes = [make(target=write_and_evict, args=[sys.argv[1]]) for _ in range(3)]\n"
+        "[process.start() for process in processes]\n"
+        "[process.join() for process in processes]\n"
+        "assert [process.exitcode for process in processes] == [0, 0, 0]\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
-    processes = [subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-        assert "damaged" not in errors
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "damaged" not in done.stderr
     assert sum(file.stat().st_size for file in tmp_path.glob("*/*.safetensors")) <= 3000
 
 

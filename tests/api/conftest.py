@@ -3,7 +3,6 @@
 import pytest
 
 from sae_sweeps import ActivationStream, DatasetConfig
-from tests.tasks.conftest import swept  # noqa: F401  a fixture here too
 
 HOOK = "blocks.1.hook_resid_pre"
 

@@ -2,13 +2,12 @@
 
 import json
 import signal
-import subprocess
 import time
 
 import pytest
 
-from tests.commands import begin, checkpoints_in, kill, point_folders, weights
-from tests.conftest import launch
+from tests.commands import checkpoints_in, kill, point_folders, weights
+from tests.conftest import launch, start
 
 
 def test_a_killed_pack_resumes_to_the_same_bytes(tmp_path, tiny):
@@ -16,7 +15,7 @@ def test_a_killed_pack_resumes_to_the_same_bytes(tmp_path, tiny):
     assert launch(*words, "name=whole", cwd=tmp_path).returncode == 0
     killed = tmp_path / "outputs" / "killed"
     for _ in range(2):
-        process = begin(*words, "name=killed", cwd=tmp_path)
+        process = start(*words, "name=killed", cwd=tmp_path)
         seen = checkpoints_in(killed)
         while process.poll() is None and len(checkpoints_in(killed) - seen) < 3:
             time.sleep(0.005)
@@ -46,7 +45,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_older_one(tmp_path, tiny):
 
 def test_two_processes_never_train_the_same_point(tmp_path, tiny):
     words = [*tiny, "name=twice", "training.tokens=30000000"]  # runs until it is killed
-    first = begin(*words, cwd=tmp_path, stderr=None)
+    first = start(*words, cwd=tmp_path)
     try:
         while first.poll() is None and not checkpoints_in(tmp_path / "outputs" / "twice"):
             time.sleep(0.01)
@@ -62,7 +61,7 @@ def test_two_processes_never_train_the_same_point(tmp_path, tiny):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_interrupts_training_with_a_message_and_a_saved_state(tmp_path, tiny, number):
     words = [*tiny, "sae=topk", "name=stopped", "training.tokens=300000"]
-    process = begin(*words, cwd=tmp_path, stderr=subprocess.PIPE)
+    process = start(*words, cwd=tmp_path)
     while process.poll() is None and not checkpoints_in(tmp_path / "outputs" / "stopped"):
         time.sleep(0.01)
     process.send_signal(number)

@@ -7,9 +7,8 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 from sae_sweeps.runtime.places import PROJECT
-from tests.conftest import launch
+from tests.conftest import GIVEN, launch
 from tests.report.reading import Page
-from tests.tasks.conftest import GIVEN
 from tests.tasks.exported import TITLES
 from tests.tracking.test_run import log_records
 

@@ -15,8 +15,8 @@ from sae_sweeps.runtime.errors import RefusedError
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.point_state import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, State
 from sae_sweeps.sweep.sweep_state import SweepStates, read_states
-from tests.commands import begin, weights
-from tests.conftest import launch
+from tests.commands import weights
+from tests.conftest import launch, start
 from tests.launchers.hydra_doubles import BATCHES, CALLBACK, RESULTS, SEEN, multirun, read
 from tests.slurm_cluster.cluster import Cluster, missing
 
@@ -67,7 +67,7 @@ def process_of(sweep: Path, task: int) -> psutil.Process:
 def test_a_sweep_on_two_nodes_gives_the_same_weights_as_a_local_one(cluster, tmp_path, tiny):
     words = ["-m", *tiny, "sae=batchtopk,topk", "k=3,4,5", "seed=0,1", "training.tokens=12000"]
     assert launch(*words, "name=here", cwd=tmp_path).returncode == 0
-    submitting = begin(*words, "name=there", SLURM, "hydra.launcher.max_points=3", "then=[report]", cwd=tmp_path)
+    submitting = start(*words, "name=there", SLURM, "hydra.launcher.max_points=3", "then=[report]", cwd=tmp_path)
     sweep = tmp_path / "outputs" / "there"
     wait_for(lambda: Sweep(sweep).exists() and len(Sweep(sweep).read()["jobs"]) == 2, "the submission")
     assert submitting.wait(timeout=60) == 0
@@ -182,7 +182,7 @@ def test_a_waiting_command_follows_the_jobs_and_leaves_them_running_at_ctrl_c(cl
     followed = launch(*words, "name=followed", cwd=tmp_path)
     assert followed.returncode == 0, followed.stderr
     assert "2 points, 2 done" in followed.stdout
-    process = begin(*words, "name=left", "hydra.launcher.setup=[sleep 3]", cwd=tmp_path)
+    process = start(*words, "name=left", "hydra.launcher.setup=[sleep 3]", cwd=tmp_path)
     sweep = tmp_path / "outputs" / "left"
     wait_for(lambda: Sweep(sweep).exists() and read_states(Sweep(sweep)).points != {}, "the submission")
     wait_for(lambda: {state.state for state in read_states(Sweep(sweep)).points.values()} <= {QUEUED, RUNNING}, "jobs")

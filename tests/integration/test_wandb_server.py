@@ -15,8 +15,7 @@ import psutil
 import pytest
 
 from sae_sweeps.tracking.wandb_sync import is_uploaded, offline_runs
-from tests.commands import begin
-from tests.conftest import launch
+from tests.conftest import launch, start
 
 pytestmark = pytest.mark.integration
 
@@ -117,7 +116,7 @@ def test_a_killed_server_does_not_delay_training_and_the_runs_are_uploaded_later
 
     began = time.monotonic()
     sweep = tmp_path / "outputs" / "on"
-    running = begin("-m", *longer, "name=on", "tracking=online", cwd=tmp_path)
+    running = start("-m", *longer, "name=on", "tracking=online", cwd=tmp_path)
     while not any(file.stat().st_size for file in sweep.glob("*/metrics.jsonl")):
         assert running.poll() is None
         time.sleep(0.1)

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from tests.commands import begin, checkpoints_in
-from tests.conftest import launch
+from tests.commands import checkpoints_in
+from tests.conftest import launch, start
 
 RERUN = "rerun the original command to resume unfinished points"
 
@@ -137,7 +137,7 @@ def test_status_shows_why_a_point_failed(ran):
 
 def test_status_distinguishes_a_killed_point_from_a_running_one(tmp_path, tiny):
     words = [*tiny, "name=killed", "training.tokens=3000000"]
-    process = begin(*words, cwd=tmp_path)
+    process = start(*words, cwd=tmp_path)
     try:
         while process.poll() is None and not checkpoints_in(tmp_path / "outputs" / "killed"):
             time.sleep(0.01)

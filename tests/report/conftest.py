@@ -3,7 +3,6 @@
 import pytest
 
 from sae_sweeps.report import page as module
-from tests.tasks.conftest import first, swept  # noqa: F401  fixtures of these tests too
 
 LIBRARY = 'const plotted = "</script>";'
 

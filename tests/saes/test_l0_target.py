@@ -74,10 +74,14 @@ def test_k_is_the_target_unless_a_target_or_a_coefficient_is_given(make):
         make(4, 8, sparsity_coefficient=0.1, target_l0=3)
 
 
-@pytest.mark.parametrize("options", [{}, {"penalty_window": "upper", "threshold_parameter": "log"}])
-@pytest.mark.parametrize("normalize_input", [True, False])
+PAPER = {"penalty_window": "upper", "threshold_parameter": "log"}
+
+
 @pytest.mark.parametrize("target", [3, 6.5, 20])
-@pytest.mark.parametrize("decay_fraction", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("decay_fraction", "normalize_input", "options"),
+    [(0.0, True, {}), (0.0, False, PAPER), (0.5, True, PAPER), (0.5, False, {})],  # each two values once
+)
 def test_training_keeps_l0_at_the_target(decay_fraction, target, normalize_input, options):
     """From the first batch on, also where activations are large and not normalised."""
     config = replace(SHORT, decay_fraction=decay_fraction)

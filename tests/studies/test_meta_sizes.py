@@ -24,10 +24,10 @@ def plant(stack: Stack, atoms_of: list[list[int]], hidden: int) -> tuple[torch.T
 
 
 def train_best(directions_FD: torch.Tensor, hidden: int) -> MetaSAE:
-    """Return the best of a few meta-SAEs: some have their bias in place of a meta-latent."""
+    """Return the first good one of a few meta-SAEs: some have their bias in place of a meta-latent."""
     settings = {"dict_size": hidden, "k": 4, "steps": 1000, "batch_size": 50, "lr": 1e-2}
-    found = [MetaSAE.train(directions_FD, **settings, seed=seed) for seed in range(3)]
-    return max(found, key=lambda meta: meta.explained_variance)
+    found = (MetaSAE.train(directions_FD, **settings, seed=seed) for seed in range(3))
+    return next(meta for meta in found if meta.explained_variance > 0.995)
 
 
 # atoms of each size: the first `common` of all, and a part of the others each
@@ -45,7 +45,7 @@ def test_atoms_that_sizes_share_are_found(common, own):
     stack = Stack([f"point-{size}" for size in sizes], sizes)
     directions_FD, atoms_MD = plant(stack, atoms_of, 24)
     meta = train_best(directions_FD, 24)
-    assert meta.explained_variance > 0.99
+    assert meta.explained_variance > 0.995
     matches = compare(meta.sae.W_dec.detach(), atoms_MD)
     assert matches.left.cosine.min() > 0.99
     assert sorted(matches.left.index.tolist()) == list(range(24))

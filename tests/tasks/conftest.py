@@ -1,4 +1,4 @@
-"""A tiny sweep with all its studies, copies of it, and the command run in this process."""
+"""The folders and files of the tiny sweep with all its studies, and the command run in this process."""
 
 import itertools
 import logging
@@ -15,34 +15,7 @@ import pytest
 
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.places import PROJECT
-from tests.conftest import launch
 from tests.tasks.exported import Api
-
-SETTINGS = [
-    "meta.steps=60",
-    "meta.batch_size=16",
-    "meta.checkpoint_every=25",
-    "stitch.tokens=150",
-    "stitch.ce_tokens=150",
-    "latents.tokens=150",
-]
-GIVEN = ["name=first", "tracking=off", "device=cpu", *SETTINGS]  # given to every task on the sweep
-
-
-@pytest.fixture(scope="session")
-def swept(tmp_path_factory, tiny) -> Path:
-    """Return the folder of the sweep `first`: four points, and then all studies and a report."""
-    folder = tmp_path_factory.mktemp("swept")
-    words = ["sae=batchtopk,topk", "dict_size=32,48", "then=[stitch,meta_sae,meta_sizes,latents,report]"]
-    done = launch("-m", *tiny, *words, *GIVEN, cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "outputs" / "first"
-
-
-@pytest.fixture
-def first(swept, tmp_path) -> Path:
-    """Return a copy of the sweep `first` in the test's working folder."""
-    return shutil.copytree(swept, tmp_path / "outputs" / "first")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ from sae_sweeps.report.studies import list_outdated
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import group_by_seed
 from tests.commands import rewrite_results
-from tests.tasks.conftest import GIVEN, done, point
+from tests.conftest import GIVEN
+from tests.tasks.conftest import done, point
 
 CHANGED = "changed after results.json was written"
 

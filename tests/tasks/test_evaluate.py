@@ -14,8 +14,8 @@ from torch.nn.functional import normalize
 from sae_sweeps.activations.source import load_source
 from sae_sweeps.formats import saelens
 from sae_sweeps.formats.reading import load_sae
-from tests.conftest import composed
-from tests.tasks.conftest import GIVEN, done, point
+from tests.conftest import GIVEN, composed
+from tests.tasks.conftest import done, point
 from tests.tasks.foreign import foreign, saved
 
 ELSEWHERE = ["name=elsewhere", "evaluation.tokens=150", *[word for word in GIVEN if not word.startswith("name=")]]

@@ -29,13 +29,14 @@ def no_source(monkeypatch):
     monkeypatch.setattr(sources, "_latest", {})
 
 
+def points_in(root, tiny, folder, *more, rates=RATES):
+    words = [*tiny, *WORDS, f"output_root={root}", f"name={folder}", "tracking=off", *more]
+    return [Point(composed(*words, f"training.lr={rate}"), root / folder / f"lr{rate}") for rate in rates]
+
+
 @pytest.fixture
 def make_points(tmp_path, tiny):
-    def make(folder, *more, rates=RATES):
-        words = [*tiny, *WORDS, f"output_root={tmp_path}", f"name={folder}", "tracking=off", *more]
-        return [Point(composed(*words, f"training.lr={rate}"), tmp_path / folder / f"lr{rate}") for rate in rates]
-
-    return make
+    return lambda folder, *more, **options: points_in(tmp_path, tiny, folder, *more, **options)
 
 
 def run(points, limits=None):
@@ -61,18 +62,25 @@ def objectives(points):
     return [rungs.values if (rungs := read_rungs(point.folder)) else {} for point in points]
 
 
-@pytest.fixture
-def full(make_points):
+@pytest.fixture(scope="module")
+def full(tmp_path_factory, tiny):
     """All points, trained to their ends without halving."""
-    points = make_points("full")
+    points = points_in(tmp_path_factory.mktemp("without"), tiny, "full")
     assert run(points) == {}
     return points
 
 
-def test_half_of_the_points_end_at_each_rung_by_the_objective_there(make_points, full):
-    points = make_points("halved", *HALVING)
-    assert list_rungs(points[0].config) == [32, 64, 128]
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory, tiny):
+    """All points, trained with halving."""
+    points = points_in(tmp_path_factory.mktemp("with"), tiny, "halved", *HALVING)
     assert run(points) == {}
+    return points
+
+
+def test_half_of_the_points_end_at_each_rung_by_the_objective_there(halved, full):
+    points = halved
+    assert list_rungs(points[0].config) == [32, 64, 128]
     found = objectives(points)
     alive = list(points)
     for rung, count in ((32, 3), (64, 2), (128, 1)):
@@ -89,12 +97,10 @@ def test_half_of_the_points_end_at_each_rung_by_the_objective_there(make_points,
     assert weights(winner) == weights(full[points.index(winner)])
 
 
-def test_the_objective_at_a_rung_is_that_of_training_stopped_there(make_points):
-    points = make_points("halved", *HALVING)
-    run(points)
+def test_the_objective_at_a_rung_is_that_of_training_stopped_there(make_points, halved):
     stopped = make_points("stopped", "training.tokens=64", "training.decay_fraction=0", rates=RATES[2:3])
     run(stopped)
-    assert objectives(points)[2][64] == nmse(stopped[0])
+    assert objectives(halved)[2][64] == nmse(stopped[0])
 
 
 def test_a_pruned_point_that_continues_equals_one_that_was_never_stopped(make_points, full):
@@ -158,9 +164,7 @@ def test_memory_of_pruned_points_goes_to_waiting_ones(make_points, monkeypatch):
 
 
 @pytest.mark.parametrize("stop_at", [3, 9, 12, 15])
-def test_a_pack_that_is_stopped_resumes_to_the_same_end(make_points, monkeypatch, stop_at):
-    undisturbed = make_points("undisturbed", *HALVING)
-    run(undisturbed)
+def test_a_pack_that_is_stopped_resumes_to_the_same_end(make_points, halved, monkeypatch, stop_at):
     points, calls = make_points("stopped", *HALVING), []
     original = PointRun.train
 
@@ -174,10 +178,10 @@ def test_a_pack_that_is_stopped_resumes_to_the_same_end(make_points, monkeypatch
     with pytest.raises(signals.Stopped):
         run(points)
     assert run(points) == {}
-    assert states(points) == states(undisturbed)
-    assert objectives(points) == objectives(undisturbed)
+    assert states(points) == states(halved)
+    assert objectives(points) == objectives(halved)
     ended = [at for at, state in enumerate(states(points)) if state == "done"]
-    assert [weights(points[at]) for at in ended] == [weights(undisturbed[at]) for at in ended]
+    assert [weights(points[at]) for at in ended] == [weights(halved[at]) for at in ended]
 
 
 def test_a_point_that_fails_at_a_rung_is_not_waited_for(make_points, monkeypatch):
@@ -214,10 +218,8 @@ def test_a_metric_of_predictions_takes_the_model(make_points):
     assert objectives([winner])[0][32] < objectives([loser])[0][32]
 
 
-def test_a_checkpoint_of_a_pruned_point_is_of_its_last_rung(make_points):
-    points = make_points("halved", *HALVING)
-    run(points)
-    for point in points:
+def test_a_checkpoint_of_a_pruned_point_is_of_its_last_rung(halved):
+    for point in halved:
         if point_state.read_state(point.folder).state == "pruned":
             newest = sorted((point.folder / "checkpoint").iterdir())[-1]
             steps = int(load_file(newest / "state.safetensors")["steps_done"])

@@ -23,16 +23,15 @@ def no_source(monkeypatch):
     monkeypatch.setattr(sources, "_latest", {})
 
 
+def points_in(root, tiny, folder, *more):
+    words = [*tiny, "training.checkpoint_every=5", *more]
+    configs = [composed(*words, f"model.hook={hook}", f"sae={sae}") for hook in HOOKS for sae in ("topk", "jumprelu")]
+    return [Point(config, root / folder / str(number)) for number, config in enumerate(configs)]
+
+
 @pytest.fixture
 def make_points(tmp_path, tiny):
-    def make(folder, *more):
-        words = [*tiny, "training.checkpoint_every=5", *more]
-        configs = [
-            composed(*words, f"model.hook={hook}", f"sae={sae}") for hook in HOOKS for sae in ("topk", "jumprelu")
-        ]
-        return [Point(config, tmp_path / folder / str(number)) for number, config in enumerate(configs)]
-
-    return make
+    return lambda folder, *more: points_in(tmp_path, tiny, folder, *more)
 
 
 def run(points):
@@ -54,10 +53,10 @@ def read_results(point):
     )
 
 
-@pytest.fixture
-def alone(make_points):
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, tiny):
     """The results of each point, trained by itself."""
-    points = make_points("alone")
+    points = points_in(tmp_path_factory.mktemp("alone"), tiny, "alone")
     for point in points:
         sources._latest.clear()
         assert run([point]) == {point.name: None}

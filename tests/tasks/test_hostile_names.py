@@ -11,7 +11,8 @@ from sae_sweeps.formats.reading import locate
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.sweep import Sweep
 from tests.commands import rewrite_results
-from tests.tasks.conftest import GIVEN, contents, done, point
+from tests.conftest import GIVEN
+from tests.tasks.conftest import contents, done, point
 from tests.tasks.foreign import foreign, saved
 
 LONGEST = 255  # bytes in the name of a folder

@@ -9,8 +9,8 @@ import torch
 from sae_sweeps.activations.source import load_source
 from sae_sweeps.evaluation.evaluate import evaluate
 from sae_sweeps.formats.reading import load_sae
-from tests.conftest import composed
-from tests.tasks.conftest import GIVEN, done, point
+from tests.conftest import GIVEN, composed
+from tests.tasks.conftest import done, point
 
 
 @pytest.fixture

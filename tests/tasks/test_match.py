@@ -13,9 +13,9 @@ from sae_sweeps.report.finished import find_finished
 from sae_sweeps.report.studies import collect_studies
 from sae_sweeps.studies.matching import match
 from sae_sweeps.sweep import Sweep
-from tests.conftest import composed, launch
+from tests.conftest import GIVEN, composed, launch
 from tests.report.reading import Page
-from tests.tasks.conftest import GIVEN, done, point
+from tests.tasks.conftest import done, point
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from sae_sweeps.formats import saelens
 from sae_sweeps.runtime import signals
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import meta_sae
-from tests.conftest import composed
-from tests.tasks.conftest import GIVEN, contents, done, point, raise_at, undo
+from tests.conftest import GIVEN, composed
+from tests.tasks.conftest import contents, done, point, raise_at, undo
 
 ACTIVE = "list<element: struct<start: int32, stop: int32, activation: float>>"
 EXAMPLE = f"activation: float, before: string, token: string, after: string, place: int64, active: {ACTIVE}"

@@ -12,8 +12,8 @@ from sae_sweeps.formats import saelens
 from sae_sweeps.runtime import signals
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import meta_sizes
-from tests.conftest import composed
-from tests.tasks.conftest import GIVEN, done, point, raise_at, undo
+from tests.conftest import GIVEN, composed
+from tests.tasks.conftest import done, point, raise_at, undo
 
 COLUMNS = {
     "latents": {

@@ -12,8 +12,8 @@ from sae_sweeps.sweep import Sweep, saved_saes, slurm_queue
 from sae_sweeps.sweep.slurm_queue import Job
 from sae_sweeps.tasks import follow_ups, latents
 from sae_sweeps.tasks import study as study_module
-from tests.conftest import composed
-from tests.tasks.conftest import GIVEN, done, point, undo
+from tests.conftest import GIVEN, composed
+from tests.tasks.conftest import done, point, undo
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from sae_sweeps.runtime.places import PROJECT
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import stitch
 from tests.commands import DONE_RESULTS
-from tests.conftest import composed, launch
-from tests.tasks.conftest import GIVEN, contents, point, undo
+from tests.conftest import GIVEN, composed, launch
+from tests.tasks.conftest import contents, point, undo
 
 SOURCES = {"nowhere": None, "empty": {}, "foreign": {"d_sae": 48, "metadata": {"hook_name": "h"}}, "bare": {"d_in": 3}}
 

@@ -10,8 +10,8 @@ from sae_sweeps.config.differences import shorten_paths
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.tasks import meta_sae, meta_sizes, stitch, sync
 from sae_sweeps.training.curve import read_lines
-from tests.conftest import composed
-from tests.tasks.conftest import GIVEN, done, point, undo
+from tests.conftest import GIVEN, composed
+from tests.tasks.conftest import done, point, undo
 from tests.tracking.test_run import records
 
 PARTS = {

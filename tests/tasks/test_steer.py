@@ -7,8 +7,8 @@ import torch
 
 from sae_sweeps.activations.source import load_source
 from sae_sweeps.formats.reading import load_sae
-from tests.conftest import composed
-from tests.tasks.conftest import GIVEN, done, point
+from tests.conftest import GIVEN, composed
+from tests.tasks.conftest import done, point
 
 PROMPTS = "steer.prompts=[the people of a great,nation will keep]"
 WORDS = "steer.words=[people,nation]"

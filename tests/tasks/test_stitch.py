@@ -5,7 +5,8 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from tests.tasks.conftest import GIVEN, done, point
+from tests.conftest import GIVEN
+from tests.tasks.conftest import done, point
 
 LATENTS = {"latent": "int32", "cosine": "float", "nearest": "int32", "family": "int32", "frequency": "float"}
 LARGE = LATENTS | {"novel": "bool", "mse_change": "double"}

@@ -10,8 +10,8 @@ from matplotlib import image
 from sae_sweeps.sweep import Sweep, point_state
 from sae_sweeps.tasks import run_studies
 from sae_sweeps.tasks.follow_ups import run_follow_up
-from tests.conftest import composed
-from tests.tasks.conftest import GIVEN, contents, done, point, undo
+from tests.conftest import GIVEN, composed
+from tests.tasks.conftest import contents, done, point, undo
 
 ALWAYS = {"results.json", "launch.log", ".lock", "latents.parquet"}
 PICTURES = {

@@ -14,9 +14,8 @@ from sae_sweeps.sweep.packs import Limits
 from sae_sweeps.sweep.point_state import FAILED, write_state
 from sae_sweeps.tasks import train
 from sae_sweeps.tasks.report import write_page
-from tests.conftest import composed, launch
+from tests.conftest import GIVEN, composed, launch
 from tests.integration.synthetic_reports import EXPLORER_MIB
-from tests.tasks.conftest import GIVEN
 
 if TYPE_CHECKING:  # the tests are skipped if playwright is not installed
     from playwright.sync_api import Browser, Page
