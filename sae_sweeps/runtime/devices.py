@@ -69,7 +69,10 @@ def choose_device(setting: str) -> "torch.device":
         torch.empty(1, device=setting)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError("device", setting, f"cannot be used ({first_line(error)})", "device=auto") from None
-    return torch.device(setting)
+    device = torch.device(setting)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # kernels and graphs run on the current device
+    return device
 
 
 def describe_unused_gpu(device: "torch.device") -> str | None:

@@ -48,10 +48,10 @@ class Candidates:
     last.
     """
 
-    def __init__(self, product: Product, least: Tensor, room: Room) -> None:
-        """Find the candidates with a bound of at least `least`, which broadcasts with the block (F, B)."""
+    def __init__(self, product: Product, upper_FB: Tensor, least: Tensor, room: Room) -> None:
+        """Find the candidates with a bound in `upper_FB` of at least `least`, which broadcasts with these bounds."""
         self._room, self._shape = room, product.shape
-        self.start_Fp1, self.row_C, self.col_C = scan.find_candidates(product.whole_block(), least, room.candidates)
+        self.start_Fp1, self.row_C, self.col_C = scan.find_candidates(upper_FB, least, room.candidates)
         self.count_1 = self.start_Fp1[-1:]
         room.require(self.count_1 <= room.candidates)
         pre_C = entries.sample_product(self.start_Fp1, self.col_C, self.row_C, product.W_enc_FD, product.input_BD)
@@ -96,14 +96,14 @@ def keep_above(product: Product, room: Room, floor_F: Tensor, at_most: float) ->
     """
     if at_most < 1:
         room.require(product.share_above(floor_F) <= at_most)
-    candidates = Candidates(product, product.lower(floor_F)[:, None], room)
+    candidates = Candidates(product, product.whole_block(), product.lower(floor_F)[:, None], room)
     return candidates.keep(candidates.pre_C > floor_F[candidates.col_C])
 
 
 def keep_top_of_batch(product: Product, room: Room, k: int, guess: Tensor) -> RowSparse:
     """Return the k x B largest pre-activations, all positive; there is an overflow if fewer reach `guess`, ()."""
     budget = min(k, product.shape[1]) * product.shape[0]
-    candidates = Candidates(product, product.lower(guess), room)
+    candidates = Candidates(product, product.whole_block(), product.lower(guess), room)
     reached_C = (candidates.pre_C > 0) & (candidates.pre_C >= guess)
     room.require(reached_C.sum(dtype=torch.int32) >= budget)
     key_C = candidates.keys(reached_C)
@@ -117,9 +117,10 @@ def keep_top_per_row(product: Product, room: Room, k: int) -> RowSparse:
     group = GROUP
     while group > 1 and dict_size // group < FEWEST_GROUPS * k:
         group //= 2
-    largest_B = find_kth_largest(scan.find_group_maxima(product.whole_block(), group), k).float()
+    upper_FB = product.whole_block()
+    largest_B = find_kth_largest(scan.find_group_maxima(upper_FB, group), k).float()
     floor_B = largest_B - product.error_B - largest_B.abs() * 2.0**-8
-    candidates = Candidates(product, product.lower(floor_B), room)
+    candidates = Candidates(product, upper_FB, product.lower(floor_B), room)
     key_C = candidates.keys(candidates.pre_C > -torch.inf)
     width = min(WIDEST * k, dict_size)
     key_BL, count_B = scan.fill_rows(candidates.count_1, candidates.row_C, key_C, batch, width)

@@ -40,6 +40,7 @@ class ReLUSAE(PenalizedSAE):
     architecture = "relu"
     centers_input = True
     has_bias = True
+    shift_unit: Tensor
     # L0 of the untrained SAE over the target L0; starting above the target leaves fewer dead latents in the end
     starting_l0_ratio: ClassVar[float] = 4.0
 
@@ -68,7 +69,7 @@ class ReLUSAE(PenalizedSAE):
         self._require_options(initial_threshold=initial_threshold)
         self.initial_threshold = initial_threshold
         # mean positive pre-activation over the norm of W_enc's row; set by a training step, used by `after_update`
-        self._shift_unit: float | Tensor = 1.0
+        self.register_buffer("shift_unit", torch.tensor(1.0), persistent=False)
         # for activations of unit variance, the norm of a row of W_enc is the pre-activation's standard deviation
         self._shift_biases(initial_threshold)
 
@@ -133,7 +134,7 @@ class ReLUSAE(PenalizedSAE):
         batch, positive = entries.shape[0], entries.pre > 0
         norm = entries.gather(self._norm_F)
         moved = positive * norm
-        self._shift_unit = entries.total(positive * entries.pre / norm) / positive.sum().clamp(min=1)
+        self.shift_unit.copy_(entries.total(positive * entries.pre / norm) / positive.sum().clamp(min=1))
         l0 = entries.active.sum() / batch
         self.l0_target.update(l0, -entries.total(moved * pre_grad), l0.to(moved.dtype), entries.total(moved) / batch)
 
@@ -157,7 +158,7 @@ class ReLUSAE(PenalizedSAE):
     def after_update(self) -> None:
         """Shift the biases towards the target L0 if there is one."""
         if self.l0_target is not None:
-            self._shift_biases(GAIN * self.l0_target.compute_factor().log() * self._shift_unit)
+            self._shift_biases(GAIN * self.l0_target.compute_factor().log() * self.shift_unit)
 
 
 def keep_positive(product: Product, at_most: float = 1.0) -> RowSparse | None:

@@ -85,15 +85,16 @@ def shared_bytes(config: Config, facts: ModelInfo, device: str) -> float:
         evaluated + _block_bytes(config, EVALUATED, device, FLOAT) + CANDIDATE * EVALUATED * config.k,
         evaluated + _candidates_bytes(config),
     )
-    return BASE[device] + 2 * width * held_out + max(phases) + _fixed_step_bytes(config, device)
+    return BASE[device] + 2 * width * held_out + max(phases) + _fixed_step_bytes(config, d_in, device)
 
 
-def _fixed_step_bytes(config: Config, device: str) -> float:
+def _fixed_step_bytes(config: Config, d_in: int, device: str) -> float:
     """Estimate the memory of steps that a GPU repeats as a graph, which nothing else uses; all points share it."""
     entries = config.training.batch_size * config.dict_size
     if device == "cpu" or not wants_kernels() or entries > WHOLE_BLOCK:
         return 0.0
-    return 2 * entries + CANDIDATE * config.training.batch_size * config.k
+    rows, matrix = config.training.batch_size * d_in * FLOAT, config.dict_size * d_in * FLOAT
+    return 2 * entries + CANDIDATE * config.training.batch_size * config.k + matrix / 2 + 8 * rows
 
 
 def _candidates_bytes(config: Config) -> float:

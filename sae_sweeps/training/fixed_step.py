@@ -6,9 +6,9 @@ caller takes the step the usual way.
 
 # B activations in a batch, D model width, F latents
 
-import logging
+import weakref
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ from sae_sweeps.saes import Step, TopKSAE, TrainableSAE
 from sae_sweeps.saes.room import Room
 from sae_sweeps.saes.sparse import ColumnSparse
 from sae_sweeps.saes.step import StepGradients
-
-log = logging.getLogger(__name__)
+from sae_sweeps.training.graphs import GRAPHS
 
 
 class Training(Protocol):
@@ -68,7 +67,6 @@ class FixedStep:
         self._before = [torch.empty_like(each) for each in self._small]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._was_taken = False
-        self._can_capture = x_BD.is_cuda
 
     @property
     def is_captured(self) -> bool:
@@ -82,8 +80,8 @@ class FixedStep:
     def take(self, x_BD: Tensor) -> tuple[Step, Outcome]:
         """Take a step on raw activations (B, D). After an overflow or an infinite loss the trainer is as before."""
         self._x_BD.copy_(x_BD)
-        if self._graph is None and self._was_taken and self._can_capture:
-            self._capture()
+        if self._graph is None and self._was_taken and x_BD.is_cuda:
+            self._graph = GRAPHS.capture(self._run)
         if self._graph is None:
             self._run()
         else:
@@ -97,20 +95,6 @@ class FixedStep:
         loss, mse, l0, aux_loss = self._scalars_4.clone()
         outcome = Outcome(overflow > 0, infinite > 0, dead, entries)
         return Step(loss, mse, l0, aux_loss, self._fired_F.clone()), outcome
-
-    def _capture(self) -> None:
-        """Make a graph of the step, if CUDA can; it is not taken."""
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, pool=_shared_pool()):
-                self._run()
-        except RuntimeError as error:
-            self._can_capture = False
-            log.warning(
-                "a step cannot be captured as a CUDA graph, so its operations are launched one by one: %s", error
-            )
-        else:
-            self._graph = graph
 
     @torch.no_grad()
     def _run(self) -> None:
@@ -131,17 +115,6 @@ class FixedStep:
         self._host_flags_4.copy_(self._flags_4, non_blocking=True)
 
 
-_pool: Any = None
-
-
-def _shared_pool() -> Any:
-    """Return the memory pool of all graphs: they run one after another, and none needs what another left there."""
-    global _pool
-    if _pool is None:
-        _pool = torch.cuda.graph_pool_handle()
-    return _pool
-
-
 class FixedSteps:
     """Decides when a trainer has a fixed step, and of which size."""
 
@@ -153,7 +126,7 @@ class FixedSteps:
     BLOCK = 2**30  # upper bounds of a batch at most, 2 GiB
 
     def __init__(self, trainer: Training) -> None:
-        self._trainer = trainer
+        self._trainer = weakref.proxy(trainer)  # a finished trainer gives its memory back at once
         self._step: FixedStep | None = None
         self._outcome: Outcome | None = None  # of the latest step, if it was a fixed one
         self._taken = 0
@@ -189,7 +162,10 @@ class FixedSteps:
         """Take memory for fixed steps after a step of the usual way, or more memory if there was too little."""
         trainer, entries = self._trainer, found.entries
         self._taken, self._outcome = self._taken + 1, None
-        if self._taken < self.STEPS_BEFORE or not isinstance(entries, ColumnSparse):
+        if not isinstance(entries, ColumnSparse):
+            self._step = None
+            return
+        if self._taken < self.STEPS_BEFORE:
             return
         if not trainer.sae.fits_room or len(x_BD) * trainer.sae.dict_size > self.BLOCK:
             return

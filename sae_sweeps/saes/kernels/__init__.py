@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sae_sweeps.runtime.devices import wants_kernels
 
-WIDEST = 8192  # largest width of activations; a wider row does not fit into the registers of the update
+WIDEST = 4096  # largest width of activations; wider rows do not fit into the registers of the update
 
 
 @functools.cache

@@ -65,22 +65,22 @@ def find_candidates(upper_FR: Tensor, least: Tensor, capacity: int) -> tuple[Ten
 
 @triton.jit
 def _find_group_maxima(upper, out, F, R, GROUP: tl.constexpr, W: tl.constexpr):
-    group = tl.program_id(1)
-    row = tl.program_id(0) * W + tl.arange(0, W)
+    group = tl.program_id(0)
+    row = tl.program_id(1) * W + tl.arange(0, W)
     largest = tl.full((W,), float("-inf"), tl.float32)
     for member in range(GROUP):
         latent = group * GROUP + member
         inside = row < tl.where(latent < F, R, 0)
         bound = tl.load(upper + latent.to(tl.int64) * R + row, mask=inside, other=float("-inf")).to(tl.float32)
         largest = tl.maximum(largest, bound)
-    tl.store(out + row * tl.num_programs(1) + group, largest, mask=row < R)
+    tl.store(out + row * tl.num_programs(0) + group, largest, mask=row < R)
 
 
 def find_group_maxima(upper_FR: Tensor, group: int) -> Tensor:
     """Return the largest bound of each row among each `group` latents, (R, G); the last group may be smaller."""
     latents, rows = upper_FR.shape
     out = upper_FR.new_empty(rows, triton.cdiv(latents, group))
-    grid = (triton.cdiv(rows, PART), out.shape[1])
+    grid = (out.shape[1], triton.cdiv(rows, PART))
     _find_group_maxima[grid](upper_FR, out, latents, rows, group, PART, num_warps=1)
     return out
 
