@@ -126,9 +126,8 @@ def _is_fixed_as_free(architecture: str, spec: Spec) -> str:
         with using_kernels(True), mock.patch.object(FixedSteps, "STEPS_BEFORE", steps_before):
             trainer = _make_any_trainer(architecture, spec, "auto", dead_after=10**9)
             for i in range(10):
-                before = trainer.steps_done
                 trainer.step(make_batches(spec)[i % 3])
-                taken += trainer.steps_done > before and trainer.used_graph
+                taken += trainer.used_graph
         hashes.append(_hash(trainer))
     return f"{hashes[0] == hashes[1]}, {taken} of 10"
 

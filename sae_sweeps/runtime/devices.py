@@ -37,14 +37,18 @@ def resolve_reader(reader: str, device: str) -> str:
     """Return the setting `model.reader`, with `auto` replaced by what it is on a device (auto, cpu, cuda, cuda:N)."""
     if reader != "auto":
         return reader
-    on_gpu = device.startswith("cuda") or (device == "auto" and GPU_DRIVER.exists())
-    return "transformers" if on_gpu else "transformer_lens"
+    return "transformers" if _is_gpu(device) else "transformer_lens"
+
+
+def _is_gpu(device: str) -> bool:
+    """Return whether a device (auto, cpu, cuda, cuda:N) is a GPU, without torch."""
+    return device.startswith("cuda") or (device == "auto" and GPU_DRIVER.exists())
 
 
 @functools.cache
 def native_dtype(device: str) -> str:
     """Return "bfloat16" if the device (auto, cpu, cuda, cuda:N) has bfloat16 instructions, else "float32"."""
-    if device.startswith("cuda") or (device == "auto" and GPU_DRIVER.exists()):
+    if _is_gpu(device):
         return "bfloat16"
     try:
         lines = CPU_INFO.read_text(encoding="utf-8").splitlines()

@@ -12,12 +12,10 @@ from torch import Tensor
 from sae_sweeps.saes.encoder import Product
 from sae_sweeps.saes.kernels import entries, scan
 from sae_sweeps.saes.room import Room
-from sae_sweeps.saes.search import find_kth_largest
+from sae_sweeps.saes.search import choose_group, find_kth_largest
 from sae_sweeps.saes.sparse import ColumnSparse, RowSparse
 
 WIDEST = 8  # most candidates of a row, in multiples of k
-GROUP = 64  # latents at most whose largest bound stands for all of them in the search for a row's floor
-FEWEST_GROUPS = 4  # least number of groups in a row, in multiples of k
 
 
 class PaddedRows(RowSparse):
@@ -114,11 +112,8 @@ def keep_top_per_row(product: Product, room: Room, k: int) -> RowSparse:
     """Return the k largest pre-activations of each row, with 0 in place of negative values."""
     batch, dict_size = product.shape
     k = min(k, dict_size)
-    group = GROUP
-    while group > 1 and dict_size // group < FEWEST_GROUPS * k:
-        group //= 2
     upper_FB = product.whole_block()
-    largest_B = find_kth_largest(scan.find_group_maxima(upper_FB, group), k).float()
+    largest_B = find_kth_largest(scan.find_group_maxima(upper_FB, choose_group(dict_size, k)), k).float()
     floor_B = largest_B - product.error_B - largest_B.abs() * 2.0**-8
     candidates = Candidates(product, upper_FB, product.lower(floor_B), room)
     key_C = candidates.keys(candidates.pre_C > -torch.inf)

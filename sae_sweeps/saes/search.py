@@ -11,7 +11,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+GROUP = 64  # latents at most whose largest bound stands for all of them in the search for a row's floor
+FEWEST_GROUPS = 4  # least number of groups in a row, in multiples of k; with fewer the floor would be low
 SIGN = np.int16(0x7FFF)  # all bits of a bfloat16 but the sign
+
+
+def choose_group(width: int, k: int) -> int:
+    """Return how many of `width` latents form a group whose largest bound stands for all of them."""
+    group = GROUP
+    while group > 1 and width // group < FEWEST_GROUPS * k:
+        group //= 2
+    return group
 
 
 def find_true(mask: Tensor) -> Tensor:

@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 from sae_sweeps.saes.encoder import Product
-from sae_sweeps.saes.search import find_at_least, find_kth_largest, find_true, pick_large
+from sae_sweeps.saes.search import choose_group, find_at_least, find_kth_largest, find_true, pick_large
 from sae_sweeps.saes.sparse import RowSparse
 
-GROUP = 64  # latents at most whose largest bound stands for all of them in the search for a row's floor
-FEWEST_GROUPS = 4  # least number of groups in a row, in multiples of k; with fewer the floor would be low
 GUESS = 0.57  # the first floor of a row is the k-th largest bound less this share of the largest error
 WIDEST = 8  # most candidates of a row, in multiples of k, to search together with the other rows
 MOST_CANDIDATES = 4  # limit of a batch's candidates, in multiples of the number wanted, before the floor is raised
@@ -97,9 +95,7 @@ class RowTopK:
         self._product, self._latents_M, self._certain = product, latents_M, certain
         self._width = product.shape[1] if latents_M is None else len(latents_M)
         self._k = min(k, self._width)
-        self._group = GROUP
-        while self._group > 1 and self._width // self._group < FEWEST_GROUPS * self._k:
-            self._group //= 2
+        self._group = choose_group(self._width, self._k)
         self._floors: list[Tensor] = []
         self._places: list[_Places] = []
         if latents_M is not None:
