@@ -39,8 +39,14 @@ def write_results(folder: Path, kind: str, data: dict[str, Any], page: str) -> N
 
     data: the numbers, with the machine under "machine", as `machine.describe` returns it
     """
+    file = find_results(folder, kind, data)
+    write_json(file, data)
+    write_text(file.with_suffix(".md"), page + "\n")
+    print(f"written: {file.with_suffix('.md')}")
+
+
+def find_results(folder: Path, kind: str, data: dict[str, Any]) -> Path:
+    """Return the file of the numbers, which need not be there. The arguments are those of `write_results`."""
     about = data["machine"]
     name = re.sub(r"[^a-z0-9]+", "-", f"{about['name']}-{about['cores']}-cores-{kind}".lower()).strip("-")
-    write_json(folder / f"{name}.json", data)
-    write_text(folder / f"{name}.md", page + "\n")
-    print(f"written: {folder / name}.md")
+    return folder / f"{name}.json"
