@@ -27,6 +27,7 @@ from sae_sweeps.config.studies import (
 from sae_sweeps.runtime.inputs import check_names
 
 LR_SIZE = 2**14  # latents of an SAE whose learning rate is `training.base_lr`
+STEPS_LR, MOST_STEPS_LR = 0.093, 5.2e-3  # training.base_lr=null is the first by the root of the steps, at most the second
 GPU_TOKENS = 2**14  # tokens in a forward pass on a GPU, which fewer would not keep busy
 
 
@@ -135,8 +136,9 @@ class TrainingConfig:
     batch_size: int = MISSING  # activations per step
     lr: float | None = 3e-4  # learning rate of Adam at its peak; None: the one that base_lr gives the SAE's size
     # without an lr: the learning rate at its peak is base_lr * sqrt(16384 / dict_size), so base_lr is that of 16384
-    # latents. The default is that of dictionary_learning and of eai-sparsify's Adam
-    base_lr: float = 2e-4
+    # latents. The default is that of dictionary_learning and of eai-sparsify's Adam. null: 0.093 / sqrt(steps), at
+    # most 5.2e-3, which suits a rate that falls to zero over all steps
+    base_lr: float | None = 2e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])  # Adam's decay rates of the first and second moment
     warmup_steps: int = 0  # number of first steps, over which the learning rate rises linearly
     # initial decoder bias: zero, or mean (mean of the first chunk; fewer dead latents). zero draws a warning where the
@@ -173,7 +175,10 @@ class TrainingConfig:
 
     def peak_lr(self, dict_size: int) -> float:
         """Return the learning rate at its peak of an SAE of `dict_size` latents: `lr`, or `base_lr` for that size."""
-        return self.base_lr * (LR_SIZE / dict_size) ** 0.5 if self.lr is None else self.lr
+        if self.lr is not None:
+            return self.lr
+        base = min(STEPS_LR / self.steps**0.5, MOST_STEPS_LR) if self.base_lr is None else self.base_lr
+        return base * (LR_SIZE / dict_size) ** 0.5
 
 
 @dataclass(kw_only=True)

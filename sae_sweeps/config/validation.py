@@ -245,8 +245,9 @@ def _is_token(value: object) -> bool:
 
 def _check_training(checks: Checks) -> None:
     training, cache = checks.config.training, checks.config.activations.cache
-    checks.require_positive("training.tokens", "training.batch_size", "training.base_lr")
-    checks.require_positive("training.dead_after_tokens", *(["training.lr"] if training.lr is not None else []))
+    checks.require_positive("training.tokens", "training.batch_size", "training.dead_after_tokens")
+    rates = [name for name in ("lr", "base_lr") if getattr(training, name) is not None]
+    checks.require_positive(*(f"training.{name}" for name in rates))
     checks.require_positive("training.chunk_batches", "training.checkpoint_every", "training.log_every")
     is_factor, setting = 0 < training.dead_threshold_factor <= 1, "training.dead_threshold_factor"
     checks.require(setting, is_factor, "must be above 0 and at most 1", f"{setting}=0.98, or 1 for none")

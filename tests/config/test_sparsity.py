@@ -114,6 +114,19 @@ def test_base_lr_names_a_point_only_without_a_learning_rate():
 
 
 @pytest.mark.parametrize(
+    ("steps", "dict_size", "lr"),
+    [(1000, 16_384, 0.093 / 1000**0.5), (4000, 4096, 0.093 / 1000**0.5), (10, 16_384, 5.2e-3), (10, 4096, 1.04e-2)],
+)
+def test_the_rate_follows_the_steps_where_neither_rate_is_given(steps, dict_size, lr):
+    """Four times the steps have half the rate, and a quarter of the latents twice; it has a limit for few steps."""
+    words = ("training=efficient", f"training.tokens={1024 * steps + 1023}", f"dict_size={dict_size}")
+    config = composed(*words)
+    assert config.training.peak_lr(dict_size) == pytest.approx(lr)
+    assert composed(*words, "training.base_lr=1e-3").training.peak_lr(16_384) == 1e-3
+    assert composed(*words, "training.lr=2e-3").training.peak_lr(dict_size) == 2e-3
+
+
+@pytest.mark.parametrize(
     "word",
     [
         "sae.penalty_window=upper",
