@@ -71,17 +71,20 @@ test: lint types docs
 # The libraries and the server that the slow tests compare with, each in an environment of its own.
 environments: .venv-triton/ready .venv-saelens/ready .venv-formats/ready .venv-openwandb/ready
 
+# The workers are more than the cores, because these tests mostly wait.
 CHOSEN := integration and not long
+WORKERS := 4
 
 # What takes so long that a change of the code does not wait for it: before a release, all of it.
 long: CHOSEN := long
+long: WORKERS := 2
 long: integration .venv-triton/ready
 	OMP_NUM_THREADS=1 .venv-triton/bin/python -m pytest tests/saes/kernels -m long -n 2
 
 integration: setup environments
 	OMP_NUM_THREADS=1 SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
 	  DICTIONARY_LEARNING_PYTHON=.venv-formats/bin/python SPARSIFY_PYTHON=.venv-formats/bin/python \
-	  $(BIN)/python -m pytest -m "$(CHOSEN)" -n 2 --dist loadgroup  # the tests with Slurm mostly wait
+	  $(BIN)/python -m pytest -m "$(CHOSEN)" -n $(WORKERS) --dist loadgroup
 
 # A server with W&B's protocol.
 .venv-openwandb/ready:

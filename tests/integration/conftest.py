@@ -1,4 +1,7 @@
-"""Which slow tests share a worker: those of a file, and all of report_page/, whose fixtures take a minute."""
+"""Which slow tests share a worker: those of a file, and all of report_page/, whose fixtures take a minute.
+
+Tests with a Slurm cluster mostly wait, so each may have a worker, and a cluster, of its own.
+"""
 
 from pathlib import Path
 
@@ -8,5 +11,8 @@ import pytest
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put each test into a group for `--dist loadgroup`."""
     for item in items:
-        is_report = "report_page" in item.path.parts
-        item.add_marker(pytest.mark.xdist_group(str(Path(*item.path.parts[:-1]) if is_report else item.path)))
+        if "report_page" in item.path.parts:
+            group = str(Path(*item.path.parts[:-1]))
+        else:
+            group = item.nodeid if "cluster" in getattr(item, "fixturenames", ()) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
