@@ -27,7 +27,8 @@ from sae_sweeps.config.studies import (
 from sae_sweeps.runtime.inputs import check_names
 
 LR_SIZE = 2**14  # latents of an SAE whose learning rate is `training.base_lr`
-STEPS_LR, MOST_STEPS_LR = 0.093, 5.2e-3  # training.base_lr=null is the first by the root of the steps, at most the second
+STEPS_LR = 0.093  # training.base_lr=null is this by the root of the number of steps,
+MOST_STEPS_LR = 5.2e-3  # and at most this
 GPU_TOKENS = 2**14  # tokens in a forward pass on a GPU, which fewer would not keep busy
 
 
