@@ -4,7 +4,7 @@
 # F latents, E examples per latent
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -23,19 +23,22 @@ from sae_sweeps.studies.top_activations import TopActivations
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-Tokens = list[list[Row]]  # of each direction
 Pairs = list[tuple[int, float]]  # id and logit of tokens
 
 ROWS = 2048  # latents per part of a table; one part is in memory at a time
+LOGIT_BINS = 40
 
 CONTEXT = [("before", pa.string()), ("token", pa.string()), ("after", pa.string())]
 # characters `start` to `stop` - 1 of an example's before + token + after, on which the latent is active
 ACTIVE = pa.struct([("start", pa.int32()), ("stop", pa.int32()), ("activation", pa.float32())])
+CUTS = pa.list_(pa.int32())  # where a token of before + token + after begins, but for the first one
 EXAMPLE = pa.struct(
-    [("activation", pa.float32()), *CONTEXT, ("place", pa.int64()), ("active", pa.list_(ACTIVE))]
+    [("activation", pa.float32()), *CONTEXT, ("place", pa.int64()), ("active", pa.list_(ACTIVE)), ("cuts", CUTS)]
 )  # place: see TopActivations
 PROMOTED = pa.struct([("token", pa.string()), ("logit", pa.float32())])
 HISTOGRAM = pa.struct([("width", pa.float32()), ("counts", pa.list_(pa.int32()))])  # bins of one width from 0
+# of a latent's logits: bins of one width, the first from `low`, the last up to the largest
+LOGITS = pa.struct([("low", pa.float32()), ("width", pa.float32()), ("counts", pa.list_(pa.int32()))])
 SCHEMA = pa.schema(
     [
         ("latent", pa.int32()),
@@ -46,6 +49,7 @@ SCHEMA = pa.schema(
         ("promoted", pa.list_(PROMOTED)),  # output tokens with the largest logit-lens value
         ("suppressed", pa.list_(PROMOTED)),  # output tokens with the smallest logit-lens value, the smallest first
         ("histogram", HISTOGRAM),  # of the magnitudes of the latent's activations, see MagnitudeHistograms
+        ("logits", LOGITS),  # of the logit-lens values of all output tokens
     ]
 )
 
@@ -108,16 +112,14 @@ def build_rows(
     for first in range(0, len(W_dec_FD), ROWS):
         signals.raise_if_stopped()
         latents = slice(first, min(first + ROWS, len(W_dec_FD)))
-        promoted, suppressed = find_promoted_tokens(source, W_dec_FD[latents], settings["promoted"])
         yield {
             "latent": list(range(latents.start, latents.stop)),
             "frequency": top.frequency[latents].tolist(),
             "mean_activation": top.mean[latents].tolist(),
             "max_activation": top.value[latents, 0].tolist(),
             "examples": _quote_examples(top, latents, quoter, settings["before"]),
-            "promoted": promoted,
-            "suppressed": suppressed,
             "histogram": _list_histograms(top, latents),
+            **find_output_tokens(source, W_dec_FD[latents], settings["promoted"]),
         }
         display.show_count(latents.stop, len(W_dec_FD), "latents written")
 
@@ -141,7 +143,8 @@ def _quote_examples(top: TopActivations, latents: slice, quoter: Quoter, before:
                     for at, one in active_at
                     if at in located
                 ]
-                examples.append({"activation": value, **texts, "place": place, "active": active})
+                cuts = list_cuts(located.values())
+                examples.append({"activation": value, **texts, "place": place, "active": active, "cuts": cuts})
         quoted.append(examples)
     return quoted
 
@@ -153,31 +156,63 @@ def _list_histograms(top: TopActivations, latents: slice) -> list[Row]:
     return [{"width": width, "counts": one[:last]} for width, one, last in zip(widths, counts, used, strict=True)]
 
 
-def find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> tuple[Tokens, Tokens]:
+def list_cuts(located: Iterable[tuple[int, int]]) -> list[int]:
+    """Return where the tokens of a text begin, but for the first one: characters, in ascending order.
+
+    located: where each token starts and stops in the text. Tokens that are parts of one character overlap, and count as
+        one token.
+    """
+    cuts, stop = [], 0
+    for start, end in sorted(located):
+        if start >= stop > 0:
+            cuts.append(start)
+        stop = max(stop, end)
+    return cuts
+
+
+def find_output_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> dict[str, list[Any]]:
     """Return for each of N directions the `count` output tokens with the largest, and with the smallest logits.
 
-    The logit is the logit-lens value. The first token of a list has the most extreme one. A token is a dict of its text
-    (`token`) and the `logit`. All lists are empty, with a warning, for a model whose output cannot be computed from a
-    direction.
+    The logit is the logit-lens value. `promoted` and `suppressed` are lists of tokens, dicts of the text (`token`) and
+    the `logit`, the most extreme one first; `logits` is the histogram of all logits. All are empty, with a warning, for
+    a model whose output cannot be computed from a direction.
     """
     try:
-        return _find_promoted_tokens(source, directions_ND, count)
+        return _find_output_tokens(source, directions_ND, count)
     except ConfigError as error:
         log.warning("the tokens that latents promote are left out: %s", error)
-        return [[] for _ in directions_ND], [[] for _ in directions_ND]
+        nothing: list[Any] = [[] for _ in directions_ND]
+        return {"promoted": nothing, "suppressed": nothing, "logits": [None] * len(directions_ND)}
 
 
-def _find_promoted_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> tuple[Tokens, Tokens]:
+def _find_output_tokens(source: ActivationSource, directions_ND: Tensor, count: int) -> dict[str, list[Any]]:
     tokenizer = source.model.tokenizer
-    found: tuple[list[Pairs], list[Pairs]] = ([], [])
+    found: dict[str, list[Pairs]] = {"promoted": [], "suppressed": []}
+    histograms: list[Row] = []
     for part_ND in directions_ND.detach().split(source.model.logits_at_once):
         logits_NV = source.model.logit_lens(part_ND)[:, : len(tokenizer)]  # the rest is padding
-        for pairs, largest in zip(found, (True, False), strict=True):
+        histograms += count_logits(logits_NV)
+        for pairs, largest in zip(found.values(), (True, False), strict=True):
             logits, ids = logits_NV.topk(min(count, logits_NV.shape[1]), dim=1, largest=largest)
             pairs += [list(zip(*row, strict=True)) for row in zip(ids.tolist(), logits.tolist(), strict=True)]
-    known = sorted({token for pairs in found for row in pairs for token, _ in row})
+    known = sorted({token for pairs in found.values() for row in pairs for token, _ in row})
     texts = dict(zip(known, decode_each(tokenizer, source.model.encode, known), strict=True))
-    promoted, suppressed = (
-        [[{"token": texts[token], "logit": logit} for token, logit in row] for row in pairs] for pairs in found
-    )
-    return promoted, suppressed
+    tokens = {
+        name: [[{"token": texts[token], "logit": logit} for token, logit in row] for row in pairs]
+        for name, pairs in found.items()
+    }
+    return {**tokens, "logits": histograms}
+
+
+def count_logits(logits_NV: Tensor) -> list[Row]:
+    """Return a histogram of each row: LOGIT_BINS bins of one width from the smallest value to the largest.
+
+    A row of equal values has one bin, of width 0.
+    """
+    low_N1, high_N1 = logits_NV.amin(1, keepdim=True), logits_NV.amax(1, keepdim=True)
+    width_N1 = (high_N1 - low_N1) / LOGIT_BINS
+    bin_NV = ((logits_NV - low_N1) / width_N1.clamp(min=torch.finfo(width_N1.dtype).tiny)).long()
+    bin_NV = bin_NV.clamp_(max=LOGIT_BINS - 1).add_(LOGIT_BINS * torch.arange(len(bin_NV)).to(bin_NV).unsqueeze(1))
+    counts = bin_NV.flatten().bincount(minlength=LOGIT_BINS * len(bin_NV)).view(-1, LOGIT_BINS).tolist()
+    found = zip(low_N1.flatten().tolist(), width_N1.flatten().tolist(), counts, strict=True)
+    return [{"low": low, "width": width, "counts": one if width else one[:1]} for low, width, one in found]

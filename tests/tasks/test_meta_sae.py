@@ -16,6 +16,7 @@ from tests.tasks.conftest import contents, done, point, raise_at, undo
 
 ACTIVE = "list<element: struct<start: int32, stop: int32, activation: float>>"
 EXAMPLE = f"activation: float, before: string, token: string, after: string, place: int64, active: {ACTIVE}"
+EXAMPLE += ", cuts: list<element: int32>"
 TOKENS = "list<element: struct<token: string, logit: float>>"
 LATENTS = {
     "latent": "int32",
@@ -26,6 +27,7 @@ LATENTS = {
     "promoted": TOKENS,
     "suppressed": TOKENS,
     "histogram": "struct<width: float, counts: list<element: int32>>",
+    "logits": "struct<low: float, width: float, counts: list<element: int32>>",
 }
 SAE_COLUMNS = LATENTS | {
     "explained": "float",
@@ -111,6 +113,9 @@ def test_task_latents_writes_a_table_for_every_sae(swept):
             logits = [[one["logit"] for one in row[name]] for name in ("suppressed", "promoted")]
             assert logits == [sorted(logits[0]), sorted(logits[1], reverse=True)]
             assert logits[0][-1] < logits[1][-1]
+            assert sum(row["logits"]["counts"]) == 300  # tokens of the vocabulary
+            highest = row["logits"]["low"] + row["logits"]["width"] * len(row["logits"]["counts"])
+            assert [row["logits"]["low"], highest] == pytest.approx([logits[0][0], logits[1][0]], rel=1e-4)
             active_on = round(row["frequency"] * found["metrics"]["activations"])
             assert sum(row["histogram"]["counts"]) == active_on
             assert (
