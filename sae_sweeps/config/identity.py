@@ -59,6 +59,7 @@ def select_study_settings(config: Config, task: str) -> dict[str, Any]:
     """
     values, names = asdict(config), (*TASKS[task].settings, *_find_named_text_settings(config))
     names = tuple(name for name in names if name != "dataset.retry_seconds")
+    values["latents"] = config.latents.describe()
     return {name: functools.reduce(operator.getitem, name.split("."), values) for name in names}
 
 

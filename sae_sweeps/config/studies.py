@@ -1,7 +1,8 @@
 """Settings of the tasks that use trained SAEs, such as stitch, meta_sae, latents, steer, export, publish and remove."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass(kw_only=True)
@@ -41,6 +42,14 @@ class LatentsConfig:
     before: int = 12  # tokens of context before an example
     after: int = 6  # tokens of context after an example
     promoted: int = 10  # number of output tokens to show per latent: those with the largest logit-lens value
+    # JSON lines with a label of a latent each: sae, latent, text, and optionally score and source. task=report,
+    # task=latents and task=export format=neuronpedia check and keep them, in place of those of an earlier file; every
+    # later report and export has them. None: those that the sweep has
+    labels: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings by name on which the descriptions depend."""
+        return {name: value for name, value in asdict(self).items() if name != "labels"}
 
 
 @dataclass(kw_only=True)

@@ -189,6 +189,7 @@ def _card(row: Row | None, facts: Row, contexts: Contexts, find_number: Callable
     s: stitching, [card set of the small SAE, novel, change in MSE / MSE of the small SAE, threshold]
     t: stability, [whether the other SAEs have the same initialisation, mean cosine, number of SAEs]
     d: decompositions, [card set of the meta-SAE, explained variance, [[meta-latent, weight], ...]]
+    b: label, [text, score, source]; score and source may be null
     """
     if row is None:
         return facts
@@ -256,7 +257,8 @@ def _index(rows: pa.Table, facts: Sequence[Row], examples: int) -> Row:
     examples: number of examples per latent whose tokens can be found
 
     `novel` and `change` have a list per study of `stitched`, `explained` one per card set of `decomposed`, each with a
-    value per latent: 1 if the latent is novel, else 0; the relative change in MSE; the explained variance.
+    value per latent: 1 if the latent is novel, else 0; the relative change in MSE; the explained variance. `labels` has
+    a text or null per latent, and is empty if no latent has a label.
     """
     known: dict[str, int] = {}
 
@@ -272,8 +274,10 @@ def _index(rows: pa.Table, facts: Sequence[Row], examples: int) -> Row:
     index = {"examples": shown, "promoted": promoted, "frequency": frequencies, "tokens": list(known)}
     stitched = range(len(facts[0].get("s", [])) if facts else 0)
     explained = [{meta: value for meta, value, _ in one.get("d", [])} for one in facts]
+    labels = [one["b"][0] if "b" in one else None for one in facts]
     return {
         **index,
+        "labels": labels if any(labels) else [],
         "novel": [[one["s"][at][1] for one in facts] for at in stitched],
         "change": [[round_digits(one["s"][at][2], 2) for one in facts] for at in stitched],
         "explained": [[one.get(meta) for one in explained] for meta in _list_studies(facts)["decomposed"]],

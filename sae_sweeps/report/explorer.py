@@ -13,6 +13,7 @@ from sae_sweeps.report.stability import add_stability
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.sweep.comparison import ComparedPoint
+from sae_sweeps.sweep.labels import Label, read_labels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,9 @@ def build_explorer(
         return None
     saes = ranked[:MAX_SAES]
     card_sets = [_sae_cards(sae, studies) for sae in saes]
+    labels = {folder: read_labels(folder) for folder in dict.fromkeys(sae.sweep for sae in saes)}
+    for sae, card_set in zip(saes, card_sets, strict=True):
+        _add_labels(card_set, labels[sae.sweep].get(sae.point, {}))
     meta_studies = []
     for number, sae in enumerate(saes):
         for study in sae.find_studies(studies, "meta_sae"):
@@ -83,6 +87,13 @@ def _sae_cards(sae: PageSAE, studies: Sequence[FinishedStudy]) -> CardSet:
                 card_set.rows = rows.select([name for name in COLUMNS if name in rows.column_names])
                 card_set.tokens = study.results["metrics"].get("activations")
     return card_set
+
+
+def _add_labels(sae: CardSet, labels: Mapping[int, Label]) -> None:
+    """Add to each latent of an SAE its label, if it has one: text, score and source."""
+    for latent, label in labels.items():
+        if latent < len(sae.facts):
+            sae.facts[latent]["b"] = [label.text, round_digits(label.score, 3), label.source]
 
 
 def _meta_sae_cards(sae: PageSAE, study: FinishedStudy, studies: Sequence[FinishedStudy]) -> CardSet:

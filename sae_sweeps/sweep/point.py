@@ -1,5 +1,6 @@
 """A point of a sweep: its configuration and its folder."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,11 @@ class Point:
     def name(self) -> str:
         """Return the name of the point's folder, which ends in a hash of the settings."""
         return self.folder.name
+
+
+def make_title(name: str) -> str:
+    """Return the name of a point without the hash of the settings at the end. Other names are returned unchanged."""
+    return re.sub(r"(?<=.)-[0-9a-f]{8}$", "", name)
 
 
 OnFinished = Callable[[Point, Exception | None], None]  # called with the point, and why it failed; None if done

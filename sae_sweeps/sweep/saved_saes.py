@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from sae_sweeps.runtime.paths import expand_folder, find_name_problem, shorten_n
 from sae_sweeps.runtime.records import read_record
 from sae_sweeps.sweep import point_state
 from sae_sweeps.sweep.declared import list_remarks, require_match
-from sae_sweeps.sweep.point import IDENTITY, Point
+from sae_sweeps.sweep.point import IDENTITY, Point, make_title
 from sae_sweeps.sweep.result_files import CHANGED, find_changed
 
 if TYPE_CHECKING:  # importing torch takes a second, and finding SAEs does not need it
@@ -54,7 +53,7 @@ class SavedSAE:
     @property
     def title(self) -> str:
         """Return the name of the SAE without the hash of the settings at the end."""
-        return re.sub(r"(?<=.)-[0-9a-f]{8}$", "", self.name)
+        return make_title(self.name)
 
     @property
     def k(self) -> int | None:

@@ -1,13 +1,14 @@
 """Task `latents`: the meaning of latents: most activating tokens in context, frequency, promoted output tokens."""
 
 import logging
-from dataclasses import asdict
 
 from sae_sweeps.config import Config
 from sae_sweeps.runtime.files import write_table
 from sae_sweeps.runtime.progress import PointProgress
 from sae_sweeps.studies import latent_tables
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.saved_saes import SavedSAE
+from sae_sweeps.tasks.labels import check_labels, keep_labels
 from sae_sweeps.tasks.run_studies import run_studies
 from sae_sweeps.tasks.study import Study, plan_per_sae
 
@@ -17,15 +18,22 @@ log = logging.getLogger(__name__)
 def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     """Return one study per SAE that the command selects, and one sentence on skipped points (empty if there are none).
 
-    Raises: ConfigError if the SAE of `saved=` does not exist.
+    Raises: ConfigError if the SAE of `saved=` does not exist, or a line of `latents.labels` is no label.
     """
-    return plan_per_sae("latents", sweep, command, asdict(command.latents))
+    planned = plan_per_sae("latents", sweep, command, command.latents.describe())
+    check_labels([sweep], command, _list_saved(planned[0]))
+    return planned
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
     """Describe the latents of each SAE that `config` selects. Returns one sentence per failure."""
     studies, skipped_reason = plan_studies(sweep, config)
+    keep_labels([sweep], config, _list_saved(studies))
     return run_studies(studies, _describe_latents, skipped_reason)
+
+
+def _list_saved(studies: list[Study]) -> list[SavedSAE]:
+    return [study.saved["sae"] for study in studies]
 
 
 def _describe_latents(study: Study, display: PointProgress) -> None:

@@ -85,7 +85,7 @@ def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
 
 def _plan_study(sweep: Sweep, command: Config, target: SavedSAE, smaller: list[SavedSAE]) -> Study:
     saved = {"sae": target, **{f"smaller_{one.config.dict_size}": one for one in smaller}}
-    settings = {**asdict(command.meta), "latents": asdict(command.latents)}
+    settings = {**asdict(command.meta), "latents": command.latents.describe()}
     title = f"{target.title}-meta{command.meta.dict_size or ''}-k{command.meta.k}"
     return Study.from_command("meta_sae", sweep, command, title, saved, settings)
 

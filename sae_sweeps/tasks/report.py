@@ -23,6 +23,7 @@ from sae_sweeps.runtime.progress import SweepProgress, progress_callback
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import group_by_seed
 from sae_sweeps.sweep.point_state import DONE, FAILED, PRUNED, QUEUED, RUNNING, State
+from sae_sweeps.tasks.labels import keep_labels
 from sae_sweeps.tracking.comparison_run import compare_run
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,9 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     """Print tables of all points of one sweep or of several (name=a,b), and write report.html and results.csv.
 
     With format=md, only print a Markdown table. Returns an empty list: no part of the task can fail.
+    Raises: ConfigError if a line of `latents.labels` is no label.
     """
+    keep_labels(split_sweeps(sweep), config)
     sweeps = [load_sweep(one) for one in split_sweeps(sweep)]
     if config.format == "md":
         print(format_markdown_table(group_by_seed([point for loaded in sweeps for point in loaded.points])))

@@ -10,6 +10,7 @@ import pytest
 
 from sae_sweeps.report import cards, explorer
 from sae_sweeps.sweep import Sweep
+from sae_sweeps.sweep.labels import Label, write_labels
 from tests.commands import rewrite_results
 from tests.report import reference
 from tests.report.reading import Page, read_page
@@ -237,6 +238,32 @@ def test_tokens_with_special_characters_are_unchanged(first):
     assert index["tokens"] == [NASTY, NASTY + "!"]
 
 
+def test_labels_are_on_the_cards_and_in_the_search_index_of_their_latents(first, shown):
+    name, other = point(first, "topk-48").name, point(first, "batchtopk-32").name
+    labels = {name: {0: Label(NASTY, 0.12345, "by hand"), 47: Label("last")}, other: {3: Label("third")}}
+    write_labels(first, labels | {"topk-9-k1-seed0-01234567": {0: Label("of no SAE")}})
+    again = read_page(Sweep(first))
+    for key, card_set in card_sets(again).items():
+        expected = labels.get(key, {})
+        found = again.cards(card_set)
+        assert {latent for latent, card in enumerate(found) if "b" in card} == set(expected)
+        index = again.block(card_set["index"])["labels"]
+        texts = [expected[latent].text if latent in expected else None for latent in range(card_set["count"])]
+        assert index == (texts if expected else [])
+        assert [{**card, "b": None} for card in found] == [{**card, "b": None} for card in shown.cards(card_set)]
+    cards_of = again.cards(card_sets(again)[name])
+    assert (cards_of[0]["b"], cards_of[47]["b"]) == ([NASTY, 0.123, "by hand"], ["last", None, None])
+
+
+def test_labels_of_two_sweeps_with_equal_points_are_kept_apart(first):
+    second = shutil.copytree(first, first.parent / "second")
+    name = point(first, "topk-48").name
+    write_labels(second, {name: {1: Label("of the second")}})
+    again = read_page(Sweep(first), Sweep(second))
+    labelled = {key for key, card_set in card_sets(again).items() if any("b" in one for one in again.cards(card_set))}
+    assert labelled == {f"second/{name}"}
+
+
 def test_the_cards_stay_below_the_limit(first, shown):
     some = [name for card_set in card_sets(shown).values() for name in [card_set["index"], *card_set["cards"]]]
     taken = sum(len(shown.find_id(f"block-{name}").text) for name in [*some, *shown.data["explorer"]["contexts"]])
@@ -263,6 +290,8 @@ def change(file: Path, how) -> None:
 
 def as_before(row: dict[str, Any]) -> dict[str, Any]:
     """A row of a table of a version that did not write all of it."""
-    quoted = [{key: value for key, value in one.items() if key not in ("place", "active")} for one in row["examples"]]
-    known = {key: value for key, value in row.items() if key not in ("suppressed", "histogram")}
+    quoted = [
+        {key: value for key, value in one.items() if key not in ("place", "active", "cuts")} for one in row["examples"]
+    ]
+    known = {key: value for key, value in row.items() if key not in ("suppressed", "histogram", "logits")}
     return known | {"examples": quoted}

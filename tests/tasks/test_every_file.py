@@ -23,7 +23,7 @@ from sae_sweeps.report.points import read_curve
 from sae_sweeps.runtime import provenance, records
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.storage import explain_storage
-from sae_sweeps.sweep import Sweep, calibration
+from sae_sweeps.sweep import Sweep, calibration, labels
 from sae_sweeps.sweep import sweep as sweep_module
 from sae_sweeps.sweep.saved_saes import SavedSAE, from_point
 from sae_sweeps.sweep.scaling_laws import describe_law, group_for_laws, read_laws, write_laws
@@ -119,6 +119,10 @@ def read_commit(folder: Path, file: Path) -> Any:
     return (records.read_record(file, provenance.SHAPE) or {}).get("commit")
 
 
+def read_labelled(folder: Path, file: Path) -> Any:
+    return labels.read_labels(folder)
+
+
 def read_scaling(folder: Path, file: Path) -> Any:
     return list(read_laws(Sweep(folder), []))
 
@@ -153,6 +157,7 @@ READERS: dict[str, Reader] = {
     "slurm/*/submission.json": read_submission,
     "slurm/*/begun-*.json": read_starts,
     "slurm/code-*/provenance.json": read_commit,
+    "labels.json": read_labelled,
     "wandb_compare.json": read_run_id,
     "wandb_workspace.json": read_address,
     "scaling.json": read_scaling,
@@ -181,6 +186,7 @@ def whole(first, slurm) -> Path:
         cache.get(tokens_NS, lambda acts_NSD=acts_NSD: acts_NSD)
     for place in (points[0].folder, points[1].folder):
         records.write_record(place / "wandb_run.json", {"id": place.name[-4:], "project": "p", "entity": None})
+    labels.write_labels(first, {points[0].name: {3: labels.Label("a label", 0.5), 4: labels.Label("another")}})
     records.write_record(first / "wandb_compare.json", {"id": "abcd", "project": "p", "entity": None})
     records.write_record(first / "wandb_workspace.json", {"url": "u", "entity": "e", "project": "p"})
     (group,) = group_for_laws([compared(f"dict_size={size}", nmse=size**-0.5) for size in (8, 16, 32, 64)])

@@ -33,6 +33,7 @@ async function makeCard(id, target) {
   const parts = [
     make("div.top", {}, title, pin),
     make("p.note", {}, `of ${cardSets[cardSet].label}`),
+    ...makeLabel(card.b),
     ...makeFacts(cardSet, card),
   ];
   if (card.e?.length) {
@@ -51,6 +52,15 @@ async function makeCard(id, target) {
     );
   if (card.m?.length) parts.push(makeHeading4("Nearest latents in smaller SAEs, by cosine"), makeLinks(card.m));
   return [...parts, ...makeNearest(cardSet, latent, card.n ?? [])];
+}
+
+// The label of a latent, as text: [text, score, source].
+function makeLabel(label) {
+  if (!label) return [];
+  const [text, score, source] = label;
+  const remarks = [source ?? "", score == null ? "" : `score ${score}`].filter(Boolean);
+  const remark = remarks.length ? make("small", {}, ` (${remarks.join(", ")})`) : null;
+  return [make("p.label", {}, make("strong", {}, text), remark)];
 }
 
 const makeHeading4 = (text) => make("h4", {}, text);

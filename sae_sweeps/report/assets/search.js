@@ -1,5 +1,5 @@
 "use strict";
-// Search of latents by token or number, over one or all card sets, with orders and filters.
+// Search of latents by token, label or number, over one or all card sets, with orders and filters.
 
 const indexedSets = () => cardSets.map((_, number) => number).filter((number) => cardSets[number].index);
 
@@ -12,7 +12,12 @@ function loadIndex(cardSet) {
     indices.set(
       cardSet,
       loading.then(
-        (index) => index && { ...index, searchable: index.tokens.map((token) => token.trim().toLowerCase()) },
+        (index) =>
+          index && {
+            ...index,
+            searchable: index.tokens.map((token) => token.trim().toLowerCase()),
+            searchableLabels: (index.labels ?? []).map((label) => label && label.toLowerCase()),
+          },
       ),
     );
   }
@@ -50,8 +55,15 @@ function listFilters(cardSet, everywhere) {
   return [all, ...studies];
 }
 
-// How well each latent of an index matches words: example tokens that equal one count more than those that contain one,
-// and these more than promoted tokens; Infinity for the number of a latent.
+// How well a label matches words: all of them count more than any number of tokens, and each more than a token.
+function scoreLabel(label, words) {
+  if (!label) return 0;
+  const found = words.filter((word) => label.includes(word)).length;
+  return 200 * found + (found === words.length ? 1e6 : 0);
+}
+
+// How well each latent of an index matches words: labels count more than example tokens, of these such as equal a word
+// more than those that contain one, and these more than promoted tokens; Infinity for the number of a latent.
 function scoreLatents(index, words) {
   const scores = index.searchable.map((token) =>
     words.includes(token) ? 100 : words.some((word) => token.includes(word)) ? 1 : 0,
@@ -60,7 +72,7 @@ function scoreLatents(index, words) {
   const numbers = new Set(words.map(Number));
   return index.examples.map((tokens, latent) => {
     if (numbers.has(latent)) return Infinity;
-    let score = 0;
+    let score = scoreLabel(index.searchableLabels[latent], words);
     for (const token of tokens) score += scores[token];
     for (const token of index.promoted[latent]) score += promotedScores[token];
     return score;
@@ -119,17 +131,19 @@ function describeText(cardSet) {
   return tokens ? `on ${tokens.toLocaleString("en-US")} held-out tokens` : "in the text read";
 }
 
-// The distinct tokens on which a latent is most active, at most four.
+// The label of a latent, if it has one, and the distinct tokens on which it is most active, at most four.
 function describeLatent(cardSet, index, latent) {
   const tokens = [...new Set(index.examples[latent].map((token) => showWhitespace(index.tokens[token]).trim()))];
-  return tokens.length ? tokens.slice(0, 4).join(" · ") : `never active ${describeText(cardSet)}`;
+  const shown = tokens.length ? tokens.slice(0, 4).join(" · ") : `never active ${describeText(cardSet)}`;
+  const label = index.labels?.[latent];
+  return label ? `“${showWhitespace(label)}”: ${shown}` : shown;
 }
 
 // The same with its frequency, the value by which it is ordered, and the promoted tokens if only these match the query.
 function describeResult({ cardSet, latent, value }, index, { query, order }) {
   const words = splitWords(query);
   const matching = (tokens) => tokens.filter((token) => words.some((word) => index.searchable[token].includes(word)));
-  const promoted = matching(index.examples[latent]).length
+  const promoted = scoreLabel(index.searchableLabels[latent], words) || matching(index.examples[latent]).length
     ? []
     : matching(index.promoted[latent]).map((token) => showWhitespace(index.tokens[token]).trim());
   const frequency = index.frequency[latent] > 0 ? ` (${formatShare(index.frequency[latent])})` : "";

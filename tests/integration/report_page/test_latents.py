@@ -1,6 +1,8 @@
 """Links between latents and meta-latents, and the cards they open."""
 
+import json
 import re
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,7 +10,14 @@ import pytest
 pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import expect
 
+from sae_sweeps.report.loaded import load_sweep
+from sae_sweeps.sweep import Sweep
+from sae_sweeps.tasks.labels import keep_labels
+from sae_sweeps.tasks.report import write_page
+from tests.conftest import composed
+from tests.integration.pages import opened
 from tests.integration.report_page.reading import IN_CHROMIUM, results, rows
+from tests.integration.synthetic_reports import EXPLORER_MIB
 from tests.tasks.conftest import point
 
 pytestmark = IN_CHROMIUM
@@ -87,6 +96,39 @@ def test_latents_of_all_saes_are_found_and_ordered_by_studies(open_report, sweep
     link = found.first
     link.click()
     expect(page.locator("#card p", has_text="Novel latent")).to_be_visible()
+
+
+def test_labels_are_searched_and_shown_as_text(browser, sweep, tmp_path):
+    name = point(sweep, "topk-48-k4-seed1").name
+    hostile = '<img src=x onerror="alert(1)"> names of <b>Presidents</b> & ${1}'
+    lines = [
+        {"sae": name, "latent": 5, "text": hostile, "score": 0.75, "source": "<i>Jane</i>"},
+        {"sae": name, "latent": 9, "text": "presidents, and other people"},
+        {"sae": point(sweep, "batchtopk-32-k4-seed0").name, "latent": 0, "text": "other people"},
+    ]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    copy = shutil.copytree(sweep, tmp_path / "outputs" / "first", ignore=shutil.ignore_patterns("checkpoint"))
+    keep_labels([Sweep(copy)], composed(f"latents.labels={tmp_path / 'labels.jsonl'}", "task=report"))
+    write_page([load_sweep(Sweep(copy))], EXPLORER_MIB)
+    with opened(browser, copy / "report.html", f"#/{name}/5") as page:
+        label = page.locator("#card .label")
+        expect(label.locator("strong")).to_have_text(hostile)
+        expect(label.locator("small")).to_have_text("(<i>Jane</i>, score 0.75)")
+        assert label.locator("img, b, i").count() == 0
+        found, search = page.locator("#results a"), page.locator("#search")
+        search.fill("president")
+        expect(found).to_have_count(2)
+        expect(found.first).to_contain_text(hostile)
+        search.fill("other presidents")
+        expect(found.first).to_contain_text("latent 9")
+        found.first.click()
+        expect(label).to_have_text("presidents, and other people")
+        page.locator("#card-set").select_option("all")
+        search.fill("other people")
+        expect(found.nth(1)).to_be_visible()
+        assert {found.nth(at).get_attribute("data-latent") for at in (0, 1)} == {"0", "9"}
+        search.fill("7")
+        expect(found.first).to_contain_text("latent 7")
 
 
 @pytest.mark.parametrize("end", ["none/5", "NAME/999999", "NAME/x", "%E0%A4%A/1"])
