@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from sae_sweeps.config.halving import HalvingConfig
+from sae_sweeps.config.neuronpedia import NeuronpediaConfig
 from sae_sweeps.config.saes import SAEConfig
 from sae_sweeps.config.studies import (
     ExportConfig,
@@ -251,6 +252,7 @@ class Config:
     latents: LatentsConfig = field(default_factory=LatentsConfig)
     steer: SteerConfig = field(default_factory=SteerConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    neuronpedia: NeuronpediaConfig = field(default_factory=NeuronpediaConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     remove: RemoveConfig = field(default_factory=RemoveConfig)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
@@ -267,7 +269,7 @@ class Config:
     # points by it, by nmse_at_k without one. Names of points do not show it
     objective: Any = None
     # output format. task=report: html, or md (a Markdown table, printed); task=export and task=publish: sae_lens,
-    # dictionary_learning, sparsify or saebench; None: html or sae_lens
+    # dictionary_learning, sparsify or saebench, and task=export neuronpedia; None: html or sae_lens
     format: str | None = None
     explorer_mib: float = 10.0  # size limit of the latents' examples in report.html, in MiB
     # the SAE of a task on SAEs, of this project or another library: FOLDER or FORMAT:FOLDER, local or on the hub;

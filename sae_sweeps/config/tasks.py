@@ -30,7 +30,7 @@ TASKS = {
     "report": TaskEntry("sweep", formats=("html", "md")),
     "sync": TaskEntry("sweep"),
     "wandb_workspace": TaskEntry("sweep"),
-    "export": TaskEntry("export", formats=EXPORTS),
+    "export": TaskEntry("export", formats=(*EXPORTS, "neuronpedia")),
     "publish": TaskEntry("export", formats=EXPORTS),
     "stitch": TaskEntry("study", settings=("stitch", "small", "large")),
     "join": TaskEntry("study", settings=("stitch.threshold", "evaluation")),

@@ -5,6 +5,7 @@ import re
 
 from sae_sweeps.config.conversion import PATHS
 from sae_sweeps.config.names import NAME_FIX, WANDB_TAG_LETTERS, find_names_problem, find_project_problem
+from sae_sweeps.config.neuronpedia import FORMAT as NEURONPEDIA
 from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.config.studies import parse_changes
 from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS
@@ -141,6 +142,8 @@ def _check_outputs(checks: Checks) -> None:
         is_repo = re.fullmatch(r"[\w.-]+/[\w.-]+", config.publish.repo or "") is not None
         problem = "must name a repository on the Hugging Face hub: OWNER/NAME"
         checks.require("publish.repo", is_repo, problem, "publish.repo=OWNER/NAME")
+    is_neuronpedia = config.task.name == "export" and config.format == NEURONPEDIA
+    checks.problems += config.neuronpedia.find_problems(is_neuronpedia)
     checks.require_positive("explorer_mib")
     are_states = bool(config.remove.states) and set(config.remove.states) <= set(REMOVABLE)
     problem = f"must be a list of states of points that are not done: {', '.join(REMOVABLE)}"
@@ -170,11 +173,12 @@ def _check_studies(checks: Checks) -> None:
 
 
 def _check_saved_saes(checks: Checks) -> None:
-    """Check that the settings small, large and saved are given only for the tasks that read SAEs from folders."""
+    """Check that the settings small, large, saved and latents.labels are given only for the tasks that use them."""
     config = checks.config
     for tasks, settings in (
         (("stitch",), ("small", "large")),
         (("meta_sae", "latents", "evaluate", "steer", *EXPORT_TASKS), ("saved",)),
+        (("latents", "report", "export"), ("latents.labels",)),
     ):
         is_used = config.task.name in tasks
         problem = f"can be used only with task={' or task='.join(tasks)}, but the task is {config.task.name}"

@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from sae_sweeps.config import Config
 from sae_sweeps.config.commands import format_setting
+from sae_sweeps.config.neuronpedia import NeuronpediaConfig
 from sae_sweeps.config.tasks import EXPORT_TASKS, STUDY_TASKS
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.launchers.checks import distinct_studies, refuse_several_sweeps
@@ -22,7 +24,8 @@ from sae_sweeps.tasks.registry import load_plan_studies, load_sweep_task
 # settings that are checked for tasks other than studies, which read no others
 SETTINGS = (
     *("name", "output_root", "format", "explorer_mib", "remove.states", "scaling.dict_sizes", "scaling.tokens"),
-    *("scaling.hours", "saved", "publish.repo", "export.folder"),
+    *("scaling.hours", "saved", "publish.repo", "export.folder", "latents.labels"),
+    *(f"neuronpedia.{field.name}" for field in fields(NeuronpediaConfig)),
 )
 
 

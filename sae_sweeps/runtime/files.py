@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,6 +73,32 @@ def naming_file(path: Path) -> Iterator[None]:
         if (number := error_number(error)) is None:
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
+
+
+@contextmanager
+def write_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder to write to, and rename it to `path` when the context ends, in place of a folder there.
+
+    An error in the context removes the temporary folder and leaves `path` as it was. Files must be synced by whoever
+    writes them. Raises: LostFolderError or LostSweep as `write_atomically` does.
+    """
+    make_folder(path.parent)
+    temporary, old = temporary_path(path), temporary_path(path.with_name(f"{path.name}.old"))
+    for left in (temporary, old):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        yield temporary
+        sync(temporary)
+        require_held(path)
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+        sync(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -230,3 +257,15 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
     import pyarrow.parquet as pq
 
     return pq.read_table(path, columns=list(columns) if columns else None, page_checksum_verification=True)
+
+
+def iterate_table(path: Path, rows: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a Parquet file, checked by its checksums, `rows` at a time: only these are in memory.
+
+    The last part may have fewer. Raises: OSError or ArrowException if the file is missing or damaged.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for batch in file.iter_batches(rows):
+            yield batch.to_pylist()

@@ -122,6 +122,17 @@ def place(root: Path, name: str, setting: str) -> Path:
         ) from None
 
 
+def require_no_links(folder: Path, setting: str) -> None:
+    """Require that neither `folder` nor a folder in it is a link: what is written there would get somewhere else.
+
+    Links above it are the user's, and a link in place of a file is replaced by the file. Raises: ConfigError.
+    """
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink() and not path.is_file():
+            problem, fix = f"{path} is a link, through which nothing is written", "remove it, or set another folder"
+            raise ConfigError(setting, str(folder.parent), problem, fix)
+
+
 def shorten_name(name: str, end: str = "") -> str:
     """Return a name followed by `end`, with as many letters of the name as fit into the name of a file or folder."""
     return name.encode(errors="replace")[: NAME_BYTES - len(end.encode())].decode(errors="ignore") + end

@@ -18,10 +18,11 @@ from sae_sweeps.runtime.console import console
 from sae_sweeps.runtime.errors import NO_POINTS, ConfigError, NotRunError, describe_error
 from sae_sweeps.runtime.files import write_text
 from sae_sweeps.runtime.leftovers import remove_leftovers
-from sae_sweeps.runtime.paths import place, shorten_name
+from sae_sweeps.runtime.paths import place, require_no_links, shorten_name
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.saved_saes import SavedSAE, find_changed_files, read_results, saved_labels
+from sae_sweeps.tasks import neuronpedia
 from sae_sweeps.tasks.model_card import CENTERED, NORMS_DIFFER, NORMS_RESCALED, build_card, explain_normalization
 from sae_sweeps.tasks.study import find_named_or_done
 
@@ -31,7 +32,11 @@ CARD = "README.md"
 def run(sweep: Sweep, config: Config) -> list[str]:
     """Write the SAEs that `config` selects in another format. Returns one sentence per SAE that was not written."""
     saved, skipped_reason = find_saes(sweep, config)
-    written, failures = export(saved, choose_folder(sweep, config), config)
+    root = choose_folder(sweep, config)
+    if choose_format(config) == neuronpedia.FORMAT:
+        failures = neuronpedia.export(sweep, config, saved, name_folders(saved), root)
+        return [skipped_reason, *failures] if skipped_reason else failures
+    written, failures = export(saved, root, config)
     for files in written.values():
         console.print(f"written: {files[-1].parent}", markup=False, soft_wrap=True)
     return [skipped_reason, *failures] if skipped_reason else failures
@@ -94,7 +99,7 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> list[Path]:
     a link.
     """
     format = choose_format(config)
-    _require_no_links(root / name)
+    require_no_links(root / name, "export.folder")
     target = place(root, name, "export.folder")
     sae, description = one.load(torch.device("cpu")), describe_saved(one, format)
     _require_architecture(sae.architecture, format)
@@ -133,17 +138,6 @@ def _export(one: SavedSAE, name: str, root: Path, config: Config) -> list[Path]:
     )
     write_text(folder / CARD, text)
     return [*files, folder / CARD]
-
-
-def _require_no_links(folder: Path) -> None:
-    """Require that neither `folder` nor a folder in it is a link: what is written there would get somewhere else.
-
-    Links above it are the user's, and a link in place of a file is replaced by the file. Raises: ConfigError.
-    """
-    for path in (folder, *folder.rglob("*")):
-        if path.is_symlink() and not path.is_file():
-            problem, fix = f"{path} is a link, through which nothing is written", "remove it, or set another folder"
-            raise ConfigError("export.folder", str(folder.parent), problem, fix)
 
 
 def _rescale(sae: InferenceSAE) -> tuple[InferenceSAE, list[str]]:

@@ -97,6 +97,8 @@ def prepare(folder: Path, document: str) -> None:
     (yaml,) = re.findall(r"^```yaml\n(.*?)^```", (PROJECT / "docs/tutorials/your-model.md").read_text(), re.M | re.S)
     yaml = yaml.replace("/models/mymodel", str(PROJECT / "embedded" / "model")).replace("blocks.12.", "blocks.3.")
     choice.write_text(yaml)
+    (labels,) = re.findall(r"^```json\n(.*?)^```", (PROJECT / "docs/neuronpedia.md").read_text(), re.M | re.S)
+    (folder / "labels.jsonl").write_text(labels)
     if "fetch_model" in (PROJECT / document).read_text():
         subprocess.run(
             [sys.executable, "-m", "sae_sweeps.cli.fetch_model", "smollm2-135m"],
