@@ -211,7 +211,7 @@ def count_logits(logits_NV: Tensor) -> list[Row]:
     """
     low_N1, high_N1 = logits_NV.amin(1, keepdim=True), logits_NV.amax(1, keepdim=True)
     width_N1 = (high_N1 - low_N1) / LOGIT_BINS
-    bin_NV = ((logits_NV - low_N1) / width_N1.clamp(min=torch.finfo(width_N1.dtype).tiny)).long()
+    bin_NV = ((logits_NV - low_N1) / width_N1.clamp(min=torch.finfo(width_N1.dtype).tiny)).int()
     bin_NV = bin_NV.clamp_(max=LOGIT_BINS - 1).add_(LOGIT_BINS * torch.arange(len(bin_NV)).to(bin_NV).unsqueeze(1))
     counts = bin_NV.flatten().bincount(minlength=LOGIT_BINS * len(bin_NV)).view(-1, LOGIT_BINS).tolist()
     found = zip(low_N1.flatten().tolist(), width_N1.flatten().tolist(), counts, strict=True)

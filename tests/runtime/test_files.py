@@ -17,6 +17,7 @@ from sae_sweeps.runtime.files import (
     sha256,
     write_atomically,
     write_csv,
+    write_folder,
     write_json,
     write_table,
     write_text,
@@ -29,6 +30,26 @@ from sae_sweeps.training.curve import CurveFile
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_appears_only_when_it_is_complete_and_replaces_the_earlier_one(tmp_path):
+    path = tmp_path / "new" / "folder"
+    for content in ("first", "second"):
+        with write_folder(path) as partial:
+            (partial / content).touch()
+            assert partial.parent == path.parent
+            assert not (path / content).exists()
+        assert names(path) == [content]
+    assert names(path.parent) == ["folder"]
+
+
+def test_an_error_leaves_the_earlier_folder(tmp_path):
+    with write_folder(tmp_path / "folder") as partial:
+        (partial / "first").touch()
+    with pytest.raises(KeyboardInterrupt), write_folder(tmp_path / "folder") as partial:
+        (partial / "second").touch()
+        raise KeyboardInterrupt
+    assert (names(tmp_path), names(tmp_path / "folder")) == (["folder"], ["first"])
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):

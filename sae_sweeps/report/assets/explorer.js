@@ -69,7 +69,7 @@ function emptyCard() {
     .getElementById("card")
     .replaceChildren(
       make("h3", { id: "card-title", tabindex: -1 }, "No latent chosen"),
-      make("p.note", {}, "Search for a token or a label, or choose a latent from the list. Every card can be linked to."),
+      make("p.note", {}, "Search for a token or label, or choose a latent from the list. Every card can be linked to."),
     );
 }
 
