@@ -46,9 +46,14 @@ def test_a_folder_appears_only_when_it_is_complete_and_replaces_the_earlier_one(
 def test_an_error_leaves_the_earlier_folder(tmp_path):
     with write_folder(tmp_path / "folder") as partial:
         (partial / "first").touch()
-    with pytest.raises(KeyboardInterrupt), write_folder(tmp_path / "folder") as partial:
-        (partial / "second").touch()
-        raise KeyboardInterrupt
+
+    def interrupt() -> None:
+        with write_folder(tmp_path / "folder") as partial:
+            (partial / "second").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
     assert (names(tmp_path), names(tmp_path / "folder")) == (["folder"], ["first"])
 
 
