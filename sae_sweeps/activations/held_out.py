@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sae_sweeps.activations.finite import require_finite
 from sae_sweeps.activations.language_model import LanguageModel, ReplaceBatch
+from sae_sweeps.activations.planted import Truth
 from sae_sweeps.activations.positions import Positions
 from sae_sweeps.activations.predictions import Losses
 from sae_sweeps.activations.units import Units
@@ -37,6 +38,7 @@ class HeldOut:
     units: of what the text is a sample, documents as a rule; None if the documents are not known
     ce_M: the cross-entropy of each prediction that is counted, in nats, (M,), with the activations unchanged
     ce, ce_zero, ce_mean: the cross-entropy with the activations unchanged, replaced by zeros, and by their mean
+    truth: the planted features, of synthetic activations, which have no cross-entropies; else None
     """
 
     tokens_NS: Tensor
@@ -52,9 +54,12 @@ class HeldOut:
     final_NSD: Tensor | None = None
     units: Units | None = None
     ce_M: Tensor | None = None
+    truth: Truth | None = None
 
     def __repr__(self) -> str:
         count, (sequences, _, width) = int(self.is_data_NS.sum()), self.acts_NSD.shape
+        if self.truth is not None:
+            return f"HeldOut({count} synthetic activations of width {width})"
         return f"HeldOut({count} activations of width {width} in {sequences} sequences, ce={self.ce:.4g})"
 
     @property

@@ -27,6 +27,7 @@ class ModelInfo:
     context: tokens in the longest sequence; None if config.json does not name them
     hooks: names of the hooks of width d_model in each transformer block
     unread: why config.json could not be read, if the sizes are from `PUBLISHED`; None if they are from config.json
+    drawn: numbers that are drawn or multiplied for an activation where no language model computes it; 0 where one does
     """
 
     n_layers: int
@@ -35,13 +36,14 @@ class ModelInfo:
     context: int | None
     hooks: tuple[str, ...] = WIDE_HOOKS
     unread: str | None = None
+    drawn: int = 0
 
     def weights(self, layers: int) -> int:
         """Return the approximate number of weights in `layers` transformer blocks: 12 d_model^2 in each.
 
-        The number of multiply-adds per token is the same.
+        The number of multiply-adds per token is the same. Without a language model it is `drawn`.
         """
-        return 12 * self.d_model**2 * layers
+        return self.drawn or 12 * self.d_model**2 * layers
 
 
 # sizes of the models in conf/model, copied from config.json on the hub: for task=plan without access to the hub

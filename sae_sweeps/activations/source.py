@@ -1,4 +1,4 @@
-"""The source of activations for a pack or a study: the language model and the text, loaded once."""
+"""The source of activations for a pack or a study, loaded once: a language model and a text, or a planted dictionary."""
 
 import json
 import logging
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from importlib.metadata import version
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from sae_sweeps.activations.held_out import HeldOut, measure_held_out
 from sae_sweeps.activations.language_model import LanguageModel
 from sae_sweeps.activations.model_files import no_bos_error
 from sae_sweeps.activations.positions import Positions
+from sae_sweeps.activations.synthetic import SyntheticChunks, SyntheticSource
 from sae_sweeps.activations.tokens import HeldOutSequences, TokenSource
 from sae_sweeps.activations.units import find_units
 from sae_sweeps.config import Config
@@ -180,12 +182,15 @@ class ActivationSource:
         )
 
 
-_latest: dict[str, ActivationSource] = {}  # the source loaded last, by its settings and device
+Source: TypeAlias = ActivationSource | SyntheticSource
+Chunks: TypeAlias = ActivationChunks | SyntheticChunks
+_latest: dict[str, Source] = {}  # the source loaded last, by its settings and device
 
 
-def load_source(config: Config, device: torch.device) -> ActivationSource:
-    """Return the language model and text of a configuration; consecutive calls with the same settings share them.
+def load_source(config: Config, device: torch.device) -> Source:
+    """Return the language model and text of a configuration, or its planted dictionary for dataset=synthetic.
 
+    Consecutive calls with the same settings share it.
     Raises: ConfigError if the model or its tokenizer cannot be used.
     """
     sequences = config.model.sequences_per_pass(device.type, config.dataset.seq_len)
@@ -194,5 +199,6 @@ def load_source(config: Config, device: torch.device) -> ActivationSource:
     key = json.dumps([settings, sequences, str(device)], sort_keys=True)
     if key not in _latest:
         _latest.clear()  # frees the model's memory before another one is loaded
-        _latest[key] = ActivationSource(config, device)
+        made: Source = (SyntheticSource if config.dataset.is_synthetic else ActivationSource)(config, device)
+        _latest[key] = made
     return _latest[key].at(hook)

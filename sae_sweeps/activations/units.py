@@ -15,13 +15,14 @@ if TYPE_CHECKING:  # the report names units, and starts sooner without torch
 
 FEW = 20  # documents below which sequences are the units: so few say little about how documents differ
 DOCUMENT, SEQUENCE = "document", "sequence"
+BLOCK = "activation block"  # of synthetic activations, which do not depend on each other
 
 
 @dataclass(frozen=True)
 class Units:
     """The units of held-out sequences.
 
-    name: "document" or "sequence"
+    name: "document" or "sequence"; "activation block" for synthetic activations
     unit_NS: the unit of each position, from 0 to U - 1; of a unit without positions that are data there is no number
     count: U
     fingerprint: SHA-256 of the tokens, of the positions that are data, and of their units

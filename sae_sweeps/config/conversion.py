@@ -10,7 +10,8 @@ from typing import Any, get_args, get_origin
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sae_sweeps.config.saes import SAE_SCHEMAS
-from sae_sweeps.config.schema import Config, get_setting
+from sae_sweeps.config.schema import Config, DatasetConfig, ModelConfig, get_setting
+from sae_sweeps.config.synthetic import SYNTHETIC
 from sae_sweeps.runtime.devices import resolve_dtype
 from sae_sweeps.runtime.paths import expand
 
@@ -35,7 +36,15 @@ def to_config(cfg: DictConfig) -> Config:
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config), "conf/config.yaml must start from the schema"
     _expand_paths(config)
+    if config.dataset.is_synthetic:
+        _remove_model(config)
     return config
+
+
+def _remove_model(config: Config) -> None:
+    """Replace the settings of the language model and the text, which synthetic activations do not depend on."""
+    config.model = ModelConfig(name=SYNTHETIC, hook=SYNTHETIC)
+    config.dataset = DatasetConfig(format=SYNTHETIC, seed=config.dataset.seed)
 
 
 def _expand_paths(config: Config) -> None:

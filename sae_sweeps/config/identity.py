@@ -18,6 +18,7 @@ from sae_sweeps.config.conversion import to_config
 from sae_sweeps.config.saes import SAE_SCHEMAS, JumpReLUConfig
 from sae_sweeps.config.schema import Config, DatasetConfig, ModelConfig, TrainingConfig, get_setting
 from sae_sweeps.config.sparsity import apply_precedence
+from sae_sweeps.config.synthetic import SYNTHETIC, is_synthetic
 from sae_sweeps.config.tasks import SWEEP_TASKS, TASKS
 from sae_sweeps.config.wheel_models import models_folder
 from sae_sweeps.runtime.devices import resolve_dtype, resolve_reader
@@ -81,7 +82,7 @@ def _find_named_text_settings(command: Config) -> list[str]:
 
 def point_name(cfg: DictConfig) -> str:
     """Return the folder name of a point: architecture, sizes, seed, and a hash of all settings that change results."""
-    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, RESULT_GROUPS), resolve=True)
+    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [*RESULT_GROUPS, "synthetic"]), resolve=True)
     values["model"]["dtype"] = resolve_dtype(cfg.model.dtype, cfg.device)
     if resolve_reader(cfg.model.reader, cfg.device) == resolve_reader("auto", cfg.device):
         values["model"]["reader"] = "auto"  # the same results
@@ -110,6 +111,8 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
     Only one setting of `sae` gives the sparsity: the setting that `sparsity.apply_precedence` chooses.
     """
     selected = copy.deepcopy({name: values[name] for name in RESULT_GROUPS})
+    if is_synthetic(values):
+        selected["synthetic"] = dict(values["synthetic"])
     for neutral in ("checkpoint_every", "log_every", "keep_states", "precision"):
         selected["training"].pop(neutral, None)
     if selected["training"].get("lr") is not None:
@@ -122,12 +125,20 @@ def select_result_settings(values: dict[str, Any]) -> dict[str, Any]:
     sae = selected["sae"]
     if "sparsity_coefficient" in sae:
         coefficient, target_l0 = sae.pop("sparsity_coefficient"), sae.pop("target_l0", None)
-        if not issubclass(SAE_SCHEMAS[sae["architecture"]], JumpReLUConfig):
+        if not issubclass(SAE_SCHEMAS[sae["architecture"]], JumpReLUConfig) or is_synthetic(values):
             listed = {}
         sae |= apply_precedence(coefficient, target_l0, listed.get(selected["k"]), selected["k"])
     for group in UNNAMED_DEFAULTS:
         selected[group] = _drop_defaults(group, selected[group])
+    if is_synthetic(values):
+        selected |= _select_synthetic(selected)
     return selected
+
+
+def _select_synthetic(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return `model` and `dataset` of synthetic activations, without what only a language model or text depends on."""
+    dataset = {name: settings["dataset"][name] for name in ("format", "seed")}
+    return {"model": dict.fromkeys(("name", "hook"), SYNTHETIC), "dataset": dataset}
 
 
 def _drop_defaults(group: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -156,8 +167,10 @@ def select_shown_settings(config: Config) -> dict[str, Any]:
     """
     values = asdict(config)
     shown = {name: values[name] for name in ("name", *RESULT_GROUPS, "device")}
+    if config.dataset.is_synthetic:
+        shown |= {**_select_synthetic(values), "synthetic": values["synthetic"]}
     inner = ("aliases", "sparsity_coefficients", "cpu_sequences")
-    return {**shown, "model": {name: value for name, value in values["model"].items() if name not in inner}}
+    return {**shown, "model": {name: value for name, value in shown["model"].items() if name not in inner}}
 
 
 def select_stream_settings(config: Config) -> dict[str, Any]:
@@ -170,6 +183,8 @@ def select_stream_settings(config: Config) -> dict[str, Any]:
     for unused in ("sparsity_coefficients", "aliases"):
         settings["model"].pop(unused)
     settings["dataset"].pop("retry_seconds")
+    if config.dataset.is_synthetic:
+        settings |= {**_select_synthetic(settings), "synthetic": asdict(config.synthetic)}
     return settings
 
 

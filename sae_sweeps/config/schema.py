@@ -25,6 +25,7 @@ from sae_sweeps.config.studies import (
     SteerConfig,
     StitchConfig,
 )
+from sae_sweeps.config.synthetic import SYNTHETIC, SyntheticConfig
 from sae_sweeps.runtime.inputs import check_names
 
 LR_SIZE = 2**14  # latents of an SAE whose learning rate is `training.base_lr`
@@ -81,7 +82,8 @@ class ModelConfig:
 class DatasetConfig:
     """The documents, and how they are split into token sequences."""
 
-    format: str = MISSING  # hub, json (JSON lines), parquet or text (one document per file)
+    # hub, json (JSON lines), parquet or text (one document per file); synthetic: no text, but what `synthetic` says
+    format: str = MISSING
     name: str | None = None  # data set on the hub; only for format hub
     subset: str | None = None  # configuration of the data set on the hub; None: its default
     split: str = "train"  # split of the data set on the hub
@@ -103,6 +105,11 @@ class DatasetConfig:
     # longest wait for a text that the network interrupts, in seconds; 0: no wait. The text is then read on at the same
     # row; after the wait all points are saved and the command fails. Changes no result
     retry_seconds: float = 300.0
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Return whether activations come from a planted dictionary, without a language model and text."""
+        return self.format == SYNTHETIC
 
     @property
     def first_position(self) -> int:
@@ -242,6 +249,7 @@ class Config:
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     sae: SAEConfig = field(default_factory=SAEConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from sae_sweeps.config.saes import LISTED_SETTINGS, JumpReLUConfig, PenaltyConfig
 from sae_sweeps.config.schema import Config
+from sae_sweeps.config.synthetic import is_synthetic
 
 
 def apply_precedence(
@@ -35,13 +36,14 @@ def resolve_sparsity(config: Config) -> dict[str, float]:
 def find_listed_setting(cfg: DictConfig, name: str) -> Any:
     """Return a setting of LISTED_SETTINGS as the coefficient in use was found with, for conf/sae/jumprelu.yaml.
 
-    It is the default of JumpReLU unless the point has a coefficient that model.sparsity_coefficients lists. An
-    `initial_threshold` that the command gives counts as a given start, so that `absolute_threshold` is None.
+    It is the default of JumpReLU unless the point has a language model and a coefficient that its
+    model.sparsity_coefficients lists. An `initial_threshold` that the command gives counts as a given start, so that
+    `absolute_threshold` is None.
 
     cfg: a composed configuration whose architecture is JumpReLU
     """
     default, listed = getattr(JumpReLUConfig, name), cfg.model.sparsity_coefficients
-    is_given = cfg.sae.sparsity_coefficient is not None or cfg.sae.target_l0 is not None
+    is_given = cfg.sae.sparsity_coefficient is not None or cfg.sae.target_l0 is not None or is_synthetic(cfg)
     if is_given or cfg.k not in listed["values"] or listed[name] is None:
         return default
     if name == "absolute_threshold" and cfg.sae.initial_threshold != JumpReLUConfig.initial_threshold:

@@ -18,6 +18,7 @@ class TaskEntry:
     # measures trained SAEs on a device
     kind: Literal["point", "sweep", "export", "study"]
     settings: tuple[str, ...] = ()  # for a study: top-level settings that its results depend on
+    without_model: bool = False  # for a study: whether it works for SAEs of synthetic activations
     formats: tuple[str, ...] = ()  # possible values of the setting `format`, the default first
 
 
@@ -34,11 +35,11 @@ TASKS = {
     "publish": TaskEntry("export", formats=EXPORTS),
     "stitch": TaskEntry("study", settings=("stitch", "small", "large")),
     "join": TaskEntry("study", settings=("stitch.threshold", "evaluation")),
-    "match": TaskEntry("study", settings=("stitch.threshold", "stitch.tokens", "stitch.seed")),
+    "match": TaskEntry("study", settings=("stitch.threshold", "stitch.tokens", "stitch.seed"), without_model=True),
     "meta_sae": TaskEntry("study", settings=("meta", "latents", "saved")),
-    "meta_sizes": TaskEntry("study", settings=("meta", "latents.tokens")),
+    "meta_sizes": TaskEntry("study", settings=("meta", "latents.tokens"), without_model=True),
     "latents": TaskEntry("study", settings=("latents", "saved")),
-    "evaluate": TaskEntry("study", settings=("evaluation", "saved")),
+    "evaluate": TaskEntry("study", settings=("evaluation", "saved"), without_model=True),
     "steer": TaskEntry("study", settings=("steer", "saved")),
 }
 
@@ -46,3 +47,4 @@ POINT_TASKS = tuple(name for name, entry in TASKS.items() if entry.kind == "poin
 SWEEP_TASKS = tuple(name for name, entry in TASKS.items() if entry.kind != "point")
 STUDY_TASKS = tuple(name for name, entry in TASKS.items() if entry.kind == "study")
 EXPORT_TASKS = tuple(name for name, entry in TASKS.items() if entry.kind == "export")
+WITHOUT_MODEL = tuple(name for name, entry in TASKS.items() if entry.without_model)

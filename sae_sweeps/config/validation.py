@@ -8,13 +8,14 @@ from sae_sweeps.config.names import NAME_FIX, WANDB_TAG_LETTERS, find_names_prob
 from sae_sweeps.config.neuronpedia import FORMAT as NEURONPEDIA
 from sae_sweeps.config.schema import Config, get_setting
 from sae_sweeps.config.studies import parse_changes
-from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS
+from sae_sweeps.config.synthetic import SYNTHETIC
+from sae_sweeps.config.tasks import EXPORT_TASKS, POINT_TASKS, STUDY_TASKS, SWEEP_TASKS, TASKS, WITHOUT_MODEL
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.paths import PATH_FIX, find_path_problem
 
 READERS = ("auto", "transformer_lens", "transformers")
 DTYPES = ("float32", "bfloat16", "float16", "auto")  # a composed configuration no longer has "auto"
-FORMATS = ("hub", "json", "parquet", "text")
+FORMATS = ("hub", "json", "parquet", "text", SYNTHETIC)
 INITIAL_BIASES = ("zero", "mean")
 INITIAL_WEIGHTS = ("random", "data")
 POSITIONS = ("all", "last")  # of a prompt
@@ -39,6 +40,7 @@ def find_problems(config: Config) -> list[ConfigError]:
         _check_saved_saes,
         _check_steering,
         _check_dataset,
+        _check_synthetic,
         _check_training,
         _check_optimizer,
         _check_sae,
@@ -231,6 +233,8 @@ def _check_dataset(checks: Checks) -> None:
     checks.require("dataset.holdout_every", leaves_some, problem, "dataset.holdout_every=20")
     is_wait = 0 <= dataset.retry_seconds < math.inf
     checks.require("dataset.retry_seconds", is_wait, "must be at least 0 seconds", "dataset.retry_seconds=300")
+    if dataset.is_synthetic:
+        return
     if dataset.format == "hub":
         problem = "must name a data set on the Hugging Face hub, because dataset.format=hub"
         checks.require("dataset.name", bool(dataset.name), problem, "dataset.name=NAME")
@@ -238,6 +242,19 @@ def _check_dataset(checks: Checks) -> None:
         are_paths = bool(dataset.globs) and all(isinstance(glob, str) and glob for glob in dataset.globs)
         problem = "must be a path or a glob, or a list of paths and globs"
         checks.require("dataset.files", are_paths, problem, "'dataset.files=texts/*.txt'")
+
+
+def _check_synthetic(checks: Checks) -> None:
+    """Check the planted dictionary, and that the tasks after training can do without a language model."""
+    config = checks.config
+    if not config.dataset.is_synthetic:
+        return
+    for setting, problem, fix in config.synthetic.find_problems():
+        checks.require(f"synthetic.{setting}", False, problem, fix)
+    checks.require("dataset.seed", config.dataset.seed >= 0, "must be at least 0", "dataset.seed=0")
+    barred = [task for task in config.then if task in STUDY_TASKS and task not in WITHOUT_MODEL]
+    fix = f"'then=[report]', or any of {', '.join(WITHOUT_MODEL)}"
+    checks.require("then", not barred, f"{', '.join(barred)} needs a language model, and there is none", fix)
 
 
 def _is_token(value: object) -> bool:

@@ -14,6 +14,7 @@ from sae_sweeps.activations.predictions import Losses
 from sae_sweeps.evaluation.equal_l0 import EqualL0, measure_equal_l0
 from sae_sweeps.evaluation.metrics import TEXT
 from sae_sweeps.evaluation.ratios import CE_ROUNDING, divide
+from sae_sweeps.evaluation.recovery import measure_recovery
 from sae_sweeps.evaluation.reconstruction import Reconstruction, measure_variance, reconstruct
 from sae_sweeps.evaluation.sparsity import describe_sparsity
 from sae_sweeps.evaluation.unit_sums import UnitSums, sum_by_unit
@@ -28,7 +29,8 @@ ORDER = (
     "ce_recovered_mean", "kl_divergence", "ce_model", "ce_reconstruction", "held_out_tokens", "held_out_left_out",
     "without_spread",
     "nmse_at_k", "l0_at_k", "l0_at_k_error", "ce_degradation_at_k", "threshold_factor", "bias_shift",
-    "nmse_batch", "l0_batch",
+    "nmse_batch", "l0_batch", "mcc", "mmcs", "feature_f1", "feature_precision", "feature_recall", "features_seen",
+    "planted_l0",
 )  # fmt: skip
 BATCH_SIZE = 4096  # activations in a batch of training, the papers' value
 LOAD = "load_sae(FOLDER), or make a BatchTopKSAE, TopKSAE, JumpReLUSAE, ..."
@@ -120,6 +122,9 @@ def evaluate(
     nmse_batch, l0_batch: if all latents have one threshold, with the k x B largest pre-activations of each random batch
         in its place, as in training (arXiv:2412.06410)
 
+    Of synthetic activations, those of planted features (recovery.py): mcc, mmcs, feature_f1, feature_precision,
+    feature_recall, features_seen and planted_l0. Nothing with `ce_` or `kl_` is measured there.
+
     Where special tokens count as data (`dataset.exclude`), names that end in `_text` are of the text alone.
     A ratio is None where there is nothing to divide by (ratios.py). An SAE in training is evaluated as it is saved.
     Raises: ConfigError if an argument is of another type, or activations are not finite or of another shape.
@@ -131,7 +136,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def evaluate_whole(sae: SAE, model: LanguageModel, data: HeldOut, *, k: int | None, batch_size: int) -> Evaluation:
+def evaluate_whole(sae: SAE, model: LanguageModel | None, data: HeldOut, *, k: int | None, batch_size: int) -> Evaluation:
     """Return the metrics of a saved SAE as `evaluate` does, its numbers of active latents, and the sums by document.
 
     Raises: ConfigError as `evaluate` does.
@@ -149,9 +154,12 @@ def _measure(
     metrics, sums = {**_describe(acts_AD, found.own), **found.metrics}, None
     if isinstance(data, HeldOut):
         metrics["held_out_left_out"] = data.left_out
+        losses = [] if model is None else _compare(model, data, found)
         if model is not None:
-            losses = _compare(model, data, found)
             metrics |= _describe_predictions(data, found, losses)
+        if data.truth is not None:
+            metrics |= measure_recovery(sae, acts_AD, data.truth)
+        if model is not None or data.truth is not None:
             sums = sum_by_unit(data, found, losses)
     metrics, active_A = {name: metrics[name] for name in ORDER if name in metrics}, found.own.active_A
     if isinstance(data, HeldOut) and data.text is not None:

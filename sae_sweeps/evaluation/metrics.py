@@ -42,6 +42,9 @@ AT_K = "with all thresholds moved together so that L0 is k"
 SHIFT = "shift of all encoder biases that gives an L0 of k, in norms of the encoder's rows"
 IN_BATCHES = "with the k x B largest latents of each batch active, as in training, in place of the threshold"
 
+MATCHED = "assigned one to one (Hungarian method)"
+FIRING = "the firing of a latent as a prediction of its planted feature's, mean over features"
+
 # in the order of the columns of all tables
 _METRICS = (
     Metric("nmse", "NMSE", "", 4, "min", NMSE, "NMSE"),
@@ -62,6 +65,13 @@ _METRICS = (
     _detail("bias_shift", "bias shift", "", 3, None, SHIFT),
     _optional("nmse_batch", "NMSE in batches", "", 4, "min", f"NMSE {IN_BATCHES}"),
     _detail("l0_batch", "L0 in batches", "", 1, None, f"L0 {IN_BATCHES}"),
+    _optional("mcc", "MCC", "", 4, "max", f"mean absolute cosine of planted features with their latents, {MATCHED}", "MCC"),
+    _optional("feature_f1", "F1", "", 4, "max", f"F1 of {FIRING}", "F1"),
+    _optional("feature_precision", "precision", "", 4, "max", f"precision of {FIRING}"),
+    _optional("feature_recall", "recall", "", 4, "max", f"recall of {FIRING}"),
+    _optional("mmcs", "max cosine", "", 4, "max", "largest absolute cosine with a latent, mean over planted features"),
+    _detail("features_seen", "features seen", "", 0, None, "planted features that are active in held-out activations"),
+    _detail("planted_l0", "planted L0", "", 1, None, "mean number of planted features per held-out activation"),
 )
 _TEXT_METRICS = [
     replace(
@@ -80,6 +90,8 @@ INTERVALS_SHAPE = {"metrics": {str: {"low": float, "high": float}}}  # of the en
 OFF_K = 0.005  # relative difference of L0 from k from which on metrics "at k" are of another L0
 CONCENTRATED = 0.5  # share of the variance from which on 1 % of the activations count as deciding the FVU
 COLUMNS = {metric.name: metric.column for metric in METRICS.values() if metric.column is not None}
+PLANTED = ("mcc", "mmcs", "feature_f1", "feature_precision", "feature_recall", "features_seen", "planted_l0")
+PREDICTIONS = ("ce_", "kl_")  # starts of the names of metrics that take the language model
 
 
 def read_intervals(entry: Any) -> dict[str, tuple[float, float]]:
@@ -98,10 +110,28 @@ def list_bounds(entry: Any) -> dict[str, float]:
 
 
 def choose_metrics(found: Iterable[Mapping[str, Any]]) -> list[Metric]:
-    """Return the metrics to show for SAEs with these values, without details: an optional one only if an SAE has it."""
+    """Return the metrics to show for SAEs with these values, without details.
+
+    An optional one only if an SAE has it; those of a language model's predictions unless no SAE with values has one.
+    """
     known = {name for values in found for name, value in values.items() if value is not None}
+    left_out = PREDICTIONS if known and not any(name.startswith(PREDICTIONS) for name in known) else ()
     shown = [metric for metric in METRICS.values() if not metric.is_detail]
-    return [metric for metric in shown if not metric.is_optional or metric.name in known]
+    return [
+        metric
+        for metric in shown
+        if metric.name in known or not (metric.is_optional or metric.name.startswith(left_out))
+    ]
+
+
+def choose_columns(found: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the columns of a table of SAEs with these values, on a terminal or in Markdown: metric -> title."""
+    return {metric.name: COLUMNS[metric.name] for metric in choose_metrics(found) if metric.name in COLUMNS}
+
+
+def is_of_planted(name: str) -> bool:
+    """Return whether a metric is of planted features, which only synthetic activations have."""
+    return name in PLANTED
 
 
 def find_concentration(metrics: Mapping[str, float | None]) -> str | None:

@@ -43,7 +43,7 @@ RATIOS = {  # by metric; both metrics at k are after those of the SAE as it is
 class UnitSums:
     """Sums over the units of held-out text.
 
-    unit: "document" or "sequence"
+    unit: "document" or "sequence"; "activation block" for synthetic activations
     fingerprint: of the text; only points with the same one can be compared unit by unit
     sums: (U,) by name. activations: number with a spread; error: of |x - x_hat|^2 / |x - mean_D(x)|^2; predictions:
         number counted; ce, ce_model: of their cross-entropy, in nats, with and without reconstructions; error_at_k,
@@ -70,9 +70,10 @@ class UnitSums:
 def sum_by_unit(data: "HeldOut", found: "EqualL0", losses: "Sequence[Losses]") -> UnitSums | None:
     """Return the sums of an SAE over the units of held-out text; None if these, or the single losses, are not known.
 
-    losses: of the predictions with the SAE as it is, then at an L0 of k if that differs
+    losses: of the predictions with the SAE as it is, then at an L0 of k if that differs; empty for synthetic
+        activations, which nothing predicts
     """
-    if data.units is None or data.ce_M is None or any(one.ce_M is None for one in losses):
+    if data.units is None or (data.ce_M is None and data.truth is None) or any(one.ce_M is None for one in losses):
         return None
     unit_A = data.units.unit_NS[data.is_data_NS]
     unit_M = data.units.unit_NS[:, :-1][data.is_data_NS[:, :-1]]
@@ -85,13 +86,15 @@ def sum_by_unit(data: "HeldOut", found: "EqualL0", losses: "Sequence[Losses]") -
     sums = {
         "activations": add(unit_A, found.own.has_spread_A),
         "error": add(unit_A, found.own.ratio_A),
-        "predictions": np.bincount(unit_M.numpy(), minlength=count).astype(np.float64),
-        "ce_model": add(unit_M, data.ce_M),
     }
+    if data.ce_M is not None:
+        sums["predictions"] = np.bincount(unit_M.numpy(), minlength=count).astype(np.float64)
+        sums["ce_model"] = add(unit_M, data.ce_M)
     for one, name in zip(losses, ("ce", "ce_at_k"), strict=False):
         if one.ce_M is not None:
             sums[name] = add(unit_M, one.ce_M)
     if found.at_k is not None:
         sums["error_at_k"] = add(unit_A, found.at_k.ratio_A)
-        sums.setdefault("ce_at_k", sums["ce"])  # of TopK
+        if "ce" in sums:
+            sums.setdefault("ce_at_k", sums["ce"])  # of TopK
     return UnitSums(data.units.name, data.units.fingerprint, sums)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from sae_sweeps.evaluation.metrics import COLUMNS, METRICS
+from sae_sweeps.evaluation.metrics import METRICS, choose_columns
 from sae_sweeps.report.points import format_mean
 from sae_sweeps.runtime.text import to_visible
 from sae_sweeps.sweep.comparison import Group, finite_or_inf, is_best
@@ -31,15 +31,16 @@ def format_markdown_table(groups: Sequence[Group]) -> str:
     Cells are mean ± standard deviation over seeds, with the best mean of each metric among groups of equal k, model,
     hook and text in bold. Groups without results come last, with the states of the points.
     """
+    columns = choose_columns(group.mean for group in groups)
     titles = [
-        METRICS[name].title + (f" ({METRICS[name].unit})" if METRICS[name].unit == "nats" else "") for name in COLUMNS
+        METRICS[name].title + (f" ({METRICS[name].unit})" if METRICS[name].unit == "nats" else "") for name in columns
     ]
     lines = [format_markdown_row(["SAE", *titles]), format_markdown_row(["---", *["---:"] * len(titles)])]
     for group in sorted(groups, key=lambda group: finite_or_inf(group.mean.get("nmse"))):
         seeds = f" ({len(group.points)} seeds)" if len(group.points) > 1 else ""
         cells = [
             f"**{format_mean(name, group)}**" if is_best(group, groups, METRICS[name]) else format_mean(name, group)
-            for name in COLUMNS
+            for name in columns
         ]
         states = sorted({point.state.state for point in group.points if point.results is None})
         missing = f" ({', '.join(states)})" if states else ""

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_sweeps.config.differences import find_swept, flatten, format_value, title_settings
-from sae_sweeps.evaluation.metrics import COLUMNS, METRICS
+from sae_sweeps.evaluation.metrics import METRICS, choose_columns
 from sae_sweeps.report.points import format_mean
 from sae_sweeps.runtime.console import console, to_printable
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, find_contest, finite_or_inf, group_by_seed, is_best
@@ -38,7 +38,7 @@ def points_table(name: str, points: Sequence[ComparedPoint]) -> Table:
     swept = swept_columns([point.config for point in [*done, *unfinished]])
     more = {"MSE": [sparkline(curve, low, high) for curve in curves], "own tok/s": list(map(_format_speed, done))}
     while True:
-        table = _new_table(f"sweep {name}", "point", swept)
+        table = _new_table(f"sweep {name}", "point", groups, swept)
         for title in more:
             is_curve = title == "MSE"
             table.add_column(
@@ -81,7 +81,7 @@ def seeds_table(name: str, points: Sequence[ComparedPoint]) -> Table | None:
     groups = [group for group in group_by_seed([point for point in points if point.results]) if len(group.points) > 1]
     if not groups:
         return None
-    table = _new_table(to_printable(f"sweep {name}: mean ± standard deviation over seeds"), "")
+    table = _new_table(to_printable(f"sweep {name}: mean ± standard deviation over seeds"), "", groups)
     table.add_column("seeds", justify="right", no_wrap=True)
     for group in sorted(groups, key=lambda group: finite_or_inf(group.mean.get("nmse"))):
         table.add_row(group.label, *_format_cells(group, groups), str(len(group.points)))
@@ -94,25 +94,31 @@ def saes_table(title: str, metrics: Mapping[str, Mapping[str, float | None]], ks
     metrics: label of the SAE -> metric name -> value
     ks: label of the SAE -> k; only SAEs of equal k are compared for the best value
     """
-    table = _new_table(title, "SAE")
     known = {name: {key: value for key, value in each.items() if value is not None} for name, each in metrics.items()}
     groups = [Group(name, [], values, dict.fromkeys(values), contest=ks[name]) for name, values in known.items()]
+    table = _new_table(title, "SAE", groups)
     for group in sorted(groups, key=lambda group: finite_or_inf(group.mean.get("nmse"))):
         table.add_row(group.label, *_format_cells(group, groups))
     return table
 
 
-def _new_table(title: str, first_column: str, settings: Iterable[str] = ()) -> Table:
+def _new_table(title: str, first_column: str, groups: Sequence[Group], settings: Iterable[str] = ()) -> Table:
+    """Return a table without rows: columns of settings, then of the metrics that the groups have."""
     table = Table(title=title, title_justify="left")
     table.add_column(first_column, no_wrap=True)
-    for column in (*settings, *COLUMNS.values()):
+    for column in (*settings, *_choose_columns(groups).values()):
         table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
+def _choose_columns(groups: Sequence[Group]) -> dict[str, str]:
+    return choose_columns(group.mean for group in groups)
+
+
 def _format_cells(group: Group, groups: Sequence[Group]) -> list[str | Text]:
-    texts = {name: to_printable(format_mean(name, group)) for name in COLUMNS}
-    best = {name for name in COLUMNS if is_best(group, groups, METRICS[name])}
+    columns = _choose_columns(groups)
+    texts = {name: to_printable(format_mean(name, group)) for name in columns}
+    best = {name for name in columns if is_best(group, groups, METRICS[name])}
     return [Text(f"{text}*", "bold") if name in best else f"{text} " for name, text in texts.items()]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array, vstack
 
-from sae_sweeps.activations.source import ActivationSource
+from sae_sweeps.activations.source import Source
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.seeds import mix_seed
 from sae_sweeps.saes import SAE
@@ -32,7 +32,7 @@ class Correlated:
 
 @torch.no_grad()
 def collect_activations(
-    source: ActivationSource, saes: Mapping[str, Sequence[SAE]], tokens: int, on_progress: OnProgress | None = None
+    source: Source, saes: Mapping[str, Sequence[SAE]], tokens: int, on_progress: OnProgress | None = None
 ) -> dict[str, list[csr_array]]:
     """Return the activations of the latents of SAEs at each hook, sparse (A, F), of the same held-out text.
 

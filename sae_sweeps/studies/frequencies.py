@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.source import ActivationSource
+from sae_sweeps.activations.source import Source
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.saes import SAE
 
 
 @torch.no_grad()
 def count_active(
-    source: ActivationSource, saes: Sequence[SAE], tokens: int, on_progress: OnProgress | None = None
+    source: Source, saes: Sequence[SAE], tokens: int, on_progress: OnProgress | None = None
 ) -> tuple[list[Tensor], int]:
     """Return on how many held-out activations each latent is active, (F,) for each SAE, and the number of activations.
 

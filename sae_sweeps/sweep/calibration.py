@@ -7,7 +7,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from sae_sweeps.activations.hooks import as_block_output, hook_layer
+from sae_sweeps.activations.hooks import as_block_output, split_hook
 from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import Config
 from sae_sweeps.runtime.devices import GPU_DRIVER
@@ -94,8 +94,9 @@ def _find_deepest(pack: Sequence[Point]) -> Config:
 
 
 def _count_blocks(config: Config) -> int:
-    """Return the number of transformer blocks that the language model runs for a hook."""
-    return hook_layer(as_block_output(config.model.hook)) + 1
+    """Return the number of transformer blocks that the language model runs for a hook; 0 without a model."""
+    parts = split_hook(as_block_output(config.model.hook))
+    return 0 if parts is None else parts[0] + 1
 
 
 def _place(is_local: bool) -> str:

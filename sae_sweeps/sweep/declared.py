@@ -3,9 +3,11 @@
 from typing import TYPE_CHECKING
 
 from sae_sweeps.activations.hooks import WIDE_HOOKS, is_same_activation
-from sae_sweeps.activations.model_info import is_same_model, read_model_info
+from sae_sweeps.activations.facts import read_facts
+from sae_sweeps.activations.model_info import is_same_model
 from sae_sweeps.config import Config
 from sae_sweeps.config.commands import format_setting
+from sae_sweeps.config.synthetic import SYNTHETIC
 from sae_sweeps.runtime.errors import ConfigError
 
 if TYPE_CHECKING:  # importing it takes torch, which takes a second
@@ -26,21 +28,21 @@ def require_match(setting: str, path: str, declared: "Description", command: Con
         alias = format_setting("model.aliases", [declared.model])
         fix = f"set model=... to its model, or add {alias} if both are the same model"
         raise ConfigError(setting, path, problem, fix)
-    if declared.hook is not None and not declared.hook.endswith(WIDE_HOOKS):
+    if declared.hook not in (None, SYNTHETIC) and not str(declared.hook).endswith(WIDE_HOOKS):
         problem = f"was trained at {declared.hook}, which is not supported"
         raise ConfigError(setting, path, problem, f"name an SAE of one of these hooks: {', '.join(WIDE_HOOKS)}")
     if declared.hook is not None and not is_same_activation(declared.hook, model.hook):
         problem = f"was trained at {declared.hook}, but the command uses {model.hook}"
         raise ConfigError(setting, path, problem, f"model.hook={declared.hook}")
-    if declared.d_in is not None and (width := _width(model.name)) not in (None, declared.d_in):
+    if declared.d_in is not None and (width := _width(command)) not in (None, declared.d_in):
         problem = f"takes activations of width {declared.d_in}, but the activations of {model.name} have width {width}"
         raise ConfigError(setting, path, problem, "set model=... to the model that it was trained on")
 
 
-def _width(model: str) -> int | None:
-    """Return the activation width (d_model) of a model; None if the model cannot be read."""
+def _width(command: Config) -> int | None:
+    """Return the width of the command's activations; None if the model cannot be read."""
     try:
-        return read_model_info(model).d_model
+        return read_facts(command).d_model
     except ConfigError:
         return None  # preflight reports the error of the model
 

@@ -29,12 +29,15 @@ SEARCHED = 0.02  # share of the dead latents below which their largest are searc
 EVALUATED = 2048  # activations in a batch of the evaluation
 MARGIN = 1.25  # candidates for an L0 of k, in multiples of k
 LOGITS = {"cpu": 2**23, "cuda": 2**26}  # elements of the logits at a time
+DRAWING = 16 * 2**22  # bytes of a block of activations/planted.py, with what decides what fires in it
+MOST_COSINES = 2**30  # of evaluation/recovery.py
 
 # bytes per entry, counted where most of them are held at once
 ENTRY = 72  # a kept entry: its place, pre-activation and gradients, by rows and by columns
 CANDIDATE = 400  # a kept entry of TopK and BatchTopK, while it is chosen among up to four candidates
 POSITIVE = 23  # an entry of a block of which half are candidates, while BatchTopK searches without a first guess
 AT_K = 48  # a candidate for an L0 of k: its place and pre-activation, and its group and level as they are sorted
+PLANTED = 40  # an active planted feature: its place and value, and those that were joined to it
 LOGIT = 20  # a logit, the copy of those that are counted, two logarithms of their softmax, and what compares them
 # matrices of all (B, F) entries that a dense step holds at once
 DENSE_MATRICES = {"jumprelu": 6.0, "relu": 6.0, "gated": 8.0}
@@ -75,17 +78,32 @@ def shared_bytes(config: Config, facts: ModelInfo, device: str) -> float:
     chunk = training.batch_size * training.chunk_batches * d_in
     held_out = config.evaluation.tokens * d_in
     evaluated = width * chunk + 3 * FLOAT * held_out  # the activations, the reconstructions, and their parts
-    reading = _forward_bytes(config, facts, device)
+    is_synthetic = config.dataset.is_synthetic
+    reading = DRAWING if is_synthetic else _forward_bytes(config, facts, device)
+    measuring = _recovery_bytes(config) if is_synthetic else reading + _logit_bytes(config, facts, device)
     phases = (
         width * chunk + reading,
         (width + 3 * FLOAT) * chunk,  # the first step centers and normalises the chunk, and measures its spread
         width * chunk + _step_bytes(config, d_in, device),
-        evaluated + reading + _logit_bytes(config, facts, device),
+        evaluated + measuring,
         evaluated + 4 * FLOAT * held_out,  # squares in float64
         evaluated + _block_bytes(config, EVALUATED, device, FLOAT) + CANDIDATE * EVALUATED * config.k,
         evaluated + _candidates_bytes(config),
     )
-    return BASE[device] + 2 * width * held_out + max(phases) + _fixed_step_bytes(config, d_in, device)
+    planted = _planted_bytes(config) if is_synthetic else 0.0
+    return BASE[device] + planted + 2 * width * held_out + max(phases) + _fixed_step_bytes(config, d_in, device)
+
+
+def _planted_bytes(config: Config) -> float:
+    """Estimate the bytes of a planted dictionary, and of the features that are active in held-out activations."""
+    synthetic = config.synthetic
+    shared = synthetic.correlation_rank if synthetic.correlation else 1
+    return FLOAT * synthetic.features * (synthetic.dim + shared) + PLANTED * synthetic.active * config.evaluation.tokens
+
+
+def _recovery_bytes(config: Config) -> float:
+    """Estimate the cosines of planted features and latents in float64, and the copy in which latents are assigned."""
+    return min(16.0 * config.synthetic.features * config.dict_size, 16.0 * MOST_COSINES) + DRAWING
 
 
 def _fixed_step_bytes(config: Config, d_in: int, device: str) -> float:

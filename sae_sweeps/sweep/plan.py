@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sae_sweeps.activations.hub import unreachable_reason
-from sae_sweeps.activations.model_info import ModelInfo, read_model_info
+from sae_sweeps.activations.facts import read_facts
+from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.config.sparsity import explain_sparsity, uses_listed
 from sae_sweeps.runtime.console import console, pluralize
@@ -39,6 +40,7 @@ class Plan:
     left_out: number of combinations of values that the setting `leave_out` leaves out
     pruned: number of points that halving has ended
     halving: a phrase for each kind of bracket of points, which says how many of them continue after each comparison
+    tokens_from: a phrase that says where the tokens, or the synthetic activations in their place, come from
     """
 
     points: int
@@ -55,6 +57,7 @@ class Plan:
     left_out: int = 0
     pruned: int = 0
     halving: tuple[str, ...] = ()
+    tokens_from: str = "through the language model"
 
     @classmethod
     def from_points(
@@ -74,7 +77,7 @@ class Plan:
         to_plan = points[0].config.task.name == "plan"
         packs = split_into_packs(todo, max_points)
         expected = split_into_packs(shorten(todo), max_points)
-        facts = {name: read_model_info(name, to_plan) for name in {point.config.model.name for point in todo}}
+        facts = {point.name: read_facts(point.config, to_plan) for point in todo}
         root, setting = Path(points[0].config.output_root), points[0].config.device
         calibration = Calibration(root, is_local=is_local, setting=setting, partition=partition)
         device = calibration.type
@@ -85,14 +88,15 @@ class Plan:
             packs=[len(pack) for pack in packs],
             model_tokens=sum(max(point.config.training.tokens for point in pack) for pack in expected),
             sae_tokens=sum(point.config.training.tokens for pack in expected for point in pack),
-            memory=max((_memory(pack, facts[pack[0].config.model.name], device) for pack in packs), default=0.0),
-            disk=sum(_disk(point, facts[point.config.model.name]) for point in todo),
-            hours=sum(calibration.estimate_seconds(pack, facts[pack[0].config.model.name]) for pack in expected) / 3600,
+            memory=max((_memory(pack, facts[pack[0].name], device) for pack in packs), default=0.0),
+            disk=sum(_disk(point, facts[point.name]) for point in todo),
+            hours=sum(calibration.estimate_seconds(pack, facts[pack[0].name]) for pack in expected) / 3600,
             source=_describe_source(todo, calibration),
             coefficients=tuple(
                 dict.fromkeys(explain_sparsity(each.config) for each in points if uses_listed(each.config))
             ),
             halving=tuple(describe_brackets(todo)),
+            tokens_from=_describe_tokens(todo),
             unverified=tuple(_find_unverified(todo, facts)) if to_plan else (),
         )
 
@@ -119,7 +123,7 @@ class Plan:
         lines = {
             "points": f"{self.points}" + f" ({', '.join(notes)})" * bool(notes),
             "packs": f"{len(self.packs)} ({sizes} points)" if self.packs else "none",
-            "tokens": f"{self.model_tokens:,} through the language model, {self.sae_tokens:,} through the SAEs",
+            "tokens": f"{self.model_tokens:,} {self.tokens_from}, {self.sae_tokens:,} through the SAEs",
             "memory": f"up to {self.memory / GIB:.2f} GiB on a device (estimate)",
             "disk": f"{self.disk / GIB:.2f} GiB at most, for checkpoints and SAEs",
             "hours": f"{self.hours:.2f} in total, {self.source}",
@@ -147,9 +151,15 @@ def _describe_source(todo: Sequence[Point], calibration: Calibration) -> str:
     )
 
 
+def _describe_tokens(todo: Sequence[Point]) -> str:
+    """Return the phrase `tokens_from`: synthetic activations are drawn, without a language model."""
+    is_drawn = bool(todo) and all(point.config.dataset.is_synthetic for point in todo)
+    return "drawn from planted features" if is_drawn else Plan.tokens_from
+
+
 def _find_unverified(points: Sequence[Point], facts: dict[str, ModelInfo]) -> Iterator[str]:
     """Yield a sentence for each model and data set that is unreachable, so that it could not be checked."""
-    for name, model in facts.items():
+    for name, model in {point.config.model.name: facts[point.name] for point in points}.items():
         if model.unread is not None:
             sizes = f"{model.n_layers} layers, d = {model.d_model}, {model.vocabulary:,} tokens"
             yield f"model.name={name} {model.unread}; the plan uses its published sizes ({sizes})"

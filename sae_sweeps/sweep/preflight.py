@@ -124,6 +124,8 @@ def unwritable_error(folder: Path | str, error: OSError, setting: str = "output_
 
 
 def _check_model(config: Config) -> None:
+    if config.dataset.is_synthetic:
+        return
     facts = read_model_info(config.model.name, to_plan=_is_plan(config))
     check_hook(config.model.hook, facts)
     check_model_files(config.model.name)
@@ -141,6 +143,8 @@ def _check_model(config: Config) -> None:
 
 def _check_dataset(config: Config) -> None:
     dataset = config.dataset
+    if dataset.is_synthetic:
+        return
     if dataset.format == "hub":
         if is_local_path(str(dataset.name)):
             check_local_hub_name(dataset, read=not _is_plan(config))

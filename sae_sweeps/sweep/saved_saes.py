@@ -24,7 +24,7 @@ from sae_sweeps.sweep.result_files import CHANGED, find_changed
 if TYPE_CHECKING:  # importing torch takes a second, and finding SAEs does not need it
     import torch
 
-    from sae_sweeps.activations.source import ActivationSource
+    from sae_sweeps.activations.source import Source
     from sae_sweeps.formats.description import Description
     from sae_sweeps.formats.reading import Located
     from sae_sweeps.saes import InferenceSAE
@@ -89,7 +89,7 @@ class SavedSAE:
                 fix = f"remove {point_state.RESULTS} of the point and rerun the command that trained it"
             raise ConfigError(self.setting, str(self.folder), str(error), fix) from None
 
-    def load_for(self, source: "ActivationSource", config: Config) -> "InferenceSAE":
+    def load_for(self, source: "Source", config: Config) -> "InferenceSAE":
         """Load the SAE to use it on activations of `source`, and log what `list_remarks` returns.
 
         config: configuration of the source
@@ -98,7 +98,7 @@ class SavedSAE:
         sae = self.load(source.device)
         for remark in self.list_remarks(config):
             log.warning("%s: %s", self.name, remark)
-        if sae.normalization == "center" and not source.model.has_layer_norm:
+        if sae.normalization == "center" and (source.model is None or not source.model.has_layer_norm):
             log.warning("%s: the model has no LayerNorm, so TransformerLens has not centred it either", self.name)
             sae.normalization = "none"
         return sae

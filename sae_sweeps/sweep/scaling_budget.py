@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from sae_sweeps.activations.model_info import read_model_info
+from sae_sweeps.activations.facts import read_facts
 from sae_sweeps.config import Config
 from sae_sweeps.studies.scaling import Fit, Predicted
 from sae_sweeps.sweep.calibration import Calibration
@@ -34,7 +34,7 @@ class Budget:
         point: one of the law, whose other settings the SAE would have
         Raises: ConfigError if the sizes of the language model cannot be read.
         """
-        facts = read_model_info(point.config.model.name, to_plan=True)
+        facts = read_facts(point.config, to_plan=True)
         sizes = {ROUND * round(size / ROUND) or ROUND for size in _list_values([one.dict_size for one in fit.points])}
         tokens = {round(number) for number in _list_values([one.tokens for one in fit.points])}
         if "epsilon" not in fit.names:

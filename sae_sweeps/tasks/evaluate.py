@@ -45,7 +45,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
 
 def _evaluate(study: Study, display: PointProgress) -> None:
     """Evaluate one SAE on held-out text and write the metrics to results.json."""
-    source = study.load_source()
+    source = study.load_activations()
     sae = study.load_sae("sae", source)
     display.show_stage("evaluating")
     data, batch_size = source.held_out(study.config.evaluation.tokens), study.config.training.batch_size

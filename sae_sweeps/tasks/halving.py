@@ -3,22 +3,21 @@
 import logging
 from collections.abc import Sequence
 
-from sae_sweeps.activations.source import ActivationSource
-from sae_sweeps.evaluation.metrics import TEXT
+from sae_sweeps.activations.source import Source
+from sae_sweeps.evaluation.metrics import PREDICTIONS, TEXT, is_of_planted
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.sweep.halving import Brackets, list_rungs, name_objective, read_rungs, write_value
 from sae_sweeps.tasks.point import PointRun
 
 log = logging.getLogger(__name__)
 
-WITH_MODEL = ("ce_", "kl_")  # starts of names of metrics that take the language model
 COMPARED = 8192  # held-out activations on which points are compared by a metric that takes none
 
 
 class Halving:
     """The points of a pack that wait at rungs. It does nothing for points without `halving`."""
 
-    def __init__(self, source: ActivationSource) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
         self._paused: dict[PointRun, int] = {}  # point -> the rung where it waits
 
@@ -40,9 +39,9 @@ class Halving:
         """
         name, source = name_objective(run.config), self._source.at(run.config.model.hook)
         data = source.held_out(run.config.evaluation.tokens)
-        if name.startswith(WITH_MODEL):
+        if name.startswith(PREDICTIONS):
             return run.measure(source.model, data, name)
-        if name.endswith(TEXT):  # of some of the positions
+        if name.endswith(TEXT) or is_of_planted(name):  # of some of the positions; of what is known of them
             return run.measure(None, data, name)
         return run.measure(None, data.acts_AD[:COMPARED], name)
 

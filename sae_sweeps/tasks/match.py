@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from scipy.sparse import csr_array
 
-from sae_sweeps.activations.source import ActivationSource
+from sae_sweeps.activations.source import Source
 from sae_sweeps.config import Config
 from sae_sweeps.evaluation.ratios import format_number
 from sae_sweeps.runtime.errors import ConfigError
@@ -86,7 +86,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
 def _match(study: Study, display: PointProgress) -> None:
     """Match all pairs of a study, and write latents.parquet and results.json."""
     started = time.perf_counter()
-    source = study.load_source()
+    source = study.load_activations()
     saes = {saved.name: study.load_sae(part, source) for part, saved in study.saved.items()}
     acts = _collect_activations(study, source, saes, display)
     if silent := [name for name, acts_AF in acts.items() if not acts_AF.nnz]:
@@ -106,7 +106,7 @@ def _match(study: Study, display: PointProgress) -> None:
 
 
 def _collect_activations(
-    study: Study, source: ActivationSource, saes: Mapping[str, InferenceSAE], display: PointProgress
+    study: Study, source: Source, saes: Mapping[str, InferenceSAE], display: PointProgress
 ) -> dict[str, csr_array]:
     """Return the activations (A, F) of each SAE's latents in the held-out text, by its name."""
     by_hook: dict[str, list[str]] = {}

@@ -76,7 +76,7 @@ def _decompose(study: Study, display: PointProgress) -> None:
 def _read_saes(study: Study, display: PointProgress) -> tuple[Stack, Tensor, Tensor, int]:
     """Return the latents of all sizes, their decoder directions (F, D), which are active in the text, bool (F,), and
     the number of activations read. Raises: Stopped on a stop signal."""
-    source = study.load_source()
+    source = study.load_activations()
     saes = [study.load_sae(part, source) for part in study.saved]
     stack = Stack([one.name for one in study.saved.values()], [sae.dict_size for sae in saes])
     display.show_stage("reading the text")

@@ -4,9 +4,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from sae_sweeps.activations.chunks import ActivationChunks
 from sae_sweeps.activations.model_info import ModelInfo
-from sae_sweeps.activations.source import ActivationSource
+from sae_sweeps.activations.source import Chunks, Source
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.descriptors import count_free
 from sae_sweeps.runtime.errors import BrokenTextError, describe_error
@@ -53,8 +52,8 @@ class Pack:
 
     def __init__(
         self,
-        source: ActivationSource,
-        stream: ActivationChunks,
+        source: Source,
+        stream: Chunks,
         patience: float,
         progress: SweepProgress,
         on_finished: OnFinished,

@@ -9,9 +9,9 @@ from dataclasses import asdict
 import torch
 from filelock import FileLock
 
-from sae_sweeps.activations.chunks import ActivationChunks
 from sae_sweeps.activations.held_out import HeldOut
 from sae_sweeps.activations.language_model import LanguageModel
+from sae_sweeps.activations.source import Chunks
 from sae_sweeps.config import Config
 from sae_sweeps.config.saes import PenaltyConfig
 from sae_sweeps.config.sparsity import explain_sparsity, resolve_sparsity
@@ -55,7 +55,7 @@ class PointRun:
         point: Point,
         d_in: int,
         device: torch.device,
-        stream: ActivationChunks,
+        stream: Chunks,
         saver: Saver,
         deadline: float,
         progress: SweepProgress,
@@ -244,7 +244,7 @@ class PointRun:
         self._tracker.finish({"pruned": reason})
         self.close()
 
-    def finish(self, model: LanguageModel, data: HeldOut) -> None:
+    def finish(self, model: LanguageModel | None, data: HeldOut) -> None:
         """Evaluate the trained SAE on held-out data, write the SAE and the results, and close the point.
 
         results.json is written after all other files, because it marks the point as done. Only the W&B run ends later.

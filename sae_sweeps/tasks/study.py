@@ -10,10 +10,11 @@ from typing import Any
 
 from sae_sweeps.activations.hooks import is_same_activation
 from sae_sweeps.activations.model_info import is_same_model
-from sae_sweeps.activations.source import ActivationSource, load_source
+from sae_sweeps.activations.source import ActivationSource, Source, load_source
 from sae_sweeps.config import Config, DatasetConfig, ModelConfig
 from sae_sweeps.config.identity import select_shown_settings, select_stream_settings
 from sae_sweeps.config.schema import get_setting
+from sae_sweeps.config.tasks import WITHOUT_MODEL
 from sae_sweeps.evaluation.ratios import explain_missing, require_numbers
 from sae_sweeps.runtime.devices import choose_device
 from sae_sweeps.runtime.errors import ConfigError, describe_error
@@ -59,6 +60,8 @@ class Study:
 
         Raises: ConfigError for another model or hook than the SAEs', documents of their training, or no valid name.
         """
+        for one in saved.values():
+            _require_source(task, one, command)
         main = _apply_command(next(iter(saved.values())), command)
         hashed_settings = {name: value for name, value in settings.items() if name not in SETTINGS_WITHOUT_EFFECT}
         taken = ("name", "output_root", "device", "tracking", "task")
@@ -72,11 +75,20 @@ class Study:
 
     def load_source(self) -> ActivationSource:
         """Load the language model and the text. Raises: ConfigError if the model or the text cannot be used."""
+        source = self.load_activations()
+        assert isinstance(source, ActivationSource), "_require_source has refused synthetic activations"
+        return source
+
+    def load_activations(self) -> Source:
+        """Load the source of the activations, for a study that synthetic activations are enough for.
+
+        Raises: ConfigError if the language model or the text cannot be used.
+        """
         for error in Preflight().find_problems(self.config):
             raise error
         return load_source(self.config, choose_device(self.config.device))
 
-    def load_sae(self, part: str, source: ActivationSource) -> InferenceSAE:
+    def load_sae(self, part: str, source: Source) -> InferenceSAE:
         """Load the SAE with the role `part` in the study, such as "small".
 
         Raises: ConfigError if the files cannot be read, or d_in differs from the width of the activations.
@@ -146,6 +158,22 @@ def _apply_command(saved: SavedSAE, command: Config) -> Config:
     config = saved.configure(command)
     _require_held_out(saved, config.dataset)
     return config
+
+
+def _require_source(task: str, saved: SavedSAE, command: Config) -> None:
+    """Require that a study can be made of the SAE's activations: many need a language model and text.
+
+    Raises: ConfigError if synthetic activations are not enough for it, or if the command names other activations.
+    """
+    is_synthetic = saved.config.dataset.is_synthetic
+    if is_synthetic and task not in WITHOUT_MODEL:
+        problem = f"needs a language model, but {saved.title} was trained on synthetic activations"
+        raise ConfigError("task", task, problem, f"task={', task='.join(WITHOUT_MODEL)} or another SAE")
+    given = {"dataset", "dataset.format"} & set(command.given)
+    if given and is_synthetic != command.dataset.is_synthetic:
+        kind, other = ("synthetic activations", "text") if is_synthetic else ("text", "synthetic activations")
+        problem = f"{saved.title} was trained on {kind}, and cannot be measured on {other}"
+        raise ConfigError("dataset", command.dataset.format, problem, "leave dataset out")
 
 
 def _require_held_out(saved: SavedSAE, dataset: DatasetConfig) -> None:

@@ -8,8 +8,9 @@ from contextlib import ExitStack
 import torch
 
 from sae_sweeps.activations.chunks import ActivationChunks
-from sae_sweeps.activations.model_info import read_model_info
-from sae_sweeps.activations.source import ActivationSource, load_source
+from sae_sweeps.activations.facts import read_facts
+from sae_sweeps.activations.source import Chunks, Source, load_source
+from sae_sweeps.activations.synthetic import SyntheticSource
 from sae_sweeps.runtime import logs, signals
 from sae_sweeps.runtime.console import pluralize
 from sae_sweeps.runtime.descriptors import count_free
@@ -57,7 +58,7 @@ def run(points: Sequence[Point], limits: Limits, progress: SweepProgress, on_fin
 
 
 def _train_in_parts(points: Sequence[Point], limits: Limits, progress: SweepProgress, on_finished: OnFinished) -> None:
-    """Load the language model, split the points into parts that fit in memory, and train one part after another."""
+    """Load the source of activations, split the points into parts that fit in memory, and train one part after another."""
     config, began = points[0].config, time.perf_counter()
     source = load_source(config, choose_device(config.device))
     trainable = []
@@ -69,11 +70,13 @@ def _train_in_parts(points: Sequence[Point], limits: Limits, progress: SweepProg
             trainable.append(point)
     if not trainable:
         return
+    if isinstance(source, SyntheticSource):
+        source.save(trainable[0].folder.parent)
     memory, limited_by = limits.memory, "hydra.launcher.max_memory"
     if memory is None:
         memory, limited_by = 0.9 * free_bytes(source.device), "free memory"
     openable = split_by_files(trainable, count_free())
-    facts = read_model_info(config.model.name)
+    facts = read_facts(config)
     parts = [part for pack in openable for part in split_to_fit(pack, facts, source.device.type, memory, limited_by)]
     loading = time.perf_counter() - began  # seconds to load the model and the held-out data, added to the first part
     waiting = Waiting(parts, facts, source.device.type, memory)
@@ -89,7 +92,7 @@ def _train_in_parts(points: Sequence[Point], limits: Limits, progress: SweepProg
 def _train_pack(
     points: Sequence[Point],
     waiting: Waiting,
-    source: ActivationSource,
+    source: Source,
     patience: float,
     progress: SweepProgress,
     on_finished: OnFinished,
@@ -123,7 +126,7 @@ def _train_pack(
 
 
 def _account_seconds(
-    points: Sequence[Point], pack: Pack, stream: ActivationChunks, total: float
+    points: Sequence[Point], pack: Pack, stream: Chunks, total: float
 ) -> dict[str, float] | None:
     """Log and return the seconds of a pack, with the keys of calibration.json.
 
