@@ -43,7 +43,7 @@ def measure_stitching(folder: Path, architecture: str) -> dict[str, float]:
     """Return the seconds of stitching and of evaluating the pair of this architecture in a sweep's folder."""
     import torch
 
-    from sae_sweeps.activations.source import load_source
+    from sae_sweeps.activations.source import ActivationSource, load_source
     from sae_sweeps.config.studies import StitchConfig
     from sae_sweeps.evaluation.evaluate import evaluate
     from sae_sweeps.evaluation.reconstruction import BATCH
@@ -77,6 +77,7 @@ def measure_stitching(folder: Path, architecture: str) -> dict[str, float]:
     _, reconstructing = time_call(reconstruct)
     _, evaluating = time_call(lambda: [evaluate(sae, inputs.model, data) for sae in saes])
     pair, stitching = time_call(stitch)
+    assert isinstance(inputs, ActivationSource), "the text is no synthetic one"
     _, on_the_way = time_call(lambda: measure_ce_degradation(pair, inputs))
     return {
         "activations": len(data.acts_AD),

@@ -8,6 +8,7 @@ normal variable of its own is above a threshold (a Gaussian copula) and its pare
 # of all activations, R shared factors of a level
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -193,7 +194,7 @@ def find_parents(sizes: list[int]) -> Tensor:
     sizes: number of features on each level, from the top
     """
     parents, levels = [torch.full((sizes[0],), -1)], list(_split_levels(sizes))
-    for above, level in zip(levels, levels[1:], strict=False):
+    for above, level in itertools.pairwise(levels):
         parents.append(above.start + torch.arange(level.stop - level.start) % (above.stop - above.start))
     return torch.cat(parents)
 

@@ -1,4 +1,4 @@
-"""The source of activations for a pack or a study, loaded once: a language model and a text, or a planted dictionary."""
+"""The source of activations for a pack or a study, loaded once: a language model and text, or planted features."""
 
 import json
 import logging

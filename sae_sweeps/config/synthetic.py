@@ -37,8 +37,8 @@ class SyntheticConfig:
     """Activations from a planted dictionary, without a language model or text; only for dataset=synthetic."""
 
     dim: int = 64  # width of an activation
-    features: int = 256  # planted features; more than `dim` are in superposition
-    active: float = 8.0  # mean number of features that are active in an activation: the L0 of the planted dictionary
+    features: int = 128  # planted features; more than `dim` are in superposition
+    active: float = 4.0  # mean number of features that are active in an activation: the L0 of the planted dictionary
     exponent: float = 0.5  # firing probabilities fall as rank^-exponent, from the most frequent feature; 0: all equal
     magnitude: float = 1.0  # mean value of an active feature
     magnitude_spread: float = 0.25  # standard deviation of an active feature's value, as a share of its mean
@@ -93,7 +93,9 @@ class SyntheticConfig:
 
     def _find_ranges(self) -> list[Problem]:
         least: dict[str, float] = dict.fromkeys(("dim", "features", "branching", "correlation_rank"), 1)
-        least |= dict.fromkeys(("depth", "seed", "exponent", "magnitude_spread", "magnitude_exponent", "bias", "noise"), 0)
+        least |= dict.fromkeys(
+            ("depth", "seed", "exponent", "magnitude_spread", "magnitude_exponent", "bias", "noise"), 0
+        )
         least |= {"magnitude": LEAST_MAGNITUDE}
         found = []
         for name, low in least.items():
@@ -108,11 +110,15 @@ class SyntheticConfig:
     def _find_choices(self) -> list[Problem]:
         found = []
         if self.directions not in DIRECTIONS:
-            found.append(Problem("directions", f"must be one of {', '.join(DIRECTIONS)}", "synthetic.directions=random"))
+            found.append(
+                Problem("directions", f"must be one of {', '.join(DIRECTIONS)}", "synthetic.directions=random")
+            )
         if not 0 <= self.correlation < 1:
             found.append(Problem("correlation", "must be at least 0 and below 1", "synthetic.correlation=0.5"))
         if not 0 < self.child_probability <= 1:
-            found.append(Problem("child_probability", "must be above 0 and at most 1", "synthetic.child_probability=0.5"))
+            found.append(
+                Problem("child_probability", "must be above 0 and at most 1", "synthetic.child_probability=0.5")
+            )
         return found
 
 

@@ -14,8 +14,8 @@ from sae_sweeps.activations.predictions import Losses
 from sae_sweeps.evaluation.equal_l0 import EqualL0, measure_equal_l0
 from sae_sweeps.evaluation.metrics import TEXT
 from sae_sweeps.evaluation.ratios import CE_ROUNDING, divide
-from sae_sweeps.evaluation.recovery import measure_recovery
 from sae_sweeps.evaluation.reconstruction import Reconstruction, measure_variance, reconstruct
+from sae_sweeps.evaluation.recovery import measure_recovery
 from sae_sweeps.evaluation.sparsity import describe_sparsity
 from sae_sweeps.evaluation.unit_sums import UnitSums, sum_by_unit
 from sae_sweeps.runtime.errors import ConfigError
@@ -136,7 +136,9 @@ def evaluate(
 
 
 @torch.no_grad()
-def evaluate_whole(sae: SAE, model: LanguageModel | None, data: HeldOut, *, k: int | None, batch_size: int) -> Evaluation:
+def evaluate_whole(
+    sae: SAE, model: LanguageModel | None, data: HeldOut, *, k: int | None, batch_size: int
+) -> Evaluation:
     """Return the metrics of a saved SAE as `evaluate` does, its numbers of active latents, and the sums by document.
 
     Raises: ConfigError as `evaluate` does.

@@ -65,7 +65,9 @@ _METRICS = (
     _detail("bias_shift", "bias shift", "", 3, None, SHIFT),
     _optional("nmse_batch", "NMSE in batches", "", 4, "min", f"NMSE {IN_BATCHES}"),
     _detail("l0_batch", "L0 in batches", "", 1, None, f"L0 {IN_BATCHES}"),
-    _optional("mcc", "MCC", "", 4, "max", f"mean absolute cosine of planted features with their latents, {MATCHED}", "MCC"),
+    _optional(
+        "mcc", "MCC", "", 4, "max", f"mean absolute cosine of planted features with their latents, {MATCHED}", "MCC"
+    ),
     _optional("feature_f1", "F1", "", 4, "max", f"F1 of {FIRING}", "F1"),
     _optional("feature_precision", "precision", "", 4, "max", f"precision of {FIRING}"),
     _optional("feature_recall", "recall", "", 4, "max", f"recall of {FIRING}"),

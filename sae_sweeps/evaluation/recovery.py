@@ -1,12 +1,11 @@
 """How well an SAE recovers the features that were planted in synthetic activations.
 
 Every planted feature is assigned one latent, and no latent to two features, so that the sum of the absolute cosines of
-their directions is as large as possible (the Hungarian method). This is the matching of SAELens' and of arXiv:2505.20254
-for the MCC.
+their directions is as large as possible (the Hungarian method), as for the MCC of arXiv:2505.20254 and of SAELens.
 """
 
-# A held-out activations, B of them in a batch, D width, F latents, G planted features, N active ones of all activations,
-# P pairs of a feature and a latent
+# A held-out activations, B of them in a batch, D width, F latents, G planted features, N features active in an
+# activation, of all activations, P pairs of a feature and a latent
 
 from typing import NamedTuple
 

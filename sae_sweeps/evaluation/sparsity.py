@@ -19,17 +19,21 @@ def describe_sparsity(sae: SAE, data: HeldOut, active_A: Tensor) -> dict[str, An
 
     histogram: `width` and `counts` of bins of one width from 0; bin i has the activations with i * width to
         (i + 1) * width - 1 active latents
-    by_position: mean over the text at each position of the sequences, S values; None at positions without any
+    by_position: mean over the text at each position of the sequences, S values; None at positions without any. Empty
+        for synthetic activations, which are in no sequence
     special: `positions`, those of the held-out text with BOS or another special token, and `l0`, the mean over them,
         whether or not they count as data; None if there are none
     """
+    by_position: list[float | None] = []
     is_text_A = data.is_text_NS[data.is_data_NS]
     position_A = data.is_data_NS.nonzero()[:, 1]
     special_PD = data.special_acts_PD.to(sae.W_dec.device)
     l0 = reconstruct(sae, special_PD).l0 if len(special_PD) > 0 else None
+    if data.truth is None:
+        by_position = average(active_A.cpu()[is_text_A], position_A[is_text_A], data.tokens_NS.shape[1])
     return {
         "histogram": count_in_bins(active_A),
-        "by_position": average(active_A.cpu()[is_text_A], position_A[is_text_A], data.tokens_NS.shape[1]),
+        "by_position": by_position,
         "special": {"positions": len(special_PD), "l0": l0},
     }
 

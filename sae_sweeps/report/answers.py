@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from sae_sweeps.activations.units import DOCUMENT, FEW
+from sae_sweeps.activations.units import DOCUMENT, FEW, SEQUENCE
 from sae_sweeps.evaluation.bootstrap import Difference, Interval
 from sae_sweeps.evaluation.metrics import METRICS
 from sae_sweeps.report.contests import CE, ERROR, Contest, Kind
@@ -123,8 +123,10 @@ def _describe_method(contests: Sequence[Contest]) -> str:
     """Return a sentence on the intervals: by which method, and over what."""
     units = sorted({(contest.units, contest.unit) for contest in contests})
     counted = " or ".join(f"{number:,} {unit}s" for number, unit in units)
-    held_out = f", because fewer than {FEW} documents are held out" * any(unit != DOCUMENT for _, unit in units)
-    return f"In brackets are 95 % intervals, from a paired bootstrap over {counted} of the held-out text{held_out}."
+    held_out = f" of the held-out text, because fewer than {FEW} documents are held out"
+    if not any(unit == SEQUENCE for _, unit in units):
+        held_out = " of the held-out text" if any(unit == DOCUMENT for _, unit in units) else ""
+    return f"In brackets are 95 % intervals, from a paired bootstrap over {counted}{held_out}."
 
 
 def list_differences(contests: Sequence[Contest]) -> list[list[str]]:

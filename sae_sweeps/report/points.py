@@ -57,7 +57,8 @@ def list_points(groups: Sequence[Group]) -> list[dict[str, Any]]:
                     "metrics": results.get("metrics"),
                     "intervals": _round_ends(read_intervals(results.get("intervals"))),
                     "training": results.get("training"),
-                    "has_sparsity": read_sparsity(point) is not None,
+                    "has_sparsity": (sparsity := read_sparsity(point)) is not None,
+                    "has_positions": bool(sparsity and sparsity["by_position"]),
                     "settings": collect_settings(point),
                 }
             )

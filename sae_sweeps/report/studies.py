@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from sae_sweeps.config.differences import shorten_path
-from sae_sweeps.evaluation.metrics import METRICS, remark_on
+from sae_sweeps.evaluation.metrics import METRICS, choose_metrics, remark_on
 from sae_sweeps.evaluation.ratios import divide
 from sae_sweeps.formats.layout import SAE_FOLDER
 from sae_sweeps.report.blocks import round_digits
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 MAX_SCATTER_POINTS = 2500
 BINS = 60  # bins of a histogram of cosines
 MAX_ROC_POINTS = 200
+# metrics of a table of evaluated SAEs, if they have them
+EVALUATED = ("nmse", "fvu", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean", "mcc", "feature_f1")
 
 
 def collect_studies(studies: Sequence[FinishedStudy]) -> dict[str, list[dict[str, Any]]]:
@@ -42,9 +44,10 @@ def collect_studies(studies: Sequence[FinishedStudy]) -> dict[str, list[dict[str
 
 def list_evaluated(studies: Sequence[FinishedStudy]) -> list[list[str]]:
     """Return table rows of the SAEs that `task=evaluate` evaluated, lowest NMSE first. The first row has the titles."""
-    metrics = ("nmse", "fvu", "l0", "dead_fraction", "ce_degradation", "ce_recovered_mean")
-    rows: list[list[str]] = [["SAE", "model and hook", *(METRICS[name].title for name in metrics), "held-out tokens"]]
     evaluated = [study for study in studies if study.task == "evaluate"]
+    known = {metric.name for metric in choose_metrics(study.results["metrics"] for study in evaluated)}
+    metrics = [name for name in EVALUATED if name in known]
+    rows: list[list[str]] = [["SAE", "model and hook", *(METRICS[name].title for name in metrics), "held-out tokens"]]
     found: list[tuple[float, list[str]]] = []
     for study in evaluated:
         with skip_unreadable(study.folder):

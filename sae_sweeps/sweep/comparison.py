@@ -12,6 +12,7 @@ from sae_sweeps.config import from_json
 from sae_sweeps.config.differences import find_varying, flatten, shorten_path, shorten_paths
 from sae_sweeps.config.identity import select_result_settings
 from sae_sweeps.config.saes import architecture_title
+from sae_sweeps.config.synthetic import SYNTHETIC, SyntheticConfig
 from sae_sweeps.evaluation.metrics import Metric, is_worse_than_mean
 from sae_sweeps.sweep.point_state import State, read_results
 from sae_sweeps.sweep.result_files import find_changed
@@ -190,11 +191,25 @@ def find_contest(point: ComparedPoint) -> tuple[int, str]:
 
 
 def describe_data(point: ComparedPoint) -> str:
-    """Return the model, hook and text of a point as one phrase: "MODEL, HOOK, on TEXT"."""
+    """Return the model, hook and text of a point as one phrase: "MODEL, HOOK, on TEXT".
+
+    For synthetic activations they are the numbers of what is planted, how, and the seed of the draw.
+    """
     model, dataset = point.config["model"], point.config["dataset"]
+    if dataset["format"] == SYNTHETIC:
+        return _describe_planted(point.config["synthetic"])
     files = dataset["files"]
     texts = [dataset["name"]] if dataset["name"] else [files] if isinstance(files, str) else files or []
     return f"{shorten_path(model['name'])}, {model['hook']}, on {', '.join(map(shorten_path, texts))}"
+
+
+def _describe_planted(settings: Mapping[str, Any]) -> str:
+    """Return a phrase of three parts on a planted dictionary: its size, L0, and every setting that is no default."""
+    size = f"{settings['features']} planted features in {settings['dim']} dimensions"
+    usual = vars(SyntheticConfig())
+    named = ("features", "dim", "active")
+    others = [f"{name} {value}" for name, value in settings.items() if name not in named and value != usual.get(name)]
+    return f"{size}, {settings['active']:g} active on average, on {' and '.join(others) or 'default settings'}"
 
 
 def distinguish_data(described: Sequence[str]) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from sae_sweeps.activations.hooks import WIDE_HOOKS, is_same_activation
 from sae_sweeps.activations.facts import read_facts
+from sae_sweeps.activations.hooks import WIDE_HOOKS, is_same_activation
 from sae_sweeps.activations.model_info import is_same_model
 from sae_sweeps.config import Config
 from sae_sweeps.config.commands import format_setting

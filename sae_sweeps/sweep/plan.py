@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_sweeps.activations.hub import unreachable_reason
 from sae_sweeps.activations.facts import read_facts
+from sae_sweeps.activations.hub import unreachable_reason
 from sae_sweeps.activations.model_info import ModelInfo
 from sae_sweeps.config import LimitsConfig
 from sae_sweeps.config.sparsity import explain_sparsity, uses_listed

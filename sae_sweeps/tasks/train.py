@@ -7,7 +7,6 @@ from contextlib import ExitStack
 
 import torch
 
-from sae_sweeps.activations.chunks import ActivationChunks
 from sae_sweeps.activations.facts import read_facts
 from sae_sweeps.activations.source import Chunks, Source, load_source
 from sae_sweeps.activations.synthetic import SyntheticSource
@@ -58,7 +57,7 @@ def run(points: Sequence[Point], limits: Limits, progress: SweepProgress, on_fin
 
 
 def _train_in_parts(points: Sequence[Point], limits: Limits, progress: SweepProgress, on_finished: OnFinished) -> None:
-    """Load the source of activations, split the points into parts that fit in memory, and train one part after another."""
+    """Load the source of activations, split the points into parts that fit in memory, and train part after part."""
     config, began = points[0].config, time.perf_counter()
     source = load_source(config, choose_device(config.device))
     trainable = []
@@ -125,9 +124,7 @@ def _train_pack(
     return _account_seconds(points, pack, stream, time.perf_counter() - began)
 
 
-def _account_seconds(
-    points: Sequence[Point], pack: Pack, stream: Chunks, total: float
-) -> dict[str, float] | None:
+def _account_seconds(points: Sequence[Point], pack: Pack, stream: Chunks, total: float) -> dict[str, float] | None:
     """Log and return the seconds of a pack, with the keys of calibration.json.
 
     "model": activations; "steps": training steps; "point": evaluation; "pack": the rest of `total`. Returns None if

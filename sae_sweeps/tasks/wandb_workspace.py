@@ -2,9 +2,11 @@
 
 import importlib.util
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from sae_sweeps.config import Config
+from sae_sweeps.config.synthetic import is_synthetic
 from sae_sweeps.runtime.errors import NO_POINTS, NotRunError, first_line
 from sae_sweeps.runtime.records import read_record, write_record
 from sae_sweeps.sweep import Sweep
@@ -16,7 +18,8 @@ log = logging.getLogger(__name__)
 
 ADDRESS = "wandb_workspace.json"  # in the sweep's folder: url, entity and project of the saved view
 CURVES = {"train/mse": "MSE", "train/loss": "loss", "train/l0": "L0", "train/dead_fraction": "dead latents"}
-COMPARED = ("eval/nmse", "eval/ce_degradation", "eval/l0", "eval/dead_fraction")
+COMPARED = ("nmse", "ce_degradation", "mcc", "feature_f1", "l0", "dead_fraction")
+LANGUAGE, PLANTED = ("ce_degradation",), ("mcc", "feature_f1")  # with a language model; of synthetic activations
 REQUIREMENTS = "a workspace needs an API key (`wandb login` or WANDB_API_KEY) and a server that supports saved views"
 
 
@@ -54,7 +57,8 @@ def run(sweep: Sweep, config: Config) -> list[str]:
         entity = tracking.entity or wandb.Api(timeout=20).default_entity
         if entity is None:
             return [f"{server} has no default entity for this API key. Fix: set tracking.entity"]
-        view = build_workspace(sweep.name, entity, tracking.project)
+        left_out = LANGUAGE if all(is_synthetic(point["config"]) for point in points.values()) else PLANTED
+        view = build_workspace(sweep.name, entity, tracking.project, left_out)
         address = _save(view, read_record(sweep.folder / ADDRESS, {"url": str, "entity": str, "project": str}))
     except Exception as error:
         return [f"{server} refused the workspace ({first_line(error)}); {REQUIREMENTS}"]
@@ -85,12 +89,13 @@ def _save(view: Any, known: dict[str, str] | None) -> dict[str, str]:
     return {"url": saved.url, "entity": saved.entity, "project": saved.project}
 
 
-def build_workspace(name: str, entity: str, project: str) -> Any:
+def build_workspace(name: str, entity: str, project: str, left_out: Sequence[str] = PLANTED) -> Any:
     """Build the W&B workspace of a sweep: runs by job type, training curves, and charts that compare final metrics.
 
     The runs are grouped down to single runs, because W&B draws a group as one line.
 
     name: name of the sweep
+    left_out: metrics that its points do not have
     """
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
@@ -99,13 +104,18 @@ def build_workspace(name: str, entity: str, project: str) -> Any:
     scatters = [
         wr.ScatterPlot(title=f"{title} against L0", x=wr.SummaryMetric("eval/l0"), y=wr.SummaryMetric(f"eval/{metric}"))
         for metric, title in PARETO.items()
+        if metric not in left_out
     ]
     axes = ["sae.architecture", "dict_size", "k"]
     parallel = wr.ParallelCoordinatesPlot(
         title="settings and results",
         columns=[
             *(wr.ParallelCoordinatesPlotColumn(wr.Config(axis)) for axis in axes),
-            *(wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(metric)) for metric in COMPARED),
+            *(
+                wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(f"eval/{metric}"))
+                for metric in COMPARED
+                if metric not in left_out
+            ),
         ],
     )
     compared: list[Any] = [

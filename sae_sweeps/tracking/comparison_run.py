@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 IDENTITY = "wandb_compare.json"  # in the sweep's folder: id of the run, and hashes of the table and report in it
 JOB_TYPE = "compare"
 AXIS = "version"  # x axis of the run, which has only one step
-PARETO = {"nmse": "NMSE", "ce_degradation": "CE degradation"}  # metrics plotted against L0
+# metrics plotted against L0, of SAEs that have them
+PARETO = {"nmse": "NMSE", "ce_degradation": "CE degradation", "mcc": "MCC", "feature_f1": "F1"}
 POINTS, GROUPS, REPORT = "points", "groups", "report"  # names of the logged tables and the logged HTML page
 
 
@@ -89,6 +90,8 @@ def _update(sweep: Sweep, tracking: TrackingConfig, points: Sequence[ComparedPoi
         rows = [
             [group.label, group.mean["l0"], group.mean[name]] for group in groups if {"l0", name} <= group.mean.keys()
         ]
+        if not rows:
+            continue
         run.scatter(f"{name}_against_l0", ["SAE", "L0", title], rows, "L0", title)
         run.lines(f"{name}_against_l0_by_size", _series(groups, name), "L0", title)
     if report is not None:

@@ -34,6 +34,8 @@ function makeErrorBars(rows, metric) {
   return array.some(Boolean) ? { array, thickness: 1, width: 3, color: cssColor("plain") } : undefined;
 }
 
+const isHigherBetter = (metric) => metrics.get(metric).best === "max";
+
 // The Pareto front, from left to right: rows for which no other row is lower in both x and y.
 function paretoFront(rows, x, y) {
   const ordered = [...rows].sort((a, b) => x(a) - x(b) || y(a) - y(b));
@@ -42,7 +44,7 @@ function paretoFront(rows, x, y) {
 }
 
 function makeTooltip(row) {
-  const numbers = ["nmse", "l0", "ce_degradation", "dead_fraction"].filter((name) => row.mean[name] != null);
+  const numbers = ["nmse", "l0", "ce_degradation", "mcc", "feature_f1", "dead_fraction"].filter((name) => row.mean[name] != null);
   const lines = numbers.map(
     (name) =>
       `${metricTitle(name)} ${formatMetric(name, row.mean[name])}` +
@@ -116,7 +118,7 @@ function plotAgainstL0(metric, hidden) {
   const getX = (row) => row.mean.l0;
   const rows = rowsOf(metric, hidden);
   const traces = groupSeries(rows, "k").flatMap((members) => {
-    const front = paretoFront(members, getX, (row) => row.mean[metric]);
+    const front = paretoFront(members, getX, (row) => (isHigherBetter(metric) ? -1 : 1) * row.mean[metric]);
     const line = front.length > 1 ? [...makeBand(front, getX, metric), joinRows(front, getX, metric)] : [];
     return [...line, scatter(members, getX, metric, { error_x: makeErrorBars(members, "l0") })];
   });
@@ -183,18 +185,24 @@ function addComparison() {
   const hasFronts = groupSeries(finishedRows(), "k").some((members) => members.length > 1);
   const hasIntervals = rows.some((row) => row.intervals.nmse);
   const hasSeeds = report.groups.length < report.points.length;
+  // synthetic activations have planted features in place of a language model
+  const compared = ["nmse", "ce_degradation", "mcc", "feature_f1"].filter((name) => metrics.has(name));
+  const higher = compared.filter(isHigherBetter);
   document.getElementById("sparsity-caption").textContent =
-    "The finished points that the table shows. Lower is better." +
+    "The finished points that the table shows. " +
+    (higher.length ? `Lower NMSE and higher ${higher.map(metricTitle).join(" and ")} are better.` : "Lower is better.") +
     (hasFronts ? " Lines: Pareto front over k of SAEs that are otherwise alike." : "") +
     (hasSeeds ? " Error bars: standard deviation over seeds." : "") +
     (hasIntervals
       ? " Bands: 95 % intervals of each SAE by itself. All are measured on the same text, so two SAEs whose bands overlap" +
         " can differ clearly: see Differences."
       : "");
-  add(charts, "NMSE against L0", "", (hidden) => plotAgainstL0("nmse", hidden));
-  add(charts, "CE degradation against L0", "", (hidden) => plotAgainstL0("ce_degradation", hidden));
-  add(charts, "NMSE against dictionary size", "", (hidden) => plotAgainstSize("nmse", hidden));
-  add(charts, "CE degradation against dictionary size", "", (hidden) => plotAgainstSize("ce_degradation", hidden));
+  for (const [axis, plot] of [
+    ["L0", plotAgainstL0],
+    ["dictionary size", plotAgainstSize],
+  ])
+    for (const name of compared)
+      add(charts, `${metrics.get(name).title} against ${axis}`, "", (hidden) => plot(name, hidden));
   const judged = judgedOn(report.points);
   added.push(
     addBars(

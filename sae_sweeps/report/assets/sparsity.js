@@ -47,18 +47,19 @@ function describeSpecial() {
   return `Mean over the text, without BOS and other special tokens${listed && `, where it is: ${listed}`}.`;
 }
 
-// Two charts, if a point has numbers of active latents.
+// One or two charts, if a point has numbers of active latents.
 function addSparsity(parent) {
   if (!report.points.some((point) => point.has_sparsity)) return [];
   const add = (title, caption, getLine, titles) =>
     addChart(parent, title, caption, (hidden) => plotSparsity(hidden, getLine, titles));
   const histogram = add("Active latents per activation", "", histogramLine, ["active latents", "share of activations"]);
   const positions = ["position in the sequence", "mean active latents"];
-  const byPosition = add("Active latents by position", describeSpecial(), positionLine, positions);
+  const isText = report.points.some((point) => point.has_positions); // synthetic activations are in no sequence
+  const byPosition = isText ? [add("Active latents by position", describeSpecial(), positionLine, positions)] : [];
   readBlock("sparsity").then((decoded) => {
     sparsity = decoded;
-    byPosition.area.previousElementSibling.textContent = describeSpecial();
-    refresh([histogram, byPosition]);
+    for (const chart of byPosition) chart.area.previousElementSibling.textContent = describeSpecial();
+    refresh([histogram, ...byPosition]);
   });
-  return [histogram, byPosition];
+  return [histogram, ...byPosition];
 }
