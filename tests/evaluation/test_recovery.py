@@ -115,7 +115,9 @@ def test_random_directions_are_near_chance():
     planted = plant(dim=64, features=64)
     acts_AD, truth = draw(planted)
     generator = torch.Generator().manual_seed(0)
-    found = measure_recovery(sae_of(torch.nn.functional.normalize(torch.randn(64, 64, generator=generator))), acts_AD, truth)
+    found = measure_recovery(
+        sae_of(torch.nn.functional.normalize(torch.randn(64, 64, generator=generator))), acts_AD, truth
+    )
     assert 0.15 < found["mcc"] < 0.35  # cosines of random directions are of size 1 / 8, and the largest are chosen
     assert found["feature_f1"] < 0.3
 
