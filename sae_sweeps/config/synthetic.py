@@ -84,10 +84,10 @@ class SyntheticConfig:
             found.append(Problem("features", problem, f"synthetic.features={MOST_NUMBERS // self.dim}, or a lower dim"))
         elif self.active > self.most_active:
             most = math.floor(self.most_active * 1000) / 1000
-            cause = f"synthetic.features={self.features}"
+            problem = f"must be at most {most:g}: no more can be active of {self.features} features"
             if len(self.levels) > 1:
-                cause += f" in {len(self.levels)} levels with synthetic.child_probability={self.child_probability:g}"
-            problem = f"must be at most {most:g}, which {cause} allows"
+                share = f"synthetic.child_probability={self.child_probability:g}"
+                problem += f" in {len(self.levels)} levels with {share}"
             found.append(Problem("active", problem, f"synthetic.active={most:g}, or more features"))
         return found
 

@@ -56,7 +56,7 @@ def test_points_of_other_dictionaries_share_no_stream():
         ("features", 0, "must be at least 1"),
         ("active", 0.0, "must be greater than 0"),
         ("active", math.nan, "must be greater than 0"),
-        ("active", 129.0, "must be at most 128, which synthetic.features=128 allows"),
+        ("active", 129.0, "must be at most 128: no more can be active of 128 features"),
         ("exponent", -1.0, "must be at least 0"),
         ("exponent", math.inf, "must be at least 0"),
         ("magnitude", 0.0, "must be from 1e-06 to 1e+06"),
