@@ -58,14 +58,14 @@ class SyntheticChunks:
         return dict.fromkeys(hooks, self.chunk(index))
 
     def read_ahead(self, index: int) -> None:
-        """Do nothing: there is no text to read."""
+        """Accept what `ActivationChunks` accepts; there is no text to read."""
 
     def count_left_out(self, activations: int) -> int:
         """Return 0: no position is left out."""
         return 0
 
     def close(self) -> None:
-        """Do nothing: no thread is reading."""
+        """End the reading ahead, of which there is none."""
 
 
 class SyntheticSource:

@@ -64,7 +64,7 @@ def measure_recovery(sae: SAE, acts_AD: Tensor, truth: Truth) -> Metrics:
 
 
 def assign_latents(W_FD: Tensor, W_GD: Tensor) -> Assignment:
-    """Assign latents with the decoder directions (F, D), of any norm, to features with the directions (G, D)."""
+    """Match latents with the decoder directions (F, D), of any norm, to features with the directions (G, D)."""
     W_FD, W_GD = normalize(W_FD.float(), dim=1), W_GD.to(W_FD.device).float()
     best_G = torch.empty(len(W_GD), device=W_FD.device)
     fits = len(W_GD) * len(W_FD) <= MOST_PAIRS

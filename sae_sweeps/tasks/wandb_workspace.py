@@ -106,18 +106,12 @@ def build_workspace(name: str, entity: str, project: str, left_out: Sequence[str
         for metric, title in PARETO.items()
         if metric not in left_out
     ]
-    axes = ["sae.architecture", "dict_size", "k"]
-    parallel = wr.ParallelCoordinatesPlot(
-        title="settings and results",
-        columns=[
-            *(wr.ParallelCoordinatesPlotColumn(wr.Config(axis)) for axis in axes),
-            *(
-                wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(f"eval/{metric}"))
-                for metric in COMPARED
-                if metric not in left_out
-            ),
-        ],
-    )
+    axes = [
+        *(wr.Config(axis) for axis in ("sae.architecture", "dict_size", "k")),
+        *(wr.SummaryMetric(f"eval/{metric}") for metric in COMPARED if metric not in left_out),
+    ]
+    columns = [wr.ParallelCoordinatesPlotColumn(axis) for axis in axes]
+    parallel = wr.ParallelCoordinatesPlot(title="settings and results", columns=columns)
     compared: list[Any] = [
         *scatters,
         wr.BarPlot(title="dead latents", metrics=["eval/dead_fraction"], orientation="h"),

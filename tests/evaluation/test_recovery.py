@@ -1,4 +1,4 @@
-"""Recovery of planted features: against slow definitions, and for SAEs whose values can be told in advance."""
+"""Recovery of planted features: against slow definitions, and for SAEs whose values are known in advance."""
 
 # A activations, D width, F latents, G planted features
 
