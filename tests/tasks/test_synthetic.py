@@ -169,6 +169,7 @@ def test_the_plan_counts_what_is_drawn(command):
     assert "4,000 drawn from planted features, 8,000 through the SAEs" in ran.out
 
 
+@pytest.mark.integration
 def test_no_library_of_language_models_is_imported(tmp_path):
     program = (
         "import sys, runpy\nsys.argv = ['launch.py', *sys.argv[1:]]\n"
@@ -183,6 +184,7 @@ def test_no_library_of_language_models_is_imported(tmp_path):
     assert "imported []" in ran.stdout
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "words",
     [
