@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from sae_sweeps.config.differences import shorten_path
+from sae_sweeps.config.synthetic import SYNTHETIC
 from sae_sweeps.evaluation.metrics import METRICS, choose_metrics, remark_on
 from sae_sweeps.evaluation.ratios import divide
 from sae_sweeps.formats.layout import SAE_FOLDER
@@ -56,7 +57,8 @@ def list_evaluated(studies: Sequence[FinishedStudy]) -> list[list[str]]:
             numbers = [METRICS[metric].text(study.results["metrics"].get(metric)) for metric in metrics]
             numbers.append(f"{study.results['metrics']['held_out_tokens']:,}")
             label = f"{name} ({sae['point']}{describe_differences(study, studies)})"
-            row = [label, f"{shorten_path(model['name'])}, {model['hook']}", *numbers]
+            place = SYNTHETIC if model["name"] == SYNTHETIC else f"{shorten_path(model['name'])}, {model['hook']}"
+            row = [label, place, *numbers]
             found.append((finite_or_inf(study.results["metrics"].get("nmse")), row))
     return rows + [row for _, row in sorted(found, key=itemgetter(0))]
 

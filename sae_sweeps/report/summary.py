@@ -5,6 +5,7 @@ from typing import Any
 
 from sae_sweeps.activations.hooks import split_hook
 from sae_sweeps.config.differences import shorten_path
+from sae_sweeps.config.synthetic import SYNTHETIC
 from sae_sweeps.evaluation.metrics import is_worse_than_mean
 from sae_sweeps.report.points import format_mean, get_nmse, group_comparable
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, describe_data, distinguish_data, finite_or_inf
@@ -26,6 +27,8 @@ def _describe_places(places: Sequence[tuple[str, str]]) -> list[str]:
     models = sorted({model for model, _ in places})
     if len(models) != 1:
         return [f"{len(models)} models"] if models else []
+    if models == [SYNTHETIC]:
+        return ["synthetic activations"]
     layers = {parts[0] if (parts := split_hook(hook)) else hook for _, hook in places}
     if len(layers) > 1:
         return [f"{len(layers)} layers of {models[0]}"]

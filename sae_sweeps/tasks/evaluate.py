@@ -3,6 +3,7 @@
 import logging
 
 from sae_sweeps.config import Config
+from sae_sweeps.config.synthetic import SYNTHETIC
 from sae_sweeps.evaluation.evaluate import evaluate_whole
 from sae_sweeps.evaluation.metrics import find_concentration, remark_on
 from sae_sweeps.evaluation.ratios import describe_metrics
@@ -35,7 +36,8 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     if metrics:
         model = studies[0].config.model
         ks = {label: content["study"]["sae"]["k"] for label, content in results.items() if content is not None}
-        console.print(saes_table(f"{model.name} at {model.hook}", metrics, ks))
+        title = "synthetic activations" if model.name == SYNTHETIC else f"{model.name} at {model.hook}"
+        console.print(saes_table(title, metrics, ks))
     for label, values in metrics.items():
         for note in (find_concentration(values), remark_on(values)):
             if note is not None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sae_sweeps.config.differences import flatten, shorten_paths
+from sae_sweeps.config.synthetic import SYNTHETIC, is_synthetic
 from sae_sweeps.evaluation.metrics import choose_metrics
 from sae_sweeps.formats.description import Description
 from sae_sweeps.formats.registry import WRITERS
@@ -45,7 +46,9 @@ def build_card(
         tokens = f"On {metrics['held_out_tokens']:,.0f} held-out activations" if "held_out_tokens" in metrics else ""
         parts += ["## Metrics", tokens, build_metrics_table({title: metrics})]
     if settings := {
-        key: value for group in CONFIG_GROUPS for key, value in flatten(config.get(group, {}), f"{group}.").items()
+        key: value
+        for group in _list_groups(config)
+        for key, value in flatten(config.get(group, {}), f"{group}.").items()
     }:
         rows = [["setting", "value"]]
         rows += [[format_code(key), format_code(_format_setting(value))] for key, value in settings.items()]
@@ -56,6 +59,12 @@ def build_card(
         commit = f"Trained by sae-sweeps at commit {provenance['commit']}{changed}, Python {provenance['python']}"
         parts += ["## Provenance", escape_markdown(f"{commit}; {versions}.")]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _list_groups(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the groups of settings that a card lists, with what was planted for synthetic activations."""
+    is_planted = bool(config) and is_synthetic(config)
+    return (*CONFIG_GROUPS, "synthetic") if is_planted else CONFIG_GROUPS
 
 
 def explain_normalization(normalization: str) -> str:
@@ -93,13 +102,15 @@ def _introduce(description: Description) -> str:
     """Return one sentence on an SAE: architecture, number of latents, k, training data and width."""
     if description.directions_of:
         trained_on = f"the decoder directions of {escape_markdown(description.directions_of)}"
+    elif description.model == SYNTHETIC:
+        trained_on = "synthetic activations of a planted dictionary"
     else:
         trained_on = f"activations of {escape_markdown(description.model or 'a model that its files do not name')}"
     return (
         f"A sparse autoencoder ({escape_markdown(description.architecture)}) with {description.dict_size} latents"
         + (f" and k = {description.k}" if description.k is not None else "")
         + f", trained on {trained_on}"
-        + (f" at {format_code(description.hook)}" if description.hook else "")
+        + (f" at {format_code(description.hook)}" if description.hook not in (None, SYNTHETIC) else "")
         + f", of width {description.d_in}."
     )
 

@@ -106,7 +106,7 @@ def build_workspace(name: str, entity: str, project: str, left_out: Sequence[str
         for metric, title in PARETO.items()
         if metric not in left_out
     ]
-    axes = [
+    axes: list[Any] = [
         *(wr.Config(axis) for axis in ("sae.architecture", "dict_size", "k")),
         *(wr.SummaryMetric(f"eval/{metric}") for metric in COMPARED if metric not in left_out),
     ]

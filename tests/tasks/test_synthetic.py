@@ -116,6 +116,7 @@ def test_the_report_shows_recovery_in_place_of_cross_entropies(planted):
     assert '"name":"mcc"' in page.replace(" ", "")
     assert '"name":"ce_degradation"' not in page.replace(" ", "")
     assert "20 planted features in 12 dimensions" in page
+    assert "4 points, synthetic activations" in page
     with (planted / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4
@@ -138,6 +139,10 @@ def test_evaluation_repeats_the_metrics(here, command):
     assert results_of(study)["metrics"] == pytest.approx(results_of(point(here, "topk-20"))["metrics"])
     assert "MCC" in ran.out
     assert "CE +nats" not in ran.out
+    assert command("task=export", *GIVEN, f"sae={point(here, 'topk-20')}").code == 0
+    (card,) = here.glob("export/sae_lens/*/README.md")
+    assert "trained on synthetic activations of a planted dictionary, of width 12" in card.read_text()
+    assert "| `synthetic.features` | `20` |" in card.read_text()
 
 
 @pytest.mark.parametrize("task", ["stitch", "meta_sae", "latents", "join"])

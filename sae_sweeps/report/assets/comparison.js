@@ -194,7 +194,7 @@ function addComparison() {
     (hasFronts ? " Lines: Pareto front over k of SAEs that are otherwise alike." : "") +
     (hasSeeds ? " Error bars: standard deviation over seeds." : "") +
     (hasIntervals
-      ? " Bands: 95 % intervals of each SAE by itself. All are measured on the same text, so two SAEs whose bands overlap" +
+      ? " Bands: 95 % intervals of each SAE by itself. All are measured on the same data, so two SAEs whose bands overlap" +
         " can differ clearly: see Differences."
       : "");
   for (const [axis, plot] of [
