@@ -127,4 +127,4 @@ DEFAULTS = SyntheticConfig()
 
 def is_synthetic(values: Mapping[str, Any]) -> bool:
     """Return whether a nested configuration, as JSON has it, is of synthetic activations."""
-    return bool(values["dataset"]["format"] == SYNTHETIC)
+    return bool(values["dataset"].get("format") == SYNTHETIC)

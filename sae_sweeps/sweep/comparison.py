@@ -196,7 +196,7 @@ def describe_data(point: ComparedPoint) -> str:
     For synthetic activations they are the numbers of what is planted, how, and the seed of the draw.
     """
     model, dataset = point.config["model"], point.config["dataset"]
-    if dataset["format"] == SYNTHETIC:
+    if dataset.get("format") == SYNTHETIC:
         return _describe_planted(point.config["synthetic"])
     files = dataset["files"]
     texts = [dataset["name"]] if dataset["name"] else [files] if isinstance(files, str) else files or []
