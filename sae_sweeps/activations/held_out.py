@@ -122,8 +122,8 @@ def measure_held_out(
     """
     acts_NSD, is_data_NS = model.activations(tokens_NS), positions.find(tokens_NS)
     require_finite(model.config, acts_NSD[is_data_NS.to(acts_NSD.device)], "held-out activations")
-    starts_at_hook, left_out = _starts_at_hook(model, tokens_NS), positions.count_left_out(tokens_NS)
-    data = HeldOut(tokens_NS, acts_NSD, is_data_NS, left_out, starts_at_hook, 0.0)
+    from_hook, left_out = starts_at_hook(model, tokens_NS), positions.count_left_out(tokens_NS)
+    data = HeldOut(tokens_NS, acts_NSD, is_data_NS, left_out, from_hook, 0.0)
     data.is_special_NS = positions.find_special(tokens_NS)
     _measure_cross_entropies(model, data, known)
     data.final_NSD = _find_final(model, data, known)
@@ -173,7 +173,7 @@ def _find_final(model: LanguageModel, data: HeldOut, known: HeldOut | None) -> T
     return final_NSD if abs(losses.kl_divergence) < SAME_PREDICTIONS else None
 
 
-def _starts_at_hook(model: LanguageModel, tokens_NS: Tensor) -> bool:
+def starts_at_hook(model: LanguageModel, tokens_NS: Tensor) -> bool:
     """Return whether resuming the forward pass at the hook gives the same cross-entropy as the whole model.
 
     A few sequences are compared, because not every architecture supports this.

@@ -59,6 +59,12 @@ class HookedModel:
                 else:
                     vars(block)["forward"] = own
 
+    @contextmanager
+    def skipping_blocks(self, count: int) -> Iterator[str]:
+        """Let the first `count` blocks pass their input on, within the context. Yields the hook behind them."""
+        with self.replacing_blocks(count, _pass_through):
+            yield f"blocks.{count}.hook_resid_pre"
+
     @torch.no_grad()
     def read(self, tokens_nS: Tensor, takes: Mapping[str, Take]) -> None:
         """Call a function per hook with the activations (n, S, D) there, to copy them at once.
@@ -168,3 +174,8 @@ def _require_one_call(hook: str, calls: list[tuple[int, ...]], shape: tuple[int,
     if calls[0] != shape:
         problem = f"the activations at the hook have the shape {calls[0]} instead of {shape}"
         raise ConfigError("model.hook", hook, problem, OTHER_HOOK)
+
+
+def _pass_through(hidden_NSD: Tensor, *others: Any, **options: Any) -> Tensor:
+    """Return the residual stream unchanged. This replaces the forward pass of a skipped transformer block."""
+    return hidden_NSD

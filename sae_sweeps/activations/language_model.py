@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sae_sweeps.activations.hooked_model import HookedModel
+from sae_sweeps.activations.hooked_model import HookedModel, Replace
 from sae_sweeps.activations.hooks import hook_layer
 from sae_sweeps.activations.loading import hash_model, load_model
 from sae_sweeps.activations.pieces import LARGE, Cut, Piece, cut_nothing, make_cutter
@@ -187,6 +186,15 @@ class LanguageModel:
         return logits_1SV[0, -1].float().log_softmax(0)
 
     @torch.no_grad()
+    def logits(self, tokens_nS: Tensor, replace: Replace | None = None, *, from_hook: bool = False) -> Tensor:
+        """Return the logits (n, S, V) in float32, with `replace(acts_nSD)` in place of the activations at the hook.
+
+        from_hook: as in `cross_entropy`
+        """
+        with self._starting_at(from_hook) as hook:
+            return self._hooked.logits(tokens_nS, hook, replace).float()
+
+    @torch.no_grad()
     def cross_entropy(
         self,
         tokens_NS: Tensor,
@@ -271,7 +279,7 @@ class LanguageModel:
         self, batch_NS: Tensor, hook: str, first: int, is_counted: Tensor, replace: ReplaceBatch | None
     ) -> Tensor:
         """Return the logits of the counted predictions, (M, V), with the activations at a hook replaced."""
-        on_hook = None if replace is None else partial(_call_with_first, replace, first)
+        on_hook = None if replace is None else (lambda acts_nSD: replace(acts_nSD, first))
         return self._hooked.logits(batch_NS, hook, on_hook)[:, :-1][is_counted].float()
 
     @contextmanager
@@ -282,19 +290,10 @@ class LanguageModel:
             return
         layer = self._first_layer_above
         assert layer is not None, "from_hook requires can_start_at_hook"
-        with self._hooked.replacing_blocks(layer, _pass_through):
-            yield f"blocks.{layer}.hook_resid_pre"
+        with self._hooked.skipping_blocks(layer) as hook:
+            yield hook
 
     def _predict_from(self, final_nSD: Tensor, batch_NS: Tensor, is_counted: Tensor) -> Tensor:
         """Return the logits of the counted predictions, (M, V), of outputs of the last block."""
         with self._hooked.replacing_blocks(self._hooked.n_layers, lambda *arguments, **options: final_nSD):
             return self._hooked.logits(batch_NS)[:, :-1][is_counted].float()
-
-
-def _call_with_first(replace: ReplaceBatch, first: int, acts_nSD: Tensor) -> Tensor:
-    return replace(acts_nSD, first)
-
-
-def _pass_through(hidden_NSD: Tensor, *others: Any, **options: Any) -> Tensor:
-    """Return the residual stream unchanged. This replaces the forward pass of a skipped transformer block."""
-    return hidden_NSD

@@ -45,7 +45,7 @@ class LossSum:
             self._cross_entropy += functional.nll_loss(log_q_MV, target_M[part], reduction="sum").item()
             self._each.append(-log_q_MV.gather(1, target_M[part, None]).squeeze(1).cpu())
             if reference_MV is not None:
-                self._kl_divergence += _sum_kl_divergence(reference_MV[part], log_q_MV)
+                self._kl_divergence += sum_kl_divergence(reference_MV[part], log_q_MV)
 
     def average(self, count: int) -> Losses:
         """Return the means over `count` predictions."""
@@ -53,7 +53,7 @@ class LossSum:
         return Losses(self._cross_entropy / count, self._kl_divergence / count, each_M)
 
 
-def _sum_kl_divergence(log_p_MV: Tensor, log_q_MV: Tensor) -> float:
+def sum_kl_divergence(log_p_MV: Tensor, log_q_MV: Tensor) -> float:
     """Return the sum over M of KL(p || q). Overwrites `log_q_MV`."""
     # a token that neither has is -inf in both, and nan here
     ratio_MV = torch.sub(log_p_MV, log_q_MV, out=log_q_MV).nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)

@@ -14,6 +14,7 @@ from omegaconf import MISSING
 
 from sae_sweeps.config.halving import HalvingConfig
 from sae_sweeps.config.neuronpedia import NeuronpediaConfig
+from sae_sweeps.config.saebench import SAEBenchConfig
 from sae_sweeps.config.saes import SAEConfig
 from sae_sweeps.config.studies import (
     ExportConfig,
@@ -259,6 +260,7 @@ class Config:
     meta: MetaConfig = field(default_factory=MetaConfig)
     latents: LatentsConfig = field(default_factory=LatentsConfig)
     steer: SteerConfig = field(default_factory=SteerConfig)
+    saebench: SAEBenchConfig = field(default_factory=SAEBenchConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     neuronpedia: NeuronpediaConfig = field(default_factory=NeuronpediaConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
@@ -267,7 +269,7 @@ class Config:
     halving: HalvingConfig = field(default_factory=HalvingConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     # tasks to run when all points are done, studies before the report: stitch, join, meta_sae, meta_sizes, latents,
-    # evaluate and report
+    # evaluate, saebench and report
     then: list[str] = field(default_factory=list)
     # combinations of values that a sweep (-m) leaves out: a list of {setting: value, or list of values}. A point that
     # has one of the values of every setting of an entry is left out. Names of points do not show it

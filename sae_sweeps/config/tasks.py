@@ -40,6 +40,7 @@ TASKS = {
     "meta_sizes": TaskEntry("study", settings=("meta", "latents.tokens"), without_model=True),
     "latents": TaskEntry("study", settings=("latents", "saved")),
     "evaluate": TaskEntry("study", settings=("evaluation", "saved"), without_model=True),
+    "saebench": TaskEntry("study", settings=("saebench", "saved")),
     "steer": TaskEntry("study", settings=("steer", "saved")),
 }
 

@@ -298,3 +298,5 @@ def _check_sae(checks: Checks) -> None:
     config = checks.config
     for found in config.sae.find_problems(config.dict_size, config.k):
         checks.require(f"sae.{found.setting}", False, found.problem, found.fix)
+    for found in config.saebench.find_problems():
+        checks.require(f"saebench.{found.setting}", False, found.problem, found.fix)

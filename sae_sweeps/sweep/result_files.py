@@ -12,7 +12,14 @@ FILES = "files"  # entry of results.json: path in the folder -> SHA-256
 CHANGED = "changed after results.json was written, so the numbers there may not be of this file"
 LARGE = 16 * 2**20  # bytes from which `quick` trusts an inode
 UNIT_SUMS = "documents.safetensors"  # sums over held-out documents
-PATTERNS = (f"{SAE_FOLDER}/{CONFIG}", f"{SAE_FOLDER}/{WEIGHTS}", "*.parquet", "metrics.jsonl", UNIT_SUMS)
+PATTERNS = (
+    f"{SAE_FOLDER}/{CONFIG}",
+    f"{SAE_FOLDER}/{WEIGHTS}",
+    "*.parquet",
+    "*_eval_results.json",
+    "metrics.jsonl",
+    UNIT_SUMS,
+)
 
 
 def compute_checksums(folder: Path) -> dict[str, str]:

@@ -130,6 +130,10 @@ def _saes_module(name: str) -> ModuleType:
             from sae_sweeps.tasks import evaluate
 
             return evaluate
+        case "saebench":
+            from sae_sweeps.tasks import saebench
+
+            return saebench
         case "steer":
             from sae_sweeps.tasks import steer
 

@@ -104,7 +104,7 @@ def test_a_model_that_cannot_start_at_the_hook_runs_all_its_layers(tiny_model, m
     def fails(*arguments, **options):
         raise RuntimeError("this architecture needs its blocks")
 
-    monkeypatch.setattr("sae_sweeps.activations.language_model._pass_through", fails)
+    monkeypatch.setattr("sae_sweeps.activations.hooked_model._pass_through", fails)
     data = measure_held_out(model, TOKENS_NS, ALL_BUT_BOS)
     assert not data.from_hook
     assert evaluate(Scaled(1.0), model, data)["ce_degradation"] == pytest.approx(0, abs=1e-4)
