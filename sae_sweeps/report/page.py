@@ -11,6 +11,7 @@ from typing import Any
 from sae_sweeps.config.commands import format_command
 from sae_sweeps.config.differences import shorten_paths
 from sae_sweeps.config.saes import ARCHITECTURES
+from sae_sweeps.report import saebench
 from sae_sweeps.report.answers import describe_answers, list_differences
 from sae_sweeps.report.blocks import Blocks, to_well_formed_json
 from sae_sweeps.report.cautions import list_cautions
@@ -227,6 +228,10 @@ def _table_sections(studies: Sequence[FinishedStudy], labelled: Iterable[tuple[s
         "evaluated": _table_section("evaluated", "Evaluated SAEs", evaluated, list_evaluated(studies), remarks),
         "joined": _table_section("joined", "Joined SAEs", joined, list_joined(studies, labels)),
         "matched": _table_section("matched", "Matched SAEs", matched, list_matched(studies, labels)),
+        "saebench": _table_section("saebench", "SAEBench core", saebench.ABOUT, saebench.list_core(studies, labels)),
+        "saebench_others": _table_section(
+            "saebench-others", "SAEBench", saebench.ABOUT_OTHERS, saebench.list_others(studies, labels)
+        ),
         "steered": _table_section("steered", "Steering", steered, list_steered(studies)),
     }
 

@@ -49,7 +49,7 @@ def trained(tmp_path_factory, tiny, tiny_model):
 
 @pytest.fixture(scope="module")
 def compared(saebench_python, trained) -> dict[bool, tuple[dict, dict]]:
-    """Return the results of both by architecture, ours first; for special tokens excluded from the replacement or not."""
+    """Return the results of both by architecture, ours first, with special tokens kept (True) and replaced."""
     folder, model, config = trained
     source, work = load_source(config, torch.device("cpu")), folder / "work"
     shutil.copytree(folder / "outputs" / "sweep" / "export" / "saebench", work / "ours")

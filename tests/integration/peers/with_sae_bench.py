@@ -23,20 +23,20 @@ from transformers import GPT2LMHeadModel
 
 folder, model_folder = map(Path, sys.argv[1:])
 request = json.loads((folder / "request.json").read_text())
-tokens_NS = load_file(folder / "tokens.safetensors")["tokens"]
+tokens = load_file(folder / "tokens.safetensors")["tokens"]
 
 
 class Tokens:
     """What the evaluation uses of SAELens' ActivationsStore."""
 
-    context_size, store_batch_size_prompts = tokens_NS.shape[1], request["sequences"]
+    context_size, store_batch_size_prompts = tokens.shape[1], request["sequences"]
 
     def __init__(self):
         self.first = 0
 
     def get_batch_tokens(self, count):
         self.first += count
-        return tokens_NS[self.first - count : self.first]
+        return tokens[self.first - count : self.first]
 
     def reset_input_dataset(self):
         self.first = 0
@@ -65,8 +65,8 @@ def load_model():
         "fold_value_biases": False,
     }
     model.load_and_process_state_dict(convert_gpt2_weights(theirs, config), **unprocessed)
-    logits = theirs(tokens_NS[:2]).logits
-    torch.testing.assert_close(model(tokens_NS[:2]), logits, rtol=1e-4, atol=1e-4)
+    logits = theirs(tokens[:2]).logits
+    torch.testing.assert_close(model(tokens[:2]), logits, rtol=1e-4, atol=1e-4)
     return model
 
 
@@ -78,7 +78,7 @@ def evaluate(name, sae, model, excludes):
         n_eval_reconstruction_batches=request["reconstruction"],
         n_eval_sparsity_variance_batches=request["sparsity"],
         exclude_special_tokens_from_reconstruction=excludes,
-        context_size=tokens_NS.shape[1],
+        context_size=tokens.shape[1],
         **{f"compute_{what}": True for what in ("kl", "ce_loss", "l2_norms", "sparsity_metrics", "variance_metrics")},
         compute_featurewise_density_statistics=True,
         compute_featurewise_weight_based_metrics=True,
