@@ -69,7 +69,7 @@ test: lint types docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4
 
 # The libraries and the server that the slow tests compare with, each in an environment of its own.
-environments: .venv-triton/ready .venv-saelens/ready .venv-formats/ready .venv-openwandb/ready
+environments: .venv-triton/ready .venv-saelens/ready .venv-saebench/ready .venv-formats/ready .venv-openwandb/ready
 
 # The workers are more than the cores, because these tests mostly wait.
 CHOSEN := integration and not long
@@ -82,7 +82,8 @@ long: integration .venv-triton/ready
 	OMP_NUM_THREADS=1 .venv-triton/bin/python -m pytest tests/saes/kernels -m long -n 2
 
 integration: setup environments
-	OMP_NUM_THREADS=1 SAELENS_PYTHON=.venv-saelens/bin/python OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
+	OMP_NUM_THREADS=1 SAELENS_PYTHON=.venv-saelens/bin/python SAEBENCH_PYTHON=.venv-saebench/bin/python \
+	  OPENWANDB=$(CURDIR)/.venv-openwandb/bin/openwandb \
 	  DICTIONARY_LEARNING_PYTHON=.venv-formats/bin/python SPARSIFY_PYTHON=.venv-formats/bin/python \
 	  $(BIN)/python -m pytest -m "$(CHOSEN)" -n $(WORKERS) --dist loadgroup
 
@@ -93,9 +94,10 @@ integration: setup environments
 	@touch $@
 
 # An environment on top of the packages of .venv: it takes seconds, because torch is there already.
+BENEATH := .venv
 define create_above_venv
 	$(PYTHON) -m venv $(@D)
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	for one in $(BENEATH); do $$one/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; done \
 	  > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beneath.pth"
 endef
 
@@ -114,6 +116,13 @@ kernels: .venv-triton/ready
 .venv-saelens/ready: $(READY)
 	$(create_above_venv)
 	$(@D)/bin/python -m pip install -q $(LAZY) sae-lens==6.54.12
+	@touch $@
+
+# sae-bench asks for older numpy and datasets than its core evaluation needs, which runs above SAELens' environment.
+.venv-saebench/ready: private BENEATH := .venv-saelens .venv
+.venv-saebench/ready: .venv-saelens/ready
+	$(create_above_venv)
+	$(@D)/bin/python -m pip install -q $(LAZY) --no-deps sae-bench==0.6.0 tabulate==0.9.0
 	@touch $@
 
 # dictionary_learning and sparsify. The dependencies of dictionary_learning that its file formats do not use (plotly,

@@ -179,7 +179,7 @@ def _check_saved_saes(checks: Checks) -> None:
     config = checks.config
     for tasks, settings in (
         (("stitch",), ("small", "large")),
-        (("meta_sae", "latents", "evaluate", "steer", *EXPORT_TASKS), ("saved",)),
+        (("meta_sae", "latents", "evaluate", "saebench", "steer", *EXPORT_TASKS), ("saved",)),
         (("latents", "report", "export"), ("latents.labels",)),
     ):
         is_used = config.task.name in tasks

@@ -83,9 +83,9 @@ def test_saes_that_do_not_fit_into_memory_have_passes_of_their_own(first, comman
         "sae_sweeps.tasks.saebench.measure_core",
         lambda model, saes, *more: passes.append(len(saes)) or measure(model, saes, *more),
     )
-    monkeypatch.setattr("sae_sweeps.tasks.saebench.free_bytes", lambda device: 30_000)  # an SAE of 48 has 6500 bytes
+    monkeypatch.setattr("sae_sweeps.tasks.saebench.free_bytes", lambda device: 30_000)  # the SAEs have 4500 and 6700 bytes
     assert command(*ARGUMENTS).code == 0
-    assert passes == [2, 2]
+    assert passes == [3, 1]
     assert len(done(first, "saebench")) == 4
 
 
