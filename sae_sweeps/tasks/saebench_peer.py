@@ -16,7 +16,7 @@ from sae_sweeps.formats.registry import WRITERS
 from sae_sweeps.formats.saebench_results import SUFFIX, name_file, read_metrics
 from sae_sweeps.runtime.devices import choose_device
 from sae_sweeps.runtime.errors import ConfigError, TrainingError
-from sae_sweeps.runtime.files import write_json
+from sae_sweeps.runtime.files import parse_json, write_json
 from sae_sweeps.runtime.progress import PointProgress
 from sae_sweeps.tasks.export import describe_saved
 from sae_sweeps.tasks.study import Study
@@ -62,7 +62,7 @@ def run_peer(study: Study, display: PointProgress, python: str | None) -> None:
         "dtype": study.config.model.dtype,
     }
     display.show_stage("asking sae-bench")
-    versions = _check(python, json.dumps(request))
+    versions = _check(python, request)
     sae = saved.load(torch.device("cpu"))
     writer = WRITERS[FORMAT]
     if not writer.has_architecture(sae.architecture):
@@ -89,24 +89,30 @@ def run_peer(study: Study, display: PointProgress, python: str | None) -> None:
     study.track("step", lambda run: None, metrics)
 
 
-@lru_cache
-def _check(python: str, request: str) -> dict[str, Any]:
+def _check(python: str, request: dict[str, Any]) -> dict[str, Any]:
     """Return the versions of sae-bench and what it needs. Raises: ConfigError if the evaluation cannot run."""
+    found = _ask(python, json.dumps(request))
+    if "problem" in found:
+        raise ConfigError("saebench.evals", f"[{request['eval']}]", str(found["problem"]), str(found.get("fix")))
+    versions: dict[str, Any] = found["versions"]
+    return versions
+
+
+@lru_cache  # the imports take half a minute
+def _ask(python: str, request: str) -> dict[str, Any]:
+    """Return what the driver answers to a request of JSON: the versions, or a problem and its fix."""
     with tempfile.TemporaryDirectory(prefix="saebench-") as name:
         file = Path(name) / "request.json"
         file.write_text(request, encoding="utf-8")
         done = _run(python, "check", file, capture_output=True, text=True)
-    evaluation = json.loads(request)["eval"]
-    lines = done.stdout.strip().splitlines()
     try:
-        found = json.loads(lines[-1])
+        answer = parse_json(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        found = {"problem": f"sae-bench cannot be used ({last})", "fix": INSTALL}
-    if "problem" in found:
-        raise ConfigError("saebench.evals", f"[{evaluation}]", str(found["problem"]), str(found.get("fix")))
-    versions: dict[str, Any] = found["versions"]
-    return versions
+        answer = None
+    if isinstance(answer, dict) and ("problem" in answer or isinstance(answer.get("versions"), dict)):
+        return answer
+    last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+    return {"problem": f"sae-bench cannot be used ({last})", "fix": INSTALL}
 
 
 def _run(python: str, word: str, file: Path, **options: Any) -> subprocess.CompletedProcess[Any]:

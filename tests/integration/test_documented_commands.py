@@ -32,6 +32,8 @@ SHORT = [
     "stitch.ce_tokens=512",
     "meta.steps=20",
     "latents.tokens=2048",
+    "saebench.reconstruction_batches=1",
+    "saebench.sparsity_batches=2",
 ]
 UNTRAINED = {
     "task=status",

@@ -37,6 +37,7 @@ from tests.tasks.conftest import contents
 TOKENS = [torch.arange(12).reshape(3, 4), torch.arange(12, 24).reshape(3, 4)]
 ACTIVATIONS = [torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
 NOT_READ = ["*.log", "*.csv", "*.html", "*.md", "*.png", "*.lock", "*.sh", "*.out", "*/.hydra/*", "*multirun.yaml"]
+NOT_READ += ["saebench/*_eval_results.json"]  # for programs that read SAEBench's results
 
 
 def read_points(folder: Path, file: Path) -> Any:

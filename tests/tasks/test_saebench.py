@@ -83,7 +83,9 @@ def test_saes_that_do_not_fit_into_memory_have_passes_of_their_own(first, comman
         "sae_sweeps.tasks.saebench.measure_core",
         lambda model, saes, *more: passes.append(len(saes)) or measure(model, saes, *more),
     )
-    monkeypatch.setattr("sae_sweeps.tasks.saebench.free_bytes", lambda device: 30_000)  # the SAEs have 4500 and 6700 bytes
+    monkeypatch.setattr(
+        "sae_sweeps.tasks.saebench.free_bytes", lambda device: 30_000
+    )  # the SAEs have 4500 and 6700 bytes
     assert command(*ARGUMENTS).code == 0
     assert passes == [3, 1]
     assert len(done(first, "saebench")) == 4
@@ -149,7 +151,7 @@ def test_a_broken_sae_fails_alone(first, command):
 
 
 def test_other_evaluations_are_run_by_the_package_and_read_back(first, command, tmp_path):
-    python = make_peer(tmp_path)
+    python = make_peer(tmp_path, check=f"open({str(tmp_path / 'checks')!r}, 'a').write('x')")
     words = ["task=saebench", *GIVEN, "saebench.evals=[absorption]", f"saebench.python={python}"]
     ran = command(*words)
     assert (ran.code, ran.err) == (0, "")
@@ -158,6 +160,7 @@ def test_other_evaluations_are_run_by_the_package_and_read_back(first, command, 
     own = results(found[0])
     assert own["metrics"] == {"mean_absorption_fraction_score": 0.25, "mean_num_split_features": None}
     assert own["versions"] == {"sae-bench": "0.6.0"}
+    assert (tmp_path / "checks").read_text() == "x"  # of four SAEs
     assert len(list(found[0].glob("*_absorption_eval_results.json"))) == 1
     assert command("task=report", *GIVEN).code == 0
     page = (first / "report.html").read_text()
