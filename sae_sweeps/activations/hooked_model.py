@@ -61,7 +61,7 @@ class HookedModel:
 
     @contextmanager
     def skipping_blocks(self, count: int) -> Iterator[str]:
-        """Let the first `count` blocks pass their input on, within the context. Yields the hook behind them."""
+        """Skip the first `count` blocks, which pass their input on, within the context. Yields the hook behind them."""
         with self.replacing_blocks(count, _pass_through):
             yield f"blocks.{count}.hook_resid_pre"
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sae_sweeps.config.saes import SettingProblem
 
@@ -36,6 +35,3 @@ class SAEBenchConfig:
         for name in ("reconstruction_batches", "sparsity_batches", "batch_sequences"):
             if getattr(self, name) < 1:
                 yield SettingProblem(name, "must be at least 1", f"saebench.{name}=16")
-        if self.python is not None and not Path(self.python).is_file():
-            fix = "saebench.python=.venv-saebench/bin/python, which `make .venv-saebench/ready` makes"
-            yield SettingProblem("python", "there is no such file", fix)

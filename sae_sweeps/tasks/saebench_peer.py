@@ -39,7 +39,7 @@ def require_package(python: str | None, evals: list[str]) -> None:
         try:
             has = subprocess.run([chosen, "-c", HAS_PACKAGE], capture_output=True, check=False).returncode == 0
         except OSError as error:
-            problem, fix = f"cannot be run ({error.strerror})", "give the file python of an environment with sae-bench"
+            problem, fix = f"cannot be run ({error.strerror})", f"give the python of an environment: {INSTALL}"
             raise ConfigError("saebench.python", chosen, problem, fix) from None
         if not has:
             problem = f"{', '.join(needing)}: the package sae-bench computes it, which {chosen} does not have"

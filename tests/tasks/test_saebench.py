@@ -207,7 +207,7 @@ def test_metrics_that_are_found_unreliable_are_remarked_on(first, command, tmp_p
         (["saebench.evals=[core,core]"], ["each once"]),
         (["saebench.evals=[mdl]"], ["core, absorption, ravel"]),
         (["saebench.batch_sequences=0"], ["saebench.batch_sequences=0: must be at least 1"]),
-        (["saebench.python=nowhere/python"], ["nowhere/python: there is no such file"]),
+        (["saebench.evals=[ravel]", "saebench.python=nowhere/python"], ["nowhere/python: cannot be run (No such file"]),
         (["saebench.evals=[core,absorption]"], ["saebench.evals=[core,absorption]: absorption: the package sae-bench",
                                                 "saebench.python=ENV/bin/python"]),
         (["saebench.evals=[ravel]", "saebench.python=conf.txt"], ["saebench.python=", "cannot be run"]),
