@@ -18,8 +18,8 @@ class SAEBenchConfig:
     # evaluations: core, which this project computes for all SAEs on one pass of the model; and those of the package
     # sae-bench: absorption, ravel, sparse_probing, tpp and scr. arXiv:2605.18229 finds the last two unreliable
     evals: list[str] = field(default_factory=lambda: [CORE])
-    # batches whose predictions are compared with and without the SAE; fewer where the held-out text ends. SAEBench's
-    # published results have 200 and 2000 batches of 16 sequences
+    # batches whose predictions are compared with and without the SAE; fewer where the held-out text ends. The
+    # commands in SAEBench's source have 200 and 2000 batches of 16 sequences
     reconstruction_batches: int = 200
     sparsity_batches: int = 2000  # batches for sparsity, reconstruction and densities; the first of them are the same
     batch_sequences: int = 16  # sequences in a batch: some of SAEBench's metrics are means over batches

@@ -17,7 +17,7 @@ from typing import Any
 EVALS = {
     "absorption": ("absorption", "AbsorptionEvalConfig", ""),
     "ravel": ("ravel", "RAVELEvalConfig", "adamkarvonen/ravel_prompts"),
-    "sparse_probing": ("sparse_probing", "SparseProbingEvalConfig", "LabHC/bias_in_bios and six other data sets"),
+    "sparse_probing": ("sparse_probing", "SparseProbingEvalConfig", "LabHC/bias_in_bios and four other data sets"),
     "tpp": ("scr_and_tpp", "ScrAndTppEvalConfig", "LabHC/bias_in_bios and canrager/amazon_reviews_mcauley_1and5"),
     "scr": ("scr_and_tpp", "ScrAndTppEvalConfig", "LabHC/bias_in_bios and canrager/amazon_reviews_mcauley_1and5"),
 }
