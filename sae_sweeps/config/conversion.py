@@ -18,7 +18,7 @@ from sae_sweeps.runtime.paths import expand
 # settings that are paths, or may be: a model and a data set have names on the hub as well
 PATHS = (
     "output_root", "model.name", "dataset.name", "dataset.files", "activations.cache", "export.folder", "small",
-    "large", "saved", "steer.meta", "latents.labels", "saebench.python",
+    "large", "saved", "steer.meta", "latents.labels", "saebench.python", "probe.data",
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from sae_sweeps.config.studies import (
     ExportConfig,
     LatentsConfig,
     MetaConfig,
+    ProbeConfig,
     PublishConfig,
     RemoveConfig,
     ScalingConfig,
@@ -261,6 +262,7 @@ class Config:
     latents: LatentsConfig = field(default_factory=LatentsConfig)
     steer: SteerConfig = field(default_factory=SteerConfig)
     saebench: SAEBenchConfig = field(default_factory=SAEBenchConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     neuronpedia: NeuronpediaConfig = field(default_factory=NeuronpediaConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
@@ -269,7 +271,7 @@ class Config:
     halving: HalvingConfig = field(default_factory=HalvingConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     # tasks to run when all points are done, studies before the report: stitch, join, meta_sae, meta_sizes, latents,
-    # evaluate, saebench and report
+    # evaluate, saebench, probe and report
     then: list[str] = field(default_factory=list)
     # combinations of values that a sweep (-m) leaves out: a list of {setting: value, or list of values}. A point that
     # has one of the values of every setting of an entry is left out. Names of points do not show it

@@ -1,4 +1,4 @@
-"""Settings of the tasks that use trained SAEs, such as stitch, meta_sae, latents, steer, export, publish and remove."""
+"""Settings of the tasks that use trained SAEs, such as stitch, meta_sae, latents, steer, probe, export and publish."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -79,6 +79,24 @@ def parse_changes(changes: list[str]) -> dict[int, float]:
             raise ValueError(change)
         parsed[int(latent)] = float(value)
     return parsed
+
+
+@dataclass(kw_only=True)
+class ProbeConfig:
+    """The task `probe`: classifiers of texts on a few latents, beside one on the activations themselves."""
+
+    # folder of data sets: files .csv or .jsonl with a column text (or prompt) and a column label (or target) of two
+    # classes. None: the 113 sets of sae-probes, which python -m sae_sweeps.cli.fetch_probes fetches
+    data: str | None = None
+    sets: list[str] = field(default_factory=list)  # names of the data sets to use, such as 5_hist_fig_ismale; empty: all
+    # numbers of latents that a classifier uses: those whose mean activations differ most between the classes. A number
+    # above that of an SAE's latents stands for all of them
+    ks: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
+    penalty: str = "l1"  # penalty of the classifiers on latents: l1, as in SAEBench, or l2, as of those on activations
+    rows: int = 5000  # first rows of a data set that are used
+    # last tokens of a text that the model reads, with the BOS token; fewer if the model takes fewer
+    max_tokens: int = 1024
+    seed: int = 42  # random seed for the choice of the texts to train on, and of the classifiers; 42 as in sae-probes
 
 
 @dataclass(kw_only=True)

@@ -42,6 +42,7 @@ TASKS = {
     "evaluate": TaskEntry("study", settings=("evaluation", "saved"), without_model=True),
     "saebench": TaskEntry("study", settings=("saebench", "saved")),
     "steer": TaskEntry("study", settings=("steer", "saved")),
+    "probe": TaskEntry("study", settings=("probe", "saved")),
 }
 
 POINT_TASKS = tuple(name for name, entry in TASKS.items() if entry.kind == "point")

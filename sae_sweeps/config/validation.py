@@ -19,6 +19,7 @@ FORMATS = ("hub", "json", "parquet", "text", SYNTHETIC)
 INITIAL_BIASES = ("zero", "mean")
 INITIAL_WEIGHTS = ("random", "data")
 POSITIONS = ("all", "last")  # of a prompt
+PENALTIES = ("l1", "l2")  # of a classifier
 BOS_PLACES = ("sequence", "document")
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16")
 # tasks that can run when all points are done; steer cannot, as it names latents of an SAE
@@ -39,6 +40,7 @@ def find_problems(config: Config) -> list[ConfigError]:
         _check_studies,
         _check_saved_saes,
         _check_steering,
+        _check_probing,
         _check_dataset,
         _check_synthetic,
         _check_training,
@@ -179,7 +181,7 @@ def _check_saved_saes(checks: Checks) -> None:
     config = checks.config
     for tasks, settings in (
         (("stitch",), ("small", "large")),
-        (("meta_sae", "latents", "evaluate", "saebench", "steer", *EXPORT_TASKS), ("saved",)),
+        (("meta_sae", "latents", "evaluate", "saebench", "probe", "steer", *EXPORT_TASKS), ("saved",)),
         (("latents", "report", "export"), ("latents.labels",)),
     ):
         is_used = config.task.name in tasks
@@ -206,6 +208,17 @@ def _check_steering(checks: Checks) -> None:
         checks.require(f"steer.{setting}", are_latents, "must be numbers of latents, from 0", f"'steer.{setting}=[12]'")
     problem = "names latents whose directions change, which takes a meta-SAE"
     checks.require("steer.of", not steer.of or steer.meta is not None, problem, "steer.meta=STUDY, or leave it out")
+
+
+def _check_probing(checks: Checks) -> None:
+    probe = checks.config.probe
+    checks.require_one_of("probe.penalty", PENALTIES)
+    are_numbers = bool(probe.ks) and all(k >= 1 for k in probe.ks) and len(set(probe.ks)) == len(probe.ks)
+    checks.require("probe.ks", are_numbers, "must be different numbers of latents, from 1", "'probe.ks=[1,4,16]'")
+    checks.require_at_least(2, "probe.max_tokens")
+    checks.require_at_least(116, "probe.rows")
+    is_seed = 0 <= probe.seed < 2**32
+    checks.require("probe.seed", is_seed, "must be at least 0 and below 2**32", "probe.seed=42")
 
 
 def _are_changes(changes: list[str]) -> bool:

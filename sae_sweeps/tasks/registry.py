@@ -138,4 +138,8 @@ def _saes_module(name: str) -> ModuleType:
             from sae_sweeps.tasks import steer
 
             return steer
+        case "probe":
+            from sae_sweeps.tasks import probe
+
+            return probe
     raise KeyError(name)
