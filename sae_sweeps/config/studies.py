@@ -88,7 +88,9 @@ class ProbeConfig:
     # folder of data sets: files .csv or .jsonl with a column text (or prompt) and a column label (or target) of two
     # classes. None: the 113 sets of sae-probes, which python -m sae_sweeps.cli.fetch_probes fetches
     data: str | None = None
-    sets: list[str] = field(default_factory=list)  # names of the data sets to use, such as 5_hist_fig_ismale; empty: all
+    sets: list[str] = field(
+        default_factory=list
+    )  # names of the data sets to use, such as 5_hist_fig_ismale; empty: all
     # numbers of latents that a classifier uses: those whose mean activations differ most between the classes. A number
     # above that of an SAE's latents stands for all of them
     ks: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])

@@ -24,6 +24,7 @@ from sae_sweeps.report.joining import list_joined
 from sae_sweeps.report.matching import list_matched
 from sae_sweeps.report.meta_sizes import list_sizes
 from sae_sweeps.report.points import collect_point_data, list_points, read_curve, read_sparsity
+from sae_sweeps.report.probing import ABOUT_PROBES, ABOUT_SETS, list_probed, list_probed_sets
 from sae_sweeps.report.scaling import ABOUT_LAWS, collect_laws, describe_laws, list_predictions
 from sae_sweeps.report.steering import list_steered
 from sae_sweeps.report.studies import collect_studies, list_evaluated, list_outdated, list_remarks
@@ -223,7 +224,11 @@ def _table_sections(studies: Sequence[FinishedStudy], labelled: Iterable[tuple[s
     )
     remarks = list_remarks(studies)
     sizes = "All SAEs that differ only in size, decomposed by one meta-SAE, a row for each size (task=meta_sizes)."
+    each = _table("Each data set", ABOUT_SETS, list_probed_sets(studies, labels))
+    folded = each and f"<details><summary>Each data set</summary>{each}</details>"
+    probed = _table_section("probed", "Sparse probing", ABOUT_PROBES, list_probed(studies, labels), below=folded)
     return {
+        "probed": probed,
         "sizes": _table("Meta-SAEs of several sizes", sizes, list_sizes(studies, labels)),
         "evaluated": _table_section("evaluated", "Evaluated SAEs", evaluated, list_evaluated(studies), remarks),
         "joined": _table_section("joined", "Joined SAEs", joined, list_joined(studies, labels)),
@@ -237,15 +242,16 @@ def _table_sections(studies: Sequence[FinishedStudy], labelled: Iterable[tuple[s
 
 
 def _table_section(
-    name: str, title: str, about: str, rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()
+    name: str, title: str, about: str, rows: Sequence[Sequence[str]], remarks: Sequence[str] = (), below: str = ""
 ) -> str:
     """Return an HTML section with a table; empty if the table has no rows but the titles.
 
     name: id of the section; rows: cells of the table, first the titles of the columns; remarks: sentences above it
+    below: HTML after the table
     """
     table = _table(title, about, rows, remarks)
     heading = f'<h2 id="{name}-title">{title}</h2>'
-    return table and f'<section id="{name}" aria-labelledby="{name}-title">{heading}{table}</section>'
+    return table and f'<section id="{name}" aria-labelledby="{name}-title">{heading}{table}{below}</section>'
 
 
 def _table(title: str, about: str, rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> str:

@@ -9,13 +9,15 @@ interval of one AUC is computed for its logit, so that it stays within 0 and 1 (
 
 import math
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.special import expit, logit, ndtri
 from scipy.stats import rankdata
 
 from sae_sweeps.evaluation.bootstrap import TAIL, Interval
-from sae_sweeps.evaluation.unit_sums import Array
+
+Array: TypeAlias = np.ndarray[Any, Any]
 
 REACH = -float(ndtri(TAIL))  # standard deviations between a value and the ends of its interval
 
@@ -56,7 +58,7 @@ def place(score_M: Array, is_positive_M: Array) -> Placements:
 
 
 def find_interval(placements: Placements) -> Interval:
-    """Return an AUC with its interval. That of an AUC of exactly 0 or 1 has no width: no pair of examples differs."""
+    """Return an AUC with its interval. It has no width where all pairs of examples are alike: 0, 1, or 0.5."""
     auc, deviation = placements.auc, placements.deviation
     if not 0 < auc < 1:
         return Interval(auc, auc, auc)

@@ -35,7 +35,8 @@ def summarise_sets(rows: Sequence[Mapping[str, Any]], ks: Sequence[int]) -> dict
     its interval (None for one set), of the accuracy and of F1, and on how many sets the difference is clear.
     """
     columns = {"auc_activations": [row["activations"]["auc"] for row in rows]}
-    counts, others = {}, {}
+    counts: dict[str, int] = {}
+    others: dict[str, float] = {}
     for place, k in enumerate(ks):
         found = [row["ks"][place] for row in rows]
         columns |= {f"auc_k{k}": [one["auc"] for one in found]}

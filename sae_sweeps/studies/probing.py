@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.sparse import coo_array, csc_array, vstack
 
-from sae_sweeps.evaluation.unit_sums import Array
-from sae_sweeps.studies.auc import Placements, place
+from sae_sweeps.studies.auc import Array, Placements, place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,12 +85,10 @@ class Fitted:
     strength: float
 
 
-def fit(
-    train_NK: Array, is_positive_N: Array, test_MK: Array, is_positive_M: Array, penalty: str, seed: int
-) -> Fitted:
+def fit(train_NK: Array, is_positive_N: Array, test_MK: Array, is_positive_M: Array, penalty: str, seed: int) -> Fitted:
     """Fit a logistic regression to features (N, K), choose the strength of its penalty, and test it.
 
-    It computes in float64: scikit-learn does so with the tensors that sae-probes gives it, and stops earlier in float32.
+    It computes in float64, as scikit-learn does with the tensors of sae-probes; in float32 it stops earlier.
     penalty: l1 or l2; seed: of the order of the texts and of the solver
     """
     from sklearn.metrics import accuracy_score, f1_score

@@ -19,12 +19,14 @@ from sae_sweeps.activations.excluded import find_token_id
 from sae_sweeps.activations.hooks import check_hook
 from sae_sweeps.activations.hub import require_dataset_cache, require_repository
 from sae_sweeps.activations.hub_rows import check_local_hub_name
+from sae_sweeps.activations.labelled_texts import find_probe_sets
 from sae_sweeps.activations.model_files import check_model_files, lacks_bos, no_bos_error
 from sae_sweeps.activations.model_info import is_local_path, read_model_info
 from sae_sweeps.activations.rows import check_file
 from sae_sweeps.activations.text_files import find_files
 from sae_sweeps.activations.tokenizer_files import check_tokenizer_files, read_tokenizer
 from sae_sweeps.config import Config
+from sae_sweeps.config.tasks import POINT_TASKS
 from sae_sweeps.config.validation import find_problems
 from sae_sweeps.runtime.errors import ConfigError, OutOfReachError
 from sae_sweeps.runtime.storage import explain_storage
@@ -61,7 +63,10 @@ class Preflight:
         """Return the error of a check; None if the check passes. A check is not repeated for the same settings."""
         read: dict[str, Any] = {name: getattr(config, name) for name in ("name", "output_root", "device")}
         read["plan"] = _is_plan(config)
-        read |= {name: asdict(getattr(config, name)) for name in ("model", "dataset", "activations", "tracking")}
+        read |= {
+            name: asdict(getattr(config, name)) for name in ("model", "dataset", "activations", "tracking", "probe")
+        }
+        read["then"] = config.then
         key = json.dumps([check.__name__, read])
         if key not in self._outcomes:
             self._outcomes[key] = _run_check(check, config)
@@ -216,6 +221,12 @@ def _check_tracking(config: Config) -> None:
         raise problem
 
 
+def _check_probes(config: Config) -> None:
+    """Check that the data sets of a probe that follows the training are there. Raises: ConfigError."""
+    if config.task.name in POINT_TASKS and "probe" in config.then:
+        find_probe_sets(config.probe)
+
+
 def _check_device(config: Config) -> None:
     device = config.device
     if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdigit()):
@@ -234,4 +245,5 @@ CHECKS: dict[Check, tuple[str, ...]] = {
     _check_output: ("output_root", "name"),
     **INPUT_CHECKS,
     _check_tracking: ("tracking.",),
+    _check_probes: ("probe.", "then"),
 }

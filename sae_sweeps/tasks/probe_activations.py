@@ -26,12 +26,11 @@ from sae_sweeps.activations.model_info import read_model_info
 from sae_sweeps.activations.source import ActivationSource
 from sae_sweeps.config import Config
 from sae_sweeps.config.identity import select_stream_settings
-from sae_sweeps.evaluation.unit_sums import Array
 from sae_sweeps.runtime.errors import first_line
 from sae_sweeps.runtime.files import cached_sha256, save_tensors, write_atomically
 from sae_sweeps.runtime.progress import PointProgress, progress_callback
 from sae_sweeps.runtime.records import read_record, write_record
-from sae_sweeps.studies.auc import Placements
+from sae_sweeps.studies.auc import Array, Placements
 from sae_sweeps.studies.probing import LEAST, Fitted, Split, fit
 
 log = logging.getLogger(__name__)
@@ -80,9 +79,10 @@ class TextActivations:
             return stored
         found = read_set(name, file, self._settings["rows"], LEAST)
         acts_TD, cut = self._compute(found, display)
-        about = {"negative": found.negative, "positive": found.positive, "cut": cut}
+        about: dict[str, Any] = {"negative": found.negative, "positive": found.positive, "cut": cut}
         content = {"acts_TD": acts_TD, "is_positive_T": torch.from_numpy(found.is_positive_T)}
-        metadata = {"key": self._key(file), "about": json.dumps(about), "sha256": _hash_tensors(content)}
+        metadata = {"key": self._key(file), "about": json.dumps(about)}
+        metadata["sha256"] = _hash_content(content, metadata)
         with write_atomically(self._folder / f"{name}.safetensors", is_synced=False) as partial:
             save_tensors(content, partial, metadata)
         return LabelledActivations(acts_TD, found.is_positive_T, **about)
@@ -91,7 +91,9 @@ class TextActivations:
         """Return the classifier on the activations of a data set, with an L2 penalty."""
         path, key = self._folder / f"{name}.json", self._key(file)
         stored = read_record(path, FITTED, is_sealed=True)
-        if stored is not None and stored["key"] == key:
+        if stored is not None and stored["key"] != key:
+            log.warning("%s is of another model or data set; the texts are classified again", path)
+        elif stored is not None:
             placements = Placements(*(np.array(stored[part]) for part in ("positive", "negative")))
             return Fitted(placements, stored["accuracy"], stored["f1"], stored["strength"])
         x_TD, is_positive_T = found.acts_TD.float().numpy(), found.is_positive_T
@@ -115,15 +117,15 @@ class TextActivations:
         try:
             with safe_open(path, framework="pt") as opened:
                 metadata = opened.metadata() or {}
-                if metadata["key"] != self._key(file):
-                    return None
                 content = {part: opened.get_tensor(part) for part in ("acts_TD", "is_positive_T")}
-            if metadata["sha256"] != _hash_tensors(content):
+            if metadata["sha256"] != _hash_content(content, metadata):
                 raise ValueError("its checksum does not match")
+            if metadata["key"] != self._key(file):
+                raise ValueError("it is of another model or data set")
             about = json.loads(metadata["about"])
             return LabelledActivations(content["acts_TD"], content["is_positive_T"].numpy(), **about)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            log.warning("%s is damaged (%s); the model reads the texts again", path, first_line(error))
+            log.warning("%s is not used (%s); the model reads the texts again", path, first_line(error))
             return None
 
     def _compute(self, found: TextSet, display: PointProgress) -> tuple[Tensor, int]:
@@ -170,8 +172,8 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _hash_tensors(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _hash_content(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps([metadata["key"], metadata["about"]]).encode())
     for tensor in tensors.values():
         digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
