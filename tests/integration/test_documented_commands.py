@@ -22,7 +22,7 @@ from tests.documents import COMMANDS
 
 pytestmark = pytest.mark.long
 
-NEEDS = {"a hub", "a cluster", "a W&B account", "a GPU", "two hours", None}
+NEEDS = {"a hub", "a cluster", "a W&B account", "a GPU", "two hours", "the data sets of sae-probes", None}
 SHORT = [
     "training.tokens=8192",
     "training.batch_size=128",

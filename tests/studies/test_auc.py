@@ -7,9 +7,7 @@ from sae_sweeps.studies.auc import find_difference, find_interval, place
 
 
 def count_pairs(score_M, is_positive_M) -> float:
-    pairs = [
-        (high > low) + (high == low) / 2 for high in score_M[is_positive_M] for low in score_M[~is_positive_M]
-    ]
+    pairs = [(high > low) + (high == low) / 2 for high in score_M[is_positive_M] for low in score_M[~is_positive_M]]
     return float(np.mean(pairs))
 
 

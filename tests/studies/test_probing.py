@@ -1,4 +1,4 @@
-"""The split, the ranking of latents and the classifiers of sparse probing, compared with sae-probes' rules, written out."""
+"""The split, the ranking of latents and the classifiers of sparse probing, compared with sae-probes' rules."""
 
 import numpy as np
 import pytest

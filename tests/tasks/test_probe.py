@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sae_sweeps.activations import language_model
 from sae_sweeps.activations.last_tokens import encode_ends, read_last
@@ -52,14 +53,32 @@ def read(folder):
     return json.loads((folder / "results.json").read_text())
 
 
-def test_a_planted_latent_is_found_and_shuffled_classes_are_chance(first, command, planted):
+def test_a_planted_latent_is_found_and_texts_are_read_once(first, command, planted, monkeypatch):
+    tokens, fits = [], []
+    read_at, fit = language_model.LanguageModel.activations_at, probe_activations.fit
+    monkeypatch.setattr(
+        language_model.LanguageModel,
+        "activations_at",
+        lambda model, ids, *more: (tokens.append(len(ids)), read_at(model, ids, *more))[1],
+    )
+    monkeypatch.setattr(probe_activations, "fit", lambda *given: (fits.append(1), fit(*given))[1])
     ran = command("task=probe", "probe.data=own", KS, *GIVEN)
     assert (ran.code, ran.err) == (0, "")
+    assert sum(tokens) == len(set(make_texts()))  # both data sets have the same texts
+    assert len(fits) == 2  # on the activations
     folders = done(first, "probe")
-    assert [folder.name.rpartition("-")[0] for folder in folders] == [
-        f"{name}-k4-seed0" for name in ("batchtopk-32", "batchtopk-48", "topk-32", "topk-48")
-    ]
+    names = [f"{name}-k4-seed0" for name in ("batchtopk-32", "batchtopk-48", "topk-32", "topk-48")]
+    assert [folder.name.rpartition("-")[0] for folder in folders] == names
     results = read(folders[2])
+    _check_rows(results, planted)
+    activations = [[row["activations"]["auc"] for row in read(folder)["sets"]] for folder in folders]
+    assert activations == [activations[0]] * 4
+    with open(first / "probe.csv") as file:
+        assert [row["sets"] for row in csv.DictReader(file)] == ["2"] * 4
+    _check_report(first, command)
+
+
+def _check_rows(results, planted):
     found, shuffled = results["sets"]
     assert (found["name"], found["negative"], found["positive"], found["texts"]) == ("1_planted", "no", "yes", TEXTS)
     assert found["latents"][0] == planted
@@ -74,79 +93,55 @@ def test_a_planted_latent_is_found_and_shuffled_classes_are_chance(first, comman
     assert metrics["auc_k1_low"] <= metrics["auc_k1"] <= metrics["auc_k1_high"]
     difference = np.mean([row["ks"][1]["auc"] - row["activations"]["auc"] for row in results["sets"]])
     assert metrics["difference_k4"] == pytest.approx(difference)
-    assert {row["activations"]["auc"] for row in read(folders[0])["sets"]} == {
-        row["activations"]["auc"] for row in results["sets"]
-    }
-    with open(first / "probe.csv") as file:
-        assert [row["sets"] for row in csv.DictReader(file)] == ["2"] * 4
 
 
-def test_the_report_shows_means_and_data_sets(first, command, planted):
-    assert command("task=probe", "probe.data=own", KS, *GIVEN).code == 0
+def _check_report(first, command):
     assert command("task=report", *GIVEN).code == 0
     page = (first / "report.html").read_text()
     section = page[page.index('<section id="probed"') :]
     section = section[: section.index("</section>")]
     assert "AUC, k = 4" in section
-    assert section.count("best") == 1
+    assert section.count("<td>best</td>") == 1
     assert "<details><summary>Each data set</summary>" in section
     assert section.count("1_planted") == 4
 
 
-def test_texts_are_read_once_for_all_saes_and_data_sets(first, command, planted, monkeypatch):
-    tokens, fits = [], []
-    read_at, fit = language_model.LanguageModel.activations_at, probe_activations.fit
-    monkeypatch.setattr(
-        language_model.LanguageModel,
-        "activations_at",
-        lambda model, ids, *more: (tokens.append(len(ids)), read_at(model, ids, *more))[1],
-    )
-    monkeypatch.setattr(probe_activations, "fit", lambda *given: (fits.append(1), fit(*given))[1])
-    assert command("task=probe", "probe.data=own", KS, *GIVEN).code == 0
-    assert sum(tokens) == len(set(make_texts()))  # both data sets have the same texts
-    assert len(fits) == 2  # on the activations
-    assert command("task=probe", "probe.data=own", "probe.ks=[2]", *GIVEN).code == 0
-    assert sum(tokens) == len(set(make_texts()))
-    assert len(fits) == 2
-    assert len(done(first, "probe")) == 8
-
-
 def test_a_stopped_command_keeps_the_data_sets_that_are_done(first, command, planted, monkeypatch):
-    sae = f"sae={point(first, 'topk-32')}"
-    whole = command("task=probe", "probe.data=own", KS, sae, *GIVEN)
-    assert whole.code == 0
+    given = ("task=probe", "probe.data=own", KS, f"sae={point(first, 'topk-32')}", *GIVEN)
+    assert command(*given).code == 0
     (folder,) = done(first, "probe")
     expected = read(folder)
     (folder / "results.json").unlink()
     with monkeypatch.context() as patched:
         patched.setattr(signals, "raise_if_stopped", raise_at(2, KeyboardInterrupt))
-        assert command("task=probe", "probe.data=own", KS, sae, *GIVEN).code != 0
+        assert command(*given).code != 0
     assert (folder / "sets.json").is_file()
     assert not (folder / "results.json").exists()
     probed = []
     probe_set = probe._probe_set
     monkeypatch.setattr(probe, "_probe_set", lambda name, *given: (probed.append(name), probe_set(name, *given))[1])
-    assert command("task=probe", "probe.data=own", KS, sae, *GIVEN).code == 0
+    assert command(*given).code == 0
     assert probed == ["2_shuffled"]
     again = read(folder)
     assert (again["sets"], again["metrics"]) == (expected["sets"], expected["metrics"])
     assert not (folder / "sets.json").exists()
     before = contents(first / "probe")
-    ran = command("task=probe", "probe.data=own", KS, sae, *GIVEN)
-    assert "already done" in ran.out
+    assert "already done" in command(*given).out
     assert contents(first / "probe") == before
+    _check_damage(first, command)
 
 
-def test_damaged_activations_are_read_again(first, command, planted):
-    sae = f"sae={point(first, 'topk-32')}"
-    assert command("task=probe", "probe.data=own", KS, sae, *GIVEN).code == 0
+def _check_damage(first, command):
+    """Check that damaged activations are read again, to the byte."""
     (file,) = first.glob("probe/activations-*/1_planted.safetensors")
-    content = file.read_bytes()
+    content, tensors = file.read_bytes(), load_file(file)
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    sae = f"sae={point(first, 'topk-32')}"
     ran = command("task=probe", "probe.data=own", "probe.ks=[2]", sae, *GIVEN)
     assert ran.code == 0
     assert "1_planted.safetensors is not used (its checksum does not match)" in ran.err + ran.out
-    assert file.read_bytes() == content
+    again = load_file(file)
+    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
 
 
 @pytest.mark.parametrize(
