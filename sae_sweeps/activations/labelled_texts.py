@@ -126,7 +126,7 @@ def _find_classes(labels: Sequence[tuple[float, str]], file: Path) -> tuple[tupl
         return classes[0], classes[1]
     shown = ", ".join(repr(label) for _, label in classes[:SHOWN]) + ", ..." * (len(classes) > SHOWN)
     problem = f"has {len(classes)} classes ({shown})" if classes else "has no rows"
-    raise ConfigError(SETTING, file, f"{problem}, and a probe tells two apart", "write one file per pair of classes")
+    raise ConfigError(SETTING, file, f"{problem}, and a probe separates two", "write one file per pair of classes")
 
 
 def _read_label(value: Any, file: Path, place: str) -> tuple[float, str]:

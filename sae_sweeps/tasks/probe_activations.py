@@ -79,32 +79,46 @@ class TextActivations:
             return stored
         found = read_set(name, file, self._settings["rows"], LEAST)
         acts_TD, cut = self._compute(found, display)
-        about: dict[str, Any] = {"negative": found.negative, "positive": found.positive, "cut": cut}
-        content = {"acts_TD": acts_TD, "is_positive_T": torch.from_numpy(found.is_positive_T)}
-        metadata = {"key": self._key(file), "about": json.dumps(about)}
-        metadata["sha256"] = _hash_content(content, metadata)
-        with write_atomically(self._folder / f"{name}.safetensors", is_synced=False) as partial:
-            save_tensors(content, partial, metadata)
-        return LabelledActivations(acts_TD, found.is_positive_T, **about)
+        labelled = LabelledActivations(acts_TD, found.is_positive_T, found.negative, found.positive, cut)
+        self._write(name, file, labelled)
+        return labelled
 
     def fit(self, name: str, file: Path, found: LabelledActivations, split: Split) -> Fitted:
         """Return the classifier on the activations of a data set, with an L2 penalty."""
-        path, key = self._folder / f"{name}.json", self._key(file)
-        stored = read_record(path, FITTED, is_sealed=True)
-        if stored is not None and stored["key"] != key:
-            log.warning("%s is of another model or data set; the texts are classified again", path)
-        elif stored is not None:
-            placements = Placements(*(np.array(stored[part]) for part in ("positive", "negative")))
-            return Fitted(placements, stored["accuracy"], stored["f1"], stored["strength"])
+        if (stored := self._read_fitted(name, file)) is not None:
+            return stored
         x_TD, is_positive_T = found.acts_TD.float().numpy(), found.is_positive_T
         train_N, test_M = split
         fitted = fit(
             x_TD[train_N], is_positive_T[train_N], x_TD[test_M], is_positive_T[test_M], "l2", self._settings["seed"]
         )
-        content = {"key": key, "accuracy": fitted.accuracy, "f1": fitted.f1, "strength": fitted.strength}
-        places = {"positive": fitted.placements.positive_P.tolist(), "negative": fitted.placements.negative_N.tolist()}
-        write_record(path, content | places, is_synced=False)
+        self._write_fitted(name, file, fitted)
         return fitted
+
+    def _write_fitted(self, name: str, file: Path, fitted: Fitted) -> None:
+        numbers = {"accuracy": fitted.accuracy, "f1": fitted.f1, "strength": fitted.strength}
+        places = {"positive": fitted.placements.positive_P.tolist(), "negative": fitted.placements.negative_N.tolist()}
+        write_record(self._folder / f"{name}.json", {"key": self._key(file), **numbers, **places}, is_synced=False)
+
+    def _read_fitted(self, name: str, file: Path) -> Fitted | None:
+        """Return the classifier from a data set's file; None if there is no intact file of these settings."""
+        path = self._folder / f"{name}.json"
+        stored = read_record(path, FITTED, is_sealed=True)
+        if stored is None:
+            return None
+        if stored["key"] != self._key(file):
+            log.warning("%s is of another model or data set; the texts are classified again", path)
+            return None
+        placements = Placements(*(np.array(stored[part]) for part in ("positive", "negative")))
+        return Fitted(placements, stored["accuracy"], stored["f1"], stored["strength"])
+
+    def _write(self, name: str, file: Path, found: LabelledActivations) -> None:
+        about = {"negative": found.negative, "positive": found.positive, "cut": found.cut}
+        content = {"acts_TD": found.acts_TD, "is_positive_T": torch.from_numpy(found.is_positive_T)}
+        metadata = {"key": self._key(file), "about": json.dumps(about)}
+        metadata["sha256"] = _hash_content(content, metadata)
+        with write_atomically(self._folder / f"{name}.safetensors", is_synced=False) as partial:
+            save_tensors(content, partial, metadata)
 
     def _key(self, file: Path) -> str:
         return _hash([self._origin, cached_sha256(file)])

@@ -33,6 +33,7 @@ from sae_sweeps.training.curve import CurveFile
 from tests.conftest import composed
 from tests.report.made import compared
 from tests.tasks.conftest import contents
+from tests.tasks.probed_files import make_probes, read_fitted, read_labelled, read_probed_sets, read_probes
 
 TOKENS = [torch.arange(12).reshape(3, 4), torch.arange(12, 24).reshape(3, 4)]
 ACTIVATIONS = [torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
@@ -148,6 +149,10 @@ READERS: dict[str, Reader] = {
     "*topk-*/checkpoint/step-*/state.sha256": read_checkpoint,
     "[lsm]*/*/results.json": read_studies,
     "[lsm]*/*/*.parquet": read_studies,
+    "probe/*-k*/results.json": read_probes,
+    "probe/*-k*/sets.json": read_probed_sets,
+    "probe/activations-*/*.safetensors": read_labelled,
+    "probe/activations-*/*.json": read_fitted,
     "meta_*/*/decomposed.json": read_decomposed,
     "meta_*/*/metrics.jsonl": read_curve_of_study,
     "meta_*/*/control/metrics.jsonl": read_curve_of_study,
@@ -195,6 +200,7 @@ def whole(first, slurm) -> Path:
     for name in ("1", "2"):
         file = first / "slurm" / f"code-{name}" / "provenance.json"
         records.write_record(file, {"commit": name, "uncommitted_changes": False})
+    make_probes(first)
     sums = {part: {"work": 2.0, "seconds": 1.0} for part in calibration.PARTS}
     content = {"latest": {"here": "CPU"}, "devices": {"CPU": {"m h": sums}}}
     records.write_record(first.parent / "calibration.json", content, calibration.FILE)
