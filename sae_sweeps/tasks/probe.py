@@ -71,7 +71,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
 
 
 def _probe(study: Study, display: PointProgress, files: dict[str, Path]) -> None:
-    """Classify the texts of all data sets with an SAE, those that an earlier command has done left out, and write results.json."""
+    """Classify the texts of all data sets with an SAE, but of those that are done, and write results.json."""
     source, settings, partial_file = study.load_source(), study.settings, study.folder / PARTIAL
     sae = study.load_sae("sae", source)
     activations = TextActivations(source, study.config, settings, study.folder.parent)
