@@ -126,7 +126,7 @@ class TextActivations:
     def _read(self, name: str, file: Path) -> LabelledActivations | None:
         """Return the activations from a data set's file; None if there is no intact file of these settings."""
         path = self._folder / f"{name}.safetensors"
-        if not path.is_file():
+        if not path.exists():
             return None
         try:
             with safe_open(path, framework="pt") as opened:
