@@ -3,6 +3,7 @@
 import math
 import re
 
+from sae_sweeps.config.checks import Checks
 from sae_sweeps.config.conversion import PATHS
 from sae_sweeps.config.names import NAME_FIX, WANDB_TAG_LETTERS, find_names_problem, find_project_problem
 from sae_sweeps.config.neuronpedia import FORMAT as NEURONPEDIA
@@ -49,36 +50,6 @@ def find_problems(config: Config) -> list[ConfigError]:
     ):
         check_group(checks)
     return checks.problems
-
-
-class Checks:
-    """Collects the errors of one configuration in `problems`. Settings have full names, for example training.lr."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.problems: list[ConfigError] = []
-
-    def require(self, setting: str, is_valid: bool, problem: str, fix: str) -> None:
-        """Add an error for the setting, with this problem and fix, unless `is_valid`."""
-        if not is_valid:
-            self.problems.append(ConfigError(setting, get_setting(self.config, setting), problem, fix))
-
-    def require_positive(self, *settings: str) -> None:
-        """Add an error for each of the settings that is not a finite number above 0."""
-        for setting in settings:
-            is_positive = 0 < get_setting(self.config, setting) < math.inf  # false for nan as well
-            self.require(setting, is_positive, "must be greater than 0", f"give {setting} a positive number")
-
-    def require_at_least(self, least: int, *settings: str) -> None:
-        """Add an error for each of the settings that is below `least`. None is valid."""
-        for setting in settings:
-            value = get_setting(self.config, setting)
-            self.require(setting, value is None or value >= least, f"must be at least {least}", f"{setting}={least}")
-
-    def require_one_of(self, setting: str, choices: tuple[str, ...]) -> None:
-        """Add an error if the setting is none of the choices. The fix names the first choice."""
-        is_known = get_setting(self.config, setting) in choices
-        self.require(setting, is_known, f"must be one of {', '.join(choices)}", f"{setting}={choices[0]}")
 
 
 def _check_sweep(checks: Checks) -> None:
@@ -174,6 +145,8 @@ def _check_studies(checks: Checks) -> None:
     exceeds = meta.dict_size is not None and 0 < meta.dict_size < meta.k
     problem = f"must be at most meta.dict_size={meta.dict_size}, the number of meta-latents"
     checks.require("meta.k", not exceeds, problem, "lower meta.k or raise meta.dict_size")
+    for found in checks.config.saebench.find_problems():
+        checks.require(f"saebench.{found.setting}", False, found.problem, found.fix)
 
 
 def _check_saved_saes(checks: Checks) -> None:
@@ -311,5 +284,3 @@ def _check_sae(checks: Checks) -> None:
     config = checks.config
     for found in config.sae.find_problems(config.dict_size, config.k):
         checks.require(f"sae.{found.setting}", False, found.problem, found.fix)
-    for found in config.saebench.find_problems():
-        checks.require(f"saebench.{found.setting}", False, found.problem, found.fix)

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,6 +19,7 @@ from sae_sweeps.report.explorer import build_explorer
 from sae_sweeps.report.finished import FinishedStudy, find_finished
 from sae_sweeps.report.halving import ABOUT as ABOUT_HALVING
 from sae_sweeps.report.halving import describe_halving, list_brackets
+from sae_sweeps.report.html_parts import escape, make_list, make_section, make_table
 from sae_sweeps.report.joining import list_joined
 from sae_sweeps.report.matching import list_matched
 from sae_sweeps.report.meta_sizes import list_sizes
@@ -31,7 +31,6 @@ from sae_sweeps.report.studies import collect_studies, list_evaluated, list_outd
 from sae_sweeps.report.summary import describe_points, list_failures, summarise
 from sae_sweeps.runtime.progress import OnProgress
 from sae_sweeps.runtime.provenance import provenance
-from sae_sweeps.runtime.text import to_visible
 from sae_sweeps.sweep import Sweep
 from sae_sweeps.sweep.comparison import ComparedPoint, Group, group_by_seed
 from sae_sweeps.sweep.scaling_laws import read_laws
@@ -43,7 +42,6 @@ DIFFERENCES = (
 )
 # tasks whose commands the page shows
 SHOWN_TASKS = ("report", "stitch", "meta_sae", "meta_sizes", "latents", "scaling")
-NUMBER = ' class="number"'  # of a cell of a table
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
     "basics",
@@ -113,15 +111,15 @@ def build_page(
         "explorer": build_explorer(blocks, labelled_points, studies, max_bytes, on_progress),
     }
     parts = {
-        "title": _escape(title),
+        "title": escape(title),
         **_summary_sections(groups, contests),
-        "cautions": _list("cautions", [*list_cautions(groups), *list_outdated(studies, points)]),
-        "about": _list("about", describe_points(points)),
-        "scaling": _table("Scaling laws", ABOUT_LAWS, list_predictions(laws), describe_laws(laws)),
+        "cautions": make_list("cautions", [*list_cautions(groups), *list_outdated(studies, points)]),
+        "about": make_list("about", describe_points(points)),
+        "scaling": make_table("Scaling laws", ABOUT_LAWS, list_predictions(laws), describe_laws(laws)),
         "halving": _halving_section(labelled_points.values()),
         **_table_sections(studies, labelled_points.values()),
-        "failures": _list("failures", list_failures(points, outcomes)),
-        "written": _escape(_describe_origin()),
+        "failures": make_list("failures", list_failures(points, outcomes)),
+        "written": escape(_describe_origin()),
         "data": to_well_formed_json(shorten_paths(content)).replace("<", "\\u003c"),
         "blocks": blocks.html(),
     }
@@ -131,15 +129,15 @@ def build_page(
 def _summary_sections(groups: Sequence[Group], contests: Sequence[Contest]) -> dict[str, str]:
     """Return the HTML of the answer, the summary and the table of differences, by name."""
     return {
-        "answers": _list("answers", describe_answers(contests)),
-        "summary": _escape(summarise(groups)),
-        "differences": _table_section("differences", "Differences", DIFFERENCES, list_differences(contests)),
+        "answers": make_list("answers", describe_answers(contests)),
+        "summary": escape(summarise(groups)),
+        "differences": make_section("differences", "Differences", DIFFERENCES, list_differences(contests)),
     }
 
 
 def _halving_section(labelled: Iterable[tuple[str, ComparedPoint]]) -> str:
     rows, remarks = list_brackets(labelled), describe_halving(point for _, point in labelled)
-    return _table_section("halving", "Halving", ABOUT_HALVING, rows, remarks)
+    return make_section("halving", "Halving", ABOUT_HALVING, rows, remarks)
 
 
 def _list_commands(sweeps: Sequence[Sweep]) -> dict[str, str]:
@@ -196,19 +194,6 @@ def _hash_source(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _escape(text: str) -> str:
-    """Return HTML that shows `text` as it is, but for paths, of which only the end is shown.
-
-    What cannot be seen, such as NUL, becomes an escape.
-    """
-    return html.escape(to_visible(shorten_paths(text), kept="\n\t"))
-
-
-def _list(kind: str, lines: Sequence[str]) -> str:
-    items = "".join(f"<li>{_escape(line)}</li>" for line in lines)
-    return f'<ul id="{kind}" class="{kind}">{items}</ul>' if items else ""
-
-
 def _table_sections(studies: Sequence[FinishedStudy], labelled: Iterable[tuple[str, ComparedPoint]]) -> dict[str, str]:
     """Return the HTML sections that are a table of studies, by name; empty text for a task without studies.
 
@@ -224,55 +209,21 @@ def _table_sections(studies: Sequence[FinishedStudy], labelled: Iterable[tuple[s
     )
     remarks = list_remarks(studies)
     sizes = "All SAEs that differ only in size, decomposed by one meta-SAE, a row for each size (task=meta_sizes)."
-    each = _table("Each data set", ABOUT_SETS, list_probed_sets(studies, labels))
+    each = make_table("Each data set", ABOUT_SETS, list_probed_sets(studies, labels))
     folded = each and f"<details><summary>Each data set</summary>{each}</details>"
-    probed = _table_section("probed", "Sparse probing", ABOUT_PROBES, list_probed(studies, labels), below=folded)
+    probed = make_section("probed", "Sparse probing", ABOUT_PROBES, list_probed(studies, labels), below=folded)
     return {
         "probed": probed,
-        "sizes": _table("Meta-SAEs of several sizes", sizes, list_sizes(studies, labels)),
-        "evaluated": _table_section("evaluated", "Evaluated SAEs", evaluated, list_evaluated(studies), remarks),
-        "joined": _table_section("joined", "Joined SAEs", joined, list_joined(studies, labels)),
-        "matched": _table_section("matched", "Matched SAEs", matched, list_matched(studies, labels)),
-        "saebench": _table_section("saebench", "SAEBench core", saebench.ABOUT, saebench.list_core(studies, labels)),
-        "saebench_others": _table_section(
+        "sizes": make_table("Meta-SAEs of several sizes", sizes, list_sizes(studies, labels)),
+        "evaluated": make_section("evaluated", "Evaluated SAEs", evaluated, list_evaluated(studies), remarks),
+        "joined": make_section("joined", "Joined SAEs", joined, list_joined(studies, labels)),
+        "matched": make_section("matched", "Matched SAEs", matched, list_matched(studies, labels)),
+        "saebench": make_section("saebench", "SAEBench core", saebench.ABOUT, saebench.list_core(studies, labels)),
+        "saebench_others": make_section(
             "saebench-others", "SAEBench", saebench.ABOUT_OTHERS, saebench.list_others(studies, labels)
         ),
-        "steered": _table_section("steered", "Steering", steered, list_steered(studies)),
+        "steered": make_section("steered", "Steering", steered, list_steered(studies)),
     }
-
-
-def _table_section(
-    name: str, title: str, about: str, rows: Sequence[Sequence[str]], remarks: Sequence[str] = (), below: str = ""
-) -> str:
-    """Return an HTML section with a table; empty if the table has no rows but the titles.
-
-    name: id of the section; rows: cells of the table, first the titles of the columns; remarks: sentences above it
-    below: HTML after the table
-    """
-    table = _table(title, about, rows, remarks)
-    heading = f'<h2 id="{name}-title">{title}</h2>'
-    return table and f'<section id="{name}" aria-labelledby="{name}-title">{heading}{table}{below}</section>'
-
-
-def _table(title: str, about: str, rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> str:
-    """Return the table of an HTML section, with a sentence above it; empty if it has no rows but the titles."""
-    if len(rows) < 2:
-        return ""
-    head = "".join(f'<th scope="col">{_escape(cell)}</th>' for cell in rows[0])
-    lines = "".join(
-        f'<tr><th scope="row">{_escape(row[0])}</th>'
-        + "".join(f"<td{NUMBER * _is_number(cell)}>{_escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows[1:]
-    )
-    region = f'class="scroll" role="region" aria-label="{title}: table" tabindex="0"'
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
-    return f"<p>{about}</p>{_list('remarks', remarks)}<div {region}>{table}</div>"
-
-
-def _is_number(cell: str) -> bool:
-    """Return whether a cell has no letters and no quotes, and so neither a name nor a token."""
-    return not any(one.isalpha() or one in "'\"" for one in cell)
 
 
 def architecture_colors() -> str:

@@ -18,7 +18,6 @@ import torch
 from sae_sweeps.activations.labelled_texts import find_probe_sets, read_set
 from sae_sweeps.config import Config
 from sae_sweeps.runtime import signals
-from sae_sweeps.runtime.errors import ConfigError
 from sae_sweeps.runtime.files import cached_sha256
 from sae_sweeps.runtime.progress import PointProgress
 from sae_sweeps.runtime.records import Shape, read_record, write_record
@@ -35,7 +34,6 @@ from sae_sweeps.tracking.run import Run
 log = logging.getLogger(__name__)
 
 PARTIAL = "sets.json"  # file of the data sets that are done, in the folder of a study
-TEXT_FORMATS = ("hub", "json", "parquet", "text")  # of data sets that a language model reads
 NUMBERS = {"auc": float, "auc_low": float, "auc_high": float, "accuracy": float, "f1": float, "strength": float}
 DIFFERENCE = {"difference": float, "difference_low": float, "difference_high": float}
 ROW: Shape = {"name": str, "negative": str, "positive": str, "texts": int, "cut": int, "train": int, "test": int}
@@ -53,11 +51,6 @@ def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     settings = {**asdict(command.probe), "sets": [*files], "content": content}
     settings.pop("data")  # the content counts, wherever it is
     studies, skipped_reason = plan_per_sae("probe", sweep, command, settings)
-    for study in studies:
-        kind = study.config.dataset.format
-        if kind not in TEXT_FORMATS:
-            problem = f"{study.name} was trained on {kind} activations, and no language model reads texts for it"
-            raise ConfigError("task", "probe", problem, "probe SAEs that were trained on text")
     return studies, skipped_reason
 
 

@@ -31,6 +31,7 @@ from sae_sweeps.sweep.unit_sums import read_sums
 from sae_sweeps.training import checkpoints
 from sae_sweeps.training.curve import CurveFile
 from tests.conftest import composed
+from tests.damage import DAMAGES
 from tests.report.made import compared
 from tests.tasks.conftest import contents
 from tests.tasks.probed_files import make_probes, read_fitted, read_labelled, read_probed_sets, read_probes
@@ -121,7 +122,7 @@ def read_commit(folder: Path, file: Path) -> Any:
     return (records.read_record(file, provenance.SHAPE) or {}).get("commit")
 
 
-def read_labelled(folder: Path, file: Path) -> Any:
+def read_label_texts(folder: Path, file: Path) -> Any:
     return labels.read_labels(folder)
 
 
@@ -163,7 +164,7 @@ READERS: dict[str, Reader] = {
     "slurm/*/submission.json": read_submission,
     "slurm/*/begun-*.json": read_starts,
     "slurm/code-*/provenance.json": read_commit,
-    "labels.json": read_labelled,
+    "labels.json": read_label_texts,
     "wandb_compare.json": read_run_id,
     "wandb_workspace.json": read_address,
     "scaling.json": read_scaling,
@@ -218,30 +219,6 @@ def test_every_file_of_a_sweep_is_in_a_table(whole):
     rest = {str(file.relative_to(whole)) for file in files}
     assert {name for name in rest if not any(fnmatch.fnmatch(name, pattern) for pattern in NOT_READ)} == set()
     assert [pattern for pattern in READERS if not list_files(whole, pattern)] == []
-
-
-def flip(content: bytes, place: float) -> bytes:
-    changed = bytearray(content)
-    changed[int(place * len(content))] ^= 1
-    return bytes(changed)
-
-
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda content: b"",
-    "cut": lambda content: content[: len(content) // 2],
-    "cut at the end": lambda content: content[:-2],
-    **{f"flipped at {at}": lambda content, at=at: flip(content, at) for at in (0.05, 0.31, 0.52, 0.77, 0.98)},
-    "{}": lambda content: b"{}",
-    "[]": lambda content: b"[]",
-    "null": lambda content: b"null",
-    "text": lambda content: b'"x"',
-    "long number": lambda content: b"9" * 5000,
-    "deep": lambda content: b"[" * 100_000,
-    "no UTF-8": lambda content: b"\xff" + content[1:],
-    "long header": lambda content: b"\xff" * 8 + content[8:],
-    "a folder": lambda content: content,
-    "another's": lambda content: content,
-}
 
 
 def put_another(whole: Path, file: Path, pattern: str) -> None:
