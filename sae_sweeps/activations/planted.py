@@ -110,7 +110,7 @@ class PlantedDictionary:
         for block in range(first // self.block_rows, -(-(first + count) // self.block_rows)):
             start = block * self.block_rows
             rows = slice(max(first - start, 0), min(first + count - start, self.block_rows))
-            value_BG, noise_BD = self._draw_block(mix_seed(seed, f"synthetic {what} {block}"))
+            value_BG, noise_BD = self._draw_block(seed, f"synthetic {what} {block}")
             row_N, feature_N = value_BG[rows].nonzero(as_tuple=True)
             value_N = value_BG[rows][row_N, feature_N]
             acts_BD = self.combine(row_N, feature_N, value_N, rows.stop - rows.start) + noise_BD[rows]
@@ -126,9 +126,9 @@ class PlantedDictionary:
         )
         return sums_AD + self.bias_D
 
-    def _draw_block(self, seed: int) -> tuple[Tensor, Tensor]:
+    def _draw_block(self, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
         """Return the values of all features, 0 where they are not active, (B, G), and the noise (B, D)."""
-        generator = torch.Generator(self.device).manual_seed(seed)
+        generator = torch.Generator(self.device).manual_seed(mix_seed(seed, purpose))
         normal = functools.partial(torch.randn, generator=generator, device=self.device)
         rows, settings = self.block_rows, self.settings
         cause_BG = self._draw_causes(normal(rows, len(self.W_GD)), generator)

@@ -55,7 +55,7 @@ def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
-    """Classify texts with each SAE that `config` selects, and log the means. Returns one sentence per failure."""
+    """Fit classifiers with each SAE that `config` selects, and log the means. Returns one sentence per failure."""
     studies, skipped_reason = plan_studies(sweep, config)
     if config.probe.data is not None and not all(study.is_done() for study in studies):
         for name, file in find_probe_sets(config.probe).items():
@@ -64,7 +64,7 @@ def run(sweep: Sweep, config: Config) -> list[str]:
 
 
 def _probe(study: Study, display: PointProgress, files: dict[str, Path]) -> None:
-    """Classify the texts of all data sets with an SAE, but of those that are done, and write results.json."""
+    """Fit classifiers of all data sets with an SAE, those that are done left out, and write results.json."""
     source, settings, partial_file = study.load_source(), study.settings, study.folder / PARTIAL
     sae = study.load_sae("sae", source)
     activations = TextActivations(source, study.config, settings, study.folder.parent)

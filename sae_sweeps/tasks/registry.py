@@ -122,6 +122,12 @@ def _saes_module(name: str) -> ModuleType:
             from sae_sweeps.tasks import meta_sizes
 
             return meta_sizes
+    return _measuring_module(name)
+
+
+def _measuring_module(name: str) -> ModuleType:
+    """Import and return the module of a task that measures one SAE at a time. Raises: KeyError if there is none."""
+    match name:
         case "latents":
             from sae_sweeps.tasks import latents
 

@@ -67,7 +67,7 @@ def run_peer(study: Study, display: PointProgress, python: str | None) -> None:
     writer = WRITERS[FORMAT]
     if not writer.has_architecture(sae.architecture):
         problem = f"SAELens has no SAE of the architecture {sae.architecture}"
-        raise ConfigError("saebench.evals", f"[{evaluation}]", problem, "saebench.evals=[core]")
+        raise ConfigError("saebench.evals", f"[{evaluation}]", problem, "'saebench.evals=[core]'")
     with tempfile.TemporaryDirectory(prefix="saebench-") as name:
         folder = Path(name)
         exported = writer.write(folder / "sae", sae.with_unit_rows() or sae, description, {})[0].parent

@@ -113,10 +113,10 @@ def test_a_failure_that_cannot_be_recorded_fails_nothing_else(tmp_path, tiny, mo
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of half a MiB for the sweep `small`."""
+    """A disk of 640 KiB for the sweep `small`."""
     folder = tmp_path / "outputs" / "small"
     folder.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", folder]
+    command = ["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", folder]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
         pytest.skip("needs to mount a file system")
     yield folder

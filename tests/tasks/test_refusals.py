@@ -88,7 +88,7 @@ def test_an_unknown_task_in_then_is_refused_with_the_known_ones(command, tiny, t
     ran = command(*tiny, "then=[stich]")
     assert ran.code == 1
     assert ran.err.startswith("error: then=['stich']: names tasks that cannot run after training: stich.")
-    assert "stitch, join, match, meta_sae, meta_sizes, latents, evaluate, report" in ran.err
+    assert "stitch, join, match, meta_sae, meta_sizes, latents, evaluate, saebench, probe, report" in ran.err
     assert not list(tmp_path.glob("outputs/*/*"))
 
 
