@@ -241,3 +241,12 @@ def swept(tmp_path_factory, tiny) -> Path:
 def first(swept, tmp_path) -> Path:
     """Return a copy of the sweep `first` in the test's working folder."""
     return shutil.copytree(swept, tmp_path / "outputs" / "first")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Let the slow tests that share a fixture share a worker."""
+    if config.getvalue("dist") != "loadgroup":
+        return None  # the scheduling of that name
+    from tests.integration.groups import GroupScheduling
+
+    return GroupScheduling(config, log)
