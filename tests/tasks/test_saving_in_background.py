@@ -23,13 +23,14 @@ SECONDS = 0.05  # that a checkpoint takes
 
 @pytest.fixture(autouse=True)
 def slowly_in_background(monkeypatch) -> list[threading.Thread]:
-    """Checkpoints are written slowly in threads, which are listed."""
+    """Checkpoints are written slowly in threads, which are listed, with `has_saved` once they have."""
     save, threads = checkpoints.save, []
 
     def slow(folder, step, state, owner):
-        threads.append(threading.current_thread())
+        threads.append(thread := threading.current_thread())
         time.sleep(SECONDS)
         save(folder, step, state, owner)
+        thread.has_saved = True
 
     monkeypatch.setattr(checkpoints, "save", slow)
     monkeypatch.setattr(saving, "writes_in_background", lambda device: True)
@@ -140,4 +141,4 @@ def test_a_lock_is_released_after_the_last_write(tmp_path, tiny, monkeypatch, sl
         outcomes = run(points)
     assert {str(error) for error in outcomes.values()} == {"it broke"}
     assert steps_saved(points) == [7, 7, 7]
-    assert not any(thread.is_alive() for thread in slowly_in_background)
+    assert all(getattr(thread, "has_saved", False) for thread in slowly_in_background)
