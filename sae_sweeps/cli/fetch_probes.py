@@ -8,20 +8,17 @@ import argparse
 import csv
 import io
 import shutil
-import signal
-import sys
 import zipfile
 from pathlib import Path
 
 from filelock import FileLock
 
-from sae_sweeps.cli.wheels import INDEX_FIX, download_wheel
+from sae_sweeps.cli.wheels import INDEX_FIX, download_wheel, run_fetch
 from sae_sweeps.config import wheel_probes
 from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.errors import ConfigError, first_line
 from sae_sweeps.runtime.files import apply_umask, sha256, sync, write_json
 from sae_sweeps.runtime.paths import expand_folder
-from sae_sweeps.runtime.storage import explain_storage
 
 
 def fetch() -> Path:
@@ -103,13 +100,7 @@ def main() -> None:
         epilog=f"The data sets are stored in {folder}. XDG_CACHE_HOME changes the folder.",
     )
     parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # runs the cleanup in fetch
-    try:
-        fetch()
-    except ConfigError as error:
-        sys.exit(str(error))
-    except OSError as error:
-        sys.exit(f"{folder}: {explain_storage(error) or error}")
+    run_fetch(fetch, str(folder))
 
 
 if __name__ == "__main__":

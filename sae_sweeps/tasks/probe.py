@@ -50,17 +50,17 @@ def plan_studies(sweep: Sweep, command: Config) -> tuple[list[Study], str]:
     content = hashlib.sha256("".join(map(cached_sha256, files.values())).encode()).hexdigest()
     settings = {**asdict(command.probe), "sets": [*files], "content": content}
     settings.pop("data")  # the content counts, wherever it is
-    studies, skipped_reason = plan_per_sae("probe", sweep, command, settings)
-    return studies, skipped_reason
+    return plan_per_sae("probe", sweep, command, settings)
 
 
 def run(sweep: Sweep, config: Config) -> list[str]:
     """Fit classifiers with each SAE that `config` selects, and log the means. Returns one sentence per failure."""
     studies, skipped_reason = plan_studies(sweep, config)
+    files = find_probe_sets(config.probe)
     if config.probe.data is not None and not all(study.is_done() for study in studies):
-        for name, file in find_probe_sets(config.probe).items():
+        for name, file in files.items():
             read_set(name, file, config.probe.rows, LEAST)  # before a model is loaded
-    return run_studies(studies, partial(_probe, files=find_probe_sets(config.probe)), skipped_reason)
+    return run_studies(studies, partial(_probe, files=files), skipped_reason)
 
 
 def _probe(study: Study, display: PointProgress, files: dict[str, Path]) -> None:

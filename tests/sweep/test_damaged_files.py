@@ -45,9 +45,8 @@ def sweep(tmp_path) -> Sweep:
         content = {"study": {**about, "task": task}, "metrics": metrics, "seconds": 1.0, "config": settings_of_one}
         write_json(sweep.folder / task / "s" / "results.json", content)
     tokens, histogram = [{"token": "a", "logit": 0.5}], {"width": 0.5, "counts": [1]}
-    logits = {"low": -1.0, **histogram}
-    rows = {**LATENT, "examples": [EXAMPLE], "promoted": tokens, "suppressed": tokens, "histogram": histogram}
-    rows |= {"logits": logits}
+    rows = {**LATENT, "examples": [EXAMPLE], "promoted": tokens, "suppressed": tokens}
+    rows |= {"histogram": histogram, "logits": {"low": -1.0, **histogram}}
     write_table(
         sweep.folder / "latents" / "s" / "latents.parquet", SCHEMA, [{key: [rows[key]] for key in SCHEMA.names}]
     )
